@@ -1,0 +1,173 @@
+"""What PyTorch's modules are: kinds of layers, wrappers to see through, tensors and state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from unifreeze.backend.walking import Dicts
+from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
+
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+
+_KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
+    (nn.modules.batchnorm._NormBase, "norm"),
+    (nn.LayerNorm, "norm"),
+    (nn.GroupNorm, "norm"),
+    (nn.RMSNorm, "norm"),
+    (nn.modules.conv._ConvNd, "conv"),
+    (nn.Linear, "linear"),
+    (nn.Bilinear, "linear"),
+    (nn.MultiheadAttention, "linear"),
+    (nn.Embedding, "embedding"),
+    (nn.EmbeddingBag, "embedding"),
+    (nn.RNNBase, "rnn"),
+    (nn.RNNCellBase, "rnn"),
+    (nn.PReLU, "activation"),
+    (nn.modules.dropout._DropoutNd, STOCHASTIC),
+)
+
+_KIND_BY_NAME = {
+    # Classes of libraries that need not be installed; all are matched along the class's bases.
+    "transformers.pytorch_utils.Conv1D": "linear",
+    "torchvision.ops.stochastic_depth.StochasticDepth": STOCHASTIC,
+    "torchvision.ops.misc.FrozenBatchNorm2d": "norm",
+    "timm.layers.drop.DropPath": STOCHASTIC,
+}
+
+_WRAPPED = {
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
+        "_fsdp_wrapped_module"
+    ),
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.ActivationWrapper": (
+        "_checkpoint_wrapped_module"
+    ),
+    "peft.peft_model.PeftModel": "base_model",
+    "peft.tuners.tuners_utils.BaseTuner": "model",
+    "peft.tuners.tuners_utils.BaseTunerLayer": "base_layer",
+    "peft.utils.other.ModulesToSaveWrapper": "original_module",
+}
+_ADAPTING = (
+    "peft.tuners.tuners_utils.BaseTunerLayer",
+    "peft.utils.other.ModulesToSaveWrapper",
+    "peft.peft_model.PeftModel",
+)
+
+_STATISTICS = {"running_mean": "mean", "running_var": "var", "num_batches_tracked": "count"}
+_IN_BY_OUT = "transformers.pytorch_utils.Conv1D"
+_ORIGINALS = {"original": "weight_orig", "original0": "weight_g", "original1": "weight_v"}
+
+
+class TorchReader:
+    """Reads PyTorch modules for the walk."""
+
+    framework = "torch"
+
+    def __init__(self) -> None:
+        self._kinds: dict[type, str] = {}
+        self._inner: dict[type, str] = {}
+
+    def dicts(self, module: Any) -> Dicts:
+        """Return the module's own dictionaries of children, parameters and buffers."""
+        own = module.__dict__
+        return own["_modules"], own["_parameters"], own["_buffers"]
+
+    def kind(self, module: Any) -> str:
+        """Return the module's kind from the layer table, "" if unknown."""
+        cls = type(module)
+        if cls not in self._kinds:
+            self._kinds[cls] = _kind(cls)
+        return self._kinds[cls]
+
+    def inner(self, module: Any) -> str:
+        """Return the name of the child that a wrapper wraps, "" if it is none."""
+        cls = type(module)
+        if cls not in self._inner:
+            names = qualified_bases(cls)
+            self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
+        inner = self._inner[cls]
+        # Prompt learning keeps the bare model under `base_model` without a tuner around it.
+        return inner if inner and hasattr(module, inner) else ""
+
+    def adapts(self, module: Any) -> bool:
+        """Tell whether a wrapper adds parameters that adapt what it wraps."""
+        return any(name in _ADAPTING for name in qualified_bases(type(module)))
+
+    def adapter_leaf(self, module: Any, leaf: str) -> bool:
+        """Tell whether one of a layer's own parameters is an adapter's (never, in PyTorch)."""
+        return False
+
+    def swallows(self, module: Any, child: str) -> bool:
+        """Tell whether a child's parameters are really this layer's own."""
+        return child == "parametrizations"
+
+    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
+        """Return "": PyTorch keeps no statistics among the parameters."""
+        return ""
+
+    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+        """Return the role of a buffer and whether training moves it."""
+        if leaf in _STATISTICS and self.kind(module) == "norm":
+            return _STATISTICS[leaf], not is_frozen_norm(module)
+        persistent = leaf not in module._non_persistent_buffers_set
+        return leaf, persistent and tensor.is_floating_point()
+
+    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+        """Describe a parameter."""
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if isinstance(tensor, UninitializedTensorMixin):
+            return Tensor((), (), dtype, "", False)
+        shape = tuple(tensor.shape)
+        swapped = len(shape) == 2 and _IN_BY_OUT in qualified_bases(type(module))
+        fixed, impossible = _fixed(module, tensor)
+        return Tensor(shape, shape[::-1] if swapped else shape, dtype, fixed, impossible)
+
+    def trainable(self, tensor: Any) -> bool:
+        """Tell whether a parameter is trainable now."""
+        return bool(tensor.requires_grad)
+
+    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+        """Return shape and neutral dtype of a state tensor."""
+        if isinstance(tensor, UninitializedTensorMixin):
+            return (), str(tensor.dtype).removeprefix("torch.")
+        return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+
+
+def qualified_bases(cls: type) -> list[str]:
+    """Return the dotted names of a class and its bases, the class first."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def is_frozen_norm(module: Any) -> bool:
+    """Tell whether a batch norm is of a class that never updates its statistics."""
+    return "FrozenBatchNorm" in type(module).__name__
+
+
+def _kind(cls: type) -> str:
+    if cls in _CONTAINERS:
+        return CONTAINER
+    for base, kind in _KIND_BY_CLASS:
+        if issubclass(cls, base):
+            return kind
+    return next((_KIND_BY_NAME[n] for n in qualified_bases(cls) if n in _KIND_BY_NAME), "")
+
+
+def _fixed(module: Any, tensor: Any) -> tuple[str, bool]:
+    """Say why a parameter is never trained, and whether it cannot be."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return f"a {str(tensor.dtype).removeprefix('torch.')} tensor has no gradient", True
+    inner = getattr(tensor, "__tensor_flatten__", None)
+    if inner is not None and type(tensor) not in (torch.Tensor, nn.Parameter):
+        parts = [getattr(tensor, name) for name in inner()[0]]
+        if any(not part.is_floating_point() for part in parts if isinstance(part, torch.Tensor)):
+            return f"{type(tensor).__name__} stores quantised integers", True
+    if "sinusoidal" in type(module).__name__.lower() and not tensor.requires_grad:
+        return "a fixed position table", False
+    return "", False

@@ -1,0 +1,273 @@
+"""Walking a live model once: the neutral tree beside the live objects it stands for.
+
+A backend says through a small `Reader` what its framework's modules hold; the walk is the same for
+all. It sees through wrappers by type, lists every name a tensor can be reached by, and can tell
+cheaply whether the model still has the structure that was walked.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from operator import is_
+from typing import Any, NamedTuple, Protocol
+
+from unifreeze.structure import State, Tensor, Tree
+
+Dicts = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]
+
+
+class Slot(NamedTuple):
+    """Where a state tensor hangs, so that a reassigned one is still found."""
+
+    holder: Mapping[str, Any]
+    leaf: str
+
+
+class Reader(Protocol):
+    """What one framework's modules hold."""
+
+    framework: str
+
+    def dicts(self, module: Any) -> Dicts:
+        """Return the module's own dictionaries of children, parameters and buffers."""
+
+    def kind(self, module: Any) -> str:
+        """Return the module's kind from the layer table, "" if unknown."""
+
+    def inner(self, module: Any) -> str:
+        """Return the name of the child that a wrapper wraps, "" if it is none."""
+
+    def adapts(self, module: Any) -> bool:
+        """Tell whether a wrapper adds parameters that adapt what it wraps."""
+
+    def adapter_leaf(self, module: Any, leaf: str) -> bool:
+        """Tell whether one of a layer's own parameters is an adapter's."""
+
+    def swallows(self, module: Any, child: str) -> bool:
+        """Tell whether a child's parameters are really this layer's own."""
+
+    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
+        """Return the role of a tensor that is state though it is held as a parameter, else ""."""
+
+    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+        """Return the role of a buffer and whether training moves it."""
+
+    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+        """Describe a parameter."""
+
+    def trainable(self, tensor: Any) -> bool:
+        """Tell whether a parameter is trainable now."""
+
+    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+        """Return shape and neutral dtype of a state tensor."""
+
+
+class Walk:
+    """A model as walked: the tree, and the live object behind each of its numbers.
+
+    Attributes:
+        tree: Neutral description, nothing derived.
+        tensors: Live parameters, numbered as in the tree.
+        slots: For each state of the tree, where the live tensor hangs.
+    """
+
+    def __init__(self, reader: Reader, root: Any) -> None:
+        self.tree = Tree(reader.framework)
+        self._modules: list[Any] = []
+        self.tensors: list[Any] = []
+        self.slots: list[Slot] = []
+        self.memo: dict[Any, Any] = {}
+        self._reader = reader
+        self._seen: set[int] = set()
+        self._on_path: set[int] = set()
+        self._dicts: list[Dicts] = []
+        self._visit(root, "", -1, None)
+        # The walk is kept as long as the model lives, so it must not keep the model alive.
+        self._root = weakref.ref(self._modules[0])
+        self._modules[0] = None
+        self._children, self._parameters, self._buffers = self._snapshot()
+
+    @property
+    def root(self) -> Any:
+        """The model itself, unwrapped."""
+        return self._root()
+
+    @property
+    def modules(self) -> list[Any]:
+        """Live modules, numbered as in the tree."""
+        return [self.root, *self._modules[1:]]
+
+    def module(self, index: int) -> Any:
+        """Return the live module of a number."""
+        return self._modules[index] if index else self.root
+
+    def current(self) -> bool:
+        """Tell whether every module still holds the very children and parameters it held."""
+        children, parameters, buffers = self._snapshot()
+        return (
+            buffers == self._buffers
+            and len(children) == len(self._children)
+            and len(parameters) == len(self._parameters)
+            and all(map(is_, children, self._children))
+            and all(map(is_, parameters, self._parameters))
+        )
+
+    def states(self) -> Iterator[tuple[State, Any]]:
+        """Give every state of the tree with its live tensor (None where it is gone)."""
+        for state, slot in zip(self.tree.states, self.slots, strict=True):
+            yield state, slot.holder.get(slot.leaf)
+
+    def _snapshot(self) -> tuple[list[Any], list[Any], int]:
+        children = [child for kids, _, _ in self._dicts for child in kids.values()]
+        parameters = [tensor for _, own, _ in self._dicts for tensor in own.values()]
+        return children, parameters, sum(len(buffers) for _, _, buffers in self._dicts)
+
+    def _peel(self, module: Any) -> tuple[Any, list[tuple[Any, str]]]:
+        """Follow wrappers down to what they wrap."""
+        wrappers = []
+        while inner := self._reader.inner(module):
+            wrappers.append((module, inner))
+            module = self._child(module, inner)
+        return module, wrappers
+
+    def _child(self, module: Any, name: str) -> Any:
+        children = self._reader.dicts(module)[0]
+        return children[name] if name in children else getattr(module, name)
+
+    def _visit(self, module: Any, path: str, parent: int, owner: int | None) -> None:
+        core, wrappers = self._peel(module)
+        if id(core) in self._on_path:
+            return
+        repeat = id(core) in self._seen
+        self._seen.add(id(core))
+        self._on_path.add(id(core))
+        reader = self._reader
+        index = self.tree.enter(path, type(core).__name__, reader.kind(core), parent, repeat=repeat)
+        self._modules.append(core)
+        for wrapper, inner in wrappers:
+            self._visit_wrapper(wrapper, inner, path, index)
+        self._visit_own(core, path, index, index if owner is None else owner)
+        for name, child in reader.dicts(core)[0].items():
+            if child is not None:
+                below = index if reader.swallows(core, name) else None
+                self._visit(child, _join(path, name), index, owner if below is None else below)
+        self.tree.leave(index)
+        self._on_path.discard(id(core))
+
+    def _visit_own(self, module: Any, path: str, index: int, owner: int) -> None:
+        dicts = self._reader.dicts(module)
+        self._dicts.append(dicts)
+        prefix = _relative(self.tree.paths[owner], path)
+        for leaf, tensor in dicts[1].items():
+            if tensor is None:
+                continue
+            role = self._reader.state_role(module, leaf, tensor)
+            if role:
+                self._add_state(tensor, dicts[1], path, leaf, index, role, moves=True)
+            else:
+                adapter = self._reader.adapter_leaf(module, leaf)
+                self._add_parameter(module, tensor, path, leaf, owner, prefix + leaf, adapter)
+        for leaf, tensor in dicts[2].items():
+            if tensor is not None:
+                role, moves = self._reader.state(module, leaf, tensor)
+                self._add_state(tensor, dicts[2], path, leaf, index, role, moves=moves)
+
+    def _add_parameter(
+        self, module: Any, tensor: Any, path: str, leaf: str, owner: int, role: str, adapter: bool
+    ) -> None:
+        tree, reader = self.tree, self._reader
+        number = tree.tensor(id(tensor))
+        if number is None:
+            row = reader.tensor(module, leaf, tensor)
+            number = tree.add_tensor(id(tensor), row, trainable=reader.trainable(tensor))
+            self.tensors.append(tensor)
+        tree.add_name(_join(path, leaf), owner, role, number, adapter=adapter)
+
+    def _add_state(
+        self,
+        tensor: Any,
+        holder: Mapping[str, Any],
+        path: str,
+        leaf: str,
+        owner: int,
+        role: str,
+        *,
+        moves: bool,
+    ) -> None:
+        shape, dtype = self._reader.shape_of(tensor)
+        self.tree.states.append(State(_join(path, leaf), owner, role, moves, shape, dtype))
+        self.slots.append(Slot(holder, leaf))
+
+    def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
+        """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
+        self._dicts.append(self._reader.dicts(wrapper))
+        adapter = self._reader.adapts(wrapper)
+        for relative, module, leaf, tensor in _everything(self._reader, wrapper, inner):
+            if not adapter:
+                continue
+            role = _adapter_role(_join(relative, leaf))
+            where = _join(path, relative)
+            self._add_parameter(module, tensor, where, leaf, index, role, adapter)
+
+
+def _everything(
+    reader: Reader, wrapper: Any, inner: str
+) -> Iterator[tuple[str, Any, str, Any]]:
+    """Give every parameter under a wrapper except those of what it wraps."""
+    stack: list[tuple[str, Any]] = [("", wrapper)]
+    while stack:
+        path, module = stack.pop()
+        children, own, _ = reader.dicts(module)
+        for leaf, tensor in own.items():
+            if tensor is not None:
+                yield path, module, leaf, tensor
+        kids = [(name, kid) for name, kid in children.items() if kid is not None]
+        stack += [
+            (_join(path, name), kid)
+            for name, kid in reversed(kids)
+            if not (module is wrapper and name == inner)
+        ]
+
+
+def _adapter_role(relative: str) -> str:
+    """Shorten an adapter parameter's path to what both frameworks' ports call it.
+
+    >>> _adapter_role("lora_A.default.weight"), _adapter_role("modules_to_save.default.bias")
+    ('lora_A', 'modules_to_save.bias')
+    """
+    pieces = [piece for piece in relative.split(".") if piece != "default"]
+    if len(pieces) > 1 and pieces[-1] == "weight" and pieces[0].startswith("lora_"):
+        pieces.pop()
+    return ".".join(pieces)
+
+
+def _join(path: str, leaf: str) -> str:
+    return f"{path}.{leaf}" if path and leaf else path or leaf
+
+
+def _relative(outer: str, path: str) -> str:
+    """Return the path below a layer that swallows it, as a prefix for leaf names."""
+    if path == outer:
+        return ""
+    return path[len(outer) + 1 if outer else 0 :] + "."
+
+
+def overlapping(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, ...]]:
+    """Find tensors whose bytes overlap.
+
+    Args:
+        spans: For each tensor its number, first address and number of bytes.
+
+    Returns:
+        Groups of numbers that share bytes.
+    """
+    groups: list[list[int]] = []
+    reach = -1
+    for number, start, size in sorted(spans, key=lambda span: span[1]):
+        if size and start < reach:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+        reach = max(reach, start + size)
+    return [tuple(group) for group in groups if len(group) > 1]

@@ -1,0 +1,190 @@
+"""What can go wrong between the plan, the model and the framework: one tree of errors.
+
+    UnifreezeError
+    ├── PlanError                  the plan itself cannot be used
+    │   ├── SelectorSyntaxError    an expression does not parse
+    │   ├── PlanFileError          a plan file has mistakes, all of them listed
+    │   └── PlanVersionError       a plan file is written in another format version
+    ├── ResolveError               the plan does not fit this model
+    │   ├── UnmatchedSelectorError   a rule, or a path in it, matches nothing
+    │   ├── UndecidedRuleError       a rule matches, but later rules overrule all of it
+    │   ├── SelectorRangeError       an index or a slice goes past the end
+    │   ├── SelectorScopeError       a word has no single meaning in this model
+    │   ├── TieConflictError         one tensor, two names, two decisions
+    │   ├── FusedTensorError         a rule would split one tensor
+    │   ├── FixedParameterError      a rule would train what cannot be trained
+    │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
+    ├── BackendError               a framework cannot be used, or cannot do it
+    │   ├── UnknownFrameworkError    no backend claims the model, or two do
+    │   ├── MissingFrameworkError    the backend is there, its framework is not
+    │   ├── UnsupportedPlanError     this framework would get this plan wrong
+    │   ├── OptimizerError           this optimizer cannot keep the promise
+    │   └── WriteError               a flag did not read back as written
+    ├── FrozenDriftError           what was frozen has changed
+    ├── ParityError                two runs do not show the same
+    ├── RecordError                a record file is cut, foreign or of another version
+    └── TargetError                a model, batch or device named on the command line
+
+Every message is *fact*, then *context* (what was there instead), then *hint* (what to write).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnifreezeError(Exception):
+    """Base of every error that unifreeze raises.
+
+    Args:
+        fact: What is wrong, with the names involved.
+        context: What was found or available instead; may span lines.
+        hint: The line that would cure it.
+    """
+
+    def __init__(self, fact: str, *, context: str = "", hint: str = "") -> None:
+        self.fact, self.context, self.hint = fact, context, hint
+        lines = [fact, *context.splitlines()]
+        if hint:
+            lines.append(f"hint: {hint}")
+        super().__init__("\n  ".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[UnifreezeError], args: tuple[object, ...], state: dict[str, object]
+) -> UnifreezeError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class UnifreezeWarning(UserWarning):
+    """Base of every warning that unifreeze gives."""
+
+
+class PlanError(UnifreezeError):
+    """The plan itself cannot be used."""
+
+
+class SelectorSyntaxError(PlanError):
+    """A selector expression does not parse."""
+
+
+class PlanFileError(PlanError):
+    """A plan file has mistakes; all of them are listed.
+
+    Args:
+        source: The file, or what stands for it.
+        mistakes: One line each: place, what is wrong, what to write.
+    """
+
+    def __init__(self, source: str, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = len(self.mistakes)
+        super().__init__(
+            f"{source}: {count} mistake{'s' if count != 1 else ''}",
+            context="\n".join(self.mistakes),
+        )
+
+
+class PlanVersionError(PlanError):
+    """A plan file is written in a format version that this release does not read."""
+
+
+class ResolveError(UnifreezeError):
+    """The plan does not fit this model."""
+
+
+class UnmatchedSelectorError(ResolveError):
+    """A rule, or a path in it, matches no parameter."""
+
+
+class UndecidedRuleError(ResolveError):
+    """A rule matches, but later rules overrule all of it."""
+
+
+class SelectorRangeError(ResolveError):
+    """An index or a slice goes past the end."""
+
+
+class SelectorScopeError(ResolveError):
+    """A word has no single meaning in this model."""
+
+
+class TieConflictError(ResolveError):
+    """One tensor has two names, and they end with different decisions."""
+
+
+class FusedTensorError(ResolveError):
+    """A rule would freeze one part of a tensor and train another."""
+
+
+class FixedParameterError(ResolveError):
+    """A rule would train a parameter that cannot be trained."""
+
+
+class TrivialPlanError(ResolveError):
+    """Nothing, or everything, ends up frozen, and the plan does not say so."""
+
+
+class BackendError(UnifreezeError):
+    """A framework cannot be used, or cannot do what the plan asks."""
+
+
+class UnknownFrameworkError(BackendError):
+    """No backend claims the model, or more than one does."""
+
+
+class MissingFrameworkError(BackendError):
+    """A framework is asked for that is not installed."""
+
+
+class UnsupportedPlanError(BackendError):
+    """The framework would get this plan wrong; nothing was written."""
+
+
+class OptimizerError(BackendError):
+    """An optimizer cannot keep frozen parameters frozen, or does not know its settings."""
+
+
+class WriteError(BackendError):
+    """A flag did not read back as it was written; everything was put back."""
+
+
+class FrozenDriftError(UnifreezeError):
+    """What was frozen has changed.
+
+    Attributes:
+        drifts: One entry per tensor that changed, with how.
+    """
+
+    drifts: tuple[object, ...] = ()
+
+
+class ParityError(UnifreezeError, AssertionError):
+    """Two runs of one plan do not show the same."""
+
+
+class RecordError(UnifreezeError):
+    """A record file is cut short, foreign, or of another format version."""
+
+
+class TargetError(UnifreezeError):
+    """A model, batch or device named on the command line cannot be used."""
+
+
+def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> list[str]:
+    """Return the candidates spelled most like `word`, best first."""
+    return get_close_matches(word, list(candidates), n=limit, cutoff=0.6)
+
+
+def listing(names: Iterable[str], *, limit: int = 6) -> str:
+    """Join names for a message, cut after `limit` with the number left out."""
+    items = list(names)
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"

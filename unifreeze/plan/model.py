@@ -1,0 +1,248 @@
+"""The freeze plan: an ordered list of rules and a few policies, as an immutable value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from unifreeze.errors import PlanError
+from unifreeze.select import Selector
+
+if TYPE_CHECKING:
+    from unifreeze.handle import Handle
+    from unifreeze.resolve import Resolution
+
+Verb = Literal["freeze", "train", "only"]
+Choice: TypeAlias = Selector | tuple[tuple[str, Selector], ...]
+"""One selector for all frameworks, or one per framework in the order of their names."""
+FORMAT = 1
+"""Version of the plan format that this release reads and writes."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a plan.
+
+    Attributes:
+        verb: `freeze`, `train`, or `only` (freeze everything, then train these).
+        choice: What it selects.
+        optional: It may match nothing.
+    """
+
+    verb: Verb
+    choice: Choice
+    optional: bool = False
+
+    def selector(self, framework: str) -> Selector:
+        """Return the selector that holds for a framework.
+
+        Raises:
+            PlanError: The rule names frameworks, and not this one.
+        """
+        return pick(self.choice, framework, self.verb)
+
+    def __str__(self) -> str:
+        return f"{self.verb}: {describe_choice(self.choice)}"
+
+
+@dataclass(frozen=True)
+class NormRule:
+    """What the running statistics of selected norms do: `hold` or `update`."""
+
+    verb: Literal["hold", "update"]
+    choice: Choice
+
+
+NormStats: TypeAlias = Literal["hold", "update", "hold_all"] | tuple[NormRule, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Optimizer settings for what `match` selects; None leaves the optimizer's own.
+
+    Attributes:
+        match: What it is for.
+        lr_scale: Factor on the learning rate.
+        weight_decay: Weight decay.
+        layer_decay: Factor on the learning rate per block away from the head.
+    """
+
+    match: Choice
+    lr_scale: float | None = None
+    weight_decay: float | None = None
+    layer_decay: float | None = None
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """A function from a model's parameters to frozen or trainable.
+
+    Rules apply in order and the last match wins; what no rule matches is left as it was found.
+    Plans are immutable; `freeze`, `train`, `only` and the `with_…` methods return new ones.
+
+    Attributes:
+        rules: The rules, in order.
+        norm_stats: What running statistics do: `hold` (a norm whose own parameters are all frozen
+            holds), `update`, `hold_all`, or rules by selector.
+        dropout: What stochastic layers inside fully frozen blocks do: `live` or `off`.
+        groups: Optimizer settings; each by itself, the last match wins.
+        phases_json: The `phases` of the plan file as JSON text, "" without.
+
+    >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
+    >>> [str(rule) for rule in plan.rules]
+    ['only: head | blocks[-2:]', 'freeze: norm']
+    """
+
+    rules: tuple[Rule, ...] = ()
+    norm_stats: NormStats = "hold"
+    dropout: Literal["live", "off"] = "live"
+    groups: tuple[Group, ...] = ()
+    phases_json: str = ""
+
+    def freeze(
+        self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
+    ) -> FreezePlan:
+        """Return the plan with a rule that freezes what is selected.
+
+        Args:
+            what: A selector, or one per framework where the two ports need different words.
+            optional: The rule may match nothing.
+        """
+        return self._with_rule("freeze", what, optional=optional)
+
+    def train(
+        self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
+    ) -> FreezePlan:
+        """Return the plan with a rule that trains what is selected."""
+        return self._with_rule("train", what, optional=optional)
+
+    def only(
+        self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
+    ) -> FreezePlan:
+        """Return the plan with a rule that freezes everything but what is selected."""
+        return self._with_rule("only", what, optional=optional)
+
+    def with_norm_stats(
+        self, policy: Literal["hold", "update", "hold_all"] | Iterable[Mapping[str, str]]
+    ) -> FreezePlan:
+        """Return the plan with another policy for running statistics."""
+        return self._reread(norm_stats=policy if isinstance(policy, str) else list(policy))
+
+    def with_dropout(self, policy: Literal["live", "off"]) -> FreezePlan:
+        """Return the plan with another policy for stochastic layers in frozen blocks."""
+        return self._reread(dropout=policy)
+
+    def with_group(
+        self,
+        match: str | Selector,
+        *,
+        lr_scale: float | None = None,
+        weight_decay: float | None = None,
+        layer_decay: float | None = None,
+    ) -> FreezePlan:
+        """Return the plan with optimizer settings for what is selected."""
+        settings = {
+            "lr_scale": lr_scale, "weight_decay": weight_decay, "layer_decay": layer_decay
+        }  # fmt: skip
+        given = {key: value for key, value in settings.items() if value is not None}
+        group = {"match": str(Selector(match)), **given}
+        return self._reread(groups=[*self.document().get("groups", []), group])
+
+    def _with_rule(
+        self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
+    ) -> FreezePlan:
+        if isinstance(what, Mapping):
+            choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
+        else:
+            choice = Selector(what)
+        return replace(self, rules=(*self.rules, Rule(verb, choice, optional)))
+
+    def _reread(self, **changed: object) -> FreezePlan:
+        """Check changed fields exactly as a plan file is checked."""
+        from unifreeze.plan.document import read_document
+
+        return read_document({**self.document(), **changed}, source="FreezePlan")
+
+    @property
+    def phases(self) -> list[dict[str, Any]]:
+        """The phases of the plan, as written."""
+        found: list[dict[str, Any]] = json.loads(self.phases_json) if self.phases_json else []
+        return found
+
+    @property
+    def digest(self) -> str:
+        """A name for what the plan says: equal plans have equal digests (16 hex digits)."""
+        text = json.dumps(self.document(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as plain data, as it stands in a plan file."""
+        from unifreeze.plan.document import write_document
+
+        return write_document(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FreezePlan:
+        """Read a plan file.
+
+        Raises:
+            PlanFileError: The file has mistakes; all are listed, each with its place.
+            PlanVersionError: The file is of another format version.
+        """
+        from unifreeze.plan.files import load_plan
+
+        return load_plan(Path(path))
+
+    @classmethod
+    def from_yaml(cls, text: str) -> FreezePlan:
+        """Read a plan from YAML text; raises as `load` does."""
+        from unifreeze.plan.files import parse_plan
+
+        return parse_plan(text, source="plan")
+
+    def to_yaml(self) -> str:
+        """Return the plan as YAML text that `from_yaml` reads back to an equal plan."""
+        from unifreeze.plan.files import plan_text
+
+        return plan_text(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write a plan file."""
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+    def resolve(self, model: Any, *, batch: Any = None) -> Resolution:
+        """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
+        from unifreeze.handle import resolve
+
+        return resolve(self, model, batch=batch)
+
+    def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
+        """Put the plan in force on a live model; see `unifreeze.apply`."""
+        from unifreeze.handle import apply
+
+        return apply(self, model, batch=batch, keep_values=keep_values)
+
+
+def pick(choice: Choice, framework: str, what: str) -> Selector:
+    """Return the selector of a choice that holds for a framework."""
+    if isinstance(choice, Selector):
+        return choice
+    for name, selector in choice:
+        if name == framework:
+            return selector
+    raise PlanError(
+        f"{what}: has no selector for {framework!r}",
+        context=f"it has one for: {', '.join(name for name, _ in choice)}",
+        hint=f'add "{framework}: …", or write one selector for all',
+    )
+
+
+def describe_choice(choice: Choice) -> str:
+    """Return a choice as it stands in a message."""
+    if isinstance(choice, Selector):
+        return str(choice)
+    return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"

@@ -1,0 +1,6 @@
+"""Plan × model description → for every parameter the decision, and the rule that made it."""
+
+from unifreeze.resolve.decide import resolve_spec, select
+from unifreeze.resolve.resolution import Resolution, RuleEffect
+
+__all__ = ["Resolution", "RuleEffect", "resolve_spec", "select"]

@@ -1,0 +1,312 @@
+"""Deciding every parameter: plan × description → resolution. Pure; touches no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze.errors import (
+    FixedParameterError,
+    FusedTensorError,
+    ResolveError,
+    TieConflictError,
+    TrivialPlanError,
+    UndecidedRuleError,
+    UnmatchedSelectorError,
+    listing,
+)
+from unifreeze.plan import FreezePlan, Rule
+from unifreeze.resolve.hold import held_modules, quiet_modules
+from unifreeze.resolve.resolution import Resolution, RuleEffect
+from unifreeze.resolve.settings import group_settings
+from unifreeze.select import WORDS, Expression, Path, Selector, Word, evaluate, parse
+from unifreeze.structure import Mask, ModelSpec
+
+
+def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
+    """Resolve a plan against a model's description.
+
+    Raises:
+        ResolveError: The plan does not fit the model; the subclass says how.
+    """
+    key = ("resolution", plan)
+    if key not in spec.memo:
+        spec.memo[key] = _Decision(plan, spec).resolution()
+    found: Resolution = spec.memo[key]
+    return found
+
+
+def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = False) -> Mask:
+    """Evaluate a selector on atoms; errors name the place in the plan.
+
+    Raises:
+        UnmatchedSelectorError: It matches nothing and is not optional.
+    """
+    try:
+        mask = evaluate(selector.expression, spec)
+    except UnmatchedSelectorError as error:
+        if optional:
+            return np.zeros(len(spec.atoms), np.bool_)
+        raise _at(error, where, _with_count(error.hint, spec)) from None
+    except ResolveError as error:
+        raise _at(error, where, error.hint) from None
+    if not mask.any() and not optional:
+        top = [spec.tree.paths[child] for child in spec.tree.children(0)]
+        raise UnmatchedSelectorError(
+            f"{where} matches none of {len(spec)} parameters",
+            context=f"top-level names: {listing(top, limit=12)}",
+            hint="`unifreeze show` lists the model; say optional: true if this is expected",
+        )
+    return mask
+
+
+def _at(error: ResolveError, where: str, hint: str) -> ResolveError:
+    return type(error)(f"{where}: {error.fact}", context=error.context, hint=hint)
+
+
+def _with_count(hint: str, spec: ModelSpec) -> str:
+    """Add to a suggested word how much it would select."""
+    word = hint.split('"')[1] if hint.count('"') >= 2 else ""
+    if word not in WORDS:
+        return hint
+    try:
+        count = len(np.unique(spec.atoms.tensor[evaluate(parse(word), spec)]))
+    except ResolveError:
+        return hint
+    return f'did you mean "{word}" (a word of the vocabulary, {count} parameters)?'
+
+
+class _Decision:
+    """One resolution under way."""
+
+    def __init__(self, plan: FreezePlan, spec: ModelSpec) -> None:
+        self.plan, self.spec = plan, spec
+        self.atoms = spec.atoms
+        self.want: Mask = spec.found[self.atoms.tensor].copy()
+        self.rule = np.full(len(self.atoms), -1, np.intp)
+        self.fixed = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
+        self.matched: list[Mask] = []
+        self.notices: list[str] = []
+
+    def resolution(self) -> Resolution:
+        for number, rule in enumerate(self.plan.rules):
+            self._apply(number, rule)
+        trainable, rule_of = self._per_parameter()
+        effects = self._effects(rule_of)
+        self._check_trivial(trainable)
+        self._check_shared(trainable)
+        self._notice_words()
+        lr_scale, weight_decay = group_settings(self.plan, self.spec, select)
+        return Resolution(
+            self.plan,
+            self.spec,
+            trainable,
+            rule_of,
+            effects,
+            held_modules(self.plan, self.spec, trainable, select),
+            quiet_modules(self.plan, self.spec, trainable),
+            lr_scale,
+            weight_decay,
+            tuple(self.notices),
+        )
+
+    def _apply(self, number: int, rule: Rule) -> None:
+        where = f'rule {number + 1} ({rule.verb}: "{rule.selector(self.spec.framework)}")'
+        selector = rule.selector(self.spec.framework)
+        mask = select(selector, self.spec, where, optional=rule.optional)
+        self.matched.append(mask)
+        if rule.verb == "only":
+            self._write(np.ones_like(mask), number, trainable=False)
+        if rule.verb == "freeze":
+            self._write(mask, number, trainable=False)
+        else:
+            self._write(self._trainable_part(mask, selector, where), number, trainable=True)
+
+    def _write(self, mask: Mask, number: int, *, trainable: bool) -> None:
+        self.want[mask] = trainable
+        self.rule[mask] = number
+
+    def _trainable_part(self, mask: Mask, selector: Selector, where: str) -> Mask:
+        """Leave out what the framework never trains, unless the rule names it by its path."""
+        fixed = mask & self.fixed[self.atoms.tensor]
+        if not fixed.any():
+            return mask
+        named = _named_tensors(selector.expression, self.spec)
+        for tensor in np.unique(self.atoms.tensor[fixed]):
+            row = self.spec.tensors[tensor]
+            if tensor in named and row.impossible:
+                path = self.spec.tree.names[self.spec.first_names[tensor]]
+                raise FixedParameterError(
+                    f"{where} would train {path}: {row.fixed}", hint="leave it out of the rule"
+                )
+        left = fixed & ~np.isin(self.atoms.tensor, list(named))
+        if left.any():
+            paths = self._names_of(np.unique(self.atoms.tensor[left]))
+            reason = self.spec.tensors[int(self.atoms.tensor[left][0])].fixed
+            self.notices.append(f"{where} leaves {listing(paths)} as found ({reason})")
+        return mask & ~left
+
+    def _names_of(self, tensors: NDArray[np.intp]) -> list[str]:
+        return [self.spec.tree.names[self.spec.first_names[tensor]] for tensor in tensors]
+
+    def _per_parameter(self) -> tuple[Mask, NDArray[np.intp]]:
+        """Bring the atoms of each parameter together; they must agree."""
+        count = len(self.spec)
+        if len(self.atoms) == count:
+            trainable, rule = np.empty(count, np.bool_), np.empty(count, np.intp)
+            trainable[self.atoms.tensor], rule[self.atoms.tensor] = self.want, self.rule
+            return trainable, rule
+        self._check_fused()
+        trainable = self.spec.found.copy()
+        rule = np.full(count, -1, np.intp)
+        decided = self.rule >= 0
+        order = np.argsort(self.rule[decided], kind="stable")
+        tensors = self.atoms.tensor[decided][order]
+        trainable[tensors] = self.want[decided][order]
+        rule[tensors] = self.rule[decided][order]
+        clash = decided & (self.want != trainable[self.atoms.tensor])
+        if clash.any():
+            raise self._tie_conflict(int(self.atoms.tensor[np.argmax(clash)]))
+        return trainable, rule
+
+    def _check_fused(self) -> None:
+        """Refuse to split a tensor: all parts under one name must end alike."""
+        same_name = self.atoms.name[1:] == self.atoms.name[:-1]
+        split = same_name & (self.want[1:] != self.want[:-1])
+        if split.any():
+            at = int(np.argmax(split))
+            path = self.spec.tree.names[self.atoms.name[at]]
+            rule = max(int(self.rule[at]), int(self.rule[at + 1]))
+            raise FusedTensorError(
+                f"rule {rule + 1} ({self.plan.rules[rule]}) would split {path}",
+                context="query, key and value are one tensor here and are frozen or trained whole",
+                hint="name all of them (query | key | value), or the layer",
+            )
+
+    def _tie_conflict(self, tensor: int) -> TieConflictError:
+        atoms = np.flatnonzero((self.atoms.tensor == tensor) & (self.rule >= 0))
+        ends = {}
+        for atom in atoms:
+            rule = int(self.rule[atom])
+            decision = "trainable" if self.want[atom] else "frozen"
+            name = self.spec.tree.names[self.atoms.name[atom]]
+            ends[name] = f"{name} is {decision} by rule {rule + 1} ({self.plan.rules[rule]})"
+        return TieConflictError(
+            f"{' and '.join(list(ends)[:2])} are one tensor with two decisions",
+            context="\n".join(ends.values()),
+            hint='end the plan with a rule on "tied": freeze: tied, or train: tied',
+        )
+
+    def _effects(self, rule_of: NDArray[np.intp]) -> tuple[RuleEffect, ...]:
+        effects = []
+        for number, (rule, mask) in enumerate(zip(self.plan.rules, self.matched, strict=True)):
+            decided = rule_of == number
+            if not decided.any() and not rule.optional:
+                raise self._undecided(number, rule, mask)
+            matched = len(np.unique(self.atoms.tensor[mask]))
+            selector = rule.selector(self.spec.framework)
+            values = int(self.spec.counts[decided].sum())
+            effects.append(
+                RuleEffect(f"{rule.verb}: {selector}", matched, int(decided.sum()), values)
+            )
+        return tuple(effects)
+
+    def _undecided(self, number: int, rule: Rule, mask: Mask) -> UndecidedRuleError:
+        winners = sorted({int(winner) + 1 for winner in self.rule[mask] if winner >= 0})
+        return UndecidedRuleError(
+            f"rule {number + 1} ({rule}) decides nothing",
+            context=f"all it matches is decided by rule {listing(map(str, winners))}",
+            hint="move it after those rules, or take it out",
+        )
+
+    def _check_trivial(self, trainable: Mask) -> None:
+        free = ~self.fixed
+        if not trainable.any() and not self._says("freeze"):
+            raise TrivialPlanError(
+                "the plan leaves nothing trainable",
+                context=f"all {len(trainable)} parameters end up frozen",
+                hint="if that is meant, say it: freeze: all",
+            )
+        if trainable[free].all() and not self._says("train"):
+            raise TrivialPlanError(
+                "the plan freezes nothing",
+                context=f"all {int(free.sum())} parameters that can be trained stay trainable",
+                hint="if that is meant, say it: train: all",
+            )
+
+    def _says(self, verb: str) -> bool:
+        """Tell whether a rule says outright that everything is frozen, or trained."""
+        framework = self.spec.framework
+        return any(
+            rule.verb == verb and rule.selector(framework).expression == Word("all")
+            for rule in self.plan.rules
+        )
+
+    def _check_shared(self, trainable: Mask) -> None:
+        """Refuse different decisions for tensors that share memory."""
+        for group in self.spec.tree.shared:
+            flags = trainable[list(group)]
+            if flags.any() and not flags.all():
+                names = self._names_of(np.asarray(group))
+                raise TieConflictError(
+                    f"{' and '.join(names)} share memory and get different decisions",
+                    context=", ".join(
+                        f"{name} {'trainable' if flag else 'frozen'}"
+                        for name, flag in zip(names, flags, strict=True)
+                    ),
+                    hint="freeze or train them together, or give each its own memory",
+                )
+
+    def _notice_words(self) -> None:
+        """Say where a word hides a path, and by which order positions were counted."""
+        seen: set[str] = set()
+        for rule in self.plan.rules:
+            for word in _words(rule.selector(self.spec.framework).expression):
+                if word.index is not None and self.spec.order == "registration":
+                    self._notice(
+                        "positions count in order of registration; "
+                        "give a batch to count in order of execution"
+                    )
+                if word.name not in seen and self._hides_path(word):
+                    seen.add(word.name)
+                    self._notice(
+                        f"{word.name!r} is read as the word, not as the path "
+                        f'{word.name!r}, which holds other parameters: path:"{word.name}"'
+                    )
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def _hides_path(self, word: Word) -> bool:
+        module = self.spec.module(word.name)
+        if module is None or word.index is not None:
+            return False
+        tree = self.spec.tree
+        low, high = tree.name_starts[module], tree.name_ends[module]
+        path = (self.atoms.name >= low) & (self.atoms.name < high)
+        return not np.array_equal(path, evaluate(word, self.spec))
+
+
+def _named_tensors(expression: Expression, spec: ModelSpec) -> set[int]:
+    """Return parameters that an expression names by their full native path."""
+    literals = {node.literal for node in _nodes(expression) if isinstance(node, Path)} - {""}
+    return {
+        tensor
+        for name, tensor in zip(spec.tree.names, spec.tree.tensor_of, strict=True)
+        if name in literals
+    }
+
+
+def _words(expression: Expression) -> Iterator[Word]:
+    return (node for node in _nodes(expression) if isinstance(node, Word))
+
+
+def _nodes(expression: Expression) -> Iterator[Expression]:
+    yield expression
+    for field in ("left", "right", "inner"):
+        inner = getattr(expression, field, None)
+        if inner is not None:
+            yield from _nodes(inner)

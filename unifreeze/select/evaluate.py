@@ -1,0 +1,300 @@
+"""The value of an expression over a model: which of its atoms it selects."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from unifreeze.errors import SelectorScopeError, UnmatchedSelectorError, listing, nearest
+from unifreeze.select.expression import (
+    Both,
+    Either,
+    Expression,
+    Index,
+    OtherThan,
+    Path,
+    Quoted,
+    Size,
+    Within,
+    Without,
+    Word,
+)
+from unifreeze.select.paths import find_module, match_path
+from unifreeze.select.positions import positions
+from unifreeze.select.vocabulary import SYNONYMS
+from unifreeze.structure import KINDS, Mask, ModelSpec, Zone
+from unifreeze.structure.words import ATTENTION, KEY, POOLER, POSITION, QUERY, VALUE, WORD
+
+
+def evaluate(expression: Expression, spec: ModelSpec) -> Mask:
+    """Return, for each atom of a spec, whether an expression selects it.
+
+    Raises:
+        UnmatchedSelectorError: A path or pattern in it matches nothing at all.
+        SelectorRangeError: An index goes past the end.
+        SelectorScopeError: A word has no single meaning in this model.
+    """
+    match expression:
+        case Either(left, right):
+            return evaluate(left, spec) | evaluate(right, spec)
+        case Both(left, right):
+            return evaluate(left, spec) & evaluate(right, spec)
+        case Without(left, right):
+            return evaluate(left, spec) & ~evaluate(right, spec)
+        case OtherThan(inner):
+            return ~evaluate(inner, spec)
+        case Within(inner, place):
+            return _within(inner, place, spec)
+        case Word(name, index):
+            return _word(SYNONYMS.get(name, name), index, spec)
+        case Path():
+            return match_path(expression, spec)[spec.atoms.name]
+        case Quoted(by, pattern):
+            return _quoted(by, pattern, spec)
+        case Size(comparison, count):
+            return _COMPARE[comparison](spec.counts, count)[spec.atoms.tensor]
+
+
+_COMPARE: dict[str, Callable[[object, object], Mask]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+}
+
+
+def _within(inner: Expression, place: str, spec: ModelSpec) -> Mask:
+    """Evaluate as if one submodule were the whole, and carry the answer back."""
+    sub, names = spec.within(find_module(place, spec))
+    selected = np.zeros(len(spec.atoms), np.bool_)
+    here = np.isin(spec.atoms.name, names)
+    selected[here] = evaluate(inner, sub)
+    return selected
+
+
+def _quoted(by: str, pattern: str, spec: ModelSpec) -> Mask:
+    if by == "type":
+        return _of_type(pattern, spec)
+    if by == "re":
+        matches = re.compile(pattern).fullmatch
+        found = [bool(matches(name)) for name in spec.tree.names]
+        candidates: list[str] = []
+    else:
+        found = [
+            fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
+            for name in spec.canonical
+        ]
+        candidates = spec.canonical
+    return _require(np.asarray(found, np.bool_), f'{by}:"{pattern}"', candidates, spec)
+
+
+def _of_type(pattern: str, spec: ModelSpec) -> Mask:
+    tree = spec.tree
+    found = np.zeros(len(tree.names), np.bool_)
+    for module, type_name in enumerate(tree.types):
+        if fnmatchcase(type_name, pattern):
+            found[tree.name_starts[module] : tree.name_ends[module]] = True
+    return _require(found, f'type:"{pattern}"', sorted(set(tree.types)), spec)
+
+
+def _require(found: Mask, what: str, candidates: list[str], spec: ModelSpec) -> Mask:
+    if not found.any():
+        close = nearest(what.split('"')[1], candidates)
+        raise UnmatchedSelectorError(
+            f"{what} matches none of {len(spec)} parameters",
+            context=f"nearest: {', '.join(close)}" if close else "",
+        )
+    return found[spec.atoms.name]
+
+
+def _word(name: str, index: Index | None, spec: ModelSpec) -> Mask:
+    atoms = spec.atoms
+    if name in _SIMPLE:
+        return _SIMPLE[name](spec)
+    if name in KINDS:
+        return atoms.kind == KINDS.index(name)
+    if name == "children":
+        assert index is not None
+        return _children(index, spec)
+    if name == "params":
+        assert index is not None
+        return _params(index, spec)
+    return _units(name, index, spec)
+
+
+def _zone(zone: Zone) -> Callable[[ModelSpec], Mask]:
+    return lambda spec: spec.atoms.zone == zone
+
+
+def _all(spec: ModelSpec) -> Mask:
+    return np.ones(len(spec.atoms), np.bool_)
+
+
+def _tied(spec: ModelSpec) -> Mask:
+    many = np.bincount(spec.tensor_of, minlength=len(spec)) > 1
+    return many[spec.atoms.tensor]
+
+
+def _backbone(spec: ModelSpec) -> Mask:
+    return spec.atoms.zone != Zone.HEAD
+
+
+def _embeddings(spec: ModelSpec) -> Mask:
+    """The stem of every tower that reads tokens: tables, and no convolution."""
+    atoms = spec.atoms
+    tables, convs = atoms.kind == KINDS.index("embedding"), atoms.kind == KINDS.index("conv")
+    stem = atoms.zone == Zone.STEM
+    if not stem.any():
+        return tables
+    text = np.setdiff1d(atoms.run[stem & tables], atoms.run[stem & convs])
+    return stem & np.isin(atoms.run, text)
+
+
+def _classifier(spec: ModelSpec) -> Mask:
+    """The last linear, or failing that the last convolution, of every head."""
+    atoms, at = spec.atoms, spec.placement
+    chosen: list[int] = []
+    heads = atoms.zone == Zone.HEAD
+    owners = spec.owner_of[atoms.name]
+    for unit in np.unique(atoms.unit[heads]):
+        here = heads & (atoms.unit == unit)
+        for kind in ("linear", "conv"):
+            layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))])
+            if len(layers):
+                chosen.append(max(layers, key=lambda owner: at.count_of[int(owner)]))
+                break
+    selected: Mask = heads & np.isin(owners, chosen) & ~_adapter(spec)
+    return selected
+
+
+def _adapter(spec: ModelSpec) -> Mask:
+    return spec.atoms.kind == KINDS.index("adapter")
+
+
+def _has(word: int) -> Callable[[ModelSpec], Mask]:
+    return lambda spec: (spec.atoms.words & word != 0) & ~_adapter(spec)
+
+
+def _attention(spec: ModelSpec) -> Mask:
+    return _has(ATTENTION)(spec) & (spec.atoms.kind != KINDS.index("norm"))
+
+
+def _mlp(spec: ModelSpec) -> Mask:
+    """Linear layers beside attention, in blocks that have any."""
+    atoms, attention = spec.atoms, _attention(spec)
+    in_block = atoms.zone == Zone.BLOCK
+    place = atoms.run * (int(atoms.block.max(initial=0)) + 1) + atoms.block
+    attending = np.isin(place, place[attention & in_block])
+    selected: Mask = in_block & attending & ~attention & (atoms.kind == KINDS.index("linear"))
+    return selected
+
+
+def _table(word: int) -> Callable[[ModelSpec], Mask]:
+    kinds = [KINDS.index("embedding"), KINDS.index("param")]
+    return lambda spec: _has(word)(spec) & np.isin(spec.atoms.kind, kinds)
+
+
+_SIMPLE: dict[str, Callable[[ModelSpec], Mask]] = {
+    "all": _all,
+    "tied": _tied,
+    "stem": _zone(Zone.STEM),
+    "neck": _zone(Zone.NECK),
+    "head": _zone(Zone.HEAD),
+    "backbone": _backbone,
+    "embeddings": _embeddings,
+    "pooler": _has(POOLER),
+    "classifier": _classifier,
+    "adapter": _adapter,
+    "attention": _attention,
+    "mlp": _mlp,
+    "query": _has(QUERY),
+    "key": _has(KEY),
+    "value": _has(VALUE),
+    "word_embeddings": _table(WORD),
+    "position_embeddings": _table(POSITION),
+    "weight": lambda spec: spec.atoms.part == 1,
+    "bias": lambda spec: spec.atoms.part == 2,
+}
+
+
+def _children(index: Index, spec: ModelSpec) -> Mask:
+    tree = spec.tree
+    children = tree.children(0)
+    chosen = positions(index, len(children), f"the model has {len(children)} direct children")
+    found = np.zeros(len(tree.names), np.bool_)
+    for at in chosen:
+        child = children[at]
+        found[tree.name_starts[child] : tree.name_ends[child]] = True
+    return found[spec.atoms.name]
+
+
+def _params(index: Index, spec: ModelSpec) -> Mask:
+    chosen = positions(index, len(spec), f"the model has {len(spec)} parameters")
+    found = np.zeros(len(spec), np.bool_)
+    found[spec.canonical_order[chosen.start : chosen.stop]] = True
+    return found[spec.atoms.tensor]
+
+
+def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
+    """Blocks, stages, or one of two stacks; a transition goes with the block it leads into."""
+    atoms = spec.atoms
+    unit = (atoms.zone == Zone.BLOCK) | (atoms.zone == Zone.TRANSITION)
+    runs = _runs(name, spec)
+    if index is None:
+        return unit & np.isin(atoms.run, runs)
+    if len(runs) != 1:
+        raise _several_runs(f"{name}{index}", spec)
+    run = spec.runs[runs[0]]
+    if name == "stages":
+        count = max(run.stages) + 1
+        stages = positions(index, count, f"the model has {count} stages")
+        chosen = [n for n, stage in enumerate(run.stages) if stage in stages]
+    else:
+        count = len(run.blocks)
+        chosen = list(positions(index, count, f"the model has {count} blocks"))
+    return unit & (atoms.run == runs[0]) & np.isin(atoms.block, chosen)
+
+
+def _runs(name: str, spec: ModelSpec) -> list[int]:
+    if not spec.runs:
+        raise SelectorScopeError(
+            f"{name!r} selects nothing: the model has no repeated units",
+            hint="select by path, by kind, or by position: params[:50%]",
+        )
+    if name in ("blocks", "stages"):
+        return list(range(len(spec.runs)))
+    found = [n for n, label in enumerate(spec.placement.labels) if label == name]
+    if not found:
+        raise SelectorScopeError(
+            f"{name!r} selects nothing: the model has no two stacks",
+            context=f"runs of blocks: {_run_listing(spec)}",
+            hint=f'blocks[…] for its blocks, path:"{name}" for a module called so',
+        )
+    return found
+
+
+def _several_runs(text: str, spec: ModelSpec) -> SelectorScopeError:
+    labels = spec.placement.labels
+    if set(labels) == {"encoder", "decoder"}:
+        hint = f"encoder{text[text.index('['):]} or decoder{text[text.index('['):]}"
+    else:
+        paths = [spec.tree.paths[tower] for tower in spec.placement.towers]
+        hint = " or ".join(f"{text} in {path}" for path in paths[:3])
+    return SelectorScopeError(
+        f"{text} could be of any of {len(labels)} runs of blocks",
+        context=f"runs: {_run_listing(spec)}",
+        hint=hint,
+    )
+
+
+def _run_listing(spec: ModelSpec) -> str:
+    pairs = zip(spec.runs, spec.placement.labels, strict=True)
+    return listing(
+        f"{len(run.blocks)} blocks under {spec.tree.paths[run.holder] or 'the model'} ({label})"
+        for run, label in pairs
+    )

@@ -1,0 +1,173 @@
+"""The selector language as values: what an expression says, before any model is known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One end of an index: a whole number, or a share of the length in percent."""
+
+    value: Fraction
+    percent: bool
+
+    def __str__(self) -> str:
+        number = str(float(self.value)) if self.value.denominator != 1 else str(self.value)
+        return number + "%" * self.percent
+
+
+@dataclass(frozen=True)
+class Index:
+    """What stands in brackets.
+
+    Attributes:
+        start: First position, None for the beginning.
+        stop: First position left out, None for the end.
+        single: One position, not a slice; it is in `start`.
+    """
+
+    start: Bound | None
+    stop: Bound | None
+    single: bool
+
+    def __str__(self) -> str:
+        start = "" if self.start is None else str(self.start)
+        stop = "" if self.stop is None else str(self.stop)
+        return f"[{start}]" if self.single else f"[{start}:{stop}]"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the vocabulary, with or without an index."""
+
+    name: str
+    index: Index | None = None
+
+    def __str__(self) -> str:
+        return self.name + ("" if self.index is None else str(self.index))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of a native path: a name or glob, with or without an index on its children."""
+
+    name: str
+    index: Index | None = None
+
+    def __str__(self) -> str:
+        return self.name + ("" if self.index is None else str(self.index))
+
+
+@dataclass(frozen=True)
+class Path:
+    """A native path, anchored at the root; it stands for everything under it."""
+
+    segments: tuple[Segment, ...]
+    quoted: bool = False
+
+    @property
+    def literal(self) -> str:
+        """The path itself where it holds neither glob nor index, else ""."""
+        text = ".".join(segment.name for segment in self.segments)
+        plain = not any(segment.index for segment in self.segments)
+        return text if plain and (self.quoted or not set("*?") & set(text)) else ""
+
+    def __str__(self) -> str:
+        text = ".".join(map(str, self.segments))
+        return f'path:"{text}"' if self.quoted else text
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A pattern in quotes: `re` on native names, `type` on classes, `at` on canonical names."""
+
+    by: str
+    pattern: str
+
+    def __str__(self) -> str:
+        mark = "'" if '"' in self.pattern else '"'
+        return f"{self.by}:{mark}{self.pattern}{mark}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters by their number of values."""
+
+    comparison: str
+    count: float
+
+    def __str__(self) -> str:
+        count = int(self.count) if self.count.is_integer() else self.count
+        return f"size({self.comparison} {count})"
+
+
+@dataclass(frozen=True)
+class Either:
+    """Union."""
+
+    left: Expression
+    right: Expression
+
+    def __str__(self) -> str:
+        return f"{_wrap(self.left, 0)} | {_wrap(self.right, 1)}"
+
+
+@dataclass(frozen=True)
+class Both:
+    """Intersection."""
+
+    left: Expression
+    right: Expression
+
+    def __str__(self) -> str:
+        return f"{_wrap(self.left, 1)} & {_wrap(self.right, 2)}"
+
+
+@dataclass(frozen=True)
+class Without:
+    """Difference."""
+
+    left: Expression
+    right: Expression
+
+    def __str__(self) -> str:
+        return f"{_wrap(self.left, 2)} - {_wrap(self.right, 3)}"
+
+
+@dataclass(frozen=True)
+class OtherThan:
+    """Complement."""
+
+    inner: Expression
+
+    def __str__(self) -> str:
+        return f"~{_wrap(self.inner, 3)}"
+
+
+@dataclass(frozen=True)
+class Within:
+    """An expression read as if one submodule were the whole model."""
+
+    inner: Expression
+    place: str
+
+    def __str__(self) -> str:
+        plain = re.fullmatch(r"[\w.]+", self.place) and self.place != "in"
+        return f"{_wrap(self.inner, 4)} in " + (self.place if plain else f'path:"{self.place}"')
+
+
+Expression: TypeAlias = (
+    Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within
+)
+
+_TIGHTNESS = {Either: 0, Both: 1, Without: 2, OtherThan: 3, Within: 4}
+
+
+def _wrap(inner: Expression, least: int) -> str:
+    """Put parentheses around what binds looser than its surroundings."""
+    text = str(inner)
+    return f"({text})" if _TIGHTNESS.get(type(inner), 9) < least else text

@@ -1,0 +1,122 @@
+"""Matching native paths against a model: anchored at the root, whole segments, never substrings."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from unifreeze.errors import UnmatchedSelectorError, listing, nearest
+from unifreeze.select.expression import Index, Path
+from unifreeze.select.positions import positions
+from unifreeze.select.vocabulary import WORDS
+from unifreeze.structure import Mask, ModelSpec
+
+
+def match_path(path: Path, spec: ModelSpec) -> Mask:
+    """Return, for each name of a spec, whether a path stands for it.
+
+    A module's path stands for everything under it.
+
+    Raises:
+        UnmatchedSelectorError: No module and no parameter is called so.
+        SelectorRangeError: An index goes past a module's last child.
+    """
+    found = np.zeros(len(spec.tree.names), np.bool_)
+    if path.literal:
+        _mark_literal(path.literal, spec, found)
+    else:
+        pattern = re.compile(_regex(path, spec) + r"(?:\..*)?")
+        matching = [bool(pattern.fullmatch(name)) for name in spec.tree.names]
+        found |= np.asarray(matching, np.bool_)
+    if not found.any() and not _is_bare_module(path, spec):
+        raise unmatched_path(str(path), spec)
+    return found
+
+
+def _mark_literal(literal: str, spec: ModelSpec, found: Mask) -> None:
+    numbers = spec.module_numbers
+    if literal in numbers:
+        module = numbers[literal]
+        found[spec.tree.name_starts[module] : spec.tree.name_ends[module]] = True
+    elif literal in (names := _name_numbers(spec)):
+        found[names[literal]] = True
+
+
+def _name_numbers(spec: ModelSpec) -> dict[str, int]:
+    if "name numbers" not in spec.memo:
+        spec.memo["name numbers"] = {name: n for n, name in enumerate(spec.tree.names)}
+    numbers: dict[str, int] = spec.memo["name numbers"]
+    return numbers
+
+
+def _is_bare_module(path: Path, spec: ModelSpec) -> bool:
+    """Tell whether a path names a module that exists but holds no parameter."""
+    return path.literal in spec.module_numbers
+
+
+def _regex(path: Path, spec: ModelSpec) -> str:
+    """Translate a path with globs and indices to a regular expression."""
+    text = ""
+    for number, segment in enumerate(path.segments):
+        last = number == len(path.segments) - 1
+        if segment.name == "**":
+            text += ".*" if last else r"(?:[^.]+\.)*"
+            continue
+        piece = segment.name if path.quoted else _glob(segment.name)
+        text += piece
+        if segment.index is not None:
+            text = _children(text, segment.index, str(path), spec)
+        text += "" if last else r"\."
+    return text
+
+
+def _glob(name: str) -> str:
+    pieces = {"*": "[^.]*", "?": "[^.]"}
+    return "".join(pieces.get(letter) or re.escape(letter) for letter in name)
+
+
+def _children(prefix: str, index: Index, path: str, spec: ModelSpec) -> str:
+    """Continue a pattern with the children of every module it has reached."""
+    pattern = re.compile(prefix)
+    reached = [n for n, name in enumerate(spec.tree.paths) if n and pattern.fullmatch(name)]
+    if not reached:
+        raise unmatched_path(path, spec)
+    chosen: list[str] = []
+    for module in reached:
+        children = spec.tree.children(module)
+        what = f"{spec.tree.paths[module]} has {len(children)} children"
+        for at in positions(index, len(children), f"{path}: {what}"):
+            chosen.append(re.escape(spec.tree.paths[children[at]]))
+    return f"(?:{'|'.join(chosen)})" if chosen else "(?!)"
+
+
+def find_module(place: str, spec: ModelSpec) -> int:
+    """Return the number of the one module at a native path.
+
+    Raises:
+        UnmatchedSelectorError: There is none.
+    """
+    module = spec.module(place)
+    if module is None:
+        raise unmatched_path(place, spec)
+    return module
+
+
+def unmatched_path(path: str, spec: ModelSpec) -> UnmatchedSelectorError:
+    """Build the error for a path that is not in the model, with what it may have meant."""
+    top = [spec.tree.paths[child] for child in spec.tree.children(0)]
+    candidates = [*WORDS, *spec.tree.paths, *spec.tree.names]
+    hint = suggestion = ""
+    if len(candidates) < 50_000 and (close := nearest(path, candidates, limit=1)):
+        suggestion = close[0]
+        what = "a word of the vocabulary" if suggestion in WORDS else "a native path"
+        hint = f'did you mean "{suggestion}" ({what})?'
+    elif hits := [name for name in spec.tree.paths if name.endswith(f".{path}")]:
+        hint = f'paths start at the root: write "{hits[0]}", or "**.{path}" for all of them'
+    return UnmatchedSelectorError(
+        f"{path!r} matches none of {len(spec)} parameters",
+        context=f"top-level names: {listing(top, limit=12)}",
+        hint=hint,
+    )
+

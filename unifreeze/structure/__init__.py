@@ -1,0 +1,29 @@
+"""The neutral description of a model: what a plan is a function *of*."""
+
+from unifreeze.structure.blocks import Run
+from unifreeze.structure.spec import Atoms, Mask, ModelSpec, Parameter, derive
+from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, count_of
+from unifreeze.structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
+from unifreeze.structure.zones import Placement, Unit, Zone
+
+__all__ = [
+    "CONTAINER",
+    "KINDS",
+    "LAYERS",
+    "STATISTICS",
+    "STOCHASTIC",
+    "Atoms",
+    "Mask",
+    "ModelSpec",
+    "Parameter",
+    "Placement",
+    "Run",
+    "State",
+    "Tensor",
+    "Trace",
+    "Tree",
+    "Unit",
+    "Zone",
+    "count_of",
+    "derive",
+]

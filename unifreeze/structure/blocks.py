@@ -1,0 +1,180 @@
+"""Finding a model's repeated units from its tree alone: blocks, and the runs they form.
+
+A block is a module that is no mere container, holds at least two weight matrices or kernels, and
+has a like sibling in the same or a cousin list-like container; failing that, at least two siblings
+of one class; failing that, it is alone in a container (one set of weights run many times). Of
+nested candidates only the outermost is kept. A stage that does nothing but hold a list of blocks
+(and perhaps one resampling layer) counts as a container.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import accumulate
+
+from unifreeze.structure.tree import Tree
+from unifreeze.structure.words import CONTAINER, LAYERS
+
+_MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of blocks.
+
+    Attributes:
+        holder: Index of the module that holds the run's containers.
+        blocks: Indices of the blocks, in order.
+        stages: For each block, the number of its stage.
+    """
+
+    holder: int
+    blocks: tuple[int, ...]
+    stages: tuple[int, ...]
+
+
+def find_runs(tree: Tree, kinds: list[str]) -> list[Run]:
+    """Find the runs of blocks of a model.
+
+    Args:
+        tree: The model as its backend found it.
+        kinds: Kind of every module, guesses included.
+    """
+    shape = _Shape(tree, kinds)
+    candidates = shape.listed() or shape.siblings() or shape.alone()
+    blocks = _outermost(tree, candidates)
+    by_holder: dict[int, list[int]] = defaultdict(list)
+    for block in blocks:
+        by_holder[shape.holder(block)].append(block)
+    return [
+        Run(holder, tuple(found), tuple(_number([tree.parents[block] for block in found])))
+        for holder, found in by_holder.items()
+    ]
+
+
+def _number(values: list[int]) -> list[int]:
+    """Number runs of equal neighbours: [7, 7, 9, 7] becomes [0, 0, 1, 2]."""
+    changes = [1 if i and value != values[i - 1] else 0 for i, value in enumerate(values)]
+    return list(accumulate(changes))
+
+
+def _outermost(tree: Tree, candidates: list[int]) -> list[int]:
+    kept: list[int] = []
+    for index in sorted(candidates):
+        if not kept or index >= tree.ends[kept[-1]]:
+            kept.append(index)
+    return kept
+
+
+class _Shape:
+    """What the tree's shape says about each module: matrices below, candidate, stage."""
+
+    def __init__(self, tree: Tree, kinds: list[str]) -> None:
+        self.tree, self.kinds = tree, kinds
+        self._matrices = _matrix_counts(tree, kinds)
+        self.candidates = [
+            index
+            for index in range(1, len(tree.paths))
+            if kinds[index] != CONTAINER
+            and kinds[index] not in LAYERS
+            and not tree.repeats[index]
+            and self._matrices[index] >= 2
+        ]
+        self._candidate = set(self.candidates)
+        self._stages = self._find_stages()
+
+    def holder(self, index: int) -> int:
+        """Climb out of containers and stages to the module that holds the run."""
+        parent = self.tree.parents[index]
+        while parent > 0 and self._holds_only(parent):
+            parent = self.tree.parents[parent]
+        return max(parent, 0)
+
+    def listed(self) -> list[int]:
+        """Candidates in a container that have a like sibling or cousin."""
+        found = [
+            index
+            for index in self.candidates
+            if index not in self._stages and self._holds_only(self.tree.parents[index])
+        ]
+        keys = [(self.holder(index), self.tree.types[index]) for index in found]
+        alike = Counter(keys)
+        return [index for index, key in zip(found, keys, strict=True) if alike[key] >= 2]
+
+    def siblings(self) -> list[int]:
+        """Candidates that have a sibling of their own class."""
+        keys = [(self.tree.parents[i], self.tree.types[i]) for i in self.candidates]
+        alike = Counter(keys)
+        return [i for i, key in zip(self.candidates, keys, strict=True) if alike[key] >= 2]
+
+    def alone(self) -> list[int]:
+        """Candidates that are all their container holds."""
+        parents = {i: self.tree.parents[i] for i in self.candidates}
+        return [
+            index
+            for index, parent in parents.items()
+            if self.kinds[parent] == CONTAINER and self.tree.children(parent) == [index]
+        ]
+
+    def _holds_only(self, index: int) -> bool:
+        return self.kinds[index] == CONTAINER or index in self._stages
+
+    def _find_stages(self) -> set[int]:
+        likely = [index for index in self.candidates if self._only_repeats(index)]
+        anchors = [(self._anchor(index), self.tree.types[index]) for index in likely]
+        alike = Counter(anchors)
+        return {index for index, key in zip(likely, anchors, strict=True) if alike[key] >= 2}
+
+    def _anchor(self, index: int) -> int:
+        parent = self.tree.parents[index]
+        while parent > 0 and self.kinds[parent] == CONTAINER:
+            parent = self.tree.parents[parent]
+        return parent
+
+    def _only_repeats(self, index: int) -> bool:
+        """Tell whether a module is one list of like candidates and at most one matrix besides."""
+        if any(kind == "embedding" for kind in self.kinds[index : self.tree.ends[index]]):
+            return False
+        children = self.tree.children(index)
+        lists = [child for child in children if self.kinds[child] == CONTAINER]
+        groups = [self._with_matrices(self.tree.children(at)) for at in lists]
+        alike = [group for group in groups if self._alike(group)]
+        direct = [child for child in children if child in self._candidate]
+        if len(alike) == 1:
+            group = alike[0]
+        elif len(direct) >= 2 and self._alike(direct):
+            group = direct
+        else:
+            return False
+        inside = sum(self._matrices[child] for child in group)
+        return self._matrices[index] - inside <= 1
+
+    def _with_matrices(self, indices: list[int]) -> list[int]:
+        return [index for index in indices if self._matrices[index]]
+
+    def _alike(self, group: list[int]) -> bool:
+        types = {self.tree.types[index] for index in group}
+        return len(types) == 1 and all(index in self._candidate for index in group)
+
+
+def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
+    """Count, for every module, the matrices and kernels under it, each tensor once."""
+    seen: set[int] = set()
+    totals = [0]
+    for owner, leaf, tensor, adapter in zip(
+        tree.owners, tree.leaves, tree.tensor_of, tree.adapters, strict=True
+    ):
+        kind = kinds[owner]
+        matrix = (
+            tensor not in seen
+            and not adapter
+            and len(tree.tensors[tensor].shape) >= 2
+            and (kind in _MATRIX_KINDS or (kind not in LAYERS and "weight" in leaf))
+        )
+        seen.add(tensor)
+        totals.append(totals[-1] + matrix)
+    return [
+        totals[high] - totals[low]
+        for low, high in zip(tree.name_starts, tree.name_ends, strict=True)
+    ]

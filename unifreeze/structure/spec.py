@@ -1,0 +1,345 @@
+"""The neutral description of one model: what a plan is resolved against.
+
+`derive` turns a backend's `Tree` into a `ModelSpec` with canonical names; everything here is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze.structure.blocks import Run
+from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, count_of
+from unifreeze.structure.words import (
+    FUSED_KV,
+    FUSED_QKV,
+    KEY,
+    KINDS,
+    QUERY,
+    VALUE,
+    role_of,
+    words_in,
+)
+from unifreeze.structure.zones import Placement, Unit, Zone, place
+
+Mask = NDArray[np.bool_]
+"""One bool per parameter, or per atom of a spec."""
+
+
+class Parameter(NamedTuple):
+    """One parameter: a distinct tensor that an optimizer could train.
+
+    Attributes:
+        name: Canonical name, `blocks.3/linear.0/weight`.
+        path: Native path, the first of them.
+        aliases: Its other native paths (a tied tensor has some).
+        owner: Native path of the layer it belongs to.
+        kind: Kind of that layer.
+        role: What it is in that layer.
+        shape: As the framework stores it.
+        neutral_shape: In the neutral layout.
+        dtype: Neutral dtype name.
+        count: Number of values.
+        fixed: Why the framework never trains it, or "".
+        trainable: As found.
+    """
+
+    name: str
+    path: str
+    aliases: tuple[str, ...]
+    owner: str
+    kind: str
+    role: str
+    shape: tuple[int, ...]
+    neutral_shape: tuple[int, ...]
+    dtype: str
+    count: int
+    fixed: str
+    trainable: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """The neutral description of one model.
+
+    Parameters are numbered in order of registration, each distinct tensor once and no statistic
+    among them. A parameter has one *atom* per name and, for fused projections, per part; selectors
+    are evaluated on atoms, so that a tied or fused tensor can be seen to be split.
+
+    Attributes:
+        tree: The model as its backend found it.
+        placement: Where every owner is.
+        order: "registration" or "execution": what positions count by.
+        found: For each parameter, whether it was trainable as found.
+    """
+
+    tree: Tree
+    placement: Placement
+    order: str
+    found: Mask
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def framework(self) -> str:
+        """Name of the framework the model is written in."""
+        return self.tree.framework
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """Runs of blocks, in order."""
+        return self.placement.runs
+
+    @property
+    def states(self) -> Sequence[State]:
+        """Statistics and other tensors that no optimizer sees."""
+        return self.tree.states
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The distinct parameter tensors."""
+        return self.tree.tensors
+
+    def __len__(self) -> int:
+        return len(self.tree.tensors)
+
+    def with_found(self, found: Mask) -> ModelSpec:
+        """Return the same description with other flags as found."""
+        if np.array_equal(found, self.found):
+            return self
+        return replace(self, found=found, memo={})
+
+    @cached_property
+    def units(self) -> Sequence[Unit]:
+        """Stretches of the network, in the order met."""
+        return self.placement.units
+
+    @cached_property
+    def tensor_of(self) -> NDArray[np.intp]:
+        """For each name, its parameter's number."""
+        return np.asarray(self.tree.tensor_of, dtype=np.intp)
+
+    @cached_property
+    def owner_of(self) -> NDArray[np.intp]:
+        """For each name, its owner's number."""
+        return np.asarray(self.tree.owners, dtype=np.intp)
+
+    @cached_property
+    def first_names(self) -> NDArray[np.intp]:
+        """For each parameter, the number of its first name."""
+        return np.unique(self.tensor_of, return_index=True)[1]
+
+    @cached_property
+    def roles(self) -> list[str]:
+        """For each name, the role of the tensor in its owner."""
+        kinds = self.placement.kinds
+        pairs = zip(self.tree.leaves, self.tree.owners, strict=True)
+        return [role_of(leaf, kinds[owner])[0] for leaf, owner in pairs]
+
+    @cached_property
+    def canonical(self) -> list[str]:
+        """For each name, where it is in the network."""
+        return [
+            f"{self.owner_name(owner)}/{role}"
+            for owner, role in zip(self.tree.owners, self.roles, strict=True)
+        ]
+
+    def owner_name(self, owner: int) -> str:
+        """Return the canonical name of a layer: `blocks.3/norm.1`."""
+        at = self.placement
+        if owner not in at.unit_of:
+            return self.tree.paths[owner]
+        unit = at.units[at.unit_of[owner]].label
+        return f"{unit}/{at.kind_of[owner]}.{at.count_of[owner]}"
+
+    def state_name(self, state: State) -> str:
+        """Return the canonical name of a statistic or other state tensor."""
+        return f"{self.owner_name(state.owner)}/{state.role}"
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Every parameter, in order of registration."""
+        return tuple(self._parameters())
+
+    def _parameters(self) -> Iterator[Parameter]:
+        tree, at = self.tree, self.placement
+        aliases: dict[int, list[int]] = {}
+        for name, tensor in enumerate(tree.tensor_of):
+            aliases.setdefault(tensor, []).append(name)
+        for number, tensor_row in enumerate(tree.tensors):
+            first, *others = aliases[number]
+            owner = tree.owners[first]
+            yield Parameter(
+                self.canonical[first],
+                tree.names[first],
+                tuple(tree.names[other] for other in others),
+                tree.paths[owner],
+                "adapter" if tree.adapters[first] else at.kind_of[owner],
+                self.roles[first],
+                tensor_row.shape,
+                tensor_row.neutral,
+                tensor_row.dtype,
+                count_of(tensor_row.shape),
+                tensor_row.fixed,
+                bool(self.found[number]),
+            )
+
+    @cached_property
+    def canonical_order(self) -> NDArray[np.intp]:
+        """Parameter numbers in canonical order: from the input to the head, the same everywhere.
+
+        Within a unit, layers are listed by their number, then by kind; so that in a plain
+        convolutional network the order is conv, norm, conv, norm.
+        """
+        at, tree = self.placement, self.tree
+
+        def key(number: int) -> tuple[object, ...]:
+            name = int(self.first_names[number])
+            owner = tree.owners[name]
+            unit = at.units[at.unit_of[owner]]
+            kind = at.kind_of[owner]
+            part = {"weight": 0, "bias": 1}.get(self.roles[name], 2)
+            return (
+                *_unit_key(unit),
+                at.count_of[owner],
+                KINDS.index(kind),
+                tree.adapters[name],
+                part,
+                self.roles[name],
+            )
+
+        return np.asarray(sorted(range(len(self)), key=key), dtype=np.intp)
+
+    def module(self, path: str) -> int | None:
+        """Return the number of the module at a native path, if there is one."""
+        return self.module_numbers.get(path)
+
+    @cached_property
+    def module_numbers(self) -> dict[str, int]:
+        """Number of the module at each native path."""
+        return {path: index for index, path in enumerate(self.tree.paths)}
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """For each parameter, its number of values."""
+        return np.fromiter((count_of(t.shape) for t in self.tensors), np.int64, len(self))
+
+    def within(self, module: int) -> tuple[ModelSpec, NDArray[np.intp]]:
+        """Read one module as if it were the whole.
+
+        Returns:
+            Its description, and for each of its names the number of that name here.
+        """
+        if module not in self.memo:
+            tree, names, tensors = self.tree.subtree(module)
+            self.memo[module] = derive(tree, found=self.found[tensors]), np.asarray(names, np.intp)
+        found: tuple[ModelSpec, NDArray[np.intp]] = self.memo[module]
+        return found
+
+    @cached_property
+    def atoms(self) -> Atoms:
+        """What selectors are evaluated on."""
+        return Atoms(self)
+
+    def statistics_owners(self) -> list[int]:
+        """Modules that keep running statistics, in order of registration."""
+        return list(dict.fromkeys(s.owner for s in self.states if s.role in STATISTICS))
+
+
+class Atoms:
+    """The finest grain of a model: one atom per name of a parameter and part of a fused tensor.
+
+    Attributes:
+        name: For each atom, the number of its name.
+        tensor: For each atom, the number of its parameter.
+        words: For each atom, the words its layer and leaf carry, as bits.
+        zone, unit, block, run: For each atom, where it is.
+        kind: For each atom, index into `KINDS`.
+        part: For each atom, "weight", "bias" or "".
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        tree, at = spec.tree, spec.placement
+        words = _name_words(tree, at)
+        names, words = _split_fused(words)
+        self.name = names
+        self.words = words
+        self.tensor = spec.tensor_of[names]
+        owners = spec.owner_of[names]
+        self.unit = _column(at.unit_of, len(tree.paths))[owners]
+        self.zone = np.asarray([unit.zone for unit in at.units], np.int64)[self.unit]
+        self.block = np.asarray([unit.block for unit in at.units], np.int64)[self.unit]
+        self.run = np.asarray([unit.run for unit in at.units], np.int64)[self.unit]
+        numbers = {kind: number for number, kind in enumerate(KINDS)}
+        kinds = {owner: numbers[kind] for owner, kind in at.kind_of.items()}
+        self.kind = _column(kinds, len(tree.paths))[owners]
+        adapters = np.asarray(tree.adapters, np.bool_)[names]
+        self.kind[adapters] = numbers["adapter"]
+        parts = {"weight": 1, "bias": 2, "": 0}
+        self.part = np.asarray(
+            [
+                parts[role_of(leaf, at.kinds[owner])[1]]
+                for leaf, owner in zip(tree.leaves, tree.owners, strict=True)
+            ],
+            np.int64,
+        )[names]
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+def derive(tree: Tree, trace: Trace | None = None, *, found: Mask | None = None) -> ModelSpec:
+    """Derive a model's neutral description from what its backend found.
+
+    Args:
+        tree: The modules and tensors.
+        trace: What one forward pass showed; positions then count in order of execution.
+        found: Flags as found, if not those in the tree.
+    """
+    flags = np.asarray(tree.trainable, np.bool_) if found is None else found
+    order = "execution" if trace else "registration"
+    return ModelSpec(tree, place(tree, trace), order, flags)
+
+
+def _unit_key(unit: Unit) -> tuple[object, ...]:
+    """Order units from the input to the head; transitions come before the block they lead into."""
+    middle = unit.zone in (Zone.BLOCK, Zone.TRANSITION)
+    zone = Zone.BLOCK if middle else unit.zone
+    position = (unit.block, unit.zone is Zone.BLOCK) if middle else (0, False)
+    return (zone, unit.run, *position, unit.expert, unit.label)
+
+
+def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:
+    column = np.full(length, -1, np.int64)
+    column[list(values.keys())] = list(values.values())
+    return column
+
+
+def _name_words(tree: Tree, at: Placement) -> NDArray[np.int64]:
+    words = [at.words[owner] for owner in tree.owners]
+    return np.asarray(
+        [bits | words_in(leaf) for bits, leaf in zip(words, tree.leaves, strict=True)], np.int64
+    )
+
+
+def _split_fused(words: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Give a fused projection one atom per part, each with the word of its part."""
+    names = np.arange(len(words), dtype=np.intp)
+    fused = np.flatnonzero(words & (FUSED_QKV | FUSED_KV))
+    if not len(fused):
+        return names, words
+    repeats = np.ones(len(words), np.intp)
+    parts = {
+        int(n): (QUERY, KEY, VALUE) if words[n] & FUSED_QKV else (KEY, VALUE) for n in fused
+    }
+    repeats[fused] = [len(parts[int(n)]) for n in fused]
+    names = np.repeat(names, repeats)
+    split = np.repeat(words, repeats)
+    ends = np.cumsum(repeats)
+    for n, found in parts.items():
+        split[ends[n] - len(found) : ends[n]] |= found
+    return names, split

@@ -1,0 +1,199 @@
+"""A model as its backend found it: modules in order, tensors by name, nothing derived yet.
+
+A `Tree` is the raw half of the neutral description; `unifreeze.structure.derive` turns it into a
+`ModelSpec`. It is kept in columns, because models with 10^5 tensors are ordinary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+
+class Tensor(NamedTuple):
+    """One distinct parameter tensor, under however many names.
+
+    Attributes:
+        shape: As the framework stores it.
+        neutral: The same in the neutral layout (a linear weight is out × in, as in PyTorch).
+        dtype: Neutral dtype name, "float32".
+        fixed: Why the framework's own code never trains it, or "".
+        impossible: The framework cannot train it at all (an integer tensor).
+    """
+
+    shape: tuple[int, ...]
+    neutral: tuple[int, ...]
+    dtype: str
+    fixed: str
+    impossible: bool
+
+
+class State(NamedTuple):
+    """One tensor that training moves or keeps but no optimizer sees.
+
+    Attributes:
+        path: Native path.
+        owner: Index of the owning module.
+        role: "mean", "var" or "count" for running statistics, else the leaf's own name.
+        moves: Training-mode forwards change it (statistics, power-iteration vectors, code books).
+        shape: As the framework stores it.
+        dtype: Neutral dtype name.
+    """
+
+    path: str
+    owner: int
+    role: str
+    moves: bool
+    shape: tuple[int, ...]
+    dtype: str
+
+
+STATISTICS = frozenset({"mean", "var", "count"})
+"""Roles of a normalisation layer's running statistics."""
+
+
+@dataclass
+class Tree:
+    """The modules and tensors of one model, in pre-order, as parallel columns.
+
+    Modules are numbered in the order of `enter`; those under module i are i+1 … ends[i]-1.
+    Names (a tensor has one per place it can be reached from) are numbered in the same walk.
+    """
+
+    framework: str
+    paths: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    repeats: list[bool] = field(default_factory=list)
+    name_starts: list[int] = field(default_factory=list)
+    name_ends: list[int] = field(default_factory=list)
+
+    names: list[str] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    leaves: list[str] = field(default_factory=list)
+    adapters: list[bool] = field(default_factory=list)
+    tensor_of: list[int] = field(default_factory=list)
+
+    tensors: list[Tensor] = field(default_factory=list)
+    trainable: list[bool] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    shared: list[tuple[int, ...]] = field(default_factory=list)
+    members: tuple[str, ...] = ()
+    _by_key: dict[int, int] = field(default_factory=dict)
+
+    def enter(self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool) -> int:
+        """Begin a module; everything until its `leave` is under it.
+
+        Args:
+            path: Native path, "" for the root.
+            type_name: Its class.
+            kind: From the backend's layer table; "" where that does not know the class.
+            parent: Index of the parent, -1 for the root.
+            repeat: The same module object has been met under another path.
+
+        Returns:
+            Its index.
+        """
+        index = len(self.paths)
+        self.paths.append(path)
+        self.types.append(type_name)
+        self.kinds.append(kind)
+        self.parents.append(parent)
+        self.repeats.append(repeat)
+        self.ends.append(index + 1)
+        self.name_starts.append(len(self.names))
+        self.name_ends.append(len(self.names))
+        return index
+
+    def leave(self, index: int) -> None:
+        """End a module begun by `enter`."""
+        self.ends[index] = len(self.paths)
+        self.name_ends[index] = len(self.names)
+
+    def tensor(self, key: int) -> int | None:
+        """Return the number of the tensor already known under an identity, if it is."""
+        return self._by_key.get(key)
+
+    def add_tensor(self, key: int, tensor: Tensor, *, trainable: bool) -> int:
+        """Add a distinct tensor under its identity; return its number."""
+        index = self._by_key[key] = len(self.tensors)
+        self.tensors.append(tensor)
+        self.trainable.append(trainable)
+        return index
+
+    def add_name(
+        self, path: str, owner: int, leaf: str, tensor: int, *, adapter: bool = False
+    ) -> None:
+        """Say that a tensor is reached under `path`, as `leaf` of module `owner`."""
+        self.names.append(path)
+        self.owners.append(owner)
+        self.leaves.append(leaf)
+        self.adapters.append(adapter)
+        self.tensor_of.append(tensor)
+
+    def children(self, index: int) -> list[int]:
+        """Return the direct children of a module, in order."""
+        found, child = [], index + 1
+        while child < self.ends[index]:
+            found.append(child)
+            child = self.ends[child]
+        return found
+
+    def subtree(self, index: int) -> tuple[Tree, list[int], list[int]]:
+        """Cut out one module as a tree of its own.
+
+        Returns:
+            The tree; for each of its names, the number of that name here; for each of its
+            tensors, the number of that tensor here.
+        """
+        start, end = index, self.ends[index]
+        low, high = self.name_starts[index], self.name_ends[index]
+        cut = len(self.paths[index]) + 1 if self.paths[index] else 0
+        tensors = list(dict.fromkeys(self.tensor_of[low:high]))
+        renumber = {old: new for new, old in enumerate(tensors)}
+        tree = Tree(
+            self.framework,
+            paths=[path[cut:] for path in self.paths[start:end]],
+            types=self.types[start:end],
+            kinds=self.kinds[start:end],
+            parents=[max(parent - start, -1) for parent in self.parents[start:end]],
+            ends=[stop - start for stop in self.ends[start:end]],
+            repeats=[False, *self.repeats[start + 1 : end]],
+            name_starts=[at - low for at in self.name_starts[start:end]],
+            name_ends=[at - low for at in self.name_ends[start:end]],
+            names=[name[cut:] for name in self.names[low:high]],
+            owners=[owner - start for owner in self.owners[low:high]],
+            leaves=self.leaves[low:high],
+            adapters=self.adapters[low:high],
+            tensor_of=[renumber[old] for old in self.tensor_of[low:high]],
+            tensors=[self.tensors[old] for old in tensors],
+            trainable=[self.trainable[old] for old in tensors],
+            states=[
+                state._replace(path=state.path[cut:], owner=state.owner - start)
+                for state in self.states
+                if start <= state.owner < end
+            ],
+        )
+        return tree, list(range(low, high)), tensors
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass showed.
+
+    Attributes:
+        calls: Native paths of modules, and of parameters their parents used directly, in the
+            order of first use.
+        shapes: Shape of each called module's (first) output.
+    """
+
+    calls: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def count_of(shape: tuple[int, ...]) -> int:
+    """Return the number of values in a tensor of this shape."""
+    return prod(shape)

@@ -1,0 +1,107 @@
+"""The two tables from which a model's description gets its words: kinds of layer, words in names.
+
+They know layers ("a class called …Norm normalises") and words ("q_proj is a query"), never models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+
+LAYERS = frozenset({"conv", "linear", "norm", "embedding", "rnn", "activation"})
+"""Kinds whose module is one layer: everything under it belongs to it."""
+
+KINDS = ("conv", "linear", "embedding", "rnn", "norm", "activation", "param", "adapter")
+"""Kinds an owner of parameters can have, in the order in which they are listed."""
+
+CONTAINER = "list"
+"""Kind of a module that only holds others in order (lists, sequences, dictionaries of modules)."""
+
+STOCHASTIC = "dropout"
+"""Kind of a layer that draws random numbers while training."""
+
+ATTENTION, POOLER, EXPERTS = 1, 2, 4
+QUERY, KEY, VALUE, FUSED_QKV, FUSED_KV = 8, 16, 32, 64, 128
+WORD, POSITION, TOKEN_TYPE, TASK = 256, 512, 1024, 2048
+INHERITED = ATTENTION | POOLER
+"""Words that hold for everything under the module that carries them."""
+
+FAMILIES = ((QUERY, KEY, VALUE), (WORD, POSITION, TOKEN_TYPE, TASK))
+"""Words that put layers of one kind under one parent into an order of their own."""
+
+_PROJECTION = r"(?:_?(?:proj|lin|linear|layer|dense))?(?:_(?:weight|bias))?"
+_PATTERNS = (
+    (ATTENTION, r".*(?:attn|attention).*|mha"),
+    (POOLER, r".*pooler.*"),
+    (EXPERTS, r"(?:local_)?experts?"),
+    (QUERY, rf"(?:to_|w_?)?(?:q|query){_PROJECTION}"),
+    (KEY, rf"(?:to_|w_?)?(?:k|key){_PROJECTION}"),
+    (VALUE, rf"(?:to_|w_?)?(?:v|value){_PROJECTION}"),
+    (FUSED_QKV, rf"c_attn|(?:to_|w)?qkv{_PROJECTION}|query_key_value|in_proj_(?:weight|bias)"),
+    (FUSED_KV, rf"(?:to_|w)?kv{_PROJECTION}|key_value"),
+    (WORD, r"wte|shared|(?:embed_tokens|tok(?:en)?_embed\w*|tokens_embed|word_embed\w*|embed_in)"),
+    (POSITION, r"wpe|\w*pos(?:ition|itional|itions)?_(?:embed\w*|table)|\w*embed_pos\w*"),
+    (TOKEN_TYPE, r"(?:token_type|segment)_embed\w*"),
+    (TASK, r"task(?:_type)?_embed\w*"),
+)
+_COMPILED = tuple((flag, re.compile(pattern)) for flag, pattern in _PATTERNS)
+
+
+@cache
+def words_in(segment: str) -> int:
+    """Return the words that one segment of a name, or one class name, stands for, as bits."""
+    text = segment.lower()
+    return sum(flag for flag, pattern in _COMPILED if pattern.fullmatch(text))
+
+
+@cache
+def attention_in_class(type_name: str) -> int:
+    """Return ATTENTION when a class is named as one."""
+    return ATTENTION if "attention" in type_name.lower() else 0
+
+
+_KIND_BY_SUFFIX = (
+    (re.compile(r"norm(?:\dd|alization)?$", re.I), "norm", (1,)),
+    (re.compile(r"linear$|dense$", re.I), "linear", (2,)),
+    (re.compile(r"embeddings?$", re.I), "embedding", (2,)),
+    (re.compile(r"conv\dd$", re.I), "conv", (3, 4, 5)),
+)
+
+
+def guess_kind(type_name: str, ranks: Iterable[int]) -> str:
+    """Guess the kind of an unknown layer from its class name and its tensors' ranks.
+
+    Only a layer without children is guessed at; `ranks` are the numbers of axes of its parameters.
+
+    >>> guess_kind("MyRMSNorm", [1]), guess_kind("Gate", [2])
+    ('norm', '')
+    """
+    top = max(ranks, default=0)
+    for pattern, kind, allowed in _KIND_BY_SUFFIX:
+        if pattern.search(type_name) and top in allowed:
+            return kind
+    return ""
+
+
+_NORM_ROLES = {"scale": "weight", "gamma": "weight", "shift": "bias", "beta": "bias"}
+
+
+@cache
+def role_of(leaf: str, kind: str) -> tuple[str, str]:
+    """Return the role a tensor has in its layer, and the part it is: weight, bias or "".
+
+    The role is the last piece of the canonical name; the part is what the selectors `weight` and
+    `bias` look at.
+
+    >>> role_of("_weight", "activation"), role_of("scale", "norm"), role_of("bias_ih_l0", "rnn")
+    (('weight', 'weight'), ('weight', 'weight'), ('bias_ih_l0', 'bias'))
+    """
+    name = leaf.lstrip("_")
+    if kind == "norm":
+        name = _NORM_ROLES.get(name, name)
+    if name in ("weight", "bias"):
+        return name, name
+    if name.endswith("_bias") or name.startswith("bias_"):
+        return name, "bias"
+    return name, "weight" if "weight" in name else ""

@@ -1,0 +1,448 @@
+"""Placing every layer of a model: which zone, which block, the how-manieth of its kind.
+
+Zones: `stem` before the first block, `blocks.N`, `transition.N` between blocks (it leads into block
+N), `neck` and `head` after the last block, `net` in a model without blocks, `unplaced` for tensors
+that hang on no layer and whose first use is unknown.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from unifreeze.structure.blocks import Run, find_runs
+from unifreeze.structure.tree import STATISTICS, Trace, Tree
+from unifreeze.structure.words import (
+    ATTENTION,
+    CONTAINER,
+    EXPERTS,
+    FAMILIES,
+    INHERITED,
+    LAYERS,
+    attention_in_class,
+    guess_kind,
+    words_in,
+)
+
+
+class Zone(IntEnum):
+    """Where in the network, in the order in which parameters are listed."""
+
+    STEM = 0
+    BLOCK = 1
+    TRANSITION = 2
+    NET = 3
+    NECK = 4
+    HEAD = 5
+    UNPLACED = 6
+
+
+class Unit(NamedTuple):
+    """One stretch of the network that has a name: `stem`, `blocks.3`, `decoder.0/expert.5`.
+
+    Attributes:
+        label: First piece of the canonical names in it.
+        zone: Which zone it is.
+        run: Index of the run of blocks it belongs to, -1 where it belongs to none in particular.
+        block: Position in the run for a block, of the block it leads into for a transition.
+        expert: Position among its block's experts, -1 elsewhere.
+    """
+
+    label: str
+    zone: Zone
+    run: int
+    block: int
+    expert: int
+
+
+@dataclass
+class Placement:
+    """Where every owner of tensors is.
+
+    Attributes:
+        kinds: Kind of every module, guesses included.
+        words: Word bits of every module, inherited ones included.
+        runs: The runs of blocks; in order of execution when traced.
+        towers: For each run, the highest module that holds no other run.
+        labels: For each run, the word its blocks go by (`blocks`, `encoder`, `decoder`).
+        units: All units met.
+        unit_of: For each owner, its unit's number.
+        kind_of: For each owner, the kind it is counted as.
+        count_of: For each owner, how many of its kind come before it in its unit.
+        ranks: For each owner, its place in the order that was used.
+        ambiguous: Owners whose number differs between the two orders with nothing to settle it.
+        unreached: Owners that a traced forward pass never ran.
+    """
+
+    kinds: list[str]
+    words: list[int]
+    runs: list[Run] = field(default_factory=list)
+    towers: list[int] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    unit_of: dict[int, int] = field(default_factory=dict)
+    kind_of: dict[int, str] = field(default_factory=dict)
+    count_of: dict[int, int] = field(default_factory=dict)
+    ranks: dict[int, int] = field(default_factory=dict)
+    ambiguous: frozenset[int] = frozenset()
+    unreached: frozenset[int] = frozenset()
+
+
+def place(tree: Tree, trace: Trace | None = None) -> Placement:
+    """Place every owner of a tensor in the network.
+
+    Args:
+        tree: The model as its backend found it.
+        trace: What a forward pass showed; with it positions follow execution, without it
+            registration.
+    """
+    if tree.members:
+        return _place_members(tree)
+    placement = Placement(_kinds(tree), _words(tree))
+    placement.runs = find_runs(tree, placement.kinds)
+    _Placer(tree, placement, trace).run()
+    return placement
+
+
+def _place_members(tree: Tree) -> Placement:
+    """Place several models that one plan takes in, each as if it were alone."""
+    whole = Placement(_kinds(tree), _words(tree))
+    for index in tree.children(0):
+        part, name = place(tree.subtree(index)[0]), tree.paths[index]
+        first_run, first_unit = len(whole.runs), len(whole.units)
+        whole.runs += [
+            Run(run.holder + index, tuple(b + index for b in run.blocks), run.stages)
+            for run in part.runs
+        ]
+        whole.towers += [tower + index for tower in part.towers]
+        whole.labels += [f"{name}.{label}" for label in part.labels]
+        whole.units += [
+            unit._replace(label=f"{name}.{unit.label}", run=max(unit.run, 0) + first_run)
+            if part.runs
+            else unit._replace(label=f"{name}.{unit.label}")
+            for unit in part.units
+        ]
+        for owner, unit_number in part.unit_of.items():
+            whole.unit_of[owner + index] = unit_number + first_unit
+            whole.kind_of[owner + index] = part.kind_of[owner]
+            whole.count_of[owner + index] = part.count_of[owner]
+            whole.ranks[owner + index] = owner + index
+    return whole
+
+
+def _kinds(tree: Tree) -> list[str]:
+    kinds = list(tree.kinds)
+    ranks: dict[int, list[int]] = defaultdict(list)
+    for owner, tensor in zip(tree.owners, tree.tensor_of, strict=True):
+        if not kinds[owner] and tree.ends[owner] == owner + 1:
+            ranks[owner].append(len(tree.tensors[tensor].shape))
+    for owner, found in ranks.items():
+        kinds[owner] = guess_kind(tree.types[owner], found)
+    return kinds
+
+
+def _words(tree: Tree) -> list[int]:
+    words: list[int] = []
+    for path, type_name, parent in zip(tree.paths, tree.types, tree.parents, strict=True):
+        inherited = words[parent] & INHERITED if parent >= 0 else 0
+        words.append(
+            inherited | words_in(path.rpartition(".")[2]) | attention_in_class(type_name)
+        )
+    return words
+
+
+class _Placer:
+    """One placement under way: assigns units, then counts within them."""
+
+    def __init__(self, tree: Tree, placement: Placement, trace: Trace | None) -> None:
+        self.tree, self.at, self.trace = tree, placement, trace
+        self._calls, self._reads = _first_uses(tree, trace) if trace else ({}, {})
+        self._unit_numbers: dict[Unit, int] = {}
+        self._inside: dict[int, int] = {}
+        """Unit number of every module that is in a block."""
+
+    def run(self) -> None:
+        owners = self._owners()
+        used = {o: self._reads.get(o, self._calls.get(o)) for o in owners}
+        if self.trace:
+            used |= {o: self._reads.get(o) for o in owners if self._spans(o)}
+            self.at.unreached = frozenset(o for o, rank in used.items() if rank is None)
+            self._order_runs()
+        last = len(self.trace.calls) if self.trace else 0
+        self.at.ranks = {o: last + o if rank is None else rank for o, rank in used.items()}
+        self._name_runs()
+        self._enter_blocks()
+        self._assign(sorted(owners, key=self.at.ranks.__getitem__))
+        self._count(owners)
+
+    def _owners(self) -> list[int]:
+        """Modules that own a parameter or running statistics, each object once per place."""
+        found = dict.fromkeys(self.tree.owners)
+        found.update(dict.fromkeys(s.owner for s in self.tree.states if s.role in STATISTICS))
+        return sorted(found)
+
+    def _rank(self, index: int) -> int:
+        """Place of a module in the order used: executed ones first, the rest as registered."""
+        last = len(self.trace.calls) if self.trace else 0
+        return self._calls.get(index, last + index)
+
+    def _order_runs(self) -> None:
+        runs = []
+        for run in self.at.runs:
+            blocks = tuple(sorted(run.blocks, key=self._rank))
+            runs.append(Run(run.holder, blocks, self._stages(run, blocks)))
+        self.at.runs = sorted(runs, key=lambda run: self._rank(run.blocks[0]))
+
+    def _stages(self, run: Run, blocks: tuple[int, ...]) -> tuple[int, ...]:
+        """Number runs of equal resolution, where the outputs were seen."""
+        assert self.trace is not None
+        shapes = [self.trace.shapes.get(self.tree.paths[block]) for block in blocks]
+        if any(shape is None for shape in shapes):
+            return run.stages
+        grids = [_resolution(shape) for shape in shapes if shape is not None]
+        numbers = [0]
+        for before, after in zip(grids, grids[1:], strict=False):
+            numbers.append(numbers[-1] + (before != after))
+        return tuple(numbers)
+
+    def _name_runs(self) -> None:
+        self.at.towers = _towers(self.tree, self.at.runs)
+        paths = [self.tree.paths[tower] for tower in self.at.towers]
+        sides = [_side(path) for path in paths]
+        if len(paths) == 1:
+            self.at.labels = ["blocks"]
+        elif sorted(sides) == ["decoder", "encoder"]:
+            self.at.labels = sides
+        else:
+            self.at.labels = [f"{path}.blocks" for path in paths]
+
+    def _enter_blocks(self) -> None:
+        for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
+            for position, block in enumerate(run.blocks):
+                top = Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1)
+                self._enter_block(block, top)
+
+    def _enter_block(self, block: int, top: Unit) -> None:
+        tree = self.tree
+        units: dict[int, Unit] = {block: top}
+        for index in range(block, tree.ends[block]):
+            unit = units.get(index) or units[tree.parents[index]]
+            units[index] = unit
+            if self.at.words[index] & EXPERTS and self.at.kinds[index] == CONTAINER:
+                for number, child in enumerate(tree.children(index)):
+                    label = f"{unit.label}/expert.{number}"
+                    units[child] = unit._replace(label=label, expert=number)
+            self._inside[index] = self._number(unit)
+
+    def _number(self, unit: Unit) -> int:
+        number = self._unit_numbers.setdefault(unit, len(self.at.units))
+        if number == len(self.at.units):
+            self.at.units.append(unit)
+        return number
+
+    def _assign(self, owners: list[int]) -> None:
+        tails: dict[int, list[int]] = defaultdict(list)
+        for owner in owners:
+            if owner in self._inside:
+                self.at.unit_of[owner] = self._inside[owner]
+            elif not self.at.runs:
+                tails[-1].append(owner)
+            else:
+                self._assign_outside(owner, tails)
+        for tower, tail in tails.items():
+            self._split_tail(tower, tail)
+
+    def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
+        """Place an owner that is in no block, by the tower it is in, else by all of them."""
+        if self._hangs_loose(owner):
+            self._put(owner, Zone.UNPLACED, -1)
+            return
+        tower = next((n for n, t in enumerate(self.at.towers) if self._under(owner, t)), -1)
+        runs = self.at.runs if tower < 0 else [self.at.runs[tower]]
+        rank = self.at.ranks[owner]
+        if rank < self._rank(runs[0].blocks[0]):
+            self._put(owner, Zone.STEM, tower)
+        elif rank > self._rank(runs[-1].blocks[-1]):
+            tails[tower].append(owner)
+        elif tower < 0 and len(runs) > 1:
+            self._put(owner, Zone.NECK, -1)
+        else:
+            self._put_transition(owner, max(tower, 0))
+
+    def _hangs_loose(self, owner: int) -> bool:
+        """Tell whether a tensor's owner spans blocks and no trace says when it is used."""
+        return owner not in self._reads and self._spans(owner)
+
+    def _spans(self, owner: int) -> bool:
+        end = self.tree.ends[owner]
+        return any(owner < run.blocks[0] < end for run in self.at.runs)
+
+    def _put_transition(self, owner: int, tower: int) -> None:
+        run, rank = self.at.runs[tower], self.at.ranks[owner]
+        following = next(n for n, block in enumerate(run.blocks) if self._rank(block) > rank)
+        label = self.at.labels[tower].removesuffix("blocks")
+        if label in ("encoder", "decoder"):
+            label += "_"
+        unit = Unit(f"{label}transition.{following}", Zone.TRANSITION, tower, following, -1)
+        self.at.unit_of[owner] = self._number(unit)
+
+    def _put(self, owner: int, zone: Zone, tower: int) -> None:
+        """Put an owner into a zone that is no block; towers of their own prefix its name."""
+        prefix = ""
+        if tower >= 0 and self.at.labels[tower].endswith(".blocks"):
+            prefix = self.at.labels[tower].removesuffix("blocks")
+        run = tower if prefix else -1
+        unit = Unit(f"{prefix}{zone.name.lower()}", zone, run, -1, -1)
+        self.at.unit_of[owner] = self._number(unit)
+
+    def _split_tail(self, tower: int, tail: list[int]) -> None:
+        """Split what follows the last block into neck and head; without blocks, net and head."""
+        kinds = [self._kind(owner) for owner in tail]
+        if not self.at.runs:
+            cut, zone = _trailing_linears(kinds), Zone.NET
+        elif self.at.labels[tower] == "encoder" and tower >= 0:
+            cut, zone = len(tail), Zone.NECK
+        else:
+            cut, zone = _neck_length(kinds), Zone.NECK
+        for owner in tail[:cut]:
+            self._put(owner, zone, tower)
+        for owner in tail[cut:]:
+            self._put(owner, Zone.HEAD, tower)
+
+    def _kind(self, owner: int) -> str:
+        kind = self.at.kinds[owner]
+        return kind if kind in LAYERS else "param"
+
+    def _count(self, owners: list[int]) -> None:
+        groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for owner in owners:
+            kind = self.at.kind_of[owner] = self._kind(owner)
+            groups[self.at.unit_of[owner], kind].append(owner)
+        ambiguous: set[int] = set()
+        for group in groups.values():
+            ordered = self._by_family(sorted(group, key=self.at.ranks.__getitem__))
+            if self.trace:
+                ambiguous |= self._disagreeing(ordered, self._by_family(sorted(group)))
+            self.at.count_of.update((owner, n) for n, owner in enumerate(ordered))
+        self.at.ambiguous = frozenset(ambiguous)
+
+    def _by_family(self, group: list[int]) -> list[int]:
+        """Order layers that words tell apart (query, key, value …) by the words."""
+        if len(group) < 2:
+            return group
+        slots: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for position, owner in enumerate(group):
+            for number, family in enumerate(FAMILIES):
+                if any(self.at.words[owner] & word for word in family):
+                    slots[self.tree.parents[owner], number].append(position)
+        ordered = list(group)
+        for (_, number), positions in slots.items():
+            words = [self.at.words[group[p]] & sum(FAMILIES[number]) for p in positions]
+            if len(set(words)) == len(words) > 1:
+                ranked = sorted(zip(words, positions, strict=True))
+                for position, (_, source) in zip(positions, ranked, strict=True):
+                    ordered[position] = group[source]
+        return ordered
+
+    def _disagreeing(self, executed: list[int], registered: list[int]) -> set[int]:
+        """Find owners of one shape that the two orders number differently."""
+        unsettled: set[int] = set()
+        for one, other in zip(executed, registered, strict=True):
+            if one != other and self._shapes(one) == self._shapes(other):
+                unsettled |= {one, other}
+        return unsettled
+
+    def _shapes(self, owner: int) -> list[tuple[int, ...]]:
+        tree = self.tree
+        low, high = tree.name_starts[owner], tree.name_ends[owner]
+        return [
+            tree.tensors[tree.tensor_of[n]].neutral
+            for n in range(low, high)
+            if tree.owners[n] == owner
+        ]
+
+    def _under(self, index: int, tower: int) -> bool:
+        return tower <= index < self.tree.ends[tower]
+
+
+def _first_uses(tree: Tree, trace: Trace) -> tuple[dict[int, int], dict[int, int]]:
+    """Rank modules by first call, and owners of loose parameters by the first read of one.
+
+    A parameter that hangs on a module with children is used when it is read, which can be long
+    after its module is entered.
+    """
+    modules = {path: index for index, path in enumerate(tree.paths)}
+    loose = {
+        name: owner
+        for name, owner in zip(tree.names, tree.owners, strict=True)
+        if tree.ends[owner] > owner + 1
+    }
+    calls: dict[int, int] = {}
+    reads: dict[int, int] = {}
+    for rank, path in enumerate(trace.calls):
+        if path in loose:
+            reads.setdefault(loose[path], rank)
+        elif path in modules:
+            calls.setdefault(modules[path], rank)
+    return calls, reads
+
+
+def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the spatial axes of an output: B×C×H×W, B×H×W×C or B×L×C.
+
+    Channels-last maps are told by H = W; the shape alone says no more.
+    """
+    if len(shape) == 4:
+        channels_last = shape[2] != shape[3] and shape[1] == shape[2]
+        return shape[1:3] if channels_last else shape[2:]
+    return shape[1:-1]
+
+
+def _towers(tree: Tree, runs: list[Run]) -> list[int]:
+    """For each run, climb from its holder to the highest module that holds no other run."""
+    towers = []
+    for run in runs:
+        tower = run.holder
+        while tower > 0 and not any(
+            tree.parents[tower] <= other.holder < tree.ends[tree.parents[tower]]
+            for other in runs
+            if other is not run
+        ):
+            tower = tree.parents[tower]
+        towers.append(tower)
+    return towers
+
+
+def _side(path: str) -> str:
+    """Return "encoder" or "decoder" when a tower's own name says so."""
+    last = path.rpartition(".")[2].lower()
+    return next((side for side in ("decoder", "encoder") if side in last), "")
+
+
+def _trailing_linears(kinds: list[str]) -> int:
+    """Return where the head of a model without blocks begins: its trailing linears.
+
+    Of a plain stack of linears it is the last one.
+    """
+    kinds_that_end = [n for n, kind in enumerate(kinds) if kind not in ("linear", "activation")]
+    start = kinds_that_end[-1] + 1 if kinds_that_end else len(kinds) - 1
+    while start < len(kinds) and kinds[start] != "linear":
+        start += 1
+    return start
+
+
+def _neck_length(kinds: list[str]) -> int:
+    """Return how many of the layers after the last block are neck.
+
+    Norms right after the last block are; so is everything up to the last convolution when linear
+    layers follow it, for then the linears are the head.
+    """
+    cut = 0
+    convs = [n for n, kind in enumerate(kinds) if kind == "conv"]
+    if convs and "linear" in kinds[convs[-1] :]:
+        cut = convs[-1] + 1
+    while cut < len(kinds) and kinds[cut] == "norm":
+        cut += 1
+    return cut if cut < len(kinds) or "linear" not in kinds else 0
