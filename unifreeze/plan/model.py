@@ -14,7 +14,7 @@ from unifreeze.select import Selector
 
 if TYPE_CHECKING:
     from unifreeze.handle import Handle
-    from unifreeze.resolve import Resolution
+    from unifreeze.resolution import Resolution
 
 Verb = Literal["freeze", "train", "only"]
 Choice: TypeAlias = Selector | tuple[tuple[str, Selector], ...]

@@ -2,7 +2,7 @@
 
 from unifreeze.structure.blocks import Run
 from unifreeze.structure.spec import Atoms, Mask, ModelSpec, Parameter, derive
-from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, count_of
+from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
 from unifreeze.structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
 from unifreeze.structure.zones import Placement, Unit, Zone
 
@@ -24,6 +24,5 @@ __all__ = [
     "Tree",
     "Unit",
     "Zone",
-    "count_of",
     "derive",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze.structure.blocks import Run
-from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, count_of
+from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
 from unifreeze.structure.words import (
     FUSED_KV,
     FUSED_QKV,
@@ -183,7 +183,7 @@ class ModelSpec:
                 tensor_row.shape,
                 tensor_row.neutral,
                 tensor_row.dtype,
-                count_of(tensor_row.shape),
+                tensor_row.size,
                 tensor_row.fixed,
                 bool(self.found[number]),
             )
@@ -226,7 +226,7 @@ class ModelSpec:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """For each parameter, its number of values."""
-        return np.fromiter((count_of(t.shape) for t in self.tensors), np.int64, len(self))
+        return np.fromiter((t.size for t in self.tensors), np.int64, len(self))
 
     def within(self, module: int) -> tuple[ModelSpec, NDArray[np.intp]]:
         """Read one module as if it were the whole.

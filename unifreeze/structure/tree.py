@@ -28,6 +28,11 @@ class Tensor(NamedTuple):
     fixed: str
     impossible: bool
 
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return prod(self.shape)
+
 
 class State(NamedTuple):
     """One tensor that training moves or keeps but no optimizer sees.
@@ -193,7 +198,3 @@ class Trace:
     calls: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
 
-
-def count_of(shape: tuple[int, ...]) -> int:
-    """Return the number of values in a tensor of this shape."""
-    return prod(shape)

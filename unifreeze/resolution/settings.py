@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from unifreeze.errors import SelectorScopeError
 from unifreeze.plan import FreezePlan, pick
-from unifreeze.resolve.hold import Select
+from unifreeze.resolution.hold import Select
 from unifreeze.structure import ModelSpec, Zone
 
 Floats = NDArray[np.float64]

@@ -1,6 +1,6 @@
 """Plan × model description → for every parameter the decision, and the rule that made it."""
 
-from unifreeze.resolve.decide import resolve_spec, select
-from unifreeze.resolve.resolution import Resolution, RuleEffect
+from unifreeze.resolution.decide import resolve_spec, select
+from unifreeze.resolution.value import Resolution, RuleEffect
 
 __all__ = ["Resolution", "RuleEffect", "resolve_spec", "select"]

@@ -18,9 +18,9 @@ from unifreeze.errors import (
     listing,
 )
 from unifreeze.plan import FreezePlan, Rule
-from unifreeze.resolve.hold import held_modules, quiet_modules
-from unifreeze.resolve.resolution import Resolution, RuleEffect
-from unifreeze.resolve.settings import group_settings
+from unifreeze.resolution.hold import held_modules, quiet_modules
+from unifreeze.resolution.value import Resolution, RuleEffect
+from unifreeze.resolution.settings import group_settings
 from unifreeze.select import WORDS, Expression, Path, Selector, Word, evaluate, parse
 from unifreeze.structure import Mask, ModelSpec
 
@@ -264,7 +264,8 @@ class _Decision:
         seen: set[str] = set()
         for rule in self.plan.rules:
             for word in _words(rule.selector(self.spec.framework).expression):
-                if word.index is not None and self.spec.order == "registration":
+                counted = word.index is not None and word.name != "children"
+                if counted and self.spec.order == "registration":
                     self._notice(
                         "positions count in order of registration; "
                         "give a batch to count in order of execution"

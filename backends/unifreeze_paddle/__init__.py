@@ -1,0 +1,7 @@
+"""The PaddlePaddle backend of unifreeze: one framework described in neutral terms."""
+
+from unifreeze_paddle.backend import PaddleBackend
+
+backend = PaddleBackend()
+
+__all__ = ["PaddleBackend", "backend"]

@@ -1,0 +1,312 @@
+"""The PaddlePaddle backend: describes a `paddle.nn.Layer` and writes the answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from unifreeze.backend.base import Guard, ModuleBackend
+from unifreeze.backend.digests import Payload
+from unifreeze.backend.protocol import (
+    Array,
+    Capabilities,
+    Finding,
+    OptimizerSpec,
+    ParamGroup,
+    Undo,
+)
+from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.resolution import Resolution
+from unifreeze_paddle import bits, checks, guards, loads
+from unifreeze_paddle.layers import PaddleReader, is_floating
+
+
+class PaddleBackend(ModuleBackend):
+    """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
+
+    name = "paddle"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = PaddleReader()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Facts about the framework."""
+        gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+        return Capabilities(("cpu", "gpu") if gpu else ("cpu",), group_rates="scale")
+
+    def is_tensor(self, value: Any) -> bool:
+        """Tell whether a value is a Paddle tensor."""
+        return isinstance(value, paddle.Tensor)
+
+    def is_floating(self, tensor: Any) -> bool:
+        """Tell whether a tensor holds floating-point values."""
+        return is_floating(tensor)
+
+    def get_flag(self, tensor: Any) -> bool:
+        """Tell whether a parameter is trainable."""
+        return not tensor.stop_gradient
+
+    def set_flag(self, tensor: Any, trainable: bool) -> None:
+        """Make a parameter trainable or frozen.
+
+        Only `stop_gradient` on the tensor works in every release; `requires_grad` was a plain
+        attribute before 3.2, and flags set on a layer do nothing.
+        """
+        tensor.stop_gradient = not trainable
+
+    def get_gradient(self, tensor: Any) -> Any:
+        """Return a parameter's gradient, None where there is none."""
+        return tensor.grad
+
+    def set_gradient(self, tensor: Any, gradient: Any) -> None:
+        """Set a parameter's gradient; None drops it (clearing would leave zeros)."""
+        if gradient is None:
+            tensor.clear_gradient(False)
+        else:
+            tensor.grad = gradient
+
+    def payload(self, tensor: Any) -> Payload | None:
+        """Return a tensor's bits, None where it has no values."""
+        return bits.payload(tensor)
+
+    def to_array(self, tensor: Any) -> Array:
+        """Copy a tensor's values out."""
+        return bits.to_array(tensor)
+
+    def from_array(self, array: Array, like: Any) -> Any:
+        """Make a tensor on the device of another; floating values take its dtype."""
+        return bits.from_array(array, like)
+
+    def clone(self, tensor: Any) -> Any:
+        """Copy a tensor, bits and all, outside the gradient."""
+        return tensor.detach().clone()
+
+    def copy_into(self, tensor: Any, source: Any) -> None:
+        """Write a clone's bits back into a tensor in place."""
+        bits.copy_into(tensor, source)
+
+    def find_shared(self, walk: Walk) -> None:
+        """Find parameters that are different objects over the same memory."""
+        spans = []
+        for number, tensor in enumerate(walk.tensors):
+            if tensor._is_initialized():
+                size = walk.tree.tensors[number].size * tensor.element_size()
+                spans.append((number, tensor.data_ptr(), size))
+        walk.tree.shared = overlapping(spans)
+
+    def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
+        """Hold what keeps state, quieten what the plan says, help kernels that need it."""
+        still = set(resolution.held)
+        still |= {n for n in resolution.quiet if not _plain_recurrent(walk.module(n))}
+        flags = {
+            id(tensor): bool(flag)
+            for tensor, flag in zip(walk.tensors, resolution.trainable, strict=True)
+        }
+        wanted = {}
+        for index in sorted(still | set(self._kernels_to_help(walk))):
+            lend, attach = guards.needs(walk.module(index), flags)
+            guard = Guard(index in still, lend, attach)
+            if guard != Guard():
+                wanted[index] = guard
+        return wanted
+
+    def _kernels_to_help(self, walk: Walk) -> list[int]:
+        """Return the layers that may need help, whatever the plan says."""
+        if "helped" not in walk.memo:
+            kinds = (*guards.PAIRED, *guards.WHOLE, *guards.NEEDS_LIVE_INPUT)
+            walk.memo["helped"] = [
+                index for index, layer in enumerate(walk.modules) if isinstance(layer, kinds)
+            ]
+        found: list[int] = walk.memo["helped"]
+        return found
+
+    def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
+        """Lend recurrent layers' weights while they are frozen, so that gradient passes."""
+        if trainable or not any(
+            isinstance(walk.module(n), guards.WHOLE) for n in self._kernels_to_help(walk)
+        ):
+            return None
+        before = self.get_guards(walk)
+        everything = {id(tensor): False for tensor in walk.tensors}
+        lent = {n: guards.needs(walk.module(n), everything)[0] for n in self._kernels_to_help(walk)}
+        wanted = dict(before)
+        for index, names in lent.items():
+            if names:
+                wanted[index] = before.get(index, Guard())._replace(lend=names)
+        self.set_guards(walk, wanted)
+        return lambda: self.set_guards(walk, before)
+
+    def get_guards(self, walk: Walk) -> dict[int, Guard]:
+        """Return the guards that are on a model's layers now."""
+        if "guards" not in walk.memo:
+            found = {n: guards.guard_of(layer) for n, layer in enumerate(walk.modules)}
+            walk.memo["guards"] = {n: guard for n, guard in found.items() if guard}
+        current: dict[int, Guard] = walk.memo["guards"]
+        return current
+
+    def set_guards(self, walk: Walk, guards_wanted: Mapping[int, Guard]) -> None:
+        """Put exactly these guards on a model, and take off all others."""
+        before = self.get_guards(walk)
+        for index, guard in before.items():
+            if guards_wanted.get(index) != guard:
+                guards.take_off(walk.module(index))
+        for index, guard in guards_wanted.items():
+            if before.get(index) != guard:
+                guards.put_on(walk.module(index), guard)
+        walk.memo["guards"] = dict(guards_wanted)
+
+    def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
+        """Say what Paddle would get wrong."""
+        return checks.findings(walk, model, resolution)
+
+    def hook(
+        self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
+    ) -> Callable[[], None]:
+        """Call back around a layer's forward."""
+
+        def first(_layer: Any, _inputs: Any) -> None:
+            before()
+
+        def last(_layer: Any, _inputs: Any, outputs: Any) -> None:
+            after(outputs)
+
+        handles = [module.register_forward_pre_hook(first), module.register_forward_post_hook(last)]
+
+        def remove() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return remove
+
+    @contextmanager
+    def inference(self, walk: Walk) -> Iterator[None]:
+        """Run without gradient, in inference mode; modes and random state are put back after."""
+        before = self.modes(walk)
+        with self.random_state(), paddle.no_grad():
+            for layer in walk.modules:
+                layer.training = False
+            try:
+                yield
+            finally:
+                self.set_modes(walk, before)
+
+    @contextmanager
+    def random_state(self) -> Iterator[None]:
+        """Put the random generators back after."""
+        state = paddle.get_rng_state()
+        try:
+            yield
+        finally:
+            paddle.set_rng_state(state)
+
+    def train_mode(self, model: Any) -> None:
+        """Call `model.train()`, as a training loop does."""
+        model.train()
+
+    def modes(self, walk: Walk) -> list[bool]:
+        """Return each layer's training flag."""
+        return [layer.training for layer in walk.modules]
+
+    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
+        """Put each layer's training flag back."""
+        for layer, mode in zip(walk.modules, modes, strict=True):
+            layer.training = mode
+
+    def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
+        """Backpropagate the weighted sum of outputs."""
+        terms = [
+            (output * bits.from_array(weight, output)).sum().astype("float32")
+            for output, weight in zip(outputs, weights, strict=True)
+            if not output.stop_gradient
+        ]
+        if terms:
+            paddle.add_n(terms).backward()
+        return bool(terms)
+
+    def plain_optimizer(
+        self, model: Any, spec: OptimizerSpec
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Build an optimizer over all of a model's parameters; return its step and its clear."""
+        settings = {
+            "learning_rate": spec.lr,
+            "parameters": model.parameters(),
+            "weight_decay": spec.weight_decay,
+        }
+        if spec.name == "adamw":
+            optimizer = paddle.optimizer.AdamW(**settings)
+        else:
+            optimizer = paddle.optimizer.Momentum(momentum=spec.momentum, **settings)
+        return optimizer.step, optimizer.clear_grad
+
+    def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
+        """Call back after `set_state_dict`."""
+        return loads.on_load(walk.root, loaded)
+
+    def param_groups(
+        self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
+    ) -> list[dict[str, Any]]:
+        """Build param groups; a group's rate is a scale on the optimizer's, so `lr` is unused."""
+        live = self.objects(model)
+        made = []
+        for group in groups:
+            row = {
+                "params": [live[path] for path in group.paths],
+                "learning_rate": group.lr_scale,
+            }
+            if group.weight_decay is not None:
+                row["weight_decay"] = group.weight_decay
+            made.append(row)
+        return made
+
+    def optimizer(
+        self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
+    ) -> Any:
+        """Build a Paddle optimizer over a plan's groups; `lr` becomes `learning_rate`."""
+        if not (isinstance(cls, type) and issubclass(cls, paddle.optimizer.Optimizer)):
+            raise OptimizerError(
+                f"{cls!r} is no Paddle optimizer class", hint="for example paddle.optimizer.AdamW"
+            )
+        if issubclass(cls, paddle.optimizer.LBFGS):
+            raise OptimizerError(
+                "LBFGS keeps one direction over all parameters and moves frozen ones",
+                hint="use a first-order optimizer",
+            )
+        given = dict(settings)
+        if "lr" in given:
+            given["learning_rate"] = given.pop("lr")
+        return cls(parameters=self.param_groups(model, groups, lr=None), **given)
+
+    def container(self, models: Mapping[str, Any]) -> Any:
+        """Put several models into a `LayerDict`."""
+        return nn.LayerDict(dict(models))
+
+    def place(self, model: Any, device: str) -> Any:
+        """Move a model to "cpu" or "gpu"."""
+        if device not in self.capabilities.devices:
+            raise TargetError(
+                f"paddle sees no {device!r} device here",
+                context=f"devices: {', '.join(self.capabilities.devices)}",
+                hint="the README says which Paddle package has CUDA",
+            )
+        paddle.set_device(device)
+        return model.to(device=device)
+
+    def device_of(self, model: Any) -> str:
+        """Return the kind of device a model is on."""
+        return "gpu" if self.anchor(model).place.is_gpu_place() else "cpu"
+
+    def seed(self, seed: int) -> None:
+        """Seed Paddle's random generators."""
+        paddle.seed(seed)
+
+
+def _plain_recurrent(layer: Any) -> bool:
+    """Tell whether a layer is a recurrent network without dropout: nothing to turn off."""
+    return isinstance(layer, nn.layer.rnn.RNNBase) and not layer.dropout

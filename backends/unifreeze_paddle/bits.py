@@ -1,0 +1,51 @@
+"""PaddlePaddle tensors as bits and as NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+
+from unifreeze.backend.digests import Payload
+from unifreeze.backend.protocol import Array
+from unifreeze_paddle.layers import dtype_name, is_floating
+
+_VIEWED_AS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8"}
+
+
+def payload(tensor: Any) -> Payload | None:
+    """Return a tensor's bits; None before a lazily built layer is initialised."""
+    if not tensor._is_initialized():
+        return None
+    dtype = dtype_name(tensor)
+    shape = tuple(int(n) for n in tensor.shape)
+    plain = tensor.detach()
+    if not plain.place.is_cpu_place():
+        plain = plain.cpu()
+    if dtype in _VIEWED_AS:
+        plain = plain.view(_VIEWED_AS[dtype])
+    # DLPack shares memory where `numpy()` copies.
+    flat = np.from_dlpack(plain.contiguous()).reshape(-1)
+    return Payload(dtype, shape, flat.view(np.uint8))
+
+
+def to_array(tensor: Any) -> Array:
+    """Copy a tensor's values out; formats NumPy lacks (bfloat16, float8) come as float32."""
+    if dtype_name(tensor) in _VIEWED_AS:
+        tensor = tensor.detach().astype("float32")
+    array: Array = tensor.detach().numpy()
+    return array
+
+
+def from_array(array: Array, like: Any) -> Any:
+    """Make a tensor on the device of another; floating values take its floating dtype."""
+    floating = np.issubdtype(np.asarray(array).dtype, np.floating)
+    dtype = like.dtype if floating and is_floating(like) else None
+    return paddle.to_tensor(np.asarray(array), dtype=dtype, place=like.place)
+
+
+def copy_into(tensor: Any, source: Any) -> None:
+    """Write values into a tensor in place, whatever it requires."""
+    with paddle.no_grad():
+        paddle.assign(source, tensor)

@@ -1,0 +1,168 @@
+"""What PaddlePaddle's layers are: kinds, wrappers to see through, tensors and state."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.nn.layer.conv import _ConvNd
+from paddle.nn.layer.norm import _BatchNormBase, _InstanceNormBase
+from paddle.nn.layer.rnn import RNNBase, RNNCellBase
+
+from unifreeze.backend.walking import Dicts
+from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
+
+_CONTAINERS = (nn.LayerList, nn.LayerDict, nn.Sequential)
+
+BATCH_NORMS = (_BatchNormBase, nn.BatchNorm)
+"""Batch norms, the legacy class included; they keep statistics among their parameters."""
+
+_KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
+    *((norm, "norm") for norm in BATCH_NORMS),
+    (_InstanceNormBase, "norm"),
+    (nn.LayerNorm, "norm"),
+    (nn.GroupNorm, "norm"),
+    (_ConvNd, "conv"),
+    (nn.Linear, "linear"),
+    (nn.Bilinear, "linear"),
+    (nn.Embedding, "embedding"),
+    (RNNBase, "rnn"),
+    (RNNCellBase, "rnn"),
+    (nn.PReLU, "activation"),
+    (nn.Dropout, STOCHASTIC),
+    (nn.Dropout2D, STOCHASTIC),
+    (nn.Dropout3D, STOCHASTIC),
+    (nn.AlphaDropout, STOCHASTIC),
+)
+
+_WRAPPED = {
+    "paddle.distributed.parallel.DataParallel": "_layers",
+    "paddle.distributed.fleet.meta_parallel.meta_parallel_base.MetaParallelBase": "_layers",
+    "paddle.hapi.model.Model": "network",
+    "paddlenlp.peft.lora.lora_model.LoRAModel": "model",
+    "paddleformers.peft.lora.lora_model.LoRAModel": "model",
+}
+
+_STATISTICS = {"_mean": "mean", "_variance": "var"}
+_LINEAR = re.compile(r"(?:Linear|Dense)$")
+_QUANTISERS = ("paddle.nn.quant", "paddle.quantization", "paddle.static.quantization")
+
+
+class PaddleReader:
+    """Reads PaddlePaddle layers for the walk."""
+
+    framework = "paddle"
+
+    def __init__(self) -> None:
+        self._kinds: dict[type, str] = {}
+        self._inner: dict[type, str] = {}
+
+    def dicts(self, module: Any) -> Dicts:
+        """Return the layer's own dictionaries of children, parameters and buffers.
+
+        A recurrent network's cells hold its own weights once more, under other names; it is one
+        layer here, as it is in PyTorch.
+        """
+        own = module.__dict__
+        if "_sub_layers" not in own:
+            return {}, {}, {}
+        children = {} if isinstance(module, RNNBase) else own["_sub_layers"]
+        return children, own["_parameters"], own["_buffers"]
+
+    def kind(self, module: Any) -> str:
+        """Return the layer's kind from the table, "" if unknown."""
+        cls = type(module)
+        if cls not in self._kinds:
+            self._kinds[cls] = _kind(cls)
+        return self._kinds[cls]
+
+    def inner(self, module: Any) -> str:
+        """Return the name of the child that a wrapper wraps, "" if it is none."""
+        cls = type(module)
+        if cls not in self._inner:
+            names = qualified_bases(cls)
+            self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
+        return self._inner[cls]
+
+    def adapts(self, module: Any) -> bool:
+        """Tell whether a wrapper adds adapting parameters (in Paddle the layers hold them)."""
+        return False
+
+    def adapter_leaf(self, module: Any, leaf: str) -> bool:
+        """Tell whether one of a layer's own parameters is an adapter's."""
+        return leaf.startswith("lora_") and "LoRA" in type(module).__name__
+
+    def swallows(self, module: Any, child: str) -> bool:
+        """Tell whether a child's parameters are really this layer's own (never, in Paddle)."""
+        return False
+
+    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
+        """Return the role of a tensor that Paddle holds as a parameter though none trains it."""
+        if leaf in _STATISTICS and isinstance(module, BATCH_NORMS):
+            return _STATISTICS[leaf]
+        if leaf in ("weight_u", "weight_v") and isinstance(module, nn.SpectralNorm):
+            return leaf
+        if tensor.stop_gradient and type(module).__module__.startswith(_QUANTISERS):
+            return leaf
+        return ""
+
+    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+        """Return the role of a buffer and whether training moves it."""
+        persistable = leaf not in module._non_persistable_buffer_names_set
+        return leaf, persistable and is_floating(tensor)
+
+    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+        """Describe a parameter; linear weights are in × out in Paddle, out × in in neutral."""
+        shape = tuple(int(n) for n in tensor.shape)
+        neutral = shape
+        if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):
+            neutral = shape[::-1]
+        elif isinstance(module, nn.Bilinear) and leaf == "bias":
+            neutral = shape[1:]
+        fixed, impossible = _fixed(module, tensor)
+        return Tensor(shape, neutral, dtype_name(tensor), fixed, impossible)
+
+    def trainable(self, tensor: Any) -> bool:
+        """Tell whether a parameter is trainable now."""
+        return not tensor.stop_gradient
+
+    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+        """Return shape and neutral dtype of a state tensor."""
+        return tuple(int(n) for n in tensor.shape), dtype_name(tensor)
+
+
+def qualified_bases(cls: type) -> list[str]:
+    """Return the dotted names of a class and its bases, the class first."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def dtype_name(tensor: Any) -> str:
+    """Return a tensor's dtype under its neutral name."""
+    return str(tensor.dtype).removeprefix("paddle.")
+
+
+def is_floating(tensor: Any) -> bool:
+    """Tell whether a tensor holds floating-point values."""
+    return "float" in str(tensor.dtype)
+
+
+def _kind(cls: type) -> str:
+    if cls in _CONTAINERS:
+        return CONTAINER
+    return next((kind for base, kind in _KIND_BY_CLASS if issubclass(cls, base)), "")
+
+
+def _linear_base(cls: type) -> str:
+    """Return the first class name along the bases that says whether a layer is linear."""
+    return "Linear" if issubclass(cls, nn.Linear) else cls.__name__
+
+
+def _fixed(module: Any, tensor: Any) -> tuple[str, bool]:
+    """Say why a parameter is never trained, and whether it cannot be."""
+    if not (is_floating(tensor) or tensor.dtype in (paddle.complex64, paddle.complex128)):
+        return f"a {dtype_name(tensor)} tensor has no gradient", True
+    if "sinusoidal" in type(module).__name__.lower() and tensor.stop_gradient:
+        return "a fixed position table", False
+    return "", False

@@ -1,0 +1,7 @@
+"""The PyTorch backend of unifreeze: one framework described in neutral terms."""
+
+from unifreeze_torch.backend import TorchBackend
+
+backend = TorchBackend()
+
+__all__ = ["TorchBackend", "backend"]

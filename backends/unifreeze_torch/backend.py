@@ -1,0 +1,266 @@
+"""The PyTorch backend: describes a `torch.nn.Module` and writes the answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from unifreeze.backend.base import Guard, ModuleBackend
+from unifreeze.backend.digests import Payload
+from unifreeze.backend.protocol import (
+    Array,
+    Capabilities,
+    Finding,
+    OptimizerSpec,
+    ParamGroup,
+    Undo,
+)
+from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.resolution import Resolution
+from unifreeze_torch import bits, checks, modes
+from unifreeze_torch.layers import TorchReader
+
+
+class TorchBackend(ModuleBackend):
+    """Freezing in PyTorch: `requires_grad`, no stale `.grad`, held modules pinned to inference."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = TorchReader()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Facts about the framework."""
+        devices = ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",)
+        return Capabilities(devices, group_rates="absolute")
+
+    def is_tensor(self, value: Any) -> bool:
+        """Tell whether a value is a torch tensor."""
+        return isinstance(value, torch.Tensor)
+
+    def is_floating(self, tensor: Any) -> bool:
+        """Tell whether a tensor holds floating-point values."""
+        return bool(tensor.is_floating_point())
+
+    def get_flag(self, tensor: Any) -> bool:
+        """Tell whether a parameter is trainable."""
+        flag: bool = tensor.requires_grad
+        return flag
+
+    def set_flag(self, tensor: Any, trainable: bool) -> None:
+        """Make a parameter trainable or frozen."""
+        tensor.requires_grad = trainable
+
+    def get_gradient(self, tensor: Any) -> Any:
+        """Return a parameter's gradient, None where there is none."""
+        return tensor.grad
+
+    def set_gradient(self, tensor: Any, gradient: Any) -> None:
+        """Set a parameter's gradient; None drops it."""
+        tensor.grad = gradient
+
+    def payload(self, tensor: Any) -> Payload | None:
+        """Return a tensor's bits, None where it has no values."""
+        return bits.payload(tensor)
+
+    def to_array(self, tensor: Any) -> Array:
+        """Copy a tensor's values out."""
+        if tensor.is_sparse:
+            tensor = tensor.to_dense()
+        return bits.to_array(tensor)
+
+    def from_array(self, array: Array, like: Any) -> Any:
+        """Make a tensor on the device of another; floating values take its dtype."""
+        return bits.from_array(array, like)
+
+    def clone(self, tensor: Any) -> Any:
+        """Copy a tensor, bits and all, outside the gradient."""
+        return tensor.detach().clone()
+
+    def copy_into(self, tensor: Any, source: Any) -> None:
+        """Write a clone's bits back into a tensor in place."""
+        bits.copy_into(tensor, source)
+
+    def find_shared(self, walk: Walk) -> None:
+        """Find parameters that are different objects over the same memory."""
+        spans = []
+        for number, tensor in enumerate(walk.tensors):
+            if type(tensor) is nn.Parameter and tensor.device.type != "meta":
+                spans.append((number, tensor.data_ptr(), tensor.nbytes))
+        walk.tree.shared = overlapping(spans)
+
+    def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
+        """Hold what keeps state, and with `dropout: off` what draws random numbers.
+
+        A recurrent layer without dropout has no training-time behaviour to turn off, and cuDNN
+        cannot pass gradient through one in inference mode.
+        """
+        guards = {index: Guard(still=True) for index in resolution.held}
+        for index in resolution.quiet:
+            module = walk.module(index)
+            if not (isinstance(module, nn.RNNBase) and not module.dropout):
+                guards[index] = Guard(still=True)
+        return guards
+
+    def get_guards(self, walk: Walk) -> dict[int, Guard]:
+        """Return the guards that are on a model's modules now."""
+        if "guards" not in walk.memo:
+            pinned = [n for n, module in enumerate(walk.modules) if modes.is_pinned(module)]
+            walk.memo["guards"] = dict.fromkeys(pinned, Guard(still=True))
+        guards: dict[int, Guard] = walk.memo["guards"]
+        return guards
+
+    def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
+        """Put exactly these guards on a model, and take off all others."""
+        before = self.get_guards(walk)
+        for index in before.keys() - guards.keys():
+            modes.unpin(walk.module(index))
+        for index in guards:
+            modes.pin(walk.module(index))
+        walk.memo["guards"] = dict(guards)
+
+    def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
+        """Say what PyTorch would get wrong."""
+        return checks.findings(walk, model, resolution)
+
+    def hook(
+        self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
+    ) -> Callable[[], None]:
+        """Call back around a module's forward."""
+        first = module.register_forward_pre_hook(lambda *_: before(), prepend=True)
+        last = module.register_forward_hook(lambda _module, _inputs, result: after(result))
+
+        def remove() -> None:
+            first.remove()
+            last.remove()
+
+        return remove
+
+    @contextmanager
+    def inference(self, walk: Walk) -> Iterator[None]:
+        """Run without gradient, in inference mode; modes and random state are put back after."""
+        before = self.modes(walk)
+        stance = getattr(torch.compiler, "set_stance", None)
+        eager = stance("force_eager") if stance else nullcontext()
+        with self.random_state(), torch.no_grad(), eager:
+            for module in walk.modules:
+                module.training = False
+            try:
+                yield
+            finally:
+                self.set_modes(walk, before)
+
+    @contextmanager
+    def random_state(self) -> Iterator[None]:
+        """Put the random generators back after."""
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+
+    def train_mode(self, model: Any) -> None:
+        """Call `model.train()`, as a training loop does."""
+        model.train()
+
+    def modes(self, walk: Walk) -> list[bool]:
+        """Return each module's training flag."""
+        return [module.training for module in walk.modules]
+
+    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
+        """Put each module's training flag back."""
+        for module, mode in zip(walk.modules, modes, strict=True):
+            module.training = mode
+
+    def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
+        """Backpropagate the weighted sum of outputs."""
+        terms = [
+            (output * bits.from_array(weight, output)).sum()
+            for output, weight in zip(outputs, weights, strict=True)
+            if output.requires_grad
+        ]
+        if terms:
+            torch.stack([term.float() for term in terms]).sum().backward()
+        return bool(terms)
+
+    def plain_optimizer(
+        self, model: Any, spec: OptimizerSpec
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Build an optimizer over all of a model's parameters; return its step and its clear."""
+        parameters = list(model.parameters())
+        optimizer: torch.optim.Optimizer
+        if spec.name == "adamw":
+            optimizer = torch.optim.AdamW(
+                parameters, lr=spec.lr, weight_decay=spec.weight_decay
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                parameters, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum
+            )
+        return optimizer.step, optimizer.zero_grad
+
+    def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
+        """Call back after `load_state_dict`."""
+        return modes.on_load(walk.root, loaded)
+
+    def param_groups(
+        self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
+    ) -> list[dict[str, Any]]:
+        """Build param groups; rates are absolute, so a group with a scale needs `lr`."""
+        live = self.objects(model)
+        made = []
+        for group in groups:
+            row: dict[str, Any] = {"params": [live[path] for path in group.paths]}
+            row["name"] = group.name
+            if lr is not None:
+                row["lr"] = lr * group.lr_scale
+            elif group.lr_scale != 1:
+                raise OptimizerError(
+                    f"group {group.name!r} scales the learning rate, and none was given",
+                    hint="pass lr=…",
+                )
+            if group.weight_decay is not None:
+                row["weight_decay"] = group.weight_decay
+            made.append(row)
+        return made
+
+    def optimizer(
+        self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
+    ) -> Any:
+        """Build a torch optimizer over a plan's groups."""
+        if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+            raise OptimizerError(
+                f"{cls!r} is no torch optimizer class", hint="for example torch.optim.AdamW"
+            )
+        if issubclass(cls, torch.optim.LBFGS):
+            raise OptimizerError(
+                "LBFGS keeps one direction over all parameters and moves frozen ones",
+                hint="use a first-order optimizer",
+            )
+        return cls(self.param_groups(model, groups, lr=settings.get("lr")), **settings)
+
+    def container(self, models: Mapping[str, Any]) -> Any:
+        """Put several models into a `ModuleDict`."""
+        return nn.ModuleDict(dict(models))
+
+    def place(self, model: Any, device: str) -> Any:
+        """Move a model to "cpu" or "gpu"."""
+        if device not in self.capabilities.devices:
+            raise TargetError(
+                f"torch sees no {device!r} device here",
+                context=f"devices: {', '.join(self.capabilities.devices)}",
+                hint="the README says which torch build has CUDA",
+            )
+        return model.to("cuda" if device == "gpu" else "cpu")
+
+    def device_of(self, model: Any) -> str:
+        """Return the kind of device a model is on."""
+        return "gpu" if self.anchor(model).device.type == "cuda" else "cpu"
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's random generators."""
+        torch.manual_seed(seed)

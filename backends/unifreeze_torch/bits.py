@@ -1,0 +1,56 @@
+"""PyTorch tensors as bits and as NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parameter import UninitializedTensorMixin
+
+from unifreeze.backend.digests import Payload
+from unifreeze.backend.protocol import Array
+
+
+def payload(tensor: torch.Tensor) -> Payload | None:
+    """Return a tensor's bits; None on the meta device or before a lazy layer's first call."""
+    if isinstance(tensor, UninitializedTensorMixin) or tensor.device.type == "meta":
+        return None
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Payload(dtype, tuple(tensor.shape), _bytes(tensor.detach()))
+
+
+def _bytes(tensor: torch.Tensor) -> Array:
+    """Return a tensor's bytes in C order; without a copy for contiguous tensors in memory."""
+    if local := getattr(tensor, "to_local", None):
+        tensor = local()
+    inner = getattr(tensor, "__tensor_flatten__", None)
+    if inner is not None and type(tensor) is not torch.Tensor:
+        parts = [getattr(tensor, name) for name in inner()[0]]
+        return np.concatenate([_bytes(part) for part in parts])
+    plain = tensor.resolve_conj().resolve_neg().cpu().contiguous()
+    flat: Array = plain.reshape(-1).view(torch.uint8).numpy()
+    return flat
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """Copy a tensor's values out; formats NumPy lacks (bfloat16, float8) come as float32."""
+    plain = tensor.detach().cpu()
+    if plain.dtype is torch.bfloat16 or str(plain.dtype).startswith("torch.float8"):
+        plain = plain.float()
+    array: Array = plain.numpy()
+    return array.copy()
+
+
+def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
+    """Make a tensor on the device of another; floating values take its floating dtype."""
+    made = torch.from_numpy(np.array(array))
+    if made.is_floating_point() and like.is_floating_point():
+        made = made.to(like.dtype)
+    return made.to(like.device)
+
+
+def copy_into(tensor: Any, source: torch.Tensor) -> None:
+    """Write values into a tensor in place, whatever it requires."""
+    with torch.no_grad():
+        tensor.copy_(source)

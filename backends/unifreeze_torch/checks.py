@@ -1,0 +1,109 @@
+"""What PyTorch would get wrong about a plan, seen before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from unifreeze.backend.protocol import Finding
+from unifreeze.backend.walking import Walk
+from unifreeze.resolution import Resolution
+from unifreeze_torch.layers import qualified_bases
+
+
+def findings(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
+    """Give every reason why the plan would not hold in PyTorch."""
+    yield from _modules(walk, resolution)
+    yield from _parameters(walk, resolution)
+    yield from _reentrant_checkpointing(walk, resolution)
+    yield from _distributed(walk, model, resolution)
+
+
+def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    held = set(resolution.held) | set(resolution.quiet)
+    for index, module in enumerate(walk.modules):
+        path = walk.tree.paths[index] or "the model"
+        if index in held and isinstance(module, torch.jit.ScriptModule):
+            yield Finding(path, "a ScriptModule cannot be held in inference mode", "script later")
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            weight = resolution.spec.tree.tensor(id(module.weight))
+            if weight is not None and not resolution.trainable[weight]:
+                yield Finding(
+                    path,
+                    "max_norm rewrites the frozen table in every forward pass, in any mode",
+                    "set max_norm = None on it",
+                )
+        if index in held and _observes(module):
+            yield Finding(
+                path,
+                "its observer moves the quantiser's range in any mode",
+                "call its disable_observer() before freezing",
+            )
+        if "_flat_param" in module._parameters:
+            yield Finding(path, "FSDP has flattened its parameters", "wrap with use_orig_params")
+
+
+def _observes(module: nn.Module) -> bool:
+    """Tell whether a fake quantiser is still learning its range from what passes through it."""
+    enabled = module._buffers.get("observer_enabled")
+    return enabled is not None and bool(enabled.any())
+
+
+def _parameters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    names = resolution.spec.tree.names
+    for number, tensor in enumerate(walk.tensors):
+        name = names[resolution.spec.first_names[number]] if not tensor.is_leaf else ""
+        if not tensor.is_leaf:
+            yield Finding(name, "it is computed from other tensors and has no flag of its own")
+        elif resolution.trainable[number] and tensor.is_inference() and not tensor.requires_grad:
+            name = names[resolution.spec.first_names[number]]
+            yield Finding(name, "it was made in inference mode and can never train")
+
+
+def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """Reentrant checkpointing passes no gradient unless its input requires one."""
+    tree = resolution.spec.tree
+    for index, module in enumerate(walk.modules):
+        if not _checkpoints_reentrantly(module):
+            continue
+        low, high = tree.name_starts[index], tree.name_ends[index]
+        below = resolution.trainable[tree.tensor_of[:low]]
+        inside = resolution.trainable[tree.tensor_of[low:high]]
+        if inside.any() and low and not below.any():
+            yield Finding(
+                tree.paths[index] or "the model",
+                "reentrant activation checkpointing above a frozen prefix: "
+                "none of its layers would get a gradient",
+                "checkpoint with use_reentrant=False",
+            )
+
+
+def _checkpoints_reentrantly(module: nn.Module) -> bool:
+    if not getattr(module, "gradient_checkpointing", False):
+        return False
+    function = getattr(module, "_gradient_checkpointing_func", None)
+    keywords = function.keywords if isinstance(function, partial) else {}
+    return keywords.get("use_reentrant", True) is not False
+
+
+def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
+    """DDP fixes at wrapping what it synchronises; a later change diverges silently."""
+    wrapper = "torch.nn.parallel.distributed.DistributedDataParallel"
+    if wrapper not in qualified_bases(type(model)) or torch.distributed.get_world_size() < 2:
+        return
+    changed = [
+        resolution.spec.tree.names[resolution.spec.first_names[number]]
+        for number, tensor in enumerate(walk.tensors)
+        if bool(tensor.requires_grad) != bool(resolution.trainable[number])
+    ]
+    if changed:
+        yield Finding(
+            changed[0],
+            f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
+            "which would stop synchronising gradients without an error",
+            "apply the plan first, then wrap",
+        )

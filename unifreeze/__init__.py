@@ -1,0 +1,67 @@
+"""unifreeze: write one freeze plan, run it on PyTorch and on PaddlePaddle, and know that it held.
+
+A plan is a function from a model's parameters to frozen or trainable; a backend describes one
+framework's model in neutral terms and writes the answer back; parity is the evidence that two
+backends wrote the same answer and that training kept it.
+
+Names are loaded on first use, so that `import unifreeze` costs nothing and loads no framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unifreeze.errors import FrozenDriftError, UnifreezeError
+    from unifreeze.handle import Handle, apply, freeze, frozen, resolve
+    from unifreeze.parity import Record, Report, check_parity
+    from unifreeze.plan import FreezePlan
+    from unifreeze.resolution import Resolution
+    from unifreeze.select import Selector
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FreezePlan",
+    "FrozenDriftError",
+    "Handle",
+    "Record",
+    "Report",
+    "Resolution",
+    "Selector",
+    "UnifreezeError",
+    "apply",
+    "check_parity",
+    "freeze",
+    "frozen",
+    "resolve",
+]
+
+_HOME = {
+    "FreezePlan": "plan",
+    "FrozenDriftError": "errors",
+    "Handle": "handle",
+    "Record": "parity",
+    "Report": "parity",
+    "Resolution": "resolution",
+    "Selector": "select",
+    "UnifreezeError": "errors",
+    "apply": "handle",
+    "check_parity": "parity",
+    "freeze": "handle",
+    "frozen": "handle",
+    "resolve": "handle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,43 @@
+"""Backends: the protocol, how one is found, and what module-based ones share."""
+
+from unifreeze.backend.protocol import (
+    Backend,
+    Batch,
+    Capabilities,
+    Digest,
+    Finding,
+    OptimizerSpec,
+    ParamGroup,
+    ProbeConfig,
+    ProbeResult,
+    ProbeRun,
+    Undo,
+)
+from unifreeze.backend.registry import (
+    backend_for,
+    backend_names,
+    is_installed,
+    load_backend,
+    missing_framework,
+    override_backend,
+)
+
+__all__ = [
+    "Backend",
+    "Batch",
+    "Capabilities",
+    "Digest",
+    "Finding",
+    "OptimizerSpec",
+    "ParamGroup",
+    "ProbeConfig",
+    "ProbeResult",
+    "ProbeRun",
+    "Undo",
+    "backend_for",
+    "backend_names",
+    "is_installed",
+    "load_backend",
+    "missing_framework",
+    "override_backend",
+]

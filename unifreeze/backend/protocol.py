@@ -1,0 +1,254 @@
+"""What a backend is: it describes one framework's model in neutral terms and writes the answer back.
+
+Keys are native paths throughout. `unifreeze.testing` holds the contract every backend must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze.resolution import Resolution
+from unifreeze.structure import ModelSpec
+
+Array = NDArray[Any]
+Undo = Callable[[], None]
+"""Puts flags, modes and hooks back as they were before a write; values stay."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not hold, or that the user should know.
+
+    Attributes:
+        subject: The parameter, layer or rule it is about.
+        message: What was found.
+        hint: What to write instead.
+        severity: An `error` makes a check fail; a `note` does not.
+    """
+
+    subject: str
+    message: str
+    hint: str = ""
+    severity: Literal["error", "note"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Facts about a framework, as data.
+
+    Attributes:
+        devices: Kinds of device it can compute on here, "cpu" first.
+        group_rates: What a param group's learning rate is: `absolute`, or a `scale` on the
+            optimizer's.
+    """
+
+    devices: tuple[str, ...] = ("cpu",)
+    group_rates: Literal["absolute", "scale"] = "absolute"
+
+
+@dataclass(frozen=True, eq=False)
+class Digest:
+    """A name for a tensor's exact bits.
+
+    Attributes:
+        bits: 128-bit XXH3 over dtype, shape and bytes as hex; "" where there are no values.
+        dtype: Neutral dtype name.
+        sums: Interleaved sums of the values, where they were asked for.
+        count: Number of values.
+    """
+
+    bits: str
+    dtype: str
+    count: int = 0
+    sums: Array | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of inputs as NumPy arrays: positional ones, then named ones."""
+
+    args: tuple[Array, ...] = ()
+    kwargs: Mapping[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, batch: object) -> Batch:
+        """Read what users pass as a batch: an array, a sequence of them, a mapping, or a Batch."""
+        if isinstance(batch, Batch):
+            return batch
+        if isinstance(batch, Mapping):
+            return cls((), {str(name): np.asarray(value) for name, value in batch.items()})
+        if isinstance(batch, tuple | list):
+            return cls(tuple(np.asarray(value) for value in batch))
+        return cls((np.asarray(batch),))
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters with one set of optimizer settings.
+
+    Attributes:
+        name: Says what sets it apart, such as "lr×0.1, decay 0".
+        paths: Native paths, in canonical order.
+        lr_scale: Factor on the learning rate.
+        weight_decay: Weight decay, None for the optimizer's own.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    lr_scale: float
+    weight_decay: float | None
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer that every framework has, with explicit settings."""
+
+    name: Literal["adamw", "sgd"]
+    lr: float
+    weight_decay: float
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """The seeded training steps that parity looks at.
+
+    Attributes:
+        batch: Inputs.
+        steps: Steps per optimizer.
+        seed: Seed of gradients planted, loss weights and random layers.
+        outputs: Ids of the outputs the loss may use; None for all.
+        optimizers: One run each.
+    """
+
+    batch: Batch
+    steps: int = 2
+    seed: int = 0
+    outputs: tuple[str, ...] | None = None
+    optimizers: tuple[OptimizerSpec, ...] = (
+        OptimizerSpec("adamw", lr=1e-3, weight_decay=0.1),
+        OptimizerSpec("sgd", lr=1e-2, weight_decay=1e-2, momentum=0.9),
+    )
+
+
+@dataclass(frozen=True)
+class ProbeRun:
+    """What one optimizer's steps showed.
+
+    Attributes:
+        optimizer: Its name.
+        flags: For each parameter, whether it read as trainable once the plan was written.
+        gradients: Norm of each parameter's first gradient; None where there is none.
+        before: Digest of each parameter and state tensor before the first step.
+        after: The same after the last.
+        updates: Largest change of any value, for each parameter that changed.
+    """
+
+    optimizer: str
+    flags: Mapping[str, bool]
+    gradients: Mapping[str, float | None]
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    updates: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the probe showed.
+
+    Attributes:
+        outputs: Ids of the floating outputs, caches left out.
+        reached: Native paths of the modules that ran and parameters that were read.
+        runs: One per optimizer.
+    """
+
+    outputs: tuple[str, ...]
+    reached: tuple[str, ...]
+    runs: tuple[ProbeRun, ...]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One framework: describes its models, writes decisions, runs the probe."""
+
+    name: str
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Facts about the framework."""
+
+    def root(self, model: Any) -> Any:
+        """Return the model itself, seen through its wrappers."""
+
+    def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
+        """Describe a model; with a batch, positions follow one traced forward pass."""
+
+    def check(self, model: Any, resolution: Resolution) -> list[Finding]:
+        """Say what this framework would get wrong, before anything is written."""
+
+    def write(self, model: Any, resolution: Resolution) -> Undo:
+        """Write the decisions, all or nothing: flags, held state, and no stale gradients."""
+
+    def read(self, model: Any) -> dict[str, bool]:
+        """Return for each parameter whether it is trainable now."""
+
+    def objects(self, model: Any) -> dict[str, Any]:
+        """Return the live parameter and state tensors by every name they have."""
+
+    def fingerprint(
+        self, model: Any, paths: Iterable[str], *, sums: bool = False
+    ) -> dict[str, Digest]:
+        """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
+
+    def tensor(self, model: Any, path: str) -> Array:
+        """Return a tensor's values as a NumPy array of its own, in the framework's layout."""
+
+    def assign(self, model: Any, path: str, array: Array) -> None:
+        """Write values into a tensor in place, in the framework's layout."""
+
+    def gradients(self, model: Any) -> dict[str, float | None]:
+        """Return the norm of every parameter's gradient; None where there is none."""
+
+    def param_groups(
+        self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
+    ) -> list[dict[str, Any]]:
+        """Build param groups as this framework's optimizers take them."""
+
+    def optimizer(
+        self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
+    ) -> Any:
+        """Build an optimizer; `settings` use neutral names (`lr`, `weight_decay`)."""
+
+    def flags(self, model: Any, *, trainable: bool) -> Undo:
+        """Set every parameter's flag, cheaply; gradient still flows through the model."""
+
+    def watch_loads(self, model: Any) -> tuple[Callable[[], Mapping[str, str]], Undo]:
+        """Watch for state dicts being loaded.
+
+        Returns:
+            A function that gives the digests right after the last load ({} before any), and one
+            that stops watching.
+        """
+
+    def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
+        """Run the seeded training steps that parity looks at; the model is restored bit for bit."""
+
+    def group(self, models: Mapping[str, Any]) -> Any:
+        """Hold several models as one, so that one plan can take them all in."""
+
+    def place(self, model: Any, device: str) -> Any:
+        """Move a model to a device kind, "cpu" or "gpu"."""
+
+    def device_of(self, model: Any) -> str:
+        """Return the kind of device a model is on, "cpu" or "gpu"."""
+
+    def seed(self, seed: int) -> None:
+        """Seed the framework's random generators."""

@@ -1,0 +1,117 @@
+"""Finding the backend of a model: by its classes, without importing any framework to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any
+
+from unifreeze.backend.protocol import Backend
+from unifreeze.errors import MissingFrameworkError, UnknownFrameworkError, listing
+
+ENTRY_POINTS = "unifreeze.backends"
+_overrides: dict[str, Backend] = {}
+
+
+def backend_for(model: Any) -> Backend:
+    """Return the backend of a live model, or of several held in a mapping.
+
+    The framework is told by where the model's classes are defined: the entry point whose name is
+    the import root of one of them.
+
+    Raises:
+        UnknownFrameworkError: No backend claims the model, or two do.
+    """
+    if isinstance(model, Mapping) and model:
+        roots = {_claim(member) for member in model.values()}
+        if len(roots) > 1:
+            raise UnknownFrameworkError(
+                f"the models are of different frameworks: {', '.join(sorted(roots))}",
+                hint="apply the plan to the models of one framework at a time",
+            )
+        return load_backend(roots.pop())
+    return load_backend(_claim(model))
+
+
+def _claim(model: Any) -> str:
+    roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    claims = sorted(roots & set(backend_names()))
+    if len(claims) == 1:
+        return claims[0]
+    shown = f"{type(model).__module__}.{type(model).__qualname__}"
+    if not claims:
+        raise UnknownFrameworkError(
+            f"no backend claims a {shown}",
+            context=f"backends: {listing(backend_names()) or 'none'}",
+            hint="pass a torch.nn.Module or a paddle.nn.Layer, or install a backend for it",
+        )
+    raise UnknownFrameworkError(
+        f"{len(claims)} backends claim a {shown}: {', '.join(claims)}",
+        hint="a model must derive from one framework's module class",
+    )
+
+
+def load_backend(name: str) -> Backend:
+    """Return a backend by the name of its framework.
+
+    Raises:
+        UnknownFrameworkError: There is no such backend.
+        MissingFrameworkError: Its framework is not installed.
+    """
+    if name in _overrides:
+        return _overrides[name]
+    entry = _entries().get(name)
+    if entry is None:
+        raise UnknownFrameworkError(
+            f"there is no backend called {name!r}",
+            context=f"backends: {listing(backend_names()) or 'none'}",
+        )
+    return _load(entry)
+
+
+def override_backend(name: str, backend: Backend) -> None:
+    """Use this object as the backend of a framework, for this process (to try one out)."""
+    _overrides[name] = backend
+
+
+def backend_names() -> list[str]:
+    """Return the names of all backends, installed framework or not."""
+    return sorted({*_entries(), *_overrides})
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a backend's framework can be imported, without importing it."""
+    return find_spec(name) is not None
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+@cache
+def _load(entry: EntryPoint) -> Backend:
+    try:
+        found = entry.load()
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == entry.name:
+            raise missing_framework(entry.name) from None
+        raise
+    if not isinstance(found, Backend):
+        wanted = [name for name in dir(Backend) if not name.startswith("_")]
+        lacking = [name for name in wanted if not hasattr(found, name)]
+        raise UnknownFrameworkError(
+            f"backend {entry.name!r} ({entry.value}) is no backend: it lacks {listing(lacking)}",
+            hint="see backends/README.md for what a backend has",
+        )
+    return found
+
+
+def missing_framework(name: str) -> MissingFrameworkError:
+    """Build the error for a framework that is not installed."""
+    return MissingFrameworkError(
+        f"{name} is not installed here",
+        hint=f"pip install 'unifreeze[{name}]' (the README says which build for a GPU)",
+    )

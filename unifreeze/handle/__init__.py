@@ -1,0 +1,96 @@
+"""Plans in force: applying one, and what a user then holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from unifreeze.backend import Batch, backend_for
+from unifreeze.handle.drift import Drift, Verified
+from unifreeze.handle.handle import Handle, param_groups
+from unifreeze.handle.lease import Target
+from unifreeze.plan import FreezePlan
+from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.select import Selector
+
+__all__ = [
+    "Drift",
+    "Handle",
+    "Verified",
+    "apply",
+    "freeze",
+    "frozen",
+    "param_groups",
+    "resolve",
+]
+
+
+def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
+    """Decide every parameter of a model without touching it.
+
+    Args:
+        plan: The plan.
+        model: A live model, or several in a mapping from names to models.
+        batch: One batch of inputs; positions then count in order of execution.
+
+    Raises:
+        ResolveError: The plan does not fit the model.
+    """
+    return resolve_spec(plan, Target(model, backend_for(model)).describe(_batch(batch)))
+
+
+def apply(
+    plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False
+) -> Handle:
+    """Put a plan in force on a live model; all of it, or on any error nothing.
+
+    Call it between steps: after the optimizer's step and before the next forward pass. Applying to
+    a model that is under a plan replaces that plan.
+
+    Args:
+        plan: The plan.
+        model: A live model, or several in a mapping from names to models; their names then begin
+            the native paths.
+        batch: One batch of inputs; positions then count in order of execution.
+        keep_values: Keep a copy of frozen values, so that `verify` can say exactly by how much
+            something moved.
+
+    Raises:
+        ResolveError: The plan does not fit the model.
+        BackendError: The framework would not carry it out as it says.
+    """
+    target = Target(model, backend_for(model))
+    return Handle(plan, target, batch=_batch(batch), keep_values=keep_values)
+
+
+def freeze(
+    model: Any, what: str | Selector, *, batch: Any = None, keep_values: bool = False
+) -> Handle:
+    """Freeze what a selector selects: the one-liner for `FreezePlan().freeze(what).apply(model)`.
+
+    >>> handle = freeze(model, "backbone")  # doctest: +SKIP
+    """
+    return apply(FreezePlan().freeze(what), model, batch=batch, keep_values=keep_values)
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """Freeze every parameter of a model for a while: flags only, gradient flows through.
+
+    Cheap enough for every step of a GAN; statistics and dropout are left alone.
+
+    >>> with frozen(discriminator):  # doctest: +SKIP
+    ...     generator_loss(discriminator(fake)).backward()
+    """
+    target = Target(model, backend_for(model))
+    undo = target.backend.flags(target.model, trainable=False)
+    try:
+        yield
+    finally:
+        undo()
+
+
+def _batch(batch: Any) -> Batch | None:
+    return None if batch is None else Batch.of(batch)
+

@@ -1,0 +1,172 @@
+"""Telling what became of frozen tensors: unchanged, moved, reloaded, cast, replaced, thawed, new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unifreeze.backend import Backend, Digest
+from unifreeze.backend.digests import change_at_least
+from unifreeze.backend.protocol import Array
+from unifreeze.errors import FrozenDriftError
+
+_ADVICE = {
+    "moved": "find what writes to it: an optimizer that makes up gradients, a hook, a copy_",
+    "reloaded": "if the loaded values are wanted: handle.rebase()",
+    "cast": "if the new dtype or device is wanted: handle.rebase()",
+    "replaced": "take new modules into the plan: handle.reapply()",
+    "new": "take new modules into the plan: handle.reapply()",
+    "missing": "take the new structure into the plan: handle.reapply()",
+    "thawed": "something set the flag again: handle.reapply()",
+}
+
+
+class Drift(NamedTuple):
+    """One frozen tensor that is not as it was.
+
+    Attributes:
+        path: Native path.
+        kind: `moved`, `reloaded`, `cast`, `replaced`, `new`, `missing` or `thawed`.
+        detail: How much, or from what to what.
+    """
+
+    path: str
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.kind}{f' ({self.detail})' if self.detail else ''}"
+
+
+class Verified(NamedTuple):
+    """What a successful `verify` looked at.
+
+    Attributes:
+        parameters: Frozen parameters, bit for bit as they were.
+        states: Statistics and other held state tensors, likewise.
+    """
+
+    parameters: int
+    states: int
+
+    def __str__(self) -> str:
+        return f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+
+
+@dataclass
+class Baseline:
+    """How the frozen tensors were when the plan took effect.
+
+    Attributes:
+        parameters: Native paths of frozen parameters.
+        states: Native paths of held state tensors.
+        objects: The live tensors then.
+        digests: Their digests then.
+        values: Copies of their values, where they were asked for.
+    """
+
+    parameters: tuple[str, ...]
+    states: tuple[str, ...]
+    objects: Mapping[str, Any]
+    digests: dict[str, Digest]
+    values: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.parameters, *self.states)
+
+
+def take_baseline(
+    backend: Backend,
+    model: Any,
+    parameters: tuple[str, ...],
+    states: tuple[str, ...],
+    *,
+    keep_values: bool,
+) -> Baseline:
+    """Take down how frozen parameters and held states are now."""
+    paths = (*parameters, *states)
+    digests = backend.fingerprint(model, paths, sums=not keep_values)
+    values = {path: backend.tensor(model, path) for path in paths} if keep_values else {}
+    return Baseline(parameters, states, backend.objects(model), digests, values)
+
+
+def find_drifts(
+    backend: Backend, model: Any, baseline: Baseline, loaded: Mapping[str, str]
+) -> list[Drift]:
+    """Compare frozen tensors with their baseline.
+
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        baseline: How they were.
+        loaded: Digests right after the last state dict was loaded, {} if none was.
+    """
+    objects, flags = backend.objects(model), backend.read(model)
+    present = [path for path in baseline.paths if path in objects]
+    drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
+    states = set(baseline.states)
+    same: list[str] = []
+    for path in present:
+        if path not in states and objects[path] is not baseline.objects[path]:
+            drifts.append(Drift(path, "replaced", "another object stands in its place"))
+        else:
+            same.append(path)
+    drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
+    now = backend.fingerprint(model, same)
+    changed = [path for path in same if now[path].bits != baseline.digests[path].bits]
+    return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+
+
+def _changed(
+    backend: Backend,
+    model: Any,
+    baseline: Baseline,
+    path: str,
+    now: Mapping[str, Digest],
+    loaded: Mapping[str, str],
+) -> Drift:
+    before = baseline.digests[path]
+    if before.dtype != now[path].dtype:
+        return Drift(path, "cast", f"{before.dtype or 'no values'} to {now[path].dtype or 'none'}")
+    kind = "reloaded" if loaded.get(path) == now[path].bits else "moved"
+    return Drift(path, kind, _amount(backend, model, baseline, path))
+
+
+def _amount(backend: Backend, model: Any, baseline: Baseline, path: str) -> str:
+    if path in baseline.values:
+        before, after = baseline.values[path], backend.tensor(model, path)
+        if before.shape != after.shape:
+            return f"shape {before.shape} to {after.shape}"
+        difference = np.abs(after.astype(np.float64) - before.astype(np.float64))
+        return f"by at most {np.max(difference, initial=0.0):.3g}"
+    digest = baseline.digests[path]
+    after = backend.fingerprint(model, [path], sums=True)[path]
+    if digest.sums is None or after.sums is None or digest.count != after.count:
+        return ""
+    bound = change_at_least(digest.sums, after.sums, digest.count)
+    return f"by at least {bound:.3g}, a lower bound"
+
+
+def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
+    """Build the error that names what drifted and how to go on."""
+    found = list(drifts)
+    kinds = list(dict.fromkeys(drift.kind for drift in found))
+    shown = [str(drift) for drift in found[:20]]
+    if len(found) > len(shown):
+        shown.append(f"… and {len(found) - len(shown)} more")
+    advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
+    if any("lower bound" in drift.detail for drift in found):
+        advice.append("apply(…, keep_values=True) gives exact changes")
+    count = f"{len(found)} frozen tensors are" if len(found) > 1 else "1 frozen tensor is"
+    error = FrozenDriftError(
+        f"{count} not as {'they were' if len(found) > 1 else 'it was'}: {', '.join(kinds)}",
+        context="\n".join(shown),
+        hint="; ".join(advice),
+    )
+    error.drifts = tuple(found)
+    return error

@@ -1,0 +1,155 @@
+"""Which model is under which plan, and how it was before the first one."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unifreeze.backend import Backend, Batch, Undo
+from unifreeze.errors import PlanError, UnsupportedPlanError
+from unifreeze.plan import FreezePlan
+from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.structure import ModelSpec
+
+_leases: weakref.WeakKeyDictionary[Any, Lease] = weakref.WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class Lease:
+    """A model's time under plans: it lasts from the first `apply` to `remove`.
+
+    A lease must not keep its models alive, so it holds no reference to them.
+
+    Attributes:
+        spec: Description at the last apply, with flags as found before the first.
+        undos: What puts everything back, the latest first.
+        names: For each model under it, the first piece of its native paths; "" for a single one.
+    """
+
+    spec: ModelSpec
+    undos: list[Undo]
+    names: weakref.WeakKeyDictionary[Any, str] = field(default_factory=weakref.WeakKeyDictionary)
+
+    def end(self) -> None:
+        """Put the models back as they were before the first plan."""
+        for undo in self.undos:
+            undo()
+        for root in list(self.names):
+            _leases.pop(root, None)
+
+    def found(self, prefix: str) -> dict[str, bool]:
+        """Return flags as found before the first plan, by native path under `prefix`."""
+        paths = (self.spec.tree.names[name] for name in self.spec.first_names)
+        flags = zip(paths, self.spec.found.tolist(), strict=True)
+        return {f"{prefix}.{path}" if prefix else path: flag for path, flag in flags}
+
+
+class Target:
+    """What a plan is applied to: one model, or several held as one.
+
+    Attributes:
+        model: The model, or what holds the several.
+        backend: Its backend.
+        names: For each model, the first piece of its native paths; "" for a single one.
+    """
+
+    def __init__(self, model: Any, backend: Backend) -> None:
+        self.backend = backend
+        if isinstance(model, Mapping):
+            self.model = backend.group(model)
+            self.names = {name: backend.root(member) for name, member in model.items()}
+        else:
+            self.model = model
+            self.names = {"": backend.root(model)}
+
+    def lease(self) -> Lease | None:
+        """Return the lease that covers all the models, if there is one."""
+        leases = [_leases.get(root) for root in self.names.values()]
+        first = leases[0]
+        same = first is not None and all(lease is first for lease in leases)
+        return first if same and first and len(first.names) == len(leases) else None
+
+    def leases(self) -> dict[str, Lease]:
+        """Return the leases the models are under, by the name of the first model of each."""
+        found: dict[str, Lease] = {}
+        for name, root in self.names.items():
+            lease = _leases.get(root)
+            if lease is not None and lease not in found.values():
+                found[name] = lease
+        return found
+
+    def describe(self, batch: Batch | None) -> ModelSpec:
+        """Describe the model, with the flags it had before its first plan."""
+        spec = self.backend.describe(self.model, batch)
+        flags: dict[str, bool] = {}
+        for name, lease in self.leases().items():
+            if lease.spec.tree is spec.tree:
+                return spec.with_found(lease.spec.found)
+            flags |= lease.found("" if len(lease.names) > 1 else name)
+        if not flags:
+            return spec
+        paths = (spec.tree.names[name] for name in spec.first_names)
+        now = zip(paths, spec.found.tolist(), strict=True)
+        return spec.with_found(np.asarray([flags.get(path, flag) for path, flag in now], np.bool_))
+
+    def check_alone(self) -> None:
+        """Refuse a model that is under one plan together with others that stay under it."""
+        for lease in self.leases().values():
+            left = set(lease.names.values()) - set(self.names)
+            if len(lease.names) > 1 and left:
+                raise PlanError(
+                    "the model is under a plan together with others",
+                    context=f"they are: {', '.join(sorted(lease.names.values()))}",
+                    hint="apply the new plan to all of them, or remove() the old one first",
+                )
+
+    def put_in_force(self, plan: FreezePlan, batch: Batch | None) -> tuple[Resolution, Lease]:
+        """Resolve, check, write; a model under a plan changes to the new one in one step.
+
+        Raises:
+            ResolveError: The plan does not fit the model.
+            UnsupportedPlanError: The framework would get it wrong.
+            WriteError: The framework refused.
+            In each case the model is as it was.
+        """
+        _check_phases(plan)
+        self.check_alone()
+        spec = self.describe(batch)
+        resolution = resolve_spec(plan, spec)
+        self._check_supported(resolution)
+        previous = self.leases()
+        undo = self.backend.write(self.model, resolution)
+        same = self.lease()
+        if same is not None and same.spec.tree is spec.tree:
+            # The first undo puts back every flag and mode, so later ones add nothing.
+            undos = same.undos
+        else:
+            undos = [undo, *(old for lease in previous.values() for old in lease.undos)]
+        lease = Lease(spec, undos)
+        for name, root in self.names.items():
+            lease.names[root] = name
+            _leases[root] = lease
+        return resolution, lease
+
+    def _check_supported(self, resolution: Resolution) -> None:
+        findings = self.backend.check(self.model, resolution)
+        problems = [str(finding) for finding in findings if finding.severity == "error"]
+        if problems:
+            raise UnsupportedPlanError(
+                f"{self.backend.name} would not carry out this plan as it says",
+                context="\n".join(problems),
+                hint="nothing was changed",
+            )
+
+
+def _check_phases(plan: FreezePlan) -> None:
+    if plan.phases_json:
+        raise PlanError(
+            "the plan has phases, and schedules are not carried out yet",
+            context="the phases were read and are kept",
+            hint="apply a plan without phases, one phase at a time",
+        )

@@ -1,0 +1,277 @@
+"""What one run of one plan on one model showed, as a file: the evidence that parity compares."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unifreeze.backend import Backend, ProbeConfig, ProbeResult
+from unifreeze.errors import RecordError
+from unifreeze.plan import FreezePlan
+from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.structure import STATISTICS, ModelSpec
+
+RECORD_FORMAT = 1
+Order = Literal["registration", "execution"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class ParameterRow(_Frozen):
+    """One parameter: where it is, what was decided, whether it was used."""
+
+    name: str
+    path: str
+    aliases: tuple[str, ...]
+    kind: str
+    role: str
+    shape: tuple[int, ...]
+    neutral_shape: tuple[int, ...]
+    dtype: str
+    count: int
+    fixed: str
+    found: bool
+    trainable: bool
+    rule: int
+    lr_scale: float
+    weight_decay: float | None
+    reached: bool
+    ambiguous: bool
+    by_execution: bool
+
+
+class StateRow(_Frozen):
+    """One statistic or other state tensor, and whether the plan holds it."""
+
+    name: str
+    path: str
+    role: str
+    statistic: bool
+    held: bool
+
+
+class RunRow(_Frozen):
+    """What one optimizer's steps showed; keys are native paths."""
+
+    optimizer: str
+    flags: dict[str, bool]
+    gradients: dict[str, float | None]
+    before: dict[str, str]
+    after: dict[str, str]
+    updates: dict[str, float]
+
+
+class Record(_Frozen):
+    """What one run of one plan on one model showed.
+
+    Attributes:
+        unifreeze_record: Version of the record format.
+        framework: The framework that ran it.
+        versions: Releases involved.
+        device: Where it ran.
+        model: How the model was named.
+        plan: The plan as plain data.
+        plan_digest: Name of what the plan says.
+        order: What positions were counted by.
+        steps: Training steps per optimizer.
+        seed: Seed of everything random.
+        outputs: Ids of the model's floating outputs.
+        parameters: Every parameter, in canonical order.
+        states: Every statistic and other state tensor.
+        notices: What the resolution remarked.
+        runs: One per optimizer.
+    """
+
+    unifreeze_record: int
+    framework: str
+    versions: dict[str, str]
+    device: str
+    model: str
+    plan: dict[str, Any]
+    plan_digest: str
+    order: Order
+    steps: int
+    seed: int
+    outputs: tuple[str, ...]
+    parameters: tuple[ParameterRow, ...]
+    states: tuple[StateRow, ...]
+    notices: tuple[str, ...]
+    runs: tuple[RunRow, ...]
+
+    @property
+    def side(self) -> str:
+        """How reports name this run: framework and device."""
+        return f"{self.framework} on {self.device}"
+
+    def save(self, path: str | Path) -> None:
+        """Write the record; a reader sees all of it or the file that was there before."""
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            unfinished.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise RecordError(f"cannot write {path}: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Record:
+        """Read a record.
+
+        Raises:
+            RecordError: The file is missing, cut short, no record, or of another format version.
+        """
+        source = Path(path)
+        try:
+            data = json.loads(source.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecordError(f"cannot read {source}: {error.strerror or error}") from None
+        except ValueError as error:
+            raise RecordError(
+                f"{source} is no complete record: {error}",
+                hint="write it again with `unifreeze record`",
+            ) from None
+        return cls.read(data, str(source))
+
+    @classmethod
+    def read(cls, data: object, source: str) -> Record:
+        """Check a record given as plain data; raises as `load` does."""
+        found = data.get("unifreeze_record") if isinstance(data, dict) else None
+        if found is None:
+            raise RecordError(f"{source} is no unifreeze record")
+        if found != RECORD_FORMAT:
+            raise RecordError(
+                f"{source} is of record format {found}; this release reads {RECORD_FORMAT}",
+                hint="record both sides with one release",
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+                for detail in error.errors(include_url=False)
+            ]
+            raise RecordError(
+                f"{source} is no valid record", context="\n".join(lines[:6])
+            ) from None
+
+
+def make_record(
+    plan: FreezePlan,
+    model: Any,
+    backend: Backend,
+    config: ProbeConfig,
+    *,
+    device: str,
+    name: str,
+    order: Order = "registration",
+) -> Record:
+    """Run a plan's probe on a live model and record it; the model is restored bit for bit.
+
+    Args:
+        plan: The plan.
+        model: The live model.
+        backend: Its backend.
+        config: Batch, steps and seed.
+        device: Where the model is, for the record.
+        name: How the model is called in the record.
+        order: What positions count by; `execution` is what `apply(…, batch=…)` does.
+    """
+    traced = backend.describe(model, config.batch)
+    spec = traced if order == "execution" else backend.describe(model)
+    resolution = resolve_spec(plan, spec)
+    by_execution = resolve_spec(plan, traced)
+    result = backend.probe(model, resolution, config)
+    return Record(
+        unifreeze_record=RECORD_FORMAT,
+        framework=backend.name,
+        versions=_versions(backend.name),
+        device=device,
+        model=name,
+        plan=plan.document(),
+        plan_digest=plan.digest,
+        order=order,
+        steps=config.steps,
+        seed=config.seed,
+        outputs=result.outputs,
+        parameters=tuple(_parameter_rows(resolution, by_execution, traced, result)),
+        states=tuple(_state_rows(resolution)),
+        notices=resolution.notices,
+        runs=tuple(RunRow(**run.__dict__) for run in result.runs),
+    )
+
+
+def _parameter_rows(
+    resolution: Resolution, by_execution: Resolution, traced: ModelSpec, result: ProbeResult
+) -> list[ParameterRow]:
+    spec, reached = resolution.spec, set(result.reached)
+    ambiguous = traced.placement.ambiguous
+    rows = []
+    for number in spec.canonical_order.tolist():
+        parameter = spec.parameters[number]
+        decay = float(resolution.weight_decay[number])
+        owner = spec.tree.owners[spec.first_names[number]]
+        own = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
+        rows.append(
+            ParameterRow(
+                name=parameter.name,
+                path=parameter.path,
+                aliases=parameter.aliases,
+                kind=parameter.kind,
+                role=parameter.role,
+                shape=parameter.shape,
+                neutral_shape=parameter.neutral_shape,
+                dtype=parameter.dtype,
+                count=parameter.count,
+                fixed=parameter.fixed,
+                found=parameter.trainable,
+                trainable=bool(resolution.trainable[number]),
+                rule=int(resolution.rule[number]),
+                lr_scale=float(resolution.lr_scale[number]),
+                weight_decay=None if decay != decay else decay,
+                reached=bool(own & reached),
+                ambiguous=owner in ambiguous,
+                by_execution=bool(by_execution.trainable[number]),
+            )
+        )
+    return rows
+
+
+def _state_rows(resolution: Resolution) -> list[StateRow]:
+    spec, held = resolution.spec, set(resolution.held)
+    return [
+        StateRow(
+            name=spec.state_name(state),
+            path=state.path,
+            role=state.role,
+            statistic=state.role in STATISTICS,
+            held=state.moves and state.owner in held,
+        )
+        for state in spec.states
+    ]
+
+
+def _versions(framework: str) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("unifreeze", framework, f"{framework}paddle"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def common_outputs(one: Record, other: Record) -> tuple[str, ...] | None:
+    """Return the outputs two runs share, None where both have the same ones."""
+    if one.outputs == other.outputs:
+        return None
+    return tuple(output for output in one.outputs if output in other.outputs)
+
