@@ -114,7 +114,7 @@ class PaddleReader:
         return leaf, persistable and is_floating(tensor)
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter; linear weights are in × out in Paddle, out × in in neutral."""
+        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral."""
         shape = tuple(int(n) for n in tensor.shape)
         neutral = shape
         if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):

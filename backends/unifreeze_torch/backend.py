@@ -194,9 +194,7 @@ class TorchBackend(ModuleBackend):
         parameters = list(model.parameters())
         optimizer: torch.optim.Optimizer
         if spec.name == "adamw":
-            optimizer = torch.optim.AdamW(
-                parameters, lr=spec.lr, weight_decay=spec.weight_decay
-            )
+            optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
         else:
             optimizer = torch.optim.SGD(
                 parameters, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum

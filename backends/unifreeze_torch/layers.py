@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from unifreeze.backend.walking import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor

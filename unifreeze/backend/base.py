@@ -35,7 +35,6 @@ from unifreeze.errors import TargetError, UnifreezeError, WriteError, listing
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec, derive
 
-
 NO_VALUES = Digest("", "")
 """The digest of a tensor that has no values: on a meta device, or not initialised."""
 
@@ -127,6 +126,10 @@ class ModuleBackend(ABC):
     @abstractmethod
     def copy_into(self, tensor: Any, source: Any) -> None:
         """Write a clone's bits back into a tensor in place."""
+
+    @abstractmethod
+    def find_shared(self, walk: Walk) -> None:
+        """Fill in the walk's groups of different parameters that share memory."""
 
     @abstractmethod
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
@@ -240,9 +243,6 @@ class ModuleBackend(ABC):
             children = self.reader.dicts(model)[0]
             model = children[inner] if inner in children else getattr(model, inner)
         return model
-
-    def find_shared(self, walk: Walk) -> None:
-        """Fill in the walk's groups of parameters that share memory (none by default)."""
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""

@@ -44,7 +44,7 @@ def _values(payload: Payload) -> Array | None:
     """Read a payload's bytes as numbers, where NumPy has or can emulate the format."""
     if payload.dtype == "bfloat16":
         wide = payload.data.view(np.uint16).astype(np.uint32) << 16
-        return wide.view(np.float32)
+        return np.asarray(wide.view(np.float32))
     try:
         dtype = np.dtype(payload.dtype)
     except TypeError:
@@ -70,7 +70,7 @@ def interleaved_sums(array: Array) -> Array:
     whole = len(flat) // SUMS * SUMS
     totals = flat[:whole].reshape(-1, SUMS).sum(axis=0, dtype=np.float64)
     totals[: len(flat) - whole] += flat[whole:]
-    return totals
+    return np.asarray(totals)
 
 
 def change_at_least(before: Array, after: Array, count: int) -> float:

@@ -47,4 +47,4 @@ def loss_weights(output: str, shape: tuple[int, ...], seed: int) -> Array:
     """
     generator = np.random.default_rng([seed, zlib.crc32(output.encode())])
     scale = 1 / np.sqrt(max(1, int(np.prod(shape))))
-    return generator.standard_normal(shape) * scale
+    return np.asarray(generator.standard_normal(shape) * scale)

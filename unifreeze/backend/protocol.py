@@ -1,4 +1,4 @@
-"""What a backend is: it describes one framework's model in neutral terms and writes the answer back.
+"""What a backend is: it describes one framework's model neutrally and writes the answer back.
 
 Keys are native paths throughout. `unifreeze.testing` holds the contract every backend must pass.
 """
@@ -95,7 +95,7 @@ class ParamGroup:
     """Parameters with one set of optimizer settings.
 
     Attributes:
-        name: Says what sets it apart, such as "lr×0.1, decay 0".
+        name: Says what sets it apart, such as "lrx0.1, decay 0".
         paths: Native paths, in canonical order.
         lr_scale: Factor on the learning rate.
         weight_decay: Weight decay, None for the optimizer's own.

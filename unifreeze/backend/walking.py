@@ -211,9 +211,7 @@ class Walk:
             self._add_parameter(module, tensor, where, leaf, index, role, adapter)
 
 
-def _everything(
-    reader: Reader, wrapper: Any, inner: str
-) -> Iterator[tuple[str, Any, str, Any]]:
+def _everything(reader: Reader, wrapper: Any, inner: str) -> Iterator[tuple[str, Any, str, Any]]:
     """Give every parameter under a wrapper except those of what it wraps."""
     stack: list[tuple[str, Any]] = [("", wrapper)]
     while stack:

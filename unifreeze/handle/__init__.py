@@ -40,9 +40,7 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
     return resolve_spec(plan, Target(model, backend_for(model)).describe(_batch(batch)))
 
 
-def apply(
-    plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False
-) -> Handle:
+def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
     """Put a plan in force on a live model; all of it, or on any error nothing.
 
     Call it between steps: after the optimizer's step and before the next forward pass. Applying to
@@ -93,4 +91,3 @@ def frozen(model: Any) -> Iterator[None]:
 
 def _batch(batch: Any) -> Batch | None:
     return None if batch is None else Batch.of(batch)
-

@@ -1,4 +1,4 @@
-"""Telling what became of frozen tensors: unchanged, moved, reloaded, cast, replaced, thawed, new."""
+"""Telling what became of frozen tensors: kept, moved, reloaded, cast, replaced, thawed, new."""
 
 from __future__ import annotations
 
@@ -145,10 +145,10 @@ def _amount(backend: Backend, model: Any, baseline: Baseline, path: str) -> str:
         difference = np.abs(after.astype(np.float64) - before.astype(np.float64))
         return f"by at most {np.max(difference, initial=0.0):.3g}"
     digest = baseline.digests[path]
-    after = backend.fingerprint(model, [path], sums=True)[path]
-    if digest.sums is None or after.sums is None or digest.count != after.count:
+    now = backend.fingerprint(model, [path], sums=True)[path]
+    if digest.sums is None or now.sums is None or digest.count != now.count:
         return ""
-    bound = change_at_least(digest.sums, after.sums, digest.count)
+    bound = change_at_least(digest.sums, now.sums, digest.count)
     return f"by at least {bound:.3g}, a lower bound"
 
 

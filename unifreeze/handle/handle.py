@@ -225,5 +225,6 @@ def _group_name(lr_scale: float, weight_decay: float | None) -> str:
 
 def _held_states(resolution: Resolution) -> tuple[str, ...]:
     held = set(resolution.held)
-    return tuple(state.path for state in resolution.spec.states if state.moves and state.owner in held)
-
+    return tuple(
+        state.path for state in resolution.spec.states if state.moves and state.owner in held
+    )

@@ -52,7 +52,7 @@ def _side(record: Record) -> Side:
         record.framework,
         record.device,
         len(record.parameters),
-        sum(row.count for row in record.parameters),
+        sum(row.values for row in record.parameters),
         len(record.parameters) - trainable,
         trainable,
     )
@@ -64,9 +64,7 @@ class _Comparison:
     def __init__(self, one: Record, other: Record) -> None:
         self.records = (one, other)
         rows = [_by_name(record) for record in self.records]
-        self.pairs: Pairs = [
-            (rows[0][name], rows[1][name]) for name in rows[0] if name in rows[1]
-        ]
+        self.pairs: Pairs = [(rows[0][name], rows[1][name]) for name in rows[0] if name in rows[1]]
 
     def parameters(self) -> Iterator[Finding]:
         """Same names, same neutral shapes, nothing twice, nothing ambiguous."""

@@ -36,7 +36,7 @@ class ParameterRow(_Frozen):
     shape: tuple[int, ...]
     neutral_shape: tuple[int, ...]
     dtype: str
-    count: int
+    values: int
     fixed: str
     found: bool
     trainable: bool
@@ -230,7 +230,7 @@ def _parameter_rows(
                 shape=parameter.shape,
                 neutral_shape=parameter.neutral_shape,
                 dtype=parameter.dtype,
-                count=parameter.count,
+                values=parameter.values,
                 fixed=parameter.fixed,
                 found=parameter.trainable,
                 trainable=bool(resolution.trainable[number]),
@@ -274,4 +274,3 @@ def common_outputs(one: Record, other: Record) -> tuple[str, ...] | None:
     if one.outputs == other.outputs:
         return None
     return tuple(output for output in one.outputs if output in other.outputs)
-

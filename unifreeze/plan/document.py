@@ -167,9 +167,9 @@ class PlanDocument(_Strict):
     )
 
 
-def read_document(data: object, *, source: str, places: Mapping[str, str] | None = None) -> (
-    FreezePlan
-):
+def read_document(
+    data: object, *, source: str, places: Mapping[str, str] | None = None
+) -> FreezePlan:
     """Check a plan given as plain data.
 
     Args:
@@ -307,7 +307,7 @@ def _message(detail: ErrorDetails) -> str:
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "rules": RuleDocument,
         "groups": GroupDocument,
         "norm_stats": NormRuleDocument,

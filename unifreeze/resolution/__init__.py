@@ -1,4 +1,4 @@
-"""Plan × model description → for every parameter the decision, and the rule that made it."""
+"""Plan and model description → for every parameter the decision, and the rule that made it."""
 
 from unifreeze.resolution.decide import resolve_spec, select
 from unifreeze.resolution.value import Resolution, RuleEffect

@@ -1,4 +1,4 @@
-"""Deciding every parameter: plan × description → resolution. Pure; touches no model."""
+"""Deciding every parameter: plan and description → resolution. Pure; touches no model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from unifreeze.errors import (
 )
 from unifreeze.plan import FreezePlan, Rule
 from unifreeze.resolution.hold import held_modules, quiet_modules
-from unifreeze.resolution.value import Resolution, RuleEffect
 from unifreeze.resolution.settings import group_settings
+from unifreeze.resolution.value import Resolution, RuleEffect
 from unifreeze.select import WORDS, Expression, Path, Selector, Word, evaluate, parse
 from unifreeze.structure import Mask, ModelSpec
 

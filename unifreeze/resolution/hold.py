@@ -59,7 +59,9 @@ def quiet_modules(plan: FreezePlan, spec: ModelSpec, trainable: Mask) -> tuple[i
     """Return every module inside a fully frozen one, where the plan turns dropout off there."""
     if plan.dropout == "live":
         return ()
-    frozen, quiet, index = Frozen(spec, trainable), [], 0
+    frozen = Frozen(spec, trainable)
+    quiet: list[int] = []
+    index = 0
     while index < len(spec.tree.paths):
         if frozen.own(index):
             quiet += range(index, spec.tree.ends[index])

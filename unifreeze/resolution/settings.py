@@ -17,9 +17,8 @@ def group_settings(plan: FreezePlan, spec: ModelSpec, select: Select) -> tuple[F
     """Return, for each parameter, the factor on its learning rate and its weight decay.
 
     Each setting by itself, the last match wins; weight decay is NaN where no group sets it. With
-    layer decay d, a block that is k blocks below the head has factor d^k (Clark et al. 2020,
-    ELECTRA, as in timm): the head and what follows the last block 1, the last block d, the stem
-    the smallest.
+    layer decay d, what is k blocks below the head has factor d^k, as in timm: the head and what
+    follows the last block 1, the last block d, the stem the smallest.
     """
     scale, decay = np.ones(len(spec)), np.full(len(spec), np.nan)
     layer_decay = np.ones(len(spec))

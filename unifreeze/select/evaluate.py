@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,11 @@ def evaluate(expression: Expression, spec: ModelSpec) -> Mask:
         case Quoted(by, pattern):
             return _quoted(by, pattern, spec)
         case Size(comparison, count):
-            return _COMPARE[comparison](spec.counts, count)[spec.atoms.tensor]
+            sized: Mask = _COMPARE[comparison](spec.counts, count)
+            return sized[spec.atoms.tensor]
 
 
-_COMPARE: dict[str, Callable[[object, object], Mask]] = {
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
     "<": operator.lt,
@@ -113,11 +115,10 @@ def _require(found: Mask, what: str, candidates: list[str], spec: ModelSpec) -> 
 
 
 def _word(name: str, index: Index | None, spec: ModelSpec) -> Mask:
-    atoms = spec.atoms
     if name in _SIMPLE:
         return _SIMPLE[name](spec)
     if name in KINDS:
-        return atoms.kind == KINDS.index(name)
+        return _of_kind(name, spec)
     if name == "children":
         assert index is not None
         return _children(index, spec)
@@ -127,8 +128,17 @@ def _word(name: str, index: Index | None, spec: ModelSpec) -> Mask:
     return _units(name, index, spec)
 
 
+def _of_kind(kind: str, spec: ModelSpec) -> Mask:
+    found: Mask = spec.atoms.kind == KINDS.index(kind)
+    return found
+
+
 def _zone(zone: Zone) -> Callable[[ModelSpec], Mask]:
-    return lambda spec: spec.atoms.zone == zone
+    def in_zone(spec: ModelSpec) -> Mask:
+        found: Mask = spec.atoms.zone == zone
+        return found
+
+    return in_zone
 
 
 def _all(spec: ModelSpec) -> Mask:
@@ -141,18 +151,22 @@ def _tied(spec: ModelSpec) -> Mask:
 
 
 def _backbone(spec: ModelSpec) -> Mask:
-    return spec.atoms.zone != Zone.HEAD
+    return ~_zone(Zone.HEAD)(spec)
 
 
 def _embeddings(spec: ModelSpec) -> Mask:
     """The stem of every tower that reads tokens: tables, and no convolution."""
     atoms = spec.atoms
-    tables, convs = atoms.kind == KINDS.index("embedding"), atoms.kind == KINDS.index("conv")
-    stem = atoms.zone == Zone.STEM
+    tables, convs, stem = (
+        _of_kind("embedding", spec),
+        _of_kind("conv", spec),
+        _zone(Zone.STEM)(spec),
+    )
     if not stem.any():
         return tables
     text = np.setdiff1d(atoms.run[stem & tables], atoms.run[stem & convs])
-    return stem & np.isin(atoms.run, text)
+    found: Mask = stem & np.isin(atoms.run, text)
+    return found
 
 
 def _classifier(spec: ModelSpec) -> Mask:
@@ -173,15 +187,19 @@ def _classifier(spec: ModelSpec) -> Mask:
 
 
 def _adapter(spec: ModelSpec) -> Mask:
-    return spec.atoms.kind == KINDS.index("adapter")
+    return _of_kind("adapter", spec)
 
 
 def _has(word: int) -> Callable[[ModelSpec], Mask]:
-    return lambda spec: (spec.atoms.words & word != 0) & ~_adapter(spec)
+    def carries(spec: ModelSpec) -> Mask:
+        found: Mask = spec.atoms.words & word != 0
+        return found & ~_adapter(spec)
+
+    return carries
 
 
 def _attention(spec: ModelSpec) -> Mask:
-    return _has(ATTENTION)(spec) & (spec.atoms.kind != KINDS.index("norm"))
+    return _has(ATTENTION)(spec) & ~_of_kind("norm", spec)
 
 
 def _mlp(spec: ModelSpec) -> Mask:
@@ -190,13 +208,23 @@ def _mlp(spec: ModelSpec) -> Mask:
     in_block = atoms.zone == Zone.BLOCK
     place = atoms.run * (int(atoms.block.max(initial=0)) + 1) + atoms.block
     attending = np.isin(place, place[attention & in_block])
-    selected: Mask = in_block & attending & ~attention & (atoms.kind == KINDS.index("linear"))
+    selected: Mask = in_block & attending & ~attention & _of_kind("linear", spec)
     return selected
 
 
 def _table(word: int) -> Callable[[ModelSpec], Mask]:
-    kinds = [KINDS.index("embedding"), KINDS.index("param")]
-    return lambda spec: _has(word)(spec) & np.isin(spec.atoms.kind, kinds)
+    def is_table(spec: ModelSpec) -> Mask:
+        return _has(word)(spec) & (_of_kind("embedding", spec) | _of_kind("param", spec))
+
+    return is_table
+
+
+def _part(part: int) -> Callable[[ModelSpec], Mask]:
+    def is_part(spec: ModelSpec) -> Mask:
+        found: Mask = spec.atoms.part == part
+        return found
+
+    return is_part
 
 
 _SIMPLE: dict[str, Callable[[ModelSpec], Mask]] = {
@@ -217,8 +245,8 @@ _SIMPLE: dict[str, Callable[[ModelSpec], Mask]] = {
     "value": _has(VALUE),
     "word_embeddings": _table(WORD),
     "position_embeddings": _table(POSITION),
-    "weight": lambda spec: spec.atoms.part == 1,
-    "bias": lambda spec: spec.atoms.part == 2,
+    "weight": _part(1),
+    "bias": _part(2),
 }
 
 
@@ -243,10 +271,11 @@ def _params(index: Index, spec: ModelSpec) -> Mask:
 def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
     """Blocks, stages, or one of two stacks; a transition goes with the block it leads into."""
     atoms = spec.atoms
-    unit = (atoms.zone == Zone.BLOCK) | (atoms.zone == Zone.TRANSITION)
+    unit: Mask = _zone(Zone.BLOCK)(spec) | _zone(Zone.TRANSITION)(spec)
     runs = _runs(name, spec)
     if index is None:
-        return unit & np.isin(atoms.run, runs)
+        found: Mask = unit & np.isin(atoms.run, runs)
+        return found
     if len(runs) != 1:
         raise _several_runs(f"{name}{index}", spec)
     run = spec.runs[runs[0]]
@@ -257,7 +286,8 @@ def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
     else:
         count = len(run.blocks)
         chosen = list(positions(index, count, f"the model has {count} blocks"))
-    return unit & (atoms.run == runs[0]) & np.isin(atoms.block, chosen)
+    selected: Mask = unit & (atoms.run == runs[0]) & np.isin(atoms.block, chosen)
+    return selected
 
 
 def _runs(name: str, spec: ModelSpec) -> list[int]:
@@ -281,7 +311,7 @@ def _runs(name: str, spec: ModelSpec) -> list[int]:
 def _several_runs(text: str, spec: ModelSpec) -> SelectorScopeError:
     labels = spec.placement.labels
     if set(labels) == {"encoder", "decoder"}:
-        hint = f"encoder{text[text.index('['):]} or decoder{text[text.index('['):]}"
+        hint = f"encoder{text[text.index('[') :]} or decoder{text[text.index('[') :]}"
     else:
         paths = [spec.tree.paths[tower] for tower in spec.placement.towers]
         hint = " or ".join(f"{text} in {path}" for path in paths[:3])

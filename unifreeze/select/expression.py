@@ -160,9 +160,7 @@ class Within:
         return f"{_wrap(self.inner, 4)} in " + (self.place if plain else f'path:"{self.place}"')
 
 
-Expression: TypeAlias = (
-    Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within
-)
+Expression: TypeAlias = Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within
 
 _TIGHTNESS = {Either: 0, Both: 1, Without: 2, OtherThan: 3, Within: 4}
 

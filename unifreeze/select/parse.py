@@ -79,7 +79,7 @@ def _syntax_hint(text: str) -> str:
         return "join alternatives with |: a | b"
     if re.search(r"[/\\{}$^+]", text):
         return 'a regular expression is written re:"…", a canonical name at:"…"'
-    return "forms: head | blocks[-2:] & ~norm, encoder.layer.0, **.bias, type:\"BatchNorm2d\""
+    return 'forms: head | blocks[-2:] & ~norm, encoder.layer.0, **.bias, type:"BatchNorm2d"'
 
 
 def _unquote(token: str) -> str:

@@ -119,4 +119,3 @@ def unmatched_path(path: str, spec: ModelSpec) -> UnmatchedSelectorError:
         context=f"top-level names: {listing(top, limit=12)}",
         hint=hint,
     )
-

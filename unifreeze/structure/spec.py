@@ -44,7 +44,7 @@ class Parameter(NamedTuple):
         shape: As the framework stores it.
         neutral_shape: In the neutral layout.
         dtype: Neutral dtype name.
-        count: Number of values.
+        values: Number of values.
         fixed: Why the framework never trains it, or "".
         trainable: As found.
     """
@@ -58,7 +58,7 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]
     neutral_shape: tuple[int, ...]
     dtype: str
-    count: int
+    values: int
     fixed: str
     trainable: bool
 
@@ -333,9 +333,7 @@ def _split_fused(words: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np
     if not len(fused):
         return names, words
     repeats = np.ones(len(words), np.intp)
-    parts = {
-        int(n): (QUERY, KEY, VALUE) if words[n] & FUSED_QKV else (KEY, VALUE) for n in fused
-    }
+    parts = {int(n): (QUERY, KEY, VALUE) if words[n] & FUSED_QKV else (KEY, VALUE) for n in fused}
     repeats[fused] = [len(parts[int(n)]) for n in fused]
     names = np.repeat(names, repeats)
     split = np.repeat(words, repeats)

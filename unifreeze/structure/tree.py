@@ -16,7 +16,7 @@ class Tensor(NamedTuple):
 
     Attributes:
         shape: As the framework stores it.
-        neutral: The same in the neutral layout (a linear weight is out × in, as in PyTorch).
+        neutral: The same in the neutral layout (a linear weight is out x in, as in PyTorch).
         dtype: Neutral dtype name, "float32".
         fixed: Why the framework's own code never trains it, or "".
         impossible: The framework cannot train it at all (an integer tensor).
@@ -197,4 +197,3 @@ class Trace:
 
     calls: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
-

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 from unifreeze.structure.blocks import Run, find_runs
 from unifreeze.structure.tree import STATISTICS, Trace, Tree
 from unifreeze.structure.words import (
-    ATTENTION,
     CONTAINER,
     EXPERTS,
     FAMILIES,
@@ -147,9 +147,7 @@ def _words(tree: Tree) -> list[int]:
     words: list[int] = []
     for path, type_name, parent in zip(tree.paths, tree.types, tree.parents, strict=True):
         inherited = words[parent] & INHERITED if parent >= 0 else 0
-        words.append(
-            inherited | words_in(path.rpartition(".")[2]) | attention_in_class(type_name)
-        )
+        words.append(inherited | words_in(path.rpartition(".")[2]) | attention_in_class(type_name))
     return words
 
 
@@ -203,7 +201,7 @@ class _Placer:
             return run.stages
         grids = [_resolution(shape) for shape in shapes if shape is not None]
         numbers = [0]
-        for before, after in zip(grids, grids[1:], strict=False):
+        for before, after in pairwise(grids):
             numbers.append(numbers[-1] + (before != after))
         return tuple(numbers)
 
@@ -390,7 +388,7 @@ def _first_uses(tree: Tree, trace: Trace) -> tuple[dict[int, int], dict[int, int
 
 
 def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the spatial axes of an output: B×C×H×W, B×H×W×C or B×L×C.
+    """Return the spatial axes of an output: BxCxHxW, BxHxWxC or BxLxC.
 
     Channels-last maps are told by H = W; the shape alone says no more.
     """

@@ -1,0 +1,48 @@
+"""`schema` and `backends`: what there is."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+from unifreeze.backend import backend_names, is_installed, load_backend
+from unifreeze.cli.output import JsonOption, console, write_json
+from unifreeze.plan.document import json_schema
+
+
+def schema(
+    json: Annotated[str, typer.Option("--json", metavar="FILE", help="Write it to a file.")] = "-",
+) -> None:
+    """Print the JSON Schema of plan files, for editors."""
+    write_json(json_schema(), json)
+
+
+def backends(json: JsonOption = "") -> None:
+    """List the backends, and which frameworks are installed."""
+    rows = [_row(name) for name in backend_names()]
+    if json:
+        write_json(rows, json)
+        return
+    for row in rows:
+        state = f"{row['version']}, devices: {', '.join(row['devices'])}"
+        console().print(
+            f"{row['name']}: {state if row['installed'] else 'not installed'}", markup=False
+        )
+
+
+def _row(name: str) -> dict[str, Any]:
+    if not is_installed(name):
+        return {"name": name, "installed": False, "version": None, "devices": []}
+    devices = list(load_backend(name).capabilities.devices)
+    found = getattr(sys.modules.get(name), "__version__", None) or _version(name)
+    return {"name": name, "installed": True, "version": str(found), "devices": devices}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,209 @@
+"""`parity`, `record` and `compare`: the evidence, in one go or a side at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unifreeze.backend import ProbeConfig
+from unifreeze.cli.output import (
+    BROKEN,
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    PlanArgument,
+    SeedOption,
+    console,
+    write_json,
+)
+from unifreeze.cli.targets import device_for, load_model, read_batch, use_backends
+from unifreeze.errors import TargetError, UnifreezeError
+from unifreeze.parity import Order, Record, Report, common_outputs, compare_records, make_record
+from unifreeze.plan import FreezePlan
+
+DeviceOption = Annotated[
+    str, typer.Option(metavar="DEVICES", help="cpu or gpu, or torch=gpu,paddle=cpu by framework.")
+]
+StepsOption = Annotated[int, typer.Option(min=1, help="Training steps per optimizer.")]
+OrderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ORDER", help="What positions count by: registration, or execution as with batch=."
+    ),
+]
+
+
+def record(
+    plan: PlanArgument,
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the record.")],
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    device: DeviceOption = "",
+    steps: StepsOption = 2,
+    seed: SeedOption = 0,
+    order: OrderOption = "registration",
+    outputs: Annotated[
+        str, typer.Option(metavar="IDS", help="Outputs the loss may use; all by default.")
+    ] = "",
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Run one side of a parity check and write down what it showed."""
+    use_backends(backend)
+    loaded, counted = FreezePlan.load(plan), _read_order(order)
+    inputs = read_batch(batch, seed=seed)
+    if inputs is None:
+        raise TargetError("a probe needs a batch", hint='for example --batch "float32[2,3,64,64]"')
+    live, framework = load_model(model, seed=seed)
+    if kind := device_for(device, framework.name):
+        live = framework.place(live, kind)
+    shared = tuple(outputs.split(",")) if outputs else None
+    made = make_record(
+        loaded,
+        live,
+        framework,
+        ProbeConfig(inputs, steps=steps, seed=seed, outputs=shared),
+        device=framework.device_of(live),
+        name=model,
+        order=counted,
+    )
+    made.save(output)
+    trainable = sum(row.trainable for row in made.parameters)
+    summary = f"{made.side}: {len(made.parameters)} parameters, {trainable} trainable"
+    if json:
+        write_json({"record": str(output), "side": made.side, "outputs": made.outputs}, json)
+    else:
+        console().print(f"{summary}; written to {output}", markup=False)
+
+
+def _read_order(order: str) -> Order:
+    if order == "registration":
+        return "registration"
+    if order == "execution":
+        return "execution"
+    raise TargetError(f"order {order!r} cannot be read", hint="registration or execution")
+
+
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
+    other: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
+    json: JsonOption = "",
+) -> None:
+    """Compare two records; needs neither framework."""
+    _finish(compare_records(Record.load(one), Record.load(other)), json)
+
+
+def parity(
+    plan: PlanArgument,
+    model: ModelArgument,
+    other: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The same network in the other framework.")
+    ],
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    device: DeviceOption = "",
+    steps: StepsOption = 2,
+    seed: SeedOption = 0,
+    order: OrderOption = "registration",
+    other_python: Annotated[
+        str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
+    ] = "",
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Check that one plan means the same on two models, and that training keeps it.
+
+    Each side runs in a process of its own.
+    """
+    FreezePlan.load(plan)
+    settings = ["--steps", str(steps), "--seed", str(seed), "--order", order]
+    settings += [f"--device={device}"] if device else []
+    for flag, values in (("--batch", batch), ("--backend", backend)):
+        settings += [f"{flag}={value}" for value in values]
+    pythons = (sys.executable, other_python or sys.executable)
+    with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
+        sides = [
+            _Side(python, str(plan), name, Path(folder) / f"side{number}.json", settings)
+            for number, (python, name) in enumerate(zip(pythons, (model, other), strict=True))
+        ]
+        one, two = _run(sides)
+        shared = common_outputs(one, two)
+        if shared is not None and shared:
+            again = _run([side.with_outputs(shared) for side in sides])
+            one, two = (
+                new.model_copy(update={"outputs": old.outputs})
+                for new, old in zip(again, (one, two), strict=True)
+            )
+    _finish(compare_records(one, two), json)
+
+
+class _Side:
+    """One side of a check, as the process that records it."""
+
+    def __init__(
+        self, python: str, plan: str, model: str, output: Path, settings: list[str]
+    ) -> None:
+        self.model, self.output, self.settings = model, output, settings
+        self.command = [python, "-m", "unifreeze", "record", plan, model, "-o", str(output)]
+
+    def with_outputs(self, outputs: tuple[str, ...]) -> _Side:
+        """Return the same side with a loss over these outputs only."""
+        same = object.__new__(_Side)
+        same.__dict__.update(self.__dict__)
+        same.settings = [*self.settings, "--outputs", ",".join(outputs)]
+        return same
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start recording."""
+        try:
+            return subprocess.Popen(
+                [*self.command, *self.settings],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as error:
+            raise TargetError(f"cannot run {self.command[0]}: {error.strerror or error}") from None
+
+    def finish(self, process: subprocess.Popen[str]) -> Record:
+        """Wait for the record.
+
+        Raises:
+            UnifreezeError: The side could not be recorded; with its own words.
+        """
+        _, words = process.communicate()
+        if process.returncode != 0:
+            said = words[words.rfind("Error:") if "Error:" in words else 0 :].strip()
+            raise UnifreezeError(
+                f"{self.model} could not be recorded",
+                context=(said or f"exit code {process.returncode}").removeprefix("Error: "),
+            )
+        return Record.load(self.output)
+
+
+def _run(sides: list[_Side]) -> list[Record]:
+    processes = [side.start() for side in sides]
+    try:
+        return [side.finish(process) for side, process in zip(sides, processes, strict=True)]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _finish(report: Report, json: str) -> None:
+    if json:
+        write_json(report.to_json(), json)
+    if json != "-":
+        console().print(str(report), markup=False)
+        verdict = "parity holds" if report.holds else "parity does not hold"
+        run = f"{report.steps} steps each of {', '.join(report.optimizers)}"
+        console().print(f"{verdict} ({run})", style="bold green" if report.holds else "bold red")
+    if not report.holds:
+        raise typer.Exit(BROKEN)

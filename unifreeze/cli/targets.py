@@ -1,0 +1,253 @@
+"""Models, batches and devices as the command line names them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import random
+import re
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unifreeze.backend import (
+    Backend,
+    Batch,
+    backend_for,
+    backend_names,
+    load_backend,
+    missing_framework,
+    override_backend,
+)
+from unifreeze.errors import TargetError, UnifreezeError, listing, nearest
+
+_SPEC = re.compile(
+    r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
+    r"(?:<(?P<low>[^:<>]+):(?P<high>[^:<>]+)>?)?"
+)
+
+
+def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
+    """Build a model from `package.module:factory` or `package.module:factory(key=literal, …)`.
+
+    The current folder is on the import path; random generators are seeded first.
+
+    Raises:
+        TargetError: The target cannot be read, imported or built.
+        MissingFrameworkError: Its framework is not installed.
+    """
+    module_name, factory_name, args, kwargs = _read_target(target)
+    factory = _attribute(_import(module_name, target), factory_name, target)
+    _seed_all(seed)
+    try:
+        model = factory if _is_model(factory) else factory(*args, **kwargs)
+    except ModuleNotFoundError as error:
+        raise _missing(error, target) from None
+    except UnifreezeError:
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"{target} does not build: {type(error).__name__}: {error}",
+            hint="call the factory in Python to see where it fails",
+        ) from error
+    return model, backend_for(model)
+
+
+def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
+    module_name, colon, call = target.partition(":")
+    try:
+        node = ast.parse(call.strip(), mode="eval").body if colon and module_name else None
+    except SyntaxError:
+        node = None
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    if isinstance(node, ast.Call):
+        try:
+            args = [ast.literal_eval(arg) for arg in node.args]
+            kwargs = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+        except ValueError:
+            raise TargetError(
+                f"arguments in {target!r} are not literals",
+                hint="numbers, quoted text, True, None, lists and dictionaries of them",
+            ) from None
+        node = node.func
+    if not isinstance(node, ast.Name):
+        raise TargetError(
+            f"{target!r} names no model",
+            hint="package.module:factory or package.module:factory(key=literal, …)",
+        )
+    return module_name, node.id, args, kwargs
+
+
+def _import(name: str, target: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise _missing(error, target) from None
+    except Exception as error:
+        raise TargetError(
+            f"{name} cannot be imported: {type(error).__name__}: {error}",
+            hint="import it in Python to see where it fails",
+        ) from error
+
+
+def _missing(error: ModuleNotFoundError, target: str) -> UnifreezeError:
+    root = (error.name or "").partition(".")[0]
+    if root in backend_names():
+        return missing_framework(root)
+    return TargetError(
+        f"{target}: there is no module {error.name!r}",
+        context=f"looked in {Path.cwd()} and in the installed packages",
+        hint="run from the folder that holds it, or install it",
+    )
+
+
+def _attribute(module: Any, name: str, target: str) -> Any:
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        public = [key for key in vars(module) if not key.startswith("_")]
+        close = nearest(name, public)
+        raise TargetError(
+            f"{module.__name__} has no {name!r} (in {target})",
+            context=f"it has: {listing(public, limit=12)}",
+            hint=f"did you mean {close[0]!r}?" if close else "",
+        ) from None
+
+
+def _is_model(value: Any) -> bool:
+    roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return bool(roots & set(backend_names()))
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    for name in backend_names():
+        if name in sys.modules:
+            load_backend(name).seed(seed)
+
+
+def read_batch(specs: list[str], *, seed: int = 0) -> Batch | None:
+    """Read a batch: `float32[2,3,64,64]`, `ids=int64[2,16]<1:1000>`, or a .npz file; repeatable.
+
+    Floats are standard normal, or uniform between the bounds; integers are uniform from the first
+    bound up to, not including, the second. In a file, arrays called arr_0, arr_1 … are positional.
+
+    Raises:
+        TargetError: A specification cannot be read.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for spec in specs:
+        if spec.endswith(".npz"):
+            _read_file(spec, args, kwargs)
+            continue
+        name, array = _make_array(spec, seed + len(args))
+        if name in kwargs:
+            raise TargetError(f"batch names {name!r} twice")
+        if name:
+            kwargs[name] = array
+        else:
+            args.append(array)
+    return Batch(tuple(args), kwargs) if specs else None
+
+
+def _read_file(path: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                if re.fullmatch(r"arr_\d+", name):
+                    args.append(arrays[name])
+                else:
+                    kwargs[name] = arrays[name]
+    except Exception as error:
+        raise TargetError(f"cannot read the batch {path}: {error}") from None
+
+
+def _make_array(spec: str, seed: int) -> tuple[str, Any]:
+    match = _SPEC.fullmatch(spec.strip())
+    if match is None:
+        raise TargetError(
+            f"batch {spec!r} cannot be read",
+            hint='forms: "float32[2,3,64,64]", "ids=int64[2,16]<1:1000>", or a .npz file',
+        )
+    try:
+        dtype = np.dtype(match["dtype"])
+        shape = tuple(int(part) for part in match["shape"].split(",") if part.strip())
+        low, high = (float(match[b]) if match[b] else None for b in ("low", "high"))
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"batch {spec!r} cannot be read: {error}") from None
+    generator = np.random.default_rng([seed, zlib.crc32((match["name"] or "").encode())])
+    return match["name"] or "", _draw(generator, dtype, shape, low, high, spec)
+
+
+def _draw(
+    generator: np.random.Generator,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    low: float | None,
+    high: float | None,
+    spec: str,
+) -> Any:
+    if dtype.kind == "f":
+        if low is None or high is None:
+            return generator.standard_normal(shape).astype(dtype)
+        return generator.uniform(low, high, shape).astype(dtype)
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(dtype)
+    if dtype.kind not in "iu" or low is None or high is None or high <= low:
+        raise TargetError(
+            f"batch {spec!r} needs a range of whole numbers",
+            hint=f"for example {_without_range(spec)}<0:1000>, 1000 left out",
+        )
+    return generator.integers(int(low), int(high), shape).astype(dtype)
+
+
+def _without_range(spec: str) -> str:
+    """Return a batch specification without its range."""
+    return spec.partition("<")[0]
+
+
+def device_for(devices: str, framework: str) -> str:
+    """Read a device: `gpu`, or `torch=gpu,paddle=cpu` by framework; "" leaves the model alone.
+
+    Raises:
+        TargetError: The text cannot be read, or a device is neither cpu nor gpu.
+    """
+    chosen = ""
+    for part in filter(None, (piece.strip() for piece in devices.split(","))):
+        name, equals, kind = part.partition("=")
+        name, kind = (name, kind) if equals else (framework, name)
+        if kind not in ("cpu", "gpu") or (equals and name not in backend_names()):
+            raise TargetError(
+                f"device {part!r} cannot be read",
+                context=f"frameworks: {', '.join(backend_names())}; devices: cpu, gpu",
+                hint="forms: gpu, or torch=gpu,paddle=cpu",
+            )
+        if name == framework:
+            chosen = kind
+    return chosen
+
+
+def use_backends(overrides: list[str]) -> None:
+    """Use backends given as `torch=package.module:attribute` in place of the installed ones.
+
+    Raises:
+        TargetError: One cannot be read or imported.
+    """
+    for text in overrides:
+        name, equals, target = text.partition("=")
+        module_name, colon, attribute = target.partition(":")
+        if not (equals and colon):
+            raise TargetError(
+                f"backend {text!r} cannot be read", hint="torch=package.module:attribute"
+            )
+        found = _attribute(_import(module_name, target), attribute, target)
+        override_backend(name, found() if isinstance(found, type) else found)

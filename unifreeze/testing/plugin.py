@@ -1,0 +1,33 @@
+"""The pytest plug-in: one fixture, `assert_parity`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unifreeze.parity import Report
+
+
+pytest.register_assert_rewrite("unifreeze.testing.contract")
+
+
+@pytest.fixture
+def assert_parity() -> Callable[..., Report]:
+    """Give a function that fails the test unless a plan means the same on two models.
+
+    It takes what `unifreeze.check_parity` takes and returns its report:
+
+        def test_my_plan(assert_parity):
+            assert_parity(plan, torch_model, paddle_model, batch=batch)
+    """
+    from unifreeze.testing.assertions import assert_parity as check
+
+    def run(*args: Any, **kwargs: Any) -> Report:
+        __tracebackhide__ = True
+        return check(*args, **kwargs)
+
+    return run
