@@ -1,0 +1,46 @@
+# Every target sets itself up in .venv first; all that must be there is Python 3.11 or newer.
+#
+#   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
+#   make test     the test suite
+#   make check    what CI runs: formatting, types, import boundaries, tests
+#   make gpu      the GPU parity runs; skips, with the reason, where there is no GPU
+#
+# To choose a build of PyTorch, name its index:
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup parity test check gpu bench clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "unifreeze needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q torch torchvision -c ci/constraints.txt --index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -q -c ci/constraints.txt -e '.[torch,paddle,nlp,vision,dev]'
+	touch $(INSTALLED)
+
+parity: setup
+	$(BIN)/python -W ignore examples/parity.py
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+check: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/check.sh
+
+gpu: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/gpu.sh
+
+bench: setup
+	$(BIN)/python benchmarks/plan_engine.py
+	$(BIN)/python benchmarks/training_step.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
