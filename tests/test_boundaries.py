@@ -1,0 +1,140 @@
+"""Imports run one way, the core knows no framework, and nothing knows a model by name."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "unifreeze"
+LAYERS = [
+    "errors",
+    "structure",
+    "select",
+    "plan",
+    "resolution",
+    "backend",
+    "handle",
+    "parity",
+    "testing",
+    "cli",
+]
+FRAMEWORKS = {"torch", "paddle", "transformers", "paddlenlp", "torchvision", "peft"}
+LATE = {("plan/model.py", "handle")}
+"""The one exception: `plan.resolve` and `plan.apply` import the handle when they are called."""
+
+MODEL_FAMILIES = (
+    "resnet|resnext|vgg|alexnet|densenet|mobilenet|efficientnet|convnext|swin|inception|googlenet|"
+    "squeezenet|shufflenet|bert|ernie|roberta|electra|albert|bart|gpt|llama|qwen|mistral|mixtral|"
+    "deberta|pegasus|bloom|clip_vision|yolo"
+)
+
+
+def python_files(*folders):
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    assert files
+    return files
+
+
+def imports(file):
+    """Every absolute import in a file, with whether it stands inside a function."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    typing_only = {
+        id(node)
+        for block in tree.body
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) not in top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module, id(node) not in top
+
+
+def layer_of(module):
+    return module.split(".")[1] if module.startswith("unifreeze.") else None
+
+
+@pytest.mark.parametrize("file", python_files("unifreeze"), ids=lambda f: str(f.relative_to(CORE)))
+def test_the_core_imports_only_what_comes_before_it(file):
+    place = str(file.relative_to(CORE))
+    own = file.relative_to(CORE).parts[0].removesuffix(".py")
+    if own in ("__init__", "__main__"):
+        return
+    for module, late in imports(file):
+        used = layer_of(module)
+        if used is None or (late and (place, used) in LATE):
+            continue
+        assert used in LAYERS, f"{place} imports {module}"
+        assert LAYERS.index(used) <= LAYERS.index(own), f"{place} imports {module} from above"
+
+
+@pytest.mark.parametrize("file", python_files("unifreeze"), ids=lambda f: str(f.relative_to(CORE)))
+def test_the_core_imports_no_framework(file):
+    roots = {module.partition(".")[0] for module, _ in imports(file)}
+    assert not roots & FRAMEWORKS
+    assert not {root for root in roots if root.startswith("unifreeze_")}
+
+
+@pytest.mark.parametrize("framework", ["torch", "paddle"])
+def test_a_backend_imports_its_own_framework_alone(framework):
+    for file in python_files(f"backends/unifreeze_{framework}"):
+        roots = {module.partition(".")[0] for module, _ in imports(file)}
+        assert not roots & (FRAMEWORKS - {framework}), file
+        others = {root for root in roots if root.startswith("unifreeze_")}
+        assert others <= {f"unifreeze_{framework}"}, file
+
+
+def test_no_model_family_is_known_by_name():
+    pattern = re.compile(rf"(?<![a-z])(?:{MODEL_FAMILIES})(?![a-z])|T5(?![a-z])|\bViT\b", re.I)
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in [*python_files("unifreeze", "backends"), CORE / "select" / "grammar.lark"]
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert not found
+
+
+def modules_after(code):
+    script = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in run.stdout.split("\n")[-2].split()}
+
+
+def test_importing_unifreeze_loads_nothing_heavy():
+    loaded = modules_after("import unifreeze")
+    assert "unifreeze" in loaded
+    assert not loaded & {*FRAMEWORKS, "numpy", "pydantic", "rich", "typer", "lark", "yaml"}
+
+
+@pytest.mark.parametrize(("used", "other"), [("torch", "paddle"), ("paddle", "torch")])
+def test_using_one_framework_never_imports_the_other(used, other):
+    network = {
+        "torch": "import torch; m = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))",
+        "paddle": "import paddle; m = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 2))",
+    }[used]
+    loaded = modules_after(
+        f"{network}\nimport unifreeze as uf\nh = uf.freeze(m, 'path:\"0\"'); h.verify(); h.remove()"
+    )
+    assert used in loaded
+    assert other not in loaded
+
+
+def test_the_public_names_are_few_and_load():
+    import unifreeze
+
+    assert len(unifreeze.__all__) <= 15
+    for name in unifreeze.__all__:
+        assert getattr(unifreeze, name).__name__ == name
