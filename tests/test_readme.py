@@ -1,0 +1,89 @@
+"""What the README shows is what the examples say, and what they print."""
+
+import contextlib
+import io
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import unifreeze as uf
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICKSTART = ROOT / "examples" / "quickstart"
+
+
+def block_after(marker):
+    found = re.search(re.escape(marker) + r"\n```\w+\n(.*?)```", README, re.S)
+    assert found, f"the README has no block after {marker}"
+    return found[1]
+
+
+def code_of(file):
+    """A program without its first docstring."""
+    return re.sub(r'\A""".*?"""\n+', "", file.read_text(encoding="utf-8"), flags=re.S)
+
+
+def output_of(file):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        runpy.run_path(str(file), run_name="__main__")
+    return out.getvalue()
+
+
+@pytest.fixture
+def torchvision():
+    from examples.torchvision_on_cpu import import_torchvision
+
+    return import_torchvision()
+
+
+def test_the_readme_shows_the_quickstart_and_what_it_prints(torchvision):
+    file = QUICKSTART / "torch_resnet.py"
+    assert block_after("<!-- examples/quickstart/torch_resnet.py -->") == code_of(file)
+    shown = block_after("<!-- output of examples/quickstart/torch_resnet.py -->")
+    assert shown == output_of(file)
+
+
+def test_the_quickstart_prints_the_same_counts_in_paddle(torchvision):
+    one = output_of(QUICKSTART / "torch_resnet.py").splitlines()
+    other = output_of(QUICKSTART / "paddle_resnet.py").splitlines()
+    assert one[:-1] == other[:-1]
+    assert one[-1].startswith("unchanged: 149 frozen parameters, 159")
+    assert other[-1].startswith("unchanged: 149 frozen parameters, 106"), "Paddle has no counters"
+
+
+def test_the_plan_in_the_readme_loads():
+    plan = re.search(r"```yaml\n(unifreeze: 1.*?)```", README, re.S)[1]
+    loaded = uf.FreezePlan.from_yaml(plan)
+    assert [rule.verb for rule in loaded.rules] == ["only", "freeze"]
+    assert len(loaded.groups) == 3
+
+
+def test_every_selector_in_the_readme_parses():
+    table = re.search(r"\| selector \| selects \|\n(.*?)\n\n", README, re.S)[1]
+    selectors = [
+        text
+        for row in table.splitlines()[1:]
+        for text in re.findall(r"`([^`]+)`", row.replace("\\|", "|").split(" | ")[0])
+    ]
+    assert len(selectors) > 40
+    for text in selectors:
+        uf.Selector(text.replace("…", "x"))
+
+
+def test_every_command_in_the_readme_exists():
+    usage = subprocess.run(
+        [sys.executable, "-m", "unifreeze", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    section = README.split("## On the command line")[1].split("## Parity")[0]
+    for command in set(re.findall(r"unifreeze (\w+)", section)):
+        assert re.search(rf"\b{command}\b", usage), command
+
+
+def test_every_file_the_readme_names_is_there():
+    for name in re.findall(r"`((?:examples|tests|backends|ci)/[\w./-]+)`", README):
+        assert (ROOT / name).exists(), name
