@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze.backend import Backend, Batch, Undo
-from unifreeze.errors import PlanError, UnsupportedPlanError
+from unifreeze.errors import PlanError, TargetError, UnsupportedPlanError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec
@@ -60,6 +60,7 @@ class Target:
     def __init__(self, model: Any, backend: Backend) -> None:
         self.backend = backend
         if isinstance(model, Mapping):
+            _check_names(model)
             self.model = backend.group(model)
             self.names = {name: backend.root(member) for name, member in model.items()}
         else:
@@ -84,6 +85,11 @@ class Target:
 
     def describe(self, batch: Batch | None) -> ModelSpec:
         """Describe the model, with the flags it had before its first plan."""
+        if batch is not None and "" not in self.names:
+            raise TargetError(
+                "a batch cannot be given for several models at once",
+                hint="leave it out; positions then count in order of registration",
+            )
         spec = self.backend.describe(self.model, batch)
         flags: dict[str, bool] = {}
         for name, lease in self.leases().items():
@@ -143,6 +149,17 @@ class Target:
                 f"{self.backend.name} would not carry out this plan as it says",
                 context="\n".join(problems),
                 hint="nothing was changed",
+            )
+
+
+def _check_names(models: Mapping[Any, Any]) -> None:
+    """Refuse names that could not begin a native path."""
+    for name in models:
+        if not isinstance(name, str) or not name or "." in name:
+            raise TargetError(
+                f"{name!r} cannot name a model",
+                context=f"names given: {', '.join(map(repr, models))}",
+                hint='plain words: {"student": …, "teacher": …}',
             )
 
 
