@@ -387,7 +387,8 @@ class ModuleBackend(ABC):
         if gradient is None:
             return None
         values = self.to_array(gradient)
-        return float(np.linalg.norm(values.reshape(-1).astype(np.float64, copy=False)))
+        wide = np.complex128 if np.iscomplexobj(values) else np.float64
+        return float(np.linalg.norm(values.reshape(-1).astype(wide, copy=False)))
 
     def flags(self, model: Any, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; gradient still flows through the model."""

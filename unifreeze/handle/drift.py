@@ -142,14 +142,19 @@ def _amount(backend: Backend, model: Any, baseline: Baseline, path: str) -> str:
         before, after = baseline.values[path], backend.tensor(model, path)
         if before.shape != after.shape:
             return f"shape {before.shape} to {after.shape}"
-        difference = np.abs(after.astype(np.float64) - before.astype(np.float64))
-        return f"by at most {np.max(difference, initial=0.0):.3g}"
+        wide = np.complex128 if np.iscomplexobj(before) else np.float64
+        difference = np.abs(after.astype(wide) - before.astype(wide))
+        return _bounded("at most", float(np.max(difference, initial=0.0)))
     digest = baseline.digests[path]
     now = backend.fingerprint(model, [path], sums=True)[path]
     if digest.sums is None or now.sums is None or digest.count != now.count:
         return ""
     bound = change_at_least(digest.sums, now.sums, digest.count)
-    return f"by at least {bound:.3g}, a lower bound"
+    return _bounded("at least", bound) + (", a lower bound" if np.isfinite(bound) else "")
+
+
+def _bounded(how: str, change: float) -> str:
+    return f"by {how} {change:.3g}" if np.isfinite(change) else "to or from what is not finite"
 
 
 def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze.backend import Batch, Finding, ParamGroup
-from unifreeze.errors import OptimizerError, UnifreezeError
+from unifreeze.errors import OptimizerError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -41,16 +41,17 @@ class Handle:
         self.plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
-        self.resolution, self._lease = target.put_in_force(plan, batch)
+        self.resolution, self._lease, self._baseline = target.put_in_force(
+            plan, batch, self._take_baseline
+        )
         self._loads, self._stop_watching = self._backend.watch_loads(self.model)
-        self._baseline = self._take_baseline()
 
-    def _take_baseline(self) -> Baseline:
+    def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(
             self._backend,
             self.model,
-            self.resolution.frozen_paths,
-            _held_states(self.resolution),
+            resolution.frozen_paths,
+            _held_states(resolution),
             keep_values=self._keep_values,
         )
 
@@ -91,11 +92,23 @@ class Handle:
         ]
 
     def rebase(self) -> None:
-        """Accept the values that frozen tensors have now as the ones to hold."""
+        """Accept the values that frozen tensors have now as the ones to hold.
+
+        Raises:
+            UnifreezeError: A frozen tensor is no longer there; that takes `reapply`.
+        """
         self._check_in_force("rebase")
+        present = self._backend.objects(self.model)
+        missing = [path for path in self._baseline.paths if path not in present]
+        if missing:
+            raise UnifreezeError(
+                f"cannot rebase: {len(missing)} frozen tensors are no longer there",
+                context=listing(missing),
+                hint="take the new structure into the plan: handle.reapply()",
+            )
+        self._baseline = self._take_baseline(self.resolution)
         self._stop_watching()
         self._loads, self._stop_watching = self._backend.watch_loads(self.model)
-        self._baseline = self._take_baseline()
 
     def reapply(self) -> None:
         """Take in modules that were replaced or added after the plan took effect.
@@ -105,10 +118,12 @@ class Handle:
         """
         self._check_in_force("reapply")
         old = self._baseline
+        self.resolution, self._lease, self._baseline = self._target.put_in_force(
+            self.plan, self._batch, self._take_baseline
+        )
         self._stop_watching()
-        self.resolution, self._lease = self._target.put_in_force(self.plan, self._batch)
         self._loads, self._stop_watching = self._backend.watch_loads(self.model)
-        new = self._baseline = self._take_baseline()
+        new = self._baseline
         for path in new.paths:
             if path in old.digests and new.objects[path] is old.objects.get(path):
                 new.digests[path] = old.digests[path]

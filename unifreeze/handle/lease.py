@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from unifreeze.errors import PlanError, TargetError, UnsupportedPlanError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec
+
+Prepared = TypeVar("Prepared")
 
 _leases: weakref.WeakKeyDictionary[Any, Lease] = weakref.WeakKeyDictionary()
 
@@ -113,8 +115,15 @@ class Target:
                     hint="apply the new plan to all of them, or remove() the old one first",
                 )
 
-    def put_in_force(self, plan: FreezePlan, batch: Batch | None) -> tuple[Resolution, Lease]:
+    def put_in_force(
+        self, plan: FreezePlan, batch: Batch | None, prepare: Callable[[Resolution], Prepared]
+    ) -> tuple[Resolution, Lease, Prepared]:
         """Resolve, check, write; a model under a plan changes to the new one in one step.
+
+        Args:
+            plan: The plan.
+            batch: One batch of inputs, if positions follow execution.
+            prepare: Called just before anything is written; what it returns is passed on.
 
         Raises:
             ResolveError: The plan does not fit the model.
@@ -127,6 +136,7 @@ class Target:
         spec = self.describe(batch)
         resolution = resolve_spec(plan, spec)
         self._check_supported(resolution)
+        prepared = prepare(resolution)
         previous = self.leases()
         undo = self.backend.write(self.model, resolution)
         same = self.lease()
@@ -139,7 +149,7 @@ class Target:
         for name, root in self.names.items():
             lease.names[root] = name
             _leases[root] = lease
-        return resolution, lease
+        return resolution, lease, prepared
 
     def _check_supported(self, resolution: Resolution) -> None:
         findings = self.backend.check(self.model, resolution)
