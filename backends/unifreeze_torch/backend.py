@@ -22,7 +22,7 @@ from unifreeze.backend.protocol import (
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, modes
+from unifreeze_torch import bits, checks, layers, modes
 from unifreeze_torch.layers import TorchReader
 
 
@@ -56,7 +56,11 @@ class TorchBackend(ModuleBackend):
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
-        tensor.requires_grad = trainable
+        if trainable and tensor.is_inference():
+            with torch.inference_mode():  # elsewhere it cannot be given back the flag it had
+                tensor.requires_grad = trainable
+        else:
+            tensor.requires_grad = trainable
 
     def get_gradient(self, tensor: Any) -> Any:
         """Return a parameter's gradient, None where there is none."""
@@ -72,8 +76,6 @@ class TorchBackend(ModuleBackend):
 
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""
-        if tensor.is_sparse:
-            tensor = tensor.to_dense()
         return bits.to_array(tensor)
 
     def from_array(self, array: Array, like: Any) -> Any:
@@ -88,12 +90,23 @@ class TorchBackend(ModuleBackend):
         """Write a clone's bits back into a tensor in place."""
         bits.copy_into(tensor, source)
 
+    def walk(self, model: Any) -> Walk:
+        """Walk a model; FSDP shows the parameters that keep their flags only while it shards."""
+        root = self.root(model)
+        for module in layers.sharded(root):
+            module.reshard()
+        return super().walk(root)
+
     def find_shared(self, walk: Walk) -> None:
-        """Find parameters that are different objects over the same memory."""
+        """Find parameters that are different objects over the same memory.
+
+        Views are taken to fill the stretch between their first and last byte, so that interleaved
+        ones are refused though they could be told apart.
+        """
         spans = []
         for number, tensor in enumerate(walk.tensors):
-            if type(tensor) is nn.Parameter and tensor.device.type != "meta":
-                spans.append((number, tensor.data_ptr(), tensor.nbytes))
+            if type(tensor) is nn.Parameter and layers.has_memory(tensor):
+                spans.append((number, tensor.data_ptr(), layers.extent(tensor)))
         walk.tree.shared = overlapping(spans)
 
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:

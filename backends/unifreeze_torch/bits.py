@@ -22,20 +22,31 @@ def payload(tensor: torch.Tensor) -> Payload | None:
 
 def _bytes(tensor: torch.Tensor) -> Array:
     """Return a tensor's bytes in C order; without a copy for contiguous tensors in memory."""
-    if local := getattr(tensor, "to_local", None):
-        tensor = local()
+    tensor = _local(tensor)
     inner = getattr(tensor, "__tensor_flatten__", None)
     if inner is not None and type(tensor) is not torch.Tensor:
         parts = [getattr(tensor, name) for name in inner()[0]]
         return np.concatenate([_bytes(part) for part in parts])
-    plain = tensor.resolve_conj().resolve_neg().cpu().contiguous()
-    flat: Array = plain.reshape(-1).view(torch.uint8).numpy()
+    flat: Array = _plain(tensor).contiguous().reshape(-1).view(torch.uint8).numpy()
     return flat
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of a sharded tensor that this process holds; other tensors as they are."""
+    to_local = getattr(tensor, "to_local", None)
+    return to_local() if to_local else tensor
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an ordinary tensor in memory: dense, its conjugation and sign written out."""
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    return tensor.resolve_conj().resolve_neg().cpu()
 
 
 def to_array(tensor: torch.Tensor) -> Array:
     """Copy a tensor's values out; formats NumPy lacks (bfloat16, float8) come as float32."""
-    plain = tensor.detach().cpu()
+    plain = _plain(_local(tensor.detach()))
     if plain.dtype is torch.bfloat16 or str(plain.dtype).startswith("torch.float8"):
         plain = plain.float()
     array: Array = plain.numpy()

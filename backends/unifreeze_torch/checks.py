@@ -12,13 +12,14 @@ from torch import nn
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk
 from unifreeze.resolution import Resolution
-from unifreeze_torch.layers import qualified_bases
+from unifreeze_torch.layers import TorchReader, keeps_statistics, qualified_bases
 
 
 def findings(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
     """Give every reason why the plan would not hold in PyTorch."""
     yield from _modules(walk, resolution)
     yield from _parameters(walk, resolution)
+    yield from _norms_in_adapters(walk, resolution)
     yield from _reentrant_checkpointing(walk, resolution)
     yield from _distributed(walk, model, resolution)
 
@@ -64,11 +65,35 @@ def _parameters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
             yield Finding(name, "it was made in inference mode and can never train")
 
 
+def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """An adapter's own norms are no modules of the plan's, so nothing can hold them still."""
+    policy = resolution.plan.norm_stats
+    if policy == "update":
+        return
+    for index, wrapper in walk.wrappers:
+        inside = set(map(id, walk.modules[index : walk.tree.ends[index]]))
+        for name, module in wrapper.named_modules():
+            if id(module) in inside or not keeps_statistics(module):
+                continue
+            numbers = [walk.tree.tensor(id(tensor)) for tensor in module.parameters()]
+            trains = any(resolution.trainable[n] for n in numbers if n is not None)
+            if policy == "hold_all" or not trains:
+                path = ".".join(filter(None, (walk.tree.paths[index], name)))
+                yield Finding(
+                    path,
+                    "a norm inside an adapter would go on updating its statistics",
+                    "train it, merge the adapter first, or say norm_stats: update",
+                )
+
+
 def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """Reentrant checkpointing passes no gradient unless its input requires one."""
     tree = resolution.spec.tree
+    wrapped = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
+    if any(map(_makes_inputs_require_gradient, walk.modules)):
+        return
     for index, module in enumerate(walk.modules):
-        if not _checkpoints_reentrantly(module):
+        if index not in wrapped and not _checkpoints_reentrantly(module):
             continue
         low, high = tree.name_starts[index], tree.name_ends[index]
         below = resolution.trainable[tree.tensor_of[:low]]
@@ -90,20 +115,44 @@ def _checkpoints_reentrantly(module: nn.Module) -> bool:
     return keywords.get("use_reentrant", True) is not False
 
 
+def _is_reentrant_wrapper(wrapper: Any) -> bool:
+    return getattr(getattr(wrapper, "checkpoint_impl", None), "name", "") == "REENTRANT"
+
+
+def _makes_inputs_require_gradient(module: nn.Module) -> bool:
+    """Tell whether transformers or PEFT has put on it the hook that reentrancy needs."""
+    hooks = module._forward_hooks.values()
+    return any("make_inputs_require_grad" in getattr(hook, "__name__", "") for hook in hooks)
+
+
 def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
-    """DDP fixes at wrapping what it synchronises; a later change diverges silently."""
-    wrapper = "torch.nn.parallel.distributed.DistributedDataParallel"
-    if wrapper not in qualified_bases(type(model)) or torch.distributed.get_world_size() < 2:
-        return
-    changed = [
-        resolution.spec.tree.names[resolution.spec.first_names[number]]
-        for number, tensor in enumerate(walk.tensors)
-        if bool(tensor.requires_grad) != bool(resolution.trainable[number])
-    ]
-    if changed:
-        yield Finding(
-            changed[0],
-            f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
-            "which would stop synchronising gradients without an error",
-            "apply the plan first, then wrap",
-        )
+    """DDP fixes at wrapping what it synchronises: thawing later diverges silently.
+
+    Freezing later breaks its reduction, even in a single process, unless it looks for unused
+    parameters.
+    """
+    spec, tree = resolution.spec, walk.tree
+    around = [(0, wrapper) for wrapper in TorchReader().wrappers(model)]
+    for index, wrapper in [*around, *walk.wrappers]:
+        if _DDP not in qualified_bases(type(wrapper)):
+            continue
+        forbidden = {True} if wrapper.process_group.size() > 1 else set()
+        if wrapper.static_graph or not wrapper.find_unused_parameters:
+            forbidden.add(False)
+        inside = dict.fromkeys(tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]])
+        wanted = {number: bool(resolution.trainable[number]) for number in inside}
+        changed = [
+            tree.names[spec.first_names[number]]
+            for number, trainable in wanted.items()
+            if walk.tensors[number].requires_grad != trainable and trainable in forbidden
+        ]
+        if changed:
+            yield Finding(
+                changed[0],
+                f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
+                "which then no longer synchronises gradients as it should",
+                "apply the plan first, then wrap",
+            )
+
+
+_DDP = "torch.nn.parallel.distributed.DistributedDataParallel"

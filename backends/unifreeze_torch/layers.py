@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -62,7 +63,6 @@ _ADAPTING = (
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var", "num_batches_tracked": "count"}
 _IN_BY_OUT = "transformers.pytorch_utils.Conv1D"
-_ORIGINALS = {"original": "weight_orig", "original0": "weight_g", "original1": "weight_v"}
 
 
 class TorchReader:
@@ -77,6 +77,9 @@ class TorchReader:
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
         own = module.__dict__
+        if isinstance(module, torch.jit.ScriptModule):
+            # It keeps something that is only like a dictionary.
+            return own["_modules"], dict(module._parameters.items()), dict(module._buffers.items())
         return own["_modules"], own["_parameters"], own["_buffers"]
 
     def kind(self, module: Any) -> str:
@@ -95,6 +98,12 @@ class TorchReader:
         inner = self._inner[cls]
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
         return inner if inner and hasattr(module, inner) else ""
+
+    def wrappers(self, module: Any) -> Iterator[Any]:
+        """Give the wrappers around a module, the outermost first."""
+        while inner := self.inner(module):
+            yield module
+            module = getattr(module, inner)
 
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds parameters that adapt what it wraps."""
@@ -145,9 +154,41 @@ def qualified_bases(cls: type) -> list[str]:
     return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
 
 
+def keeps_statistics(module: Any) -> bool:
+    """Tell whether a layer is a norm whose running statistics move while it trains."""
+    return (
+        isinstance(module, nn.modules.batchnorm._NormBase)
+        and module.running_mean is not None
+        and not is_frozen_norm(module)
+    )
+
+
 def is_frozen_norm(module: Any) -> bool:
     """Tell whether a batch norm is of a class that never updates its statistics."""
     return "FrozenBatchNorm" in type(module).__name__
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is a view of memory that others could view too."""
+    return tensor.layout is torch.strided and tensor.device.type != "meta"
+
+
+def extent(tensor: torch.Tensor) -> int:
+    """Return the number of bytes from a tensor's first to past its last element."""
+    if not tensor.numel():
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    elements = 1 + sum((size - 1) * stride for size, stride in steps)
+    return int(elements * tensor.element_size())
+
+
+def sharded(root: nn.Module) -> list[Any]:
+    """Return the modules that `fully_shard` has taken over; without a process group none."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return []
+    import torch.distributed.fsdp as fsdp
+
+    return [module for module in root.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
 def _kind(cls: type) -> str:

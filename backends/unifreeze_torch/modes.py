@@ -5,29 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 
 class PinnedTrain:
-    """Stands in for a module's `train`: children follow the mode asked for, the module does not.
+    """Stands in for a module's `train`: it runs as ever, then the module is in inference mode.
 
     It sits in the module's own dictionary, so it is found by attribute on copies and survives
     deepcopy and pickle; names, classes and state dicts are as they were.
 
     Attributes:
         module: The module.
-        requested: The mode the training loop last asked for; what unpinning puts back.
+        own: The `train` that a user had put on the module itself, if any.
+        requested: The mode the training loop last brought about; what unpinning puts back.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.own: Callable[[bool], Any] | None = module.__dict__.get("train")
         self.requested = module.training
 
     def __call__(self, mode: bool = True) -> nn.Module:
-        """Take note of the mode, pass it on to the children, stay in inference mode."""
-        self.requested = mode
-        for child in self.module.children():
-            child.train(mode)
+        """Do what the module's own `train` does, take note of the mode, stay in inference mode."""
+        if self.own is None:
+            type(self.module).train(self.module, mode)
+        else:
+            self.own(mode)
+        self.requested = self.module.training
         self.module.training = False
         return self.module
 
@@ -44,6 +49,8 @@ def unpin(module: nn.Module) -> None:
     held = module.__dict__.get("train")
     if isinstance(held, PinnedTrain):
         del module.__dict__["train"]
+        if held.own is not None:
+            module.__dict__["train"] = held.own
         module.training = held.requested
 
 
@@ -54,6 +61,8 @@ def is_pinned(module: Any) -> bool:
 
 def on_load(root: nn.Module, loaded: Callable[[], None]) -> Callable[[], None]:
     """Call back after `load_state_dict` on a module; returns what stops it."""
+    if isinstance(root, torch.jit.ScriptModule):
+        return lambda: None  # it takes no hooks; a load then shows as a move
     watch = _LoadWatch(loaded)
     handle = root.register_load_state_dict_post_hook(watch)
     watch.remove = handle.remove

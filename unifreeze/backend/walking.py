@@ -70,6 +70,7 @@ class Walk:
         tree: Neutral description, nothing derived.
         tensors: Live parameters, numbered as in the tree.
         slots: For each state of the tree, where the live tensor hangs.
+        wrappers: Each wrapper below the root, with the number of the module it wraps.
     """
 
     def __init__(self, reader: Reader, root: Any) -> None:
@@ -77,6 +78,7 @@ class Walk:
         self._modules: list[Any] = []
         self.tensors: list[Any] = []
         self.slots: list[Slot] = []
+        self.wrappers: list[tuple[int, Any]] = []
         self.memo: dict[Any, Any] = {}
         self._reader = reader
         self._seen: set[int] = set()
@@ -201,6 +203,7 @@ class Walk:
 
     def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
         """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
+        self.wrappers.append((index, wrapper))
         self._dicts.append(self._reader.dicts(wrapper))
         adapter = self._reader.adapts(wrapper)
         for relative, module, leaf, tensor in _everything(self._reader, wrapper, inner):
