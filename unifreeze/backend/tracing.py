@@ -47,15 +47,14 @@ def _listen(
 
 @contextmanager
 def _recorded_reads(walk: Walk, calls: dict[str, None]) -> Iterator[None]:
-    """Record reads of parameters that hang on modules with children.
+    """Record reads of parameters: some are used by their module's parent, or between its children.
 
-    Their modules look parameters up in a dictionary by name; for the time of the trace it is one
-    that takes notes.
+    Modules look parameters up in a dictionary by name; for the time of the trace it is one that
+    takes notes.
     """
     tree = walk.tree
-    loose = sorted({owner for owner in tree.owners if tree.ends[owner] > owner + 1})
     replaced = []
-    for owner in loose:
+    for owner in sorted(set(tree.owners)):
         module = walk.module(owner)
         own = module.__dict__["_parameters"]
         replaced.append((module, own))

@@ -3,18 +3,18 @@
 A block is a module that is no mere container, holds at least two weight matrices or kernels, and
 has a like sibling in the same or a cousin list-like container; failing that, at least two siblings
 of one class; failing that, it is alone in a container (one set of weights run many times). Of
-nested candidates only the outermost is kept. A stage that does nothing but hold a list of blocks
-(and perhaps one resampling layer) counts as a container.
+nested candidates only the outermost is kept; experts are none. A stage that does nothing but hold a
+list of blocks (and perhaps one resampling layer) counts as a container.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from unifreeze.structure.tree import Tree
-from unifreeze.structure.words import CONTAINER, LAYERS
+from unifreeze.structure.words import CONTAINER, EXPERTS, LAYERS, words_in
 
 _MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
 
@@ -73,14 +73,17 @@ class _Shape:
     def __init__(self, tree: Tree, kinds: list[str]) -> None:
         self.tree, self.kinds = tree, kinds
         self._matrices = _matrix_counts(tree, kinds)
-        self.candidates = [
+        experts = _inside_experts(tree, kinds)
+        self._composed = [
             index
             for index in range(1, len(tree.paths))
             if kinds[index] != CONTAINER
             and kinds[index] not in LAYERS
             and not tree.repeats[index]
-            and self._matrices[index] >= 2
+            and self._matrices[index]
+            and index not in experts
         ]
+        self.candidates = [index for index in self._composed if self._matrices[index] >= 2]
         self._candidate = set(self.candidates)
         self._stages = self._find_stages()
 
@@ -92,15 +95,20 @@ class _Shape:
         return max(parent, 0)
 
     def listed(self) -> list[int]:
-        """Candidates in a container that have a like sibling or cousin."""
-        found = [
-            index
-            for index in self.candidates
-            if index not in self._stages and self._holds_only(self.tree.parents[index])
+        """Candidates in a container that have a like sibling or cousin.
+
+        The like ones may hold a single matrix: some networks' first blocks leave layers out.
+        """
+        groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for index in self._composed:
+            if index not in self._stages and self._holds_only(self.tree.parents[index]):
+                groups[self.holder(index), self.tree.types[index]].append(index)
+        alike = [
+            group
+            for group in groups.values()
+            if len(group) >= 2 and not self._candidate.isdisjoint(group)
         ]
-        keys = [(self.holder(index), self.tree.types[index]) for index in found]
-        alike = Counter(keys)
-        return [index for index, key in zip(found, keys, strict=True) if alike[key] >= 2]
+        return sorted(chain.from_iterable(alike))
 
     def siblings(self) -> list[int]:
         """Candidates that have a sibling of their own class."""
@@ -156,6 +164,12 @@ class _Shape:
     def _alike(self, group: list[int]) -> bool:
         types = {self.tree.types[index] for index in group}
         return len(types) == 1 and all(index in self._candidate for index in group)
+
+
+def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
+    """Modules below a list of experts: those stand side by side, not one after the other."""
+    lists = (n for n, path in enumerate(tree.paths) if words_in(path.rpartition(".")[2]) & EXPERTS)
+    return {index for n in lists if kinds[n] == CONTAINER for index in range(n + 1, tree.ends[n])}
 
 
 def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:

@@ -24,6 +24,7 @@ STOCHASTIC = "dropout"
 ATTENTION, POOLER, EXPERTS = 1, 2, 4
 QUERY, KEY, VALUE, FUSED_QKV, FUSED_KV = 8, 16, 32, 64, 128
 WORD, POSITION, TOKEN_TYPE, TASK = 256, 512, 1024, 2048
+INPUT = 4096
 INHERITED = ATTENTION | POOLER
 """Words that hold for everything under the module that carries them."""
 
@@ -44,6 +45,7 @@ _PATTERNS = (
     (POSITION, r"wpe|\w*pos(?:ition|itional|itions)?_(?:embed\w*|table)|\w*embed_pos\w*"),
     (TOKEN_TYPE, r"(?:token_type|segment)_embed\w*"),
     (TASK, r"task(?:_type)?_embed\w*"),
+    (INPUT, r".*(?:embed|token).*"),
 )
 _COMPILED = tuple((flag, re.compile(pattern)) for flag, pattern in _PATTERNS)
 

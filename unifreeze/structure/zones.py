@@ -20,11 +20,15 @@ from unifreeze.structure.words import (
     EXPERTS,
     FAMILIES,
     INHERITED,
+    INPUT,
     LAYERS,
     attention_in_class,
     guess_kind,
     words_in,
 )
+
+Rank = tuple[int, int]
+"""Place in an order: when traced the number of the call, then the module's number."""
 
 
 class Zone(IntEnum):
@@ -71,7 +75,7 @@ class Placement:
         unit_of: For each owner, its unit's number.
         kind_of: For each owner, the kind it is counted as.
         count_of: For each owner, how many of its kind come before it in its unit.
-        ranks: For each owner, its place in the order that was used.
+        ranks: For each owner, its place in the order that was used; compare, do not count with it.
         ambiguous: Owners whose number differs between the two orders with nothing to settle it.
         unreached: Owners that a traced forward pass never ran.
     """
@@ -85,7 +89,7 @@ class Placement:
     unit_of: dict[int, int] = field(default_factory=dict)
     kind_of: dict[int, str] = field(default_factory=dict)
     count_of: dict[int, int] = field(default_factory=dict)
-    ranks: dict[int, int] = field(default_factory=dict)
+    ranks: dict[int, Rank] = field(default_factory=dict)
     ambiguous: frozenset[int] = frozenset()
     unreached: frozenset[int] = frozenset()
 
@@ -128,7 +132,7 @@ def _place_members(tree: Tree) -> Placement:
             whole.unit_of[owner + index] = unit_number + first_unit
             whole.kind_of[owner + index] = part.kind_of[owner]
             whole.count_of[owner + index] = part.count_of[owner]
-            whole.ranks[owner + index] = owner + index
+            whole.ranks[owner + index] = (0, owner + index)
     return whole
 
 
@@ -157,19 +161,19 @@ class _Placer:
     def __init__(self, tree: Tree, placement: Placement, trace: Trace | None) -> None:
         self.tree, self.at, self.trace = tree, placement, trace
         self._calls, self._reads = _first_uses(tree, trace) if trace else ({}, {})
+        self._order = self._ordered()
         self._unit_numbers: dict[Unit, int] = {}
         self._inside: dict[int, int] = {}
         """Unit number of every module that is in a block."""
 
     def run(self) -> None:
         owners = self._owners()
-        used = {o: self._reads.get(o, self._calls.get(o)) for o in owners}
         if self.trace:
-            used |= {o: self._reads.get(o) for o in owners if self._spans(o)}
-            self.at.unreached = frozenset(o for o, rank in used.items() if rank is None)
+            self.at.unreached = frozenset(o for o in owners if self._first_use(o) is None)
             self._order_runs()
-        last = len(self.trace.calls) if self.trace else 0
-        self.at.ranks = {o: last + o if rank is None else rank for o, rank in used.items()}
+        for owner in owners:
+            read = self._reads.get(owner) if self._has_children(owner) else None
+            self.at.ranks[owner] = self._order[owner] if read is None else (read, owner)
         self._name_runs()
         self._enter_blocks()
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
@@ -181,10 +185,35 @@ class _Placer:
         found.update(dict.fromkeys(s.owner for s in self.tree.states if s.role in STATISTICS))
         return sorted(found)
 
-    def _rank(self, index: int) -> int:
-        """Place of a module in the order used: executed ones first, the rest as registered."""
-        last = len(self.trace.calls) if self.trace else 0
-        return self._calls.get(index, last + index)
+    def _has_children(self, index: int) -> bool:
+        return self.tree.ends[index] > index + 1
+
+    def _first_use(self, owner: int) -> int | None:
+        """When an owner is used: a layer when called, else when its parameters are read."""
+        called, read = self._calls.get(owner), self._reads.get(owner)
+        if not self._has_children(owner):
+            return read if called is None else called
+        return read if read is not None or self._spans(owner) else called
+
+    def _ordered(self) -> list[Rank]:
+        """Place every module; what never ran follows its parent and what came before it there."""
+        order: list[Rank] = []
+        latest: list[int] = []
+        for index, parent in enumerate(self.tree.parents):
+            used = self._calls.get(index)
+            if used is None and not self._has_children(index):
+                used = self._reads.get(index)
+            rank = used if used is not None else latest[parent] if parent >= 0 else -1
+            order.append((rank, index))
+            latest.append(rank)
+            while parent >= 0 and latest[parent] < rank:
+                latest[parent] = rank
+                parent = self.tree.parents[parent]
+        return order
+
+    def _rank(self, index: int) -> Rank:
+        """Place of a module in the order used."""
+        return self._order[index]
 
     def _order_runs(self) -> None:
         runs = []
@@ -214,7 +243,7 @@ class _Placer:
         elif sorted(sides) == ["decoder", "encoder"]:
             self.at.labels = sides
         else:
-            self.at.labels = [f"{path}.blocks" for path in paths]
+            self.at.labels = [f"{path}.blocks".lstrip(".") for path in paths]
 
     def _enter_blocks(self) -> None:
         for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
@@ -254,13 +283,15 @@ class _Placer:
 
     def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
         """Place an owner that is in no block, by the tower it is in, else by all of them."""
-        if self._hangs_loose(owner):
-            self._put(owner, Zone.UNPLACED, -1)
-            return
-        tower = next((n for n, t in enumerate(self.at.towers) if self._under(owner, t)), -1)
+        towers = [n for n, tower in enumerate(self.at.towers) if self._under(owner, tower)]
+        tower = max(towers, key=self.at.towers.__getitem__, default=-1)
         runs = self.at.runs if tower < 0 else [self.at.runs[tower]]
         rank = self.at.ranks[owner]
-        if rank < self._rank(runs[0].blocks[0]):
+        if self._named_for_input(owner):
+            self._put(owner, Zone.STEM, tower)
+        elif self._hangs_loose(owner):
+            self._put(owner, Zone.UNPLACED, -1)
+        elif rank < self._rank(runs[0].blocks[0]):
             self._put(owner, Zone.STEM, tower)
         elif rank > self._rank(runs[-1].blocks[-1]):
             tails[tower].append(owner)
@@ -268,6 +299,18 @@ class _Placer:
             self._put(owner, Zone.NECK, -1)
         else:
             self._put_transition(owner, max(tower, 0))
+
+    def _named_for_input(self, owner: int) -> bool:
+        """Tell whether names alone say that an owner works on the input: no trace saw it used.
+
+        Tables and norms for embeddings are often registered after the blocks, and tokens and
+        position tables on a module that spans them.
+        """
+        if self._first_use(owner) is not None:
+            return False
+        if self._spans(owner):
+            return all(words_in(leaf) & INPUT for leaf in self._leaves(owner))
+        return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
 
     def _hangs_loose(self, owner: int) -> bool:
         """Tell whether a tensor's owner spans blocks and no trace says when it is used."""
@@ -314,17 +357,35 @@ class _Placer:
         return kind if kind in LAYERS else "param"
 
     def _count(self, owners: list[int]) -> None:
+        """Number the owners of one kind in each unit.
+
+        One that never ran, or whose tensors all have their first names elsewhere, comes last: it
+        shifts no number.
+        """
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
         for owner in owners:
             kind = self.at.kind_of[owner] = self._kind(owner)
             groups[self.at.unit_of[owner], kind].append(owner)
         ambiguous: set[int] = set()
-        for group in groups.values():
-            ordered = self._by_family(sorted(group, key=self.at.ranks.__getitem__))
-            if self.trace:
-                ambiguous |= self._disagreeing(ordered, self._by_family(sorted(group)))
+        counted = self._first_owners() - self.at.unreached
+        for (unit, _), group in groups.items():
+            used = [owner for owner in group if owner in counted]
+            ordered = self._by_family(used)
+            # Which experts run depends on the batch.
+            if self.trace and self.at.units[unit].expert < 0:
+                registered = ordered
+                ordered = self._by_family(sorted(used, key=self.at.ranks.__getitem__))
+                ambiguous |= self._disagreeing(ordered, registered)
+            ordered += [owner for owner in group if owner not in counted]
             self.at.count_of.update((owner, n) for n, owner in enumerate(ordered))
         self.at.ambiguous = frozenset(ambiguous)
+
+    def _first_owners(self) -> set[int]:
+        """Owners of statistics, and of a tensor that has its first name from them."""
+        first: dict[int, int] = {}
+        for owner, tensor in zip(self.tree.owners, self.tree.tensor_of, strict=True):
+            first.setdefault(tensor, owner)
+        return {*first.values(), *(state.owner for state in self.tree.states)}
 
     def _by_family(self, group: list[int]) -> list[int]:
         """Order layers that words tell apart (query, key, value …) by the words."""
@@ -354,34 +415,33 @@ class _Placer:
 
     def _shapes(self, owner: int) -> list[tuple[int, ...]]:
         tree = self.tree
-        low, high = tree.name_starts[owner], tree.name_ends[owner]
-        return [
-            tree.tensors[tree.tensor_of[n]].neutral
-            for n in range(low, high)
-            if tree.owners[n] == owner
-        ]
+        return [tree.tensors[tree.tensor_of[n]].neutral for n in self._names(owner)]
+
+    def _leaves(self, owner: int) -> list[str]:
+        return [self.tree.leaves[n] for n in self._names(owner)]
+
+    def _names(self, owner: int) -> list[int]:
+        """Return the numbers of the names that an owner itself holds."""
+        low, high = self.tree.name_starts[owner], self.tree.name_ends[owner]
+        return [n for n in range(low, high) if self.tree.owners[n] == owner]
 
     def _under(self, index: int, tower: int) -> bool:
         return tower <= index < self.tree.ends[tower]
 
 
 def _first_uses(tree: Tree, trace: Trace) -> tuple[dict[int, int], dict[int, int]]:
-    """Rank modules by first call, and owners of loose parameters by the first read of one.
+    """Rank modules by first call, and owners of parameters by the first read of one.
 
     A parameter that hangs on a module with children is used when it is read, which can be long
-    after its module is entered.
+    after its module is entered; and a layer's parent may read its weight without calling it.
     """
     modules = {path: index for index, path in enumerate(tree.paths)}
-    loose = {
-        name: owner
-        for name, owner in zip(tree.names, tree.owners, strict=True)
-        if tree.ends[owner] > owner + 1
-    }
+    owners = dict(zip(tree.names, tree.owners, strict=True))
     calls: dict[int, int] = {}
     reads: dict[int, int] = {}
     for rank, path in enumerate(trace.calls):
-        if path in loose:
-            reads.setdefault(loose[path], rank)
+        if path in owners:
+            reads.setdefault(owners[path], rank)
         elif path in modules:
             calls.setdefault(modules[path], rank)
     return calls, reads
@@ -434,13 +494,11 @@ def _trailing_linears(kinds: list[str]) -> int:
 def _neck_length(kinds: list[str]) -> int:
     """Return how many of the layers after the last block are neck.
 
-    Norms right after the last block are; so is everything up to the last convolution when linear
-    layers follow it, for then the linears are the head.
+    Norms right after the last block are; so is everything up to the last convolution before the
+    first linear layer, for then the linears are the head.
     """
-    cut = 0
-    convs = [n for n, kind in enumerate(kinds) if kind == "conv"]
-    if convs and "linear" in kinds[convs[-1] :]:
-        cut = convs[-1] + 1
+    linear = kinds.index("linear") if "linear" in kinds else 0
+    cut = max((n + 1 for n in range(linear) if kinds[n] == "conv"), default=0)
     while cut < len(kinds) and kinds[cut] == "norm":
         cut += 1
-    return cut if cut < len(kinds) or "linear" not in kinds else 0
+    return cut
