@@ -169,7 +169,7 @@ class _Placer:
     def run(self) -> None:
         owners = self._owners()
         if self.trace:
-            self.at.unreached = frozenset(o for o in owners if self._first_use(o) is None)
+            self.at.unreached = self._unreached(owners)
             self._order_runs()
         for owner in owners:
             read = self._reads.get(owner) if self._has_children(owner) else None
@@ -194,6 +194,14 @@ class _Placer:
         if not self._has_children(owner):
             return read if called is None else called
         return read if read is not None or self._spans(owner) else called
+
+    def _unreached(self, owners: list[int]) -> frozenset[int]:
+        """Find owners that never ran; one whose tensors ran under other names did."""
+        ran = {owner for owner in owners if self._first_use(owner) is not None}
+        names = list(zip(self.tree.owners, self.tree.tensor_of, strict=True))
+        tensors = {tensor for owner, tensor in names if owner in ran}
+        tied = {owner for owner, _ in names} - {o for o, tensor in names if tensor not in tensors}
+        return frozenset(owners) - ran - tied
 
     def _ordered(self) -> list[Rank]:
         """Place every module; what never ran follows its parent and what came before it there."""
