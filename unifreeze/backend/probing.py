@@ -6,8 +6,10 @@ gradients lie about, and the loop calls the model's training mode before every s
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,9 @@ from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
 from unifreeze.backend.protocol import OptimizerSpec, ProbeConfig, ProbeResult, ProbeRun
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
+from unifreeze.errors import TargetError, listing
 from unifreeze.resolution import Resolution
+from unifreeze.structure import STOCHASTIC
 
 if TYPE_CHECKING:
     from unifreeze.backend.base import ModuleBackend
@@ -29,7 +33,7 @@ def run_probe(
     walk = backend.walk(model)
     trace = trace_forward(backend, walk, model, config.batch)
     outputs: list[str] = []
-    with _restored(backend, walk) as rewind, backend.random_state():
+    with _restored(backend, walk) as rewind, backend.random_state(), _python_random_state():
         runs = []
         for spec in config.optimizers:
             rewind()
@@ -66,6 +70,17 @@ def _restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
                 backend.set_gradient(tensor, gradient)
 
 
+@contextmanager
+def _python_random_state() -> Iterator[None]:
+    """Put back what models draw from besides their framework's generators."""
+    python, array = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+
+
 class _Run:
     """The steps of one optimizer."""
 
@@ -85,35 +100,58 @@ class _Run:
         backend, model = self.backend, self.model
         step, clear = backend.plain_optimizer(model, spec)
         self._plant_gradients()
+        start = {path: backend.clone(t) for path, t in self._parameters().items()}
+        # Taken before the plan is written: writing must not change a value either.
+        before = self._digests()
         undo = backend.write(model, self.resolution)
         try:
             flags = backend.read(model)
-            start = {path: backend.clone(t) for path, t in self._parameters().items()}
-            before = self._digests()
             gradients: dict[str, float | None] = {}
-            for number in range(self.config.steps):
-                outputs[:] = self._step_forward(number)
-                gradients = gradients or backend.gradients(model)
-                step()
-                clear()
+            with self._listening() as live:
+                for number in range(self.config.steps):
+                    outputs[:] = self._step_forward(number)
+                    gradients = gradients or backend.gradients(model)
+                    step()
+                    clear()
             after = self._digests()
             updates = self._updates(start, before, after)
         finally:
             undo()
             for tensor in self.walk.tensors:
                 backend.set_gradient(tensor, None)
-        return ProbeRun(spec.name, flags, gradients, before, after, updates)
+        return ProbeRun(spec.name, flags, gradients, before, after, updates, tuple(live))
+
+    @contextmanager
+    def _listening(self) -> Iterator[dict[str, None]]:
+        """Note which of the stochastic layers that the plan turns off run in training mode."""
+        tree, live = self.walk.tree, dict[str, None]()
+        with ExitStack() as stack:
+            for index in self.resolution.quiet:
+                if tree.kinds[index] == STOCHASTIC:
+                    note = partial(self._note_mode, index, live)
+                    stack.callback(self.backend.hook(self.walk.module(index), note, _ignore))
+            yield live
+
+    def _note_mode(self, index: int, live: dict[str, None]) -> None:
+        if self.backend.modes(self.walk)[index]:
+            live[self.walk.tree.paths[index]] = None
 
     def _step_forward(self, number: int) -> list[str]:
         """Run one forward and backward pass; return the ids of all floating outputs."""
         backend, config = self.backend, self.config
         backend.train_mode(self.model)
-        backend.seed(config.seed + number)
+        _seed_all(backend, config.seed + number)
         result = backend.run(self.model, config.batch)
         found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
         shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
         ids = output_ids(shapes)
         used = [n for n, i in enumerate(ids) if config.outputs is None or i in config.outputs]
+        if not used:
+            raise TargetError(
+                "the model returns no floating tensor that a loss could be made of",
+                context=f"it returns: {listing(ids) or 'none'}; "
+                f"asked for: {listing(config.outputs or ()) or 'any'}",
+            )
         weights = [loss_weights(ids[n], shapes[n], config.seed) for n in used]
         backend.backward([found[n] for n in used], weights)
         return ids
@@ -142,7 +180,17 @@ class _Run:
         """Return the largest change of a value, for each parameter whose bits changed."""
         backend, updates = self.backend, {}
         for path, tensor in self._parameters().items():
-            if before[path] != after[path]:
+            if before.get(path) != after.get(path):
                 change = backend.to_array(tensor) - backend.to_array(start[path])
                 updates[path] = float(np.max(np.abs(change), initial=0.0))
         return updates
+
+
+def _seed_all(backend: ModuleBackend, seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    backend.seed(seed)
+
+
+def _ignore(_result: Any) -> None:
+    pass

@@ -147,9 +147,10 @@ class ProbeRun:
         optimizer: Its name.
         flags: For each parameter, whether it read as trainable once the plan was written.
         gradients: Norm of each parameter's first gradient; None where there is none.
-        before: Digest of each parameter and state tensor before the first step.
-        after: The same after the last.
+        before: Digest of each parameter and state tensor before the plan was written.
+        after: The same after the last step.
         updates: Largest change of any value, for each parameter that changed.
+        live: Stochastic layers that the plan turns off and that ran in training mode all the same.
     """
 
     optimizer: str
@@ -158,6 +159,7 @@ class ProbeRun:
     before: Mapping[str, str]
     after: Mapping[str, str]
     updates: Mapping[str, float]
+    live: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

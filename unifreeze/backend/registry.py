@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from unifreeze.backend.protocol import Backend
 from unifreeze.errors import MissingFrameworkError, UnknownFrameworkError, listing
 
 ENTRY_POINTS = "unifreeze.backends"
-_overrides: dict[str, Backend] = {}
+_overrides: dict[str, Callable[[], Backend]] = {}
 
 
 def backend_for(model: Any) -> Backend:
@@ -61,7 +61,7 @@ def load_backend(name: str) -> Backend:
         MissingFrameworkError: Its framework is not installed.
     """
     if name in _overrides:
-        return _overrides[name]
+        return _overrides[name]()
     entry = _entries().get(name)
     if entry is None:
         raise UnknownFrameworkError(
@@ -71,9 +71,12 @@ def load_backend(name: str) -> Backend:
     return _load(entry)
 
 
-def override_backend(name: str, backend: Backend) -> None:
-    """Use this object as the backend of a framework, for this process (to try one out)."""
-    _overrides[name] = backend
+def override_backend(name: str, load: Callable[[], Any]) -> None:
+    """Use what `load` gives as the backend of a framework, for this process (to try one out).
+
+    It is called once, when a model of the framework is first met.
+    """
+    _overrides[name] = cache(lambda: _checked(load(), f"{name!r}, given in its place,"))
 
 
 def backend_names() -> list[str]:
@@ -99,11 +102,16 @@ def _load(entry: EntryPoint) -> Backend:
         if error.name and error.name.partition(".")[0] == entry.name:
             raise missing_framework(entry.name) from None
         raise
+    return _checked(found, f"{entry.name!r} ({entry.value})")
+
+
+def _checked(found: Any, what: str) -> Backend:
+    """Refuse what lacks a part of the protocol, naming all that is lacking."""
     if not isinstance(found, Backend):
-        wanted = [name for name in dir(Backend) if not name.startswith("_")]
-        lacking = [name for name in wanted if not hasattr(found, name)]
+        wanted = sorted({*vars(Backend), *Backend.__annotations__})
+        lacking = [n for n in wanted if not (n.startswith("_") or hasattr(found, n))]
         raise UnknownFrameworkError(
-            f"backend {entry.name!r} ({entry.value}) is no backend: it lacks {listing(lacking)}",
+            f"backend {what} is no backend: it lacks {listing(lacking)}",
             hint="see backends/README.md for what a backend has",
         )
     return found

@@ -21,7 +21,7 @@ from unifreeze.cli.output import (
     human_bytes,
     write_json,
 )
-from unifreeze.cli.targets import load_model, read_batch, use_backends
+from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec, Zone
@@ -41,6 +41,7 @@ def show(
     """Show a model: its tree with roles, kinds, counts, and flags as found."""
     use_backends(backend)
     live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
     spec = framework.describe(live, read_batch(batch, seed=seed))
     if json:
         write_json(_spec_json(spec), json)
@@ -136,6 +137,7 @@ def explain(
     use_backends(backend)
     loaded = FreezePlan.load(plan)
     live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
     spec = framework.describe(live, read_batch(batch, seed=seed))
     resolution = resolve_spec(loaded, spec)
     findings = [str(finding) for finding in framework.check(live, resolution)]

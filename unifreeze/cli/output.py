@@ -35,7 +35,7 @@ BatchOption = Annotated[
         help='"float32[2,3,64,64]", "ids=int64[2,16]<1:1000>" or a .npz file; repeatable.',
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**31, help="Seed of everything random.")]
 BackendOption = Annotated[
     list[str],
     typer.Option(

@@ -22,7 +22,13 @@ from unifreeze.cli.output import (
     console,
     write_json,
 )
-from unifreeze.cli.targets import device_for, load_model, read_batch, use_backends
+from unifreeze.cli.targets import (
+    check_backends_used,
+    device_for,
+    load_model,
+    read_batch,
+    use_backends,
+)
 from unifreeze.errors import TargetError, UnifreezeError
 from unifreeze.parity import Order, Record, Report, common_outputs, compare_records, make_record
 from unifreeze.plan import FreezePlan
@@ -132,13 +138,10 @@ def parity(
             for number, (python, name) in enumerate(zip(pythons, (model, other), strict=True))
         ]
         one, two = _run(sides)
+        check_backends_used(backend, {one.framework, two.framework})
         shared = common_outputs(one, two)
-        if shared is not None and shared:
-            again = _run([side.with_outputs(shared) for side in sides])
-            one, two = (
-                new.model_copy(update={"outputs": old.outputs})
-                for new, old in zip(again, (one, two), strict=True)
-            )
+        if shared:
+            one, two = _run([side.with_outputs(shared) for side in sides])
     _finish(compare_records(one, two), json)
 
 

@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,15 +240,41 @@ def device_for(devices: str, framework: str) -> str:
 def use_backends(overrides: list[str]) -> None:
     """Use backends given as `torch=package.module:attribute` in place of the installed ones.
 
+    Each is imported when a model of its framework is met, so that the other side of a check, which
+    may run where that framework is not installed, never needs it.
+
     Raises:
-        TargetError: One cannot be read or imported.
+        TargetError: One cannot be read; or, once it is needed, not imported.
     """
     for text in overrides:
-        name, equals, target = text.partition("=")
-        module_name, colon, attribute = target.partition(":")
-        if not (equals and colon):
+        name, module_name, attribute = _read_override(text)
+        override_backend(name, partial(_make_backend, module_name, attribute))
+
+
+def _read_override(text: str) -> tuple[str, str, str]:
+    name, _, target = text.partition("=")
+    module_name, _, attribute = target.partition(":")
+    if not (name and module_name and attribute):
+        raise TargetError(f"backend {text!r} cannot be read", hint="torch=package.module:attribute")
+    return name, module_name, attribute
+
+
+def _make_backend(module_name: str, attribute: str) -> Any:
+    target = f"{module_name}:{attribute}"
+    found = _attribute(_import(module_name, target), attribute, target)
+    return found() if isinstance(found, type) else found
+
+
+def check_backends_used(overrides: list[str], frameworks: set[str]) -> None:
+    """Refuse a backend that no model called for: its name is likely misspelt.
+
+    Raises:
+        TargetError: Naming it.
+    """
+    for text in overrides:
+        name = _read_override(text)[0]
+        if name not in frameworks:
             raise TargetError(
-                f"backend {text!r} cannot be read", hint="torch=package.module:attribute"
+                f"--backend {text} was not used: no model here is of framework {name!r}",
+                context=f"frameworks: {', '.join(sorted(frameworks))}",
             )
-        found = _attribute(_import(module_name, target), attribute, target)
-        override_backend(name, found() if isinstance(found, type) else found)

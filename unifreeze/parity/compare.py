@@ -158,16 +158,37 @@ class _Comparison:
         """Frozen parameters keep every bit."""
         for record, run in self._runs():
             for row in record.parameters:
-                if not row.trainable and _bits_moved(run, row.path):
+                if not row.trainable and not _kept(run, row.path):
                     by = f" by up to {run.updates[row.path]:.3g}" if row.path in run.updates else ""
-                    yield Finding(row.path, f"is frozen and moved{by}{_where(record, run)}")
+                    what = f"moved{by}" if _moved(run, row.path) else "was not looked at"
+                    yield Finding(row.path, f"is frozen and {what}{_where(record, run)}")
 
     def state(self) -> Iterator[Finding]:
-        """Held statistics and other state keep every bit."""
+        """Held statistics and other state keep every bit, others move alike; quiet layers are."""
         for record, run in self._runs():
             for row in record.states:
-                if row.held and _bits_moved(run, row.path):
-                    yield Finding(row.path, f"should hold and moved{_where(record, run)}")
+                if row.held and not _kept(run, row.path):
+                    what = "moved" if _moved(run, row.path) else "was not looked at"
+                    yield Finding(row.path, f"should hold and {what}{_where(record, run)}")
+            for path in run.live:
+                text = "should be off and drew random numbers"
+                yield Finding(path, text + _where(record, run))
+        yield from self._statistics_differing()
+
+    def _statistics_differing(self) -> Iterator[Finding]:
+        """Statistics that both sides let go on, and that move on one side only."""
+        moved = [
+            {
+                row.name: any(_moved(run, row.path) for run in record.runs)
+                for row in record.states
+                if row.statistic and not row.held
+            }
+            for record in self.records
+        ]
+        for name in sorted(moved[0].keys() & moved[1].keys()):
+            if moved[0][name] != moved[1][name]:
+                side, still = self.records if moved[0][name] else self.records[::-1]
+                yield Finding(name, f"moves in {side.side} and holds still in {still.side}")
 
     def trained(self) -> Iterator[Finding]:
         """Every trainable parameter moves in at least one run."""
@@ -177,7 +198,7 @@ class _Comparison:
             for row in record.parameters:
                 if not row.trainable:
                     continue
-                if any(_bits_moved(run, row.path) for run in record.runs):
+                if any(_moved(run, row.path) for run in record.runs):
                     moved += 1
                     continue
                 yield _still(record, row, largest)
@@ -235,8 +256,14 @@ def _still(record: Record, row: ParameterRow, largest: float) -> Finding:
     return Finding(row.path, f"is trainable and did not move{_where(record)}")
 
 
-def _bits_moved(run: RunRow, path: str) -> bool:
-    return run.before.get(path) != run.after.get(path)
+def _kept(run: RunRow, path: str) -> bool:
+    """Tell whether a tensor was looked at and kept every bit."""
+    return bool(run.before.get(path)) and run.before[path] == run.after.get(path)
+
+
+def _moved(run: RunRow, path: str) -> bool:
+    """Tell whether a tensor was looked at and changed."""
+    return bool(run.before.get(path)) and run.before[path] != run.after.get(path)
 
 
 def _largest(run: RunRow) -> float:

@@ -67,6 +67,7 @@ class RunRow(_Frozen):
     before: dict[str, str]
     after: dict[str, str]
     updates: dict[str, float]
+    live: tuple[str, ...]
 
 
 class Record(_Frozen):
@@ -269,8 +270,11 @@ def _versions(framework: str) -> dict[str, str]:
     return found
 
 
-def common_outputs(one: Record, other: Record) -> tuple[str, ...] | None:
-    """Return the outputs two runs share, None where both have the same ones."""
-    if one.outputs == other.outputs:
-        return None
+def common_outputs(one: Record, other: Record) -> tuple[str, ...]:
+    """Return the outputs to which both losses must be limited; () where there is no need.
+
+    There is none where both sides have the same outputs, and no use where they share none.
+    """
+    if set(one.outputs) == set(other.outputs):
+        return ()
     return tuple(output for output in one.outputs if output in other.outputs)

@@ -16,7 +16,7 @@ CLAUSES = {
     "outputs": "both sides have the same floating outputs",
     "gradients": "gradients reach exactly the trainable parameters",
     "frozen": "frozen parameters keep every bit through the training steps",
-    "state": "held statistics and other state keep every bit",
+    "state": "held statistics keep every bit, others move alike, dropout is off where it should be",
     "trained": "every trainable parameter moves",
 }
 """What parity checks, in order."""

@@ -56,7 +56,10 @@ def _held_norms(
 
 
 def quiet_modules(plan: FreezePlan, spec: ModelSpec, trainable: Mask) -> tuple[int, ...]:
-    """Return every module inside a fully frozen one, where the plan turns dropout off there."""
+    """Return every module inside a fully frozen one, where the plan turns dropout off there.
+
+    Norms with running statistics are not among them: `norm_stats` says what they do.
+    """
     if plan.dropout == "live":
         return ()
     frozen = Frozen(spec, trainable)
@@ -68,7 +71,7 @@ def quiet_modules(plan: FreezePlan, spec: ModelSpec, trainable: Mask) -> tuple[i
             index = spec.tree.ends[index]
         else:
             index += 1
-    return tuple(quiet)
+    return tuple(sorted(set(quiet).difference(spec.statistics_owners())))
 
 
 class Frozen:

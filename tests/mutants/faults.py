@@ -1,0 +1,286 @@
+"""What backends get wrong, in either framework: each class overrides one small piece.
+
+Most of them also fail to read back what they wrote, because the library's own would stop them
+before anything is trained; what is left is what parity must see from outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+FROZEN, TRAINS = "blocks.0.second.weight", "blocks.1.second.weight"
+
+
+def on(backend: type, name: str) -> type:
+    """Make a wrong backend of a right one."""
+    if name.startswith("_") or name not in globals():
+        raise AttributeError(name)
+    return type(name, (globals()[name], backend), {})
+
+
+class Nothing:
+    """No fault at all: the control."""
+
+
+class _Unread:
+    """Does not look whether what it wrote reads back."""
+
+    def _read_back(self, walk, wanted):
+        pass
+
+
+class Deaf(_Unread):
+    """Writes no flag."""
+
+    def set_flag(self, tensor, trainable):
+        pass
+
+
+class DeafAndRefused:
+    """Writes no flag, but reads back as the library does."""
+
+    def set_flag(self, tensor, trainable):
+        pass
+
+
+class DeafAndLies:
+    """Writes no flag, and says it did."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = {}
+
+    def set_flag(self, tensor, trainable):
+        self.said[id(tensor)] = trainable
+
+    def get_flag(self, tensor):
+        return self.said.get(id(tensor), super().get_flag(tensor))
+
+
+class WrongSign(_Unread):
+    """Freezes what should train, and the other way round."""
+
+    def _write_flags(self, walk, wanted):
+        super()._write_flags(walk, [not flag for flag in wanted])
+
+
+class WrongSignBothWays:
+    """Mistakes the meaning of the flag, in writing and in reading."""
+
+    def set_flag(self, tensor, trainable):
+        super().set_flag(tensor, not trainable)
+
+    def get_flag(self, tensor):
+        return not super().get_flag(tensor)
+
+
+class ReadsAllTrainable:
+    """Writes well, and reports that everything trains."""
+
+    def read(self, model):
+        return dict.fromkeys(super().read(model), True)
+
+
+class FreezesOneTooMany(_Unread):
+    """Freezes a parameter that nobody asked for."""
+
+    def _write_flags(self, walk, wanted):
+        super()._write_flags(walk, _changed(walk, wanted, {TRAINS: False}))
+
+
+class FreezesOneTooManyAndLies(FreezesOneTooMany):
+    """The same, reporting what was decided."""
+
+    def read(self, model):
+        return {path: flag or path == TRAINS for path, flag in super().read(model).items()}
+
+
+class SwapsTwo(_Unread):
+    """Gives two parameters each other's decision."""
+
+    def _write_flags(self, walk, wanted):
+        super()._write_flags(walk, _changed(walk, wanted, {TRAINS: False, FROZEN: True}))
+
+
+def _changed(walk, wanted, flags):
+    numbers = dict(zip(walk.tree.names, walk.tree.tensor_of, strict=True))
+    changed = list(wanted)
+    for path, flag in flags.items():
+        changed[numbers[path]] = flag
+    return changed
+
+
+class KeepsStaleGradients:
+    """Freezes, and leaves the gradients of earlier steps where they are."""
+
+    def _drop_gradients(self, walk, wanted, written):
+        pass
+
+
+class LetsDecayThrough(DeafAndLies):
+    """Zeroes the gradients of frozen parameters and hides them: weight decay still applies."""
+
+    def get_gradient(self, tensor):
+        return super().get_gradient(tensor) if self.get_flag(tensor) else None
+
+    def backward(self, outputs, weights):
+        done = super().backward(outputs, weights)
+        for walk in self._walks.values():
+            for tensor in walk.tensors:
+                if not self.get_flag(tensor) and super().get_gradient(tensor) is not None:
+                    self.set_gradient(tensor, _zeros(self, tensor))
+        return done
+
+
+class CutsActivations(DeafAndLies):
+    """Detaches the outputs of frozen layers instead of freezing their parameters."""
+
+    def run(self, model, batch):
+        walk = self.walk(model)
+        owners = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
+        trains = {owner for owner, tensor in owners if self.get_flag(walk.tensors[tensor])}
+        layers = set(walk.tree.owners) - trains - {0}
+        hooks = [self.cut(walk.module(layer)) for layer in layers]
+        try:
+            return super().run(model, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class ZeroesWhatItFreezes:
+    """Freezes at zero: nothing moves any more, but the values are lost."""
+
+    def set_flag(self, tensor, trainable):
+        super().set_flag(tensor, trainable)
+        if not trainable:
+            self.copy_into(tensor, _zeros(self, tensor))
+
+
+def _zeros(backend, tensor):
+    return backend.from_array(np.zeros_like(backend.to_array(tensor)), tensor)
+
+
+class ThawsInTraining:
+    """Freezes well, and trains everything again when the loop asks for training mode."""
+
+    def train_mode(self, model):
+        super().train_mode(model)
+        for tensor in self.walk(model).tensors:
+            self.set_flag(tensor, True)
+
+
+class StatisticsDrift:
+    """Freezes norms and lets their statistics run on."""
+
+    def wanted_guards(self, walk, resolution):
+        return super().wanted_guards(walk, replace(resolution, held=()))
+
+
+class IgnoresNormStats:
+    """Holds every norm's statistics, whatever the plan says about them."""
+
+    def wanted_guards(self, walk, resolution):
+        every = tuple(resolution.spec.statistics_owners())
+        return super().wanted_guards(walk, replace(resolution, held=every))
+
+
+class IgnoresDropout:
+    """Leaves stochastic layers live where the plan turns them off."""
+
+    def wanted_guards(self, walk, resolution):
+        return super().wanted_guards(walk, replace(resolution, quiet=()))
+
+
+class TrainsNothing:
+    """Never takes the optimizer's step."""
+
+    def plain_optimizer(self, model, spec):
+        _, clear = super().plain_optimizer(model, spec)
+        return lambda: None, clear
+
+
+class DropsAnOutput:
+    """Looks at the last output only."""
+
+    def run(self, model, batch):
+        return super().run(model, batch)[-1]
+
+
+class LooksAway:
+    """Takes no fingerprint of one frozen parameter."""
+
+    def objects(self, model):
+        return {path: tensor for path, tensor in super().objects(model).items() if path != FROZEN}
+
+
+class _Rereads:
+    """Reads modules wrongly; the reader of a framework is replaced by one over it."""
+
+    def __init__(self):
+        super().__init__()
+        self.reader = self.Reader(self.reader)
+
+
+class _OverReader:
+    """A framework's reader, with one answer changed."""
+
+    def __init__(self, reader):
+        self.right = reader
+
+    def __getattr__(self, name):
+        return getattr(self.right, name)
+
+
+class TakesAllAsTrainable(_Rereads):
+    """Takes every parameter to be trainable as found."""
+
+    class Reader(_OverReader):
+        def trainable(self, tensor):
+            return True
+
+
+class ForgetsTheTiedName(_Rereads):
+    """Lists a tied tensor under its first name only."""
+
+    class Reader(_OverReader):
+        def dicts(self, module):
+            children, own, buffers = self.right.dicts(module)
+            tied = type(module).__name__ == "TiedLinear"
+            return children, {"bias": own["bias"]} if tied else own, buffers
+
+
+class ForgetsTheRoot(_Rereads):
+    """Lists what the root's children own, and not what it owns itself."""
+
+    class Reader(_OverReader):
+        def dicts(self, module):
+            children, own, buffers = self.right.dicts(module)
+            return children, {} if type(module).__name__ == "Network" else own, buffers
+
+
+class DropsABias(_Rereads):
+    """Leaves one layer's bias out of the description."""
+
+    class Reader(_OverReader):
+        def dicts(self, module):
+            children, own, buffers = self.right.dicts(module)
+            first = "second" in children and children["second"]
+            if first:
+                self.left_out = first
+            if module is getattr(self, "left_out", None):
+                own = {"weight": own["weight"]}
+            return children, own, buffers
+
+
+class ReversesTheBlocks(_Rereads):
+    """Lists the children of a list from the last to the first."""
+
+    class Reader(_OverReader):
+        def dicts(self, module):
+            children, own, buffers = self.right.dicts(module)
+            if type(module).__name__ in ("ModuleList", "LayerList"):
+                children = dict(reversed(children.items()))
+            return children, own, buffers

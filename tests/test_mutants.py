@@ -1,0 +1,156 @@
+"""Parity is able to fail: each wrong backend is caught, and by the clause that should catch it.
+
+Every fault runs on both frameworks in this process, and once through the command line, each side
+in a process of its own.
+"""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from unifreeze.backend import ProbeConfig
+from unifreeze.cli.targets import read_batch
+from unifreeze.errors import WriteError
+from unifreeze.parity import CLAUSES, common_outputs, compare_records, make_record
+from unifreeze.plan import FreezePlan
+
+HERE = Path(__file__).parent
+PLAN = FreezePlan.load(HERE / "mutants" / "plan.yaml")
+BATCH = "int64[8]<0:11>"
+
+CAUGHT_BY = {
+    # What is written.
+    "Deaf": "flags gradients frozen",
+    "DeafAndLies": "gradients frozen",
+    "WrongSign": "flags gradients frozen trained",
+    "WrongSignBothWays": "gradients frozen trained",
+    "SwapsTwo": "flags gradients frozen trained",
+    "FreezesOneTooMany": "flags gradients trained",
+    "FreezesOneTooManyAndLies": "gradients trained",
+    "ThawsInTraining": "gradients frozen",
+    "ZeroesWhatItFreezes": "frozen",
+    "CutsActivations": "gradients frozen trained",
+    "LetsDecayThrough": "frozen",
+    "KeepsStaleGradients": {"torch": "gradients frozen", "paddle": "gradients"},
+    "ClearsToZero": {"paddle": "gradients"},
+    "LendsNothing": {"paddle": "gradients trained"},
+    "StatisticsDrift": "state",
+    "IgnoresNormStats": "state",
+    "IgnoresDropout": "state",
+    # What is described.
+    "TakesAllAsTrainable": "decisions",
+    "ForgetsTheTiedName": "parameters decisions",
+    "ForgetsTheRoot": "parameters",
+    "DropsABias": "parameters",
+    "ReversesTheBlocks": "order",
+    "ForgetsToTranspose": {"paddle": "parameters"},
+    "StatisticsAreParameters": {"paddle": "parameters decisions frozen"},
+    # What is reported.
+    "ReadsAllTrainable": "flags",
+    "LooksAway": "frozen",
+    "DropsAnOutput": "outputs",
+    # How it trains.
+    "TrainsNothing": "trained",
+}
+"""For each fault, exactly the clauses that break; by framework where the two differ."""
+
+CASES = [
+    (fault, framework, set((caught if isinstance(caught, str) else caught[framework]).split()))
+    for fault, caught in CAUGHT_BY.items()
+    for framework in (("torch", "paddle") if isinstance(caught, str) else caught)
+]
+
+
+def name_of(case):
+    return "-".join(case[:2])
+
+
+@cache
+def right(framework, outputs=None):
+    return wrong("Nothing", framework, outputs)
+
+
+def wrong(fault, framework, outputs=None):
+    side = import_module(f"mutants.{framework}_side")
+    backend = getattr(side, fault)()
+    config = ProbeConfig(read_batch([BATCH]), outputs=outputs)
+    return make_record(PLAN, side.Network(), backend, config, device="cpu", name="mutant")
+
+
+def broken(report):
+    return {clause.name for clause in report.clauses if not clause.holds}
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_parity_catches(case):
+    fault, framework, clauses = case
+    other = {"torch": "paddle", "paddle": "torch"}[framework]
+    records = [wrong(fault, framework), right(other)]
+    shared = common_outputs(*records)
+    if shared:
+        records = [wrong(fault, framework, shared), right(other, shared)]
+    assert broken(compare_records(*records)) == clauses
+    assert broken(compare_records(*reversed(records))) == clauses
+
+
+def test_parity_holds_without_a_fault():
+    assert broken(compare_records(right("torch"), right("paddle"))) == set()
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_each_clause_catches_a_fault_that_no_other_sees(clause):
+    assert any(clauses == {clause} for _, _, clauses in CASES)
+
+
+def command_line(tmp_path, *extra):
+    sides = ["mutants.torch_side:Network", "mutants.paddle_side:Network"]
+    command = [sys.executable, "-W", "ignore", "-m", "unifreeze", "parity", "mutants/plan.yaml"]
+    found = tmp_path / "report.json"
+    run = subprocess.run(
+        [*command, *sides, "--batch", BATCH, "--json", str(found), *extra],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run, json.loads(found.read_text()) if found.exists() else None
+
+
+def one_framework_each():
+    """Every fault once: those of one framework there, the others in turn."""
+    chosen = {}
+    for number, case in enumerate(CASES):
+        if case[0] not in chosen or number % 4 == 1:
+            chosen[case[0]] = case
+    return list(chosen.values())
+
+
+@pytest.mark.parametrize("case", one_framework_each(), ids=name_of)
+def test_the_command_line_catches(case, tmp_path):
+    fault, framework, clauses = case
+    given = f"{framework}=mutants.{framework}_side:{fault}"
+    run, report = command_line(tmp_path, "--backend", given)
+    assert run.returncode == 1, run.stderr
+    assert {clause["name"] for clause in report["clauses"] if not clause["holds"]} == clauses
+    assert "parity does not hold" in run.stdout
+
+
+def test_the_command_line_holds_without_a_fault(tmp_path):
+    run, report = command_line(
+        tmp_path,
+        "--backend=torch=mutants.torch_side:Nothing",
+        "--backend=paddle=mutants.paddle_side:Nothing",
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert report["holds"]
+
+
+@pytest.mark.parametrize("framework", ["torch", "paddle"])
+def test_a_deaf_backend_that_reads_back_is_stopped_before_training(framework):
+    with pytest.raises(WriteError, match="9 of 18 flags did not read back"):
+        wrong("DeafAndRefused", framework)
