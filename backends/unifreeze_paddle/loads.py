@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +36,14 @@ def on_load(layer: Any, loaded: Callable[[], None]) -> Callable[[], None]:
         if isinstance(inner, _WatchedLoad):
             inner = inner.inner
         own[name] = _WatchedLoad(layer, name, inner, loaded)
-    watches = {name: own[name] for name in _METHODS}
+    watched = weakref.ref(layer)  # what stops the watch must not keep the layer alive
 
     def stop() -> None:
-        for name, watch in watches.items():
-            if own.get(name) is watch:
+        live = watched()
+        own = {} if live is None else live.__dict__
+        for name in _METHODS:
+            watch = own.get(name)
+            if isinstance(watch, _WatchedLoad) and watch.loaded is loaded:
                 del own[name]
                 if watch.inner is not None:
                     own[name] = watch.inner

@@ -56,7 +56,7 @@ class TorchBackend(ModuleBackend):
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
-        if trainable and tensor.is_inference():
+        if trainable and layers.made_in_inference_mode(tensor):
             with torch.inference_mode():  # elsewhere it cannot be given back the flag it had
                 tensor.requires_grad = trainable
         else:

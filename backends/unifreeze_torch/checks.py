@@ -12,7 +12,12 @@ from torch import nn
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk
 from unifreeze.resolution import Resolution
-from unifreeze_torch.layers import TorchReader, keeps_statistics, qualified_bases
+from unifreeze_torch.layers import (
+    TorchReader,
+    keeps_statistics,
+    made_in_inference_mode,
+    qualified_bases,
+)
 
 
 def findings(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
@@ -30,6 +35,7 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
         path = walk.tree.paths[index] or "the model"
         if index in held and isinstance(module, torch.jit.ScriptModule):
             yield Finding(path, "a ScriptModule cannot be held in inference mode", "script later")
+            continue
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
             weight = resolution.spec.tree.tensor(id(module.weight))
             if weight is not None and not resolution.trainable[weight]:
@@ -57,12 +63,14 @@ def _observes(module: nn.Module) -> bool:
 def _parameters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     names = resolution.spec.tree.names
     for number, tensor in enumerate(walk.tensors):
-        name = names[resolution.spec.first_names[number]] if not tensor.is_leaf else ""
+        thawed = bool(resolution.trainable[number]) and not tensor.requires_grad
         if not tensor.is_leaf:
-            yield Finding(name, "it is computed from other tensors and has no flag of its own")
-        elif resolution.trainable[number] and tensor.is_inference() and not tensor.requires_grad:
-            name = names[resolution.spec.first_names[number]]
-            yield Finding(name, "it was made in inference mode and can never train")
+            problem = "it is computed from other tensors and has no flag of its own"
+        elif thawed and made_in_inference_mode(tensor):
+            problem = "it was made in inference mode and can never train"
+        else:
+            continue
+        yield Finding(names[resolution.spec.first_names[number]], problem)
 
 
 def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:

@@ -149,6 +149,11 @@ class TorchReader:
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
+def made_in_inference_mode(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor can only in inference mode be made to require a gradient."""
+    return not isinstance(tensor, UninitializedTensorMixin) and tensor.is_inference()
+
+
 def qualified_bases(cls: type) -> list[str]:
     """Return the dotted names of a class and its bases, the class first."""
     return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]

@@ -44,7 +44,11 @@ class Handle:
         self.resolution, self._lease, self._baseline = target.put_in_force(
             plan, batch, self._take_baseline
         )
-        self._loads, self._stop_watching = self._backend.watch_loads(self.model)
+        self._watch_loads()
+
+    def _watch_loads(self) -> None:
+        self._lease.stop_watching()
+        self._loads, self._lease.stop_watching = self._backend.watch_loads(self.model)
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(
@@ -107,8 +111,7 @@ class Handle:
                 hint="take the new structure into the plan: handle.reapply()",
             )
         self._baseline = self._take_baseline(self.resolution)
-        self._stop_watching()
-        self._loads, self._stop_watching = self._backend.watch_loads(self.model)
+        self._watch_loads()
 
     def reapply(self) -> None:
         """Take in modules that were replaced or added after the plan took effect.
@@ -121,8 +124,7 @@ class Handle:
         self.resolution, self._lease, self._baseline = self._target.put_in_force(
             self.plan, self._batch, self._take_baseline
         )
-        self._stop_watching()
-        self._loads, self._stop_watching = self._backend.watch_loads(self.model)
+        self._watch_loads()
         new = self._baseline
         for path in new.paths:
             if path in old.digests and new.objects[path] is old.objects.get(path):
@@ -133,7 +135,6 @@ class Handle:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
         self._check_in_force("remove")
-        self._stop_watching()
         self._lease.end()
 
     def _check_in_force(self, what: str) -> None:

@@ -29,15 +29,18 @@ class Lease:
     Attributes:
         spec: Description at the last apply, with flags as found before the first.
         undos: What puts everything back, the latest first.
+        stop_watching: Ends the watch for state dicts being loaded.
         names: For each model under it, the first piece of its native paths; "" for a single one.
     """
 
     spec: ModelSpec
     undos: list[Undo]
+    stop_watching: Undo = lambda: None
     names: weakref.WeakKeyDictionary[Any, str] = field(default_factory=weakref.WeakKeyDictionary)
 
     def end(self) -> None:
         """Put the models back as they were before the first plan."""
+        self.stop_watching()
         for undo in self.undos:
             undo()
         for root in list(self.names):
@@ -145,6 +148,8 @@ class Target:
             undos = same.undos
         else:
             undos = [undo, *(old for lease in previous.values() for old in lease.undos)]
+        for old in previous.values():
+            old.stop_watching()
         lease = Lease(spec, undos)
         for name, root in self.names.items():
             lease.names[root] = name
