@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifreeze.errors import SelectorScopeError, UnmatchedSelectorError, listing, nearest
 from unifreeze.select.expression import (
@@ -73,10 +74,28 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 def _within(inner: Expression, place: str, spec: ModelSpec) -> Mask:
     """Evaluate as if one submodule were the whole, and carry the answer back."""
     sub, names = spec.within(find_module(place, spec))
+    chosen = evaluate(inner, sub)
     selected = np.zeros(len(spec.atoms), np.bool_)
-    here = np.isin(spec.atoms.name, names)
-    selected[here] = evaluate(inner, sub)
+    selected[np.isin(spec.atoms.name, names)] = _carried(chosen, sub, spec, names)
     return selected
+
+
+def _carried(
+    chosen: Mask, sub: ModelSpec, spec: ModelSpec, names: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Carry a choice of a submodule's atoms over to those of the whole.
+
+    Only a fused layer that is itself the submodule has more atoms in the whole, where its name
+    says what it fuses.
+    """
+    there = np.bincount(sub.atoms.name, minlength=len(names))
+    here = np.bincount(spec.atoms.name, minlength=len(spec.tree.names))[names]
+    by_name = np.zeros(len(names), np.bool_)
+    by_name[sub.atoms.name[chosen]] = True
+    carried = np.repeat(by_name, here)
+    alike = there == here
+    carried[np.repeat(alike, here)] = chosen[alike[sub.atoms.name]]
+    return carried
 
 
 def _quoted(by: str, pattern: str, spec: ModelSpec) -> Mask:
@@ -170,8 +189,15 @@ def _embeddings(spec: ModelSpec) -> Mask:
 
 
 def _classifier(spec: ModelSpec) -> Mask:
-    """The last linear, or failing that the last convolution, of every head."""
+    """The last linear, or failing that the last convolution, of every head.
+
+    Layers that a traced forward pass never ran are counted last, but classify nothing.
+    """
     atoms, at = spec.atoms, spec.placement
+
+    def last(owner: int) -> tuple[bool, int]:
+        return owner not in at.unreached, at.count_of[owner]
+
     chosen: list[int] = []
     heads = atoms.zone == Zone.HEAD
     owners = spec.owner_of[atoms.name]
@@ -180,7 +206,7 @@ def _classifier(spec: ModelSpec) -> Mask:
         for kind in ("linear", "conv"):
             layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))])
             if len(layers):
-                chosen.append(max(layers, key=lambda owner: at.count_of[int(owner)]))
+                chosen.append(max(layers.tolist(), key=last))
                 break
     selected: Mask = heads & np.isin(owners, chosen) & ~_adapter(spec)
     return selected
@@ -314,7 +340,9 @@ def _several_runs(text: str, spec: ModelSpec) -> SelectorScopeError:
         hint = f"encoder{text[text.index('[') :]} or decoder{text[text.index('[') :]}"
     else:
         paths = [spec.tree.paths[tower] for tower in spec.placement.towers]
-        hint = " or ".join(f"{text} in {path}" for path in paths[:3])
+        hint = " or ".join(f"{text} in {path}" for path in paths[:3] if path)
+        if "" in paths:
+            hint += f', or at:"{labels[paths.index("")]}.…" for those of the model itself'
     return SelectorScopeError(
         f"{text} could be of any of {len(labels)} runs of blocks",
         context=f"runs: {_run_listing(spec)}",

@@ -78,7 +78,7 @@ class Path:
 
     def __str__(self) -> str:
         text = ".".join(map(str, self.segments))
-        return f'path:"{text}"' if self.quoted else text
+        return f"path:{_quote(text)}" if self.quoted else text
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class Quoted:
     pattern: str
 
     def __str__(self) -> str:
-        mark = "'" if '"' in self.pattern else '"'
-        return f"{self.by}:{mark}{self.pattern}{mark}"
+        return f"{self.by}:{_quote(self.pattern)}"
 
 
 @dataclass(frozen=True)
@@ -156,13 +155,18 @@ class Within:
     place: str
 
     def __str__(self) -> str:
-        plain = re.fullmatch(r"[\w.]+", self.place) and self.place != "in"
-        return f"{_wrap(self.inner, 4)} in " + (self.place if plain else f'path:"{self.place}"')
+        plain = re.fullmatch(r"\w+(\.\w+)*", self.place) and self.place != "in"
+        return f"{_wrap(self.inner, 4)} in {self.place if plain else f'path:{_quote(self.place)}'}"
 
 
 Expression: TypeAlias = Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within
 
 _TIGHTNESS = {Either: 0, Both: 1, Without: 2, OtherThan: 3, Within: 4}
+
+
+def _quote(text: str) -> str:
+    mark = "'" if '"' in text else '"'
+    return f"{mark}{text}{mark}"
 
 
 def _wrap(inner: Expression, least: int) -> str:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from lark import Lark, Transformer, UnexpectedInput, v_args
+from lark import Lark, Transformer, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
 from unifreeze.errors import SelectorSyntaxError
@@ -61,9 +61,9 @@ def _grammar() -> Lark:
 
 
 def _syntax_error(text: str, error: UnexpectedInput) -> SelectorSyntaxError:
-    at = getattr(error, "pos_in_stream", None)
-    at = len(text) if at is None or at < 0 else at
-    end = at >= len(text)
+    # At the end of the text, lark's position is that of the last token.
+    end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+    at = len(text) if end else error.pos_in_stream or 0
     found = "it ends too early" if end else f"cannot go on at {text[at:].split()[0]!r}"
     return SelectorSyntaxError(
         f"selector {text!r} does not parse: {found}",

@@ -9,7 +9,8 @@ from unifreeze.select.expression import Bound, Index
 def positions(index: Index, length: int, what: str) -> range:
     """Return the positions an index stands for.
 
-    Shares in percent are of the length, rounded down.
+    Shares in percent are of the length, rounded down; a negative one is cut off the end, so that
+    the last 10% of 5 are none of them.
 
     Args:
         index: What stands in brackets.
@@ -35,8 +36,11 @@ def positions(index: Index, length: int, what: str) -> range:
 def _at(bound: Bound, length: int) -> int:
     if not bound.percent:
         return int(bound.value)
-    share = int(abs(bound.value) * length / 100)
-    return -share if bound.value < 0 else share
+    share = int(abs(bound.value) * length / 100) if abs(bound.value) <= 100 else length + 1
+    if bound.value < 0:
+        # Counted from the start, as -0 would stand for the first position and not the end.
+        return length - share if share <= length else -share
+    return share
 
 
 def _past(index: Index, what: str, length: int) -> SelectorRangeError:

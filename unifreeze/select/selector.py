@@ -52,6 +52,9 @@ class Selector:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Selector cannot be changed (tried to set {name})")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Selector cannot be changed (tried to delete {name})")
+
     def __or__(self, other: str | Selector) -> Selector:
         return self._of(Either(self.expression, Selector(other).expression))
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -76,12 +77,14 @@ class ModelSpec:
         placement: Where every owner is.
         order: "registration" or "execution": what positions count by.
         found: For each parameter, whether it was trainable as found.
+        trace: What a forward pass showed, if one was run.
     """
 
     tree: Tree
     placement: Placement
     order: str
     found: Mask
+    trace: Trace | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -137,8 +140,14 @@ class ModelSpec:
     def roles(self) -> list[str]:
         """For each name, the role of the tensor in its owner."""
         kinds = self.placement.kinds
-        pairs = zip(self.tree.leaves, self.tree.owners, strict=True)
-        return [role_of(leaf, kinds[owner])[0] for leaf, owner in pairs]
+        pairs = list(zip(self.tree.leaves, self.tree.owners, strict=True))
+        roles = [role_of(leaf, kinds[owner])[0] for leaf, owner in pairs]
+        # A layer that holds both `weight` and `scale` keeps them apart by their own names.
+        taken = Counter(zip(self.tree.owners, roles, strict=True))
+        return [
+            role if taken[owner, role] == 1 else leaf
+            for role, (leaf, owner) in zip(roles, pairs, strict=True)
+        ]
 
     @cached_property
     def canonical(self) -> list[str]:
@@ -236,7 +245,9 @@ class ModelSpec:
         """
         if module not in self.memo:
             tree, names, tensors = self.tree.subtree(module)
-            self.memo[module] = derive(tree, found=self.found[tensors]), np.asarray(names, np.intp)
+            trace = self.trace and self.trace.within(self.tree.paths[module])
+            part = derive(tree, trace, found=self.found[tensors])
+            self.memo[module] = part, np.asarray(names, np.intp)
         found: tuple[ModelSpec, NDArray[np.intp]] = self.memo[module]
         return found
 
@@ -302,7 +313,7 @@ def derive(tree: Tree, trace: Trace | None = None, *, found: Mask | None = None)
     """
     flags = np.asarray(tree.trainable, np.bool_) if found is None else found
     order = "execution" if trace else "registration"
-    return ModelSpec(tree, place(tree, trace), order, flags)
+    return ModelSpec(tree, place(tree, trace), order, flags, trace)
 
 
 def _unit_key(unit: Unit) -> tuple[object, ...]:

@@ -159,6 +159,8 @@ class Tree:
         cut = len(self.paths[index]) + 1 if self.paths[index] else 0
         tensors = list(dict.fromkeys(self.tensor_of[low:high]))
         renumber = {old: new for new, old in enumerate(tensors)}
+        # Where the module itself has been met before, so has all under it, but not in this part.
+        repeats = [False] * (end - start) if self.repeats[start] else self.repeats[start:end]
         tree = Tree(
             self.framework,
             paths=[path[cut:] for path in self.paths[start:end]],
@@ -166,7 +168,7 @@ class Tree:
             kinds=self.kinds[start:end],
             parents=[max(parent - start, -1) for parent in self.parents[start:end]],
             ends=[stop - start for stop in self.ends[start:end]],
-            repeats=[False, *self.repeats[start + 1 : end]],
+            repeats=repeats,
             name_starts=[at - low for at in self.name_starts[start:end]],
             name_ends=[at - low for at in self.name_ends[start:end]],
             names=[name[cut:] for name in self.names[low:high]],
@@ -197,3 +199,12 @@ class Trace:
 
     calls: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
+
+    def within(self, path: str) -> Trace | None:
+        """Return what it showed of one module, None where nothing in it ran."""
+        prefix = f"{path}." if path else ""
+        calls = tuple(call[len(prefix) :] for call in self.calls if call.startswith(prefix))
+        shapes = {
+            at[len(prefix) :]: shape for at, shape in self.shapes.items() if at.startswith(prefix)
+        }
+        return Trace(calls, shapes) if calls else None
