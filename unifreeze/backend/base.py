@@ -76,12 +76,12 @@ class ModuleBackend(ABC):
         self._walks: weakref.WeakKeyDictionary[Any, Walk] = weakref.WeakKeyDictionary()
         self._groups: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    # What a framework adds ------------------------------------------------------------------
+    # What a framework adds: the abstract operations always, the others where it is not plain --
 
     @property
-    @abstractmethod
     def capabilities(self) -> Capabilities:
         """Facts about the framework."""
+        return Capabilities()
 
     @abstractmethod
     def is_tensor(self, value: Any) -> bool:
@@ -127,13 +127,13 @@ class ModuleBackend(ABC):
     def copy_into(self, tensor: Any, source: Any) -> None:
         """Write a clone's bits back into a tensor in place."""
 
-    @abstractmethod
     def find_shared(self, walk: Walk) -> None:
         """Fill in the walk's groups of different parameters that share memory."""
+        walk.tree.shared = []
 
-    @abstractmethod
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
         """Say which modules need a guard under a resolution."""
+        return {index: Guard(still=True) for index in (*resolution.held, *resolution.quiet)}
 
     @abstractmethod
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
@@ -143,9 +143,9 @@ class ModuleBackend(ABC):
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
 
-    @abstractmethod
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what this framework would get wrong."""
+        return iter(())
 
     @abstractmethod
     def hook(
@@ -165,13 +165,14 @@ class ModuleBackend(ABC):
     def train_mode(self, model: Any) -> None:
         """Do what a training loop does before an epoch."""
 
-    @abstractmethod
     def modes(self, walk: Walk) -> list[bool]:
         """Return each module's training flag."""
+        return [module.training for module in walk.modules]
 
-    @abstractmethod
     def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
         """Put each module's training flag back."""
+        for module, mode in zip(walk.modules, modes, strict=True):
+            module.training = mode
 
     @abstractmethod
     def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
@@ -203,13 +204,18 @@ class ModuleBackend(ABC):
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into one of the framework's dictionaries of modules."""
 
-    @abstractmethod
     def place(self, model: Any, device: str) -> Any:
         """Move a model to a device kind."""
+        if device not in self.capabilities.devices:
+            raise TargetError(
+                f"{self.name} sees no {device!r} device here",
+                context=f"devices: {', '.join(self.capabilities.devices)}",
+            )
+        return model
 
-    @abstractmethod
     def device_of(self, model: Any) -> str:
         """Return the kind of device a model is on."""
+        return self.capabilities.devices[0]
 
     @abstractmethod
     def seed(self, seed: int) -> None:
@@ -229,7 +235,7 @@ class ModuleBackend(ABC):
         walk = self._walks.get(root)
         if walk is None or not walk.current():
             walk = self._walks[root] = Walk(self.reader, root)
-            walk.tree.members = tuple(root) if self.is_group(root) else ()
+            walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
             self.find_shared(walk)
         return walk
 

@@ -119,7 +119,9 @@ def _checked(found: Any, what: str) -> Backend:
 
 def missing_framework(name: str) -> MissingFrameworkError:
     """Build the error for a framework that is not installed."""
+    entry = _entries().get(name)
+    ours = entry is not None and entry.dist is not None and entry.dist.name == "unifreeze"
+    extra = f"pip install 'unifreeze[{name}]' (the README says which build for a GPU)"
     return MissingFrameworkError(
-        f"{name} is not installed here",
-        hint=f"pip install 'unifreeze[{name}]' (the README says which build for a GPU)",
+        f"{name} is not installed here", hint=extra if ours else f"install {name}"
     )

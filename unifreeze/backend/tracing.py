@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from unifreeze.backend.outputs import tensors_in
 from unifreeze.backend.protocol import Batch
-from unifreeze.backend.walking import Walk
+from unifreeze.backend.walking import Reader, Walk
 from unifreeze.structure import Trace
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def trace_forward(backend: ModuleBackend, walk: Walk, model: Any, batch: Batch) 
     with ExitStack() as stack:
         stack.enter_context(backend.unchanged_state(walk))
         stack.enter_context(backend.inference(walk))
-        stack.enter_context(_recorded_reads(walk, calls))
+        stack.enter_context(_recorded_reads(backend.reader, walk, calls))
         for index, module in enumerate(walk.modules):
             if not walk.tree.repeats[index]:
                 stack.callback(_listen(backend, module, walk.tree.paths[index], calls, shapes))
@@ -46,7 +46,7 @@ def _listen(
 
 
 @contextmanager
-def _recorded_reads(walk: Walk, calls: dict[str, None]) -> Iterator[None]:
+def _recorded_reads(reader: Reader, walk: Walk, calls: dict[str, None]) -> Iterator[None]:
     """Record reads of parameters: some are used by their module's parent, or between its children.
 
     Modules look parameters up in a dictionary by name; for the time of the trace it is one that
@@ -56,20 +56,21 @@ def _recorded_reads(walk: Walk, calls: dict[str, None]) -> Iterator[None]:
     replaced = []
     for owner in sorted(set(tree.owners)):
         module = walk.module(owner)
-        own = module.__dict__["_parameters"]
-        replaced.append((module, own))
-        module.__dict__["_parameters"] = _Noting(own, tree.paths[owner], calls)
+        own = reader.dicts(module)[1]
+        for name in [name for name, value in vars(module).items() if value is own]:
+            replaced.append((module, name, own))
+            module.__dict__[name] = _Noting(own, tree.paths[owner], calls)
     try:
         yield
     finally:
-        for module, own in replaced:
-            module.__dict__["_parameters"] = own
+        for module, name, own in replaced:
+            module.__dict__[name] = own
 
 
 class _Noting(dict[str, Any]):
     """A dictionary of parameters that notes which are read, in order."""
 
-    def __init__(self, own: dict[str, Any], path: str, calls: dict[str, None]) -> None:
+    def __init__(self, own: Mapping[str, Any], path: str, calls: dict[str, None]) -> None:
         super().__init__(own)
         self._path, self._calls = path, calls
 

@@ -25,7 +25,11 @@ class Slot(NamedTuple):
 
 
 class Reader(Protocol):
-    """What one framework's modules hold."""
+    """What one framework's modules hold.
+
+    A reader that derives from this says only what is not as in the plainest framework: one without
+    wrappers, without adapters, and without statistics among its parameters.
+    """
 
     framework: str
 
@@ -37,18 +41,23 @@ class Reader(Protocol):
 
     def inner(self, module: Any) -> str:
         """Return the name of the child that a wrapper wraps, "" if it is none."""
+        return ""
 
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds parameters that adapt what it wraps."""
+        return False
 
     def adapter_leaf(self, module: Any, leaf: str) -> bool:
         """Tell whether one of a layer's own parameters is an adapter's."""
+        return False
 
     def swallows(self, module: Any, child: str) -> bool:
         """Tell whether a child's parameters are really this layer's own."""
+        return False
 
     def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
         """Return the role of a tensor that is state though it is held as a parameter, else ""."""
+        return ""
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,17 @@ def describes_ties_and_loose_parameters(kit: Kit) -> None:
     assert any(parameter.aliases for parameter in tied.parameters)
     loose = kit.backend.describe(kit.loose.make())
     assert any("." not in parameter.path for parameter in loose.parameters)
+
+
+def native_paths_lead_to_the_tensors(kit: Kit) -> None:
+    """Following a native path from the model, attribute by attribute, ends at its very tensor."""
+    for example in (kit.plain, kit.tied, kit.loose):
+        model = example.make()
+        objects = kit.backend.objects(model)
+        for parameter in kit.backend.describe(model).parameters:
+            for path in (parameter.path, *parameter.aliases):
+                found = reduce(getattr, path.split("."), model)
+                assert found is objects[path], f"{path} leads to another tensor"
 
 
 def describing_touches_nothing(kit: Kit) -> None:
@@ -162,6 +174,16 @@ def freezing_holds_through_training(kit: Kit) -> None:
         compare_records(record, record).raise_if_broken()
 
 
+def statistics_move_unless_they_are_held(kit: Kit) -> None:
+    """Of two like norms the frozen one keeps its statistics, and the other one moves them."""
+    record = _record(kit, FreezePlan().freeze("blocks[0]"), kit.plain)
+    for run in record.runs:
+        for row in record.states:
+            if row.role in ("mean", "var"):
+                kept = run.before[row.path] == run.after[row.path]
+                assert kept == row.held == row.name.startswith("blocks.0/"), row.path
+
+
 def the_probe_restores_the_model(kit: Kit) -> None:
     """After the probe every bit, flag and gradient is as before."""
     model = kit.plain.make()
@@ -200,8 +222,13 @@ def groups_reach_the_optimizer(kit: Kit) -> None:
     handle = apply(plan, model)
     paths = [path for group in handle.groups() for path in group.paths]
     assert sorted(paths) == sorted(handle.resolution.trainable_paths)
-    made = handle.param_groups(lr=0.1)
-    assert [len(group["params"]) for group in made] == [len(g.paths) for g in handle.groups()]
+    lists = [
+        [value for value in group.values() if isinstance(value, list)]
+        for group in handle.param_groups(lr=0.1)
+    ]
+    assert [[len(found) for found in group] for group in lists] == [
+        [len(group.paths)] for group in handle.groups()
+    ]
 
 
 def flags_alone_can_be_frozen_for_a_while(kit: Kit) -> None:
@@ -228,6 +255,7 @@ def several_models_go_under_one_plan(kit: Kit) -> None:
 CONTRACT: tuple[Callable[[Kit], None], ...] = (
     describes_every_parameter_once,
     describes_ties_and_loose_parameters,
+    native_paths_lead_to_the_tensors,
     describing_touches_nothing,
     writes_what_is_decided,
     applying_again_replaces_the_plan,
@@ -235,6 +263,7 @@ CONTRACT: tuple[Callable[[Kit], None], ...] = (
     fingerprints_see_every_bit,
     assigns_in_place,
     freezing_holds_through_training,
+    statistics_move_unless_they_are_held,
     the_probe_restores_the_model,
     the_probe_is_deterministic,
     copies_keep_what_is_held,
