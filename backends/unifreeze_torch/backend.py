@@ -133,6 +133,7 @@ class TorchBackend(ModuleBackend):
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
+        walk.memo.pop("guards")  # what is on is looked up anew should this fail half-way
         for index in before.keys() - guards.keys():
             modes.unpin(walk.module(index))
         for index in guards:
