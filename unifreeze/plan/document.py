@@ -39,7 +39,7 @@ _SELECTOR_SCHEMA = {
         {
             "type": "object",
             "description": "one selector per framework",
-            "additionalProperties": {"type": "string"},
+            "additionalProperties": {"type": "string", "minLength": 1},
             "minProperties": 1,
         },
     ]
@@ -47,11 +47,11 @@ _SELECTOR_SCHEMA = {
 
 
 def _read_choice(value: object) -> Choice:
-    if isinstance(value, str):
+    if isinstance(value, str | Selector):
         return _read_selector(value)
     if isinstance(value, Mapping) and value:
         for name, text in value.items():
-            if not isinstance(name, str) or not isinstance(text, str):
+            if not isinstance(name, str) or not isinstance(text, str | Selector):
                 raise PydanticCustomError("choice", "framework names and selectors are text")
         return tuple(sorted((name, _read_selector(text)) for name, text in value.items()))
     raise PydanticCustomError(
@@ -61,11 +61,18 @@ def _read_choice(value: object) -> Choice:
     )
 
 
-def _read_selector(text: str) -> Selector:
+def _read_selector(text: str | Selector) -> Selector:
     try:
         return Selector(text)
     except SelectorSyntaxError as error:
         raise PydanticCustomError("selector", "{text}", {"text": str(error)}) from None
+
+
+def _read_version(value: object) -> object:
+    if isinstance(value, bool | float):
+        # Both equal 1 in Python.
+        raise PydanticCustomError("version", "should be {want}", {"want": FORMAT})
+    return value
 
 
 def _name_of(value: object) -> str:
@@ -80,18 +87,35 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _exactly_one(keys: tuple[str, ...], given: set[str]) -> None:
-    found = [key for key in keys if key in given]
+def _one_of(*keys: str) -> ConfigDict:
+    """Tell editors, too, that exactly one of some keys is wanted."""
+    return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
+
+
+def _exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *others: str) -> None:
+    found = [key for key in keys if key in data]
     if len(found) != 1:
         wanted = ", ".join(keys[:-1]) + f" or {keys[-1]}"
         got = " and ".join(found) if found else "none"
+        known = [*keys, *others]
+        # Said here, as nothing else in this mapping is looked at any more.
+        unknown = "".join(f"; {_unknown(str(key), known)}" for key in data if key not in known)
         raise PydanticCustomError(
-            "verbs", "needs exactly one of {wanted}, has {got}", {"wanted": wanted, "got": got}
+            "verbs",
+            "needs exactly one of {wanted}, has {got}{unknown}",
+            {"wanted": wanted, "got": got, "unknown": unknown},
         )
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = nearest(key, known, limit=1)
+    return f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
 
 
 class RuleDocument(_Strict):
     """One rule: exactly one of freeze, train and only."""
+
+    model_config = _one_of("freeze", "train", "only")
 
     freeze: _Choice = Field(default=None, description="freeze what is selected")
     train: _Choice = Field(default=None, description="train what is selected")
@@ -102,7 +126,7 @@ class RuleDocument(_Strict):
     @classmethod
     def _one_verb(cls, data: object) -> object:
         if isinstance(data, Mapping):
-            _exactly_one(("freeze", "train", "only"), set(data))
+            _exactly_one(("freeze", "train", "only"), data, "optional")
         return data
 
     def value(self) -> Rule:
@@ -115,6 +139,8 @@ class RuleDocument(_Strict):
 class NormRuleDocument(_Strict):
     """One rule for running statistics: exactly one of hold and update."""
 
+    model_config = _one_of("hold", "update")
+
     hold: _Choice = Field(default=None, description="norms whose statistics hold still")
     update: _Choice = Field(default=None, description="norms whose statistics keep moving")
 
@@ -122,7 +148,7 @@ class NormRuleDocument(_Strict):
     @classmethod
     def _one_verb(cls, data: object) -> object:
         if isinstance(data, Mapping):
-            _exactly_one(("hold", "update"), set(data))
+            _exactly_one(("hold", "update"), data)
         return data
 
     def value(self) -> NormRule:
@@ -153,7 +179,9 @@ class GroupDocument(_Strict):
 class PlanDocument(_Strict):
     """A freeze plan."""
 
-    unifreeze: Literal[1] = Field(description="version of the plan format")
+    unifreeze: Annotated[Literal[1], BeforeValidator(_read_version)] = Field(
+        description="version of the plan format"
+    )
     rules: list[RuleDocument] = Field(default_factory=list, description="last match wins")
     norm_stats: _NormStats = Field(
         default="hold", description="what the running statistics of frozen norms do"
@@ -193,9 +221,7 @@ def read_document(
 
 def _check_version(data: Mapping[Any, Any], source: str) -> None:
     version = data.get("unifreeze")
-    if isinstance(version, bool):
-        raise PlanFileError(source, [f"unifreeze: should be {FORMAT}, not {version}"])
-    if isinstance(version, int) and version != FORMAT:
+    if isinstance(version, int) and not isinstance(version, bool) and version != FORMAT:
         newer = version > FORMAT
         raise PlanVersionError(
             f"{source}: the plan is of format version {version}; this release reads {FORMAT}",
@@ -248,7 +274,8 @@ def _group(group: Group) -> dict[str, Any]:
         "weight_decay": group.weight_decay,
         "layer_decay": group.layer_decay,
     }
-    given = {key: value for key, value in settings.items() if value is not None}
+    # Equal numbers are written alike: 0, 0.0 and -0.0.
+    given = {key: float(value) + 0.0 for key, value in settings.items() if value is not None}
     return {"match": _plain(group.match), **given}
 
 
@@ -292,10 +319,8 @@ def _place(path: str, places: Mapping[str, str]) -> str:
 
 def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
-        key = str(detail["loc"][-1])
-        close = nearest(key, _keys(detail["loc"]), limit=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown key {key!r}{hint} (known: {', '.join(_keys(detail['loc']))})"
+        known = _keys(detail["loc"])
+        return f"{_unknown(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
     if detail["type"] == "missing":
         return f"is missing{' (write unifreeze: 1)' if detail['loc'] == ('unifreeze',) else ''}"
     message = detail["msg"].replace("Input should be", "should be").replace("Input", "it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +17,33 @@ from unifreeze.plan.model import FreezePlan
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's idea of plain words, where PyYAML has 1.1's.
 
-    `1e-4` is a number and `off` is a word; in YAML 1.1 the first is text and the second false.
+    `1e-4` is a number, `off` is a word and `1:30` is text; in YAML 1.1 they are text, false and 90.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own shape
         first: [
             (tag, pattern)
             for tag, pattern in resolvers
-            if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+            if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a key that stands twice."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+
+def _read_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_FLOAT_PATTERN = re.compile(
+    r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$"
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$"),
-    list("-+0123456789."),
-)
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(_FLOAT, _FLOAT_PATTERN, list("-+0123456789."))
+_Loader.add_constructor(_INT, _read_int)
 
 
 def load_plan(path: Path) -> FreezePlan:
@@ -65,9 +61,18 @@ def parse_plan(text: str, *, source: str) -> FreezePlan:
     try:
         node = yaml.compose(text, Loader=_Loader)
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise PlanFileError(source, [_yaml_mistake(error)]) from None
-    return read_document(data, source=source, places=_places(node))
+    except RecursionError:
+        raise PlanFileError(source, ["it is nested too deeply"]) from None
+    twice = list(_twice(node))
+    try:
+        plan = read_document(data, source=source, places=_places(node, set()))
+    except PlanFileError as error:
+        raise PlanFileError(source, [*twice, *error.mistakes]) from None
+    if twice:
+        raise PlanFileError(source, twice)
+    return plan
 
 
 def plan_text(plan: FreezePlan) -> str:
@@ -80,19 +85,25 @@ def plan_text(plan: FreezePlan) -> str:
 class _Dumper(yaml.SafeDumper):
     """Quotes every text but keys, so that no reader takes an expression for something else."""
 
+    def represent_scalar(self, tag: str, value: Any, style: str | None = None) -> yaml.ScalarNode:
+        """Write text in double quotes."""
+        quoted = '"' if tag == "tag:yaml.org,2002:str" else style
+        return super().represent_scalar(tag, value, style=quoted)
+
     def represent_mapping(
         self, tag: str, mapping: Any, flow_style: bool | None = None
     ) -> yaml.MappingNode:
-        """Write keys plain and text values in double quotes."""
+        """Write keys plain, where that cannot be taken for something else."""
         node = super().represent_mapping(tag, mapping, flow_style=flow_style)
-        for key, value in node.value:
+        for key, _ in node.value:
             key.style = None
-            if isinstance(value, yaml.ScalarNode) and value.tag == "tag:yaml.org,2002:str":
-                value.style = '"'
         return node
 
 
-def _yaml_mistake(error: yaml.YAMLError) -> str:
+_Dumper.add_implicit_resolver(_FLOAT, _FLOAT_PATTERN, list("-+0123456789."))
+
+
+def _yaml_mistake(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     if tag := re.search(r"constructor for the tag '(.*)'", problem):
@@ -102,17 +113,40 @@ def _yaml_mistake(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
-def _places(node: yaml.Node | None, path: str = "") -> dict[str, str]:
+def _twice(node: yaml.Node | None) -> Iterator[str]:
+    """Say which keys stand twice in one mapping; YAML itself would drop the first."""
+    for below in _nodes(node, set()):
+        seen: set[str] = set()
+        for key, _ in below.value if isinstance(below, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    yield f"line {key.start_mark.line + 1}: key {key.value!r} stands twice"
+                seen.add(key.value)
+
+
+def _nodes(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.Node]:
+    """Give a node and all below it, each once: an alias can stand for what it is in."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    yield node
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for below in child if isinstance(child, tuple) else (child,):
+            yield from _nodes(below, seen)
+
+
+def _places(node: yaml.Node | None, seen: set[int], path: str = "") -> dict[str, str]:
     """Map every path in a document to the line it stands on."""
-    if node is None:
+    if node is None or id(node) in seen:
         return {}
+    seen.add(id(node))
     places = {path: f"line {node.start_mark.line + 1}"} if path else {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = f"{path}.{key.value}" if path else str(key.value)
-            places |= _places(value, below)
+            places |= _places(value, seen, below)
             places[below] = f"line {key.start_mark.line + 1}"
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            places |= _places(value, f"{path}[{number}]")
+            places |= _places(value, seen, f"{path}[{number}]")
     return places

@@ -127,7 +127,9 @@ class FreezePlan:
         return self._with_rule("only", what, optional=optional)
 
     def with_norm_stats(
-        self, policy: Literal["hold", "update", "hold_all"] | Iterable[Mapping[str, str]]
+        self,
+        policy: Literal["hold", "update", "hold_all"]
+        | Iterable[Mapping[str, str | Selector | Mapping[str, str | Selector]]],
     ) -> FreezePlan:
         """Return the plan with another policy for running statistics."""
         return self._reread(norm_stats=policy if isinstance(policy, str) else list(policy))
@@ -138,7 +140,7 @@ class FreezePlan:
 
     def with_group(
         self,
-        match: str | Selector,
+        match: str | Selector | Mapping[str, str | Selector],
         *,
         lr_scale: float | None = None,
         weight_decay: float | None = None,
@@ -149,8 +151,7 @@ class FreezePlan:
             "lr_scale": lr_scale, "weight_decay": weight_decay, "layer_decay": layer_decay
         }  # fmt: skip
         given = {key: value for key, value in settings.items() if value is not None}
-        group = {"match": str(Selector(match)), **given}
-        return self._reread(groups=[*self.document().get("groups", []), group])
+        return self._reread(groups=[*self.document().get("groups", []), {"match": match, **given}])
 
     def _with_rule(
         self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
