@@ -9,7 +9,7 @@ import re
 
 import pytest
 from golden_structure import FORMS, GOLDEN, block_of, described, specs
-from zoo import ZOO
+from zoo import SAME_TENSOR, ZOO, in_paddle
 
 from unifreeze.structure import Zone
 
@@ -64,59 +64,6 @@ NOT_THE_SAME = {
     "clip": "Paddle's two projections hang on the model as bare parameters, HF's are linears",
 }
 """Pairs whose names or shapes differ because the two ports do, with the reason."""
-
-BERT_LIKE = [
-    (r"LayerNorm", "layer_norm"),
-    (r"encoder\.layer\.", "encoder.layers."),
-    (r"attention\.self\.(q|k|v)\w+", r"self_attn.\1_proj"),
-    (r"attention\.output\.dense", "self_attn.out_proj"),
-    (r"attention\.output\.layer_norm", "norm1"),
-    (r"intermediate\.dense", "linear1"),
-    (r"(layers\.\d+)\.output\.dense", r"\1.linear2"),
-    (r"(layers\.\d+)\.output\.layer_norm", r"\1.norm2"),
-]
-SAME_TENSOR = {
-    "resnet50": [],
-    "vgg16": [],
-    "mobilenet_v2": [],
-    "densenet121": [
-        (r"features\.conv0", "conv1_func._conv"),
-        (r"features\.norm0", "conv1_func._batch_norm"),
-        (
-            r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)(\d)",
-            lambda m: f"db_conv_{int(m[1]) + 1}.conv{int(m[1]) + 1}_{m[2]}.bn_ac_func{m[4]}.{m[3]}",
-        ),
-        (
-            r"features\.transition(\d)",
-            lambda m: f"tr_conv{int(m[1]) + 1}_blk.conv_ac_func",
-        ),
-        (r"(func\d?)\.norm", r"\1._batch_norm"),
-        (r"(func\d?)\.conv", r"\1._conv"),
-        (r"features\.norm5", "batch_norm"),
-        (r"classifier", "out"),
-    ],
-    "bert": BERT_LIKE,
-    "ernie": BERT_LIKE,
-    "roberta": BERT_LIKE,
-    "albert": [(r"^albert\.", "transformer."), (r"LayerNorm", "layer_norm")],
-    "t5": [(r"^", "t5.")],
-    "bart": [
-        (r"^model\.", "bart."),
-        (r"(encoder|decoder)\.layers", r"\1.\1.layers"),
-        (r"(encoder|decoder)\.(embed_positions|layernorm)", r"\1.\1_\2"),
-        (r"encoder_attn_layer_norm", "norm2"),
-        (r"encoder_attn", "cross_attn"),
-        (r"self_attn_layer_norm", "norm1"),
-        (r"(encoder\.layers\.\d+)\.final_layer_norm", r"\1.norm2"),
-        (r"(decoder\.layers\.\d+)\.final_layer_norm", r"\1.norm3"),
-        (r"\.fc(\d)", r".linear\1"),
-        (r"classification_head", "classifier"),
-    ],
-}
-"""How a native name in PyTorch becomes the name of the same tensor in Paddle.
-
-Each of these was checked once on random weights: outputs and every gradient agreed under it.
-"""
 
 ORDERS_DIFFER = {
     "albert": "a block's last norm is registered first",
@@ -197,10 +144,7 @@ def test_a_canonical_name_stands_for_the_same_tensor_in_both(name, form):
     """Sets of names could agree though query and key were swapped."""
     one, other = (of_first_names(spec) for spec in specs(name, form).values())
     for path, canonical in one.items():
-        ported = path
-        for pattern, replacement in SAME_TENSOR[name]:
-            ported = re.sub(pattern, replacement, ported)
-        assert other[ported] == canonical, path
+        assert other[in_paddle(name, path)] == canonical, path
 
 
 @pytest.mark.parametrize("name", NOT_THE_SAME)

@@ -8,6 +8,7 @@ are drawn at random where that takes time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -413,3 +414,66 @@ ZOO: dict[str, Network] = {
         images,
     ),
 }
+
+
+# Which tensor is which -----------------------------------------------------------------------
+
+BERT_LIKE = [
+    (r"LayerNorm", "layer_norm"),
+    (r"encoder\.layer\.", "encoder.layers."),
+    (r"attention\.self\.(q|k|v)\w+", r"self_attn.\1_proj"),
+    (r"attention\.output\.dense", "self_attn.out_proj"),
+    (r"attention\.output\.layer_norm", "norm1"),
+    (r"intermediate\.dense", "linear1"),
+    (r"(layers\.\d+)\.output\.dense", r"\1.linear2"),
+    (r"(layers\.\d+)\.output\.layer_norm", r"\1.norm2"),
+]
+SAME_TENSOR: dict[str, list[tuple[str, Any]]] = {
+    "resnet50": [],
+    "vgg16": [],
+    "mobilenet_v2": [],
+    "densenet121": [
+        (r"features\.conv0", "conv1_func._conv"),
+        (r"features\.norm0", "conv1_func._batch_norm"),
+        (
+            r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)(\d)",
+            lambda m: f"db_conv_{int(m[1]) + 1}.conv{int(m[1]) + 1}_{m[2]}.bn_ac_func{m[4]}.{m[3]}",
+        ),
+        (
+            r"features\.transition(\d)",
+            lambda m: f"tr_conv{int(m[1]) + 1}_blk.conv_ac_func",
+        ),
+        (r"(func\d?)\.norm", r"\1._batch_norm"),
+        (r"(func\d?)\.conv", r"\1._conv"),
+        (r"features\.norm5", "batch_norm"),
+        (r"classifier", "out"),
+    ],
+    "bert": BERT_LIKE,
+    "ernie": BERT_LIKE,
+    "roberta": BERT_LIKE,
+    "albert": [(r"^albert\.", "transformer."), (r"LayerNorm", "layer_norm")],
+    "t5": [(r"^", "t5.")],
+    "bart": [
+        (r"^model\.", "bart."),
+        (r"(encoder|decoder)\.layers", r"\1.\1.layers"),
+        (r"(encoder|decoder)\.(embed_positions|layernorm)", r"\1.\1_\2"),
+        (r"encoder_attn_layer_norm", "norm2"),
+        (r"encoder_attn", "cross_attn"),
+        (r"self_attn_layer_norm", "norm1"),
+        (r"(encoder\.layers\.\d+)\.final_layer_norm", r"\1.norm2"),
+        (r"(decoder\.layers\.\d+)\.final_layer_norm", r"\1.norm3"),
+        (r"\.fc(\d)", r".linear\1"),
+        (r"classification_head", "classifier"),
+    ],
+}
+"""How a native name in PyTorch becomes the name of the same tensor in Paddle.
+
+Each of these was checked once on random weights: outputs and every gradient agreed under it.
+"""
+
+
+def in_paddle(name: str, path: str) -> str:
+    """Return what Paddle calls the tensor that PyTorch calls `path`."""
+    for pattern, replacement in SAME_TENSOR[name]:
+        path = re.sub(pattern, replacement, path)
+    return path

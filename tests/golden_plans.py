@@ -1,0 +1,127 @@
+"""What every example plan decides for its models: canonical names, one golden file per plan.
+
+    python -m tests.golden_plans            print them
+    python -m tests.golden_plans --write    write them to tests/golden/plans/
+
+The file is the same for both frameworks. It lists what a plan leaves trainable, or, where the two
+ports differ in what it does not touch, what it freezes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+for folder in (HERE.parent, HERE):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from zoo import FRAMEWORKS, runnable, structure  # noqa: E402
+
+import unifreeze as uf  # noqa: E402
+
+EXAMPLES = HERE.parent / "examples"
+GOLDEN = HERE / "golden" / "plans"
+
+STUDENT = {"student": "bert", "teacher": "ernie"}
+PLANS: dict[str, tuple[Any, ...]] = {
+    "resnet/head_and_last_stage.yaml": ("resnet50",),
+    "resnet/native_names.yaml": ("resnet50",),
+    "resnet/biases.yaml": ("resnet50",),
+    "ernie/top_two_blocks.yaml": ("ernie at full size",),
+    "ernie/first_ten_blocks.yaml": ("ernie at full size",),
+    "ernie/embeddings.yaml": ("ernie",),
+    "ernie/head.yaml": ("ernie",),
+    "recipes/head.yaml": ("resnet50", "vgg16", "bert", "t5 with a head of its own"),
+    "recipes/last_two_blocks.yaml": ("resnet50", "ernie", "gpt2 for classification"),
+    "recipes/first_70_percent.yaml": ("resnet50", "ernie", "ernie at full size"),
+    "recipes/all_but_embeddings.yaml": ("ernie", "bart"),
+    "recipes/biases.yaml": ("resnet50", "bert"),
+    "recipes/norms.yaml": ("resnet50", "ernie", "t5"),
+    "recipes/adapters.yaml": ("bert with lora",),
+    "recipes/vision_tower.yaml": ("clip",),
+    "recipes/teacher.yaml": (STUDENT,),
+    "recipes/student_and_teacher.yaml": (STUDENT,),
+}
+"""Every plan under examples/, and the networks it is for: one of the zoo, or several by name."""
+
+BY_WHAT_IS_FROZEN = {"recipes/vision_tower.yaml"}
+"""Plans after which the two ports hold other tensors outside of what the plan is about."""
+
+
+def build(network: Any, framework: str) -> Any:
+    """Build one network of the zoo, or several."""
+    if isinstance(network, Mapping):
+        return {name: runnable(one, framework) for name, one in network.items()}
+    if network.endswith(" at full size"):
+        return structure(network.removesuffix(" at full size"), framework)
+    return runnable(network, framework)
+
+
+def title(network: Any) -> str:
+    """Name a network, or several, in a golden file."""
+    if isinstance(network, Mapping):
+        return ", ".join(f"{name} {one}" for name, one in network.items())
+    return str(network)
+
+
+def section(plan: str, network: Any, resolution: Any) -> str:
+    """Show what a plan decides for one network."""
+    frozen = plan in BY_WHAT_IS_FROZEN
+    names = resolution.frozen_names if frozen else resolution.trainable_names
+    count = f"{len(names)} parameters {'frozen' if frozen else 'trainable'}"
+    return "\n".join([f"# {title(network)}: {count}", *names])
+
+
+def golden(plan: str) -> dict[str, str]:
+    """Read a plan's golden file: the section for each network by its title."""
+    text = golden_path(plan).read_text(encoding="utf-8").strip()
+    return {part.partition(":")[0].removeprefix("# "): part for part in text.split("\n\n")}
+
+
+def golden_path(plan: str) -> Path:
+    """Return where the golden file of a plan is."""
+    return (GOLDEN / plan).with_suffix(".txt")
+
+
+def load(plan: str) -> uf.FreezePlan:
+    """Load a plan from under examples/."""
+    return uf.FreezePlan.load(EXAMPLES / plan)
+
+
+def whole(plan: str) -> str:
+    """Show what a plan decides for all its networks.
+
+    Raises:
+        AssertionError: The frameworks disagree.
+    """
+    sections = []
+    for network in PLANS[plan]:
+        shown = {
+            section(plan, network, uf.resolve(load(plan), build(network, framework)))
+            for framework in FRAMEWORKS
+        }
+        assert len(shown) == 1, f"{plan}: the frameworks disagree on {title(network)}"
+        sections += shown
+    return "\n\n".join(sections) + "\n"
+
+
+def main() -> None:
+    """Print the golden files, or write them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write them to tests/golden/plans/")
+    write = parser.parse_args().write
+    for plan in PLANS:
+        if write:
+            golden_path(plan).parent.mkdir(parents=True, exist_ok=True)
+            golden_path(plan).write_text(whole(plan), encoding="utf-8")
+        else:
+            print(f"== {plan}\n{whole(plan)}")
+
+
+if __name__ == "__main__":
+    main()
