@@ -22,6 +22,7 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
+from unifreeze.errors import TargetError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec, Zone
@@ -50,7 +51,12 @@ def show(
     out.print(_headline(model, spec))
     out.print(_tree(spec, everything=everything))
     for run, label in zip(spec.runs, spec.placement.labels, strict=True):
-        out.print(f"{label}: {len(run.blocks)} blocks in {max(run.stages) + 1} stages")
+        stages = max(run.stages) + 1
+        out.print(f"{label}: {_count(len(run.blocks), 'block')} in {_count(stages, 'stage')}")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _headline(name: str, spec: ModelSpec) -> str:
@@ -147,7 +153,12 @@ def explain(
     out = console()
     if why:
         lines = resolution.why(why)
-        out.print("\n".join(lines) or f"no parameter matches {why!r}", markup=False)
+        if not lines:
+            raise TargetError(
+                f"no parameter matches {why!r}",
+                hint='a glob over native or canonical names: "head.*", "blocks.0/*"',
+            )
+        out.print("\n".join(lines), markup=False)
         return
     out.print(str(resolution), markup=False)
     for finding in findings:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unifreeze.backend import ProbeConfig
+from unifreeze.backend import Batch, ProbeConfig
 from unifreeze.cli.output import (
     BROKEN,
+    BUG,
     BackendOption,
     BatchOption,
     JsonOption,
@@ -63,9 +66,7 @@ def record(
     """Run one side of a parity check and write down what it showed."""
     use_backends(backend)
     loaded, counted = FreezePlan.load(plan), _read_order(order)
-    inputs = read_batch(batch, seed=seed)
-    if inputs is None:
-        raise TargetError("a probe needs a batch", hint='for example --batch "float32[2,3,64,64]"')
+    inputs = _read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     if kind := device_for(device, framework.name):
         live = framework.place(live, kind)
@@ -86,6 +87,16 @@ def record(
         write_json({"record": str(output), "side": made.side, "outputs": made.outputs}, json)
     else:
         console().print(f"{summary}; written to {output}", markup=False)
+
+
+def _read_inputs(batch: list[str], seed: int) -> Batch:
+    inputs = read_batch(batch, seed=seed)
+    if inputs is None:
+        raise TargetError(
+            "a batch is needed: the model is trained on it for a few steps",
+            hint='for example --batch "float32[2,3,64,64]"',
+        )
+    return inputs
 
 
 def _read_order(order: str) -> Order:
@@ -127,6 +138,10 @@ def parity(
     Each side runs in a process of its own.
     """
     FreezePlan.load(plan)
+    use_backends(backend)
+    _read_inputs(batch, seed)
+    _read_order(order)
+    device_for(device, "")
     settings = ["--steps", str(steps), "--seed", str(seed), "--order", order]
     settings += [f"--device={device}"] if device else []
     for flag, values in (("--batch", batch), ("--backend", backend)):
@@ -134,7 +149,7 @@ def parity(
     pythons = (sys.executable, other_python or sys.executable)
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
         sides = [
-            _Side(python, str(plan), name, Path(folder) / f"side{number}.json", settings)
+            _Side(python, str(plan), name, Path(folder) / f"side{number}.json", tuple(settings))
             for number, (python, name) in enumerate(zip(pythons, (model, other), strict=True))
         ]
         one, two = _run(sides)
@@ -145,33 +160,32 @@ def parity(
     _finish(compare_records(one, two), json)
 
 
+@dataclass(frozen=True)
 class _Side:
     """One side of a check, as the process that records it."""
 
-    def __init__(
-        self, python: str, plan: str, model: str, output: Path, settings: list[str]
-    ) -> None:
-        self.model, self.output, self.settings = model, output, settings
-        self.command = [python, "-m", "unifreeze", "record", plan, model, "-o", str(output)]
+    python: str
+    plan: str
+    model: str
+    output: Path
+    settings: tuple[str, ...]
 
     def with_outputs(self, outputs: tuple[str, ...]) -> _Side:
         """Return the same side with a loss over these outputs only."""
-        same = object.__new__(_Side)
-        same.__dict__.update(self.__dict__)
-        same.settings = [*self.settings, "--outputs", ",".join(outputs)]
-        return same
+        return replace(self, settings=(*self.settings, "--outputs", ",".join(outputs)))
 
     def start(self) -> subprocess.Popen[str]:
         """Start recording."""
+        command = [self.python, "-m", "unifreeze", "record", self.plan, self.model]
         try:
             return subprocess.Popen(
-                [*self.command, *self.settings],
+                [*command, "-o", str(self.output), *self.settings],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         except OSError as error:
-            raise TargetError(f"cannot run {self.command[0]}: {error.strerror or error}") from None
+            raise TargetError(f"cannot run {self.python}: {error.strerror or error}") from None
 
     def finish(self, process: subprocess.Popen[str]) -> Record:
         """Wait for the record.
@@ -180,18 +194,23 @@ class _Side:
             UnifreezeError: The side could not be recorded; with its own words.
         """
         _, words = process.communicate()
+        if process.returncode == BUG:
+            sys.stderr.write(words)
+            raise typer.Exit(BUG)
         if process.returncode != 0:
-            said = words[words.rfind("Error:") if "Error:" in words else 0 :].strip()
+            said = re.split("^Error: ", words, flags=re.MULTILINE)[-1].strip()
             raise UnifreezeError(
-                f"{self.model} could not be recorded",
-                context=(said or f"exit code {process.returncode}").removeprefix("Error: "),
+                f"{self.model} could not be recorded (exit code {process.returncode})",
+                context="\n".join(said.splitlines()[-12:]),
             )
         return Record.load(self.output)
 
 
 def _run(sides: list[_Side]) -> list[Record]:
-    processes = [side.start() for side in sides]
+    processes: list[subprocess.Popen[str]] = []
     try:
+        for side in sides:
+            processes.append(side.start())
         return [side.finish(process) for side, process in zip(sides, processes, strict=True)]
     finally:
         for process in processes:

@@ -19,6 +19,7 @@ from unifreeze.backend import (
     Batch,
     backend_for,
     backend_names,
+    is_installed,
     load_backend,
     missing_framework,
     override_backend,
@@ -29,6 +30,7 @@ _SPEC = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
     r"(?:<(?P<low>[^:<>]+):(?P<high>[^:<>]+)>?)?"
 )
+_FORMS = 'forms: "float32[2,3,64,64]", "ids=int64[2,16]<1:1000>", or a .npz file'
 
 
 def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
@@ -100,7 +102,7 @@ def _import(name: str, target: str) -> Any:
 
 def _missing(error: ModuleNotFoundError, target: str) -> UnifreezeError:
     root = (error.name or "").partition(".")[0]
-    if root in backend_names():
+    if root in backend_names() and not is_installed(root):
         return missing_framework(root)
     return TargetError(
         f"{target}: there is no module {error.name!r}",
@@ -175,45 +177,39 @@ def _read_file(path: str, args: list[Any], kwargs: dict[str, Any]) -> None:
 def _make_array(spec: str, seed: int) -> tuple[str, Any]:
     match = _SPEC.fullmatch(spec.strip())
     if match is None:
-        raise TargetError(
-            f"batch {spec!r} cannot be read",
-            hint='forms: "float32[2,3,64,64]", "ids=int64[2,16]<1:1000>", or a .npz file',
-        )
+        raise TargetError(f"batch {spec!r} cannot be read", hint=_FORMS)
+    name = match["name"] or ""
     try:
         dtype = np.dtype(match["dtype"])
         shape = tuple(int(part) for part in match["shape"].split(",") if part.strip())
-        low, high = (float(match[b]) if match[b] else None for b in ("low", "high"))
-    except (TypeError, ValueError) as error:
-        raise TargetError(f"batch {spec!r} cannot be read: {error}") from None
-    generator = np.random.default_rng([seed, zlib.crc32((match["name"] or "").encode())])
-    return match["name"] or "", _draw(generator, dtype, shape, low, high, spec)
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        return name, _draw(generator, dtype, shape, match["low"], match["high"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TargetError(f"batch {spec!r} cannot be read: {error}", hint=_FORMS) from None
 
 
 def _draw(
     generator: np.random.Generator,
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
-    low: float | None,
-    high: float | None,
-    spec: str,
+    low: str | None,
+    high: str | None,
 ) -> Any:
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(dtype)
     if dtype.kind == "f":
         if low is None or high is None:
             return generator.standard_normal(shape).astype(dtype)
-        return generator.uniform(low, high, shape).astype(dtype)
-    if dtype.kind == "b":
-        return generator.integers(0, 2, shape).astype(dtype)
-    if dtype.kind not in "iu" or low is None or high is None or high <= low:
-        raise TargetError(
-            f"batch {spec!r} needs a range of whole numbers",
-            hint=f"for example {_without_range(spec)}<0:1000>, 1000 left out",
-        )
+        if not float(low) < float(high):
+            raise ValueError(f"{low} is not below {high}")
+        return generator.uniform(float(low), float(high), shape).astype(dtype)
+    if dtype.kind not in "iu":
+        raise ValueError(f"a batch holds floats, whole numbers or truth values, not {dtype}")
+    if low is None or high is None:
+        raise ValueError(f"{dtype} needs a range, such as <0:1000>, 1000 left out")
+    if int(high) - 1 > np.iinfo(dtype).max or int(low) < np.iinfo(dtype).min:
+        raise ValueError(f"<{low}:{high}> goes past what {dtype} can hold")
     return generator.integers(int(low), int(high), shape).astype(dtype)
-
-
-def _without_range(spec: str) -> str:
-    """Return a batch specification without its range."""
-    return spec.partition("<")[0]
 
 
 def device_for(devices: str, framework: str) -> str:

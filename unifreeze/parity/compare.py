@@ -171,7 +171,7 @@ class _Comparison:
                     what = "moved" if _moved(run, row.path) else "was not looked at"
                     yield Finding(row.path, f"should hold and {what}{_where(record, run)}")
             for path in run.live:
-                text = "should be off and drew random numbers"
+                text = "should be off, and ran in training mode"
                 yield Finding(path, text + _where(record, run))
         yield from self._statistics_differing()
 
