@@ -62,11 +62,11 @@ def _observes(module: nn.Module) -> bool:
 
 def _parameters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     names = resolution.spec.tree.names
-    for number, tensor in enumerate(walk.tensors):
-        thawed = bool(resolution.trainable[number]) and not tensor.requires_grad
+    wanted = resolution.trainable.tolist()
+    for number, (tensor, trainable) in enumerate(zip(walk.tensors, wanted, strict=True)):
         if not tensor.is_leaf:
             problem = "it is computed from other tensors and has no flag of its own"
-        elif thawed and made_in_inference_mode(tensor):
+        elif trainable and not tensor.requires_grad and made_in_inference_mode(tensor):
             problem = "it was made in inference mode and can never train"
         else:
             continue
@@ -78,10 +78,10 @@ def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     policy = resolution.plan.norm_stats
     if policy == "update":
         return
+    known = set(map(id, walk.modules)) if walk.wrappers else set()
     for index, wrapper in walk.wrappers:
-        inside = set(map(id, walk.modules[index : walk.tree.ends[index]]))
         for name, module in wrapper.named_modules():
-            if id(module) in inside or not keeps_statistics(module):
+            if id(module) in known or not keeps_statistics(module):
                 continue
             numbers = [walk.tree.tensor(id(tensor)) for tensor in module.parameters()]
             trains = any(resolution.trainable[n] for n in numbers if n is not None)
@@ -97,12 +97,11 @@ def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
 def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """Reentrant checkpointing passes no gradient unless its input requires one."""
     tree = resolution.spec.tree
-    wrapped = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
-    if any(map(_makes_inputs_require_gradient, walk.modules)):
+    found = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
+    found |= {n for n, module in enumerate(walk.modules) if _checkpoints_reentrantly(module)}
+    if found and any(map(_makes_inputs_require_gradient, walk.modules)):
         return
-    for index, module in enumerate(walk.modules):
-        if index not in wrapped and not _checkpoints_reentrantly(module):
-            continue
+    for index in sorted(found):
         low, high = tree.name_starts[index], tree.name_ends[index]
         below = resolution.trainable[tree.tensor_of[:low]]
         inside = resolution.trainable[tree.tensor_of[low:high]]
