@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +17,11 @@ from unifreeze.errors import (
 )
 from unifreeze.plan import FreezePlan, Rule
 from unifreeze.resolution.hold import held_modules, quiet_modules
+from unifreeze.resolution.notices import reading_notices
 from unifreeze.resolution.settings import group_settings
 from unifreeze.resolution.value import Resolution, RuleEffect
 from unifreeze.select import WORDS, Expression, Path, Selector, Word, evaluate, parse
+from unifreeze.select.expression import nodes
 from unifreeze.structure import Mask, ModelSpec
 
 
@@ -94,22 +94,22 @@ class _Decision:
         for number, rule in enumerate(self.plan.rules):
             self._apply(number, rule)
         trainable, rule_of = self._per_parameter()
-        effects = self._effects(rule_of)
+        effects = self._effects()
         self._check_trivial(trainable)
         self._check_shared(trainable)
-        self._notice_words()
         lr_scale, weight_decay = group_settings(self.plan, self.spec, select)
+        held = held_modules(self.plan, self.spec, trainable, select)
         return Resolution(
             self.plan,
             self.spec,
             trainable,
             rule_of,
             effects,
-            held_modules(self.plan, self.spec, trainable, select),
+            held,
             quiet_modules(self.plan, self.spec, trainable),
             lr_scale,
             weight_decay,
-            tuple(self.notices),
+            (*self.notices, *reading_notices(self.plan, self.spec)),
         )
 
     def _apply(self, number: int, rule: Rule) -> None:
@@ -117,6 +117,8 @@ class _Decision:
         selector = rule.selector(self.spec.framework)
         mask = select(selector, self.spec, where, optional=rule.optional)
         self.matched.append(mask)
+        if not mask.any():
+            self.notices.append(f"{where} is optional and matches nothing")
         if rule.verb == "only":
             self._write(np.ones_like(mask), number, trainable=False)
         if rule.verb == "freeze":
@@ -199,22 +201,29 @@ class _Decision:
             hint='end the plan with a rule on "tied": freeze: tied, or train: tied',
         )
 
-    def _effects(self, rule_of: NDArray[np.intp]) -> tuple[RuleEffect, ...]:
+    def _effects(self) -> tuple[RuleEffect, ...]:
         effects = []
         for number, (rule, mask) in enumerate(zip(self.plan.rules, self.matched, strict=True)):
-            decided = rule_of == number
-            if not decided.any() and not rule.optional:
+            # Of a tied or fused parameter, each name and part is decided for itself.
+            decided = np.unique(self.atoms.tensor[self.rule == number])
+            if not len(decided) and not rule.optional:
                 raise self._undecided(number, rule, mask)
             matched = len(np.unique(self.atoms.tensor[mask]))
             selector = rule.selector(self.spec.framework)
             values = int(self.spec.counts[decided].sum())
-            effects.append(
-                RuleEffect(f"{rule.verb}: {selector}", matched, int(decided.sum()), values)
-            )
+            effects.append(RuleEffect(f"{rule.verb}: {selector}", matched, len(decided), values))
         return tuple(effects)
 
-    def _undecided(self, number: int, rule: Rule, mask: Mask) -> UndecidedRuleError:
+    def _undecided(self, number: int, rule: Rule, mask: Mask) -> ResolveError:
         winners = sorted({int(winner) + 1 for winner in self.rule[mask] if winner >= 0})
+        if not winners:
+            fixed = np.unique(self.atoms.tensor[mask])
+            row = self.spec.tensors[int(fixed[0])]
+            return FixedParameterError(
+                f"rule {number + 1} ({rule}) would train only what is never trained",
+                context=f"{listing(self._names_of(fixed))}: {row.fixed}",
+                hint="take it out" + ("" if row.impossible else ", or name parameters in full"),
+            )
         return UndecidedRuleError(
             f"rule {number + 1} ({rule}) decides nothing",
             context=f"all it matches is decided by rule {listing(map(str, winners))}",
@@ -229,7 +238,7 @@ class _Decision:
                 context=f"all {len(trainable)} parameters end up frozen",
                 hint="if that is meant, say it: freeze: all",
             )
-        if trainable[free].all() and not self._says("train"):
+        if free.any() and trainable[free].all() and not self._says("train"):
             raise TrivialPlanError(
                 "the plan freezes nothing",
                 context=f"all {int(free.sum())} parameters that can be trained stay trainable",
@@ -259,55 +268,12 @@ class _Decision:
                     hint="freeze or train them together, or give each its own memory",
                 )
 
-    def _notice_words(self) -> None:
-        """Say where a word hides a path, and by which order positions were counted."""
-        seen: set[str] = set()
-        for rule in self.plan.rules:
-            for word in _words(rule.selector(self.spec.framework).expression):
-                counted = word.index is not None and word.name != "children"
-                if counted and self.spec.order == "registration":
-                    self._notice(
-                        "positions count in order of registration; "
-                        "give a batch to count in order of execution"
-                    )
-                if word.name not in seen and self._hides_path(word):
-                    seen.add(word.name)
-                    self._notice(
-                        f"{word.name!r} is read as the word, not as the path "
-                        f'{word.name!r}, which holds other parameters: path:"{word.name}"'
-                    )
-
-    def _notice(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices.append(text)
-
-    def _hides_path(self, word: Word) -> bool:
-        module = self.spec.module(word.name)
-        if module is None or word.index is not None:
-            return False
-        tree = self.spec.tree
-        low, high = tree.name_starts[module], tree.name_ends[module]
-        path = (self.atoms.name >= low) & (self.atoms.name < high)
-        return not np.array_equal(path, evaluate(word, self.spec))
-
 
 def _named_tensors(expression: Expression, spec: ModelSpec) -> set[int]:
     """Return parameters that an expression names by their full native path."""
-    literals = {node.literal for node in _nodes(expression) if isinstance(node, Path)} - {""}
+    literals = {node.literal for node in nodes(expression) if isinstance(node, Path)} - {""}
     return {
         tensor
         for name, tensor in zip(spec.tree.names, spec.tree.tensor_of, strict=True)
         if name in literals
     }
-
-
-def _words(expression: Expression) -> Iterator[Word]:
-    return (node for node in _nodes(expression) if isinstance(node, Word))
-
-
-def _nodes(expression: Expression) -> Iterator[Expression]:
-    yield expression
-    for field in ("left", "right", "inner"):
-        inner = getattr(expression, field, None)
-        if inner is not None:
-            yield from _nodes(inner)

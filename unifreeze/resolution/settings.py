@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from unifreeze.errors import SelectorScopeError
 from unifreeze.plan import FreezePlan, pick
 from unifreeze.resolution.hold import Select
-from unifreeze.structure import ModelSpec, Zone
+from unifreeze.structure import Mask, ModelSpec, Zone
 
 Floats = NDArray[np.float64]
 
@@ -33,30 +33,43 @@ def group_settings(plan: FreezePlan, spec: ModelSpec, select: Select) -> tuple[F
         if group.layer_decay is not None:
             layer_decay[tensors] = group.layer_decay
     if (layer_decay != 1).any():
-        scale *= layer_decay ** _blocks_below_head(spec)
+        scale *= layer_decay ** _blocks_below_head(spec, layer_decay != 1)
     return scale, decay
 
 
-def _blocks_below_head(spec: ModelSpec) -> Floats:
-    """Count, for each parameter, the blocks between it and the head, its own included."""
-    if not spec.runs:
+def _blocks_below_head(spec: ModelSpec, wanted: Mask) -> Floats:
+    """Count, for each parameter, the blocks between it and the head, its own included.
+
+    A tied parameter counts by its first name, as its canonical name does.
+    """
+    at, tree = spec.placement, spec.tree
+    owners = [tree.owners[name] for name in spec.first_names]
+    units = [at.units[at.unit_of[owner]] for owner in owners]
+    if any(units[number].zone is Zone.NET for number in np.flatnonzero(wanted)) or not spec.runs:
         raise SelectorScopeError(
             "layer_decay needs repeated units, and this model has none",
             hint="give lr_scale to parts of it instead",
         )
     lengths = [len(run.blocks) for run in spec.runs]
-    after = [0] * len(lengths)
-    if spec.placement.labels == ["encoder", "decoder"]:
-        after[0] = lengths[1]
+    after = _blocks_after(spec, lengths)
     deepest = max(length + more for length, more in zip(lengths, after, strict=True)) + 1
-    depths = []
-    for unit in spec.placement.units:
+    depths = np.zeros(len(spec))
+    for number, (owner, unit) in enumerate(zip(owners, units, strict=True)):
         if unit.zone in (Zone.BLOCK, Zone.TRANSITION):
-            depths.append(lengths[unit.run] - unit.block + after[unit.run])
-        elif unit.zone in (Zone.NECK, Zone.HEAD):
-            depths.append(0)
-        else:
-            depths.append(deepest if unit.run < 0 else lengths[unit.run] + 1)
-    found = np.empty(len(spec))
-    found[spec.atoms.tensor] = np.asarray(depths, float)[spec.atoms.unit]
-    return found
+            depths[number] = lengths[unit.run] - unit.block + after[unit.run]
+        elif unit.zone is Zone.NECK:
+            towers = zip(at.towers, after, strict=True)
+            depths[number] = max((n for t, n in towers if t <= owner < tree.ends[t]), default=0)
+        elif unit.zone is not Zone.HEAD:
+            depths[number] = deepest if unit.run < 0 else lengths[unit.run] + after[unit.run] + 1
+    return depths
+
+
+def _blocks_after(spec: ModelSpec, lengths: list[int]) -> list[int]:
+    """Count, for each run of blocks, those that come after it: an encoder's decoder."""
+    labels = spec.placement.labels
+    partners = [
+        f"{label.removesuffix('encoder')}decoder" if label.endswith("encoder") else ""
+        for label in labels
+    ]
+    return [lengths[labels.index(other)] if other in labels else 0 for other in partners]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
@@ -160,6 +161,20 @@ class Within:
 
 
 Expression: TypeAlias = Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within
+
+
+def parts(expression: Expression) -> list[Expression]:
+    """Return the expressions that an expression is made of."""
+    found = (getattr(expression, field, None) for field in ("left", "right", "inner"))
+    return [part for part in found if part is not None]
+
+
+def nodes(expression: Expression) -> Iterator[Expression]:
+    """Give an expression and all it is made of."""
+    yield expression
+    for part in parts(expression):
+        yield from nodes(part)
+
 
 _TIGHTNESS = {Either: 0, Both: 1, Without: 2, OtherThan: 3, Within: 4}
 
