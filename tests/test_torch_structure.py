@@ -46,9 +46,14 @@ def one_process(tmp_path):
     dist.destroy_process_group()
 
 
+def described(model):
+    """The parameters as the backend describes them."""
+    return backend.describe(model).parameters
+
+
 def names(model):
     """Native paths with their canonical names."""
-    return {p.path: p.name for p in backend.describe(model).parameters}
+    return {p.path: p.name for p in described(model)}
 
 
 def train(handle, model, count=2):
@@ -426,7 +431,7 @@ def test_a_tied_tensor_is_frozen_by_any_of_its_names(name):
     handle = uf.freeze(model, f'path:"{name}"')
     assert not model.table.weight.requires_grad
     assert handle.verify().parameters == 1
-    (parameter,) = [p for p in backend.describe(model).parameters if p.aliases]
+    (parameter,) = [p for p in described(model) if p.aliases]
     assert (parameter.path, parameter.aliases) == ("table.weight", ("output.weight",))
 
 
@@ -659,6 +664,17 @@ def test_a_layer_that_has_yet_to_see_a_batch_can_be_frozen_and_trained():
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_a_description_follows_a_cast_and_a_first_batch():
+    """R12: neither puts a new object anywhere."""
+    model = nn.Sequential(nn.LazyLinear(6), nn.Linear(6, 2))
+    assert described(model)[0].shape == ()
+    model(rows())
+    assert described(model)[0].shape == (6, 6)
+    assert FreezePlan().freeze("size(> 30)").resolve(model).frozen_paths == ("0.weight",)
+    model[1].double()
+    assert [p.dtype for p in described(model)] == ["float32"] * 2 + ["float64"] * 2
+
+
 def normed(which):
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
     return which(model[0]), model
@@ -689,9 +705,8 @@ def test_a_computed_weight_is_frozen_by_freezing_what_it_is_computed_from(way):
     train(handle, model)
     handle.verify()
     assert model[0].bias.grad is not None
-    spec = backend.describe(model)
-    assert {p.kind for p in spec.parameters} == {"linear"}
-    assert {p.owner for p in spec.parameters} == {"0", "1"}
+    layers = {(p.owner, p.kind, p.name.rpartition("/")[0]) for p in described(model)}
+    assert layers == {("0", "linear", "net/linear.0"), ("1", "linear", "head/linear.0")}
 
 
 def test_a_parameter_that_is_no_leaf_is_refused():

@@ -12,7 +12,12 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from unifreeze.backend.walking import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
 
-_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+_CONTAINERS = (
+    nn.ModuleList,
+    nn.ModuleDict,
+    nn.Sequential,
+    nn.utils.parametrize.ParametrizationList,
+)
 
 _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (nn.modules.batchnorm._NormBase, "norm"),

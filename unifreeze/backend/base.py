@@ -107,6 +107,10 @@ class ModuleBackend(ABC):
     def set_gradient(self, tensor: Any, gradient: Any) -> None:
         """Set a parameter's gradient; None drops it."""
 
+    def kept_gradient(self, tensor: Any) -> Any:
+        """Return a parameter's gradient so that it can be put back after it was dropped."""
+        return self.get_gradient(tensor)
+
     @abstractmethod
     def payload(self, tensor: Any) -> Payload | None:
         """Return a tensor's bits, None where it has no values."""
@@ -237,6 +241,7 @@ class ModuleBackend(ABC):
             walk = self._walks[root] = Walk(self.reader, root)
             walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
             self.find_shared(walk)
+            walk.memo["types"] = _types(walk)
         return walk
 
     def is_group(self, model: Any) -> bool:
@@ -253,6 +258,10 @@ class ModuleBackend(ABC):
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
         walk = self.walk(model)
+        if walk.memo["types"] != _types(walk):
+            # A cast, or a lazy layer's first batch, left every object where it was.
+            del self._walks[walk.root]
+            walk = self.walk(model)
         if batch is not None:
             trace = trace_forward(self, walk, model, batch)
             return derive(walk.tree, trace, found=self._flags_now(walk))
@@ -302,7 +311,7 @@ class ModuleBackend(ABC):
         """Drop what earlier backward passes left on tensors that are frozen, or newly trained."""
         for tensor, trainable, was in zip(walk.tensors, wanted, written.flags, strict=True):
             if not trainable or not was:
-                gradient = self.get_gradient(tensor)
+                gradient = self.kept_gradient(tensor)
                 if gradient is not None:
                     written.gradients.append((tensor, gradient))
                     self.set_gradient(tensor, None)
@@ -483,3 +492,8 @@ class ModuleBackend(ABC):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
+
+
+def _types(walk: Walk) -> tuple[list[type], list[Any]]:
+    """Return what a description says of tensors that can change while they stay where they are."""
+    return list(map(type, walk.tensors)), [tensor.dtype for tensor in walk.tensors]
