@@ -20,9 +20,9 @@ from unifreeze.backend.protocol import (
     Undo,
 )
 from unifreeze.backend.walking import Walk, overlapping
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import bits, checks, guards, loads
+from unifreeze_paddle import bits, checks, guards, loads, optimizers
 from unifreeze_paddle.layers import PaddleReader, is_floating
 
 
@@ -70,7 +70,11 @@ class PaddleBackend(ModuleBackend):
         if gradient is None:
             tensor.clear_gradient(False)
         else:
-            tensor.grad = gradient
+            bits.set_gradient(tensor, gradient)
+
+    def kept_gradient(self, tensor: Any) -> Any:
+        """Return a copy of a parameter's gradient; what `grad` gives dies when it is dropped."""
+        return None if tensor.grad is None else bits.copy_gradient(tensor)
 
     def payload(self, tensor: Any) -> Payload | None:
         """Return a tensor's bits, None where it has no values."""
@@ -120,26 +124,24 @@ class PaddleBackend(ModuleBackend):
     def _kernels_to_help(self, walk: Walk) -> list[int]:
         """Return the layers that may need help, whatever the plan says."""
         if "helped" not in walk.memo:
-            kinds = (*guards.PAIRED, *guards.WHOLE, *guards.NEEDS_LIVE_INPUT)
             walk.memo["helped"] = [
-                index for index, layer in enumerate(walk.modules) if isinstance(layer, kinds)
+                index for index, layer in enumerate(walk.modules) if guards.may_need(layer)
             ]
         found: list[int] = walk.memo["helped"]
         return found
 
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
-        """Lend recurrent layers' weights while they are frozen, so that gradient passes."""
-        if trainable or not any(
-            isinstance(walk.module(n), guards.WHOLE) for n in self._kernels_to_help(walk)
-        ):
+        """Lend what kernels need while everything is frozen, so that gradient passes."""
+        if trainable:
             return None
+        if "lent" not in walk.memo:
+            flags = {id(tensor): False for tensor in walk.tensors}
+            found = {n: guards.needs(walk.module(n), flags)[0] for n in self._kernels_to_help(walk)}
+            walk.memo["lent"] = {n: names for n, names in found.items() if names}
         before = self.get_guards(walk)
-        everything = {id(tensor): False for tensor in walk.tensors}
-        lent = {n: guards.needs(walk.module(n), everything)[0] for n in self._kernels_to_help(walk)}
         wanted = dict(before)
-        for index, names in lent.items():
-            if names:
-                wanted[index] = before.get(index, Guard())._replace(lend=names)
+        for index, names in walk.memo["lent"].items():
+            wanted[index] = before.get(index, Guard())._replace(lend=names)
         self.set_guards(walk, wanted)
         return lambda: self.set_guards(walk, before)
 
@@ -164,7 +166,8 @@ class PaddleBackend(ModuleBackend):
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what Paddle would get wrong."""
-        return checks.findings(walk, model, resolution)
+        guards_change = self.wanted_guards(walk, resolution) != self.get_guards(walk)
+        return checks.findings(walk, model, resolution, guards_change=guards_change)
 
     def hook(
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
@@ -249,39 +252,29 @@ class PaddleBackend(ModuleBackend):
         """Call back after `set_state_dict`."""
         return loads.on_load(walk.root, loaded)
 
+    def write(self, model: Any, resolution: Resolution) -> Undo:
+        """Write the decisions; undoing also forgets what optimizers wrote onto parameters."""
+        undo = super().write(model, resolution)
+        tensors = self.walk(model).tensors
+
+        def restore() -> None:
+            undo()
+            optimizers.forget(tensors)
+
+        return restore
+
     def param_groups(
         self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
     ) -> list[dict[str, Any]]:
         """Build param groups; a group's rate is a scale on the optimizer's, so `lr` is unused."""
-        live = self.objects(model)
-        made = []
-        for group in groups:
-            row = {
-                "params": [live[path] for path in group.paths],
-                "learning_rate": group.lr_scale,
-            }
-            if group.weight_decay is not None:
-                row["weight_decay"] = group.weight_decay
-            made.append(row)
-        return made
+        return [row for _, row in optimizers.param_groups(self.objects(model), groups)]
 
     def optimizer(
         self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
     ) -> Any:
-        """Build a Paddle optimizer over a plan's groups; `lr` becomes `learning_rate`."""
-        if not (isinstance(cls, type) and issubclass(cls, paddle.optimizer.Optimizer)):
-            raise OptimizerError(
-                f"{cls!r} is no Paddle optimizer class", hint="for example paddle.optimizer.AdamW"
-            )
-        if issubclass(cls, paddle.optimizer.LBFGS):
-            raise OptimizerError(
-                "LBFGS keeps one direction over all parameters and moves frozen ones",
-                hint="use a first-order optimizer",
-            )
-        given = dict(settings)
-        if "lr" in given:
-            given["learning_rate"] = given.pop("lr")
-        return cls(parameters=self.param_groups(model, groups, lr=None), **given)
+        """Build a Paddle optimizer over a plan's groups."""
+        rows = optimizers.param_groups(self.objects(model), groups)
+        return optimizers.build(cls, rows, settings)
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `LayerDict`."""

@@ -45,6 +45,25 @@ def from_array(array: Array, like: Any) -> Any:
     return paddle.to_tensor(np.asarray(array), dtype=dtype, place=like.place)
 
 
+def copy_gradient(tensor: Any) -> Any:
+    """Copy a tensor's gradient; a sparse embedding's, which cannot be copied, as a whole table."""
+    gradient = tensor.grad
+    if not gradient.is_selected_rows():
+        return gradient.detach().clone()
+    whole = np.zeros([int(n) for n in tensor.shape], np.float32)
+    np.add.at(whole, gradient.rows(), gradient.numpy())
+    return from_array(whole, tensor)
+
+
+def set_gradient(tensor: Any, gradient: Any) -> None:
+    """Set a tensor's gradient, also where the last one was a sparse embedding's."""
+    try:
+        tensor.grad = gradient
+    except ValueError:
+        tensor._set_grad_type(paddle.base.core.VarDesc.VarType.DENSE_TENSOR)
+        tensor.grad = gradient
+
+
 def copy_into(tensor: Any, source: Any) -> None:
     """Write values into a tensor in place, whatever it requires."""
     with paddle.no_grad():

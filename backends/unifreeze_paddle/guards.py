@@ -2,34 +2,48 @@
 
 Paddle computes the gradients of a norm's weight and bias together and gives none if one of them is
 frozen; it refuses to pass gradient through a recurrent network with a frozen weight, and through a
-few layers whose input takes no part. A guarded layer shows its kernel, for the time of the forward
-pass, a detached alias of the frozen tensor that lets gradient pass; the gradient of the alias goes
-nowhere, and the parameter is back in its place when the forward pass ends, however it ends.
+few layers whose input takes no part; on the CPU it passes gradient through a layer norm as if a
+frozen weight were one. A guarded layer shows its kernel, for the time of the forward pass, a
+detached alias of the frozen tensor that lets gradient pass; the gradient of the alias goes nowhere,
+and the parameter is back in its place when the forward pass ends, however it ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
+from paddle.jit.sot import psdb
 from paddle.nn.layer.norm import _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
 
 from unifreeze.backend.base import Guard
-from unifreeze_paddle.layers import BATCH_NORMS
+from unifreeze.errors import UnsupportedPlanError
+from unifreeze_paddle.layers import BATCH_NORMS, is_floating
+
+# Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
+paddle.jit.ignore_module([sys.modules[__name__]])
 
 _MARK = "_unifreeze_guard"
-_HOOK = "unifreeze"
+_HOOK, _BREAK = "unifreeze", "unifreeze_break"
 
 PAIRED = (*BATCH_NORMS, _InstanceNormBase)
 """Layers whose kernel gives gradients for all of their parameters or for none."""
 WHOLE = (RNNBase, nn.HSigmoidLoss)
 """Layers through which no gradient passes if any parameter is frozen."""
+FORGETFUL = (nn.LayerNorm,)
+"""Layers whose CPU kernel passes gradient on as if a frozen weight were one."""
 NEEDS_LIVE_INPUT = (nn.PReLU, _InstanceNormBase, nn.HSigmoidLoss)
 """Layers whose backward pass fails, or crashes, if the input takes no part in it."""
+
+_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT)
+# A user's own layer may call these kernels with parameters of its own.
+_LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
+_ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
 
 
 class _On(NamedTuple):
@@ -45,6 +59,11 @@ def guard_of(layer: Any) -> Guard | None:
     return on.guard if on else None
 
 
+def may_need(layer: Any) -> bool:
+    """Tell whether a layer needs help under some plan."""
+    return isinstance(layer, _KNOWN) or bool(_calls(layer))
+
+
 def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], bool]:
     """Return what a layer must lend, and whether its input must be attached.
 
@@ -52,7 +71,7 @@ def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], b
         layer: The layer.
         trainable: By identity of a parameter, whether the plan trains it.
     """
-    if not isinstance(layer, (*PAIRED, *WHOLE, *NEEDS_LIVE_INPUT)):
+    if not may_need(layer):
         return (), False
     own = {
         leaf: trainable[id(tensor)]
@@ -61,8 +80,29 @@ def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], b
     }
     frozen = tuple(leaf for leaf, flag in own.items() if not flag)
     some_train = len(frozen) < len(own)
-    lends = isinstance(layer, WHOLE) or (isinstance(layer, PAIRED) and some_train)
-    return frozen if lends else (), isinstance(layer, NEEDS_LIVE_INPUT) and some_train
+    calls = _calls(layer)
+    live = isinstance(layer, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
+    return _to_lend(layer, frozen, calls, some_train=some_train), live and some_train
+
+
+def _to_lend(
+    layer: Any, frozen: tuple[str, ...], calls: Set[str], *, some_train: bool
+) -> tuple[str, ...]:
+    if isinstance(layer, WHOLE) or calls & _LENDING_CALLS:
+        return frozen
+    if isinstance(layer, PAIRED) and some_train:
+        return frozen
+    if isinstance(layer, FORGETFUL):
+        return tuple(leaf for leaf in frozen if leaf == "weight")
+    return ()
+
+
+def _calls(layer: Any) -> Set[str]:
+    """Return which of the kernels that need help a layer of a user's own calls in its forward."""
+    if isinstance(layer, _KNOWN) or not layer._parameters:
+        return frozenset()
+    code = getattr(type(layer).forward, "__code__", None)
+    return (_LENDING_CALLS | _ATTACHING_CALLS).intersection(code.co_names if code else ())
 
 
 def put_on(layer: Any, guard: Guard) -> None:
@@ -75,7 +115,8 @@ def put_on(layer: Any, guard: Guard) -> None:
         else:
             _put_still_hooks(layer)
     if guard.lend or guard.attach:
-        own["forward"] = GuardedForward(layer, guard, own.get("forward"))
+        own["forward"] = GuardedForward(layer, own.get("forward"))
+        layer._forward_pre_hooks[_BREAK] = _break_graph
 
 
 def take_off(layer: Any) -> None:
@@ -89,6 +130,7 @@ def take_off(layer: Any) -> None:
             layer._use_global_stats = on.global_stats
         else:
             _take_still_hooks(layer)
+    layer._forward_pre_hooks.pop(_BREAK, None)
     forward = own.get("forward")
     if isinstance(forward, GuardedForward):
         del own["forward"]
@@ -104,22 +146,28 @@ def _has_global_stats(layer: Any) -> bool:
 class _Still:
     """A pair of hooks around a layer's forward pass that keep it in inference mode.
 
-    Hooks come before those the layer has itself: spectral norm updates its vectors in one.
+    Hooks come before those the layer has itself: spectral norm updates its vectors in one. A
+    recurrent network passes no gradient in inference mode, so its dropout alone is turned off.
     """
 
-    def __init__(self) -> None:
-        self.mode: bool | None = None
+    def __init__(self, layer: Any) -> None:
+        recurrent = isinstance(layer, RNNBase)
+        self.name = "dropout" if recurrent else "training"
+        self.value: Any = 0.0 if recurrent else False
+        self.kept: Any = None
 
     def before(self, layer: Any) -> None:
-        """Remember the mode asked for, and run in inference mode."""
-        if self.mode is None or layer.training:
-            self.mode = layer.training
-        layer.training = False
+        """Remember what was asked for, and be still."""
+        now = getattr(layer, self.name)
+        if self.kept is None or now != self.value:
+            self.kept = now
+        setattr(layer, self.name, self.value)
 
     def after(self, layer: Any) -> None:
-        """Put the mode back."""
-        if self.mode is not None:
-            layer.training, self.mode = self.mode, None
+        """Put back what was asked for."""
+        if self.kept is not None:
+            setattr(layer, self.name, self.kept)
+            self.kept = None
 
 
 class _Before(NamedTuple):
@@ -139,7 +187,7 @@ class _After(NamedTuple):
 def _put_still_hooks(layer: Any) -> None:
     # Under a name of our own: Paddle numbers hooks per process, and a number that came with a
     # pickled layer could be given out again.
-    still = _Still()
+    still = _Still(layer)
     layer._forward_pre_hooks[_HOOK] = _Before(still)
     layer._forward_pre_hooks.move_to_end(_HOOK, last=False)
     layer._forward_post_hooks[_HOOK] = _After(still)
@@ -154,45 +202,65 @@ def _take_still_hooks(layer: Any) -> None:
         before.still.after(layer)
 
 
+def _break_graph(_layer: Any, _inputs: Any) -> None:
+    """Keep to_static from taking the layer for one of Paddle's own, whose forward it knows."""
+    psdb.breakgraph()
+
+
 class GuardedForward:
     """A layer's forward pass with frozen tensors lent out and the input attached.
 
-    It sits in the layer's own dictionary in place of the method, so copies keep it.
+    It sits in the layer's own dictionary in place of the method, so copies keep it. Something that
+    wrapped it in turn may outlive the guard, so it asks the layer each time what to do.
 
     Attributes:
         layer: The layer.
-        guard: What to lend and attach.
         inner: A forward that stood there before, None for the class's own.
     """
 
-    def __init__(self, layer: Any, guard: Guard, inner: Any) -> None:
-        self.layer, self.guard, self.inner = layer, guard, inner
+    def __init__(self, layer: Any, inner: Any) -> None:
+        self.layer, self.inner = layer, inner
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """Run the layer's forward pass."""
-        if not paddle.is_grad_enabled():
-            return self._forward(*inputs, **named)
-        if self.guard.attach:
-            inputs, named = _attached(inputs, named)
-        if not self._worth_lending(inputs, named):
-            return self._forward(*inputs, **named)
-        with _lent(self.layer, self.guard.lend):
-            return self._forward(*inputs, **named)
+        """Run the layer's forward pass, outside of what to_static captures."""
+        callback = paddle.framework.core.set_eval_frame(None)
+        try:
+            return self._guarded(*inputs, **named)
+        finally:
+            paddle.framework.core.set_eval_frame(callback)
 
-    def _forward(self, *inputs: Any, **named: Any) -> Any:
-        if self.inner is not None:
-            return self.inner(*inputs, **named)
-        return type(self.layer).forward(self.layer, *inputs, **named)
+    def _guarded(self, *inputs: Any, **named: Any) -> Any:
+        guard = guard_of(self.layer)
+        if guard is None or not paddle.is_grad_enabled():
+            return self.own_forward()(*inputs, **named)
+        if guard.attach and not _any_live((inputs, named)):
+            inputs, named = _attached(self.layer, inputs, named)
+        if not self._worth_lending(inputs, named):
+            return self.own_forward()(*inputs, **named)
+        with _lent(self.layer, guard.lend):
+            return self.own_forward()(*inputs, **named)
+
+    def own_forward(self) -> Callable[..., Any]:
+        """Return the forward pass that is guarded."""
+        cls = type(self.layer)
+        own: Callable[..., Any] = self.inner or cls.forward.__get__(self.layer, cls)
+        return own
 
     def _worth_lending(self, inputs: Any, named: Any) -> bool:
         """Tell whether any gradient comes this way; a frozen prefix should stay out of it."""
-        own = (tensor for tensor in self.layer._parameters.values() if tensor is not None)
-        trains = any(not tensor.stop_gradient for tensor in own)
-        return trains or any(not tensor.stop_gradient for tensor in _tensors((inputs, named)))
+        own = [tensor for tensor in self.layer._parameters.values() if tensor is not None]
+        if isinstance(self.layer, FORGETFUL) and not _on_cpu(own[0]):
+            return False
+        return _any_live(own) or _any_live((inputs, named))
+
+
+def _on_cpu(tensor: Any) -> bool:
+    """Tell whether a tensor is on the CPU; while a whole program is traced it may yet be."""
+    return not paddle.in_dynamic_mode() or tensor.place.is_cpu_place()
 
 
 def _tensors(values: Any) -> Iterator[Any]:
-    if isinstance(values, paddle.Tensor):
+    if isinstance(values, paddle.Tensor | paddle.pir.Value):
         yield values
     elif isinstance(values, dict):
         yield from _tensors(tuple(values.values()))
@@ -201,11 +269,23 @@ def _tensors(values: Any) -> Iterator[Any]:
             yield from _tensors(value)
 
 
-def _attached(inputs: Any, named: Any) -> tuple[Any, Any]:
-    """Let the first input take part in the gradient, if none does."""
-    first = next(_tensors((inputs, named)), None)
-    if first is None or any(not tensor.stop_gradient for tensor in _tensors((inputs, named))):
+def _any_live(values: Any) -> bool:
+    """Tell whether any tensor takes part in the gradient."""
+    return any(not tensor.stop_gradient for tensor in _tensors(values))
+
+
+def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
+    """Let the first floating input take part in the gradient."""
+    first = next(filter(is_floating, _tensors((inputs, named))), None)
+    if first is None:
         return inputs, named
+    if not paddle.in_dynamic_mode() and layer.training:
+        # A program traced whole drops the input's gradient again, and then crashes.
+        raise UnsupportedPlanError(
+            f"{type(layer).__name__} right above what is frozen cannot be traced whole",
+            context="in a whole program its backward pass fails or crashes the process",
+            hint="call to_static without full_graph, or eval() to export",
+        )
     live = first.detach()
     live.stop_gradient = False
     swapped = tuple(live if value is first else value for value in inputs)
@@ -216,7 +296,8 @@ def _attached(inputs: Any, named: Any) -> tuple[Any, Any]:
 def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
     """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
     parameters = layer._parameters
-    kept = {name: parameters[name] for name in names if parameters.get(name) is not None}
+    found = {name: parameters.get(name) for name in names}
+    kept = {name: t for name, t in found.items() if t is not None and t.stop_gradient}
     aliases = {name: _alias(tensor) for name, tensor in kept.items()}
     swapped = {id(kept[name]): alias for name, alias in aliases.items()}
     weights = layer.__dict__.get("_all_weights")
@@ -232,6 +313,8 @@ def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
 
 
 def _alias(tensor: Any) -> Any:
+    if not paddle.in_dynamic_mode():
+        tensor = paddle.pir.core._convert_into_value(tensor)
     alias = tensor.detach()
     alias.stop_gradient = False
     return alias

@@ -1,0 +1,111 @@
+"""PaddlePaddle optimizers over a plan's groups.
+
+Paddle writes a group's learning rate and weight decay onto its parameters, where they outlive the
+optimizer and overrule what a model's author said there. So what stood there is remembered at the
+first optimizer, taken into account, and put back when the plan is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import paddle
+
+from unifreeze.backend.protocol import ParamGroup
+from unifreeze.errors import OptimizerError
+
+_MARK = "_unifreeze_found"
+
+
+class _Found(NamedTuple):
+    """A parameter's own settings, as its model's author gave them."""
+
+    lr_scale: float
+    regularizer: Any
+
+
+def param_groups(
+    live: Mapping[str, Any], groups: Iterable[ParamGroup]
+) -> list[tuple[ParamGroup, dict[str, Any]]]:
+    """Build rows for an optimizer, each with the plan's group that it is of.
+
+    A group's parameters come in one row unless they had learning rates of their own.
+    """
+    made = []
+    for group in groups:
+        by_rate: dict[float, list[Any]] = {}
+        for path in group.paths:
+            by_rate.setdefault(_found(live[path]).lr_scale, []).append(live[path])
+        for rate, tensors in by_rate.items():
+            row = {"params": tensors, "learning_rate": group.lr_scale * rate}
+            if group.weight_decay is not None:
+                row["weight_decay"] = group.weight_decay
+            made.append((group, row))
+    return made
+
+
+def build(
+    cls: Any, rows: Sequence[tuple[ParamGroup, dict[str, Any]]], settings: Mapping[str, Any]
+) -> Any:
+    """Build an optimizer; `lr` becomes `learning_rate`, and Lamb names its decay its own way.
+
+    Raises:
+        OptimizerError: It is no Paddle optimizer, or would not do what the plan says.
+    """
+    _check(cls, len(rows), settings)
+    names = {"lr": "learning_rate"}
+    if issubclass(cls, paddle.optimizer.Lamb):
+        names["weight_decay"] = "lamb_weight_decay"
+    made = [{names.get(key, key): value for key, value in row.items()} for _, row in rows]
+    optimizer = cls(
+        parameters=made, **{names.get(key, key): value for key, value in settings.items()}
+    )
+    for group, row in rows:
+        _settle_decay(cls, group, row["params"])
+    return optimizer
+
+
+def _check(cls: Any, rows: int, settings: Mapping[str, Any]) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, paddle.optimizer.Optimizer)):
+        raise OptimizerError(
+            f"{cls!r} is no Paddle optimizer class", hint="for example paddle.optimizer.AdamW"
+        )
+    if issubclass(cls, paddle.optimizer.LBFGS):
+        raise OptimizerError(
+            "LBFGS keeps one direction over all parameters and moves frozen ones",
+            hint="use a first-order optimizer",
+        )
+    if rows > 1 and isinstance(settings.get("grad_clip"), paddle.nn.ClipGradByGlobalNorm):
+        raise OptimizerError(
+            f"ClipGradByGlobalNorm would clip each of {rows} groups by a norm of its own",
+            hint="clip before step(): paddle.nn.utils.clip_grad_norm_(model.parameters(), …)",
+        )
+
+
+def _settle_decay(cls: type, group: ParamGroup, tensors: Iterable[Any]) -> None:
+    """Put each parameter's own decay back where the plan says nothing about it."""
+    decoupled = issubclass(cls, paddle.optimizer.AdamW | paddle.optimizer.Lamb)
+    for tensor in tensors:
+        if group.weight_decay is None:
+            tensor.regularizer = _found(tensor).regularizer
+        elif decoupled:
+            tensor.regularizer = None
+
+
+def _found(tensor: Any) -> _Found:
+    """Return what a parameter's settings were before the first optimizer of a plan."""
+    found: _Found | None = tensor.__dict__.get(_MARK)
+    if found is None:
+        found = _Found(tensor.optimize_attr["learning_rate"], tensor.regularizer)
+        setattr(tensor, _MARK, found)
+    return found
+
+
+def forget(tensors: Iterable[Any]) -> None:
+    """Put every parameter's own settings back."""
+    for tensor in tensors:
+        found: _Found | None = tensor.__dict__.pop(_MARK, None)
+        if found is not None:
+            tensor.optimize_attr["learning_rate"] = found.lr_scale
+            tensor.regularizer = found.regularizer
