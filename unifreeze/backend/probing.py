@@ -7,7 +7,7 @@ gradients lie about, and the loop calls the model's training mode before every s
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,9 +45,9 @@ def run_probe(
 def _restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
     """Keep values, flags, guards, modes and gradients; yields what puts the values back."""
     values = [(tensor, backend.clone(tensor)) for tensor in walk.tensors]
-    gradients = [(tensor, backend.get_gradient(tensor)) for tensor in walk.tensors]
+    gradients = [(tensor, backend.kept_gradient(tensor)) for tensor in walk.tensors]
     flags = [backend.get_flag(tensor) for tensor in walk.tensors]
-    guards, modes = backend.get_guards(walk), backend.modes(walk)
+    guards, modes = backend.get_guards(walk), _modes_asked_for(backend, walk)
     with ExitStack() as stack:
         for tensor, _ in gradients:
             backend.set_gradient(tensor, None)
@@ -64,10 +64,20 @@ def _restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
             yield rewind
         finally:
             rewind()
-            backend.set_guards(walk, guards)
+            backend.set_guards(walk, {})
             backend.set_modes(walk, modes)
+            backend.set_guards(walk, guards)
             for tensor, gradient in gradients:
                 backend.set_gradient(tensor, gradient)
+
+
+def _modes_asked_for(backend: ModuleBackend, walk: Walk) -> list[bool]:
+    """Return each module's training flag as the training loop set it, guards apart."""
+    guards = backend.get_guards(walk)
+    backend.set_guards(walk, {})
+    modes = backend.modes(walk)
+    backend.set_guards(walk, guards)
+    return modes
 
 
 @contextmanager
@@ -111,7 +121,7 @@ class _Run:
                 for number in range(self.config.steps):
                     outputs[:] = self._step_forward(number)
                     gradients = gradients or backend.gradients(model)
-                    step()
+                    self._step(step, spec)
                     clear()
             after = self._digests()
             updates = self._updates(start, before, after)
@@ -120,6 +130,16 @@ class _Run:
             for tensor in self.walk.tensors:
                 backend.set_gradient(tensor, None)
         return ProbeRun(spec.name, flags, gradients, before, after, updates, tuple(live))
+
+    def _step(self, step: Callable[[], None], spec: OptimizerSpec) -> None:
+        try:
+            step()
+        except Exception as error:
+            raise TargetError(
+                f"{spec.name}, with which parity is shown, cannot train this model "
+                f"in {self.backend.name}: {error}",
+                hint="if a layer gives sparse gradients, build it without them for the check",
+            ) from error
 
     @contextmanager
     def _listening(self) -> Iterator[dict[str, None]]:
