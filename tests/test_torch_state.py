@@ -217,6 +217,15 @@ def test_a_frozen_table_with_a_largest_norm_is_refused(table):
     handle.verify()
 
 
+def test_a_dry_run_with_a_batch_does_not_shorten_rows():
+    """R11: a traced forward pass is a look-up too."""
+    model = seeded(nn.Sequential, nn.Embedding(9, 6, max_norm=0.1), nn.Linear(6, 2))
+    before = bits(model)
+    FreezePlan().freeze("linear").resolve(model, batch=torch.arange(4).numpy())
+    assert not moved(model, before)
+    assert model[0].max_norm == 0.1
+
+
 def test_a_table_with_a_largest_norm_may_train():
     model = nn.ModuleDict({"t": nn.Embedding(9, 6, max_norm=1.0), "h": nn.Linear(6, 2)})
     uf.freeze(model, "linear")

@@ -409,6 +409,20 @@ def test_a_frozen_norm_with_statistics_inside_an_adapter_is_refused(lora):
     uf.apply(plan.with_norm_stats("update"), model)
 
 
+def test_prompts_beside_the_model_are_not_silently_left_out(make_encoder):
+    """R5: prompt learning keeps its parameters on the wrapper, beside the model."""
+    import peft
+
+    config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    model = peft.get_peft_model(make_encoder(), config)
+    with pytest.raises(UnsupportedPlanError, match="holds parameters beside the model"):
+        uf.apply(FreezePlan().freeze("all"), model)
+    uf.apply(FreezePlan().freeze("all"), model.base_model)
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == [
+        "prompt_encoder.default.embedding.weight"
+    ]
+
+
 # R6: ties and shared memory --------------------------------------------------------------------
 
 

@@ -160,15 +160,19 @@ class TorchBackend(ModuleBackend):
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before = self.modes(walk)
+        before, norms = self.modes(walk), layers.largest_norms(walk.modules)
         stance = getattr(torch.compiler, "set_stance", None)
         eager = stance("force_eager") if stance else nullcontext()
         with self.random_state(), torch.no_grad(), eager:
             for module in walk.modules:
                 module.training = False
+            for table, _ in norms:
+                table.max_norm = None  # with it, looking up rewrites the table, in any mode
             try:
                 yield
             finally:
+                for table, largest in norms:
+                    table.max_norm = largest
                 self.set_modes(walk, before)
 
     @contextmanager

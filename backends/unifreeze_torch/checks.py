@@ -15,6 +15,7 @@ from unifreeze.resolution import Resolution
 from unifreeze_torch.layers import (
     TorchReader,
     keeps_statistics,
+    largest_norms,
     made_in_inference_mode,
     qualified_bases,
 )
@@ -24,6 +25,7 @@ def findings(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding
     """Give every reason why the plan would not hold in PyTorch."""
     yield from _modules(walk, resolution)
     yield from _parameters(walk, resolution)
+    yield from _parameters_beside(model)
     yield from _norms_in_adapters(walk, resolution)
     yield from _reentrant_checkpointing(walk, resolution)
     yield from _distributed(walk, model, resolution)
@@ -36,7 +38,7 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
         if index in held and isinstance(module, torch.jit.ScriptModule):
             yield Finding(path, "a ScriptModule cannot be held in inference mode", "script later")
             continue
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+        if largest_norms([module]):
             weight = resolution.spec.tree.tensor(id(module.weight))
             if weight is not None and not resolution.trainable[weight]:
                 yield Finding(
@@ -71,6 +73,19 @@ def _parameters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
         else:
             continue
         yield Finding(names[resolution.spec.first_names[number]], problem)
+
+
+def _parameters_beside(model: Any) -> Iterator[Finding]:
+    """What a wrapper around the model holds beside it is not described, so no plan reaches it."""
+    for wrapper, inner in TorchReader().wrappers(model):
+        children = [child for name, child in wrapper.named_children() if name != inner]
+        beside = [name for child in children for name, _ in child.named_parameters()]
+        if beside or wrapper._parameters:
+            yield Finding(
+                type(wrapper).__name__,
+                "it holds parameters beside the model, such as prompts, which the plan leaves out",
+                "give the plan the model inside it, and set their flags yourself",
+            )
 
 
 def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
@@ -139,7 +154,7 @@ def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Fin
     parameters.
     """
     spec, tree = resolution.spec, walk.tree
-    around = [(0, wrapper) for wrapper in TorchReader().wrappers(model)]
+    around = [(0, wrapper) for wrapper, _ in TorchReader().wrappers(model)]
     for index, wrapper in [*around, *walk.wrappers]:
         if _DDP not in qualified_bases(type(wrapper)):
             continue

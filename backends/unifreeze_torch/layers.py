@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -104,10 +104,10 @@ class TorchReader:
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
         return inner if inner and hasattr(module, inner) else ""
 
-    def wrappers(self, module: Any) -> Iterator[Any]:
-        """Give the wrappers around a module, the outermost first."""
+    def wrappers(self, module: Any) -> Iterator[tuple[Any, str]]:
+        """Give the wrappers around a module, the outermost first, each with what it wraps."""
         while inner := self.inner(module):
-            yield module
+            yield module, inner
             module = getattr(module, inner)
 
     def adapts(self, module: Any) -> bool:
@@ -162,6 +162,12 @@ def made_in_inference_mode(tensor: torch.Tensor) -> bool:
 def qualified_bases(cls: type) -> list[str]:
     """Return the dotted names of a class and its bases, the class first."""
     return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def largest_norms(modules: Iterable[Any]) -> list[tuple[Any, float]]:
+    """Return the tables that shorten the rows they look up, each with the length it allows."""
+    tables = [m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    return [(table, table.max_norm) for table in tables if table.max_norm is not None]
 
 
 def keeps_statistics(module: Any) -> bool:
