@@ -1,0 +1,569 @@
+"""PaddlePaddle: what a frozen parameter does under every optimizer, and what group settings do.
+
+Rules E, F, I, J, K, L and N are those of the opening table of the facts about PaddlePaddle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from kits.paddle_layers import bits, floats
+from paddle import nn
+from paddle.distributed.fleet.utils import recompute
+from paddle.regularizer import L2Decay
+from paddle.utils import unique_name
+
+from unifreeze import FreezePlan
+from unifreeze.backend import load_backend
+from unifreeze.errors import FrozenDriftError, OptimizerError, WriteError
+
+OPTIMIZERS = {
+    "SGD": {"weight_decay": 0.1},
+    "Momentum": {"weight_decay": 0.1, "momentum": 0.9},
+    "Momentum nesterov": {"weight_decay": L2Decay(0.1), "momentum": 0.9, "use_nesterov": True},
+    "Adam": {"weight_decay": 0.1},
+    "AdamW": {"weight_decay": 0.1},
+    "Lamb": {"lamb_weight_decay": 0.1},
+    "Adagrad": {"weight_decay": 0.1},
+    "Adadelta": {"weight_decay": 0.1},
+    "Adamax": {"weight_decay": 0.1},
+    "RMSProp": {"weight_decay": 0.1, "momentum": 0.9},
+    "NAdam": {"weight_decay": 0.1},
+    "RAdam": {"weight_decay": 0.1},
+    "ASGD": {"weight_decay": 0.1},
+    "Rprop": {},
+}
+GROUPED = ["SGD", "Momentum", "Adam", "AdamW", "Lamb", "Adagrad", "Adamax", "RMSProp", "NAdam"]
+
+
+def optimizer_class(name):
+    return getattr(paddle.optimizer, name.split()[0])
+
+
+@pytest.fixture(params=OPTIMIZERS)
+def make_optimizer(request):
+    cls, settings = optimizer_class(request.param), OPTIMIZERS[request.param]
+    return lambda parameters: cls(learning_rate=0.05, parameters=parameters, **settings)
+
+
+def stack(seed=0):
+    paddle.seed(seed)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4), nn.Linear(4, 3))
+
+
+def loss_of(model):
+    return (model(paddle.to_tensor(floats(6, 4))) ** 2).mean()
+
+
+def train(model, *optimizers, steps=3):
+    for _ in range(steps):
+        loss_of(model).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        for optimizer in optimizers:
+            optimizer.clear_grad()
+
+
+def moved(model, before):
+    after = bits(model)
+    return {name for name in after if after[name] != before[name]}
+
+
+# Flags -------------------------------------------------------------------------------------------
+
+
+def test_a_flag_is_written_and_read_back():
+    """L: only `stop_gradient` on the tensor counts."""
+    model = stack()
+    handle = FreezePlan().freeze("path:'0'").apply(model)
+    assert [p.stop_gradient for p in model.parameters()] == [True] * 2 + [False] * 4
+    assert [p.trainable for p in model.parameters()] == [False] * 2 + [True] * 4
+    handle.remove()
+    assert not any(p.stop_gradient for p in model.parameters())
+
+
+def test_a_flag_that_does_not_stick_is_an_error_and_changes_nothing(monkeypatch):
+    """L: in older releases setting the wrong attribute was silently ignored."""
+    model = stack()
+    loss_of(model).backward()
+    gradients = [p.grad.numpy() for p in model.parameters()]
+    backend = load_backend("paddle")
+    frozen = FreezePlan().freeze("path:'0' | path:'2.weight'")
+    deaf = model[2].weight
+    written = backend.set_flag
+    monkeypatch.setattr(
+        backend, "set_flag", lambda t, trainable: None if t is deaf else written(t, trainable)
+    )
+    with pytest.raises(WriteError, match=r"1 of 6 flags did not read back"):
+        frozen.apply(model)
+    assert not any(p.stop_gradient for p in model.parameters())
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        np.testing.assert_array_equal(parameter.grad.numpy(), gradient)
+
+
+# Gradients left over -----------------------------------------------------------------------------
+
+
+def test_freezing_drops_a_gradient_left_over():
+    """E: Paddle's own clear_grad skips what is frozen."""
+    model = stack()
+    optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
+    loss_of(model).backward()
+    FreezePlan().freeze("path:'0'").apply(model)
+    assert model[0].weight.grad is None
+    assert model[0].bias.grad is None
+    assert model[2].weight.grad is not None
+    optimizer.clear_grad()
+    assert model[0].weight.grad is None
+
+
+def test_the_first_gradient_after_thawing_is_not_added_to_an_old_one():
+    """E: a gradient that came while it was frozen is dropped when it is trained again."""
+    model = stack()
+    loss_of(model).backward()
+    expected = model[0].weight.grad.numpy()
+    for parameter in model.parameters():
+        parameter.clear_gradient(False)
+    FreezePlan().freeze("path:'0'").apply(model)
+    model[0].weight.grad = paddle.ones([4, 5])
+    FreezePlan().train("all").apply(model)
+    assert model[0].weight.grad is None
+    loss_of(model).backward()
+    np.testing.assert_array_equal(model[0].weight.grad.numpy(), expected)
+
+
+def test_clipping_does_not_count_what_is_frozen():
+    """E: `clip_grad_norm_` counts any gradient it finds, stale ones too."""
+    model = stack()
+    loss_of(model).backward()
+    everything = paddle.nn.utils.clip_grad_norm_(model.parameters(), 1e9).item()
+    squares = [float((p.grad**2).sum()) for p in model[2:].parameters()]
+    FreezePlan().freeze("path:'0'").apply(model)
+    found = paddle.nn.utils.clip_grad_norm_(model.parameters(), 1e9).item()
+    assert found == pytest.approx(sum(squares) ** 0.5, rel=1e-6)
+    assert found < everything
+
+
+def test_a_gradient_that_comes_after_freezing_is_reported():
+    """A plan acts between steps: a forward pass that was under way still gives gradients."""
+    model = stack()
+    loss = loss_of(model)
+    handle = FreezePlan().freeze("path:'0.weight'").apply(model)
+    loss.backward()
+    assert [str(f) for f in handle.check_gradients()] == ["0.weight: is frozen and has a gradient"]
+
+
+# Optimizers --------------------------------------------------------------------------------------
+
+
+def test_a_parameter_frozen_on_the_way_keeps_every_bit(make_optimizer):
+    """With momentum, decay and moments that it had gathered before."""
+    model = stack()
+    optimizer = make_optimizer(model.parameters())
+    train(model, optimizer)
+    loss_of(model).backward()
+    handle = FreezePlan().freeze("path:'0' | path:'2.bias'").apply(model)
+    before = bits(model)
+    train(model, optimizer)
+    assert moved(model, before) == {"2.weight", "3.weight", "3.bias"}
+    assert handle.verify().parameters == 3
+
+
+def test_a_parameter_frozen_from_the_start_keeps_every_bit_and_trains_later(make_optimizer):
+    """J: an optimizer over all parameters takes in what is thawed; no moments came before."""
+    model = stack()
+    FreezePlan().freeze("path:'0'").apply(model)
+    optimizer = make_optimizer(model.parameters())
+    before = bits(model)
+    train(model, optimizer)
+    assert moved(model, before) == {"2.weight", "2.bias", "3.weight", "3.bias"}
+    FreezePlan().train("all").apply(model)
+    before = bits(model)
+    train(model, optimizer)
+    assert moved(model, before) == set(before)
+
+
+def test_cutting_the_activation_would_not_have_held_it():
+    """F: Paddle fills in zeros as gradients, and decay moves the weight; the flag holds it."""
+
+    def after(model, forward):
+        optimizer = paddle.optimizer.AdamW(0.1, parameters=model.parameters(), weight_decay=0.1)
+        train(model, optimizer, steps=1)
+        before = bits(model)
+        forward(model)
+        for _ in range(2):
+            x = model[0](paddle.to_tensor(floats(6, 4)))
+            if forward is cut:
+                x.stop_gradient = True
+            model[1:](x).sum().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        return moved(model, before)
+
+    def cut(_model):
+        pass
+
+    def planned(model):
+        FreezePlan().freeze("path:'0'").apply(model)
+
+    assert "0.weight" in after(stack(), cut)
+    assert not after(stack(), planned) & {"0.weight", "0.bias"}
+
+
+def test_a_clip_inside_the_optimizer_leaves_what_is_frozen_alone():
+    model = stack()
+    loss_of(model).backward()
+    FreezePlan().freeze("path:'0'").apply(model)
+    optimizer = paddle.optimizer.Momentum(
+        0.1, parameters=model.parameters(), weight_decay=0.1,
+        grad_clip=nn.ClipGradByGlobalNorm(0.01),
+    )  # fmt: skip
+    before = bits(model)
+    train(model, optimizer)
+    assert moved(model, before) == {"2.weight", "2.bias", "3.weight", "3.bias"}
+
+
+def test_lbfgs_is_refused():
+    """I: it keeps one direction over all parameters."""
+    handle = FreezePlan().freeze("path:'0'").apply(stack())
+    with pytest.raises(OptimizerError, match="LBFGS keeps one direction"):
+        handle.optimizer(paddle.optimizer.LBFGS, lr=1.0)
+
+
+def test_lbfgs_made_by_hand_is_caught_by_verify():
+    """I: it moves what was frozen after its first step."""
+    model = stack()
+    optimizer = paddle.optimizer.LBFGS(0.1, max_iter=3, parameters=model.parameters())
+
+    def closure():
+        optimizer.clear_grad()
+        loss = loss_of(model)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    handle = FreezePlan().freeze("path:'0.weight'").apply(model, keep_values=True)
+    before = model[0].weight.numpy()
+    optimizer.step(closure)
+    change = np.abs(model[0].weight.numpy() - before).max()
+    assert change > 0
+    with pytest.raises(FrozenDriftError, match=rf"0\.weight: moved \(by at most {change:.3g}\)"):
+        handle.verify()
+
+
+@pytest.mark.parametrize("cls", [nn.Linear, "AdamW", None, paddle.optimizer.lr.StepDecay])
+def test_what_is_no_optimizer_is_refused(cls):
+    handle = FreezePlan().freeze("path:'0'").apply(stack())
+    with pytest.raises(OptimizerError, match="is no Paddle optimizer class"):
+        handle.optimizer(cls, lr=0.1)
+
+
+def test_an_optimizer_with_nothing_to_train_is_refused():
+    handle = FreezePlan().freeze("all").apply(stack())
+    with pytest.raises(OptimizerError, match="nothing to train"):
+        handle.optimizer(paddle.optimizer.SGD, lr=0.1)
+
+
+@pytest.mark.parametrize("name", ["Momentum", "Adam"])
+def test_an_optimizer_of_the_handle_may_take_all_tensors_at_once(name):
+    """I: it never sees what is frozen, so its count of gradients is right."""
+    plan = FreezePlan().freeze("path:'0'").with_group("bias", lr_scale=3.0, weight_decay=0.0)
+    trained = []
+    for together in (False, True):
+        model = stack()
+        optimizer = plan.apply(model).optimizer(
+            optimizer_class(name), lr=0.01, weight_decay=0.1, use_multi_tensor=together
+        )
+        train(model, optimizer)
+        trained.append([p.numpy() for p in model.parameters()])
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+# Group settings ----------------------------------------------------------------------------------
+
+
+def decay(name, value):
+    key = "lamb_weight_decay" if name == "Lamb" else "weight_decay"
+    return {} if value is None else {key: value}
+
+
+@pytest.mark.parametrize("base", [None, 0.1])
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_groups_rate_is_a_scale_and_its_decay_its_own(name, base):
+    """Three steps under a plan's groups against plain optimizers, one per group, side by side."""
+    cls = optimizer_class(name)
+    model, reference = stack(), stack()
+    plan = FreezePlan().freeze("path:'0.bias'")
+    plan = plan.with_group("path:'0.weight'", lr_scale=10.0, weight_decay=0.5)
+    plan = plan.with_group("path:'2'", lr_scale=0.1).with_group("path:'3.bias'", weight_decay=0.0)
+    settings = {} if base is None else {"weight_decay": base}
+    train(model, plan.apply(model).optimizer(cls, lr=0.01, **settings))
+
+    reference[0].bias.stop_gradient = True
+    rest = {} if base is None else decay(name, base)
+    train(
+        reference,
+        cls(learning_rate=0.1, parameters=[reference[0].weight], **decay(name, 0.5)),
+        cls(learning_rate=0.001, parameters=reference[2].parameters(), **rest),
+        cls(learning_rate=0.01, parameters=[reference[3].bias], **decay(name, 0.0)),
+        cls(learning_rate=0.01, parameters=[reference[3].weight], **rest),
+    )
+    start = stack()
+    for found, expected, before in zip(
+        model.parameters(), reference.parameters(), start.parameters(), strict=True
+    ):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)
+        assert found.stop_gradient or np.abs(found.numpy() - before.numpy()).max() > 1e-5
+
+
+def test_one_group_takes_exactly_the_steps_of_a_plain_optimizer():
+    model, reference = stack(), stack()
+    plan = FreezePlan().freeze("path:'0'")
+    train(model, plan.apply(model).optimizer(paddle.optimizer.AdamW, lr=0.01, weight_decay=0.1))
+    plan.apply(reference)
+    trainable = [p for p in reference.parameters() if not p.stop_gradient]
+    train(reference, paddle.optimizer.AdamW(0.01, parameters=trainable, weight_decay=0.1))
+    assert bits(model) == bits(reference)
+
+
+def test_a_schedule_of_rates_scales_every_group():
+    model = stack()
+    plan = FreezePlan().freeze("path:'0'").with_group("path:'3'", lr_scale=10.0)
+    rates = paddle.optimizer.lr.StepDecay(0.01, step_size=1, gamma=0.5)
+    optimizer = plan.apply(model).optimizer(paddle.optimizer.SGD, lr=rates)
+    sizes = []
+    for _ in range(2):
+        gradients, before = [], [model[2].bias.numpy(), model[3].bias.numpy()]
+        loss_of(model).backward()
+        gradients = [model[2].bias.grad.numpy(), model[3].bias.grad.numpy()]
+        optimizer.step()
+        optimizer.clear_grad()
+        after = [model[2].bias.numpy(), model[3].bias.numpy()]
+        rows = zip(before, after, gradients, strict=True)
+        sizes.append([float(np.median((b - a) / g)) for b, a, g in rows])
+        rates.step()
+    np.testing.assert_allclose(sizes, [[0.01, 0.1], [0.005, 0.05]], rtol=1e-3)
+
+
+def test_removing_the_plan_takes_its_rates_and_decays_off_the_parameters():
+    """Paddle writes them onto the parameters, where any later optimizer would read them."""
+    model, untouched = stack(), stack()
+    plan = FreezePlan().freeze("path:'0'").with_group("path:'3'", lr_scale=10.0, weight_decay=0.5)
+    handle = plan.apply(model)
+    handle.optimizer(paddle.optimizer.SGD, lr=0.1)
+    assert model[3].weight.optimize_attr["learning_rate"] == 10.0
+    handle.remove()
+    for each in (model, untouched):
+        train(each, paddle.optimizer.SGD(0.1, parameters=each.parameters()))
+    assert bits(model) == bits(untouched)
+    rest = [vars(p).keys() for p in model.parameters()]
+    assert rest == [vars(p).keys() for p in untouched.parameters()]
+
+
+def test_an_earlier_optimizers_decay_does_not_reach_a_later_one():
+    """AdamW would add the other's L2 decay to its own."""
+    model, reference = stack(), stack()
+    handle = FreezePlan().freeze("path:'0'").apply(model)
+    handle.optimizer(paddle.optimizer.SGD, lr=0.1, weight_decay=0.5)
+    train(model, handle.optimizer(paddle.optimizer.AdamW, lr=0.01, weight_decay=0.1))
+    handle = FreezePlan().freeze("path:'0'").apply(reference)
+    train(reference, handle.optimizer(paddle.optimizer.AdamW, lr=0.01, weight_decay=0.1))
+    assert bits(model) == bits(reference)
+
+
+def own_settings(seed=0):
+    """A model whose author slowed one layer down and gave another a decay of its own."""
+    paddle.seed(seed)
+    slow = paddle.ParamAttr(learning_rate=0.1)
+    held = paddle.ParamAttr(regularizer=L2Decay(0.3))
+    return nn.Sequential(
+        nn.Linear(4, 5), nn.Linear(5, 4, weight_attr=slow), nn.Linear(4, 3, weight_attr=held)
+    )
+
+
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "Adam", "AdamW"])
+def test_rates_and_decays_of_the_models_author_stay_where_the_plan_says_nothing(name):
+    model, reference = own_settings(), own_settings()
+    plan = FreezePlan().freeze("path:'0'")
+    optimizer = plan.apply(model).optimizer(optimizer_class(name), lr=0.01, weight_decay=0.5)
+    train(model, optimizer)
+    plan.apply(reference)
+    train(
+        reference,
+        optimizer_class(name)(0.01, parameters=reference.parameters(), weight_decay=0.5),
+    )
+    assert bits(model) == bits(reference)
+
+
+def test_a_groups_scale_multiplies_the_authors_rate():
+    model = own_settings()
+    plan = FreezePlan().freeze("path:'0'").with_group("path:'1'", lr_scale=5.0)
+    groups = plan.apply(model).param_groups()
+    rates = {id(p): group["learning_rate"] for group in groups for p in group["params"]}
+    assert rates[id(model[1].weight)] == pytest.approx(0.5)
+    assert rates[id(model[1].bias)] == 5.0
+    assert rates[id(model[2].weight)] == 1.0
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_plans_decay_overrules_the_authors(name):
+    model, reference = own_settings(), stack()
+    plan = FreezePlan().only("path:'2.weight'").with_group("path:'2.weight'", weight_decay=0.5)
+    optimizer = plan.apply(model).optimizer(optimizer_class(name), lr=0.1)
+    reference = nn.Linear(4, 3)
+    reference.weight.set_value(model[2].weight)
+    loss_of(model).backward()
+    reference.weight.grad = model[2].weight.grad
+    optimizer.step()
+    optimizer_class(name)(0.1, parameters=[reference.weight], weight_decay=0.5).step()
+    np.testing.assert_allclose(model[2].weight.numpy(), reference.weight.numpy(), atol=1e-7)
+
+
+def test_clipping_by_a_global_norm_is_refused_where_it_would_be_one_norm_per_group():
+    handle = FreezePlan().freeze("path:'0'").with_group("bias", lr_scale=2.0).apply(stack())
+    with pytest.raises(OptimizerError, match=r"each of 2 groups(.|\n)*clip_grad_norm_"):
+        handle.optimizer(paddle.optimizer.SGD, lr=0.1, grad_clip=nn.ClipGradByGlobalNorm(1.0))
+
+
+def test_other_clipping_and_a_single_group_are_not_refused():
+    plan = FreezePlan().freeze("path:'0'")
+    model, reference = stack(), stack()
+    clip = nn.ClipGradByGlobalNorm(0.01)
+    train(model, plan.apply(model).optimizer(paddle.optimizer.SGD, lr=0.1, grad_clip=clip))
+    plan.apply(reference)
+    trainable = [p for p in reference.parameters() if not p.stop_gradient]
+    train(reference, paddle.optimizer.SGD(0.1, parameters=trainable, grad_clip=clip))
+    assert bits(model) == bits(reference)
+    handle = plan.with_group("bias", lr_scale=2.0).apply(stack())
+    handle.optimizer(paddle.optimizer.SGD, lr=0.1, grad_clip=nn.ClipGradByNorm(1.0))
+
+
+# Plans that follow one another -------------------------------------------------------------------
+
+
+def test_an_optimizer_of_the_next_plan_trains_what_that_plan_thaws():
+    """J: one built from a filtered list would never see it."""
+    model = stack()
+    first = FreezePlan().freeze("path:'0'").apply(model)
+    train(model, first.optimizer(paddle.optimizer.AdamW, lr=0.01))
+    second = FreezePlan().train("all").apply(model)
+    before = bits(model)
+    train(model, second.optimizer(paddle.optimizer.AdamW, lr=0.01))
+    assert moved(model, before) == set(before)
+
+
+def test_a_run_resumed_under_its_plan_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """K: the states of an optimizer belong to one set of trainable parameters."""
+    plan = FreezePlan().freeze("path:'0'").with_group("bias", lr_scale=2.0)
+
+    def begin():
+        model = stack()
+        cls = paddle.optimizer.AdamW
+        return model, plan.apply(model).optimizer(cls, lr=0.01, weight_decay=0.1)
+
+    with unique_name.guard():  # Paddle finds states by names that are counted per process
+        model, optimizer = begin()
+        train(model, optimizer)
+        paddle.save(model.state_dict(), str(tmp_path / "model"))
+        paddle.save(optimizer.state_dict(), str(tmp_path / "optimizer"))
+        train(model, optimizer)
+    with unique_name.guard():
+        resumed, optimizer = begin()
+        resumed.set_state_dict(paddle.load(str(tmp_path / "model")))
+        optimizer.set_state_dict(paddle.load(str(tmp_path / "optimizer")))
+        train(resumed, optimizer)
+    assert bits(resumed) == bits(model)
+
+
+# What verify sees --------------------------------------------------------------------------------
+
+
+def overwrite(model):
+    model[0].weight.set_value(model[0].weight + 1.0)
+
+
+def assign(model):
+    paddle.assign(paddle.zeros([4, 5]), model[0].weight)
+
+
+def in_place(model):
+    with paddle.no_grad():
+        model[0].weight.scale_(2.0)
+
+
+def one_sign(model):
+    with paddle.no_grad():
+        model[0].weight[1, 2] = -model[0].weight[1, 2]
+
+
+def from_a_vector(model):
+    vector = paddle.nn.utils.parameters_to_vector(model[0].parameters())
+    paddle.nn.utils.vector_to_parameters(vector * 1.5, model[0].parameters())
+
+
+@pytest.mark.parametrize("write", [overwrite, assign, in_place, one_sign, from_a_vector])
+def test_a_write_into_a_frozen_parameter_is_seen(write):
+    """Paddle lets all of these through, and its own version counter does not move."""
+    model = stack()
+    handle = FreezePlan().freeze("path:'0.weight'").apply(model)
+    handle.verify()
+    write(model)
+    with pytest.raises(FrozenDriftError, match=r"0\.weight: moved"):
+        handle.verify()
+
+
+def test_a_write_through_memory_shared_with_numpy_is_seen():
+    model = stack()
+    handle = FreezePlan().freeze("path:'0.weight'").apply(model)
+    shared = np.from_dlpack(model[0].weight.detach())
+    pointer = shared.__array_interface__["data"][0]
+    view = np.ctypeslib.as_array(
+        np.ctypeslib.ctypes.cast(pointer, np.ctypeslib.ctypes.POINTER(np.ctypeslib.ctypes.c_float)),
+        (20,),
+    )
+    view[3] += 1.0
+    with pytest.raises(FrozenDriftError, match=r"0\.weight: moved"):
+        handle.verify()
+
+
+# Recomputation -----------------------------------------------------------------------------------
+
+
+class Recomputing(nn.Layer):
+    """Blocks that are computed again in the backward pass, above an embedding."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        paddle.seed(0)
+        self.embedding = nn.Embedding(7, 4)
+        self.blocks = nn.LayerList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.head = nn.Linear(4, 2)
+        self.reentrant = reentrant
+
+    def forward(self, ids):
+        x = self.embedding(ids)
+        for block in self.blocks:
+            x = recompute(block, x, use_reentrant=self.reentrant)
+        return self.head(x)
+
+
+def test_layers_left_without_gradient_by_reentrant_recomputation_are_named():
+    """N: above a frozen embedding they silently get none."""
+    model = Recomputing(reentrant=True)
+    handle = FreezePlan().freeze("embedding").apply(model)
+    model(paddle.to_tensor([[1, 2, 3]])).sum().backward()
+    findings = {finding.subject: finding.message for finding in handle.check_gradients()}
+    assert findings == dict.fromkeys(
+        ["blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias"],
+        "is trainable and has no gradient",
+    )
+
+
+def test_recomputation_that_is_not_reentrant_trains_above_a_frozen_embedding():
+    """N"""
+    model = Recomputing(reentrant=False)
+    handle = FreezePlan().freeze("embedding").apply(model)
+    model(paddle.to_tensor([[1, 2, 3]])).sum().backward()
+    assert handle.check_gradients() == ()
