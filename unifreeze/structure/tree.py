@@ -147,6 +147,11 @@ class Tree:
             child = self.ends[child]
         return found
 
+    def own_names(self, index: int) -> list[int]:
+        """Return the numbers of the names that a module itself owns."""
+        low, high = self.name_starts[index], self.name_ends[index]
+        return [name for name in range(low, high) if self.owners[name] == index]
+
     def subtree(self, index: int) -> tuple[Tree, list[int], list[int]]:
         """Cut out one module as a tree of its own.
 

@@ -14,11 +14,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from unifreeze.structure.blocks import Run, find_runs
+from unifreeze.structure.counting import LayerCounter
+from unifreeze.structure.order import Order, Rank
 from unifreeze.structure.tree import STATISTICS, Trace, Tree
 from unifreeze.structure.words import (
     CONTAINER,
     EXPERTS,
-    FAMILIES,
     INHERITED,
     INPUT,
     LAYERS,
@@ -26,9 +27,6 @@ from unifreeze.structure.words import (
     guess_kind,
     words_in,
 )
-
-Rank = tuple[int, int]
-"""Place in an order: when traced the number of the call, then the module's number."""
 
 
 class Zone(IntEnum):
@@ -160,20 +158,18 @@ class _Placer:
 
     def __init__(self, tree: Tree, placement: Placement, trace: Trace | None) -> None:
         self.tree, self.at, self.trace = tree, placement, trace
-        self._calls, self._reads = _first_uses(tree, trace) if trace else ({}, {})
-        self._order = self._ordered()
+        self._order = Order(tree, trace, placement.runs)
+        self._rank = self._order.of_module
         self._unit_numbers: dict[Unit, int] = {}
         self._inside: dict[int, int] = {}
         """Unit number of every module that is in a block."""
 
     def run(self) -> None:
         owners = self._owners()
+        self.at.ranks = {owner: self._order.of_owner(owner) for owner in owners}
         if self.trace:
-            self.at.unreached = self._unreached(owners)
+            self.at.unreached = self._order.unreached(owners)
             self._order_runs()
-        for owner in owners:
-            read = self._reads.get(owner) if self._has_children(owner) else None
-            self.at.ranks[owner] = self._order[owner] if read is None else (read, owner)
         self._name_runs()
         self._enter_blocks()
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
@@ -184,44 +180,6 @@ class _Placer:
         found = dict.fromkeys(self.tree.owners)
         found.update(dict.fromkeys(s.owner for s in self.tree.states if s.role in STATISTICS))
         return sorted(found)
-
-    def _has_children(self, index: int) -> bool:
-        return self.tree.ends[index] > index + 1
-
-    def _first_use(self, owner: int) -> int | None:
-        """When an owner is used: a layer when called, else when its parameters are read."""
-        called, read = self._calls.get(owner), self._reads.get(owner)
-        if not self._has_children(owner):
-            return read if called is None else called
-        return read if read is not None or self._spans(owner) else called
-
-    def _unreached(self, owners: list[int]) -> frozenset[int]:
-        """Find owners that never ran; one whose tensors ran under other names did."""
-        ran = {owner for owner in owners if self._first_use(owner) is not None}
-        names = list(zip(self.tree.owners, self.tree.tensor_of, strict=True))
-        tensors = {tensor for owner, tensor in names if owner in ran}
-        tied = {owner for owner, _ in names} - {o for o, tensor in names if tensor not in tensors}
-        return frozenset(owners) - ran - tied
-
-    def _ordered(self) -> list[Rank]:
-        """Place every module; what never ran follows its parent and what came before it there."""
-        order: list[Rank] = []
-        latest: list[int] = []
-        for index, parent in enumerate(self.tree.parents):
-            used = self._calls.get(index)
-            if used is None and not self._has_children(index):
-                used = self._reads.get(index)
-            rank = used if used is not None else latest[parent] if parent >= 0 else -1
-            order.append((rank, index))
-            latest.append(rank)
-            while parent >= 0 and latest[parent] < rank:
-                latest[parent] = rank
-                parent = self.tree.parents[parent]
-        return order
-
-    def _rank(self, index: int) -> Rank:
-        """Place of a module in the order used."""
-        return self._order[index]
 
     def _order_runs(self) -> None:
         runs = []
@@ -297,7 +255,7 @@ class _Placer:
         rank = self.at.ranks[owner]
         if self._named_for_input(owner):
             self._put(owner, Zone.STEM, tower)
-        elif self._hangs_loose(owner):
+        elif self._order.spans(owner) and self._order.first_use(owner) is None:
             self._put(owner, Zone.UNPLACED, -1)
         elif rank < self._rank(runs[0].blocks[0]):
             self._put(owner, Zone.STEM, tower)
@@ -314,19 +272,12 @@ class _Placer:
         Tables and norms for embeddings are often registered after the blocks, and tokens and
         position tables on a module that spans them.
         """
-        if self._first_use(owner) is not None:
+        if self._order.first_use(owner) is not None:
             return False
-        if self._spans(owner):
-            return all(words_in(leaf) & INPUT for leaf in self._leaves(owner))
+        if self._order.spans(owner):
+            leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
+            return all(words_in(leaf) & INPUT for leaf in leaves)
         return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
-
-    def _hangs_loose(self, owner: int) -> bool:
-        """Tell whether a tensor's owner spans blocks and no trace says when it is used."""
-        return owner not in self._reads and self._spans(owner)
-
-    def _spans(self, owner: int) -> bool:
-        end = self.tree.ends[owner]
-        return any(owner < run.blocks[0] < end for run in self.at.runs)
 
     def _put_transition(self, owner: int, tower: int) -> None:
         run, rank = self.at.runs[tower], self.at.ranks[owner]
@@ -365,94 +316,20 @@ class _Placer:
         return kind if kind in LAYERS else "param"
 
     def _count(self, owners: list[int]) -> None:
-        """Number the owners of one kind in each unit.
-
-        One that never ran, or whose tensors all have their first names elsewhere, comes last: it
-        shifts no number.
-        """
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
         for owner in owners:
             kind = self.at.kind_of[owner] = self._kind(owner)
             groups[self.at.unit_of[owner], kind].append(owner)
-        ambiguous: set[int] = set()
-        counted = self._first_owners() - self.at.unreached
+        counter = LayerCounter(self.tree, self.at.words, self.at.unreached)
         for (unit, _), group in groups.items():
-            used = [owner for owner in group if owner in counted]
-            ordered = self._by_family(used)
             # Which experts run depends on the batch.
-            if self.trace and self.at.units[unit].expert < 0:
-                registered = ordered
-                ordered = self._by_family(sorted(used, key=self.at.ranks.__getitem__))
-                ambiguous |= self._disagreeing(ordered, registered)
-            ordered += [owner for owner in group if owner not in counted]
-            self.at.count_of.update((owner, n) for n, owner in enumerate(ordered))
-        self.at.ambiguous = frozenset(ambiguous)
-
-    def _first_owners(self) -> set[int]:
-        """Owners of statistics, and of a tensor that has its first name from them."""
-        first: dict[int, int] = {}
-        for owner, tensor in zip(self.tree.owners, self.tree.tensor_of, strict=True):
-            first.setdefault(tensor, owner)
-        return {*first.values(), *(state.owner for state in self.tree.states)}
-
-    def _by_family(self, group: list[int]) -> list[int]:
-        """Order layers that words tell apart (query, key, value …) by the words."""
-        if len(group) < 2:
-            return group
-        slots: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for position, owner in enumerate(group):
-            for number, family in enumerate(FAMILIES):
-                if any(self.at.words[owner] & word for word in family):
-                    slots[self.tree.parents[owner], number].append(position)
-        ordered = list(group)
-        for (_, number), positions in slots.items():
-            words = [self.at.words[group[p]] & sum(FAMILIES[number]) for p in positions]
-            if len(set(words)) == len(words) > 1:
-                ranked = sorted(zip(words, positions, strict=True))
-                for position, (_, source) in zip(positions, ranked, strict=True):
-                    ordered[position] = group[source]
-        return ordered
-
-    def _disagreeing(self, executed: list[int], registered: list[int]) -> set[int]:
-        """Find owners of one shape that the two orders number differently."""
-        unsettled: set[int] = set()
-        for one, other in zip(executed, registered, strict=True):
-            if one != other and self._shapes(one) == self._shapes(other):
-                unsettled |= {one, other}
-        return unsettled
-
-    def _shapes(self, owner: int) -> list[tuple[int, ...]]:
-        tree = self.tree
-        return [tree.tensors[tree.tensor_of[n]].neutral for n in self._names(owner)]
-
-    def _leaves(self, owner: int) -> list[str]:
-        return [self.tree.leaves[n] for n in self._names(owner)]
-
-    def _names(self, owner: int) -> list[int]:
-        """Return the numbers of the names that an owner itself holds."""
-        low, high = self.tree.name_starts[owner], self.tree.name_ends[owner]
-        return [n for n in range(low, high) if self.tree.owners[n] == owner]
+            traced = self.trace and self.at.units[unit].expert < 0
+            rank = self.at.ranks.__getitem__ if traced else None
+            self.at.count_of.update(counter.number(group, rank))
+        self.at.ambiguous = frozenset(counter.ambiguous)
 
     def _under(self, index: int, tower: int) -> bool:
         return tower <= index < self.tree.ends[tower]
-
-
-def _first_uses(tree: Tree, trace: Trace) -> tuple[dict[int, int], dict[int, int]]:
-    """Rank modules by first call, and owners of parameters by the first read of one.
-
-    A parameter that hangs on a module with children is used when it is read, which can be long
-    after its module is entered; and a layer's parent may read its weight without calling it.
-    """
-    modules = {path: index for index, path in enumerate(tree.paths)}
-    owners = dict(zip(tree.names, tree.owners, strict=True))
-    calls: dict[int, int] = {}
-    reads: dict[int, int] = {}
-    for rank, path in enumerate(trace.calls):
-        if path in owners:
-            reads.setdefault(owners[path], rank)
-        elif path in modules:
-            calls.setdefault(modules[path], rank)
-    return calls, reads
 
 
 def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:
