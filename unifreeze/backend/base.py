@@ -496,4 +496,4 @@ class ModuleBackend(ABC):
 
 def _types(walk: Walk) -> tuple[list[type], list[Any]]:
     """Return what a description says of tensors that can change while they stay where they are."""
-    return list(map(type, walk.tensors)), [tensor.dtype for tensor in walk.tensors]
+    return list(map(type, walk.tensors)), [getattr(t, "dtype", None) for t in walk.tensors]
