@@ -487,6 +487,21 @@ def test_a_compiled_model_follows_each_change_of_plan(compiling):
         assert moved(model, bits(plain)) == set()
 
 
+def test_more_plans_than_a_compiled_model_has_room_for_are_still_right(compiling):
+    """R9: past the limit PyTorch runs the model plainly, which is slow and not wrong."""
+    model, plain = seeded(Stack), seeded(Stack)
+    compiled = compiling(model)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for count in (2, 4, 6, 8):
+            for each, run in ((model, compiled), (plain, plain)):
+                uf.apply(FreezePlan().freeze(f"params[:{count}]"), each)
+                each.zero_grad()
+                backward(run.eval())
+            frozen = [p.grad is None for p in model.parameters()]
+            assert frozen == [p.grad is None for p in plain.parameters()]
+            assert frozen.count(True) == count
+
+
 # norm_stats: which norms hold ------------------------------------------------------------------
 
 
