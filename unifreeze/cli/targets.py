@@ -70,7 +70,7 @@ def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
     if isinstance(node, ast.Call):
         try:
             args = [ast.literal_eval(arg) for arg in node.args]
-            kwargs = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+            kwargs = {_name(word): ast.literal_eval(word.value) for word in node.keywords}
         except ValueError:
             raise TargetError(
                 f"arguments in {target!r} are not literals",
@@ -83,6 +83,12 @@ def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
             hint="package.module:factory or package.module:factory(key=literal, …)",
         )
     return module_name, node.id, args, kwargs
+
+
+def _name(word: ast.keyword) -> str:
+    if word.arg is None:
+        raise ValueError("**")
+    return word.arg
 
 
 def _import(name: str, target: str) -> Any:
