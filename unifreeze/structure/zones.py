@@ -276,7 +276,7 @@ class _Placer:
             return False
         if self._order.spans(owner):
             leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
-            return all(words_in(leaf) & INPUT for leaf in leaves)
+            return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
         return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
 
     def _put_transition(self, owner: int, tower: int) -> None:
