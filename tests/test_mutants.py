@@ -7,17 +7,19 @@ a process of its own.
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from unifreeze.backend import ProbeConfig
+from unifreeze.backend import ProbeConfig, registry
 from unifreeze.cli.targets import read_batch
 from unifreeze.errors import WriteError
 from unifreeze.parity import CLAUSES, common_outputs, compare_records, make_record
 from unifreeze.plan import FreezePlan
+from unifreeze.testing import CONTRACT
 
 HERE = Path(__file__).parent
 PLAN = FreezePlan.load(HERE / "mutants" / "plan.yaml")
@@ -66,6 +68,28 @@ CASES = [
 ]
 
 
+CONTRACT_CATCHES = {
+    "describes_every_parameter_once": ["DropsABias"],
+    "describes_ties_and_loose_parameters": ["ForgetsTheTiedName", "ForgetsTheRoot"],
+    "native_paths_lead_to_the_tensors": ["SwapsTwoLayers"],
+    "describing_touches_nothing": ["DescribingFreezes"],
+    "writes_what_is_decided": ["Deaf", "WrongSign"],
+    "applying_again_replaces_the_plan": ["NeverThaws"],
+    "ties_are_frozen_by_any_name": ["Deaf"],
+    "fingerprints_see_every_bit": ["RoundsFingerprints"],
+    "assigns_in_place": ["AssignsToACopy"],
+    "freezing_holds_through_training": ["LetsDecayThrough", "TrainsNothing", "ReversesTheBlocks"],
+    "statistics_move_unless_they_are_held": ["IgnoresNormStats", "StatisticsDrift"],
+    "the_probe_restores_the_model": ["LeavesItsSteps"],
+    "the_probe_is_deterministic": ["DrawsAnew"],
+    "copies_keep_what_is_held": ["HoldsByATable"],
+    "groups_reach_the_optimizer": ["DropsAGroup"],
+    "flags_alone_can_be_frozen_for_a_while": ["Deaf"],
+    "several_models_go_under_one_plan": ["MixesModels"],
+}
+"""For each check of the contract, faults that it catches."""
+
+
 def name_of(case):
     return "-".join(case[:2])
 
@@ -107,6 +131,19 @@ def test_each_clause_catches_a_fault_that_no_other_sees(clause):
     assert any(clauses == {clause} for _, _, clauses in CASES)
 
 
+def test_every_check_of_the_contract_has_a_fault_to_catch():
+    assert CONTRACT_CATCHES.keys() == {check.__name__ for check in CONTRACT}
+
+
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+def test_each_check_of_the_contract_catches_its_faults(check, kit, framework, monkeypatch):
+    for fault in CONTRACT_CATCHES[check.__name__]:
+        backend = getattr(import_module(f"mutants.{framework}_side"), fault)()
+        monkeypatch.setitem(registry._overrides, framework, lambda found=backend: found)
+        with pytest.raises(AssertionError):
+            check(replace(kit, backend=backend))
+
+
 def command_line(tmp_path, *extra):
     sides = ["mutants.torch_side:Network", "mutants.paddle_side:Network"]
     command = [sys.executable, "-W", "ignore", "-m", "unifreeze", "parity", "mutants/plan.yaml"]
@@ -132,7 +169,7 @@ def each_fault_once():
         yield pytest.param(case, id=name_of(case), marks=() if new else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("case", each_fault_once())
+@pytest.mark.parametrize("case", list(each_fault_once()))
 def test_the_command_line_catches(case, tmp_path):
     fault, framework, clauses = case
     given = f"{framework}=mutants.{framework}_side:{fault}"

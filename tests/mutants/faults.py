@@ -246,31 +246,39 @@ class ForgetsTheTiedName(_Rereads):
     """Lists a tied tensor under its first name only."""
 
     class Reader(_OverReader):
+        def __init__(self, reader):
+            super().__init__(reader)
+            self.first = {}
+
         def dicts(self, module):
             children, own, buffers = self.right.dicts(module)
-            tied = type(module).__name__ == "TiedLinear"
-            return children, {"bias": own["bias"]} if tied else own, buffers
+            for tensor in own.values():
+                self.first.setdefault(id(tensor), (module, tensor))
+            own = {leaf: t for leaf, t in own.items() if self.first[id(t)][0] is module}
+            return children, own, buffers
 
 
 class ForgetsTheRoot(_Rereads):
-    """Lists what the root's children own, and not what it owns itself."""
+    """Lists what children own, and not what stands beside them."""
 
     class Reader(_OverReader):
         def dicts(self, module):
             children, own, buffers = self.right.dicts(module)
-            return children, {} if type(module).__name__ == "Network" else own, buffers
+            return children, {} if children else own, buffers
 
 
 class DropsABias(_Rereads):
-    """Leaves one layer's bias out of the description."""
+    """Leaves the biases of some layers out of the description."""
 
     class Reader(_OverReader):
+        def __init__(self, reader):
+            super().__init__(reader)
+            self.left_out = []
+
         def dicts(self, module):
             children, own, buffers = self.right.dicts(module)
-            first = "second" in children and children["second"]
-            if first:
-                self.left_out = first
-            if module is getattr(self, "left_out", None):
+            self.left_out.append(children.get("second"))
+            if any(module is layer for layer in self.left_out):
                 own = {"weight": own["weight"]}
             return children, own, buffers
 
@@ -284,3 +292,103 @@ class ReversesTheBlocks(_Rereads):
             if type(module).__name__ in ("ModuleList", "LayerList"):
                 children = dict(reversed(children.items()))
             return children, own, buffers
+
+
+# What parity cannot see, because each side is wrong about its own model alone: for the contract.
+
+
+class SwapsTwoLayers(_Rereads):
+    """Lists two layers of one shape under each other's name."""
+
+    class Reader(_OverReader):
+        def dicts(self, module):
+            children, own, buffers = self.right.dicts(module)
+            if "second" in children:
+                swapped = {"first": children["second"], "second": children["first"]}
+                children = {**children, **swapped}
+            return children, own, buffers
+
+
+class DescribingFreezes:
+    """Leaves its mark on a model by looking at it."""
+
+    def describe(self, model, batch=None):
+        spec = super().describe(model, batch)
+        self.set_flag(self.walk(model).tensors[0], False)
+        return spec
+
+
+class NeverThaws(_Unread):
+    """Freezes for good."""
+
+    def set_flag(self, tensor, trainable):
+        if not trainable:
+            super().set_flag(tensor, trainable)
+
+
+class RoundsFingerprints:
+    """Takes fingerprints that do not tell the sign of a zero, nor zero from not a number."""
+
+    def payload(self, tensor):
+        plain = np.abs(np.nan_to_num(self.to_array(tensor)))
+        return super().payload(self.from_array(plain, tensor))
+
+
+class AssignsToACopy:
+    """Assigns to something that is thrown away."""
+
+    def assign(self, model, path, array):
+        kept = self.clone(self.objects(model)[path])
+        self.copy_into(kept, self.from_array(array, kept))
+
+
+class LeavesItsSteps:
+    """Probes, and forgets to put one parameter back."""
+
+    def probe(self, model, resolution, config):
+        result = super().probe(model, resolution, config)
+        path = next(iter(self.read(model)))
+        self.assign(model, path, self.tensor(model, path) + 1)
+        return result
+
+
+class DrawsAnew:
+    """Probes with another loss every time."""
+
+    def backward(self, outputs, weights):
+        drawn = [np.random.default_rng().standard_normal(weight.shape) for weight in weights]
+        return super().backward(outputs, drawn)
+
+
+class HoldsByATable:
+    """Keeps what it holds in a table beside the models, where copies are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = {}
+
+    def get_guards(self, walk):
+        return self.held.get(id(walk.root), {})
+
+    def set_guards(self, walk, guards):
+        self.held[id(walk.root)] = dict(guards)
+
+    def train_mode(self, model):
+        super().train_mode(model)
+        walk = self.walk(model)
+        for index in self.get_guards(walk):
+            walk.module(index).training = False
+
+
+class DropsAGroup:
+    """Hands the optimizer all param groups but the last."""
+
+    def param_groups(self, model, groups, *, lr):
+        return super().param_groups(model, groups[:-1], lr=lr)
+
+
+class MixesModels:
+    """Takes several models under each other's names."""
+
+    def group(self, models):
+        return super().group(dict(zip(models, reversed(models.values()), strict=True)))

@@ -243,6 +243,12 @@ class Backend(Protocol):
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at; the model is restored bit for bit."""
 
+    def train_mode(self, model: Any) -> None:
+        """Do what a training loop does before an epoch."""
+
+    def run(self, model: Any, batch: Batch) -> Any:
+        """Call a model on a batch."""
+
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
 
