@@ -645,6 +645,16 @@ def test_a_norm_without_parameters_goes_with_its_block():
     }
 
 
+def test_a_norm_without_parameters_deep_in_a_block_still_goes_with_the_whole_block():
+    def block():
+        inner = module("Inner", a=linear(8, 8), bn=norm(8, statistics=True, affine=False))
+        return module("Block", inner=inner, b=linear(8, 8))
+
+    made = spec(module("Net", blocks=stack(block(), block()), fc=linear(8, 2)))
+    assert held(resolve_spec(PLAN.freeze("blocks.0.inner"), made)) == set()
+    assert held(resolve_spec(PLAN.freeze("blocks.0"), made)) == {"blocks.0.inner.bn"}
+
+
 def test_a_norm_without_parameters_outside_blocks_goes_with_what_holds_it():
     made = affineless_net()
     assert held(resolve_spec(PLAN.freeze("stem"), made)) == {"stem.bn"}

@@ -471,6 +471,12 @@ def test_embeddings_takes_the_text_tower_and_leaves_the_image_tower():
     }
 
 
+def test_a_table_beside_a_convolution_does_not_make_an_image_tower_read_text():
+    root = two_towers()
+    node_at(root, "vision_model.embed").children["position_table"] = embedding(5, 8)
+    assert {path.split(".")[0] for path in modules("embeddings", spec(root))} == {"text_model"}
+
+
 def test_embedding_is_lookup_tables_alone(text, images):
     assert names("embedding", text) == {
         f"text.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")
@@ -580,6 +586,15 @@ def test_mlp_is_nothing_outside_blocks_or_where_none_attends(text, images):
     assert names("mlp", images) == set()
 
 
+def test_mlp_is_nothing_in_a_block_that_does_not_attend():
+    def block():
+        return module("Mixer", one=linear(8, 8), two=linear(8, 8))
+
+    made = spec(module("Net", layers=stack(block(), block()), more=stack(seq_block(), seq_block())))
+    assert len(names("blocks", made)) == 2 * 4 + 2 * 16
+    assert {path.split(".")[0] for path in modules("mlp", made)} == {"more"}
+
+
 def test_ffn_is_another_word_for_mlp(text):
     assert names("ffn", text) == names("mlp", text)
 
@@ -621,6 +636,16 @@ def test_parts_of_a_fused_projection_are_told_apart(vision):
     atoms = {w: evaluate(parse(w), vision) for w in ("query", "key", "value")}
     assert not (atoms["query"] & atoms["key"]).any()
     assert (atoms["query"] | atoms["key"] | atoms["value"]).sum() == 3 * 4
+
+
+def test_parts_of_a_fused_projection_stay_apart_inside_a_submodule(vision):
+    inside = evaluate(parse("query in blocks"), vision)
+    assert np.array_equal(inside, evaluate(parse("query"), vision))
+
+
+def test_a_fused_layer_can_be_named_as_the_place_itself(vision):
+    assert names("all in blocks.0.attn.qkv", vision) == names("blocks.0.attn.qkv", vision)
+    assert evaluate(parse("bias in blocks.0.attn.qkv"), vision).sum() == 3, "all parts of it"
 
 
 def test_word_and_position_embeddings_are_those_tables_alone(text, images):
@@ -825,7 +850,9 @@ def test_a_glob_matches_within_one_segment():
     assert {p.split(".")[1] for p in modules("layers.1*", made)} == {"1", "10", "11"}
     assert names("*.weight", made) == {"embed.weight", "layer4.weight"}
     assert {p.rpartition(".")[2] for p in modules("layers.*.fc?", made)} == {"fc1", "fc2"}
-    assert names("layers.?.final_norm", made) != names("layers.*.final_norm", made)
+    assert {p.split(".")[1] for p in modules("layers.?", made)} == set("0123456789")
+    with pytest.raises(UnmatchedSelectorError):
+        names("layers.*.fc", made)
 
 
 def test_two_stars_float_over_any_number_of_segments():
@@ -874,6 +901,7 @@ def test_an_index_counts_in_every_module_a_glob_reaches():
 
 def test_a_path_of_a_module_without_parameters_selects_nothing_and_is_no_error():
     assert names("relu", spec(conv_net())) == set()
+    assert names("re?u", spec(conv_net())) == set()
     assert names("all - relu", spec(conv_net())) == names("all", spec(conv_net()))
 
 
@@ -960,9 +988,12 @@ def test_a_path_that_matches_nothing_names_the_nearest_spelling(wrong, hint, tex
     assert caught.value.context == "top-level names: text, cls"
 
 
-def test_a_path_inside_an_expression_must_match_too(text):
-    with pytest.raises(UnmatchedSelectorError, match="'nosuch' matches none"):
-        names("head | nosuch", text)
+@pytest.mark.parametrize(
+    "path", ["nosuch", "nosuch.*", "**.nosuch", "text.*.nosuch", "text.pooler[:0]", 'path:""']
+)
+def test_a_path_inside_an_expression_must_match_too(path, text):
+    with pytest.raises(UnmatchedSelectorError, match=re.escape(repr(path))):
+        names(f"head | {path}", text)
 
 
 # Inside a submodule -------------------------------------------------------------------------

@@ -25,11 +25,14 @@ def match_path(path: Path, spec: ModelSpec) -> Mask:
     found = np.zeros(len(spec.tree.names), np.bool_)
     if path.literal:
         _mark_literal(path.literal, spec, found)
+        is_module = path.literal in spec.module_numbers
     else:
         pattern = re.compile(_regex(path, spec) + r"(?:\..*)?")
         matching = [bool(pattern.fullmatch(name)) for name in spec.tree.names]
         found |= np.asarray(matching, np.bool_)
-    if not found.any() and not _is_bare_module(path, spec):
+        is_module = not found.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
+    # A module that exists but holds no parameter is an empty set and no mistake.
+    if not found.any() and not is_module:
         raise unmatched_path(str(path), spec)
     return found
 
@@ -48,11 +51,6 @@ def _name_numbers(spec: ModelSpec) -> dict[str, int]:
         spec.memo["name numbers"] = {name: n for n, name in enumerate(spec.tree.names)}
     numbers: dict[str, int] = spec.memo["name numbers"]
     return numbers
-
-
-def _is_bare_module(path: Path, spec: ModelSpec) -> bool:
-    """Tell whether a path names a module that exists but holds no parameter."""
-    return path.literal in spec.module_numbers
 
 
 def _regex(path: Path, spec: ModelSpec) -> str:
