@@ -16,6 +16,7 @@ from trees import (
     Node,
     Weight,
     adapted,
+    bottleneck,
     conv,
     conv_net,
     embedding,
@@ -1214,3 +1215,15 @@ def test_a_share_of_params_and_the_rest_are_all_of_them(root, share):
     tensors = [set(made.atoms.tensor[mask]) for mask in (first, rest)]
     assert not tensors[0] & tensors[1]
     assert (first | rest).all()
+
+
+def test_stages_of_blocks_in_one_list_are_refused_until_a_forward_pass_shows_them():
+    made = module("Net", blocks=stack(*(bottleneck(8, 8) for _ in range(4))))
+    with pytest.raises(SelectorScopeError, match=r"stages\[-1\].*4 blocks stand in one list"):
+        evaluate(parse("stages[-1]"), spec(made))
+    calls = [f"blocks.{n}" for n in range(4)]
+    maps = {name: (1, 8, 8 if n < 3 else 4, 8 if n < 3 else 4) for n, name in enumerate(calls)}
+    traced = spec(made, calls=calls, shapes=maps)
+    selected = evaluate(parse("stages[-1]"), traced)
+    assert np.array_equal(selected, evaluate(parse("blocks[3]"), traced))
+    assert selected.any()

@@ -257,6 +257,14 @@ def test_traced_stages_see_channels_last_maps_and_token_rows():
     assert stages((1, 64, 32), (1, 16, 32)) == (0, 1)
 
 
+def test_where_blocks_stand_in_several_lists_the_lists_are_the_stages_traced_or_not():
+    made = conv_net(stages=3, depth=1)
+    blocks = [f"layer{n}.0" for n in (1, 2, 3)]
+    same_maps = dict.fromkeys(blocks, (1, 8, 14, 14))
+    traced = spec(made, calls=["conv1", *blocks, "fc"], shapes=same_maps)
+    assert traced.runs[0].stages == (0, 1, 2) == spec(made).runs[0].stages
+
+
 def test_without_the_shapes_of_all_blocks_stages_stay_as_registered():
     made = conv_net(stages=2, depth=1)
     traced = spec(made, calls=["layer1.0", "layer2.0"], shapes={"layer1.0": (1, 8, 8, 8)})

@@ -28,7 +28,7 @@ from unifreeze.select.expression import (
 from unifreeze.select.paths import find_module, match_path
 from unifreeze.select.positions import positions
 from unifreeze.select.vocabulary import SYNONYMS
-from unifreeze.structure import KINDS, Mask, ModelSpec, Zone
+from unifreeze.structure import KINDS, Mask, ModelSpec, Run, Zone
 from unifreeze.structure.words import ATTENTION, KEY, POOLER, POSITION, QUERY, VALUE, WORD
 
 
@@ -306,7 +306,7 @@ def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
         raise _several_runs(f"{name}{index}", spec)
     run = spec.runs[runs[0]]
     if name == "stages":
-        count = max(run.stages) + 1
+        count = _stage_count(run, f"{name}{index}", spec)
         stages = positions(index, count, f"the model has {count} stages")
         chosen = [n for n, stage in enumerate(run.stages) if stage in stages]
     else:
@@ -314,6 +314,18 @@ def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
         chosen = list(positions(index, count, f"the model has {count} blocks"))
     selected: Mask = unit & (atoms.run == runs[0]) & np.isin(atoms.block, chosen)
     return selected
+
+
+def _stage_count(run: Run, text: str, spec: ModelSpec) -> int:
+    """Count a run's stages; blocks in one list show them only when traced."""
+    count = max(run.stages) + 1
+    if count == 1 and len(run.blocks) > 1 and spec.order == "registration":
+        raise SelectorScopeError(
+            f"{text} is unknown: all {len(run.blocks)} blocks stand in one list",
+            context="stages are then runs of equal resolution, which a forward pass shows",
+            hint="give a batch, or count blocks: blocks[-2:]",
+        )
+    return count
 
 
 def _runs(name: str, spec: ModelSpec) -> list[int]:

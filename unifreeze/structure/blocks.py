@@ -10,6 +10,7 @@ list of blocks (and perhaps one resampling layer) counts as a container.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
@@ -48,13 +49,17 @@ def find_runs(tree: Tree, kinds: list[str]) -> list[Run]:
     for block in blocks:
         by_holder[shape.holder(block)].append(block)
     return [
-        Run(holder, tuple(found), tuple(_number([tree.parents[block] for block in found])))
+        Run(holder, tuple(found), tuple(number_runs([tree.parents[block] for block in found])))
         for holder, found in by_holder.items()
     ]
 
 
-def _number(values: list[int]) -> list[int]:
-    """Number runs of equal neighbours: [7, 7, 9, 7] becomes [0, 0, 1, 2]."""
+def number_runs(values: Sequence[object]) -> list[int]:
+    """Number runs of equal neighbours.
+
+    >>> number_runs([7, 7, 9, 7])
+    [0, 0, 1, 2]
+    """
     changes = [1 if i and value != values[i - 1] else 0 for i, value in enumerate(values)]
     return list(accumulate(changes))
 

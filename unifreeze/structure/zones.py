@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import pairwise
 from typing import NamedTuple
 
-from unifreeze.structure.blocks import Run, find_runs
+from unifreeze.structure.blocks import Run, find_runs, number_runs
 from unifreeze.structure.counting import LayerCounter
 from unifreeze.structure.order import Order, Rank
 from unifreeze.structure.tree import STATISTICS, Trace, Tree
@@ -189,16 +188,14 @@ class _Placer:
         self.at.runs = sorted(runs, key=lambda run: self._rank(run.blocks[0]))
 
     def _stages(self, run: Run, blocks: tuple[int, ...]) -> tuple[int, ...]:
-        """Number runs of equal resolution, where the outputs were seen."""
+        """Number the containers' runs; where there is one, runs of equal resolution as seen."""
         assert self.trace is not None
+        container = dict(zip(run.blocks, run.stages, strict=True))
+        marks: list[object] = [container[block] for block in blocks]
         shapes = [self.trace.shapes.get(self.tree.paths[block]) for block in blocks]
-        if any(shape is None for shape in shapes):
-            return run.stages
-        grids = [_resolution(shape) for shape in shapes if shape is not None]
-        numbers = [0]
-        for before, after in pairwise(grids):
-            numbers.append(numbers[-1] + (before != after))
-        return tuple(numbers)
+        if len(set(marks)) == 1 and None not in shapes:
+            marks = [_resolution(shape) for shape in shapes if shape is not None]
+        return tuple(number_runs(marks))
 
     def _name_runs(self) -> None:
         self.at.towers = _towers(self.tree, self.at.runs)
