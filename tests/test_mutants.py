@@ -58,6 +58,7 @@ CAUGHT_BY = {
     "DropsAnOutput": "outputs",
     # How it trains.
     "TrainsNothing": "trained",
+    "LeavesOneOut": "trained",
 }
 """For each fault, exactly the clauses that break; by framework where the two differ."""
 

@@ -202,6 +202,21 @@ class TrainsNothing:
         return lambda: None, clear
 
 
+class LeavesOneOut:
+    """Builds its optimizer without one of the parameters."""
+
+    def plain_optimizer(self, model, spec):
+        step, clear = super().plain_optimizer(model, spec)
+        left_out = self.objects(model)[TRAINS]
+
+        def step_all_but_one():
+            kept = self.clone(left_out)
+            step()
+            self.copy_into(left_out, kept)
+
+        return step_all_but_one, clear
+
+
 class DropsAnOutput:
     """Looks at the last output only."""
 
