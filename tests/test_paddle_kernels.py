@@ -583,6 +583,23 @@ def test_the_cures_hold_when_the_program_is_traced_whole(name, plan_first):
             np.testing.assert_allclose(found[path], gradient, atol=1e-6)
 
 
+@pytest.mark.usefixtures("static_shapes")
+@pytest.mark.parametrize("name", ["LayerNorm", "LSTM", "BatchNorm1D"])
+def test_gradient_flows_through_a_traced_model_frozen_for_a_while(name):
+    """C, M: as for a discriminator, on every other step."""
+    model = build(name)
+    expected = gradients(copy.deepcopy(model), *inputs_of(name))
+    traced = paddle.jit.to_static(model)
+    for _ in range(3):
+        found = gradients(traced, *inputs_of(name))
+        np.testing.assert_allclose(found[BELOW], expected[BELOW], atol=1e-6)
+        assert all(found[path] is not None for path in own_parameters(name))
+        with uf.frozen(model.layer):
+            found = gradients(traced, *inputs_of(name))
+        np.testing.assert_allclose(found[BELOW], expected[BELOW], atol=1e-6)
+        assert all(found[path] is None for path in own_parameters(name))
+
+
 @pytest.mark.parametrize("name", ["PReLU", "InstanceNorm1D"])
 def test_what_a_whole_program_cannot_do_is_refused_with_the_cure(name):
     """D, M: traced whole, the layer would crash the process or fail."""

@@ -255,10 +255,12 @@ class PaddleBackend(ModuleBackend):
     def write(self, model: Any, resolution: Resolution) -> Undo:
         """Write the decisions; undoing also forgets what optimizers wrote onto parameters."""
         undo = super().write(model, resolution)
+        guards.forget_traces()
         tensors = self.walk(model).tensors
 
         def restore() -> None:
             undo()
+            guards.forget_traces()
             optimizers.forget(tensors)
 
         return restore

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import paddle
 from paddle import nn
 from paddle.jit.sot import psdb
+from paddle.jit.sot.opcode_translator.executor.executor_cache import OpcodeExecutorCache
 from paddle.nn.layer.norm import _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
 
@@ -136,6 +137,11 @@ def take_off(layer: Any) -> None:
         del own["forward"]
         if forward.inner is not None:
             own["forward"] = forward.inner
+
+
+def forget_traces() -> None:
+    """Make to_static look again: what it has captured does not notice that a layer holds still."""
+    OpcodeExecutorCache().clear()
 
 
 def _has_global_stats(layer: Any) -> bool:

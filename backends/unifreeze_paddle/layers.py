@@ -10,6 +10,8 @@ from paddle import nn
 from paddle.nn.layer.conv import _ConvNd
 from paddle.nn.layer.norm import _BatchNormBase, _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase, RNNCellBase
+from paddle.nn.quant.qat.conv import QuantedConv2D
+from paddle.nn.quant.qat.linear import QuantedLinear
 
 from unifreeze.backend.walking import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
@@ -27,6 +29,8 @@ _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (_ConvNd, "conv"),
     (nn.Linear, "linear"),
     (nn.Bilinear, "linear"),
+    (QuantedConv2D, "conv"),
+    (QuantedLinear, "linear"),
     (nn.Embedding, "embedding"),
     (RNNBase, "rnn"),
     (RNNCellBase, "rnn"),
@@ -104,7 +108,8 @@ class PaddleReader:
             return _STATISTICS[leaf]
         if leaf in ("weight_u", "weight_v") and isinstance(module, nn.SpectralNorm):
             return leaf
-        if tensor.stop_gradient and type(module).__module__.startswith(_QUANTISERS):
+        # Not by the flag: a training step sets it on these.
+        if leaf.startswith("_") and _quantises(type(module)):
             return leaf
         return ""
 
@@ -157,6 +162,11 @@ def _kind(cls: type) -> str:
 def _linear_base(cls: type) -> str:
     """Return the first class name along the bases that says whether a layer is linear."""
     return "Linear" if issubclass(cls, nn.Linear) else cls.__name__
+
+
+def _quantises(cls: type) -> bool:
+    """Tell whether a layer is one of Paddle's quantisers and observers, or derived from one."""
+    return any(name.startswith(_QUANTISERS) for name in qualified_bases(cls))
 
 
 def _fixed(module: Any, tensor: Any) -> tuple[str, bool]:
