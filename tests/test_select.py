@@ -567,6 +567,20 @@ def test_attention_is_projections_and_tables_without_norms(text, images):
     assert names("attention", images) == set()
 
 
+@pytest.mark.parametrize("class_name", ["SelfAttention", "FlashAttention2", "CrossAttn"])
+def test_a_class_named_as_an_attention_is_one_whatever_it_is_called(class_name):
+    block = module("Block", mixer=module(class_name, o=linear(8, 8)), up=linear(8, 8))
+    made = spec(module("Net", embed=embedding(5, 8), layers=stack(block, block)))
+    assert names("attention & weight", made) == {f"layers.{n}.mixer.o.weight" for n in (0, 1)}
+
+
+@pytest.mark.parametrize("class_name", ["AttentionNet", "AttentionBlock", "NoAttentionAtAll"])
+def test_a_class_that_only_speaks_of_attention_does_not_make_all_in_it_attention(class_name):
+    made = spec(module(class_name, layers=stack(seq_block(), seq_block()), head=linear(8, 2)))
+    assert last_names("attention", made) == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    assert last_names("mlp", made) == {"fc1", "fc2"}
+
+
 def test_attention_takes_loose_tables_under_it():
     block = seq_block()
     block.children["self_attn"].own["relative_table"] = Weight(3, 3)
@@ -673,6 +687,14 @@ def test_weight_and_bias_know_other_spellings():
     made = spec(module("Net", a=Node("A", "linear", own), n=Node("N", "norm", named)))
     assert names("weight", made) == {"a.in_proj_weight", "a.weight_ih_l0", "n.scale", "n.gamma"}
     assert names("bias", made) == {"a.in_proj_bias", "a.bias_hh_l0", "n.shift", "n.beta"}
+
+
+def test_weight_and_bias_see_into_names_of_several_pieces():
+    leaves = ("modules_to_save.bias", "modules_to_save.weight", "parametrizations.bias.original0")
+    leaves += ("parametrizations.weight.original1", "rel_bias.weight", "lora_A")
+    made = spec(module("Net", a=Node("A", "linear", {leaf: Weight(4) for leaf in leaves})))
+    assert names("bias", made) == {f"a.{leaves[0]}", f"a.{leaves[2]}"}
+    assert names("weight", made) == {f"a.{leaves[n]}" for n in (1, 3, 4)}
 
 
 def test_blocks_are_the_repeated_units_and_nothing_around_them(images, text):

@@ -59,8 +59,12 @@ def words_in(segment: str) -> int:
 
 @cache
 def attention_in_class(type_name: str) -> int:
-    """Return ATTENTION when a class is named as one."""
-    return ATTENTION if "attention" in type_name.lower() else 0
+    """Return ATTENTION when a class is named as one; a network or block with attention is none.
+
+    >>> attention_in_class("SelfAttention2"), attention_in_class("AttentionNet")
+    (1, 0)
+    """
+    return ATTENTION if re.search(r"(?:attention|attn)\d*$", type_name.lower()) else 0
 
 
 _KIND_BY_SUFFIX = (
@@ -98,12 +102,18 @@ def role_of(leaf: str, kind: str) -> tuple[str, str]:
 
     >>> role_of("_weight", "activation"), role_of("scale", "norm"), role_of("bias_ih_l0", "rnn")
     (('weight', 'weight'), ('weight', 'weight'), ('bias_ih_l0', 'bias'))
+    >>> role_of("modules_to_save.bias", "linear")
+    ('modules_to_save.bias', 'bias')
     """
     name = leaf.lstrip("_")
     if kind == "norm":
         name = _NORM_ROLES.get(name, name)
-    if name in ("weight", "bias"):
-        return name, name
-    if name.endswith("_bias") or name.startswith("bias_"):
-        return name, "bias"
-    return name, "weight" if "weight" in name else ""
+    # An adapter's or a computed tensor's name has several pieces; the last that says it counts.
+    parts = (_part_of(piece) for piece in reversed(name.split(".")))
+    return name, next(filter(None, parts), "")
+
+
+def _part_of(piece: str) -> str:
+    if piece == "bias" or piece.endswith("_bias") or piece.startswith("bias_"):
+        return "bias"
+    return "weight" if "weight" in piece else ""
