@@ -344,6 +344,11 @@ def test_a_framework_that_a_rule_leaves_out_is_an_error():
     assert 'add "paddle: …"' in caught.value.hint
 
 
+def test_a_rule_for_no_framework_at_all_is_refused():
+    with pytest.raises(PlanError, match="freeze: has no selector for any framework"):
+        FreezePlan().freeze({})
+
+
 def test_each_framework_resolves_its_own_selector():
     plan = FreezePlan().freeze({"torch": "layer1", "paddle": "layer2"})
     for framework, layer in (("torch", "layer1"), ("paddle", "layer2")):

@@ -884,6 +884,13 @@ def test_positions_counted_by_execution_say_nothing():
     assert notices(PLAN.freeze("blocks[0]"), made) == ()
 
 
+def test_a_dry_run_of_a_plan_with_phases_says_that_they_are_left_out():
+    plan = FreezePlan.from_yaml("{unifreeze: 1, rules: [{only: head}], phases: [{name: top}]}")
+    assert notices(plan, spec(conv_net())) == (
+        "this is of the plan's own rules; its phases are not carried out yet",
+    )
+
+
 def test_a_word_that_hides_a_path_says_so_once():
     made = spec(image_model())
     assert notices(PLAN.freeze("norm & stem | norm"), made) == (

@@ -157,6 +157,8 @@ class FreezePlan:
         self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
     ) -> FreezePlan:
         if isinstance(what, Mapping):
+            if not what:
+                raise PlanError(f"{verb}: has no selector for any framework")
             choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
         else:
             choice = Selector(what)

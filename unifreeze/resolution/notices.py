@@ -14,12 +14,14 @@ from unifreeze.structure import ModelSpec
 
 
 def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
-    """Say where a word hides a path, and by which order positions were counted."""
-    found = (
+    """Say where a word hides a path, by which order positions were counted, what was not read."""
+    found = [
         notice
         for choice in _choices(plan)
         for notice in _reading(pick(choice, spec.framework, "").expression, spec)
-    )
+    ]
+    if plan.phases_json:
+        found.append("this is of the plan's own rules; its phases are not carried out yet")
     return tuple(dict.fromkeys(found))
 
 
