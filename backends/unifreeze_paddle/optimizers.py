@@ -50,17 +50,24 @@ def build(
 ) -> Any:
     """Build an optimizer; `lr` becomes `learning_rate`, and Lamb names its decay its own way.
 
+    Where the plan sets neither rate nor decay it is an ordinary one over a list of parameters.
+
     Raises:
         OptimizerError: It is no Paddle optimizer, or would not do what the plan says.
     """
-    _check(cls, len(rows), settings)
+    plain = all(group.lr_scale == 1.0 and group.weight_decay is None for group, _ in rows)
+    _check(cls, 1 if plain else len(rows), settings)
     names = {"lr": "learning_rate"}
     if issubclass(cls, paddle.optimizer.Lamb):
         names["weight_decay"] = "lamb_weight_decay"
+    named = {names.get(key, key): value for key, value in settings.items()}
+    if plain:
+        # Paddle's high-level Model takes no groups.
+        tensors = [tensor for _, row in rows for tensor in row["params"]]
+        _put_back(tensors)
+        return cls(parameters=tensors, **named)
     made = [{names.get(key, key): value for key, value in row.items()} for _, row in rows]
-    optimizer = cls(
-        parameters=made, **{names.get(key, key): value for key, value in settings.items()}
-    )
+    optimizer = cls(parameters=made, **named)
     for group, row in rows:
         _settle_decay(cls, group, row["params"])
     return optimizer
@@ -102,10 +109,14 @@ def _found(tensor: Any) -> _Found:
     return found
 
 
+def _put_back(tensors: Iterable[Any]) -> None:
+    for tensor in tensors:
+        tensor.optimize_attr["learning_rate"], tensor.regularizer = _found(tensor)
+
+
 def forget(tensors: Iterable[Any]) -> None:
     """Put every parameter's own settings back."""
-    for tensor in tensors:
-        found: _Found | None = tensor.__dict__.pop(_MARK, None)
-        if found is not None:
-            tensor.optimize_attr["learning_rate"] = found.lr_scale
-            tensor.regularizer = found.regularizer
+    marked = [tensor for tensor in tensors if _MARK in tensor.__dict__]
+    _put_back(marked)
+    for tensor in marked:
+        del tensor.__dict__[_MARK]
