@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
 from unifreeze.backend import load_backend
 from unifreeze.testing import Kit
 

@@ -122,8 +122,8 @@ def test_importing_unifreeze_loads_nothing_heavy():
 @pytest.mark.parametrize(("used", "other"), [("torch", "paddle"), ("paddle", "torch")])
 def test_using_one_framework_never_imports_the_other(used, other):
     network = {
-        "torch": "import torch; m = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))",
-        "paddle": "import paddle; m = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 2))",
+        "torch": "from torch import nn; m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))",
+        "paddle": "from paddle import nn; m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))",
     }[used]
     loaded = modules_after(
         f"{network}\nimport unifreeze as uf\nh = uf.freeze(m, 'path:\"0\"'); h.verify(); h.remove()"

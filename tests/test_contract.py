@@ -1,6 +1,7 @@
 """Both backends pass the contract that ships in the wheel."""
 
 import pytest
+
 from unifreeze.testing import CONTRACT
 
 

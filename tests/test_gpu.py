@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+
 import unifreeze as uf
 from unifreeze.backend import ProbeConfig
 from unifreeze.parity import compare_records, make_record

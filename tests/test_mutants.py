@@ -30,7 +30,7 @@ CAUGHT_BY = {
     "Deaf": "flags gradients frozen",
     "DeafAndLies": "gradients frozen",
     "WrongSign": "flags gradients frozen trained",
-    "WrongSignBothWays": "gradients frozen trained",
+    "WrongSignBothWays": "decisions gradients frozen trained",
     "SwapsTwo": "flags gradients frozen trained",
     "FreezesOneTooMany": "flags gradients trained",
     "FreezesOneTooManyAndLies": "gradients trained",

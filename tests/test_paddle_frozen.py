@@ -5,6 +5,8 @@ Rules E, F, I, J, K, L and N are those of the opening table of the facts about P
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import paddle
 import pytest
@@ -157,6 +159,15 @@ def test_a_gradient_that_comes_after_freezing_is_reported():
 # Optimizers --------------------------------------------------------------------------------------
 
 
+def test_every_optimizer_of_paddle_is_tried():
+    """So that an optimizer of a later release is not forgotten."""
+    optimizers = inspect.getmembers(paddle.optimizer, inspect.isclass)
+    base = paddle.optimizer.Optimizer
+    found = {name for name, cls in optimizers if issubclass(cls, base)} - {"Optimizer"}
+    refused = {"LBFGS"}
+    assert found - refused - {name.split()[0] for name in OPTIMIZERS} == set()
+
+
 def test_a_parameter_frozen_on_the_way_keeps_every_bit(make_optimizer):
     """With momentum, decay and moments that it had gathered before."""
     model = stack()
@@ -279,6 +290,21 @@ def test_an_optimizer_of_the_handle_may_take_all_tensors_at_once(name):
         trained.append([p.numpy() for p in model.parameters()])
     for one, other in zip(*trained, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["Momentum", "Adam"])
+def test_an_optimizer_over_all_tensors_at_once_fails_loudly_when_a_plan_comes_later(name):
+    """I: Paddle's own error, before anything is written."""
+    model = stack()
+    cls = optimizer_class(name)
+    optimizer = cls(learning_rate=0.1, parameters=model.parameters(), use_multi_tensor=True)
+    train(model, optimizer)
+    handle = FreezePlan().freeze("path:'0'").apply(model)
+    before = bits(model)
+    with pytest.raises(ValueError, match=r"received (n|param_num):6 != grads?\.size\(\):4"):
+        train(model, optimizer)
+    assert not moved(model, before)
+    handle.verify()
 
 
 # Group settings ----------------------------------------------------------------------------------
@@ -475,6 +501,27 @@ def test_a_run_resumed_under_its_plan_goes_on_as_if_it_had_not_stopped(tmp_path)
         optimizer.set_state_dict(paddle.load(str(tmp_path / "optimizer")))
         train(resumed, optimizer)
     assert bits(resumed) == bits(model)
+
+
+def test_states_saved_under_another_plan_are_not_silently_taken():
+    """K: Paddle's own error where what was frozen then has none."""
+
+    def begin(plan):
+        model = stack()
+        plan.apply(model)
+        return model, paddle.optimizer.AdamW(0.01, parameters=model.parameters())
+
+    with unique_name.guard():
+        model, optimizer = begin(FreezePlan().freeze("path:'0'"))
+        train(model, optimizer)
+        saved = optimizer.state_dict()
+    with unique_name.guard():
+        model, optimizer = begin(FreezePlan().freeze("path:'0.bias'"))
+        optimizer.set_state_dict(saved)
+        before = bits(model)
+        with pytest.raises(AssertionError, match=r"linear_0\.w_0_moment1_0 should in state dict"):
+            train(model, optimizer)
+    assert not moved(model, before)
 
 
 # What verify sees --------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from kits.paddle_layers import (
     weighted,
 )
 from paddle import nn
+from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional
 
 import unifreeze as uf
@@ -314,6 +315,15 @@ def test_dropout_off_in_a_frozen_recurrent_network_still_lets_gradient_through()
     assert not np.array_equal(gradients(model, paddle.to_tensor(floats(2, 5, 3)))[BELOW], expected)
 
 
+def test_dropout_stays_off_in_a_recurrent_network_that_is_frozen_for_a_while():
+    paddle.seed(3)
+    model = Above(nn.LSTM(3, 4, num_layers=2, dropout=0.5))
+    FreezePlan().freeze("layer").with_dropout("off").apply(model)
+    x = paddle.to_tensor(floats(2, 5, 3), stop_gradient=False)
+    with uf.frozen(model):
+        np.testing.assert_array_equal(model(x)[0].numpy(), model(x)[0].numpy())
+
+
 # What lending does not touch ---------------------------------------------------------------------
 
 LENDING = {
@@ -458,6 +468,52 @@ def test_an_argument_may_be_given_by_name():
     np.testing.assert_array_equal(head.weight.grad.numpy(), expected)
 
 
+# Beside other machinery --------------------------------------------------------------------------
+
+MIXED = {**LENDING, "TransformerEncoderLayer": "layer.norm2.weight"}
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2D", "LayerNorm", "LSTM", "TransformerEncoderLayer"])
+def test_the_cures_hold_in_mixed_precision(name):
+    """B, C"""
+
+    def mixed(model):
+        with paddle.amp.auto_cast(level="O1", dtype="bfloat16"):
+            outputs = model(*inputs_of(name))
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        weighted(first.astype("float32")).backward()
+        return {path: p.grad for path, p in model.named_parameters()}
+
+    model, reference = build(name), build(name)
+    frozen = MIXED[name]
+    freeze_paths([frozen]).apply(model)
+    found, expected = mixed(model), mixed(reference)
+    assert found.pop(frozen) is None
+    for path, gradient in found.items():
+        if gradient is not None:
+            np.testing.assert_array_equal(gradient.numpy(), expected[path].numpy(), path)
+    assert any(gradient is not None for gradient in found.values())
+
+
+class Recomputed(Above):
+    """Above, with the layer's forward pass run again in the backward pass."""
+
+    def __init__(self, above, *, reentrant):
+        nn.Layer.__init__(self)
+        self.below, self.layer, self.reentrant = above.below, above.layer, reentrant
+
+    def forward(self, x):
+        return recompute(self.layer, x * self.below[0], use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", ["BatchNorm2D", "LayerNorm", "TransformerEncoderLayer"])
+def test_the_cures_hold_in_recomputation(name, reentrant):
+    """B, N: there the forward pass runs without gradient first, and with it later."""
+    model = Recomputed(build(name), reentrant=reentrant)
+    check_same_gradients(model, {MIXED[name]}, inputs_of(name))
+
+
 # Layers of a user's own --------------------------------------------------------------------------
 
 
@@ -486,9 +542,36 @@ class OwnBatchNorm(OwnNorm):
         return functional.batch_norm(x, zeros, ones, self.scale, self.shift, training=True)
 
 
+class InAMethod(OwnNorm):
+    """A layer whose forward leaves the kernel to a method of its own."""
+
+    def forward(self, x):
+        return self.run(x)
+
+    def run(self, x):
+        return functional.instance_norm(x, weight=self.scale, bias=self.shift)
+
+
+def run_instance_norm(x, scale, shift):
+    return functional.instance_norm(x, weight=scale, bias=shift)
+
+
+class InAFunction(OwnNorm):
+    """A layer whose forward leaves the kernel to a function beside it, inside of another."""
+
+    def forward(self, x):
+        return (lambda: run_instance_norm(x, self.scale, self.shift))()
+
+
 @pytest.mark.parametrize(
     ("cls", "shape"),
-    [(OwnLayerNorm, (5, 3)), (OwnInstanceNorm, (4, 3, 5)), (OwnBatchNorm, (4, 3, 5))],
+    [
+        (OwnLayerNorm, (5, 3)),
+        (OwnInstanceNorm, (4, 3, 5)),
+        (OwnBatchNorm, (4, 3, 5)),
+        (InAMethod, (4, 3, 5)),
+        (InAFunction, (4, 3, 5)),
+    ],
 )
 def test_a_layer_that_calls_the_kernel_itself_is_cured(cls, shape):
     """B, D"""

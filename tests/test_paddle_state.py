@@ -272,6 +272,49 @@ def test_a_norm_without_parameters_goes_with_its_block():
     handle.verify()
 
 
+class OwnStatistics(nn.Layer):
+    """A norm of a user's own, whose statistics are among its parameters, as Paddle's own are."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight, self.mean, self.var = (self.create_parameter([width]) for _ in range(3))
+        self.bias = self.create_parameter([width], is_bias=True)
+        self.mean.stop_gradient = self.var.stop_gradient = True
+
+    def forward(self, x):
+        return nn.functional.batch_norm(
+            x, self.mean, self.var, self.weight, self.bias, training=self.training
+        )
+
+
+def test_statistics_of_a_users_own_norm_are_state_and_hold():
+    """A, G"""
+    model = Stack(norm=OwnStatistics)
+    names = {f"blocks.{n}.norm.{leaf}" for n in (0, 1) for leaf in ("mean", "var")}
+    assert {state.path for state in BACKEND.describe(model).states} >= names
+    handle = FreezePlan().freeze("blocks[0]").apply(model)
+    before = {name: BACKEND.tensor(model, name) for name in names}
+    loss_of(model)
+    handle.verify()
+    for name in names:
+        same = np.array_equal(BACKEND.tensor(model, name), before[name])
+        assert same == name.startswith("blocks.0"), name
+    plan = FreezePlan().freeze("stem").with_norm_stats("update")
+    handle = plan.apply(model)
+    loss_of(model)
+    handle.verify()
+    FreezePlan().train("all").apply(model)
+    assert model.blocks[0].norm.mean.stop_gradient
+
+
+def test_a_learned_mean_and_variance_are_parameters():
+    layer = nn.Linear(6, 6)
+    layer.mean, layer.variance = layer.create_parameter([6]), layer.create_parameter([6])
+    model = nn.Sequential(layer, nn.Linear(6, 2))
+    names = FreezePlan().freeze("**.mean").resolve(model).frozen_paths
+    assert names == ("0.mean",)
+
+
 # The choices -------------------------------------------------------------------------------------
 
 HELD = {
@@ -346,6 +389,29 @@ def test_dropout_off_reaches_dropout_that_is_no_layer():
     assert all(each.training for each in model.sublayers(include_self=True))
     handle.remove()
     assert not np.array_equal(layer(x).numpy(), expected)
+
+
+@pytest.mark.parametrize("full_graph", [None, True])
+def test_dropout_is_off_under_to_static(full_graph):
+    """M"""
+    model = Stack(dropout=0.5)
+    expected = copy.deepcopy(model)
+    expected.eval()
+    FreezePlan().freeze("blocks").with_dropout("off").apply(model)
+    traced = paddle.jit.to_static(model, full_graph=full_graph)
+    traced.train()
+    for _ in range(2):
+        np.testing.assert_allclose(traced(rows()).numpy(), expected(rows()).numpy(), atol=1e-6)
+
+
+def test_a_model_with_dropout_off_can_be_exported(tmp_path):
+    model = Stack(dropout=0.5)
+    FreezePlan().freeze("blocks").with_dropout("off").apply(model)
+    model.eval()
+    spec = [paddle.static.InputSpec([8, 6], "float32")]
+    paddle.jit.save(model, str(tmp_path / "model"), input_spec=spec)
+    loaded = paddle.jit.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(loaded(rows()).numpy(), model(rows()).numpy(), atol=1e-6)
 
 
 def test_dropout_off_leaves_statistics_to_norm_stats():

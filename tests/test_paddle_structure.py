@@ -28,6 +28,7 @@ from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
     PlanError,
+    TieConflictError,
     TrivialPlanError,
     UndecidedRuleError,
     UnifreezeError,
@@ -96,6 +97,23 @@ def test_a_plan_that_changes_flags_under_data_parallel_is_refused(monkeypatch):
     assert flags(model) == before
     plan.apply(model)
     plan.apply(wrapped)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda wrapped: {"student": wrapped, "teacher": Stack()},
+        lambda wrapped: nn.Sequential(wrapped, nn.Linear(3, 2)),
+        paddle.Model,
+    ],
+    ids=["one of several", "nested", "high-level model"],
+)
+def test_data_parallel_is_found_wherever_it_is(around, monkeypatch):
+    """H"""
+    model = around(paddle.DataParallel(Stack()))
+    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(UnsupportedPlanError, match="apply the plan first, then wrap"):
+        FreezePlan().freeze("**.weight").apply(model)
 
 
 class Rows(paddle.io.Dataset):
@@ -172,6 +190,25 @@ def test_adapters_and_head_alone_can_be_trained(nlp):
     assert moved(model, before) <= trained
 
 
+def test_frozen_norms_of_a_language_model_pass_the_right_gradient(nlp):
+    """A model just made would not show it: its scales are one."""
+    paddle.seed(0)
+    model = nlp.transformers.BertForSequenceClassification(nlp.config)
+    model.eval()
+    rng = np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        if "norm" in name.lower():
+            parameter.set_value(rng.standard_normal(parameter.shape).astype("float32"))
+    ids = paddle.to_tensor([[1, 2, 3], [4, 5, 6]])
+    expected = gradients(model, ids)
+    FreezePlan().freeze("norm").apply(model)
+    found = gradients(model, ids)
+    assert sum(gradient is None for gradient in found.values()) == 14
+    for name, gradient in found.items():
+        if gradient is not None:
+            np.testing.assert_array_equal(gradient, expected[name], name)
+
+
 # Ties --------------------------------------------------------------------------------------------
 
 
@@ -201,6 +238,17 @@ def test_layers_that_share_a_parameter_are_seen_to():
     assert [(p.path, p.aliases) for p in tied] == [
         ("blocks.0.first.weight", ("blocks.1.first.weight",))
     ]
+
+
+def test_parameters_over_one_memory_must_be_decided_alike():
+    """Training the one would move the other."""
+    model = Stack()
+    one, other = model.blocks[0].first.weight, model.blocks[1].first.weight
+    other.get_tensor()._share_data_with(one.get_tensor())
+    assert one.data_ptr() == other.data_ptr()
+    with pytest.raises(TieConflictError, match="share memory"):
+        FreezePlan().freeze("blocks[0]").resolve(model)
+    FreezePlan().freeze("blocks").apply(model).verify()
 
 
 # Lazy models -------------------------------------------------------------------------------------
@@ -259,6 +307,24 @@ def test_a_model_already_traced_whole_is_refused_with_the_cure(make):
     assert flags(model) == before
 
 
+def test_flags_are_not_changed_behind_a_whole_trace():
+    """M: neither by removal nor for a while, for the program would not notice."""
+    model = Stack()
+    found = flags(model)
+    handle = FreezePlan().freeze("blocks[0]").apply(model)
+    paddle.jit.to_static(model, full_graph=True)
+    loss_of(model)
+    before = flags(model)
+    with pytest.raises(UnsupportedPlanError, match=r"cannot remove the plan(.|\n)*rollback"):
+        handle.remove()
+    with pytest.raises(UnsupportedPlanError, match="for a while"), uf.frozen(model):
+        pass
+    assert flags(model) == before
+    model.forward.rollback()
+    handle.remove()
+    assert flags(model) == found
+
+
 def test_a_part_already_traced_whole_is_named():
     """M"""
     model = Stack()
@@ -300,6 +366,20 @@ def test_rolling_a_trace_back_lets_the_plan_be_applied():
     train(traced, handle.optimizer(paddle.optimizer.SGD, lr=0.1))
     handle.verify()
     assert {"blocks.1.first.weight", "blocks.1.norm._mean"} <= moved(model, before)
+
+
+def test_what_a_plan_thaws_trains_in_a_model_traced_by_default():
+    """M: there a trace looks at the flags again."""
+    model = Stack()
+    traced = paddle.jit.to_static(model)
+    traced.train()
+    for plan, frozen in ((FreezePlan().freeze("blocks"), 12), (FreezePlan().train("all"), 0)):
+        handle = plan.apply(model)
+        for parameter in model.parameters():
+            parameter.clear_gradient(False)
+        loss_of(traced).backward()
+        assert handle.check_gradients() == ()
+        assert sum(parameter.grad is not None for parameter in model.parameters()) == 16 - frozen
 
 
 # verify ------------------------------------------------------------------------------------------
@@ -375,6 +455,23 @@ def test_reapplying_takes_a_changed_structure_in(kind):
     before = bits(model)
     train(model, handle.optimizer(paddle.optimizer.AdamW, lr=0.1, weight_decay=0.1))
     assert moved(model, before) <= {"head.weight", "head.bias", "stem.weight"}
+    handle.verify()
+
+
+def test_taking_weight_norm_off_a_frozen_layer_is_told_and_taken_in():
+    """O: Paddle puts a trainable weight in place of the two."""
+    model = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 6)), nn.Linear(6, 3))
+    handle = FreezePlan().freeze("path:'0'").apply(model)
+    nn.utils.remove_weight_norm(model[0])
+    assert not model[0].weight.stop_gradient
+    with pytest.raises(FrozenDriftError) as caught:
+        handle.verify()
+    kinds = {drift.path: drift.kind for drift in caught.value.drifts}
+    assert kinds == {"0.weight_g": "missing", "0.weight_v": "missing", "0.weight": "new"}
+    handle.reapply()
+    before = bits(model)
+    train(model, paddle.optimizer.AdamW(0.1, parameters=model.parameters(), weight_decay=0.1))
+    assert moved(model, before) == {"1.weight", "1.bias"}
     handle.verify()
 
 

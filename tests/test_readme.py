@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import unifreeze as uf
 
 ROOT = Path(__file__).resolve().parent.parent

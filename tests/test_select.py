@@ -640,6 +640,14 @@ def test_words_that_only_look_like_projections_are_none(other):
     assert names("query | key | value", made) == set()
 
 
+def test_a_head_called_value_is_no_projection_of_attention():
+    model = text_model()
+    model.children["value"] = linear(8, 1)
+    critic = spec(model)
+    assert names("value", critic) == names("value & blocks", critic)
+    assert names("head", critic) >= {"value.weight", "value.bias"}
+
+
 def test_a_fused_projection_is_query_and_key_and_value_at_once(vision):
     fused = {"blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.bias"}
     for word in ("query", "key", "value"):

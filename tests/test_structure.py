@@ -913,3 +913,9 @@ def test_a_zone_holds_no_more_than_its_parameters(root):
         inside = any(path == b or path.startswith(f"{b}.") for b in blocks_)
         zone = made.placement.units[made.placement.unit_of[owner]].zone
         assert inside == (zone is Zone.BLOCK), canonical
+
+
+def test_a_stack_of_depth_one_beside_a_deeper_one_is_a_run_of_its_own():
+    made = spec(encoder_decoder((2, 1)))
+    assert made.placement.labels == ["encoder", "decoder"]
+    assert [len(run.blocks) for run in made.runs] == [2, 1]

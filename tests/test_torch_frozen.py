@@ -5,6 +5,8 @@ The rules R1, R2, R11 … are those of the opening table of the facts about PyTo
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from kits.torch_nets import Stack, backward, bits, moved, raw, rows, seeded
@@ -71,6 +73,15 @@ def test_the_flag_alone_would_not_hold_a_parameter_that_has_a_gradient(make_opti
     before = bits(model)
     optimizer.step()
     assert "0.weight" in moved(model, before)
+
+
+def test_every_optimizer_of_torch_is_tried():
+    """So that an optimizer of a later release is not forgotten."""
+    optimizers = inspect.getmembers(torch.optim, inspect.isclass)
+    base = torch.optim.Optimizer
+    found = {name for name, cls in optimizers if issubclass(cls, base)} - {"Optimizer"}
+    # Sparse Adam takes tables alone, LBFGS is refused.
+    assert found - {"SparseAdam", "LBFGS"} - {name.split()[0] for name in OPTIMIZERS} == set()
 
 
 def test_a_frozen_parameter_keeps_every_bit_under_every_optimizer(make_optimizer):
@@ -279,6 +290,42 @@ def test_a_run_with_plan_switches_resumes_at_any_step_bit_for_bit(stop):
     _, checkpoint = run_with_switches(stop)
     resumed, _ = run_with_switches(resume=checkpoint, start=stop)
     assert resumed == whole
+
+
+RATES = torch.optim.lr_scheduler
+SCHEDULES = {
+    "LambdaLR": lambda o: RATES.LambdaLR(o, lambda step: 0.9**step),
+    "MultiplicativeLR": lambda o: RATES.MultiplicativeLR(o, lambda step: 0.9),
+    "OneCycleLR": lambda o: RATES.OneCycleLR(o, 0.5, total_steps=8),
+    "CyclicLR": lambda o: RATES.CyclicLR(o, 0.1, 0.5, step_size_up=2),
+    "CosineAnnealingWarmRestarts": lambda o: RATES.CosineAnnealingWarmRestarts(o, 3),
+    "SequentialLR": lambda o: RATES.SequentialLR(
+        o, [RATES.ConstantLR(o, 0.3, 2), RATES.ExponentialLR(o, 0.9)], [2]
+    ),
+    "LinearLR": lambda o: RATES.LinearLR(o, 0.3, total_iters=4),
+    "StepLR": lambda o: RATES.StepLR(o, 2),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_of_rates_runs_on_through_plan_switches(name):
+    """R2: a plan adds no group; on a new one some schedulers fail, or get its rate wrong."""
+
+    def rates(switches):
+        model = seeded(Stack)
+        groups = [{"params": model.head.parameters(), "lr": 0.2}]
+        groups.append({"params": [*model.stem.parameters(), *model.blocks.parameters()]})
+        optimizer = torch.optim.SGD(groups, 0.1, momentum=0.9)
+        schedule, found = SCHEDULES[name](optimizer), []
+        for number in range(7):
+            if number in switches:
+                uf.apply(switches[number], model)
+            steps(model, optimizer, 1)
+            schedule.step()
+            found.append([group["lr"] for group in optimizer.param_groups])
+        return found
+
+    assert rates(SWITCHES) == rates({})
 
 
 def test_what_a_plan_trains_again_moves_again():

@@ -406,6 +406,66 @@ def test_holding_changes_no_name_class_key_or_text():
         assert not module._backward_hooks
 
 
+def test_a_plan_replaces_no_tensor_object():
+    """R1: an optimizer that holds the old one would train nothing."""
+    model = seeded(Stack, dropout=0.5)
+
+    def tensors():
+        return [*model.parameters(), *model.buffers()]
+
+    before = tensors()
+    handle = uf.apply(FreezePlan().freeze("blocks").with_dropout("off"), model)
+    optimizer = handle.optimizer(torch.optim.AdamW, lr=0.1)
+    backward(model.train())
+    optimizer.step()
+    assert all(a is b for a, b in zip(tensors(), before, strict=True))
+    handle.remove()
+    assert all(a is b for a, b in zip(tensors(), before, strict=True))
+
+
+@pytest.mark.parametrize("how", ["export", "fx"])
+def test_a_held_norm_is_captured_in_inference_mode(how):
+    """R4: the one beside it is captured as it trains."""
+    model = seeded(Stack)
+    uf.freeze(model, "blocks[0]")
+    model.train()
+    if how == "export":
+        program = torch.export.export(model, (rows(),)).run_decompositions()
+        written = set(program.graph_signature.buffers_to_mutate.values())
+    else:
+        graph = torch.fx.symbolic_trace(model)
+        before = bits(graph)
+        graph.train()
+        graph(rows())
+        written = moved(graph, before)
+    assert {name.rpartition(".")[0] for name in written} == {"blocks.1.norm"}
+
+
+def test_a_held_layer_stays_held_when_a_parametrization_comes_and_goes():
+    """R4: both change the class of the layer."""
+    model = seeded(Stack)
+    uf.apply(FreezePlan().freeze("blocks").with_dropout("off"), model)
+    layer = model.blocks[0].first
+    parametrizations.weight_norm(layer)
+    model.train()
+    assert not layer.training
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    model.train()
+    assert type(layer) is nn.Linear
+    assert not layer.training
+
+
+def test_a_norm_of_a_model_scripted_after_the_plan_is_caught():
+    """R4, R11: the script's norm has no `train` of its own, and the model's memory."""
+    model = seeded(nn.Sequential, nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    handle = uf.freeze(model, 'path:"1"')
+    scripted = torch.jit.script(model)
+    handle.verify()
+    scripted.train()(rows())
+    with pytest.raises(FrozenDriftError, match=r"1\.running_mean: moved"):
+        handle.verify()
+
+
 def test_a_state_dict_from_a_held_model_fits_one_without_a_plan():
     """R4"""
     model = held_stack()
@@ -624,6 +684,18 @@ def test_a_recurrent_layer_without_dropout_stays_in_training_mode():
     model = nn.ModuleDict({"stem": nn.Linear(6, 6), "rnn": nn.GRU(6, 6), "head": nn.Linear(6, 2)})
     uf.apply(FreezePlan().freeze("rnn").with_dropout("off"), model)
     assert model.train().rnn.training
+
+
+def test_a_recurrent_layer_whose_dropout_is_off_stays_in_training_mode():
+    """R4: its dropout alone goes, so that gradient still passes it on a GPU."""
+    model = nn.ModuleDict({"rnn": nn.LSTM(6, 6, num_layers=2, dropout=0.5)})
+    model["head"] = nn.Linear(6, 2)
+    handle = uf.apply(FreezePlan().freeze("rnn").with_dropout("off"), model)
+    for copied in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert copied.train().rnn.training
+        assert copied.rnn.dropout == 0
+    handle.remove()
+    assert model.rnn.dropout == 0.5
 
 
 # remove: everything as it was found ------------------------------------------------------------

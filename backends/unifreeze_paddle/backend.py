@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
-from unifreeze.backend.base import Guard, ModuleBackend
+from unifreeze.backend.base import ModuleBackend
 from unifreeze.backend.digests import Payload
+from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
     Capabilities,
@@ -61,9 +64,7 @@ class PaddleBackend(ModuleBackend):
         """
         tensor.stop_gradient = not trainable
 
-    def get_gradient(self, tensor: Any) -> Any:
-        """Return a parameter's gradient, None where there is none."""
-        return tensor.grad
+    get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
 
     def set_gradient(self, tensor: Any, gradient: Any) -> None:
         """Set a parameter's gradient; None drops it (clearing would leave zeros)."""
@@ -132,6 +133,7 @@ class PaddleBackend(ModuleBackend):
 
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
         """Lend what kernels need while everything is frozen, so that gradient passes."""
+        checks.refuse_traced(walk, "change its flags for a while")
         if trainable:
             return None
         if "lent" not in walk.memo:
@@ -166,8 +168,9 @@ class PaddleBackend(ModuleBackend):
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what Paddle would get wrong."""
-        guards_change = self.wanted_guards(walk, resolution) != self.get_guards(walk)
-        return checks.findings(walk, model, resolution, guards_change=guards_change)
+        changed = np.flatnonzero(resolution.trainable != self.flags_now(walk))
+        guards_change = self.guards_for(walk, resolution) != self.get_guards(walk)
+        return checks.findings(walk, model, resolution, changed, guards_change=guards_change)
 
     def hook(
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
@@ -244,8 +247,8 @@ class PaddleBackend(ModuleBackend):
         }
         if spec.name == "adamw":
             optimizer = paddle.optimizer.AdamW(**settings)
-        else:
-            optimizer = paddle.optimizer.Momentum(momentum=spec.momentum, **settings)
+            return lambda: optimizers.step_dense(optimizer), optimizer.clear_grad
+        optimizer = paddle.optimizer.Momentum(momentum=spec.momentum, **settings)
         return optimizer.step, optimizer.clear_grad
 
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
@@ -256,9 +259,11 @@ class PaddleBackend(ModuleBackend):
         """Write the decisions; undoing also forgets what optimizers wrote onto parameters."""
         undo = super().write(model, resolution)
         guards.forget_traces()
-        tensors = self.walk(model).tensors
+        walk = self.walk(model)
+        tensors = walk.tensors
 
         def restore() -> None:
+            checks.refuse_traced(walk, "remove the plan")
             undo()
             guards.forget_traces()
             optimizers.forget(tensors)

@@ -3,50 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import paddle
+from numpy.typing import NDArray
 
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk
+from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import guards
-from unifreeze_paddle.layers import qualified_bases
+from unifreeze_paddle.layers import PaddleReader, qualified_bases
 
 
 def findings(
-    walk: Walk, model: Any, resolution: Resolution, *, guards_change: bool
+    walk: Walk,
+    model: Any,
+    resolution: Resolution,
+    changed: NDArray[np.intp],
+    *,
+    guards_change: bool,
 ) -> Iterator[Finding]:
-    """Give every reason why the plan would not hold in PaddlePaddle."""
-    changed = [
-        resolution.spec.tree.names[resolution.spec.first_names[number]]
-        for number, tensor in enumerate(walk.tensors)
-        if tensor.stop_gradient == bool(resolution.trainable[number])
-    ]
-    if not changed and not guards_change:
+    """Give every reason why the plan would not hold in PaddlePaddle.
+
+    Args:
+        walk: The model as walked.
+        model: The model, wrappers included.
+        resolution: What the plan decided.
+        changed: Numbers of the parameters whose flag would change.
+        guards_change: Some layer's guard would.
+    """
+    if not len(changed) and not guards_change:
         return
-    for index, layer in enumerate(walk.modules):
-        if _traced_whole(layer):
-            yield Finding(
-                walk.tree.paths[index] or "the model",
-                "to_static(full_graph=True) has already traced it with the flags as they were",
-                "apply the plan first, then call to_static and run it",
-            )
-    wrapped = "paddle.distributed.parallel.DataParallel" in qualified_bases(type(model))
-    if changed and wrapped and paddle.distributed.get_world_size() > 1:
+    for path in traced_whole(walk):
         yield Finding(
-            changed[0],
-            f"{len(changed)} flags would change under a DataParallel wrapper, "
-            "which would stop synchronising gradients without an error",
-            "apply the plan first, then wrap",
+            path,
+            "to_static(full_graph=True) has already traced it with the flags as they were",
+            "apply the plan first, then call to_static and run it",
         )
+    if len(changed) and paddle.distributed.get_world_size() > 1:
+        yield from _distributed(walk, model, resolution, changed)
+
+
+def _distributed(
+    walk: Walk, model: Any, resolution: Resolution, changed: NDArray[np.intp]
+) -> Iterator[Finding]:
+    """DataParallel fixes at wrapping what it synchronises."""
+    tree = walk.tree
+    around = [(0, wrapper) for wrapper, _ in PaddleReader().wrappers(model)]
+    for index, wrapper in [*around, *walk.wrappers]:
+        if "paddle.distributed.parallel.DataParallel" not in qualified_bases(type(wrapper)):
+            continue
+        numbers = tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]]
+        if len(inside := np.intersect1d(changed, np.asarray(numbers, np.intp))):
+            yield Finding(
+                tree.names[resolution.spec.first_names[inside[0]]],
+                f"{len(inside)} flags would change under a DataParallel wrapper, "
+                "which would stop synchronising gradients without an error",
+                "apply the plan first, then wrap",
+            )
+
+
+def refuse_traced(walk: Walk, what: str) -> None:
+    """Refuse to change flags that a program traced whole would not see.
+
+    Raises:
+        UnsupportedPlanError: Part of the model has been traced whole.
+    """
+    for path in traced_whole(walk):
+        raise UnsupportedPlanError(
+            f"cannot {what}: {path} has been traced whole, with the flags as they are now",
+            context="to_static(full_graph=True) does not notice flags that change later",
+            hint="take the trace back first: its forward.rollback()",
+        )
+
+
+def traced_whole(walk: Walk) -> list[str]:
+    """Return the paths of layers whose forward is a program traced whole."""
+    layers = enumerate(walk.modules)
+    return [walk.tree.paths[n] or "the model" for n, layer in layers if _traced_whole(layer)]
 
 
 def _traced_whole(layer: Any) -> bool:
     """Tell whether a layer's forward is a program traced whole; later flags have no effect."""
-    forward = layer.forward
+    forward = getattr(layer, "forward", None)
     while isinstance(forward, guards.GuardedForward):
         forward = forward.own_forward()
     if type(forward).__name__ != "ASTStaticFunction":
         return False
-    return len(forward.program_cache) > 0
+    return len(cast(Any, forward).program_cache) > 0

@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import cache
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import paddle
@@ -22,7 +24,7 @@ from paddle.jit.sot.opcode_translator.executor.executor_cache import OpcodeExecu
 from paddle.nn.layer.norm import _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
 
-from unifreeze.backend.base import Guard
+from unifreeze.backend.operations import Guard
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze_paddle.layers import BATCH_NORMS, is_floating
 
@@ -62,7 +64,7 @@ def guard_of(layer: Any) -> Guard | None:
 
 def may_need(layer: Any) -> bool:
     """Tell whether a layer needs help under some plan."""
-    return isinstance(layer, _KNOWN) or bool(_calls(layer))
+    return _is_known(layer.__class__) or bool(_calls(layer))
 
 
 def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], bool]:
@@ -100,10 +102,48 @@ def _to_lend(
 
 def _calls(layer: Any) -> Set[str]:
     """Return which of the kernels that need help a layer of a user's own calls in its forward."""
-    if isinstance(layer, _KNOWN) or not layer._parameters:
+    return _calls_of(layer.__class__) if layer.__dict__.get("_parameters") else frozenset()
+
+
+@cache
+def _is_known(cls: Any) -> bool:
+    return issubclass(cls, _KNOWN)
+
+
+@cache
+def _calls_of(cls: Any) -> Set[str]:
+    if _is_known(cls):
         return frozenset()
-    code = getattr(type(layer).forward, "__code__", None)
-    return (_LENDING_CALLS | _ATTACHING_CALLS).intersection(code.co_names if code else ())
+    own = [base for base in cls.__mro__ if not base.__module__.startswith(("paddle.", "builtins"))]
+    functions = [f for base in own for f in vars(base).values() if isinstance(f, FunctionType)]
+    return (_LENDING_CALLS | _ATTACHING_CALLS).intersection(_names_used(functions))
+
+
+def _names_used(functions: list[FunctionType]) -> set[str]:
+    """Return the names that functions use, and the plain functions that they call in turn."""
+    names: set[str] = set()
+    waiting, seen = list(functions), set[int]()
+    while waiting:
+        function = waiting.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        used = set(_names_in(function.__code__))
+        called = [function.__globals__.get(name) for name in used]
+        waiting += [f for f in called if isinstance(f, FunctionType) and not _is_paddles(f)]
+        names |= used
+    return names
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names_in(inner)
+
+
+def _is_paddles(function: FunctionType) -> bool:
+    return function.__module__ is None or function.__module__.partition(".")[0] == "paddle"
 
 
 def put_on(layer: Any, guard: Guard) -> None:

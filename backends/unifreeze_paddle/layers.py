@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import paddle
@@ -50,6 +51,7 @@ _WRAPPED = {
 }
 
 _STATISTICS = {"_mean": "mean", "_variance": "var"}
+_MEANS_AND_VARIANCES = ("mean", "variance", "var")
 _LINEAR = re.compile(r"(?:Linear|Dense)$")
 _QUANTISERS = ("paddle.nn.quant", "paddle.quantization", "paddle.static.quantization")
 
@@ -62,6 +64,7 @@ class PaddleReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
+        self._alike: dict[tuple[type, str, bool, tuple[int, ...], int], Tensor] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the layer's own dictionaries of children, parameters and buffers.
@@ -90,6 +93,12 @@ class PaddleReader:
             self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
         return self._inner[cls]
 
+    def wrappers(self, module: Any) -> Iterator[tuple[Any, str]]:
+        """Give the wrappers around a layer, the outermost first, each with what it wraps."""
+        while inner := self.inner(module):
+            yield module, inner
+            module = getattr(module, inner)
+
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds adapting parameters (in Paddle the layers hold them)."""
         return False
@@ -108,6 +117,8 @@ class PaddleReader:
             return _STATISTICS[leaf]
         if leaf in ("weight_u", "weight_v") and isinstance(module, nn.SpectralNorm):
             return leaf
+        if leaf.endswith(_MEANS_AND_VARIANCES) and _keeps_statistics_as(module, leaf):
+            return "mean" if leaf.endswith("mean") else "var"
         # Not by the flag: a training step sets it on these.
         if leaf.startswith("_") and _quantises(type(module)):
             return leaf
@@ -119,7 +130,18 @@ class PaddleReader:
         return leaf, persistable and is_floating(tensor)
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral."""
+        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral.
+
+        Those of one shape in one class of layer are all alike.
+        """
+        # Each dtype is one object for good; hashing it takes longer than all the rest.
+        key = type(module), leaf, tensor.stop_gradient, tuple(tensor.shape), id(tensor.dtype)
+        row = self._alike.get(key)
+        if row is None:
+            row = self._alike[key] = self._tensor(module, leaf, tensor)
+        return row
+
+    def _tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         shape = tuple(int(n) for n in tensor.shape)
         neutral = shape
         if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):
@@ -128,10 +150,6 @@ class PaddleReader:
             neutral = shape[1:]
         fixed, impossible = _fixed(module, tensor)
         return Tensor(shape, neutral, dtype_name(tensor), fixed, impossible)
-
-    def trainable(self, tensor: Any) -> bool:
-        """Tell whether a parameter is trainable now."""
-        return not tensor.stop_gradient
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
@@ -157,6 +175,24 @@ def _kind(cls: type) -> str:
     if cls in _CONTAINERS:
         return CONTAINER
     return next((kind for base, kind in _KIND_BY_CLASS if issubclass(cls, base)), "")
+
+
+def _keeps_statistics_as(module: Any, leaf: str) -> bool:
+    """Tell whether a norm of a user's own keeps statistics among its parameters, as Paddle's do.
+
+    It has a mean and a variance of one name, and beside them nothing but vectors as long. Where the
+    name says no more than that, the author must also have frozen them beside others that train.
+    """
+    own = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
+    what = next(ending for ending in _MEANS_AND_VARIANCES if leaf.endswith(ending))
+    prefix = leaf.removesuffix(what)
+    mean = own.get(f"{prefix}mean")
+    variance = own.get(f"{prefix}variance", own.get(f"{prefix}var"))
+    if mean is None or variance is None:
+        return False
+    if len({tuple(tensor.shape) for tensor in own.values()}) > 1 or len(mean.shape) != 1:
+        return False
+    return bool(prefix) or (len(own) > 2 and mean.stop_gradient and variance.stop_gradient)
 
 
 def _linear_base(cls: type) -> str:

@@ -45,6 +45,18 @@ def param_groups(
     return made
 
 
+def step_dense(optimizer: Any) -> None:
+    """Step an optimizer that takes no sparse gradients: Paddle's AdamW fails on one too late.
+
+    By then it has written where it should not, and the process may abort.
+    """
+    for parameter in optimizer._parameter_list:
+        gradient = parameter.grad
+        if gradient is not None and gradient.is_selected_rows():
+            raise OptimizerError(f"{type(optimizer).__name__} takes no sparse gradients")
+    optimizer.step()
+
+
 def build(
     cls: Any, rows: Sequence[tuple[ParamGroup, dict[str, Any]]], settings: Mapping[str, Any]
 ) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
 
-from unifreeze.backend.base import Guard, ModuleBackend
+from unifreeze.backend.base import ModuleBackend
 from unifreeze.backend.digests import Payload
+from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
     Capabilities,
@@ -49,10 +51,9 @@ class TorchBackend(ModuleBackend):
         """Tell whether a tensor holds floating-point values."""
         return bool(tensor.is_floating_point())
 
-    def get_flag(self, tensor: Any) -> bool:
-        """Tell whether a parameter is trainable."""
-        flag: bool = tensor.requires_grad
-        return flag
+    # These two are called for every tensor of large models, so they are without a frame.
+    get_flag = staticmethod(attrgetter("requires_grad"))  # type: ignore[assignment]
+    get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
@@ -61,10 +62,6 @@ class TorchBackend(ModuleBackend):
                 tensor.requires_grad = trainable
         else:
             tensor.requires_grad = trainable
-
-    def get_gradient(self, tensor: Any) -> Any:
-        """Return a parameter's gradient, None where there is none."""
-        return tensor.grad
 
     def set_gradient(self, tensor: Any, gradient: Any) -> None:
         """Set a parameter's gradient; None drops it."""
@@ -105,7 +102,7 @@ class TorchBackend(ModuleBackend):
         """
         spans = []
         for number, tensor in enumerate(walk.tensors):
-            if type(tensor) is nn.Parameter and layers.has_memory(tensor):
+            if layers.has_memory(tensor) and type(tensor) is nn.Parameter:
                 spans.append((number, tensor.data_ptr(), layers.extent(tensor)))
         walk.tree.shared = overlapping(spans)
 
@@ -125,7 +122,8 @@ class TorchBackend(ModuleBackend):
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's modules now."""
         if "guards" not in walk.memo:
-            pinned = [n for n, module in enumerate(walk.modules) if modes.is_pinned(module)]
+            own = [n for n, module in enumerate(walk.modules) if "train" in module.__dict__]
+            pinned = [n for n in own if modes.is_pinned(walk.module(n))]
             walk.memo["guards"] = dict.fromkeys(pinned, Guard(still=True))
         guards: dict[int, Guard] = walk.memo["guards"]
         return guards
@@ -142,7 +140,7 @@ class TorchBackend(ModuleBackend):
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what PyTorch would get wrong."""
-        return checks.findings(walk, model, resolution)
+        return checks.findings(walk, model, resolution, self.flags_now(walk))
 
     def hook(
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]

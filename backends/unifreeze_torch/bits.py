@@ -14,7 +14,7 @@ from unifreeze.backend.protocol import Array
 
 def payload(tensor: torch.Tensor) -> Payload | None:
     """Return a tensor's bits; None on the meta device or before a lazy layer's first call."""
-    if isinstance(tensor, UninitializedTensorMixin) or tensor.device.type == "meta":
+    if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
         return None
     dtype = str(tensor.dtype).removeprefix("torch.")
     return Payload(dtype, tuple(tensor.shape), _bytes(tensor.detach()))

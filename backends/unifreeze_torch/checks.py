@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk
 from unifreeze.resolution import Resolution
+from unifreeze.structure import Mask
 from unifreeze_torch.layers import (
     TorchReader,
     keeps_statistics,
@@ -21,10 +23,10 @@ from unifreeze_torch.layers import (
 )
 
 
-def findings(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
-    """Give every reason why the plan would not hold in PyTorch."""
+def findings(walk: Walk, model: Any, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
+    """Give every reason why the plan would not hold in PyTorch; `flags` are those as found."""
     yield from _modules(walk, resolution)
-    yield from _parameters(walk, resolution)
+    yield from _parameters(walk, resolution, flags)
     yield from _parameters_beside(model)
     yield from _norms_in_adapters(walk, resolution)
     yield from _reentrant_checkpointing(walk, resolution)
@@ -32,9 +34,11 @@ def findings(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding
 
 
 def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    if "wayward" not in walk.memo:
+        walk.memo["wayward"] = _wayward(walk)
     held = set(resolution.held) | set(resolution.quiet)
-    for index, module in enumerate(walk.modules):
-        path = walk.tree.paths[index] or "the model"
+    for index in walk.memo["wayward"]:
+        module, path = walk.module(index), walk.tree.paths[index] or "the model"
         if index in held and isinstance(module, torch.jit.ScriptModule):
             yield Finding(path, "a ScriptModule cannot be held in inference mode", "script later")
             continue
@@ -56,19 +60,33 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
             yield Finding(path, "FSDP has flattened its parameters", "wrap with use_orig_params")
 
 
+def _wayward(walk: Walk) -> list[int]:
+    """Return the modules of a sort that some plan could not hold."""
+    modules, tree = walk.modules, walk.tree
+    sorts = (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)
+    classes = {cls for cls in set(map(type, modules)) if issubclass(cls, sorts)}
+    found = {index for index, module in enumerate(modules) if type(module) in classes}
+    found |= {state.owner for state in tree.states if state.role == "observer_enabled"}
+    pairs = zip(tree.leaves, tree.owners, strict=True)
+    return sorted(found | {owner for leaf, owner in pairs if leaf == "_flat_param"})
+
+
 def _observes(module: nn.Module) -> bool:
     """Tell whether a fake quantiser is still learning its range from what passes through it."""
     enabled = module._buffers.get("observer_enabled")
     return enabled is not None and bool(enabled.any())
 
 
-def _parameters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
     names = resolution.spec.tree.names
-    wanted = resolution.trainable.tolist()
-    for number, (tensor, trainable) in enumerate(zip(walk.tensors, wanted, strict=True)):
+    if "computed" not in walk.memo:
+        walk.memo["computed"] = [n for n, tensor in enumerate(walk.tensors) if not tensor.is_leaf]
+    changed = np.flatnonzero(resolution.trainable != flags)
+    for number in np.union1d(changed, np.asarray(walk.memo["computed"], np.intp)):
+        tensor = walk.tensors[number]
         if not tensor.is_leaf:
             problem = "it is computed from other tensors and has no flag of its own"
-        elif trainable and not tensor.requires_grad and made_in_inference_mode(tensor):
+        elif resolution.trainable[number] and made_in_inference_mode(tensor):
             problem = "it was made in inference mode and can never train"
         else:
             continue
@@ -113,7 +131,8 @@ def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Fin
     """Reentrant checkpointing passes no gradient unless its input requires one."""
     tree = resolution.spec.tree
     found = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
-    found |= {n for n, module in enumerate(walk.modules) if _checkpoints_reentrantly(module)}
+    able = _able_to_checkpoint(walk.modules)
+    found |= {index for index in able if _checkpoints_reentrantly(walk.module(index))}
     if found and any(map(_makes_inputs_require_gradient, walk.modules)):
         return
     for index in sorted(found):
@@ -129,8 +148,14 @@ def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Fin
             )
 
 
+def _able_to_checkpoint(modules: list[nn.Module]) -> list[int]:
+    name = "gradient_checkpointing"
+    classes = {cls for cls in set(map(type, modules)) if hasattr(cls, name)}
+    return [n for n, m in enumerate(modules) if name in vars(m) or type(m) in classes]
+
+
 def _checkpoints_reentrantly(module: nn.Module) -> bool:
-    if not getattr(module, "gradient_checkpointing", False):
+    if not module.gradient_checkpointing:
         return False
     function = getattr(module, "_gradient_checkpointing_func", None)
     keywords = function.keywords if isinstance(function, partial) else {}

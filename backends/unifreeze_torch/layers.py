@@ -78,13 +78,15 @@ class TorchReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
+        self._plain: dict[tuple[type, torch.Size, torch.dtype], Tensor] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
         own = module.__dict__
         if isinstance(module, torch.jit.ScriptModule):
             # It keeps something that is only like a dictionary.
-            return own["_modules"], dict(module._parameters.items()), dict(module._buffers.items())
+            parts = own["_modules"], module._parameters, module._buffers
+            return dict(parts[0].items()), dict(parts[1].items()), dict(parts[2].items())
         return own["_modules"], own["_parameters"], own["_buffers"]
 
     def kind(self, module: Any) -> str:
@@ -134,7 +136,18 @@ class TorchReader:
         return leaf, persistent and tensor.is_floating_point()
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter."""
+        """Describe a parameter; plain ones of one shape in one class of layer are all alike."""
+        if type(tensor) is not nn.Parameter:
+            return self._tensor(module, tensor)
+        key = type(module), tensor.shape, tensor.dtype
+        row = self._plain.get(key)
+        if row is None:
+            row = self._tensor(module, tensor)
+            if not _keeps_fixed_tables(module):
+                self._plain[key] = row
+        return row
+
+    def _tensor(self, module: Any, tensor: Any) -> Tensor:
         dtype = str(tensor.dtype).removeprefix("torch.")
         if isinstance(tensor, UninitializedTensorMixin):
             return Tensor((), (), dtype, "", False)
@@ -142,10 +155,6 @@ class TorchReader:
         swapped = len(shape) == 2 and _IN_BY_OUT in qualified_bases(type(module))
         fixed, impossible = _fixed(module, tensor)
         return Tensor(shape, shape[::-1] if swapped else shape, dtype, fixed, impossible)
-
-    def trainable(self, tensor: Any) -> bool:
-        """Tell whether a parameter is trainable now."""
-        return bool(tensor.requires_grad)
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
@@ -186,11 +195,13 @@ def is_frozen_norm(module: Any) -> bool:
 
 def has_memory(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor is a view of memory that others could view too."""
-    return tensor.layout is torch.strided and tensor.device.type != "meta"
+    return not tensor.is_meta and tensor.layout is torch.strided
 
 
 def extent(tensor: torch.Tensor) -> int:
     """Return the number of bytes from a tensor's first to past its last element."""
+    if tensor.is_contiguous():
+        return int(tensor.nbytes)
     if not tensor.numel():
         return 0
     steps = zip(tensor.shape, tensor.stride(), strict=True)
@@ -225,6 +236,10 @@ def _fixed(module: Any, tensor: Any) -> tuple[str, bool]:
         parts = [getattr(tensor, name) for name in inner()[0]]
         if any(not part.is_floating_point() for part in parts if isinstance(part, torch.Tensor)):
             return f"{type(tensor).__name__} stores quantised integers", True
-    if "sinusoidal" in type(module).__name__.lower() and not tensor.requires_grad:
+    if _keeps_fixed_tables(module) and not tensor.requires_grad:
         return "a fixed position table", False
     return "", False
+
+
+def _keeps_fixed_tables(module: Any) -> bool:
+    return "sinusoidal" in type(module).__name__.lower()

@@ -15,16 +15,22 @@ class PinnedTrain:
     It sits in the module's own dictionary, so it is found by attribute on copies and survives
     deepcopy and pickle; names, classes and state dicts are as they were.
 
+    A recurrent network is the exception: in inference mode no gradient passes it on a GPU, so its
+    dropout alone is turned off.
+
     Attributes:
         module: The module.
         own: The `train` that a user had put on the module itself, if any.
         requested: The mode the training loop last brought about; what unpinning puts back.
+        dropout: What a recurrent network's dropout was, None for other modules.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.own: Callable[[bool], Any] | None = module.__dict__.get("train")
         self.requested = module.training
+        self.dropout: float | None = module.dropout if isinstance(module, nn.RNNBase) else None
+        self._quieten()
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Do what the module's own `train` does, take note of the mode, stay in inference mode."""
@@ -33,15 +39,20 @@ class PinnedTrain:
         else:
             self.own(mode)
         self.requested = self.module.training
-        self.module.training = False
+        self._quieten()
         return self.module
+
+    def _quieten(self) -> None:
+        if self.dropout is None:
+            self.module.training = False
+        else:
+            self.module.dropout = 0.0
 
 
 def pin(module: nn.Module) -> None:
     """Hold a module in inference mode; does nothing if it is held already."""
     if not is_pinned(module):
         module.__dict__["train"] = PinnedTrain(module)
-        module.training = False
 
 
 def unpin(module: nn.Module) -> None:
@@ -51,7 +62,10 @@ def unpin(module: nn.Module) -> None:
         del module.__dict__["train"]
         if held.own is not None:
             module.__dict__["train"] = held.own
-        module.training = held.requested
+        if held.dropout is None:
+            module.training = held.requested
+        else:
+            module.dropout = held.dropout
 
 
 def is_pinned(module: Any) -> bool:

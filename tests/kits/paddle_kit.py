@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import paddle
 from paddle import nn
+
 from unifreeze.backend import Batch, load_backend
 from unifreeze.testing import Example, Kit
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
+
 from unifreeze.backend import Batch, load_backend
 from unifreeze.testing import Example, Kit
 

@@ -249,12 +249,12 @@ class _OverReader:
         return getattr(self.right, name)
 
 
-class TakesAllAsTrainable(_Rereads):
+class TakesAllAsTrainable:
     """Takes every parameter to be trainable as found."""
 
-    class Reader(_OverReader):
-        def trainable(self, tensor):
-            return True
+    def describe(self, model, batch=None):
+        spec = super().describe(model, batch)
+        return spec.with_found(np.ones(len(spec), np.bool_))
 
 
 class ForgetsTheTiedName(_Rereads):

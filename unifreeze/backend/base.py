@@ -1,231 +1,51 @@
 """What backends of module-based frameworks share; one adds its framework's own operations.
 
 A framework whose models are trees of modules with dictionaries of parameters, buffers and children
-needs only the operations named in `ModuleBackend`; everything said once for all frameworks (the
-walk, atomic writing, tracing, watching loads) is here.
+needs only the `Operations`; everything said once for all frameworks (the walk, atomic writing,
+tracing, watching loads) is here.
 """
 
 from __future__ import annotations
 
+import gc
 import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from unifreeze.backend.digests import Payload, digest
+from unifreeze.backend.digests import digest
+from unifreeze.backend.operations import Guard, Operations
 from unifreeze.backend.probing import run_probe
-from unifreeze.backend.protocol import (
-    Array,
-    Batch,
-    Capabilities,
-    Digest,
-    Finding,
-    OptimizerSpec,
-    ParamGroup,
-    ProbeConfig,
-    ProbeResult,
-    Undo,
-)
+from unifreeze.backend.protocol import Array, Batch, Digest, Finding, ProbeConfig, ProbeResult, Undo
 from unifreeze.backend.tracing import trace_forward
-from unifreeze.backend.walking import Reader, Walk
+from unifreeze.backend.walking import Walk
 from unifreeze.errors import TargetError, UnifreezeError, WriteError, listing
 from unifreeze.resolution import Resolution
-from unifreeze.structure import ModelSpec, derive
+from unifreeze.structure import Mask, ModelSpec, derive
+
+_FLAGS = "flags as last read"
 
 NO_VALUES = Digest("", "")
 """The digest of a tensor that has no values: on a meta device, or not initialised."""
 
 
-class Guard(NamedTuple):
-    """What one module does differently while a plan is in force.
-
-    Attributes:
-        still: It runs in inference mode, so that its state holds.
-        lend: Names of its frozen parameters that it must see as if gradient passed through them.
-        attach: Its input must take part in the gradient though nothing below trains.
-    """
-
-    still: bool = False
-    lend: tuple[str, ...] = ()
-    attach: bool = False
-
-
 class Written(NamedTuple):
     """How a model was before a write."""
 
-    flags: list[bool]
+    flags: Mask
     guards: dict[int, Guard]
     gradients: list[tuple[Any, Any]]
 
 
-class ModuleBackend(ABC):
-    """A backend for a framework of modules.
-
-    Attributes:
-        name: Import root of the framework.
-        reader: Reads its modules for the walk.
-    """
-
-    name: str
-    reader: Reader
+class ModuleBackend(Operations):
+    """A backend for a framework of modules."""
 
     def __init__(self) -> None:
         self._walks: weakref.WeakKeyDictionary[Any, Walk] = weakref.WeakKeyDictionary()
         self._groups: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    # What a framework adds: the abstract operations always, the others where it is not plain --
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Facts about the framework."""
-        return Capabilities()
-
-    @abstractmethod
-    def is_tensor(self, value: Any) -> bool:
-        """Tell whether a value is one of the framework's tensors."""
-
-    @abstractmethod
-    def is_floating(self, tensor: Any) -> bool:
-        """Tell whether a tensor holds floating-point values."""
-
-    @abstractmethod
-    def get_flag(self, tensor: Any) -> bool:
-        """Tell whether a parameter is trainable."""
-
-    @abstractmethod
-    def set_flag(self, tensor: Any, trainable: bool) -> None:
-        """Make a parameter trainable or frozen."""
-
-    @abstractmethod
-    def get_gradient(self, tensor: Any) -> Any:
-        """Return a parameter's gradient, None where there is none."""
-
-    @abstractmethod
-    def set_gradient(self, tensor: Any, gradient: Any) -> None:
-        """Set a parameter's gradient; None drops it."""
-
-    def kept_gradient(self, tensor: Any) -> Any:
-        """Return a parameter's gradient so that it can be put back after it was dropped."""
-        return self.get_gradient(tensor)
-
-    @abstractmethod
-    def payload(self, tensor: Any) -> Payload | None:
-        """Return a tensor's bits, None where it has no values."""
-
-    @abstractmethod
-    def to_array(self, tensor: Any) -> Array:
-        """Copy a tensor's values out; half-precision formats NumPy lacks come as float32."""
-
-    @abstractmethod
-    def from_array(self, array: Array, like: Any) -> Any:
-        """Make a tensor on the device of another; floating values take its dtype."""
-
-    @abstractmethod
-    def clone(self, tensor: Any) -> Any:
-        """Copy a tensor, bits and all, outside the gradient."""
-
-    @abstractmethod
-    def copy_into(self, tensor: Any, source: Any) -> None:
-        """Write a clone's bits back into a tensor in place."""
-
-    def find_shared(self, walk: Walk) -> None:
-        """Fill in the walk's groups of different parameters that share memory."""
-        walk.tree.shared = []
-
-    def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
-        """Say which modules need a guard under a resolution."""
-        return {index: Guard(still=True) for index in (*resolution.held, *resolution.quiet)}
-
-    @abstractmethod
-    def get_guards(self, walk: Walk) -> dict[int, Guard]:
-        """Return the guards that are on a model's modules now."""
-
-    @abstractmethod
-    def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
-        """Put exactly these guards on a model, and take off all others."""
-
-    def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
-        """Say what this framework would get wrong."""
-        return iter(())
-
-    @abstractmethod
-    def hook(
-        self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
-    ) -> Callable[[], None]:
-        """Call back around a module's forward; returns what takes the hooks off again."""
-
-    @abstractmethod
-    def inference(self, walk: Walk) -> AbstractContextManager[None]:
-        """Run without gradient, in inference mode; modes and random state are put back after."""
-
-    @abstractmethod
-    def random_state(self) -> AbstractContextManager[None]:
-        """Put the random generators back after."""
-
-    @abstractmethod
-    def train_mode(self, model: Any) -> None:
-        """Do what a training loop does before an epoch."""
-
-    def modes(self, walk: Walk) -> list[bool]:
-        """Return each module's training flag."""
-        return [module.training for module in walk.modules]
-
-    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
-        """Put each module's training flag back."""
-        for module, mode in zip(walk.modules, modes, strict=True):
-            module.training = mode
-
-    @abstractmethod
-    def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
-        """Backpropagate the weighted sum of outputs; False where nothing takes part."""
-
-    @abstractmethod
-    def plain_optimizer(
-        self, model: Any, spec: OptimizerSpec
-    ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Build an optimizer over all of a model's parameters; return its step and its clear."""
-
-    @abstractmethod
-    def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
-        """Call back after a state dict has been loaded; returns what stops it."""
-
-    @abstractmethod
-    def param_groups(
-        self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
-    ) -> list[dict[str, Any]]:
-        """Build param groups as this framework's optimizers take them."""
-
-    @abstractmethod
-    def optimizer(
-        self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
-    ) -> Any:
-        """Build an optimizer; `settings` use neutral names."""
-
-    @abstractmethod
-    def container(self, models: Mapping[str, Any]) -> Any:
-        """Put several models into one of the framework's dictionaries of modules."""
-
-    def place(self, model: Any, device: str) -> Any:
-        """Move a model to a device kind."""
-        if device not in self.capabilities.devices:
-            raise TargetError(
-                f"{self.name} sees no {device!r} device here",
-                context=f"devices: {', '.join(self.capabilities.devices)}",
-            )
-        return model
-
-    def device_of(self, model: Any) -> str:
-        """Return the kind of device a model is on."""
-        return self.capabilities.devices[0]
-
-    @abstractmethod
-    def seed(self, seed: int) -> None:
-        """Seed the framework's random generators."""
-
-    # What follows is the same for all --------------------------------------------------------
+        self._settled: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
@@ -237,12 +57,31 @@ class ModuleBackend(ABC):
         """Walk a model, or return the last walk if the model still has that structure."""
         root = self.root(model)
         walk = self._walks.get(root)
-        if walk is None or not walk.current():
-            walk = self._walks[root] = Walk(self.reader, root)
-            walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
-            self.find_shared(walk)
-            walk.memo["types"] = _types(walk)
+        if walk is None or not (root in self._settled or walk.current()):
+            walk = self._walks[root] = self._walk_anew(root)
         return walk
+
+    def _walk_anew(self, root: Any) -> Walk:
+        walk = Walk(self.reader, root)
+        walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
+        self.find_shared(walk)
+        walk.memo["types"], walk.memo["dtypes"] = list(map(type, walk.tensors)), _dtypes(walk)
+        walk.memo["spec"] = derive(walk.tree)
+        return walk
+
+    @contextmanager
+    def settled(self, model: Any) -> Iterator[None]:
+        """Take a model's structure as it was found until the end, without looking again."""
+        with _no_collections():
+            root = self.walk(model).root
+            if root in self._settled:
+                yield
+                return
+            self._settled.add(root)
+            try:
+                yield
+            finally:
+                self._settled.discard(root)
 
     def is_group(self, model: Any) -> bool:
         """Tell whether a model was made by `group`."""
@@ -258,21 +97,33 @@ class ModuleBackend(ABC):
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
         walk = self.walk(model)
-        if walk.memo["types"] != _types(walk):
-            # A cast, or a lazy layer's first batch, left every object where it was.
-            del self._walks[walk.root]
-            walk = self.walk(model)
+        if self._cast(walk):
+            self._walks[walk.root] = walk = self._walk_anew(walk.root)
+        walk.memo.pop(_FLAGS, None)
         if batch is not None:
             trace = trace_forward(self, walk, model, batch)
-            return derive(walk.tree, trace, found=self._flags_now(walk))
-        if "spec" not in walk.memo:
-            walk.memo["spec"] = derive(walk.tree)
-        spec: ModelSpec = walk.memo["spec"].with_found(self._flags_now(walk))
+            return derive(walk.tree, trace, found=self.flags_now(walk))
+        spec: ModelSpec = walk.memo["spec"].with_found(self.flags_now(walk))
+        walk.memo["spec"] = spec
         return spec
 
-    def _flags_now(self, walk: Walk) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        count = len(walk.tensors)
-        return np.fromiter(map(self.reader.trainable, walk.tensors), np.bool_, count)
+    def _cast(self, walk: Walk) -> bool:
+        """Tell whether tensors that stayed where they are have become of another dtype or type.
+
+        Looking at every dtype takes time, and no decision depends on it, so that is left to those
+        who ask for a description and nothing else.
+        """
+        if walk.memo["types"] != list(map(type, walk.tensors)):
+            return True  # a lazy layer has seen its first batch
+        return walk.root not in self._settled and walk.memo["dtypes"] != _dtypes(walk)
+
+    def flags_now(self, walk: Walk) -> Mask:
+        """Return each parameter's flag; between `describe` and `write` of a settled model once."""
+        flags = walk.memo.get(_FLAGS)
+        if flags is None or walk.root not in self._settled:
+            flags = np.asarray(list(map(self.get_flag, walk.tensors)), np.bool_)
+            walk.memo[_FLAGS] = flags
+        return flags
 
     def check(self, model: Any, resolution: Resolution) -> list[Finding]:
         """Say what this framework would get wrong, before anything is written."""
@@ -285,12 +136,12 @@ class ModuleBackend(ABC):
             WriteError: The framework refused, or a flag did not read back; all is as before.
         """
         walk = self.walk(model)
-        wanted = resolution.trainable.tolist()
-        written = Written(self._flags_now(walk).tolist(), self.get_guards(walk), [])
+        wanted = resolution.trainable
+        written = Written(self.flags_now(walk), self.get_guards(walk), [])
         try:
             self._write_flags(walk, wanted)
-            self.set_guards(walk, self.wanted_guards(walk, resolution))
-            self._drop_gradients(walk, wanted, written)
+            self.set_guards(walk, self.guards_for(walk, resolution))
+            self._drop_gradients(walk, ~wanted | ~written.flags, written)
             self._read_back(walk, wanted)
         except Exception as error:
             self._restore(walk, written, gradients=True)
@@ -301,26 +152,36 @@ class ModuleBackend(ABC):
             ) from error
         return lambda: self._restore(walk, written, gradients=False)
 
-    def _write_flags(self, walk: Walk, wanted: list[bool]) -> None:
-        get, put = self.get_flag, self.set_flag
-        for tensor, trainable in zip(walk.tensors, wanted, strict=True):
-            if get(tensor) != trainable:
-                put(tensor, trainable)
+    def guards_for(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
+        """Return the guards that a resolution takes; for the last one they are remembered."""
+        last = walk.memo.get("guards wanted")
+        if last is None or last[0] is not resolution:
+            last = walk.memo["guards wanted"] = resolution, self.wanted_guards(walk, resolution)
+        guards: dict[int, Guard] = last[1]
+        return guards
 
-    def _drop_gradients(self, walk: Walk, wanted: list[bool], written: Written) -> None:
+    def _write_flags(self, walk: Walk, wanted: Mask) -> None:
+        different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk))
+        if len(different):
+            del walk.memo[_FLAGS]
+        for number in different:
+            self.set_flag(walk.tensors[number], bool(wanted[number]))
+
+    def _drop_gradients(self, walk: Walk, stale: Mask, written: Written) -> None:
         """Drop what earlier backward passes left on tensors that are frozen, or newly trained."""
-        for tensor, trainable, was in zip(walk.tensors, wanted, written.flags, strict=True):
-            if not trainable or not was:
-                gradient = self.kept_gradient(tensor)
-                if gradient is not None:
-                    written.gradients.append((tensor, gradient))
-                    self.set_gradient(tensor, None)
+        gradients = list(map(self.get_gradient, walk.tensors))
+        if {*map(type, gradients)} <= {type(None)}:
+            return
+        for tensor, gradient, drop in zip(walk.tensors, gradients, stale.tolist(), strict=True):
+            if drop and gradient is not None:
+                written.gradients.append((tensor, self.kept_gradient(tensor)))
+                self.set_gradient(tensor, None)
 
-    def _read_back(self, walk: Walk, wanted: list[bool]) -> None:
-        now = list(map(self.get_flag, walk.tensors))
-        if now != wanted:
+    def _read_back(self, walk: Walk, wanted: Mask) -> None:
+        now = self.flags_now(walk)
+        if not np.array_equal(now, wanted):
             names = [walk.tree.names[n] for n in self._first_names(walk)]
-            wrong = [n for n, a, b in zip(names, now, wanted, strict=True) if a != b]
+            wrong = [names[n] for n in np.flatnonzero(now != wanted)]
             raise WriteError(
                 f"{len(wrong)} of {len(wanted)} flags did not read back as written",
                 context=listing(wrong),
@@ -334,6 +195,9 @@ class ModuleBackend(ABC):
         return [first[tensor] for tensor in range(len(walk.tensors))]
 
     def _restore(self, walk: Walk, written: Written, *, gradients: bool) -> None:
+        if not gradients:
+            # What came while a parameter was frozen must not be added to its next gradient.
+            self._drop_gradients(walk, written.flags & ~self.flags_now(walk), written)
         self._write_flags(walk, written.flags)
         self.set_guards(walk, written.guards)
         if gradients:
@@ -369,7 +233,8 @@ class ModuleBackend(ABC):
         for path in paths:
             tensor = objects[path]
             if id(tensor) not in seen:
-                seen[id(tensor)] = digest(self.payload(tensor), with_sums=sums)
+                payload = self.payload(tensor)
+                seen[id(tensor)] = digest(payload, with_sums=sums) if payload else NO_VALUES
             found[path] = seen[id(tensor)]
         memo["valueless"] = not any(one.bits for one in seen.values())
         return found
@@ -494,6 +359,17 @@ class ModuleBackend(ABC):
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
 
 
-def _types(walk: Walk) -> tuple[list[type], list[Any]]:
-    """Return what a description says of tensors that can change while they stay where they are."""
-    return list(map(type, walk.tensors)), [getattr(t, "dtype", None) for t in walk.tensors]
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the garbage collector from going over a large model again and again for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _dtypes(walk: Walk) -> list[Any]:
+    return [getattr(tensor, "dtype", None) for tensor in walk.tensors]

@@ -6,6 +6,7 @@ Keys are native paths throughout. `unifreeze.testing` holds the contract every b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -192,6 +193,12 @@ class Backend(Protocol):
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
+
+    def settled(self, model: Any) -> AbstractContextManager[None]:
+        """Promise that a model's structure stays as it is, so that it need not be looked at again.
+
+        Around several calls that belong together, such as those of one `apply`.
+        """
 
     def check(self, model: Any, resolution: Resolution) -> list[Finding]:
         """Say what this framework would get wrong, before anything is written."""

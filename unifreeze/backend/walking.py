@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from operator import is_
 from typing import Any, NamedTuple, Protocol
 
 from unifreeze.structure import State, Tensor, Tree
 
-Dicts = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]
+Dicts = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+"""A module's children, parameters and buffers."""
 
 
 class Slot(NamedTuple):
@@ -65,9 +67,6 @@ class Reader(Protocol):
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
 
-    def trainable(self, tensor: Any) -> bool:
-        """Tell whether a parameter is trainable now."""
-
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
 
@@ -92,12 +91,16 @@ class Walk:
         self._reader = reader
         self._seen: set[int] = set()
         self._on_path: set[int] = set()
-        self._dicts: list[Dicts] = []
+        self._held: list[dict[str, Any]] = []
+        """Dictionaries of children and parameters; what they held when walked is `_content`."""
+        self._empty: list[dict[str, Any]] = []
+        self._buffers: list[dict[str, Any]] = []
         self._visit(root, "", -1, None)
         # The walk is kept as long as the model lives, so it must not keep the model alive.
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
-        self._children, self._parameters, self._buffers = self._snapshot()
+        self._content = [*chain.from_iterable(map(dict.values, self._held))]
+        self._sizes = list(map(len, self._held)), list(map(len, self._buffers))
 
     @property
     def root(self) -> Any:
@@ -114,14 +117,16 @@ class Walk:
         return self._modules[index] if index else self.root
 
     def current(self) -> bool:
-        """Tell whether every module still holds the very children and parameters it held."""
-        children, parameters, buffers = self._snapshot()
+        """Tell whether every module still holds the very children and parameters it held.
+
+        It looks at every dictionary of a large model, so all of it runs without a Python frame.
+        """
+        sizes, buffers = self._sizes
         return (
-            buffers == self._buffers
-            and len(children) == len(self._children)
-            and len(parameters) == len(self._parameters)
-            and all(map(is_, children, self._children))
-            and all(map(is_, parameters, self._parameters))
+            not any(self._empty)
+            and list(map(len, self._buffers)) == buffers
+            and list(map(len, self._held)) == sizes
+            and all(map(is_, chain.from_iterable(map(dict.values, self._held)), self._content))
         )
 
     def states(self) -> Iterator[tuple[State, Any]]:
@@ -129,77 +134,77 @@ class Walk:
         for state, slot in zip(self.tree.states, self.slots, strict=True):
             yield state, slot.holder.get(slot.leaf)
 
-    def _snapshot(self) -> tuple[list[Any], list[Any], int]:
-        children = [child for kids, _, _ in self._dicts for child in kids.values()]
-        parameters = [tensor for _, own, _ in self._dicts for tensor in own.values()]
-        return children, parameters, sum(len(buffers) for _, _, buffers in self._dicts)
-
-    def _peel(self, module: Any) -> tuple[Any, list[tuple[Any, str]]]:
-        """Follow wrappers down to what they wrap."""
-        wrappers = []
-        while inner := self._reader.inner(module):
-            wrappers.append((module, inner))
-            module = self._child(module, inner)
-        return module, wrappers
-
     def _child(self, module: Any, name: str) -> Any:
         children = self._reader.dicts(module)[0]
         return children[name] if name in children else getattr(module, name)
 
     def _visit(self, module: Any, path: str, parent: int, owner: int | None) -> None:
-        core, wrappers = self._peel(module)
-        if id(core) in self._on_path:
+        reader, wrappers = self._reader, []
+        while inner := reader.inner(module):
+            wrappers.append((module, inner))
+            module = self._child(module, inner)
+        key = id(module)
+        if key in self._on_path:
             return
-        repeat = id(core) in self._seen
-        self._seen.add(id(core))
-        self._on_path.add(id(core))
-        reader = self._reader
-        index = self.tree.enter(path, type(core).__name__, reader.kind(core), parent, repeat=repeat)
-        self._modules.append(core)
+        kind = reader.kind(module)
+        name = type(module).__name__
+        index = self.tree.enter(path, name, kind, parent, repeat=key in self._seen)
+        self._seen.add(key)
+        self._modules.append(module)
         for wrapper, inner in wrappers:
             self._visit_wrapper(wrapper, inner, path, index)
-        self._visit_own(core, path, index, index if owner is None else owner)
-        for name, child in reader.dicts(core)[0].items():
-            if child is not None:
-                below = index if reader.swallows(core, name) else None
-                self._visit(child, _join(path, name), index, owner if below is None else below)
+        dicts, stem = reader.dicts(module), _stem(path)
+        self._watch(dicts)
+        self._visit_own(module, dicts, stem, index, index if owner is None else owner)
+        if children := dicts[0]:
+            self._on_path.add(key)
+            for name, child in children.items():
+                if child is not None:
+                    below = index if reader.swallows(module, name) else owner
+                    self._visit(child, stem + name, index, below)
+            self._on_path.discard(key)
         self.tree.leave(index)
-        self._on_path.discard(id(core))
 
-    def _visit_own(self, module: Any, path: str, index: int, owner: int) -> None:
-        dicts = self._reader.dicts(module)
-        self._dicts.append(dicts)
-        prefix = _relative(self.tree.paths[owner], path)
+    def _visit_own(self, module: Any, dicts: Dicts, stem: str, index: int, owner: int) -> None:
+        reader = self._reader
+        # A layer that swallows this one takes the rest of the path into the names of its own.
+        prefix = "" if owner == index else stem[len(_stem(self.tree.paths[owner])) :]
         for leaf, tensor in dicts[1].items():
             if tensor is None:
                 continue
-            role = self._reader.state_role(module, leaf, tensor)
+            role = reader.state_role(module, leaf, tensor)
             if role:
-                self._add_state(tensor, dicts[1], path, leaf, index, role, moves=True)
+                self._add_state(tensor, dicts[1], stem, leaf, index, role, moves=True)
             else:
-                adapter = self._reader.adapter_leaf(module, leaf)
-                self._add_parameter(module, tensor, path, leaf, owner, prefix + leaf, adapter)
+                adapter = reader.adapter_leaf(module, leaf)
+                self._add_parameter(module, tensor, stem, leaf, owner, prefix + leaf, adapter)
         for leaf, tensor in dicts[2].items():
             if tensor is not None:
-                role, moves = self._reader.state(module, leaf, tensor)
-                self._add_state(tensor, dicts[2], path, leaf, index, role, moves=moves)
+                role, moves = reader.state(module, leaf, tensor)
+                self._add_state(tensor, dicts[2], stem, leaf, index, role, moves=moves)
+
+    def _watch(self, dicts: Dicts) -> None:
+        """Remember a module's dictionaries, to see later whether they still hold the same."""
+        children, parameters, buffers = dicts
+        (self._held if children else self._empty).append(children)
+        (self._held if parameters else self._empty).append(parameters)
+        (self._buffers if buffers else self._empty).append(buffers)
 
     def _add_parameter(
-        self, module: Any, tensor: Any, path: str, leaf: str, owner: int, role: str, adapter: bool
+        self, module: Any, tensor: Any, stem: str, leaf: str, owner: int, role: str, adapter: bool
     ) -> None:
-        tree, reader = self.tree, self._reader
-        number = tree.tensor(id(tensor))
+        tree, key = self.tree, id(tensor)
+        number = tree.numbers.get(key)
         if number is None:
-            row = reader.tensor(module, leaf, tensor)
-            number = tree.add_tensor(id(tensor), row, trainable=reader.trainable(tensor))
+            number = tree.add_tensor(key, self._reader.tensor(module, leaf, tensor))
             self.tensors.append(tensor)
-        tree.add_name(_join(path, leaf), owner, role, number, adapter=adapter)
+        tree.add_name(stem + leaf, owner, role, number, adapter=adapter)
 
     def _add_state(
         self,
         tensor: Any,
         holder: Mapping[str, Any],
-        path: str,
+        stem: str,
         leaf: str,
         owner: int,
         role: str,
@@ -207,20 +212,20 @@ class Walk:
         moves: bool,
     ) -> None:
         shape, dtype = self._reader.shape_of(tensor)
-        self.tree.states.append(State(_join(path, leaf), owner, role, moves, shape, dtype))
+        self.tree.states.append(State(stem + leaf, owner, role, moves, shape, dtype))
         self.slots.append(Slot(holder, leaf))
 
     def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
         """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
         self.wrappers.append((index, wrapper))
-        self._dicts.append(self._reader.dicts(wrapper))
+        self._watch(self._reader.dicts(wrapper))
         adapter = self._reader.adapts(wrapper)
         for relative, module, leaf, tensor in _everything(self._reader, wrapper, inner):
             if not adapter:
                 continue
             role = _adapter_role(_join(relative, leaf))
             where = _join(path, relative)
-            self._add_parameter(module, tensor, where, leaf, index, role, adapter)
+            self._add_parameter(module, tensor, _stem(where), leaf, index, role, adapter)
 
 
 def _everything(reader: Reader, wrapper: Any, inner: str) -> Iterator[tuple[str, Any, str, Any]]:
@@ -256,11 +261,9 @@ def _join(path: str, leaf: str) -> str:
     return f"{path}.{leaf}" if path and leaf else path or leaf
 
 
-def _relative(outer: str, path: str) -> str:
-    """Return the path below a layer that swallows it, as a prefix for leaf names."""
-    if path == outer:
-        return ""
-    return path[len(outer) + 1 if outer else 0 :] + "."
+def _stem(path: str) -> str:
+    """Return what the paths of a module's own tensors and children begin with."""
+    return f"{path}." if path else ""
 
 
 def overlapping(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, ...]]:

@@ -17,7 +17,7 @@ from unifreeze.handle.drift import (
     take_baseline,
 )
 from unifreeze.handle.lease import Target
-from unifreeze.plan import FreezePlan
+from unifreeze.plan import FreezePlan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 
 
@@ -41,10 +41,15 @@ class Handle:
         self.plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
-        self.resolution, self._lease, self._baseline = target.put_in_force(
-            plan, batch, self._take_baseline
-        )
-        self._watch_loads()
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        refuse_phases(self.plan)
+        with self._backend.settled(self.model):
+            self.resolution, self._lease, self._baseline = self._target.put_in_force(
+                self.plan, self._batch, self._take_baseline
+            )
+            self._watch_loads()
 
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
@@ -71,8 +76,9 @@ class Handle:
                 applied with `keep_values=True`, else a lower bound.
         """
         self._check_in_force("verify")
-        drifts = find_drifts(self._backend, self.model, self._baseline, self._loads())
-        drifts += self._new_parameters()
+        with self._backend.settled(self.model):
+            drifts = find_drifts(self._backend, self.model, self._baseline, self._loads())
+            drifts += self._new_parameters()
         if drifts:
             raise drift_error(drifts)
         return Verified(len(self._baseline.parameters), len(self._baseline.states))
@@ -121,10 +127,7 @@ class Handle:
         """
         self._check_in_force("reapply")
         old = self._baseline
-        self.resolution, self._lease, self._baseline = self._target.put_in_force(
-            self.plan, self._batch, self._take_baseline
-        )
-        self._watch_loads()
+        self._put_in_force()
         new = self._baseline
         for path in new.paths:
             if path in old.digests and new.objects[path] is old.objects.get(path):

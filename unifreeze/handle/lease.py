@@ -98,6 +98,8 @@ class Target:
         spec = self.backend.describe(self.model, batch)
         flags: dict[str, bool] = {}
         for name, lease in self.leases().items():
+            if lease.spec.placement is spec.placement:
+                return lease.spec
             if lease.spec.tree is spec.tree:
                 return spec.with_found(lease.spec.found)
             flags |= lease.found("" if len(lease.names) > 1 else name)
@@ -134,7 +136,6 @@ class Target:
             WriteError: The framework refused.
             In each case the model is as it was.
         """
-        _check_phases(plan)
         self.check_alone()
         spec = self.describe(batch)
         resolution = resolve_spec(plan, spec)
@@ -176,12 +177,3 @@ def _check_names(models: Mapping[Any, Any]) -> None:
                 context=f"names given: {', '.join(map(repr, models))}",
                 hint='plain words: {"student": …, "teacher": …}',
             )
-
-
-def _check_phases(plan: FreezePlan) -> None:
-    if plan.phases_json:
-        raise PlanError(
-            "the plan has phases, and schedules are not carried out yet",
-            context="the phases were read and are kept",
-            hint="apply a plan without phases, one phase at a time",
-        )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unifreeze.backend import Backend, ProbeConfig, ProbeResult
 from unifreeze.errors import RecordError
-from unifreeze.plan import FreezePlan
+from unifreeze.plan import FreezePlan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import STATISTICS, ModelSpec
 
@@ -185,7 +185,13 @@ def make_record(
         device: Where the model is, for the record.
         name: How the model is called in the record.
         order: What positions count by; `execution` is what `apply(…, batch=…)` does.
+
+    Raises:
+        PlanError: The plan has phases.
+        ResolveError: The plan does not fit the model.
+        TargetError: The model cannot be trained on the batch.
     """
+    refuse_phases(plan)
     traced = backend.describe(model, config.batch)
     spec = traced if order == "execution" else backend.describe(model)
     resolution = resolve_spec(plan, spec)

@@ -9,6 +9,17 @@ from unifreeze.plan.model import (
     Rule,
     describe_choice,
     pick,
+    refuse_phases,
 )
 
-__all__ = ["FORMAT", "Choice", "FreezePlan", "Group", "NormRule", "Rule", "describe_choice", "pick"]
+__all__ = [
+    "FORMAT",
+    "Choice",
+    "FreezePlan",
+    "Group",
+    "NormRule",
+    "Rule",
+    "describe_choice",
+    "pick",
+    "refuse_phases",
+]

@@ -249,3 +249,17 @@ def describe_choice(choice: Choice) -> str:
     if isinstance(choice, Selector):
         return str(choice)
     return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"
+
+
+def refuse_phases(plan: FreezePlan) -> None:
+    """Refuse a plan with phases, which are read and kept but not carried out yet.
+
+    Raises:
+        PlanError: It has some.
+    """
+    if plan.phases_json:
+        raise PlanError(
+            "the plan has phases, and schedules are not carried out yet",
+            context="the phases were read and are kept",
+            hint="apply a plan without phases, one phase at a time",
+        )

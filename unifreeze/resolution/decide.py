@@ -205,14 +205,25 @@ class _Decision:
         effects = []
         for number, (rule, mask) in enumerate(zip(self.plan.rules, self.matched, strict=True)):
             # Of a tied or fused parameter, each name and part is decided for itself.
-            decided = np.unique(self.atoms.tensor[self.rule == number])
-            if not len(decided) and not rule.optional:
+            decided = self._tensors_of(self.rule == number)
+            if not decided.any() and not rule.optional:
                 raise self._undecided(number, rule, mask)
-            matched = len(np.unique(self.atoms.tensor[mask]))
             selector = rule.selector(self.spec.framework)
-            values = int(self.spec.counts[decided].sum())
-            effects.append(RuleEffect(f"{rule.verb}: {selector}", matched, len(decided), values))
+            effects.append(
+                RuleEffect(
+                    f"{rule.verb}: {selector}",
+                    matched=int(self._tensors_of(mask).sum()),
+                    decided=int(decided.sum()),
+                    values=int(self.spec.counts[decided].sum()),
+                )
+            )
         return tuple(effects)
+
+    def _tensors_of(self, atoms: Mask) -> Mask:
+        """Return the parameters that any of some atoms belong to."""
+        found = np.zeros(len(self.spec), np.bool_)
+        found[self.atoms.tensor[atoms]] = True
+        return found
 
     def _undecided(self, number: int, rule: Rule, mask: Mask) -> ResolveError:
         winners = sorted({int(winner) + 1 for winner in self.rule[mask] if winner >= 0})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from unifreeze.errors import ResolveError
+from unifreeze.errors import ResolveError, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.select import Expression, Word, evaluate
 from unifreeze.select.expression import Quoted, Within, parts
@@ -20,9 +20,20 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
         for choice in _choices(plan)
         for notice in _reading(pick(choice, spec.framework, "").expression, spec)
     ]
+    if spec.trace and spec.placement.ambiguous:
+        found.append(_ambiguity(spec))
     if plan.phases_json:
         found.append("this is of the plan's own rules; its phases are not carried out yet")
     return tuple(dict.fromkeys(found))
+
+
+def _ambiguity(spec: ModelSpec) -> str:
+    """Say whose canonical names could be another's."""
+    names = [spec.owner_name(owner) for owner in sorted(spec.placement.ambiguous)]
+    return (
+        "registered in another order than executed, and alike, so that the numbers in their "
+        f"canonical names may differ elsewhere: {listing(names)}"
+    )
 
 
 def _choices(plan: FreezePlan) -> Iterator[Choice]:

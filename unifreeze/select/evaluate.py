@@ -224,6 +224,18 @@ def _has(word: int) -> Callable[[ModelSpec], Mask]:
     return carries
 
 
+def _projection(word: int) -> Callable[[ModelSpec], Mask]:
+    """Layers a word names in blocks, and elsewhere those in attention: critics have values, too."""
+
+    def projects(spec: ModelSpec) -> Mask:
+        atoms = spec.atoms
+        repeated = np.isin(atoms.zone, (Zone.BLOCK, Zone.NET))
+        found: Mask = _has(word)(spec) & (repeated | (atoms.words & ATTENTION != 0))
+        return found
+
+    return projects
+
+
 def _attention(spec: ModelSpec) -> Mask:
     return _has(ATTENTION)(spec) & ~_of_kind("norm", spec)
 
@@ -266,9 +278,9 @@ _SIMPLE: dict[str, Callable[[ModelSpec], Mask]] = {
     "adapter": _adapter,
     "attention": _attention,
     "mlp": _mlp,
-    "query": _has(QUERY),
-    "key": _has(KEY),
-    "value": _has(VALUE),
+    "query": _projection(QUERY),
+    "key": _projection(KEY),
+    "value": _projection(VALUE),
     "word_embeddings": _table(WORD),
     "position_embeddings": _table(POSITION),
     "weight": _part(1),

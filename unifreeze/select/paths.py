@@ -28,7 +28,9 @@ def match_path(path: Path, spec: ModelSpec) -> Mask:
         is_module = path.literal in spec.module_numbers
     else:
         pattern = re.compile(_regex(path, spec) + r"(?:\..*)?")
-        matching = [bool(pattern.fullmatch(name)) for name in spec.tree.names]
+        # Most names lack the pattern's longest plain piece, and are soon told.
+        piece, matches = _longest_plain(path), pattern.fullmatch
+        matching = [piece in name and bool(matches(name)) for name in spec.tree.names]
         found |= np.asarray(matching, np.bool_)
         is_module = not found.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
     # A module that exists but holds no parameter is an empty set and no mistake.
@@ -51,6 +53,12 @@ def _name_numbers(spec: ModelSpec) -> dict[str, int]:
         spec.memo["name numbers"] = {name: n for n, name in enumerate(spec.tree.names)}
     numbers: dict[str, int] = spec.memo["name numbers"]
     return numbers
+
+
+def _longest_plain(path: Path) -> str:
+    """Return the longest segment that stands in every match as it is written, "" for none."""
+    plain = [s.name for s in path.segments if s.index is None and not {*"*?"} & {*s.name}]
+    return max(plain, key=len, default="")
 
 
 def _regex(path: Path, spec: ModelSpec) -> str:

@@ -1,10 +1,11 @@
 """Finding a model's repeated units from its tree alone: blocks, and the runs they form.
 
 A block is a module that is no mere container, holds at least two weight matrices or kernels, and
-has a like sibling in the same or a cousin list-like container; failing that, at least two siblings
-of one class; failing that, it is alone in a container (one set of weights run many times). Of
-nested candidates only the outermost is kept; experts are none. A stage that does nothing but hold a
-list of blocks (and perhaps one resampling layer) counts as a container.
+has a like sibling in the same or a cousin list-like container (or stands alone in a container that
+is called as those are: a stack of depth one); failing that, it is alone in a container (one set of
+weights run many times); failing that, it has a sibling of its own class. Of nested candidates only
+the outermost is kept; experts are none. A stage that does nothing but hold a list of blocks (and
+perhaps one resampling layer) counts as a container.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
+
+import numpy as np
 
 from unifreeze.structure.tree import Tree
 from unifreeze.structure.words import CONTAINER, EXPERTS, LAYERS, words_in
@@ -43,7 +46,11 @@ def find_runs(tree: Tree, kinds: list[str]) -> list[Run]:
         kinds: Kind of every module, guesses included.
     """
     shape = _Shape(tree, kinds)
-    candidates = shape.listed() or shape.siblings() or shape.alone()
+    candidates = shape.listed()
+    if candidates:
+        candidates = [*candidates, *shape.alone_beside(candidates)]
+    else:
+        candidates = shape.alone() or shape.siblings()
     blocks = _outermost(tree, candidates)
     by_holder: dict[int, list[int]] = defaultdict(list)
     for block in blocks:
@@ -123,12 +130,27 @@ class _Shape:
 
     def alone(self) -> list[int]:
         """Candidates that are all their container holds."""
-        parents = {i: self.tree.parents[i] for i in self.candidates}
+        tree = self.tree
         return [
             index
-            for index, parent in parents.items()
-            if self.kinds[parent] == CONTAINER and self.tree.children(parent) == [index]
+            for index in self.candidates
+            if self.kinds[tree.parents[index]] == CONTAINER
+            and tree.parents[index] == index - 1
+            and tree.ends[tree.parents[index]] == tree.ends[index]
         ]
+
+    def alone_beside(self, blocks: list[int]) -> list[int]:
+        """Candidates alone in a container called as one of the blocks' is: a stack of depth one."""
+        names = {self._name(self.tree.parents[block]) for block in blocks}
+        taken = set(blocks)
+        return [
+            index
+            for index in self.alone()
+            if index not in taken and self._name(self.tree.parents[index]) in names
+        ]
+
+    def _name(self, index: int) -> str:
+        return self.tree.paths[index].rpartition(".")[2]
 
     def _holds_only(self, index: int) -> bool:
         return self.kinds[index] == CONTAINER or index in self._stages
@@ -173,27 +195,25 @@ class _Shape:
 
 def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
     """Modules below a list of experts: those stand side by side, not one after the other."""
-    lists = (n for n, path in enumerate(tree.paths) if words_in(path.rpartition(".")[2]) & EXPERTS)
-    return {index for n in lists if kinds[n] == CONTAINER for index in range(n + 1, tree.ends[n])}
+    return {
+        index
+        for number, kind in enumerate(kinds)
+        if kind == CONTAINER and words_in(tree.paths[number].rpartition(".")[2]) & EXPERTS
+        for index in range(number + 1, tree.ends[number])
+    }
 
 
 def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
     """Count, for every module, the matrices and kernels under it, each tensor once."""
-    seen: set[int] = set()
-    totals = [0]
-    for owner, leaf, tensor, adapter in zip(
-        tree.owners, tree.leaves, tree.tensor_of, tree.adapters, strict=True
-    ):
-        kind = kinds[owner]
-        matrix = (
-            tensor not in seen
-            and not adapter
-            and len(tree.tensors[tensor].shape) >= 2
-            and (kind in _MATRIX_KINDS or (kind not in LAYERS and "weight" in leaf))
-        )
-        seen.add(tensor)
-        totals.append(totals[-1] + matrix)
-    return [
-        totals[high] - totals[low]
-        for low, high in zip(tree.name_starts, tree.name_ends, strict=True)
-    ]
+    owners, tensors = np.asarray(tree.owners, np.intp), np.asarray(tree.tensor_of, np.intp)
+    first = np.zeros(len(tensors), np.bool_)
+    first[np.unique(tensors, return_index=True)[1]] = True
+    wide = np.asarray([len(tensor.shape) >= 2 for tensor in tree.tensors], np.bool_)[tensors]
+    known = np.asarray([kind in _MATRIX_KINDS for kind in kinds], np.bool_)[owners]
+    loose = np.asarray([kind not in LAYERS for kind in kinds], np.bool_)[owners]
+    for name in np.flatnonzero(loose):
+        known[name] = "weight" in tree.leaves[name]
+    matrices = first & wide & known & ~np.asarray(tree.adapters, np.bool_)
+    totals = np.concatenate(([0], np.cumsum(matrices)))
+    counts: list[int] = (totals[tree.name_ends] - totals[tree.name_starts]).tolist()
+    return counts

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from unifreeze.structure.order import Rank
 from unifreeze.structure.tree import Tree
 from unifreeze.structure.words import FAMILIES
 
+_ANY_FAMILY = reduce(or_, FAMILIES)
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """The numbers of all layers of a model.
+
+    Attributes:
+        count_of: For each owner, how many of its kind come before it in its unit.
+        ambiguous: Owners that the two orders number differently with nothing to settle it.
+    """
+
+    count_of: dict[int, int] = field(default_factory=dict)
+    ambiguous: set[int] = field(default_factory=set)
+
 
 class LayerCounter:
-    """Numbers layers of one kind in one stretch of the network.
+    """Numbers layers of one kind in one stretch of the network after another.
 
     One that never ran, or whose tensors all have their first names elsewhere, comes last: it shifts
     no number.
 
     Attributes:
-        ambiguous: Layers that the two orders number differently with nothing to settle it.
+        numbering: The numbers so far.
     """
 
     def __init__(self, tree: Tree, words: list[int], unreached: frozenset[int]) -> None:
         self.tree, self.words = tree, words
-        self.ambiguous: set[int] = set()
+        self.numbering = Numbering()
         self._counted = _first_owners(tree) - unreached
 
-    def number(self, group: list[int], rank: Callable[[int], Rank] | None) -> dict[int, int]:
+    def add(self, group: list[int], rank: Callable[[int], Rank] | None) -> None:
         """Number a group.
 
         Args:
@@ -36,9 +54,10 @@ class LayerCounter:
         ordered = registered = self._by_family(counted)
         if rank:
             ordered = self._by_family(sorted(counted, key=rank))
-            self.ambiguous |= self._disagreeing(ordered, registered)
+            self.numbering.ambiguous.update(self._disagreeing(ordered, registered))
         others = [owner for owner in group if owner not in self._counted]
-        return {owner: number for number, owner in enumerate([*ordered, *others])}
+        numbers = {owner: number for number, owner in enumerate([*ordered, *others])}
+        self.numbering.count_of.update(numbers)
 
     def _by_family(self, group: list[int]) -> list[int]:
         """Order layers that words tell apart (query, key, value …) by the words."""
@@ -46,12 +65,13 @@ class LayerCounter:
             return group
         slots: dict[tuple[int, int], list[int]] = defaultdict(list)
         for position, owner in enumerate(group):
-            for number, family in enumerate(FAMILIES):
-                if any(self.words[owner] & word for word in family):
-                    slots[self.tree.parents[owner], number].append(position)
+            if self.words[owner] & _ANY_FAMILY:
+                for family in FAMILIES:
+                    if self.words[owner] & family:
+                        slots[self.tree.parents[owner], family].append(position)
         ordered = list(group)
-        for (_, number), positions in slots.items():
-            words = [self.words[group[p]] & sum(FAMILIES[number]) for p in positions]
+        for (_, family), positions in slots.items():
+            words = [self.words[group[p]] & family for p in positions]
             if len(set(words)) == len(words) > 1:
                 ranked = sorted(zip(words, positions, strict=True))
                 for position, (_, source) in zip(positions, ranked, strict=True):

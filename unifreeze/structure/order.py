@@ -73,6 +73,8 @@ class Order:
                 self._calls.setdefault(modules[path], rank)
 
     def _ranked(self) -> list[Rank]:
+        if not (self._calls or self._reads):
+            return [(-1, index) for index in range(len(self._tree.paths))]
         ranks: list[Rank] = []
         latest: list[int] = []
         for index, parent in enumerate(self._tree.parents):

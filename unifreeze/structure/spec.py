@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,7 +115,10 @@ class ModelSpec:
         """Return the same description with other flags as found."""
         if np.array_equal(found, self.found):
             return self
-        return replace(self, found=found, memo={})
+        other = replace(self, found=found, memo={})
+        own = {one.name for one in fields(self)} | {"parameters"}
+        vars(other).update({name: had for name, had in vars(self).items() if name not in own})
+        return other
 
     @cached_property
     def units(self) -> Sequence[Unit]:
@@ -235,7 +239,8 @@ class ModelSpec:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """For each parameter, its number of values."""
-        return np.fromiter((t.size for t in self.tensors), np.int64, len(self))
+        sizes = {shape: prod(shape) for shape in {tensor.shape for tensor in self.tensors}}
+        return np.asarray([sizes[tensor.shape] for tensor in self.tensors], np.int64)
 
     def within(self, module: int) -> tuple[ModelSpec, NDArray[np.intp]]:
         """Read one module as if it were the whole.

@@ -87,7 +87,7 @@ class Tree:
     states: list[State] = field(default_factory=list)
     shared: list[tuple[int, ...]] = field(default_factory=list)
     members: tuple[str, ...] = ()
-    _by_key: dict[int, int] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)
 
     def enter(self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool) -> int:
         """Begin a module; everything until its `leave` is under it.
@@ -120,14 +120,14 @@ class Tree:
 
     def tensor(self, key: int) -> int | None:
         """Return the number of the tensor already known under an identity, if it is."""
-        return self._by_key.get(key)
+        return self.numbers.get(key)
 
-    def add_tensor(self, key: int, tensor: Tensor, *, trainable: bool) -> int:
+    def add_tensor(self, key: int, tensor: Tensor, *, trainable: bool = True) -> int:
         """Add a distinct tensor under its identity; return its number."""
-        index = self._by_key[key] = len(self.tensors)
+        number = self.numbers[key] = len(self.tensors)
         self.tensors.append(tensor)
         self.trainable.append(trainable)
-        return index
+        return number
 
     def add_name(
         self, path: str, owner: int, leaf: str, tensor: int, *, adapter: bool = False

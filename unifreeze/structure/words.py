@@ -28,7 +28,7 @@ INPUT = 4096
 INHERITED = ATTENTION | POOLER
 """Words that hold for everything under the module that carries them."""
 
-FAMILIES = ((QUERY, KEY, VALUE), (WORD, POSITION, TOKEN_TYPE, TASK))
+FAMILIES = (QUERY | KEY | VALUE, WORD | POSITION | TOKEN_TYPE | TASK)
 """Words that put layers of one kind under one parent into an order of their own."""
 
 _PROJECTION = r"(?:_?(?:proj|lin|linear|layer|dense))?(?:_(?:weight|bias))?"

@@ -8,12 +8,14 @@ that hang on no layer and whose first use is unknown.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from unifreeze.structure.blocks import Run, find_runs, number_runs
-from unifreeze.structure.counting import LayerCounter
+from unifreeze.structure.counting import LayerCounter, Numbering
 from unifreeze.structure.order import Order, Rank
 from unifreeze.structure.tree import STATISTICS, Trace, Tree
 from unifreeze.structure.words import (
@@ -71,9 +73,7 @@ class Placement:
         units: All units met.
         unit_of: For each owner, its unit's number.
         kind_of: For each owner, the kind it is counted as.
-        count_of: For each owner, how many of its kind come before it in its unit.
         ranks: For each owner, its place in the order that was used; compare, do not count with it.
-        ambiguous: Owners whose number differs between the two orders with nothing to settle it.
         unreached: Owners that a traced forward pass never ran.
     """
 
@@ -85,10 +85,24 @@ class Placement:
     units: list[Unit] = field(default_factory=list)
     unit_of: dict[int, int] = field(default_factory=dict)
     kind_of: dict[int, str] = field(default_factory=dict)
-    count_of: dict[int, int] = field(default_factory=dict)
     ranks: dict[int, Rank] = field(default_factory=dict)
-    ambiguous: frozenset[int] = frozenset()
     unreached: frozenset[int] = frozenset()
+    number: Callable[[], Numbering] = Numbering
+    """Numbers the layers; only names need that, so it waits until one is asked for."""
+
+    @cached_property
+    def _numbering(self) -> Numbering:
+        return self.number()
+
+    @property
+    def count_of(self) -> dict[int, int]:
+        """For each owner, how many of its kind come before it in its unit."""
+        return self._numbering.count_of
+
+    @property
+    def ambiguous(self) -> set[int]:
+        """Owners whose number differs between the two orders with nothing to settle it."""
+        return self._numbering.ambiguous
 
 
 def place(tree: Tree, trace: Trace | None = None) -> Placement:
@@ -110,8 +124,10 @@ def place(tree: Tree, trace: Trace | None = None) -> Placement:
 def _place_members(tree: Tree) -> Placement:
     """Place several models that one plan takes in, each as if it were alone."""
     whole = Placement(_kinds(tree), _words(tree))
-    for index in tree.children(0):
-        part, name = place(tree.subtree(index)[0]), tree.paths[index]
+    parts = {index: place(tree.subtree(index)[0]) for index in tree.children(0)}
+    whole.number = partial(_number_members, parts)
+    for index, part in parts.items():
+        name = tree.paths[index]
         first_run, first_unit = len(whole.runs), len(whole.units)
         whole.runs += [
             Run(run.holder + index, tuple(b + index for b in run.blocks), run.stages)
@@ -128,9 +144,15 @@ def _place_members(tree: Tree) -> Placement:
         for owner, unit_number in part.unit_of.items():
             whole.unit_of[owner + index] = unit_number + first_unit
             whole.kind_of[owner + index] = part.kind_of[owner]
-            whole.count_of[owner + index] = part.count_of[owner]
             whole.ranks[owner + index] = (0, owner + index)
     return whole
+
+
+def _number_members(parts: dict[int, Placement]) -> Numbering:
+    numbering = Numbering()
+    for index, part in parts.items():
+        numbering.count_of.update({owner + index: n for owner, n in part.count_of.items()})
+    return numbering
 
 
 def _kinds(tree: Tree) -> list[str]:
@@ -172,7 +194,8 @@ class _Placer:
         self._name_runs()
         self._enter_blocks()
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
-        self._count(owners)
+        self.at.kind_of = {owner: self._kind(owner) for owner in owners}
+        self.at.number = self._number_layers
 
     def _owners(self) -> list[int]:
         """Modules that own a parameter or running statistics, each object once per place."""
@@ -215,16 +238,17 @@ class _Placer:
                 self._enter_block(block, top)
 
     def _enter_block(self, block: int, top: Unit) -> None:
-        tree = self.tree
-        units: dict[int, Unit] = {block: top}
+        tree, inside = self.tree, self._inside
+        inside[block] = self._number(top)
         for index in range(block, tree.ends[block]):
-            unit = units.get(index) or units[tree.parents[index]]
-            units[index] = unit
+            if index not in inside:
+                inside[index] = inside[tree.parents[index]]
+            unit = inside[index]
             if self.at.words[index] & EXPERTS and self.at.kinds[index] == CONTAINER:
+                around = self.at.units[unit]
                 for number, child in enumerate(tree.children(index)):
-                    label = f"{unit.label}/expert.{number}"
-                    units[child] = unit._replace(label=label, expert=number)
-            self._inside[index] = self._number(unit)
+                    label = f"{around.label}/expert.{number}"
+                    inside[child] = self._number(around._replace(label=label, expert=number))
 
     def _number(self, unit: Unit) -> int:
         number = self._unit_numbers.setdefault(unit, len(self.at.units))
@@ -312,18 +336,16 @@ class _Placer:
         kind = self.at.kinds[owner]
         return kind if kind in LAYERS else "param"
 
-    def _count(self, owners: list[int]) -> None:
+    def _number_layers(self) -> Numbering:
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
-        for owner in owners:
-            kind = self.at.kind_of[owner] = self._kind(owner)
+        for owner, kind in self.at.kind_of.items():
             groups[self.at.unit_of[owner], kind].append(owner)
         counter = LayerCounter(self.tree, self.at.words, self.at.unreached)
         for (unit, _), group in groups.items():
             # Which experts run depends on the batch.
             traced = self.trace and self.at.units[unit].expert < 0
-            rank = self.at.ranks.__getitem__ if traced else None
-            self.at.count_of.update(counter.number(group, rank))
-        self.at.ambiguous = frozenset(counter.ambiguous)
+            counter.add(group, self.at.ranks.__getitem__ if traced else None)
+        return counter.numbering
 
     def _under(self, index: int, tower: int) -> bool:
         return tower <= index < self.tree.ends[tower]

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import numpy as np
 import toynet
 
-from unifreeze.backend.base import Guard, ModuleBackend
+from unifreeze.backend.base import ModuleBackend
 from unifreeze.backend.digests import Payload
+from unifreeze.backend.operations import Guard
 from unifreeze.backend.walking import Reader
 from unifreeze.structure import CONTAINER, Tensor
 
@@ -45,10 +46,6 @@ class ToynetReader(Reader):
         swapped = isinstance(module, toynet.Linear) and leaf == "weight"
         neutral = tensor.shape[::-1] if swapped else tensor.shape
         return Tensor(tensor.shape, neutral, str(tensor.data.dtype), "", False)
-
-    def trainable(self, tensor):
-        """Tell whether a weight learns."""
-        return tensor.learns
 
     def shape_of(self, tensor):
         """Return shape and dtype of a statistic."""

@@ -1,0 +1,190 @@
+"""What a framework adds to have a backend: its own operations on modules and tensors.
+
+The abstract ones always; the others where the framework is not the plainest.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from unifreeze.backend.digests import Payload
+from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
+from unifreeze.backend.walking import Reader, Walk
+from unifreeze.errors import TargetError
+from unifreeze.resolution import Resolution
+
+
+class Guard(NamedTuple):
+    """What one module does differently while a plan is in force.
+
+    Attributes:
+        still: It runs in inference mode, so that its state holds.
+        lend: Names of its frozen parameters that it must see as if gradient passed through them.
+        attach: Its input must take part in the gradient though nothing below trains.
+    """
+
+    still: bool = False
+    lend: tuple[str, ...] = ()
+    attach: bool = False
+
+
+class Operations(ABC):
+    """One framework's own operations.
+
+    Attributes:
+        name: Import root of the framework.
+        reader: Reads its modules for the walk.
+    """
+
+    name: str
+    reader: Reader
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Facts about the framework."""
+        return Capabilities()
+
+    @abstractmethod
+    def is_tensor(self, value: Any) -> bool:
+        """Tell whether a value is one of the framework's tensors."""
+
+    @abstractmethod
+    def is_floating(self, tensor: Any) -> bool:
+        """Tell whether a tensor holds floating-point values."""
+
+    @abstractmethod
+    def get_flag(self, tensor: Any) -> bool:
+        """Tell whether a parameter is trainable."""
+
+    @abstractmethod
+    def set_flag(self, tensor: Any, trainable: bool) -> None:
+        """Make a parameter trainable or frozen."""
+
+    @abstractmethod
+    def get_gradient(self, tensor: Any) -> Any:
+        """Return a parameter's gradient, None where there is none."""
+
+    @abstractmethod
+    def set_gradient(self, tensor: Any, gradient: Any) -> None:
+        """Set a parameter's gradient; None drops it."""
+
+    def kept_gradient(self, tensor: Any) -> Any:
+        """Return a parameter's gradient so that it can be put back after it was dropped."""
+        return self.get_gradient(tensor)
+
+    @abstractmethod
+    def payload(self, tensor: Any) -> Payload | None:
+        """Return a tensor's bits, None where it has no values."""
+
+    @abstractmethod
+    def to_array(self, tensor: Any) -> Array:
+        """Copy a tensor's values out; half-precision formats NumPy lacks come as float32."""
+
+    @abstractmethod
+    def from_array(self, array: Array, like: Any) -> Any:
+        """Make a tensor on the device of another; floating values take its dtype."""
+
+    @abstractmethod
+    def clone(self, tensor: Any) -> Any:
+        """Copy a tensor, bits and all, outside the gradient."""
+
+    @abstractmethod
+    def copy_into(self, tensor: Any, source: Any) -> None:
+        """Write a clone's bits back into a tensor in place."""
+
+    def find_shared(self, walk: Walk) -> None:
+        """Fill in the walk's groups of different parameters that share memory."""
+        walk.tree.shared = []
+
+    def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
+        """Say which modules need a guard under a resolution."""
+        return {index: Guard(still=True) for index in (*resolution.held, *resolution.quiet)}
+
+    @abstractmethod
+    def get_guards(self, walk: Walk) -> dict[int, Guard]:
+        """Return the guards that are on a model's modules now."""
+
+    @abstractmethod
+    def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
+        """Put exactly these guards on a model, and take off all others."""
+
+    def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
+        """Say what this framework would get wrong."""
+        return iter(())
+
+    @abstractmethod
+    def hook(
+        self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
+    ) -> Callable[[], None]:
+        """Call back around a module's forward; returns what takes the hooks off again."""
+
+    @abstractmethod
+    def inference(self, walk: Walk) -> AbstractContextManager[None]:
+        """Run without gradient, in inference mode; modes and random state are put back after."""
+
+    @abstractmethod
+    def random_state(self) -> AbstractContextManager[None]:
+        """Put the random generators back after."""
+
+    @abstractmethod
+    def train_mode(self, model: Any) -> None:
+        """Do what a training loop does before an epoch."""
+
+    def modes(self, walk: Walk) -> list[bool]:
+        """Return each module's training flag."""
+        return [module.training for module in walk.modules]
+
+    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
+        """Put each module's training flag back."""
+        for module, mode in zip(walk.modules, modes, strict=True):
+            module.training = mode
+
+    @abstractmethod
+    def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
+        """Backpropagate the weighted sum of outputs; False where nothing takes part."""
+
+    @abstractmethod
+    def plain_optimizer(
+        self, model: Any, spec: OptimizerSpec
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Build an optimizer over all of a model's parameters; return its step and its clear."""
+
+    @abstractmethod
+    def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
+        """Call back after a state dict has been loaded; returns what stops it."""
+
+    @abstractmethod
+    def param_groups(
+        self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
+    ) -> list[dict[str, Any]]:
+        """Build param groups as this framework's optimizers take them."""
+
+    @abstractmethod
+    def optimizer(
+        self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
+    ) -> Any:
+        """Build an optimizer; `settings` use neutral names."""
+
+    @abstractmethod
+    def container(self, models: Mapping[str, Any]) -> Any:
+        """Put several models into one of the framework's dictionaries of modules."""
+
+    def place(self, model: Any, device: str) -> Any:
+        """Move a model to a device kind."""
+        if device not in self.capabilities.devices:
+            raise TargetError(
+                f"{self.name} sees no {device!r} device here",
+                context=f"devices: {', '.join(self.capabilities.devices)}",
+            )
+        return model
+
+    def device_of(self, model: Any) -> str:
+        """Return the kind of device a model is on."""
+        return self.capabilities.devices[0]
+
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """Seed the framework's random generators."""
