@@ -12,7 +12,6 @@ import paddle
 from paddle import nn
 
 from unifreeze.backend.base import ModuleBackend
-from unifreeze.backend.digests import Payload
 from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
@@ -65,6 +64,7 @@ class PaddleBackend(ModuleBackend):
         tensor.stop_gradient = not trainable
 
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
+    payload = staticmethod(bits.payload)
 
     def set_gradient(self, tensor: Any, gradient: Any) -> None:
         """Set a parameter's gradient; None drops it (clearing would leave zeros)."""
@@ -76,10 +76,6 @@ class PaddleBackend(ModuleBackend):
     def kept_gradient(self, tensor: Any) -> Any:
         """Return a copy of a parameter's gradient; what `grad` gives dies when it is dropped."""
         return None if tensor.grad is None else bits.copy_gradient(tensor)
-
-    def payload(self, tensor: Any) -> Payload | None:
-        """Return a tensor's bits, None where it has no values."""
-        return bits.payload(tensor)
 
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""
@@ -110,10 +106,7 @@ class PaddleBackend(ModuleBackend):
         """Hold what keeps state, quieten what the plan says, help kernels that need it."""
         still = set(resolution.held)
         still |= {n for n in resolution.quiet if not _plain_recurrent(walk.module(n))}
-        flags = {
-            id(tensor): bool(flag)
-            for tensor, flag in zip(walk.tensors, resolution.trainable, strict=True)
-        }
+        flags = dict(zip(map(id, walk.tensors), resolution.trainable.tolist(), strict=True))
         wanted = {}
         for index in sorted(still | set(self._kernels_to_help(walk))):
             lend, attach = guards.needs(walk.module(index), flags)
@@ -125,9 +118,9 @@ class PaddleBackend(ModuleBackend):
     def _kernels_to_help(self, walk: Walk) -> list[int]:
         """Return the layers that may need help, whatever the plan says."""
         if "helped" not in walk.memo:
-            walk.memo["helped"] = [
-                index for index, layer in enumerate(walk.modules) if guards.may_need(layer)
-            ]
+            layers = walk.modules
+            sorts = {cls for cls in set(map(type, layers)) if guards.may_need(cls)}
+            walk.memo["helped"] = [n for n, layer in enumerate(layers) if type(layer) in sorts]
         found: list[int] = walk.memo["helped"]
         return found
 
@@ -150,8 +143,8 @@ class PaddleBackend(ModuleBackend):
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
         if "guards" not in walk.memo:
-            found = {n: guards.guard_of(layer) for n, layer in enumerate(walk.modules)}
-            walk.memo["guards"] = {n: guard for n, guard in found.items() if guard}
+            found = [(n, guards.guard_of(layer)) for n, layer in enumerate(walk.modules)]
+            walk.memo["guards"] = {n: guard for n, guard in found if guard}
         current: dict[int, Guard] = walk.memo["guards"]
         return current
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any, cast
 
 import numpy as np
@@ -81,8 +82,17 @@ def refuse_traced(walk: Walk, what: str) -> None:
 
 def traced_whole(walk: Walk) -> list[str]:
     """Return the paths of layers whose forward is a program traced whole."""
-    layers = enumerate(walk.modules)
-    return [walk.tree.paths[n] or "the model" for n, layer in layers if _traced_whole(layer)]
+    layers = walk.modules
+    plain = {cls for cls in set(map(type, layers)) if isinstance(_forward_of(cls), FunctionType)}
+    return [
+        walk.tree.paths[number] or "the model"
+        for number, layer in enumerate(layers)
+        if ("forward" in layer.__dict__ or type(layer) not in plain) and _traced_whole(layer)
+    ]
+
+
+def _forward_of(cls: type) -> Any:
+    return getattr(cls, "forward", None)
 
 
 def _traced_whole(layer: Any) -> bool:

@@ -62,9 +62,9 @@ def guard_of(layer: Any) -> Guard | None:
     return on.guard if on else None
 
 
-def may_need(layer: Any) -> bool:
-    """Tell whether a layer needs help under some plan."""
-    return _is_known(layer.__class__) or bool(_calls(layer))
+def may_need(cls: Any) -> bool:
+    """Tell whether a layer of a class needs help under some plan."""
+    return _is_known(cls) or bool(_calls_of(cls))
 
 
 def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], bool]:
@@ -74,7 +74,7 @@ def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], b
         layer: The layer.
         trainable: By identity of a parameter, whether the plan trains it.
     """
-    if not may_need(layer):
+    if not may_need(layer.__class__):
         return (), False
     own = {
         leaf: trainable[id(tensor)]

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from unifreeze.backend.base import ModuleBackend
-from unifreeze.backend.digests import Payload
 from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
@@ -51,9 +50,10 @@ class TorchBackend(ModuleBackend):
         """Tell whether a tensor holds floating-point values."""
         return bool(tensor.is_floating_point())
 
-    # These two are called for every tensor of large models, so they are without a frame.
+    # These are called for every tensor of large models, so they are without a frame.
     get_flag = staticmethod(attrgetter("requires_grad"))  # type: ignore[assignment]
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
+    payload = staticmethod(bits.payload)
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
@@ -66,10 +66,6 @@ class TorchBackend(ModuleBackend):
     def set_gradient(self, tensor: Any, gradient: Any) -> None:
         """Set a parameter's gradient; None drops it."""
         tensor.grad = gradient
-
-    def payload(self, tensor: Any) -> Payload | None:
-        """Return a tensor's bits, None where it has no values."""
-        return bits.payload(tensor)
 
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""

@@ -81,12 +81,12 @@ def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fin
     names = resolution.spec.tree.names
     if "computed" not in walk.memo:
         walk.memo["computed"] = [n for n, tensor in enumerate(walk.tensors) if not tensor.is_leaf]
-    changed = np.flatnonzero(resolution.trainable != flags)
-    for number in np.union1d(changed, np.asarray(walk.memo["computed"], np.intp)):
+    dormant = np.flatnonzero(resolution.trainable & ~flags)
+    for number in np.union1d(dormant, np.asarray(walk.memo["computed"], np.intp)):
         tensor = walk.tensors[number]
         if not tensor.is_leaf:
             problem = "it is computed from other tensors and has no flag of its own"
-        elif resolution.trainable[number] and made_in_inference_mode(tensor):
+        elif made_in_inference_mode(tensor):
             problem = "it was made in inference mode and can never train"
         else:
             continue
@@ -129,33 +129,36 @@ def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
 
 def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """Reentrant checkpointing passes no gradient unless its input requires one."""
-    tree = resolution.spec.tree
-    found = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
-    able = _able_to_checkpoint(walk.modules)
-    found |= {index for index in able if _checkpoints_reentrantly(walk.module(index))}
+    above = _above_frozen_prefix(walk, resolution)
+    wrapped = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
+    found = [n for n in above if n in wrapped or _checkpoints_reentrantly(walk.module(n))]
     if found and any(map(_makes_inputs_require_gradient, walk.modules)):
         return
-    for index in sorted(found):
-        low, high = tree.name_starts[index], tree.name_ends[index]
-        below = resolution.trainable[tree.tensor_of[:low]]
-        inside = resolution.trainable[tree.tensor_of[low:high]]
-        if inside.any() and low and not below.any():
-            yield Finding(
-                tree.paths[index] or "the model",
-                "reentrant activation checkpointing above a frozen prefix: "
-                "none of its layers would get a gradient",
-                "checkpoint with use_reentrant=False",
-            )
+    for index in found:
+        yield Finding(
+            walk.tree.paths[index] or "the model",
+            "reentrant activation checkpointing above a frozen prefix: "
+            "none of its layers would get a gradient",
+            "checkpoint with use_reentrant=False",
+        )
 
 
-def _able_to_checkpoint(modules: list[nn.Module]) -> list[int]:
-    name = "gradient_checkpointing"
-    classes = {cls for cls in set(map(type, modules)) if hasattr(cls, name)}
-    return [n for n, m in enumerate(modules) if name in vars(m) or type(m) in classes]
+def _above_frozen_prefix(walk: Walk, resolution: Resolution) -> list[int]:
+    """Return the modules in which something trains, after parameters that are all frozen."""
+    last = walk.memo.get("above prefix")
+    if last is None or last[0] is not resolution:
+        tree = walk.tree
+        trained = resolution.trainable[resolution.spec.tensor_of]
+        trains = np.concatenate(([0], np.cumsum(trained)))
+        low, high = np.asarray(tree.name_starts), np.asarray(tree.name_ends)
+        found = (low > 0) & (trains[low] == 0) & (trains[high] > 0)
+        last = walk.memo["above prefix"] = resolution, np.flatnonzero(found).tolist()
+    above: list[int] = last[1]
+    return above
 
 
 def _checkpoints_reentrantly(module: nn.Module) -> bool:
-    if not module.gradient_checkpointing:
+    if not getattr(module, "gradient_checkpointing", False):
         return False
     function = getattr(module, "_gradient_checkpointing_func", None)
     keywords = function.keywords if isinstance(function, partial) else {}

@@ -65,7 +65,7 @@ class ModuleBackend(Operations):
         walk = Walk(self.reader, root)
         walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
         self.find_shared(walk)
-        walk.memo["types"], walk.memo["dtypes"] = list(map(type, walk.tensors)), _dtypes(walk)
+        walk.memo["types"] = list(map(type, walk.tensors))
         walk.memo["spec"] = derive(walk.tree)
         return walk
 
@@ -115,7 +115,13 @@ class ModuleBackend(Operations):
         """
         if walk.memo["types"] != list(map(type, walk.tensors)):
             return True  # a lazy layer has seen its first batch
-        return walk.root not in self._settled and walk.memo["dtypes"] != _dtypes(walk)
+        if walk.root in self._settled:
+            return False
+        if "dtypes" not in walk.memo:
+            found = (self.reader.shape_of(tensor)[1] for tensor in walk.tensors)
+            walk.memo["dtypes"] = _dtypes(walk)
+            return any(a != b.dtype for a, b in zip(found, walk.tree.tensors, strict=True))
+        return bool(walk.memo["dtypes"] != _dtypes(walk))
 
     def flags_now(self, walk: Walk) -> Mask:
         """Return each parameter's flag; between `describe` and `write` of a settled model once."""
@@ -224,20 +230,17 @@ class ModuleBackend(Operations):
         self, model: Any, paths: Iterable[str], *, sums: bool = False
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
-        objects = self.objects(model)
-        paths, memo = list(paths), self.walk(model).memo
+        objects, memo = self.objects(model), self.walk(model).memo
+        paths = list(paths)
         if paths and memo.get("valueless") and self.payload(objects[paths[0]]) is None:
             return dict.fromkeys(paths, NO_VALUES)
-        seen: dict[int, Digest] = {}
-        found = {}
-        for path in paths:
-            tensor = objects[path]
-            if id(tensor) not in seen:
-                payload = self.payload(tensor)
-                seen[id(tensor)] = digest(payload, with_sums=sums) if payload else NO_VALUES
-            found[path] = seen[id(tensor)]
-        memo["valueless"] = not any(one.bits for one in seen.values())
-        return found
+        tensors = {path: objects[path] for path in paths}
+        distinct = {id(tensor): tensor for tensor in tensors.values()}
+        payloads = map(self.payload, distinct.values())
+        prints = [NO_VALUES if one is None else digest(one, with_sums=sums) for one in payloads]
+        memo["valueless"] = not any(one.bits for one in prints)
+        by_key = dict(zip(distinct, prints, strict=True))
+        return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
 
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own."""

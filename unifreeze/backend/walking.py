@@ -18,6 +18,8 @@ from unifreeze.structure import State, Tensor, Tree
 Dicts = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 """A module's children, parameters and buffers."""
 
+_END = object()
+
 
 class Slot(NamedTuple):
     """Where a state tensor hangs, so that a reassigned one is still found."""
@@ -99,8 +101,8 @@ class Walk:
         # The walk is kept as long as the model lives, so it must not keep the model alive.
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
-        self._content = [*chain.from_iterable(map(dict.values, self._held))]
-        self._sizes = list(map(len, self._held)), list(map(len, self._buffers))
+        self._content = [*chain.from_iterable(map(dict.values, self._held)), _END]
+        self._sizes = list(map(len, self._buffers))
 
     @property
     def root(self) -> Any:
@@ -121,12 +123,11 @@ class Walk:
 
         It looks at every dictionary of a large model, so all of it runs without a Python frame.
         """
-        sizes, buffers = self._sizes
+        content = chain(chain.from_iterable(map(dict.values, self._held)), (_END,))
         return (
             not any(self._empty)
-            and list(map(len, self._buffers)) == buffers
-            and list(map(len, self._held)) == sizes
-            and all(map(is_, chain.from_iterable(map(dict.values, self._held)), self._content))
+            and list(map(len, self._buffers)) == self._sizes
+            and all(map(is_, content, self._content))
         )
 
     def states(self) -> Iterator[tuple[State, Any]]:
@@ -146,42 +147,53 @@ class Walk:
         key = id(module)
         if key in self._on_path:
             return
-        kind = reader.kind(module)
-        name = type(module).__name__
-        index = self.tree.enter(path, name, kind, parent, repeat=key in self._seen)
+        index = self.tree.enter(
+            path, type(module).__name__, reader.kind(module), parent, repeat=key in self._seen
+        )
         self._seen.add(key)
         self._modules.append(module)
         for wrapper, inner in wrappers:
             self._visit_wrapper(wrapper, inner, path, index)
-        dicts, stem = reader.dicts(module), _stem(path)
+        stem = f"{path}." if path else ""
+        children, parameters, buffers = dicts = reader.dicts(module)
         self._watch(dicts)
-        self._visit_own(module, dicts, stem, index, index if owner is None else owner)
-        if children := dicts[0]:
+        if parameters:
+            self._visit_parameters(
+                module, parameters, stem, index, index if owner is None else owner
+            )
+        if buffers:
+            self._visit_buffers(module, buffers, stem, index)
+        if children:
             self._on_path.add(key)
             for name, child in children.items():
                 if child is not None:
                     below = index if reader.swallows(module, name) else owner
                     self._visit(child, stem + name, index, below)
             self._on_path.discard(key)
-        self.tree.leave(index)
+            self.tree.leave(index)
 
-    def _visit_own(self, module: Any, dicts: Dicts, stem: str, index: int, owner: int) -> None:
+    def _visit_parameters(
+        self, module: Any, parameters: dict[str, Any], stem: str, index: int, owner: int
+    ) -> None:
         reader = self._reader
         # A layer that swallows this one takes the rest of the path into the names of its own.
         prefix = "" if owner == index else stem[len(_stem(self.tree.paths[owner])) :]
-        for leaf, tensor in dicts[1].items():
+        for leaf, tensor in parameters.items():
             if tensor is None:
                 continue
             role = reader.state_role(module, leaf, tensor)
             if role:
-                self._add_state(tensor, dicts[1], stem, leaf, index, role, moves=True)
+                self._add_state(tensor, parameters, stem, leaf, index, role, moves=True)
             else:
                 adapter = reader.adapter_leaf(module, leaf)
                 self._add_parameter(module, tensor, stem, leaf, owner, prefix + leaf, adapter)
-        for leaf, tensor in dicts[2].items():
+        self.tree.leave(index)
+
+    def _visit_buffers(self, module: Any, buffers: dict[str, Any], stem: str, index: int) -> None:
+        for leaf, tensor in buffers.items():
             if tensor is not None:
-                role, moves = reader.state(module, leaf, tensor)
-                self._add_state(tensor, dicts[2], stem, leaf, index, role, moves=moves)
+                role, moves = self._reader.state(module, leaf, tensor)
+                self._add_state(tensor, buffers, stem, leaf, index, role, moves=moves)
 
     def _watch(self, dicts: Dicts) -> None:
         """Remember a module's dictionaries, to see later whether they still hold the same."""

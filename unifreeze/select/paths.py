@@ -40,19 +40,17 @@ def match_path(path: Path, spec: ModelSpec) -> Mask:
 
 
 def _mark_literal(literal: str, spec: ModelSpec, found: Mask) -> None:
-    numbers = spec.module_numbers
+    numbers, tree = spec.module_numbers, spec.tree
     if literal in numbers:
         module = numbers[literal]
-        found[spec.tree.name_starts[module] : spec.tree.name_ends[module]] = True
-    elif literal in (names := _name_numbers(spec)):
-        found[names[literal]] = True
-
-
-def _name_numbers(spec: ModelSpec) -> dict[str, int]:
-    if "name numbers" not in spec.memo:
-        spec.memo["name numbers"] = {name: n for n, name in enumerate(spec.tree.names)}
-    numbers: dict[str, int] = spec.memo["name numbers"]
-    return numbers
+        found[tree.name_starts[module] : tree.name_ends[module]] = True
+        return
+    around = literal
+    while around and around not in numbers:
+        around = around.rpartition(".")[0]
+    low, high = tree.name_starts[numbers[around]], tree.name_ends[numbers[around]]
+    if literal in tree.names[low:high]:
+        found[tree.names.index(literal, low, high)] = True
 
 
 def _longest_plain(path: Path) -> str:

@@ -169,8 +169,6 @@ class _Shape:
 
     def _only_repeats(self, index: int) -> bool:
         """Tell whether a module is one list of like candidates and at most one matrix besides."""
-        if any(kind == "embedding" for kind in self.kinds[index : self.tree.ends[index]]):
-            return False
         children = self.tree.children(index)
         lists = [child for child in children if self.kinds[child] == CONTAINER]
         groups = [self._with_matrices(self.tree.children(at)) for at in lists]
@@ -183,7 +181,8 @@ class _Shape:
         else:
             return False
         inside = sum(self._matrices[child] for child in group)
-        return self._matrices[index] - inside <= 1
+        below = self.kinds[index : self.tree.ends[index]]
+        return self._matrices[index] - inside <= 1 and "embedding" not in below
 
     def _with_matrices(self, indices: list[int]) -> list[int]:
         return [index for index in indices if self._matrices[index]]

@@ -336,10 +336,9 @@ def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:
 
 
 def _name_words(tree: Tree, at: Placement) -> NDArray[np.int64]:
-    words = [at.words[owner] for owner in tree.owners]
-    return np.asarray(
-        [bits | words_in(leaf) for bits, leaf in zip(words, tree.leaves, strict=True)], np.int64
-    )
+    words = {leaf: words_in(leaf) for leaf in set(tree.leaves)}
+    leaves = np.asarray([words[leaf] for leaf in tree.leaves], np.int64)
+    return np.asarray(at.words, np.int64)[np.asarray(tree.owners, np.intp)] | leaves
 
 
 def _split_fused(words: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
