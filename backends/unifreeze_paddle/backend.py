@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,10 @@ class PaddleBackend(ModuleBackend):
     def kept_gradient(self, tensor: Any) -> Any:
         """Return a copy of a parameter's gradient; what `grad` gives dies when it is dropped."""
         return None if tensor.grad is None else bits.copy_gradient(tensor)
+
+    def has_no_values(self, walk: Walk) -> bool:
+        """Tell whether all parameters still wait for their values."""
+        return not any(map(methodcaller("_is_initialized"), walk.tensors))
 
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""

@@ -74,35 +74,33 @@ def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], b
         layer: The layer.
         trainable: By identity of a parameter, whether the plan trains it.
     """
-    if not may_need(layer.__class__):
-        return (), False
-    own = {
-        leaf: trainable[id(tensor)]
-        for leaf, tensor in layer._parameters.items()
-        if tensor is not None and id(tensor) in trainable
-    }
-    frozen = tuple(leaf for leaf, flag in own.items() if not flag)
-    some_train = len(frozen) < len(own)
-    calls = _calls(layer)
-    live = isinstance(layer, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
-    return _to_lend(layer, frozen, calls, some_train=some_train), live and some_train
+    own = layer.__dict__.get("_parameters", {})
+    flags = tuple([trainable.get(id(tensor)) for tensor in own.values()])
+    return _needs(layer.__class__, tuple(own), flags)
+
+
+@cache
+def _needs(
+    cls: Any, leaves: tuple[str, ...], flags: tuple[bool | None, ...]
+) -> tuple[tuple[str, ...], bool]:
+    """Answer for a class, the names of its parameters, and which train (None: not one)."""
+    frozen = tuple(leaf for leaf, flag in zip(leaves, flags, strict=True) if flag is False)
+    some_train = True in flags
+    calls = _calls_of(cls) if leaves else frozenset()
+    live = issubclass(cls, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
+    return _to_lend(cls, frozen, calls, some_train=some_train), live and some_train
 
 
 def _to_lend(
-    layer: Any, frozen: tuple[str, ...], calls: Set[str], *, some_train: bool
+    cls: type, frozen: tuple[str, ...], calls: Set[str], *, some_train: bool
 ) -> tuple[str, ...]:
-    if isinstance(layer, WHOLE) or calls & _LENDING_CALLS:
+    if issubclass(cls, WHOLE) or calls & _LENDING_CALLS:
         return frozen
-    if isinstance(layer, PAIRED) and some_train:
+    if issubclass(cls, PAIRED) and some_train:
         return frozen
-    if isinstance(layer, FORGETFUL):
+    if issubclass(cls, FORGETFUL):
         return tuple(leaf for leaf in frozen if leaf == "weight")
     return ()
-
-
-def _calls(layer: Any) -> Set[str]:
-    """Return which of the kernels that need help a layer of a user's own calls in its forward."""
-    return _calls_of(layer.__class__) if layer.__dict__.get("_parameters") else frozenset()
 
 
 @cache
@@ -112,6 +110,7 @@ def _is_known(cls: Any) -> bool:
 
 @cache
 def _calls_of(cls: Any) -> Set[str]:
+    """Return which of the kernels that need help a layer of a user's own calls in its methods."""
     if _is_known(cls):
         return frozenset()
     own = [base for base in cls.__mro__ if not base.__module__.startswith(("paddle.", "builtins"))]

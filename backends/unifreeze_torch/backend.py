@@ -67,6 +67,12 @@ class TorchBackend(ModuleBackend):
         """Set a parameter's gradient; None drops it."""
         tensor.grad = gradient
 
+    def has_no_values(self, walk: Walk) -> bool:
+        """Tell whether all parameters are on the meta device; none leaves it and stays itself."""
+        if "meta" not in walk.memo:
+            walk.memo["meta"] = all(map(attrgetter("is_meta"), walk.tensors))
+        return bool(walk.memo["meta"])
+
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""
         return bits.to_array(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,10 @@ def _observes(module: nn.Module) -> bool:
 def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
     names = resolution.spec.tree.names
     if "computed" not in walk.memo:
-        walk.memo["computed"] = [n for n, tensor in enumerate(walk.tensors) if not tensor.is_leaf]
+        leaves = list(map(attrgetter("is_leaf"), walk.tensors))
+        walk.memo["computed"] = np.flatnonzero(~np.asarray(leaves, np.bool_))
     dormant = np.flatnonzero(resolution.trainable & ~flags)
-    for number in np.union1d(dormant, np.asarray(walk.memo["computed"], np.intp)):
+    for number in np.union1d(dormant, walk.memo["computed"]):
         tensor = walk.tensors[number]
         if not tensor.is_leaf:
             problem = "it is computed from other tensors and has no flag of its own"

@@ -167,8 +167,8 @@ class ModuleBackend(Operations):
         return guards
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
-        different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk))
-        if len(different):
+        different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()
+        if different:
             del walk.memo[_FLAGS]
         for number in different:
             self.set_flag(walk.tensors[number], bool(wanted[number]))
@@ -220,8 +220,8 @@ class ModuleBackend(Operations):
         """Return the live parameter and state tensors by every name they have."""
         walk = self.walk(model)
         if "objects" not in walk.memo:
-            named = zip(walk.tree.names, walk.tree.tensor_of, strict=True)
-            walk.memo["objects"] = {name: walk.tensors[tensor] for name, tensor in named}
+            named = map(walk.tensors.__getitem__, walk.tree.tensor_of)
+            walk.memo["objects"] = dict(zip(walk.tree.names, named, strict=True))
         parameters: dict[str, Any] = walk.memo["objects"]
         states = {state.path: tensor for state, tensor in walk.states() if tensor is not None}
         return {**parameters, **states} if states else parameters
@@ -230,15 +230,13 @@ class ModuleBackend(Operations):
         self, model: Any, paths: Iterable[str], *, sums: bool = False
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
-        objects, memo = self.objects(model), self.walk(model).memo
-        paths = list(paths)
-        if paths and memo.get("valueless") and self.payload(objects[paths[0]]) is None:
+        objects, walk = self.objects(model), self.walk(model)
+        if not walk.slots and self.has_no_values(walk):
             return dict.fromkeys(paths, NO_VALUES)
         tensors = {path: objects[path] for path in paths}
         distinct = {id(tensor): tensor for tensor in tensors.values()}
         payloads = map(self.payload, distinct.values())
         prints = [NO_VALUES if one is None else digest(one, with_sums=sums) for one in payloads]
-        memo["valueless"] = not any(one.bits for one in prints)
         by_key = dict(zip(distinct, prints, strict=True))
         return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
 

@@ -79,6 +79,10 @@ class Operations(ABC):
     def payload(self, tensor: Any) -> Payload | None:
         """Return a tensor's bits, None where it has no values."""
 
+    def has_no_values(self, walk: Walk) -> bool:
+        """Tell whether none of a model's parameters has values."""
+        return all(self.payload(tensor) is None for tensor in walk.tensors)
+
     @abstractmethod
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out; half-precision formats NumPy lacks come as float32."""

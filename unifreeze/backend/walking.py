@@ -170,7 +170,7 @@ class Walk:
                     below = index if reader.swallows(module, name) else owner
                     self._visit(child, stem + name, index, below)
             self._on_path.discard(key)
-            self.tree.leave(index)
+        self.tree.leave(index)
 
     def _visit_parameters(
         self, module: Any, parameters: dict[str, Any], stem: str, index: int, owner: int
@@ -187,7 +187,6 @@ class Walk:
             else:
                 adapter = reader.adapter_leaf(module, leaf)
                 self._add_parameter(module, tensor, stem, leaf, owner, prefix + leaf, adapter)
-        self.tree.leave(index)
 
     def _visit_buffers(self, module: Any, buffers: dict[str, Any], stem: str, index: int) -> None:
         for leaf, tensor in buffers.items():
