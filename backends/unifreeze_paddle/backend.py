@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import attrgetter, methodcaller
+from operator import attrgetter, methodcaller, not_
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class PaddleBackend(ModuleBackend):
         """Tell whether a parameter is trainable."""
         return not tensor.stop_gradient
 
+    def get_flags(self, tensors: Sequence[Any]) -> list[bool]:
+        """Tell of many parameters whether they are trainable."""
+        return list(map(not_, map(attrgetter("stop_gradient"), tensors)))
+
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen.
 
@@ -78,8 +82,14 @@ class PaddleBackend(ModuleBackend):
         return None if tensor.grad is None else bits.copy_gradient(tensor)
 
     def has_no_values(self, walk: Walk) -> bool:
-        """Tell whether all parameters still wait for their values."""
-        return not any(map(methodcaller("_is_initialized"), walk.tensors))
+        """Tell whether all parameters still wait for their values.
+
+        Of a model that had none when last asked, a hundred are asked again: it gets them all.
+        """
+        few = walk.tensors[:: len(walk.tensors) // 100 + 1]
+        asked = few if walk.memo.get("lazy") else walk.tensors
+        walk.memo["lazy"] = not any(map(methodcaller("_is_initialized"), asked))
+        return bool(walk.memo["lazy"])
 
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""

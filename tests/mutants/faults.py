@@ -58,6 +58,9 @@ class DeafAndLies:
     def get_flag(self, tensor):
         return self.said.get(id(tensor), super().get_flag(tensor))
 
+    def get_flags(self, tensors):
+        return [self.get_flag(tensor) for tensor in tensors]
+
 
 class WrongSign(_Unread):
     """Freezes what should train, and the other way round."""
@@ -74,6 +77,9 @@ class WrongSignBothWays:
 
     def get_flag(self, tensor):
         return not super().get_flag(tensor)
+
+    def get_flags(self, tensors):
+        return [self.get_flag(tensor) for tensor in tensors]
 
 
 class ReadsAllTrainable:

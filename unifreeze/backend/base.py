@@ -127,7 +127,7 @@ class ModuleBackend(Operations):
         """Return each parameter's flag; between `describe` and `write` of a settled model once."""
         flags = walk.memo.get(_FLAGS)
         if flags is None or walk.root not in self._settled:
-            flags = np.asarray(list(map(self.get_flag, walk.tensors)), np.bool_)
+            flags = np.asarray(self.get_flags(walk.tensors), np.bool_)
             walk.memo[_FLAGS] = flags
         return flags
 

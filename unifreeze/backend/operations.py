@@ -59,6 +59,10 @@ class Operations(ABC):
     def get_flag(self, tensor: Any) -> bool:
         """Tell whether a parameter is trainable."""
 
+    def get_flags(self, tensors: Sequence[Any]) -> list[bool]:
+        """Tell of many parameters whether they are trainable."""
+        return list(map(self.get_flag, tensors))
+
     @abstractmethod
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
