@@ -11,6 +11,8 @@ import pytest
 from golden_structure import FORMS, GOLDEN, block_of, described, specs
 from zoo import SAME_TENSOR, ZOO, in_paddle
 
+from unifreeze.plan import FreezePlan
+from unifreeze.resolution import resolve_spec
 from unifreeze.structure import Zone
 
 PAIRS = [name for name, network in ZOO.items() if len(network.build) == 2]
@@ -206,10 +208,12 @@ def test_what_people_call_the_classifier_is_head(name, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_auxiliary_classifier_that_never_runs_leaves_the_head_alone(form):
+def test_an_auxiliary_classifier_is_in_the_head_and_not_the_classifier(form):
     spec = specs("inception_v3", form)["torch"]
-    heads = [p.path for p in spec.parameters if p.name.startswith("head/")]
-    assert heads == ["fc.weight", "fc.bias"]
+    heads = {p.path.partition(".")[0] for p in spec.parameters if p.name.startswith("head/")}
+    assert heads == {"AuxLogits", "fc"}
+    classifier = FreezePlan().only("classifier")
+    assert resolve_spec(classifier, spec).trainable_paths == ("fc.weight", "fc.bias")
 
 
 @pytest.mark.parametrize("form", FORMS)

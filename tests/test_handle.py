@@ -1,10 +1,12 @@
-"""What a handle does in either framework: what it leaves behind when it is removed."""
+"""Plans in force in either framework: what removal leaves, what overlaps, what is no plan."""
 
 from __future__ import annotations
 
 import pytest
 
 import unifreeze as uf
+from unifreeze.backend import Finding
+from unifreeze.errors import PlanError, PlanFileError, TargetError, UnsupportedPlanError
 
 
 @pytest.mark.parametrize("end", ["remove", "another plan"])
@@ -34,3 +36,68 @@ def test_removal_keeps_the_gradients_of_what_was_trained(kit):
     )
     handle.remove()
     assert backend.get_gradient(tensors[path]) is not None
+
+
+def test_a_plan_is_not_applied_to_a_model_that_is_frozen_for_a_while(kit):
+    model = kit.plain.make()
+    before = kit.backend.read(model)
+    with uf.frozen(model), uf.frozen(model):
+        with pytest.raises(PlanError, match="frozen for a while"):
+            uf.freeze(model, "head")
+        assert not any(kit.backend.read(model).values())
+    assert kit.backend.read(model) == before
+    uf.freeze(model, "head").remove()
+
+
+def test_overlapping_plans_are_removed_the_latest_first(kit):
+    model = kit.plain.make()
+    before = kit.backend.read(model)
+    inner = uf.freeze(model.head, "all")
+    outer = uf.freeze(model, "blocks[0]")
+    with pytest.raises(PlanError, match="remove that one first"):
+        inner.remove()
+    outer.remove()
+    inner.remove()
+    assert kit.backend.read(model) == before
+
+
+def test_parity_refuses_what_apply_refuses(kit, monkeypatch):
+    finding = Finding("blocks.0", "would not hold")
+    monkeypatch.setattr(type(kit.backend), "check", lambda *_: [finding])
+    model, plan = kit.plain.make(), uf.FreezePlan().freeze("head")
+    for run in (
+        lambda: plan.apply(model),
+        lambda: uf.check_parity(plan, model, model, batch=kit.plain.batch),
+    ):
+        with pytest.raises(UnsupportedPlanError, match=r"blocks\.0: would not hold"):
+            run()
+
+
+def test_parity_refuses_phases(kit):
+    plan = uf.FreezePlan.from_yaml("{unifreeze: 1, rules: [{only: head}], phases: [{name: a}]}")
+    model = kit.plain.make()
+    with pytest.raises(PlanError, match="schedules are not carried out yet"):
+        uf.check_parity(plan, model, model, batch=kit.plain.batch)
+
+
+@pytest.mark.parametrize("plan", ["head.yaml", {"rules": []}, None])
+def test_what_is_no_plan_is_refused(kit, plan):
+    model = kit.plain.make()
+    for run in (
+        lambda: uf.apply(plan, model),
+        lambda: uf.resolve(plan, model),
+        lambda: uf.check_parity(plan, model, model, batch=kit.plain.batch),
+    ):
+        with pytest.raises(PlanError, match=r"is no FreezePlan(.|\n)*FreezePlan\.load"):
+            run()
+
+
+@pytest.mark.parametrize("batch", [object(), "abc", [None]])
+def test_what_is_no_batch_is_refused(kit, batch):
+    with pytest.raises(TargetError, match="a batch holds arrays of numbers"):
+        uf.resolve(uf.FreezePlan().freeze("head"), kit.plain.make(), batch=batch)
+
+
+def test_a_plan_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(PlanFileError, match="cannot be written"):
+        uf.FreezePlan().freeze("head").save(tmp_path / "nowhere" / "plan.yaml")

@@ -1257,3 +1257,9 @@ def test_stages_of_blocks_in_one_list_are_refused_until_a_forward_pass_shows_the
     selected = evaluate(parse("stages[-1]"), traced)
     assert np.array_equal(selected, evaluate(parse("blocks[3]"), traced))
     assert selected.any()
+
+
+def test_a_selector_too_long_to_work_on_is_refused():
+    with pytest.raises(SelectorSyntaxError, match="of 5000 operands is too long"):
+        parse(" | ".join(f"path{n}" for n in range(5000)))
+    assert parse('re:"' + "|".join(map(str, range(5000))) + '"')

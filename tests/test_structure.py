@@ -919,3 +919,25 @@ def test_a_stack_of_depth_one_beside_a_deeper_one_is_a_run_of_its_own():
     made = spec(encoder_decoder((2, 1)))
     assert made.placement.labels == ["encoder", "decoder"]
     assert [len(run.blocks) for run in made.runs] == [2, 1]
+
+
+def test_a_stage_of_one_block_beside_stages_of_several_is_a_stage():
+    def stage(depth):
+        return module("Stage", **{f"block{n}": bottleneck(8, 8) for n in range(depth)})
+
+    trunk = stack(block1=stage(1), block2=stage(3), block3=stage(2))
+    made = spec(module("Net", stem=conv(3, 8), trunk=trunk, fc=linear(8, 2)))
+    assert [len(run.blocks) for run in made.runs] == [6]
+    assert made.runs[0].stages == (0, 1, 1, 1, 2, 2)
+
+
+def test_auxiliary_heads_are_no_blocks():
+    def head():
+        return module("Aux", conv=conv(8, 8), fc=linear(8, 2))
+
+    blocks_ = {f"inception{n}": bottleneck(8, 8) for n in range(3)}
+    made = spec(module("Net", **blocks_, aux1=head(), aux2=head(), fc=linear(8, 2)))
+    assert [len(run.blocks) for run in made.runs] == [3]
+    assert {n.partition("/")[0] for n in made.canonical} == {
+        "blocks.0", "blocks.1", "blocks.2", "head"
+    }  # fmt: skip

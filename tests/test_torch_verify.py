@@ -758,3 +758,17 @@ def test_a_plan_that_freezes_nothing_or_everything_must_say_so():
     handle = uf.apply(FreezePlan().freeze("all"), model)
     assert handle.verify().parameters == 16
     assert np.all(~handle.resolution.trainable)
+
+
+def test_a_held_norm_swapped_for_one_over_the_same_tensors_is_told_before_it_moves():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    handle = FreezePlan().only("head").apply(model)
+    old, new = model[1], nn.BatchNorm1d(4)
+    new.weight, new.bias = old.weight, old.bias
+    new.running_mean, new.running_var = old.running_mean, old.running_var
+    new.num_batches_tracked = old.num_batches_tracked
+    model[1] = new
+    with pytest.raises(FrozenDriftError, match=r"1: replaced(.|\n)*reapply"):
+        handle.verify()
+    handle.reapply()
+    handle.verify()

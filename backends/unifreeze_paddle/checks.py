@@ -11,7 +11,7 @@ import paddle
 from numpy.typing import NDArray
 
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk
+from unifreeze.backend.walking import Walk, wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import guards
@@ -52,7 +52,7 @@ def _distributed(
 ) -> Iterator[Finding]:
     """DataParallel fixes at wrapping what it synchronises."""
     tree = walk.tree
-    around = [(0, wrapper) for wrapper, _ in PaddleReader().wrappers(model)]
+    around = [(0, wrapper) for wrapper, _ in wrappers(PaddleReader(), model)]
     for index, wrapper in [*around, *walk.wrappers]:
         if "paddle.distributed.parallel.DataParallel" not in qualified_bases(type(wrapper)):
             continue

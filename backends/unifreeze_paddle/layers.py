@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import paddle
@@ -92,12 +91,6 @@ class PaddleReader:
             names = qualified_bases(cls)
             self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
         return self._inner[cls]
-
-    def wrappers(self, module: Any) -> Iterator[tuple[Any, str]]:
-        """Give the wrappers around a layer, the outermost first, each with what it wraps."""
-        while inner := self.inner(module):
-            yield module, inner
-            module = getattr(module, inner)
 
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds adapting parameters (in Paddle the layers hold them)."""

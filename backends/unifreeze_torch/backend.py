@@ -148,6 +148,11 @@ class TorchBackend(ModuleBackend):
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
     ) -> Callable[[], None]:
         """Call back around a module's forward."""
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TargetError(
+                "a scripted model shows nothing of its forward pass",
+                hint="give the model as it was before torch.jit.script",
+            )
         first = module.register_forward_pre_hook(lambda *_: before(), prepend=True)
         last = module.register_forward_hook(lambda _module, _inputs, result: after(result))
 

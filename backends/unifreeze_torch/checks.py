@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk
+from unifreeze.backend.walking import Walk, wrappers
 from unifreeze.resolution import Resolution
 from unifreeze.structure import Mask
 from unifreeze_torch.layers import (
@@ -41,7 +41,7 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     for index in walk.memo["wayward"]:
         module, path = walk.module(index), walk.tree.paths[index] or "the model"
         if index in held and isinstance(module, torch.jit.ScriptModule):
-            yield Finding(path, "a ScriptModule cannot be held in inference mode", "script later")
+            yield Finding(path, "a ScriptModule cannot be held still", "train it unscripted")
             continue
         if largest_norms([module]):
             weight = resolution.spec.tree.tensor(id(module.weight))
@@ -97,7 +97,7 @@ def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fin
 
 def _parameters_beside(model: Any) -> Iterator[Finding]:
     """What a wrapper around the model holds beside it is not described, so no plan reaches it."""
-    for wrapper, inner in TorchReader().wrappers(model):
+    for wrapper, inner in wrappers(TorchReader(), model):
         children = [child for name, child in wrapper.named_children() if name != inner]
         beside = [name for child in children for name, _ in child.named_parameters()]
         if beside or wrapper._parameters:
@@ -184,7 +184,7 @@ def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Fin
     parameters.
     """
     spec, tree = resolution.spec, walk.tree
-    around = [(0, wrapper) for wrapper, _ in TorchReader().wrappers(model)]
+    around = [(0, wrapper) for wrapper, _ in wrappers(TorchReader(), model)]
     for index, wrapper in [*around, *walk.wrappers]:
         if _DDP not in qualified_bases(type(wrapper)):
             continue

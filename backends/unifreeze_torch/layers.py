@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -105,12 +105,6 @@ class TorchReader:
         inner = self._inner[cls]
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
         return inner if inner and hasattr(module, inner) else ""
-
-    def wrappers(self, module: Any) -> Iterator[tuple[Any, str]]:
-        """Give the wrappers around a module, the outermost first, each with what it wraps."""
-        while inner := self.inner(module):
-            yield module, inner
-            module = getattr(module, inner)
 
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds parameters that adapt what it wraps."""

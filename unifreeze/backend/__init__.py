@@ -20,6 +20,7 @@ from unifreeze.backend.registry import (
     load_backend,
     missing_framework,
     override_backend,
+    refuse_unsupported,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "load_backend",
     "missing_framework",
     "override_backend",
+    "refuse_unsupported",
 ]

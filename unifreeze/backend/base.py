@@ -20,7 +20,7 @@ from unifreeze.backend.operations import Guard, Operations
 from unifreeze.backend.probing import run_probe
 from unifreeze.backend.protocol import Array, Batch, Digest, Finding, ProbeConfig, ProbeResult, Undo
 from unifreeze.backend.tracing import trace_forward
-from unifreeze.backend.walking import Walk
+from unifreeze.backend.walking import Walk, unwrapped
 from unifreeze.errors import TargetError, UnifreezeError, WriteError, listing
 from unifreeze.resolution import Resolution
 from unifreeze.structure import Mask, ModelSpec, derive
@@ -89,10 +89,7 @@ class ModuleBackend(Operations):
 
     def root(self, model: Any) -> Any:
         """Return the model itself, seen through its wrappers."""
-        while inner := self.reader.inner(model):
-            children = self.reader.dicts(model)[0]
-            model = children[inner] if inner in children else getattr(model, inner)
-        return model
+        return unwrapped(self.reader, model)
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
@@ -157,6 +154,12 @@ class ModuleBackend(Operations):
                 f"{self.name} refused to write the plan: {error}", context="nothing was changed"
             ) from error
         return lambda: self._restore(walk, written, gradients=False)
+
+    def unheld(self, model: Any, resolution: Resolution) -> list[str]:
+        """Return the paths of layers that should hold still under a resolution and do not."""
+        walk = self.walk(model)
+        on, wanted = self.get_guards(walk), self.guards_for(walk, resolution)
+        return [walk.tree.paths[n] for n, guard in wanted.items() if guard.still and n not in on]
 
     def guards_for(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
         """Return the guards that a resolution takes; for the last one they are remembered."""

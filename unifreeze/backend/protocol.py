@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
 
@@ -85,10 +86,20 @@ class Batch:
         if isinstance(batch, Batch):
             return batch
         if isinstance(batch, Mapping):
-            return cls((), {str(name): np.asarray(value) for name, value in batch.items()})
+            return cls((), {str(name): _input(value) for name, value in batch.items()})
         if isinstance(batch, tuple | list):
-            return cls(tuple(np.asarray(value) for value in batch))
-        return cls((np.asarray(batch),))
+            return cls(tuple(_input(value) for value in batch))
+        return cls((_input(batch),))
+
+
+def _input(value: object) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TargetError(
+            f"a batch holds arrays of numbers, and no {type(value).__name__}",
+            hint="an array, a sequence of arrays, or a mapping from names to arrays",
+        )
+    return array
 
 
 @dataclass(frozen=True)
@@ -205,6 +216,9 @@ class Backend(Protocol):
 
     def write(self, model: Any, resolution: Resolution) -> Undo:
         """Write the decisions, all or nothing: flags, held state, and no stale gradients."""
+
+    def unheld(self, model: Any, resolution: Resolution) -> list[str]:
+        """Return the paths of layers that should hold still under a resolution and do not."""
 
     def read(self, model: Any) -> dict[str, bool]:
         """Return for each parameter whether it is trainable now."""

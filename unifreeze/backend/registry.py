@@ -9,7 +9,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from unifreeze.backend.protocol import Backend
-from unifreeze.errors import MissingFrameworkError, UnknownFrameworkError, listing
+from unifreeze.errors import (
+    MissingFrameworkError,
+    UnknownFrameworkError,
+    UnsupportedPlanError,
+    listing,
+)
+from unifreeze.resolution import Resolution
 
 ENTRY_POINTS = "unifreeze.backends"
 _overrides: dict[str, Callable[[], Backend]] = {}
@@ -125,3 +131,19 @@ def missing_framework(name: str) -> MissingFrameworkError:
     return MissingFrameworkError(
         f"{name} is not installed here", hint=extra if ours else f"install {name}"
     )
+
+
+def refuse_unsupported(backend: Backend, model: Any, resolution: Resolution) -> None:
+    """Refuse a plan that a framework would not carry out as it says.
+
+    Raises:
+        UnsupportedPlanError: With every reason.
+    """
+    findings = backend.check(model, resolution)
+    problems = [str(finding) for finding in findings if finding.severity == "error"]
+    if problems:
+        raise UnsupportedPlanError(
+            f"{backend.name} would not carry out this plan as it says",
+            context="\n".join(problems),
+            hint="nothing was changed",
+        )

@@ -135,15 +135,11 @@ class Walk:
         for state, slot in zip(self.tree.states, self.slots, strict=True):
             yield state, slot.holder.get(slot.leaf)
 
-    def _child(self, module: Any, name: str) -> Any:
-        children = self._reader.dicts(module)[0]
-        return children[name] if name in children else getattr(module, name)
-
     def _visit(self, module: Any, path: str, parent: int, owner: int | None) -> None:
         reader, wrappers = self._reader, []
         while inner := reader.inner(module):
             wrappers.append((module, inner))
-            module = self._child(module, inner)
+            module = _child(reader, module, inner)
         key = id(module)
         if key in self._on_path:
             return
@@ -237,6 +233,25 @@ class Walk:
             role = _adapter_role(_join(relative, leaf))
             where = _join(path, relative)
             self._add_parameter(module, tensor, _stem(where), leaf, index, role, adapter)
+
+
+def wrappers(reader: Reader, model: Any) -> Iterator[tuple[Any, str]]:
+    """Give the wrappers around a model, the outermost first, each with what it calls the inner."""
+    while inner := reader.inner(model):
+        yield model, inner
+        model = _child(reader, model, inner)
+
+
+def unwrapped(reader: Reader, model: Any) -> Any:
+    """Return the model itself, seen through its wrappers."""
+    while inner := reader.inner(model):
+        model = _child(reader, model, inner)
+    return model
+
+
+def _child(reader: Reader, module: Any, name: str) -> Any:
+    children = reader.dicts(module)[0]
+    return children[name] if name in children else getattr(module, name)
 
 
 def _everything(reader: Reader, wrapper: Any, inner: str) -> Iterator[tuple[str, Any, str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any
 from unifreeze.backend import Batch, backend_for
 from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.handle import Handle, param_groups
-from unifreeze.handle.lease import Target
-from unifreeze.plan import FreezePlan
+from unifreeze.handle.lease import Target, for_a_while
+from unifreeze.plan import FreezePlan, check_plan
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.select import Selector
 
@@ -37,6 +37,7 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
     Raises:
         ResolveError: The plan does not fit the model.
     """
+    check_plan(plan)
     return resolve_spec(plan, Target(model, backend_for(model)).describe(_batch(batch)))
 
 
@@ -58,6 +59,7 @@ def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool 
         ResolveError: The plan does not fit the model.
         BackendError: The framework would not carry it out as it says.
     """
+    check_plan(plan)
     target = Target(model, backend_for(model))
     return Handle(plan, target, batch=_batch(batch), keep_values=keep_values)
 
@@ -83,9 +85,13 @@ def frozen(model: Any) -> Iterator[None]:
     """
     target = Target(model, backend_for(model))
     undo = target.backend.flags(target.model, trainable=False)
+    outermost = [root for root in target.names.values() if root not in for_a_while]
+    for_a_while.update(outermost)
     try:
         yield
     finally:
+        for root in outermost:
+            for_a_while.discard(root)
         undo()
 
 

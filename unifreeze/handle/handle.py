@@ -78,28 +78,32 @@ class Handle:
         self._check_in_force("verify")
         with self._backend.settled(self.model):
             drifts = find_drifts(self._backend, self.model, self._baseline, self._loads())
-            drifts += self._new_parameters()
+            drifts += self._new_parts()
         if drifts:
             raise drift_error(drifts)
         return Verified(len(self._baseline.parameters), len(self._baseline.states))
 
-    def _new_parameters(self) -> list[Drift]:
-        """Parameters that came after the plan took effect, and that it would freeze."""
+    def _new_parts(self) -> list[Drift]:
+        """Parameters and layers that came after the plan took effect, and that it would hold."""
         spec = self._backend.describe(self.model)
         if spec.tree is self.resolution.spec.tree:
             return []
         known = set(self.resolution.spec.tree.names)
+        unheld: list[str] = []
         try:
-            frozen = set(resolve_spec(self.plan, spec).frozen_paths)
+            resolution = resolve_spec(self.plan, spec)
+            frozen = set(resolution.frozen_paths)
+            unheld = self._backend.unheld(self.model, resolution)
         except UnifreezeError:
             # The plan no longer fits; then any new parameter is news.
             frozen = set(spec.tree.names)
-        flags = self._backend.read(self.model)
-        return [
+        new = [
             Drift(path, "new", "the plan would freeze it")
-            for path, trainable in flags.items()
+            for path, trainable in self._backend.read(self.model).items()
             if path not in known and trainable and path in frozen
         ]
+        swapped = "its statistics or other state should hold, and do not"
+        return new + [Drift(path, "replaced", swapped) for path in unheld]
 
     def rebase(self) -> None:
         """Accept the values that frozen tensors have now as the ones to hold.

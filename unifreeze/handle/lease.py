@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
 
-from unifreeze.backend import Backend, Batch, Undo
-from unifreeze.errors import PlanError, TargetError, UnsupportedPlanError
+from unifreeze.backend import Backend, Batch, Undo, refuse_unsupported
+from unifreeze.errors import PlanError, TargetError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec
@@ -18,6 +19,10 @@ from unifreeze.structure import ModelSpec
 Prepared = TypeVar("Prepared")
 
 _leases: weakref.WeakKeyDictionary[Any, Lease] = weakref.WeakKeyDictionary()
+
+
+for_a_while: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Models whose flags `frozen` has changed for a while."""
 
 
 @dataclass(eq=False)
@@ -37,9 +42,22 @@ class Lease:
     undos: list[Undo]
     stop_watching: Undo = lambda: None
     names: weakref.WeakKeyDictionary[Any, str] = field(default_factory=weakref.WeakKeyDictionary)
+    number: int = field(default_factory=count().__next__)
 
     def end(self) -> None:
-        """Put the models back as they were before the first plan."""
+        """Put the models back as they were before the first plan.
+
+        Raises:
+            PlanError: A later plan over some of the same parameters has this one as its start.
+        """
+        mine = self.spec.tree.numbers.keys()
+        for other in set(_leases.values()):
+            if other.number > self.number and not mine.isdisjoint(other.spec.tree.numbers):
+                raise PlanError(
+                    "cannot remove: a later plan covers some of the same parameters",
+                    context="it was applied to a part of this model, or to one this is a part of",
+                    hint="remove that one first",
+                )
         self.stop_watching()
         for undo in self.undos:
             undo()
@@ -137,9 +155,14 @@ class Target:
             In each case the model is as it was.
         """
         self.check_alone()
+        if any(root in for_a_while for root in self.names.values()):
+            raise PlanError(
+                "the model is frozen for a while, and would lose the plan at the end of it",
+                hint="apply the plan before `with frozen(…)`, or after",
+            )
         spec = self.describe(batch)
         resolution = resolve_spec(plan, spec)
-        self._check_supported(resolution)
+        refuse_unsupported(self.backend, self.model, resolution)
         prepared = prepare(resolution)
         previous = self.leases()
         undo = self.backend.write(self.model, resolution)
@@ -156,16 +179,6 @@ class Target:
             lease.names[root] = name
             _leases[root] = lease
         return resolution, lease, prepared
-
-    def _check_supported(self, resolution: Resolution) -> None:
-        findings = self.backend.check(self.model, resolution)
-        problems = [str(finding) for finding in findings if finding.severity == "error"]
-        if problems:
-            raise UnsupportedPlanError(
-                f"{self.backend.name} would not carry out this plan as it says",
-                context="\n".join(problems),
-                hint="nothing was changed",
-            )
 
 
 def _check_names(models: Mapping[Any, Any]) -> None:

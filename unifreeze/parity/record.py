@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unifreeze.backend import Backend, ProbeConfig, ProbeResult
+from unifreeze.backend import Backend, ProbeConfig, ProbeResult, refuse_unsupported
 from unifreeze.errors import RecordError
-from unifreeze.plan import FreezePlan, refuse_phases
+from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import STATISTICS, ModelSpec
 
@@ -189,13 +189,16 @@ def make_record(
     Raises:
         PlanError: The plan has phases.
         ResolveError: The plan does not fit the model.
+        UnsupportedPlanError: The framework would not carry it out as it says.
         TargetError: The model cannot be trained on the batch.
     """
+    check_plan(plan)
     refuse_phases(plan)
     traced = backend.describe(model, config.batch)
     spec = traced if order == "execution" else backend.describe(model)
     resolution = resolve_spec(plan, spec)
     by_execution = resolve_spec(plan, traced)
+    refuse_unsupported(backend, model, resolution)
     result = backend.probe(model, resolution, config)
     return Record(
         unifreeze_record=RECORD_FORMAT,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from unifreeze.errors import PlanError
+from unifreeze.errors import PlanError, PlanFileError
 from unifreeze.select import Selector
 
 if TYPE_CHECKING:
@@ -214,8 +214,15 @@ class FreezePlan:
         return plan_text(self)
 
     def save(self, path: str | Path) -> None:
-        """Write a plan file."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        """Write a plan file.
+
+        Raises:
+            PlanFileError: It cannot be written there.
+        """
+        try:
+            Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
 
     def resolve(self, model: Any, *, batch: Any = None) -> Resolution:
         """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
@@ -249,6 +256,16 @@ def describe_choice(choice: Choice) -> str:
     if isinstance(choice, Selector):
         return str(choice)
     return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"
+
+
+def check_plan(plan: object) -> None:
+    """Refuse what is no plan; a path is a likely mistake.
+
+    Raises:
+        PlanError: It is none.
+    """
+    if not isinstance(plan, FreezePlan):
+        raise PlanError(f"{plan!r} is no FreezePlan", hint="read a file with FreezePlan.load(path)")
 
 
 def refuse_phases(plan: FreezePlan) -> None:

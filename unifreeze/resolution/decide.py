@@ -189,14 +189,16 @@ class _Decision:
 
     def _tie_conflict(self, tensor: int) -> TieConflictError:
         atoms = np.flatnonzero((self.atoms.tensor == tensor) & (self.rule >= 0))
-        ends = {}
+        ends: dict[str, str] = {}
+        one_of_each: dict[bool, str] = {}
         for atom in atoms:
             rule = int(self.rule[atom])
             decision = "trainable" if self.want[atom] else "frozen"
             name = self.spec.tree.names[self.atoms.name[atom]]
+            one_of_each.setdefault(bool(self.want[atom]), name)
             ends[name] = f"{name} is {decision} by rule {rule + 1} ({self.plan.rules[rule]})"
         return TieConflictError(
-            f"{' and '.join(list(ends)[:2])} are one tensor with two decisions",
+            f"{' and '.join(one_of_each.values())} are one tensor with two decisions",
             context="\n".join(ends.values()),
             hint='end the plan with a rule on "tied": freeze: tied, or train: tied',
         )

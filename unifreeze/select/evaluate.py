@@ -29,7 +29,16 @@ from unifreeze.select.paths import find_module, match_path
 from unifreeze.select.positions import positions
 from unifreeze.select.vocabulary import SYNONYMS
 from unifreeze.structure import KINDS, Mask, ModelSpec, Run, Zone
-from unifreeze.structure.words import ATTENTION, KEY, POOLER, POSITION, QUERY, VALUE, WORD
+from unifreeze.structure.words import (
+    ATTENTION,
+    AUXILIARY,
+    KEY,
+    POOLER,
+    POSITION,
+    QUERY,
+    VALUE,
+    WORD,
+)
 
 
 def evaluate(expression: Expression, spec: ModelSpec) -> Mask:
@@ -191,12 +200,14 @@ def _embeddings(spec: ModelSpec) -> Mask:
 def _classifier(spec: ModelSpec) -> Mask:
     """The last linear, or failing that the last convolution, of every head.
 
-    Layers that a traced forward pass never ran are counted last, but classify nothing.
+    Layers that a traced forward pass never ran are counted last, but classify nothing; nor do
+    auxiliary heads beside another.
     """
     atoms, at = spec.atoms, spec.placement
 
-    def last(owner: int) -> tuple[bool, int]:
-        return owner not in at.unreached, at.count_of[owner]
+    def last(owner: int) -> tuple[bool, bool, int]:
+        main = not at.words[owner] & AUXILIARY
+        return owner not in at.unreached, main, at.count_of[owner]
 
     chosen: list[int] = []
     heads = atoms.zone == Zone.HEAD

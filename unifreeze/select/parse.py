@@ -29,6 +29,9 @@ from unifreeze.select.expression import (
 )
 from unifreeze.select.vocabulary import INDEXED, NEEDS_INDEX, WORDS
 
+MOST_OPERANDS = 200
+"""Beyond that Python runs out of depth for what works on expressions."""
+
 
 @cache
 def parse(text: str) -> Expression:
@@ -42,6 +45,12 @@ def parse(text: str) -> Expression:
     """
     if not text.strip():
         raise SelectorSyntaxError("a selector is empty", hint='for example "head | blocks[-2:]"')
+    operands = len(re.findall(r"[|&~]|\s-\s", re.sub(r'"[^"]*"', "", text))) + 1
+    if operands > MOST_OPERANDS:
+        raise SelectorSyntaxError(
+            f"a selector of {operands} operands is too long (at most {MOST_OPERANDS})",
+            hint='use patterns, a regular expression (re:"…"), or several rules',
+        )
     try:
         tree = _grammar().parse(text)
         found: Expression = _Reader().transform(tree)

@@ -18,7 +18,7 @@ from itertools import accumulate, chain
 import numpy as np
 
 from unifreeze.structure.tree import Tree
-from unifreeze.structure.words import CONTAINER, EXPERTS, LAYERS, words_in
+from unifreeze.structure.words import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
 
 _MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
 
@@ -94,6 +94,7 @@ class _Shape:
             and not tree.repeats[index]
             and self._matrices[index]
             and index not in experts
+            and not words_in(tree.paths[index].rpartition(".")[2]) & AUXILIARY
         ]
         self.candidates = [index for index in self._composed if self._matrices[index] >= 2]
         self._candidate = set(self.candidates)
@@ -159,7 +160,18 @@ class _Shape:
         likely = [index for index in self.candidates if self._only_repeats(index)]
         anchors = [(self._anchor(index), self.tree.types[index]) for index in likely]
         alike = Counter(anchors)
-        return {index for index, key in zip(likely, anchors, strict=True) if alike[key] >= 2}
+        stages = {index for index, key in zip(likely, anchors, strict=True) if alike[key] >= 2}
+        keys = {(self._anchor(index), self.tree.types[index]) for index in stages}
+        if keys:
+            # Beside them, one of their class may hold a single block.
+            stages |= {
+                index
+                for index in self.candidates
+                if (self._anchor(index), self.tree.types[index]) in keys
+                and len(inner := self._with_matrices(self.tree.children(index))) == 1
+                and inner[0] in self._candidate
+            }
+        return stages
 
     def _anchor(self, index: int) -> int:
         parent = self.tree.parents[index]

@@ -24,8 +24,8 @@ STOCHASTIC = "dropout"
 ATTENTION, POOLER, EXPERTS = 1, 2, 4
 QUERY, KEY, VALUE, FUSED_QKV, FUSED_KV = 8, 16, 32, 64, 128
 WORD, POSITION, TOKEN_TYPE, TASK = 256, 512, 1024, 2048
-INPUT = 4096
-INHERITED = ATTENTION | POOLER
+INPUT, AUXILIARY = 4096, 8192
+INHERITED = ATTENTION | POOLER | AUXILIARY
 """Words that hold for everything under the module that carries them."""
 
 FAMILIES = (QUERY | KEY | VALUE, WORD | POSITION | TOKEN_TYPE | TASK)
@@ -46,6 +46,7 @@ _PATTERNS = (
     (TOKEN_TYPE, r"(?:token_type|segment)_embed\w*"),
     (TASK, r"task(?:_type)?_embed\w*"),
     (INPUT, r".*(?:embed|token).*"),
+    (AUXILIARY, r"_?aux(?:iliary)?(?:_?(?:logits|head|classifier|cls)\d*|\d*)"),
 )
 _COMPILED = tuple((flag, re.compile(pattern)) for flag, pattern in _PATTERNS)
 

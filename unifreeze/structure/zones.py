@@ -19,6 +19,7 @@ from unifreeze.structure.counting import LayerCounter, Numbering
 from unifreeze.structure.order import Order, Rank
 from unifreeze.structure.tree import STATISTICS, Trace, Tree
 from unifreeze.structure.words import (
+    AUXILIARY,
     CONTAINER,
     EXPERTS,
     INHERITED,
@@ -276,6 +277,8 @@ class _Placer:
         rank = self.at.ranks[owner]
         if self._named_for_input(owner):
             self._put(owner, Zone.STEM, tower)
+        elif self.at.words[owner] & AUXILIARY:
+            self._put(owner, Zone.HEAD, tower)
         elif self._order.spans(owner) and self._order.first_use(owner) is None:
             self._put(owner, Zone.UNPLACED, -1)
         elif rank < self._rank(runs[0].blocks[0]):
