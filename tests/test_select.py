@@ -508,9 +508,17 @@ def test_classifier_is_the_last_convolution_of_a_head_without_linears():
 
 
 def test_a_linear_that_never_ran_is_no_classifier():
-    root = module("Net", blocks=stack(seq_block(), seq_block()), fc=linear(8, 3), aux=linear(8, 3))
-    assert modules("classifier", spec(root)) == {"aux"}
+    blocks = stack(seq_block(), seq_block())
+    root = module("Net", blocks=blocks, fc=linear(8, 3), other=linear(8, 3))
+    assert modules("classifier", spec(root)) == {"other"}
     assert modules("classifier", spec(root, calls=["blocks.0", "blocks.1", "fc"])) == {"fc"}
+
+
+def test_an_auxiliary_head_is_no_classifier_beside_another():
+    blocks = stack(seq_block(), seq_block())
+    root = module("Net", blocks=blocks, fc=linear(8, 3), aux_head=linear(8, 3))
+    assert modules("classifier", spec(root)) == {"fc"}
+    assert modules("head", spec(root)) == {"fc", "aux_head"}
 
 
 def test_classifier_is_one_layer_per_model_of_several():
