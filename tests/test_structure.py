@@ -941,3 +941,13 @@ def test_auxiliary_heads_are_no_blocks():
     assert {n.partition("/")[0] for n in made.canonical} == {
         "blocks.0", "blocks.1", "blocks.2", "head"
     }  # fmt: skip
+
+
+def test_towers_of_one_class_side_by_side_are_runs_of_their_own():
+    def tower(depth):
+        return module("Tower", layers=stack(*(bottleneck(8, 8) for _ in range(depth))))
+
+    made = spec(module("Net", vision=tower(3), text=tower(2), head=linear(8, 2)))
+    assert made.placement.labels == ["vision.blocks", "text.blocks"]
+    stages = spec(module("Net", stage1=tower(3), stage2=tower(2), head=linear(8, 2)))
+    assert [len(run.blocks) for run in stages.runs] == [5]

@@ -157,8 +157,9 @@ class PaddleBackend(ModuleBackend):
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
         if "guards" not in walk.memo:
-            found = [(n, guards.guard_of(layer)) for n, layer in enumerate(walk.modules)]
-            walk.memo["guards"] = {n: guard for n, guard in found if guard}
+            on = [n for n, layer in enumerate(walk.modules) if guards.MARK in layer.__dict__]
+            found = {n: guards.guard_of(walk.module(n)) for n in on}
+            walk.memo["guards"] = {n: guard for n, guard in found.items() if guard}
         current: dict[int, Guard] = walk.memo["guards"]
         return current
 

@@ -31,7 +31,7 @@ from unifreeze_paddle.layers import BATCH_NORMS, is_floating
 # Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
 paddle.jit.ignore_module([sys.modules[__name__]])
 
-_MARK = "_unifreeze_guard"
+MARK = "_unifreeze_guard"
 _HOOK, _BREAK = "unifreeze", "unifreeze_break"
 
 PAIRED = (*BATCH_NORMS, _InstanceNormBase)
@@ -58,7 +58,7 @@ class _On(NamedTuple):
 
 def guard_of(layer: Any) -> Guard | None:
     """Return the guard that is on a layer, if any; copies of a layer keep theirs."""
-    on: _On | None = layer.__dict__.get(_MARK)
+    on: _On | None = layer.__dict__.get(MARK)
     return on.guard if on else None
 
 
@@ -148,7 +148,7 @@ def _is_paddles(function: FunctionType) -> bool:
 def put_on(layer: Any, guard: Guard) -> None:
     """Put a guard on a layer."""
     own = layer.__dict__
-    own[_MARK] = _On(guard, own.get("_use_global_stats"))
+    own[MARK] = _On(guard, own.get("_use_global_stats"))
     if guard.still:
         if _has_global_stats(layer):
             layer._use_global_stats = True
@@ -162,7 +162,7 @@ def put_on(layer: Any, guard: Guard) -> None:
 def take_off(layer: Any) -> None:
     """Take a layer's guard off and put everything back."""
     own = layer.__dict__
-    on: _On | None = own.pop(_MARK, None)
+    on: _On | None = own.pop(MARK, None)
     if on is None:
         return
     if on.guard.still:

@@ -106,6 +106,8 @@ class PaddleReader:
 
     def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
         """Return the role of a tensor that Paddle holds as a parameter though none trains it."""
+        if leaf in ("weight", "bias"):
+            return ""
         if leaf in _STATISTICS and isinstance(module, BATCH_NORMS):
             return _STATISTICS[leaf]
         if leaf in ("weight_u", "weight_v") and isinstance(module, nn.SpectralNorm):

@@ -20,6 +20,7 @@ import numpy as np
 from unifreeze.structure.tree import Tree
 from unifreeze.structure.words import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
 
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 _MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
 
 
@@ -158,20 +159,24 @@ class _Shape:
 
     def _find_stages(self) -> set[int]:
         likely = [index for index in self.candidates if self._only_repeats(index)]
-        anchors = [(self._anchor(index), self.tree.types[index]) for index in likely]
-        alike = Counter(anchors)
-        stages = {index for index, key in zip(likely, anchors, strict=True) if alike[key] >= 2}
-        keys = {(self._anchor(index), self.tree.types[index]) for index in stages}
-        if keys:
+        alike = Counter(map(self._series, likely))
+        stages = {index for index in likely if alike[self._series(index)] >= 2}
+        if stages:
+            keys = set(map(self._series, stages))
             # Beside them, one of their class may hold a single block.
             stages |= {
                 index
                 for index in self.candidates
-                if (self._anchor(index), self.tree.types[index]) in keys
+                if self._series(index) in keys
                 and len(inner := self._with_matrices(self.tree.children(index))) == 1
                 and inner[0] in self._candidate
             }
         return stages
+
+    def _series(self, index: int) -> tuple[int, str, str]:
+        """Tell stages of one network from towers side by side: those of one series are numbered."""
+        name = self._name(index).translate(_NO_DIGITS)
+        return self._anchor(index), self.tree.types[index], name
 
     def _anchor(self, index: int) -> int:
         parent = self.tree.parents[index]
