@@ -224,15 +224,6 @@ class PaddleBackend(ModuleBackend):
         """Call `model.train()`, as a training loop does."""
         model.train()
 
-    def modes(self, walk: Walk) -> list[bool]:
-        """Return each layer's training flag."""
-        return [layer.training for layer in walk.modules]
-
-    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
-        """Put each layer's training flag back."""
-        for layer, mode in zip(walk.modules, modes, strict=True):
-            layer.training = mode
-
     def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
         """Backpropagate the weighted sum of outputs."""
         terms = [

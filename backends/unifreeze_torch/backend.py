@@ -190,15 +190,6 @@ class TorchBackend(ModuleBackend):
         """Call `model.train()`, as a training loop does."""
         model.train()
 
-    def modes(self, walk: Walk) -> list[bool]:
-        """Return each module's training flag."""
-        return [module.training for module in walk.modules]
-
-    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
-        """Put each module's training flag back."""
-        for module, mode in zip(walk.modules, modes, strict=True):
-            module.training = mode
-
     def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
         """Backpropagate the weighted sum of outputs."""
         terms = [
