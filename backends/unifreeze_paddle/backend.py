@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from operator import attrgetter, methodcaller, not_
 from typing import Any
 
@@ -26,6 +27,9 @@ from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import bits, checks, guards, loads, optimizers
 from unifreeze_paddle.layers import PaddleReader, is_floating
+
+# Past the parameters' own `__setattr__`, which is written in Python.
+_set_stop_gradient = paddle.Tensor.stop_gradient.__set__
 
 
 class PaddleBackend(ModuleBackend):
@@ -65,7 +69,7 @@ class PaddleBackend(ModuleBackend):
         Only `stop_gradient` on the tensor works in every release; `requires_grad` was a plain
         attribute before 3.2, and flags set on a layer do nothing.
         """
-        tensor.stop_gradient = not trainable
+        _set_stop_gradient(tensor, not trainable)
 
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
     payload = staticmethod(bits.payload)
@@ -115,26 +119,26 @@ class PaddleBackend(ModuleBackend):
                 size = walk.tree.tensors[number].size * tensor.element_size()
                 spans.append((number, tensor.data_ptr(), size))
         walk.tree.shared = overlapping(spans)
+        walk.memo["lazy"] = not spans
 
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
         """Hold what keeps state, quieten what the plan says, help kernels that need it."""
         still = set(resolution.held)
         still |= {n for n in resolution.quiet if not _plain_recurrent(walk.module(n))}
-        flags = dict(zip(map(id, walk.tensors), resolution.trainable.tolist(), strict=True))
+        flags = resolution.trainable.tolist()
+        helped = set(self._kernels_to_help(walk))
         wanted = {}
-        for index in sorted(still | set(self._kernels_to_help(walk))):
-            lend, attach = guards.needs(walk.module(index), flags)
-            guard = Guard(index in still, lend, attach)
-            if guard != Guard():
-                wanted[index] = guard
+        for index in sorted(still | helped):
+            lend, attach = guards.needs(walk.module(index), walk.tree.numbers, flags)
+            if lend or attach or index in still:
+                wanted[index] = Guard(index in still, lend, attach)
         return wanted
 
     def _kernels_to_help(self, walk: Walk) -> list[int]:
         """Return the layers that may need help, whatever the plan says."""
         if "helped" not in walk.memo:
-            layers = walk.modules
-            sorts = {cls for cls in set(map(type, layers)) if guards.may_need(cls)}
-            walk.memo["helped"] = [n for n, layer in enumerate(layers) if type(layer) in sorts]
+            sorts = [numbers for cls, numbers in walk.by_class.items() if guards.may_need(cls)]
+            walk.memo["helped"] = sorted(chain.from_iterable(sorts))
         found: list[int] = walk.memo["helped"]
         return found
 
@@ -144,8 +148,9 @@ class PaddleBackend(ModuleBackend):
         if trainable:
             return None
         if "lent" not in walk.memo:
-            flags = {id(tensor): False for tensor in walk.tensors}
-            found = {n: guards.needs(walk.module(n), flags)[0] for n in self._kernels_to_help(walk)}
+            numbers, frozen = walk.tree.numbers, [False] * len(walk.tensors)
+            layers = {n: walk.module(n) for n in self._kernels_to_help(walk)}
+            found = {n: guards.needs(layer, numbers, frozen)[0] for n, layer in layers.items()}
             walk.memo["lent"] = {n: names for n, names in found.items() if names}
         before = self.get_guards(walk)
         wanted = dict(before)
@@ -157,8 +162,7 @@ class PaddleBackend(ModuleBackend):
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
         if "guards" not in walk.memo:
-            on = [n for n, layer in enumerate(walk.modules) if guards.MARK in layer.__dict__]
-            found = {n: guards.guard_of(walk.module(n)) for n in on}
+            found = {n: guards.guard_of(walk.module(n)) for n in walk.marked()}
             walk.memo["guards"] = {n: guard for n, guard in found.items() if guard}
         current: dict[int, Guard] = walk.memo["guards"]
         return current
@@ -166,6 +170,7 @@ class PaddleBackend(ModuleBackend):
     def set_guards(self, walk: Walk, guards_wanted: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
+        walk.memo.pop("guards")  # what is on is looked up anew should this fail half-way
         for index, guard in before.items():
             if guards_wanted.get(index) != guard:
                 guards.take_off(walk.module(index))

@@ -82,12 +82,14 @@ def refuse_traced(walk: Walk, what: str) -> None:
 
 def traced_whole(walk: Walk) -> list[str]:
     """Return the paths of layers whose forward is a program traced whole."""
-    layers = walk.modules
-    plain = {cls for cls in set(map(type, layers)) if isinstance(_forward_of(cls), FunctionType)}
+    likely = set(walk.modules_having("forward"))
+    for cls, numbers in walk.by_class.items():
+        if not isinstance(_forward_of(cls), FunctionType):
+            likely.update(numbers)
     return [
         walk.tree.paths[number] or "the model"
-        for number, layer in enumerate(layers)
-        if ("forward" in layer.__dict__ or type(layer) not in plain) and _traced_whole(layer)
+        for number in sorted(likely)
+        if _traced_whole(walk.module(number))
     ]
 
 

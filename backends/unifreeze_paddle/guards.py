@@ -11,7 +11,7 @@ and the parameter is back in its place when the forward pass ends, however it en
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FunctionType
@@ -26,12 +26,11 @@ from paddle.nn.layer.rnn import RNNBase
 
 from unifreeze.backend.operations import Guard
 from unifreeze.errors import UnsupportedPlanError
-from unifreeze_paddle.layers import BATCH_NORMS, is_floating
+from unifreeze_paddle.layers import BATCH_NORMS, MARK, is_floating
 
 # Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
 paddle.jit.ignore_module([sys.modules[__name__]])
 
-MARK = "_unifreeze_guard"
 _HOOK, _BREAK = "unifreeze", "unifreeze_break"
 
 PAIRED = (*BATCH_NORMS, _InstanceNormBase)
@@ -67,15 +66,19 @@ def may_need(cls: Any) -> bool:
     return _is_known(cls) or bool(_calls_of(cls))
 
 
-def needs(layer: Any, trainable: Mapping[int, bool]) -> tuple[tuple[str, ...], bool]:
+def needs(
+    layer: Any, numbers: Mapping[int, int], trainable: Sequence[bool]
+) -> tuple[tuple[str, ...], bool]:
     """Return what a layer must lend, and whether its input must be attached.
 
     Args:
         layer: The layer.
-        trainable: By identity of a parameter, whether the plan trains it.
+        numbers: Number of each parameter by its identity.
+        trainable: For each parameter, whether the plan trains it.
     """
     own = layer.__dict__.get("_parameters", {})
-    flags = tuple([trainable.get(id(tensor)) for tensor in own.values()])
+    found = [numbers.get(id(tensor)) for tensor in own.values()]
+    flags = tuple([None if number is None else trainable[number] for number in found])
     return _needs(layer.__class__, tuple(own), flags)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import paddle
@@ -15,6 +16,9 @@ from paddle.nn.quant.qat.linear import QuantedLinear
 
 from unifreeze.backend.walking import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
+
+MARK = "_unifreeze_guard"
+"""Under which a guarded layer keeps its guard."""
 
 _CONTAINERS = (nn.LayerList, nn.LayerDict, nn.Sequential)
 
@@ -59,11 +63,11 @@ class PaddleReader:
     """Reads PaddlePaddle layers for the walk."""
 
     framework = "paddle"
+    mark = MARK
 
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
-        self._alike: dict[tuple[type, str, bool, tuple[int, ...], int], Tensor] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the layer's own dictionaries of children, parameters and buffers.
@@ -125,18 +129,7 @@ class PaddleReader:
         return leaf, persistable and is_floating(tensor)
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral.
-
-        Those of one shape in one class of layer are all alike.
-        """
-        # Each dtype is one object for good; hashing it takes longer than all the rest.
-        key = type(module), leaf, tensor.stop_gradient, tuple(tensor.shape), id(tensor.dtype)
-        row = self._alike.get(key)
-        if row is None:
-            row = self._alike[key] = self._tensor(module, leaf, tensor)
-        return row
-
-    def _tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral."""
         shape = tuple(int(n) for n in tensor.shape)
         neutral = shape
         if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):
@@ -145,6 +138,16 @@ class PaddleReader:
             neutral = shape[1:]
         fixed, impossible = _fixed(module, tensor)
         return Tensor(shape, neutral, dtype_name(tensor), fixed, impossible)
+
+    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
+        """Return what all parameters share that are described as this one is.
+
+        No weight or bias is state, whatever holds it.
+        """
+        if leaf not in ("weight", "bias"):
+            return None
+        # Each dtype is one object for good; hashing it takes longer than all the rest.
+        return type(module), leaf, tensor.stop_gradient, tuple(tensor.shape), id(tensor.dtype)
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

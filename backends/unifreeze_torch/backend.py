@@ -124,8 +124,7 @@ class TorchBackend(ModuleBackend):
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's modules now."""
         if "guards" not in walk.memo:
-            own = [n for n, module in enumerate(walk.modules) if "train" in module.__dict__]
-            pinned = [n for n in own if modes.is_pinned(walk.module(n))]
+            pinned = [n for n in walk.marked() if modes.is_pinned(walk.module(n))]
             walk.memo["guards"] = dict.fromkeys(pinned, Guard(still=True))
         guards: dict[int, Guard] = walk.memo["guards"]
         return guards

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -63,10 +64,10 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
 
 def _wayward(walk: Walk) -> list[int]:
     """Return the modules of a sort that some plan could not hold."""
-    modules, tree = walk.modules, walk.tree
+    tree = walk.tree
     sorts = (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)
-    classes = {cls for cls in set(map(type, modules)) if issubclass(cls, sorts)}
-    found = {index for index, module in enumerate(modules) if type(module) in classes}
+    wayward = [numbers for cls, numbers in walk.by_class.items() if issubclass(cls, sorts)]
+    found = set(chain.from_iterable(wayward))
     found |= {state.owner for state in tree.states if state.role == "observer_enabled"}
     pairs = zip(tree.leaves, tree.owners, strict=True)
     return sorted(found | {owner for leaf, owner in pairs if leaf == "_flat_param"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
@@ -74,11 +74,11 @@ class TorchReader:
     """Reads PyTorch modules for the walk."""
 
     framework = "torch"
+    mark = "train"
 
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
-        self._plain: dict[tuple[type, torch.Size, torch.dtype], Tensor] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
@@ -130,18 +130,7 @@ class TorchReader:
         return leaf, persistent and tensor.is_floating_point()
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter; plain ones of one shape in one class of layer are all alike."""
-        if type(tensor) is not nn.Parameter:
-            return self._tensor(module, tensor)
-        key = type(module), tensor.shape, tensor.dtype
-        row = self._plain.get(key)
-        if row is None:
-            row = self._tensor(module, tensor)
-            if not _keeps_fixed_tables(module):
-                self._plain[key] = row
-        return row
-
-    def _tensor(self, module: Any, tensor: Any) -> Tensor:
+        """Describe a parameter."""
         dtype = str(tensor.dtype).removeprefix("torch.")
         if isinstance(tensor, UninitializedTensorMixin):
             return Tensor((), (), dtype, "", False)
@@ -149,6 +138,12 @@ class TorchReader:
         swapped = len(shape) == 2 and _IN_BY_OUT in qualified_bases(type(module))
         fixed, impossible = _fixed(module, tensor)
         return Tensor(shape, shape[::-1] if swapped else shape, dtype, fixed, impossible)
+
+    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
+        """Return what all parameters share that are described as this one is."""
+        if type(tensor) is not nn.Parameter:
+            return None
+        return type(module), tensor.requires_grad, tensor.shape, tensor.dtype
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

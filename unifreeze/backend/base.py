@@ -57,8 +57,12 @@ class ModuleBackend(Operations):
         """Walk a model, or return the last walk if the model still has that structure."""
         root = self.root(model)
         walk = self._walks.get(root)
-        if walk is None or not (root in self._settled or walk.current()):
+        if walk is not None and root in self._settled:
+            return walk
+        if walk is None or not walk.current():
             walk = self._walks[root] = self._walk_anew(root)
+        else:
+            walk.fresh = False
         return walk
 
     def _walk_anew(self, root: Any) -> Walk:

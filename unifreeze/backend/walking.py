@@ -8,9 +8,9 @@ cheaply whether the model still has the structure that was walked.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
-from operator import is_
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from itertools import chain, compress, count, repeat
+from operator import attrgetter, contains, is_
 from typing import Any, NamedTuple, Protocol
 
 from unifreeze.structure import State, Tensor, Tree
@@ -36,6 +36,8 @@ class Reader(Protocol):
     """
 
     framework: str
+    mark: str = ""
+    """What a module that the backend has changed has in its own `__dict__`, "" if nothing."""
 
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
@@ -69,6 +71,14 @@ class Reader(Protocol):
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
 
+    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
+        """Return what all parameters share that are described as this one is.
+
+        Large models have few sorts of parameters, so each sort is described once. None where every
+        one must be looked at; state among the parameters always must.
+        """
+        return None
+
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
 
@@ -81,6 +91,8 @@ class Walk:
         tensors: Live parameters, numbered as in the tree.
         slots: For each state of the tree, where the live tensor hangs.
         wrappers: Each wrapper below the root, with the number of the module it wraps.
+        by_class: Numbers of the modules of each class.
+        fresh: No time has passed since the model was walked.
     """
 
     def __init__(self, reader: Reader, root: Any) -> None:
@@ -89,10 +101,15 @@ class Walk:
         self.tensors: list[Any] = []
         self.slots: list[Slot] = []
         self.wrappers: list[tuple[int, Any]] = []
+        self.by_class: dict[type, list[int]] = {}
+        self.fresh = True
         self.memo: dict[Any, Any] = {}
         self._reader = reader
+        self._marked: list[int] = []
         self._seen: set[int] = set()
         self._on_path: set[int] = set()
+        self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
+        """What parameters alike are: their description, and whether they are an adapter's."""
         self._held: list[dict[str, Any]] = []
         """Dictionaries of children and parameters; what they held when walked is `_content`."""
         self._empty: list[dict[str, Any]] = []
@@ -117,6 +134,21 @@ class Walk:
     def module(self, index: int) -> Any:
         """Return the live module of a number."""
         return self._modules[index] if index else self.root
+
+    def marked(self) -> list[int]:
+        """Return the numbers of the modules that have the reader's mark now."""
+        if not self.fresh:
+            self._marked = list(self.modules_having(self._reader.mark))
+        self.fresh = False
+        return self._marked
+
+    def modules_having(self, attribute: str) -> Iterator[int]:
+        """Give the numbers of the modules that have an attribute of their own, not their class's.
+
+        It looks at every module of a large model, so all of it runs without a Python frame.
+        """
+        own = map(attrgetter("__dict__"), self.modules)
+        return compress(count(), map(contains, own, repeat(attribute)))
 
     def current(self) -> bool:
         """Tell whether every module still holds the very children and parameters it held.
@@ -148,6 +180,9 @@ class Walk:
         )
         self._seen.add(key)
         self._modules.append(module)
+        self.by_class.setdefault(type(module), []).append(index)
+        if reader.mark and reader.mark in module.__dict__:
+            self._marked.append(index)
         for wrapper, inner in wrappers:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""
@@ -171,18 +206,31 @@ class Walk:
     def _visit_parameters(
         self, module: Any, parameters: dict[str, Any], stem: str, index: int, owner: int
     ) -> None:
-        reader = self._reader
         # A layer that swallows this one takes the rest of the path into the names of its own.
         prefix = "" if owner == index else stem[len(_stem(self.tree.paths[owner])) :]
+        alike, sorts = self._reader.alike, self._sorts
         for leaf, tensor in parameters.items():
             if tensor is None:
                 continue
-            role = reader.state_role(module, leaf, tensor)
-            if role:
-                self._add_state(tensor, parameters, stem, leaf, index, role, moves=True)
+            sort = alike(module, leaf, tensor)
+            found = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
+            if isinstance(found, str):
+                self._add_state(tensor, parameters, stem, leaf, index, found, moves=True)
             else:
-                adapter = reader.adapter_leaf(module, leaf)
-                self._add_parameter(module, tensor, stem, leaf, owner, prefix + leaf, adapter)
+                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *found)
+
+    def _describe(
+        self, module: Any, leaf: str, tensor: Any, sort: Hashable
+    ) -> str | tuple[Tensor, bool]:
+        """Describe a parameter, and those alike for good; of one that is state return the role."""
+        role = self._reader.state_role(module, leaf, tensor)
+        if role:
+            return role
+        adapter = self._reader.adapter_leaf(module, leaf)
+        found = self._reader.tensor(module, leaf, tensor), adapter
+        if sort is not None:
+            self._sorts[sort] = found
+        return found
 
     def _visit_buffers(self, module: Any, buffers: dict[str, Any], stem: str, index: int) -> None:
         for leaf, tensor in buffers.items():
@@ -198,14 +246,14 @@ class Walk:
         (self._buffers if buffers else self._empty).append(buffers)
 
     def _add_parameter(
-        self, module: Any, tensor: Any, stem: str, leaf: str, owner: int, role: str, adapter: bool
+        self, tensor: Any, path: str, owner: int, role: str, row: Tensor, adapter: bool
     ) -> None:
         tree, key = self.tree, id(tensor)
         number = tree.numbers.get(key)
         if number is None:
-            number = tree.add_tensor(key, self._reader.tensor(module, leaf, tensor))
+            number = tree.add_tensor(key, row)
             self.tensors.append(tensor)
-        tree.add_name(stem + leaf, owner, role, number, adapter=adapter)
+        tree.add_name(path, owner, role, number, adapter)
 
     def _add_state(
         self,
@@ -231,8 +279,9 @@ class Walk:
             if not adapter:
                 continue
             role = _adapter_role(_join(relative, leaf))
-            where = _join(path, relative)
-            self._add_parameter(module, tensor, _stem(where), leaf, index, role, adapter)
+            row = self._reader.tensor(module, leaf, tensor)
+            where = _join(_join(path, relative), leaf)
+            self._add_parameter(tensor, where, index, role, row, adapter)
 
 
 def wrappers(reader: Reader, model: Any) -> Iterator[tuple[Any, str]]:

@@ -54,9 +54,14 @@ def _mark_literal(literal: str, spec: ModelSpec, found: Mask) -> None:
 
 
 def _longest_plain(path: Path) -> str:
-    """Return the longest segment that stands in every match as it is written, "" for none."""
-    plain = [s.name for s in path.segments if s.index is None and not {*"*?"} & {*s.name}]
-    return max(plain, key=len, default="")
+    """Return the longest piece that stands in every match as it is written, "" for none."""
+    plain = [""]
+    for segment in path.segments:
+        if segment.index is not None or {*"*?"} & {*segment.name}:
+            plain.append("")
+        else:
+            plain[-1] += f".{segment.name}" if plain[-1] else segment.name
+    return max(plain, key=len)
 
 
 def _regex(path: Path, spec: ModelSpec) -> str:
@@ -65,7 +70,7 @@ def _regex(path: Path, spec: ModelSpec) -> str:
     for number, segment in enumerate(path.segments):
         last = number == len(path.segments) - 1
         if segment.name == "**":
-            text += ".*" if last else r"(?:[^.]+\.)*"
+            text += ".*" if last else r"(?:.*\.)?"
             continue
         piece = segment.name if path.quoted else _glob(segment.name)
         text += piece

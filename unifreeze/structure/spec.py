@@ -29,6 +29,8 @@ from unifreeze.structure.words import (
 )
 from unifreeze.structure.zones import Placement, Unit, Zone, place
 
+_PARTS = {"weight": 1, "bias": 2, "": 0}
+
 Mask = NDArray[np.bool_]
 """One bool per parameter, or per atom of a spec."""
 
@@ -275,12 +277,14 @@ class Atoms:
         words: For each atom, the words its layer and leaf carry, as bits.
         zone, unit, block, run: For each atom, where it is.
         kind: For each atom, index into `KINDS`.
-        part: For each atom, "weight", "bias" or "".
+        part: For each atom, 1 for a weight, 2 for a bias, 0 for neither.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         tree, at = spec.tree, spec.placement
-        words = _name_words(tree, at)
+        leaves, codes = _coded(tree.leaves)
+        of_leaf = np.asarray([words_in(leaf) for leaf in leaves], np.int64)
+        words = np.asarray(at.words, np.int64)[spec.owner_of] | of_leaf[codes]
         names, words = _split_fused(words)
         self.name = names
         self.words = words
@@ -295,14 +299,9 @@ class Atoms:
         self.kind = _column(kinds, len(tree.paths))[owners]
         adapters = np.asarray(tree.adapters, np.bool_)[names]
         self.kind[adapters] = numbers["adapter"]
-        parts = {"weight": 1, "bias": 2, "": 0}
-        self.part = np.asarray(
-            [
-                parts[role_of(leaf, at.kinds[owner])[1]]
-                for leaf, owner in zip(tree.leaves, tree.owners, strict=True)
-            ],
-            np.int64,
-        )[names]
+        in_norm = np.asarray([kind == "norm" for kind in at.kinds], np.intp)[spec.owner_of]
+        parts = [[_PARTS[role_of(leaf, kind)[1]] for kind in ("", "norm")] for leaf in leaves]
+        self.part = np.asarray(parts, np.int64)[codes, in_norm][names]
 
     def __len__(self) -> int:
         return len(self.name)
@@ -335,10 +334,11 @@ def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:
     return column
 
 
-def _name_words(tree: Tree, at: Placement) -> NDArray[np.int64]:
-    words = {leaf: words_in(leaf) for leaf in set(tree.leaves)}
-    leaves = np.asarray([words[leaf] for leaf in tree.leaves], np.int64)
-    return np.asarray(at.words, np.int64)[np.asarray(tree.owners, np.intp)] | leaves
+def _coded(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
+    """Return the different texts of a sequence, and for each in it the number of its own."""
+    different = list(dict.fromkeys(texts)) or [""]
+    numbers = {text: number for number, text in enumerate(different)}
+    return different, np.asarray([numbers[text] for text in texts], np.intp)
 
 
 def _split_fused(words: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -130,7 +130,7 @@ class Tree:
         return number
 
     def add_name(
-        self, path: str, owner: int, leaf: str, tensor: int, *, adapter: bool = False
+        self, path: str, owner: int, leaf: str, tensor: int, adapter: bool = False
     ) -> None:
         """Say that a tensor is reached under `path`, as `leaf` of module `owner`."""
         self.names.append(path)

@@ -51,9 +51,13 @@ _PATTERNS = (
 _COMPILED = tuple((flag, re.compile(pattern)) for flag, pattern in _PATTERNS)
 
 
-@cache
 def words_in(segment: str) -> int:
     """Return the words that one segment of a name, or one class name, stands for, as bits."""
+    return 0 if segment.isdigit() else _words_in(segment)
+
+
+@cache
+def _words_in(segment: str) -> int:
     text = segment.lower()
     return sum(flag for flag, pattern in _COMPILED if pattern.fullmatch(text))
 

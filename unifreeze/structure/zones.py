@@ -168,10 +168,11 @@ def _kinds(tree: Tree) -> list[str]:
 
 
 def _words(tree: Tree) -> list[int]:
+    by_class = {type_name: attention_in_class(type_name) for type_name in set(tree.types)}
     words: list[int] = []
     for path, type_name, parent in zip(tree.paths, tree.types, tree.parents, strict=True):
         inherited = words[parent] & INHERITED if parent >= 0 else 0
-        words.append(inherited | words_in(path.rpartition(".")[2]) | attention_in_class(type_name))
+        words.append(inherited | words_in(path.rpartition(".")[2]) | by_class[type_name])
     return words
 
 
