@@ -1,0 +1,16 @@
+"""Weights at rest: weight files of both frameworks, read and written without running any."""
+
+from unifreeze.weights.opening import open_weights
+from unifreeze.weights.saving import save_weights
+from unifreeze.weights.values import DTYPES, Array, Entry, Named, Progress, WeightFile
+
+__all__ = [
+    "DTYPES",
+    "Array",
+    "Entry",
+    "Named",
+    "Progress",
+    "WeightFile",
+    "open_weights",
+    "save_weights",
+]

@@ -1,0 +1,116 @@
+"""Weights at rest, opened: which format a file is in is told by its content."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from unifreeze.backend import load_backend
+from unifreeze.errors import WeightFileError
+from unifreeze.weights.paddle_format import open_pdparams
+from unifreeze.weights.safetensors_format import open_safetensors
+from unifreeze.weights.shards import open_index, weights_in
+from unifreeze.weights.values import Named, Progress, WeightFile
+
+ZIP = b"PK\x03\x04"
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The number that torch's files before the zip format start with, as they pickle it."""
+SUFFIXES = {
+    ".safetensors": "safetensors",
+    ".pdparams": "paddle",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".bin": "torch",
+    ".ckpt": "torch",
+}
+
+
+class TorchCheckpoints(Protocol):
+    """What `unifreeze_torch.checkpoints` offers."""
+
+    def open_checkpoint(self, path: Path, key: str | None = None) -> WeightFile:
+        """Open a file of `torch.save` without running what it names."""
+
+    def save_checkpoint(self, file: object, tensors: list[Named], progress: Progress) -> None:
+        """Write tensors for `torch.load`."""
+
+
+def torch_checkpoints() -> TorchCheckpoints:
+    """Return the part of the torch backend that reads and writes torch's own files.
+
+    Raises:
+        MissingFrameworkError: PyTorch is not installed.
+    """
+    load_backend("torch")
+    return cast(TorchCheckpoints, import_module("unifreeze_torch.checkpoints"))
+
+
+def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
+    """Open a weight file for reading, one tensor at a time.
+
+    Nothing in a file is ever run. Of safetensors and `.pdparams` files only the description of the
+    tensors is read; those of `torch.save` are mapped into memory by torch.
+
+    Args:
+        path: A `.safetensors`, `.pdparams`, `.pt`, `.pth`, `.bin` or `.ckpt` file, the index of
+            several, or the folder of a model.
+        key: In a checkpoint that holds several state dicts, the one to take.
+
+    Raises:
+        WeightFileError: The file is missing, cut short, of no known format, or holds more than
+            weights.
+        MissingFrameworkError: It is a file of `torch.save`, and PyTorch is not installed.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from unifreeze.weights import Named, open_weights, save_weights
+        >>> file = Path(tempfile.mkdtemp(), "small.safetensors")
+        >>> save_weights(file, [Named("bias", (2,), "float32", lambda: np.ones(2, "float32"))])
+        >>> with open_weights(file) as weights:
+        ...     print(weights.names, weights.entry("bias"), weights.read("bias"))
+        ('bias',) float32[2] [1. 1.]
+    """
+    path = Path(path)
+    try:
+        path = weights_in(path) if path.is_dir() else path
+        if path.name.endswith(".index.json"):
+            return open_index(path, lambda shard: _open_file(shard, key))
+        return _open_file(path, key)
+    except OSError as error:
+        raise WeightFileError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _open_file(path: Path, key: str | None) -> WeightFile:
+    kind = _kind(path)
+    if kind == "torch":
+        return torch_checkpoints().open_checkpoint(path, key)
+    if kind == "paddle":
+        return open_pdparams(path, key)
+    if key is not None:
+        raise WeightFileError(f"{path} is a safetensors file, which has no part {key!r}")
+    return open_safetensors(path)
+
+
+def _kind(path: Path) -> str:
+    """Tell a file's format by its first bytes, and where those say nothing by its name."""
+    with path.open("rb") as file:
+        start = file.read(len(OLD_TORCH))
+    if start[5:9] == b"\0\0\0{":  # a header of less than 1 TiB, which is JSON
+        return "safetensors"
+    if start.startswith((ZIP, OLD_TORCH)):
+        return "torch"
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+        return "paddle"
+    return _kind_by_name(path, start)
+
+
+def _kind_by_name(path: Path, start: bytes) -> str:
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    expected = f"named as one of {SUFFIXES[path.suffix]}" if path.suffix in SUFFIXES else "named so"
+    raise WeightFileError(
+        f"{path} is no weight file" + ("" if start else ": it is empty"),
+        context=f"it is {expected}, and starts with {start.hex(' ') or 'nothing'}",
+        hint="safetensors, and the files of torch.save and paddle.save, can be read",
+    )
