@@ -1,0 +1,113 @@
+"""`capture` and `translate` on the command line: what they write, print and refuse."""
+
+import json
+import sys
+
+import pytest
+
+from unifreeze.backend import registry
+from unifreeze.cli import main
+from unifreeze.plan import FreezePlan
+
+NETS = """
+from torch import nn
+import paddle
+
+class Block(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 4), nn.Linear(4, 4))
+
+class Net(nn.Module):
+    def __init__(self, *, frozen=0):
+        super().__init__()
+        self.body = nn.ModuleList(Block() for _ in range(4))
+        self.fc = nn.Linear(4, 2)
+        for parameter in self.body[:frozen].parameters():
+            parameter.requires_grad = False
+
+    def forward(self, x):
+        for layer in self.body:
+            x = layer(x)
+        return self.fc(x)
+
+class Cut(Net):
+    def forward(self, x):
+        return self.fc(super().forward(x)[:, :1].detach().expand(-1, 4))
+
+class PaddleBlock(paddle.nn.Sequential):
+    def __init__(self):
+        super().__init__(paddle.nn.Linear(4, 4), paddle.nn.Linear(4, 4))
+
+class PaddleNet(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.trunk = paddle.nn.LayerList([PaddleBlock() for _ in range(4)])
+        self.out = paddle.nn.Linear(4, 2)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_overrides", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "carried_nets.py").write_text(NETS, encoding="utf-8")
+    yield
+    sys.modules.pop("carried_nets", None)
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["unifreeze", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        return exit_.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_capture_prints_a_plan_that_loads(cli):
+    code, out, _ = cli("capture", "carried_nets:Net(frozen=3)")
+    assert code == 0
+    assert FreezePlan.from_yaml(out) == FreezePlan().freeze("blocks[:3]")
+    assert "# freezes 12 parameters, 120 values: body.0, body.1, body.2" in out
+
+
+def test_capture_writes_a_file_and_json(cli, tmp_path):
+    code, out, _ = cli("capture", "carried_nets:Net(frozen=3)", "-o", "plan.yaml")
+    assert (code, out) == (0, "1 rule; written to plan.yaml\n")
+    assert FreezePlan.load("plan.yaml") == FreezePlan().freeze("blocks[:3]")
+    code, out, _ = cli("capture", "carried_nets:Net(frozen=3)", "--native", "--json", "-")
+    assert code == 0
+    assert json.loads(out)["plan"]["rules"] == [{"freeze": "body[:3]"}]
+
+
+def test_capture_with_a_batch_sees_what_is_cut_off(cli):
+    code, out, _ = cli("capture", "carried_nets:Cut", "--batch", "float32[2,4]", "--json", "-")
+    assert code == 0
+    assert json.loads(out)["plan"]["rules"] == [{"only": "head"}]
+    assert "something cuts the gradient" in json.loads(out)["notes"][0]
+
+
+def test_translate_says_it_neutrally_and_in_the_other_names(cli):
+    FreezePlan().freeze("body[0:3]").save("plan.yaml")
+    models = ("--from", "carried_nets:Net", "--to", "carried_nets:PaddleNet")
+    code, out, _ = cli("translate", "plan.yaml", *models)
+    assert code == 0
+    assert FreezePlan.from_yaml(out) == FreezePlan().freeze("blocks[:3]")
+    code, out, _ = cli("translate", "plan.yaml", *models, "--native", "-o", "theirs.yaml")
+    assert code == 0
+    assert FreezePlan.load("theirs.yaml") == FreezePlan().freeze("trunk[:3]")
+
+
+def test_translate_refuses_what_cannot_be_used(cli):
+    FreezePlan().freeze("nowhere").save("plan.yaml")
+    code, _, error = cli("translate", "plan.yaml", "--from", "carried_nets:Net", "--to", "x:y")
+    assert code == 2
+    assert "there is no module 'x'" in error
+    models = ("--from", "carried_nets:Net", "--to", "carried_nets:PaddleNet")
+    code, _, error = cli("translate", "plan.yaml", *models)
+    assert code == 2
+    assert "'nowhere' matches none" in error

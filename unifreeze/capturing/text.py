@@ -1,0 +1,99 @@
+"""A captured plan as a plan file that explains itself: what each rule takes stands above it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from textwrap import wrap
+
+import numpy as np
+
+from unifreeze.errors import listing
+from unifreeze.plan import FORMAT, FreezePlan
+from unifreeze.resolution import Resolution
+from unifreeze.structure import Mask, ModelSpec
+
+WIDTH = 98
+
+
+def written(resolution: Resolution, title: str, notes: Iterable[str]) -> str:
+    """Return a plan as YAML text with comments; read again, it is the same plan.
+
+    Args:
+        resolution: The plan, resolved on the model as it comes.
+        title: What it was captured from.
+        notes: What the user should know of it.
+    """
+    plan, spec = resolution.plan, resolution.spec
+    frozen = ~resolution.trainable
+    counts = f"{int(frozen.sum())} of {len(spec)} parameters frozen, {_values(spec, frozen)}"
+    lines = [*_comment(f"{title}: {counts}.")]
+    for note in notes:
+        lines += _comment(note)
+    lines += [f"unifreeze: {FORMAT}", "rules:"]
+    for number in range(len(plan.rules)):
+        lines += [f"  {line}" for line in _comment(_takes(resolution, number))]
+        lines += _rule_lines(plan, number)
+    lines += _policies(plan)
+    return "\n".join(lines) + "\n"
+
+
+def _rule_lines(plan: FreezePlan, number: int) -> list[str]:
+    """Return one rule, its selector in quotes that it does not hold, broken between words."""
+    rule = plan.rules[number]
+    selector = str(rule.choice)
+    mark = "'" if '"' in selector else '"'
+    pieces = wrap(selector, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+    if mark in selector or "\\" in selector or " ".join(pieces) != selector:
+        pieces, mark = [json.dumps(selector, ensure_ascii=False)], ""
+    first, *more = f"{mark}{chr(10).join(pieces)}{mark}".splitlines()
+    return [f"  - {rule.verb}: {first}", *(f"      {piece}" for piece in more)]
+
+
+def _policies(plan: FreezePlan) -> list[str]:
+    """Return what stands below the rules."""
+    bare = FreezePlan((), plan.norm_stats, plan.dropout, plan.groups, plan.phases_json)
+    return bare.to_yaml().split("rules: []\n")[1].splitlines()
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in wrap(text, WIDTH, break_on_hyphens=False)]
+
+
+def _takes(resolution: Resolution, number: int) -> str:
+    """Say what a rule takes: how much, and where that is in the model."""
+    spec, rule = resolution.spec, resolution.plan.rules[number]
+    mine = resolution.rule == number
+    if rule.verb != "only":
+        verb = "freezes" if rule.verb == "freeze" else "trains"
+        return f"{verb} {_much(spec, mine)}: {_where(spec, mine)}"
+    trained = mine & resolution.trainable
+    return f"freezes all but {_much(spec, trained)}: {_where(spec, trained)}"
+
+
+def _much(spec: ModelSpec, mask: Mask) -> str:
+    count = int(mask.sum())
+    return f"{count} parameter{'' if count == 1 else 's'}, {_values(spec, mask)}"
+
+
+def _values(spec: ModelSpec, mask: Mask) -> str:
+    count = int(spec.counts[mask].sum())
+    return f"{count:,} value{'' if count == 1 else 's'}"
+
+
+def _where(spec: ModelSpec, mask: Mask) -> str:
+    """Name the modules that are taken whole, by their native paths, then what is left."""
+    tree, names = spec.tree, mask[spec.tensor_of]
+    sums = np.concatenate(([0], np.cumsum(names)))
+    found: list[str] = []
+    module, done = 0, 0
+    while module < len(tree.paths):
+        low, high = tree.name_starts[module], tree.name_ends[module]
+        if high > low and sums[high] - sums[low] == high - low and high > done:
+            found.append(tree.paths[module] or "everything")
+            module, done = tree.ends[module], high
+        else:
+            own = [n for n in tree.own_names(module) if names[n]]
+            found += [tree.names[n] for n in own]
+            module += 1
+    return listing(found, limit=5)

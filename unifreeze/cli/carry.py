@@ -1,0 +1,85 @@
+"""`capture` and `translate`: freezing carried over, from a loop to a plan and from port to port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unifreeze.capturing import Capture
+from unifreeze.capturing import capture as capture_model
+from unifreeze.capturing import translate as translate_plan
+from unifreeze.cli.output import (
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    PlanArgument,
+    SeedOption,
+    console,
+    write_json,
+)
+from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
+from unifreeze.plan import FreezePlan
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
+]
+
+
+def capture(
+    model: ModelArgument,
+    output: OutputOption = None,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    native: Annotated[bool, typer.Option("--native", help="Use the framework's names.")] = False,
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Write the plan that says how a model is frozen; with a batch, what is cut off, too."""
+    use_backends(backend)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    found = capture_model(live, batch=read_batch(batch, seed=seed), native=native)
+    _finish(found, output, json)
+
+
+def translate(
+    plan: PlanArgument,
+    source: Annotated[str, typer.Option("--from", metavar="MODEL", help="It was written for.")],
+    target: Annotated[str, typer.Option("--to", metavar="MODEL", help="It is wanted for.")],
+    output: OutputOption = None,
+    native: Annotated[bool, typer.Option("--native", help="Use the target's own names.")] = False,
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Say a plan written for one port of a network so that it means the same on the other."""
+    use_backends(backend)
+    loaded = FreezePlan.load(plan)
+    one, framework = load_model(source, seed=seed)
+    other, its_framework = load_model(target, seed=seed)
+    check_backends_used(backend, {framework.name, its_framework.name})
+    made = translate_plan(
+        loaded, framework.describe(one), its_framework.describe(other), native=native
+    )
+    _finish(made, output, json)
+
+
+def _finish(found: Capture, output: Path | None, json: str) -> None:
+    if output is not None:
+        found.save(output)
+    if json:
+        write_json(_json(found), json)
+    elif output is not None:
+        rules = len(found.plan.rules)
+        count = f"{rules} rule{'' if rules == 1 else 's'}"
+        console().print(f"{count}; written to {output}", markup=False, soft_wrap=True)
+    else:
+        console().print(str(found), markup=False, soft_wrap=True)
+
+
+def _json(found: Capture) -> dict[str, Any]:
+    return {"plan": found.plan.document(), "text": found.text, "notes": list(found.notes)}
