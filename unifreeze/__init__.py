@@ -13,10 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unifreeze.capturing import capture
     from unifreeze.errors import FrozenDriftError, UnifreezeError
     from unifreeze.handle import Handle, apply, freeze, frozen, resolve
+    from unifreeze.pairing import Pairing, pair
     from unifreeze.parity import Record, Report, check_parity
     from unifreeze.plan import FreezePlan
+    from unifreeze.porting import port_weights
     from unifreeze.resolution import Resolution
     from unifreeze.select import Selector
 
@@ -26,15 +29,19 @@ __all__ = [
     "FreezePlan",
     "FrozenDriftError",
     "Handle",
+    "Pairing",
     "Record",
     "Report",
     "Resolution",
     "Selector",
     "UnifreezeError",
     "apply",
+    "capture",
     "check_parity",
     "freeze",
     "frozen",
+    "pair",
+    "port_weights",
     "resolve",
 ]
 
@@ -42,15 +49,19 @@ _HOME = {
     "FreezePlan": "plan",
     "FrozenDriftError": "errors",
     "Handle": "handle",
+    "Pairing": "pairing",
     "Record": "parity",
     "Report": "parity",
     "Resolution": "resolution",
     "Selector": "select",
     "UnifreezeError": "errors",
     "apply": "handle",
+    "capture": "capturing",
     "check_parity": "parity",
     "freeze": "handle",
     "frozen": "handle",
+    "pair": "pairing",
+    "port_weights": "porting",
     "resolve": "handle",
 }
 

@@ -22,7 +22,10 @@
     │   └── WriteError               a flag did not read back as written
     ├── FrozenDriftError           what was frozen has changed
     ├── ParityError                two runs do not show the same
+    ├── PairingError               two models are not the same network, or a pairing is wrong
+    ├── PortError                  weights cannot be carried over as they are
     ├── RecordError                a record file is cut, foreign or of another version
+    ├── WeightFileError            a weight file is broken, hostile, or cannot be written
     └── TargetError                a model, batch or device named on the command line
 
 Every message is *fact*, then *context* (what was there instead), then *hint* (what to write).
@@ -170,8 +173,20 @@ class ParityError(UnifreezeError, AssertionError):
     """Two runs of one plan do not show the same."""
 
 
+class PairingError(UnifreezeError):
+    """Two models do not compute the same function, or a pairing of their tensors is wrong."""
+
+
+class PortError(UnifreezeError):
+    """Weights cannot be carried over: some are missing, extra, misshaped or of another dtype."""
+
+
 class RecordError(UnifreezeError):
     """A record file is cut short, foreign, or of another format version."""
+
+
+class WeightFileError(UnifreezeError):
+    """A weight file is broken, asks for more than weights need, or cannot be written."""
 
 
 class TargetError(UnifreezeError):

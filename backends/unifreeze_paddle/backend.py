@@ -225,6 +225,26 @@ class PaddleBackend(ModuleBackend):
         finally:
             paddle.set_rng_state(state)
 
+    @contextmanager
+    def double(self, walk: Walk) -> Iterator[None]:
+        """Compute in double precision meanwhile; the tensors' own memory comes back after."""
+        before = paddle.get_default_dtype()
+        paddle.set_default_dtype("float64")
+        try:
+            with bits.in_double(walk.root, [*walk.tensors, *(t for _, t in walk.states())]):
+                yield
+        finally:
+            paddle.set_default_dtype(before)
+
+    def turn_random_off(self, walk: Walk) -> None:
+        """Use inference mode, but in recurrent networks, which then pass no gradient."""
+        recurrent = [isinstance(layer, nn.layer.rnn.RNNBase) for layer in walk.modules]
+        guarded = dict(self.get_guards(walk))
+        for number in np.flatnonzero(recurrent).tolist():
+            guarded[number] = guarded.get(number, Guard())._replace(still=True)
+        self.set_guards(walk, guarded)
+        self.set_modes(walk, recurrent)
+
     def train_mode(self, model: Any) -> None:
         """Call `model.train()`, as a training loop does."""
         model.train()
@@ -286,6 +306,16 @@ class PaddleBackend(ModuleBackend):
         """Build a Paddle optimizer over a plan's groups."""
         rows = optimizers.param_groups(self.objects(model), groups)
         return optimizers.build(cls, rows, settings)
+
+    def optimizer_parameters(self, optimizer: Any) -> list[Any]:
+        """Return the live tensors of an optimizer's list or groups."""
+        if not isinstance(optimizer, paddle.optimizer.Optimizer):
+            return super().optimizer_parameters(optimizer)
+        return optimizers.parameters_of(optimizer)
+
+    def moves_statistics(self, module: Any) -> bool:
+        """Tell whether a batch norm would move its statistics: not if it uses the global ones."""
+        return bool(module.training) and not getattr(module, "_use_global_stats", False)
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `LayerDict`."""

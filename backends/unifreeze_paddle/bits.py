@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,23 @@ def from_array(array: Array, like: Any) -> Any:
     floating = np.issubdtype(np.asarray(array).dtype, np.floating)
     dtype = like.dtype if floating and is_floating(like) else None
     return paddle.to_tensor(np.asarray(array), dtype=dtype, place=like.place)
+
+
+@contextmanager
+def in_double(root: Any, tensors: Iterable[Any]) -> Iterator[None]:
+    """Cast a model to double precision meanwhile; its tensors get their own memory back after."""
+    layers = [(layer, layer._dtype) for layer in root.sublayers(include_self=True)]
+    kept = [(tensor, tensor.detach()) for tensor in tensors if tensor is not None]
+    try:
+        root._to_impl(dtype="float64", floating_only=True)
+        for layer, _ in layers:
+            layer._dtype = "float64"
+        yield
+    finally:
+        for tensor, own in kept:
+            tensor.value().get_tensor()._share_data_nocheck_with(own.value().get_tensor())
+        for layer, dtype in layers:
+            layer._dtype = dtype
 
 
 def copy_gradient(tensor: Any) -> Any:

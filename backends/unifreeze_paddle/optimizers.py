@@ -45,6 +45,12 @@ def param_groups(
     return made
 
 
+def parameters_of(optimizer: Any) -> list[Any]:
+    """Return the live tensors an optimizer updates; its list holds groups where it has them."""
+    rows = optimizer._parameter_list or []
+    return [one for row in rows for one in (row["params"] if isinstance(row, dict) else [row])]
+
+
 def step_dense(optimizer: Any) -> None:
     """Step an optimizer that takes no sparse gradients: Paddle's AdamW fails on one too late.
 

@@ -185,6 +185,17 @@ class TorchBackend(ModuleBackend):
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
 
+    @contextmanager
+    def double(self, walk: Walk) -> Iterator[None]:
+        """Compute in double precision meanwhile; the tensors' own memory comes back after."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with bits.in_double(walk.tensors, walk.slots):
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
     def train_mode(self, model: Any) -> None:
         """Call `model.train()`, as a training loop does."""
         model.train()
@@ -253,6 +264,13 @@ class TorchBackend(ModuleBackend):
                 hint="use a first-order optimizer",
             )
         return cls(self.param_groups(model, groups, lr=settings.get("lr")), **settings)
+
+    def optimizer_parameters(self, optimizer: Any) -> list[Any]:
+        """Return the live tensors of an optimizer's groups."""
+        groups = getattr(optimizer, "param_groups", None)
+        if not isinstance(groups, list):
+            return super().optimizer_parameters(optimizer)
+        return [tensor for group in groups for tensor in group["params"]]
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `ModuleDict`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array
+from unifreeze.backend.walking import Slot
 
 
 def payload(tensor: torch.Tensor) -> Payload | None:
@@ -59,6 +62,26 @@ def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
     if made.is_floating_point() and like.is_floating_point():
         made = made.to(like.dtype)
     return made.to(like.device)
+
+
+@contextmanager
+def in_double(tensors: Iterable[Any], slots: Iterable[Slot]) -> Iterator[None]:
+    """Cast floating tensors to double precision meanwhile; they get their own memory back."""
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    kept = [(tensor, tensor.data) for tensor in floating]
+    buffers = [(slot, slot.holder.get(slot.leaf)) for slot in slots]
+    try:
+        for tensor, own in kept:
+            tensor.data = own.double()
+        for slot, buffer in buffers:
+            if buffer is not None and buffer.is_floating_point():
+                slot.holder[slot.leaf] = buffer.double()  # type: ignore[index]
+        yield
+    finally:
+        for tensor, own in kept:
+            tensor.data = own
+        for slot, buffer in buffers:
+            slot.holder[slot.leaf] = buffer  # type: ignore[index]
 
 
 def copy_into(tensor: Any, source: torch.Tensor) -> None:

@@ -1,5 +1,6 @@
 """Backends: the protocol, how one is found, and what module-based ones share."""
 
+from unifreeze.backend.projections import Sketch
 from unifreeze.backend.protocol import (
     Backend,
     Batch,
@@ -11,6 +12,8 @@ from unifreeze.backend.protocol import (
     ProbeConfig,
     ProbeResult,
     ProbeRun,
+    SketchConfig,
+    SketchRun,
     Undo,
 )
 from unifreeze.backend.registry import (
@@ -34,6 +37,9 @@ __all__ = [
     "ProbeConfig",
     "ProbeResult",
     "ProbeRun",
+    "Sketch",
+    "SketchConfig",
+    "SketchRun",
     "Undo",
     "backend_for",
     "backend_names",

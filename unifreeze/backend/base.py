@@ -17,13 +17,24 @@ import numpy as np
 
 from unifreeze.backend.digests import digest
 from unifreeze.backend.operations import Guard, Operations
-from unifreeze.backend.probing import run_probe
-from unifreeze.backend.protocol import Array, Batch, Digest, Finding, ProbeConfig, ProbeResult, Undo
+from unifreeze.backend.probing import first_gradients, run_probe
+from unifreeze.backend.protocol import (
+    Array,
+    Batch,
+    Digest,
+    Finding,
+    ProbeConfig,
+    ProbeResult,
+    SketchConfig,
+    SketchRun,
+    Undo,
+)
+from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
 from unifreeze.errors import TargetError, UnifreezeError, WriteError, listing
 from unifreeze.resolution import Resolution
-from unifreeze.structure import Mask, ModelSpec, derive
+from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
 
 _FLAGS = "flags as last read"
 
@@ -320,6 +331,10 @@ class ModuleBackend(Operations):
         """Run the seeded training steps that parity looks at."""
         return run_probe(self, model, resolution, config)
 
+    def sketch(self, model: Any, config: SketchConfig) -> SketchRun:
+        """Run a model once on given values and sketch what comes out of it."""
+        return run_sketch(self, model, config)
+
     def run(self, model: Any, batch: Batch) -> Any:
         """Call a model on a batch.
 
@@ -339,6 +354,21 @@ class ModuleBackend(Operations):
                 context=f"batch: {listing(shown)}",
                 hint="give inputs that its forward takes",
             ) from error
+
+    def first_gradients(
+        self, model: Any, batch: Batch
+    ) -> tuple[dict[str, float | None], frozenset[str]]:
+        """Run one forward and backward pass; the model is restored bit for bit."""
+        return first_gradients(self, model, batch)
+
+    def training(self, model: Any) -> dict[str, bool]:
+        """Tell of each layer with running statistics whether a forward pass would move them."""
+        walk = self.walk(model)
+        owners = {s.owner for s in walk.tree.states if s.role in STATISTICS and s.moves}
+        found = {"": bool(self.modes(walk)[0])}
+        for owner in sorted(owners):
+            found[walk.tree.paths[owner]] = self.moves_statistics(walk.module(owner))
+        return found
 
     def anchor(self, model: Any) -> Any:
         """Return a tensor that tells the model's device and floating dtype."""

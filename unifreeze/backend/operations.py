@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
 from unifreeze.backend.walking import Reader, Walk
-from unifreeze.errors import TargetError
+from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
 
 
@@ -150,6 +150,18 @@ class Operations(ABC):
         for module, mode in zip(walk.modules, modes, strict=True):
             module.training = mode
 
+    @contextmanager
+    def double(self, walk: Walk) -> Iterator[None]:
+        """Compute in double precision meanwhile; the tensors' own bits come back after.
+
+        The default leaves the precision as it is.
+        """
+        yield
+
+    def turn_random_off(self, walk: Walk) -> None:
+        """Make forward passes repeatable and still differentiable: inference mode, as a rule."""
+        self.set_modes(walk, [False] * len(walk.modules))
+
     @abstractmethod
     def backward(self, outputs: Sequence[Any], weights: Sequence[Array]) -> bool:
         """Backpropagate the weighted sum of outputs; False where nothing takes part."""
@@ -175,6 +187,21 @@ class Operations(ABC):
         self, model: Any, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
     ) -> Any:
         """Build an optimizer; `settings` use neutral names."""
+
+    def optimizer_parameters(self, optimizer: Any) -> list[Any]:
+        """Return the live tensors that an optimizer updates.
+
+        Raises:
+            OptimizerError: It is no optimizer whose parameters this backend knows how to read.
+        """
+        raise OptimizerError(
+            f"{self.name} cannot say what {type(optimizer).__name__} updates",
+            hint="leave the optimizer out",
+        )
+
+    def moves_statistics(self, module: Any) -> bool:
+        """Tell whether a layer with running statistics would move them if it ran now."""
+        return bool(module.training)
 
     @abstractmethod
     def container(self, models: Mapping[str, Any]) -> Any:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
-from unifreeze.backend.protocol import OptimizerSpec, ProbeConfig, ProbeResult, ProbeRun
+from unifreeze.backend.protocol import (
+    Batch,
+    OptimizerSpec,
+    ProbeConfig,
+    ProbeResult,
+    ProbeRun,
+)
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
 from unifreeze.errors import TargetError, listing
@@ -33,7 +39,7 @@ def run_probe(
     walk = backend.walk(model)
     trace = trace_forward(backend, walk, model, config.batch)
     outputs: list[str] = []
-    with _restored(backend, walk) as rewind, backend.random_state(), _python_random_state():
+    with restored(backend, walk) as rewind, backend.random_state(), _python_random_state():
         runs = []
         for spec in config.optimizers:
             rewind()
@@ -41,8 +47,29 @@ def run_probe(
     return ProbeResult(tuple(outputs), trace.calls, tuple(runs))
 
 
+def first_gradients(
+    backend: ModuleBackend, model: Any, batch: Batch
+) -> tuple[dict[str, float | None], frozenset[str]]:
+    """Run one forward and backward pass as the model stands; it is restored bit for bit.
+
+    Returns:
+        The norm of every parameter's gradient, and the native paths of what was used.
+    """
+    walk = backend.walk(model)
+    trace = trace_forward(backend, walk, model, batch)
+    with restored(backend, walk) as rewind, backend.random_state(), _python_random_state():
+        rewind()
+        backend.train_mode(model)
+        result = backend.run(model, batch)
+        found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
+        shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
+        weights = [loss_weights(i, s, 0) for i, s in zip(output_ids(shapes), shapes, strict=True)]
+        backend.backward(found, weights)
+        return backend.gradients(model), frozenset(trace.calls)
+
+
 @contextmanager
-def _restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
+def restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
     """Keep values, flags, guards, modes and gradients; yields what puts the values back."""
     values = [(tensor, backend.clone(tensor)) for tensor in walk.tensors]
     gradients = [(tensor, backend.kept_gradient(tensor)) for tensor in walk.tensors]

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze.backend.projections import Sketch
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
@@ -189,6 +190,47 @@ class ProbeResult:
     runs: tuple[ProbeRun, ...]
 
 
+@dataclass(frozen=True)
+class SketchConfig:
+    """One run to be sketched.
+
+    Attributes:
+        batch: Inputs.
+        values: Gives each parameter and statistic, by its first native path and shape as stored,
+            the values it runs with; None leaves it as it is.
+        outputs: Ids of the outputs the loss may use; None for all.
+        seed: Seed of the loss's weights.
+        parts: For a fused tensor, by its path: what each part's rows are, along the axis given.
+    """
+
+    batch: Batch
+    values: Callable[[str, tuple[int, ...]], Array | None]
+    outputs: tuple[str, ...] | None = None
+    seed: int = 0
+    parts: Mapping[str, tuple[int, Mapping[str, Array]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SketchRun:
+    """What one run gave.
+
+    Attributes:
+        dtype: Neutral name of the floating dtype it ran in.
+        outputs: Sketch of every floating output by its id.
+        gradients: Sketch of every parameter's gradient by its first native path (`path[part]` for
+            parts of a fused one); none for those that got no gradient.
+        calls: Native paths in order of first use.
+        layers: For each module that ran and returned a floating tensor, in order: its path, the
+            shape of that and its sketch.
+    """
+
+    dtype: str
+    outputs: Mapping[str, Sketch]
+    gradients: Mapping[str, Sketch]
+    calls: tuple[str, ...]
+    layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
+
+
 @runtime_checkable
 class Backend(Protocol):
     """One framework: describes its models, writes decisions, runs the probe."""
@@ -250,6 +292,25 @@ class Backend(Protocol):
     ) -> Any:
         """Build an optimizer; `settings` use neutral names (`lr`, `weight_decay`)."""
 
+    def optimizer_parameters(self, optimizer: Any) -> list[Any]:
+        """Return the live tensors that an optimizer updates."""
+
+    def first_gradients(
+        self, model: Any, batch: Batch
+    ) -> tuple[dict[str, float | None], frozenset[str]]:
+        """Run one forward and backward pass; the model is restored bit for bit.
+
+        Returns:
+            The norm of every parameter's gradient (None where there is none), and the native paths
+            of the modules that ran and of parameters read by their parents.
+        """
+
+    def training(self, model: Any) -> dict[str, bool]:
+        """Tell of each layer with running statistics whether a forward pass would move them.
+
+        Under "" stands whether the model itself is in training mode.
+        """
+
     def flags(self, model: Any, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; gradient still flows through the model."""
 
@@ -263,6 +324,9 @@ class Backend(Protocol):
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at; the model is restored bit for bit."""
+
+    def sketch(self, model: Any, config: SketchConfig) -> SketchRun:
+        """Run a model once on given values and sketch it; the model is restored bit for bit."""
 
     def train_mode(self, model: Any) -> None:
         """Do what a training loop does before an epoch."""

@@ -7,8 +7,10 @@ import sys
 import typer
 
 from unifreeze.cli.about import backends, schema
+from unifreeze.cli.carry import capture, translate
 from unifreeze.cli.inspect import explain, show
 from unifreeze.cli.output import BUG, UNUSABLE
+from unifreeze.cli.pairing import pair, port, sketch
 from unifreeze.cli.parity import compare, parity, record
 from unifreeze.errors import UnifreezeError
 
@@ -20,7 +22,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (show, explain, parity, record, compare, schema, backends):
+for command in (
+    show,
+    explain,
+    capture,
+    translate,
+    parity,
+    record,
+    compare,
+    pair,
+    sketch,
+    port,
+    schema,
+    backends,
+):
     app.command()(command)
 
 

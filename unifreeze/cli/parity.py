@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +12,6 @@ import typer
 from unifreeze.backend import Batch, ProbeConfig
 from unifreeze.cli.output import (
     BROKEN,
-    BUG,
     BackendOption,
     BatchOption,
     JsonOption,
@@ -25,6 +21,7 @@ from unifreeze.cli.output import (
     console,
     write_json,
 )
+from unifreeze.cli.sides import Side, run_sides
 from unifreeze.cli.targets import (
     check_backends_used,
     device_for,
@@ -32,7 +29,7 @@ from unifreeze.cli.targets import (
     read_batch,
     use_backends,
 )
-from unifreeze.errors import TargetError, UnifreezeError
+from unifreeze.errors import TargetError
 from unifreeze.parity import Order, Record, Report, common_outputs, compare_records, make_record
 from unifreeze.plan import FreezePlan
 
@@ -66,7 +63,7 @@ def record(
     """Run one side of a parity check and write down what it showed."""
     use_backends(backend)
     loaded, counted = FreezePlan.load(plan), _read_order(order)
-    inputs = _read_inputs(batch, seed)
+    inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     if kind := device_for(device, framework.name):
         live = framework.place(live, kind)
@@ -89,11 +86,16 @@ def record(
         console().print(f"{summary}; written to {output}", markup=False)
 
 
-def _read_inputs(batch: list[str], seed: int) -> Batch:
+def read_inputs(batch: list[str], seed: int) -> Batch:
+    """Read the batch that a command cannot do without.
+
+    Raises:
+        TargetError: None is given, or it cannot be read.
+    """
     inputs = read_batch(batch, seed=seed)
     if inputs is None:
         raise TargetError(
-            "a batch is needed: the model is trained on it for a few steps",
+            "a batch is needed: the model is run on it",
             hint='for example --batch "float32[2,3,64,64]"',
         )
     return inputs
@@ -139,7 +141,7 @@ def parity(
     """
     FreezePlan.load(plan)
     use_backends(backend)
-    _read_inputs(batch, seed)
+    read_inputs(batch, seed)
     _read_order(order)
     device_for(device, "")
     settings = ["--steps", str(steps), "--seed", str(seed), "--order", order]
@@ -148,75 +150,19 @@ def parity(
         settings += [f"{flag}={value}" for value in values]
     pythons = (sys.executable, other_python or sys.executable)
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
+        files = [Path(folder) / name for name in ("one.json", "other.json")]
         sides = [
-            _Side(python, str(plan), name, Path(folder) / f"side{number}.json", tuple(settings))
-            for number, (python, name) in enumerate(zip(pythons, (model, other), strict=True))
+            Side(python, name, ("record", str(plan), name, "-o", str(file), *settings))
+            for python, name, file in zip(pythons, (model, other), files, strict=True)
         ]
-        one, two = _run(sides)
+        run_sides(sides)
+        one, two = map(Record.load, files)
         check_backends_used(backend, {one.framework, two.framework})
-        shared = common_outputs(one, two)
-        if shared:
-            one, two = _run([side.with_outputs(shared) for side in sides])
+        if shared := common_outputs(one, two):
+            limit = f"--outputs={','.join(shared)}"
+            run_sides([side._replace(arguments=(*side.arguments, limit)) for side in sides])
+            one, two = map(Record.load, files)
     _finish(compare_records(one, two), json)
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One side of a check, as the process that records it."""
-
-    python: str
-    plan: str
-    model: str
-    output: Path
-    settings: tuple[str, ...]
-
-    def with_outputs(self, outputs: tuple[str, ...]) -> _Side:
-        """Return the same side with a loss over these outputs only."""
-        return replace(self, settings=(*self.settings, "--outputs", ",".join(outputs)))
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start recording."""
-        command = [self.python, "-m", "unifreeze", "record", self.plan, self.model]
-        try:
-            return subprocess.Popen(
-                [*command, "-o", str(self.output), *self.settings],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        except OSError as error:
-            raise TargetError(f"cannot run {self.python}: {error.strerror or error}") from None
-
-    def finish(self, process: subprocess.Popen[str]) -> Record:
-        """Wait for the record.
-
-        Raises:
-            UnifreezeError: The side could not be recorded; with its own words.
-        """
-        _, words = process.communicate()
-        if process.returncode == BUG:
-            sys.stderr.write(words)
-            raise typer.Exit(BUG)
-        if process.returncode != 0:
-            said = re.split("^Error: ", words, flags=re.MULTILINE)[-1].strip()
-            raise UnifreezeError(
-                f"{self.model} could not be recorded (exit code {process.returncode})",
-                context="\n".join(said.splitlines()[-12:]),
-            )
-        return Record.load(self.output)
-
-
-def _run(sides: list[_Side]) -> list[Record]:
-    processes: list[subprocess.Popen[str]] = []
-    try:
-        for side in sides:
-            processes.append(side.start())
-        return [side.finish(process) for side, process in zip(sides, processes, strict=True)]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
 
 
 def _finish(report: Report, json: str) -> None:

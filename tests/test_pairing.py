@@ -1,0 +1,371 @@
+"""Which tensor is which: decided by gradients, certified by a run, refused where it fails."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+import torch
+from torch import nn
+
+import unifreeze as uf
+from tests.pairs import small
+from unifreeze.backend import Batch, load_backend
+from unifreeze.errors import PairingError, RecordError
+from unifreeze.pairing import ModelSketch, Pairing, make_sketch, pair_sketches, sketching
+from unifreeze.pairing.record import Pair
+
+IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
+PIXELS = np.random.default_rng(1).standard_normal((3, 3, 7, 7)).astype("float32")
+
+BLOCK = {
+    "att.q": "attention.query",
+    "att.k": "attention.key",
+    "att.v": "attention.value",
+    "att.o": "attention.dense",
+    "att_norm": "norm1",
+    "out_norm": "norm2",
+    "up": "linear1",
+    "down": "linear2",
+}
+TEXT = {
+    "tokens.weight": "word.weight",
+    "places.weight": "position.weight",
+    **{
+        f"layers.{n}.{one}.{leaf}": f"stack.{n}.{other}.{leaf}"
+        for n in (0, 1)
+        for one, other in BLOCK.items()
+        for leaf in ("weight", "bias")
+    },
+    "answer.weight": "head.weight",
+    "answer.bias": "head.bias",
+}
+UNIT = {
+    "short.weight": "side.weight",
+    "conv.weight": "main.weight",
+    **{
+        f"{one}.{leaf}": f"{other}.{name}"
+        for one, other in (("short_norm", "side_bn"), ("norm", "main_bn"))
+        for leaf, name in (
+            ("weight", "weight"),
+            ("bias", "bias"),
+            ("running_mean", "_mean"),
+            ("running_var", "_variance"),
+        )
+    },
+}
+IMAGE = {
+    "stem.weight": "first.weight",
+    "stem.bias": "first.bias",
+    **{f"units.{n}.{one}": f"cells.{n}.{other}" for n in (0, 1) for one, other in UNIT.items()},
+    "fc.weight": "out.weight",
+    "fc.bias": "out.bias",
+}
+
+
+def paired(pairing):
+    return {pair.one: pair.other for pair in pairing.pairs}
+
+
+def sketches(one, other, batch, **settings):
+    first = make_sketch(one, load_backend("torch"), Batch.of(batch), name="one")
+    second = make_sketch(
+        other, load_backend("paddle"), Batch.of(batch), name="other", like=first, **settings
+    )
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def text():
+    return uf.pair(small.torch_text(), small.paddle_text(), batch=IDS)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return uf.pair(small.torch_image(), small.paddle_image(), batch=PIXELS)
+
+
+def test_a_transformer_is_paired_whole_though_no_name_and_no_order_agrees(text):
+    assert paired(text) == TEXT
+    assert not text.left
+
+
+def test_its_certificate_is_of_double_precision_and_compares_every_gradient(text):
+    certificate = text.certificate
+    assert certificate.dtype == "float64"
+    assert certificate.compared == len(TEXT)
+    assert certificate.outputs < 1e-10
+    assert certificate.gradients < 1e-9
+
+
+def test_square_matrices_of_linear_layers_are_known_to_be_stored_the_other_way_round(text):
+    turned = {pair.one for pair in text.pairs if pair.transposed}
+    linears = {f"layers.{n}.{one}.weight" for n in (0, 1) for one in BLOCK if "norm" not in one}
+    assert turned == {*linears, "answer.weight"}
+
+
+def test_a_bias_that_changes_nothing_goes_where_its_layer_goes(text):
+    by = {pair.one: pair.by for pair in text.pairs}
+    assert {one for one, what in by.items() if what == "owner"} == {
+        "layers.0.att.k.bias",
+        "layers.1.att.k.bias",
+    }
+
+
+def test_a_convolutional_network_is_paired_with_its_statistics(image):
+    assert paired(image) == IMAGE
+    assert {pair.one for pair in image.pairs if pair.state} == {
+        one for one in IMAGE if "running" in one
+    }
+
+
+def test_biases_that_add_up_are_told_apart_by_their_layers(image):
+    by = {pair.one: pair.by for pair in image.pairs}
+    assert by["units.0.norm.bias"] == by["units.0.short_norm.bias"] == "owner"
+
+
+def test_the_pairing_the_other_way_round_is_its_mirror_image(text):
+    back = uf.pair(small.paddle_text(), small.torch_text(), batch=IDS)
+    assert paired(back) == {other: one for one, other in TEXT.items()}
+
+
+def test_the_models_come_back_bit_for_bit_with_their_flags_modes_gradients_and_buffers():
+    one, other = small.torch_image(), small.paddle_image()
+    one.fc.weight.requires_grad = False
+    one.units[0].norm.eval()
+    other.out.bias.stop_gradient = True
+    one.stem.bias.grad = torch.ones(4)
+    buffers = dict(one.named_buffers())
+    kept = [tensor.clone() for tensor in one.state_dict().values()]
+    theirs = [tensor.numpy() for tensor in other.state_dict().values()]
+    uf.pair(one, other, batch=PIXELS)
+    assert all(map(torch.equal, kept, one.state_dict().values()))
+    assert all(
+        np.array_equal(a, b.numpy())
+        for a, b in zip(theirs, other.state_dict().values(), strict=True)
+    )
+    assert {tensor.dtype for tensor in one.parameters()} == {torch.float32}
+    assert {str(tensor.dtype) for tensor in other.parameters()} == {"paddle.float32"}
+    assert all(buffer is buffers[name] for name, buffer in one.named_buffers())
+    assert [one.fc.weight.requires_grad, one.fc.bias.requires_grad] == [False, True]
+    assert [other.out.bias.stop_gradient, other.out.weight.stop_gradient] == [True, False]
+    assert [one.training, one.units[0].norm.training, other.training] == [True, False, True]
+    assert torch.equal(one.stem.bias.grad, torch.ones(4))
+    assert torch.get_default_dtype() is torch.float32
+    assert paddle.get_default_dtype() == "float32"
+
+
+def test_a_training_step_still_works_after_a_pairing():
+    one, other = small.torch_text(), small.paddle_text()
+    uf.pair(one, other, batch=IDS)
+    one(torch.tensor(IDS)).sum().backward()
+    other(paddle.to_tensor(IDS)).sum().backward()
+    torch.optim.SGD(one.parameters(), 0.1).step()
+    optimizer = paddle.optimizer.SGD(0.1, parameters=other.parameters())
+    optimizer.step()
+    assert one.answer.bias.grad.dtype is torch.float32
+    assert str(other.head.bias.grad.dtype) == "paddle.float32"
+
+
+def test_different_functions_are_refused_with_the_layer_where_they_part():
+    with pytest.raises(PairingError) as caught:
+        uf.pair(small.torch_text(relu=True), small.paddle_text(), batch=IDS)
+    assert "compute different functions" in str(caught.value)
+    assert "first divergence: layers.0.down of torch" in str(caught.value)
+    assert "last agreement: layers.0.up of torch and stack.0.linear1 of paddle" in str(caught.value)
+
+
+def test_models_that_return_other_shapes_are_refused():
+    other = nn.Sequential(nn.Embedding(11, 4), nn.Flatten(), nn.Linear(24, 4))
+    with pytest.raises(PairingError, match="do not return the same"):
+        uf.pair(other, small.paddle_text(), batch=IDS)
+
+
+def test_vocabularies_of_unequal_length_are_paired_and_reported():
+    pairing = uf.pair(small.torch_text(vocabulary=14), small.paddle_text(), batch=IDS)
+    assert paired(pairing) == TEXT
+    assert [pair.one for pair in pairing.pairs if pair.cropped] == ["tokens.weight"]
+    assert "tables of unequal length: tokens.weight and word.weight" in str(pairing)
+
+
+def test_what_never_ran_is_named():
+    pairing = uf.pair(small.torch_text(idle=True), small.paddle_text(), batch=IDS)
+    assert {(row.path, row.reason) for row in pairing.left} == {
+        ("pooler.weight", "its module never ran on this batch"),
+        ("pooler.bias", "its module never ran on this batch"),
+    }
+
+
+def test_a_tie_on_one_side_only_is_named():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(11, 4)
+
+        def forward(self, ids):
+            return self.table(ids) @ self.table.weight.T
+
+    class Untied(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.read, self.write = paddle.nn.Embedding(11, 4), paddle.nn.Embedding(11, 4)
+
+        def forward(self, ids):
+            return self.read(ids) @ self.write.weight.T
+
+    first, second = (
+        make_sketch(model, load_backend(name), Batch.of(IDS), name=name)
+        for model, name in ((Tied(), "torch"), (Untied(), "paddle"))
+    )
+    reasons = {row.path: row.reason for row in pair_sketches(first, second).left}
+    assert reasons == {
+        "table.weight": "held once here, and twice there: read.weight and write.weight",
+        "read.weight": "tied there, as table.weight",
+        "write.weight": "tied there, as table.weight",
+    }
+
+
+def swapped(pairing, one, other):
+    """Give a pairing with two tensors' partners exchanged."""
+    partners = paired(pairing)
+    partners[one], partners[other] = partners[other], partners[one]
+    turned = {pair.one: pair.transposed for pair in pairing.pairs}
+    return [Pair(a, b, turned[a], "hint") for a, b in partners.items()]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("layers.0.att_norm.weight", "layers.0.out_norm.weight"),
+        ("layers.0.att.q.bias", "layers.1.att.q.bias"),
+        ("layers.0.att.v.bias", "layers.0.up.bias"),
+        ("layers.0.att.q.weight", "layers.0.att.k.weight"),
+    ],
+    ids=["norms", "biases", "biases of two layers", "q and k"],
+)
+def test_a_swap_breaks_the_certificate(text, one, other):
+    hints = swapped(text, one, other)
+    models = small.torch_text(), small.paddle_text()
+    with pytest.raises(PairingError, match="the pairing does not hold"):
+        pair_sketches(*sketches(*models, IDS, hints=hints))
+
+
+def test_the_right_hints_keep_the_certificate(text):
+    hints = [Pair(pair.one, pair.other, pair.transposed, "hint") for pair in text.pairs]
+    pairing = pair_sketches(*sketches(small.torch_text(), small.paddle_text(), IDS, hints=hints))
+    assert {pair.by for pair in pairing.pairs} == {"hint"}
+    assert pairing.certificate.gradients < 1e-9
+
+
+def test_an_untransposed_square_breaks_the_certificate(text):
+    hints = [Pair(p.one, p.other, p.transposed, "hint") for p in text.pairs]
+    spoilt = [h._replace(transposed=False) if "1.att.o.weight" in h.one else h for h in hints]
+    with pytest.raises(PairingError, match="the pairing does not hold"):
+        pair_sketches(*sketches(small.torch_text(), small.paddle_text(), IDS, hints=spoilt))
+
+
+def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):
+    straight = sketching.reshaped
+
+    def spoil(array, shape, *, transposed):
+        array = straight(array, shape, transposed=transposed).copy()
+        if array.shape == (4,) and array.min() > 0.5 and not spoilt:
+            spoilt.append(array)
+            array[2] *= 1.001
+        return array
+
+    spoilt = []
+    monkeypatch.setattr(sketching, "reshaped", spoil)
+    with pytest.raises(PairingError, match="the pairing does not hold"):
+        pair_sketches(*sketches(small.torch_image(), small.paddle_image(), PIXELS))
+    assert spoilt
+
+
+def test_sketches_made_apart_are_paired_without_a_certificate():
+    first, _ = sketches(small.torch_text(), small.paddle_text(), IDS)
+    backend = load_backend("paddle")
+    second = make_sketch(small.paddle_text(), backend, Batch.of(IDS), name="other")
+    pairing = pair_sketches(first, second)
+    assert paired(pairing) == TEXT
+    assert pairing.certificate is None
+    assert "certificate: none" in str(pairing)
+
+
+def test_a_sketch_made_like_another_model_is_refused():
+    first, second = sketches(small.torch_text(), small.paddle_text(), IDS)
+    another = make_sketch(
+        small.torch_text(), load_backend("torch"), Batch.of(IDS), name="one", seed=5
+    )
+    with pytest.raises(PairingError, match="on the values of another model"):
+        pair_sketches(another, second.model_copy(update={"shared": another.shared}))
+    assert pair_sketches(first, second).certificate
+
+
+def test_sketches_travel_as_files_and_are_paired_with_neither_framework_loaded(tmp_path):
+    files = [tmp_path / "one.json", tmp_path / "other.json"]
+    for sketch, file in zip(
+        sketches(small.torch_text(), small.paddle_text(), IDS), files, strict=True
+    ):
+        sketch.save(file)
+    code = (
+        "import sys; from unifreeze.pairing import ModelSketch, pair_sketches;"
+        "p = pair_sketches(*map(ModelSketch.load, sys.argv[1:]));"
+        "assert not {'torch', 'paddle'} & set(sys.modules);"
+        "print(len(p.pairs), p.certificate.compared)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [str(len(TEXT)), str(len(TEXT))], done.stderr
+
+
+def test_a_pairing_is_read_back_as_it_was_written(text, tmp_path):
+    text.save(tmp_path / "pairing.json")
+    assert Pairing.load(tmp_path / "pairing.json") == text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"unifreeze_pairing": 1, "one"', "no complete pairing"),
+        ("{}", "is no pairing"),
+        ('{"unifreeze_pairing": 7}', "of pairing format 7"),
+        ('{"unifreeze_pairing": 1}', "no valid pairing"),
+    ],
+)
+def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
+    file = tmp_path / "pairing.json"
+    file.write_text(content)
+    with pytest.raises(PairingError, match=words):
+        Pairing.load(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"unifreeze_sketch": 1, "frame', "no complete sketch"),
+        ("[]", "is no sketch"),
+        ('{"unifreeze_sketch": 2}', "of sketch format 2"),
+        ('{"unifreeze_sketch": 1}', "no valid sketch"),
+    ],
+)
+def test_a_file_that_is_no_sketch_is_refused(content, words, tmp_path):
+    file = tmp_path / "sketch.json"
+    file.write_text(content)
+    with pytest.raises(RecordError, match=words):
+        ModelSketch.load(file)
+
+
+def test_the_command_pairs_two_models_each_in_a_process_of_its_own(tmp_path):
+    file = tmp_path / "pairing.json"
+    command = [sys.executable, "-m", "unifreeze", "pair", "--batch", "int64[3,6]<0:11>"]
+    models = ["tests.pairs.small:torch_text", "tests.pairs.small:paddle_text"]
+    done = subprocess.run(
+        [*command, *models, "-o", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(TEXT)} parameters and 0 statistics of torch paired with paddle" in done.stdout
+    assert paired(Pairing.load(file)) == TEXT
+    assert json.loads(file.read_text())["certificate"]["compared"] == len(TEXT)

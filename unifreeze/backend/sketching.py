@@ -1,0 +1,132 @@
+"""Running a model once on values that are given, and sketching what comes out of it.
+
+All parameters train, all random layers are off, the arithmetic is in double precision where the
+framework has it; the model's own values, flags and modes come back bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
+from unifreeze.backend.probing import restored
+from unifreeze.backend.projections import Sketch, sketch
+from unifreeze.backend.protocol import Array, SketchConfig, SketchRun
+from unifreeze.backend.tracing import trace_forward
+from unifreeze.backend.walking import Walk
+from unifreeze.errors import TargetError
+from unifreeze.plan import FreezePlan
+from unifreeze.resolution import resolve_spec
+
+if TYPE_CHECKING:
+    from unifreeze.backend.base import ModuleBackend
+
+
+def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> SketchRun:
+    """Run a model once on given values and sketch it; the model is restored bit for bit."""
+    walk = backend.walk(model)
+    everything = resolve_spec(FreezePlan().train("all"), backend.describe(model))
+    with restored(backend, walk) as rewind, backend.random_state():
+        rewind()
+        undo = backend.write(model, everything)
+        try:
+            with backend.double(walk):
+                try:
+                    return _run(backend, model, walk, config)
+                finally:
+                    for tensor in walk.tensors:
+                        backend.set_gradient(tensor, None)
+        finally:
+            undo()
+
+
+def _run(backend: ModuleBackend, model: Any, walk: Walk, config: SketchConfig) -> SketchRun:
+    first = _first_paths(walk)
+    _assign(backend, walk, first, config.values)
+    backend.turn_random_off(walk)
+    calls = trace_forward(backend, walk, model, config.batch).calls
+    backend.turn_random_off(walk)
+    layers: dict[str, tuple[tuple[int, ...], Sketch]] = {}
+    with _sketched_layers(backend, walk, layers):
+        result = backend.run(model, config.batch)
+    found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
+    shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
+    ids = output_ids(shapes)
+    outputs = {
+        i: sketch(backend.to_array(t), as_stored=True) for i, t in zip(ids, found, strict=True)
+    }
+    used = [n for n, i in enumerate(ids) if config.outputs is None or i in config.outputs]
+    weights = [loss_weights(ids[n], shapes[n], config.seed) for n in used]
+    if not used or not backend.backward([found[n] for n in used], weights):
+        raise TargetError(
+            "the model returns no floating tensor that a gradient could come from",
+            context=f"it returns: {', '.join(ids) or 'none'}",
+        )
+    gradients: dict[str, Sketch] = {}
+    for path, tensor in zip(first, walk.tensors, strict=True):
+        gradient = backend.get_gradient(tensor)
+        if gradient is not None:
+            gradients.update(_sketch_parts(path, backend.to_array(gradient), config))
+    dtype = next((str(backend.to_array(t).dtype) for t in found), "")
+    rows = tuple((path, *row) for path, row in layers.items())
+    return SketchRun(dtype, outputs, gradients, calls, rows)
+
+
+def _first_paths(walk: Walk) -> list[str]:
+    """Return each parameter's first native path."""
+    paths: dict[int, str] = {}
+    for path, tensor in zip(walk.tree.names, walk.tree.tensor_of, strict=True):
+        paths.setdefault(tensor, path)
+    return [paths[number] for number in range(len(walk.tensors))]
+
+
+def _assign(
+    backend: ModuleBackend,
+    walk: Walk,
+    first: list[str],
+    values: Callable[[str, tuple[int, ...]], Array | None],
+) -> None:
+    named = [
+        *zip(first, walk.tensors, strict=True),
+        *((state.path, tensor) for state, tensor in walk.states() if tensor is not None),
+    ]
+    for path, tensor in named:
+        if backend.is_floating(tensor):
+            array = values(path, tuple(int(n) for n in tensor.shape))
+            if array is not None:
+                backend.copy_into(tensor, backend.from_array(array, tensor))
+
+
+@contextmanager
+def _sketched_layers(
+    backend: ModuleBackend, walk: Walk, layers: dict[str, tuple[tuple[int, ...], Sketch]]
+) -> Iterator[None]:
+    """Sketch the first floating tensor that each module returns."""
+
+    def listen(path: str, module: Any) -> Any:
+        def after(result: Any) -> None:
+            tensor = next(tensors_in(result, backend.is_tensor), None)
+            if path not in layers and tensor is not None and backend.is_floating(tensor):
+                array = backend.to_array(tensor)
+                layers[path] = array.shape, sketch(array, as_stored=True)
+
+        return backend.hook(module, lambda: None, after)
+
+    with ExitStack() as stack:
+        for index, module in enumerate(walk.modules):
+            if not walk.tree.repeats[index]:
+                stack.callback(listen(walk.tree.paths[index], module))
+        yield
+
+
+def _sketch_parts(path: str, gradient: Array, config: SketchConfig) -> Iterator[tuple[str, Sketch]]:
+    if path not in config.parts:
+        yield path, sketch(gradient)
+        return
+    axis, parts = config.parts[path]
+    for label, rows in parts.items():
+        yield f"{path}[{label}]", sketch(np.take(gradient, rows, axis=axis))

@@ -1,0 +1,158 @@
+"""`sketch`, `pair` and `port`: which tensor is which, and the weights carried over by that."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from unifreeze.cli.output import (
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    console,
+    write_json,
+)
+from unifreeze.cli.parity import read_inputs
+from unifreeze.cli.sides import Side, run_sides
+from unifreeze.cli.targets import load_model, use_backends
+from unifreeze.errors import TargetError
+from unifreeze.pairing import ModelSketch, Pairing, make_sketch, pair_sketches
+from unifreeze.pairing.pairing import common_ids
+from unifreeze.porting import port_file
+
+
+def sketch(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the sketch.")],
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="SKETCH", help="Sketch of the model that this one is to pair with."),
+    ] = None,
+    seed: SeedOption = 0,
+    outputs: Annotated[
+        str, typer.Option(metavar="IDS", help="Outputs the loss may use; all by default.")
+    ] = "",
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Run a model on seeded values and write down what pairing needs to know of it."""
+    use_backends(backend)
+    first = ModelSketch.load(like) if like else None
+    inputs = read_inputs(batch, seed)
+    live, framework = load_model(model, seed=seed)
+    used = tuple(outputs.split(",")) if outputs else None
+    made = make_sketch(live, framework, inputs, name=model, like=first, outputs=used, seed=seed)
+    made.save(output)
+    count = sum(not row.state for row in made.tensors)
+    console().print(f"{made.framework}: {count} parameters; written to {output}", markup=False)
+
+
+def pair(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or the file of its sketch.")
+    ],
+    other: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Another port of it, or the file of its sketch.")
+    ],
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    seed: SeedOption = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write the pairing.")
+    ] = None,
+    other_python: Annotated[
+        str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
+    ] = "",
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Find out which tensor of one model is which of another port of the same network.
+
+    Each side runs in a process of its own, or is read from a sketch made elsewhere; two sketches
+    are paired where neither framework is installed.
+    """
+    use_backends(backend)
+    given = [name.endswith(".json") for name in (model, other)]
+    if all(given):
+        made = pair_sketches(ModelSketch.load(model), ModelSketch.load(other))
+    elif any(given):
+        raise TargetError(
+            "one side is a sketch and the other a model",
+            hint="sketch the other, too: unifreeze sketch MODEL --like FIRST.json -o OTHER.json",
+        )
+    else:
+        read_inputs(batch, seed)
+        settings = ["--seed", str(seed), *(f"--batch={value}" for value in batch)]
+        settings += [f"--backend={value}" for value in backend]
+        made = _pair_models((model, other), other_python or sys.executable, settings)
+    if output:
+        made.save(output)
+    if json:
+        write_json(made.model_dump(), json)
+    if json != "-":
+        console().print(str(made), markup=False)
+
+
+def port(
+    source: Annotated[Path, typer.Argument(help="A weight file, or a folder or index of several.")],
+    target: Annotated[
+        Path, typer.Argument(help="Where to write: .safetensors, .pdparams, .pt or .bin.")
+    ],
+    pairing: Annotated[
+        Path, typer.Option("-p", "--pairing", help="The pairing that `unifreeze pair -o` wrote.")
+    ],
+    direction: Annotated[
+        str,
+        typer.Option(metavar="WAY", help="forward, reverse, or auto: by the names in the source."),
+    ] = "auto",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out what has no partner on the other side.")
+    ] = False,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Carry over the common rows of unequal tables.")
+    ] = False,
+    json: JsonOption = "",
+) -> None:
+    """Write one port's weight file as the other port names and stores its tensors."""
+    if direction not in ("auto", "forward", "reverse"):
+        raise TargetError(f"direction {direction!r} cannot be read", hint="auto, forward, reverse")
+    reverse = None if direction == "auto" else direction == "reverse"
+    way = Pairing.load(pairing)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("carrying over", total=None)
+
+        def advance(name: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        made = port_file(
+            source, target, way, reverse=reverse, partial=partial, crop=crop, progress=advance
+        )
+    if json:
+        write_json(made._asdict(), json)
+    if json != "-":
+        console().print(f"{made}\nwritten to {target}", markup=False)
+
+
+def _pair_models(models: tuple[str, str], other_python: str, settings: list[str]) -> Pairing:
+    with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
+        one, other = Path(folder) / "one.json", Path(folder) / "other.json"
+
+        def run(*limit: str) -> tuple[ModelSketch, ModelSketch]:
+            first = ("sketch", models[0], "-o", str(one), *settings, *limit)
+            second = ("sketch", models[1], "-o", str(other), "--like", str(one), *settings)
+            run_sides([Side(sys.executable, models[0], first)])
+            run_sides([Side(other_python, models[1], second)])
+            return ModelSketch.load(one), ModelSketch.load(other)
+
+        a, b = run()
+        shared = common_ids(a.shared, b.shared)
+        if shared and not (len(shared) == len(a.shared.outputs) == len(b.shared.outputs)):
+            a, b = run(f"--outputs={','.join(shared)}")
+        return pair_sketches(a, b)

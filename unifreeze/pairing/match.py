@@ -1,0 +1,176 @@
+"""Which tensor of one sketch is which of the other: equal gradients on shared values say it.
+
+The gradient decides. Where it cannot (none at all, or tensors that the network treats as one: two
+biases that are added up) the owner does, then the role; and what is left over is said to be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+
+from unifreeze.backend import Sketch
+from unifreeze.backend.projections import plain_shape
+from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
+
+SAME = 1e-4
+"""Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
+
+
+class Matching:
+    """One matching under way."""
+
+    def __init__(self, one: ModelSketch, other: ModelSketch) -> None:
+        self.sides = one, other
+        self.rows = tuple(
+            {row.path: row for row in side.tensors if is_paired(row)} for side in self.sides
+        )
+        self.pairs: dict[str, Pair] = {}
+        self._taken: set[str] = set()
+
+    def run(self, hints: Iterable[Pair] = ()) -> list[Pair]:
+        """Pair what can be paired, the surest first; what hints say is not asked again."""
+        for pair in hints:
+            self.pairs[pair.one] = pair
+            self._taken.add(pair.other)
+        self._by_gradient()
+        self._by_owner()
+        self._by_name()
+        order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
+        return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
+
+    def left(self, side: int) -> list[TensorRow]:
+        """Return the tensors of a side that have no partner."""
+        taken = self._taken if side else self.pairs.keys()
+        return [row for row in self.rows[side].values() if row.path not in taken]
+
+    def _by_gradient(self) -> None:
+        """Pair tensors whose gradients are equal and those of no others."""
+        groups: dict[str, list[str]] = {}
+        for row in self._parameters(0):
+            groups[row.path] = [o.path for o in self._parameters(1) if self._equal(row, o)]
+        rivals = Counter(path for group in groups.values() for path in group)
+        for path, group in groups.items():
+            if len(group) == 1 and rivals[group[0]] == 1:
+                self._add(path, group[0], "gradient")
+
+    def _parameters(self, side: int) -> list[TensorRow]:
+        return [row for row in self.left(side) if not row.state]
+
+    def _equal(self, one: TensorRow, other: TensorRow) -> bool:
+        if not _may_be(one, other):
+            return False
+        a, b = self._gradients(one, other)
+        if a is None or b is None:
+            return False
+        return min(a.distance(b), a.distance(b, transposed=True)) < SAME
+
+    def _gradients(self, one: TensorRow, other: TensorRow) -> tuple[Sketch | None, Sketch | None]:
+        found = [side.shared.gradients for side in self.sides]
+        return found[0].get(one.path), found[1].get(other.path)
+
+    def _by_owner(self) -> None:
+        """Give the rest of a layer's tensors to the layer that its others have gone to."""
+        changed = True
+        while changed:
+            changed = False
+            owners = self._owners()
+            for row in self.left(0):
+                partners = [o for o in self.left(1) if owners.get(row.owner) == o.owner]
+                fitting = [o for o in partners if self._fits(row, o)]
+                if len(fitting) == 1:
+                    self._add(row.path, fitting[0].path, "owner")
+                    changed = True
+
+    def _owners(self) -> dict[str, str]:
+        """Say which layer is which, by the tensors already paired."""
+        votes: dict[str, Counter[str]] = defaultdict(Counter)
+        for pair in self.pairs.values():
+            one, other = self.rows[0][pair.one], self.rows[1][pair.other]
+            votes[one.owner][other.owner] += 1
+        return {owner: found.most_common(1)[0][0] for owner, found in votes.items()}
+
+    def _by_name(self) -> None:
+        """Pair by canonical name what never ran, and what two layers of no other tensors share."""
+        names = [Counter(row.name for row in self.left(side)) for side in (0, 1)]
+        others = {row.name: row for row in self.left(1)}
+        for row in self.left(0):
+            other = others.get(row.name)
+            if other and names[0][row.name] == names[1][row.name] == 1 and self._fits(row, other):
+                self._add(row.path, other.path, "name")
+
+    def _fits(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether nothing seen speaks against two tensors' being one."""
+        if one.role != other.role or one.state != other.state or not _may_be(one, other):
+            return False
+        a, b = self._gradients(one, other)
+        if one.state or a is None or b is None:
+            return True
+        return self._equal(one, other) or (self._negligible(0, a) and self._negligible(1, b))
+
+    def _negligible(self, side: int, gradient: Sketch) -> bool:
+        """Tell whether a gradient is rounding error: a key's bias changes no attention."""
+        largest = max(sketch.norm for sketch in self.sides[side].shared.gradients.values())
+        return gradient.norm <= NEGLIGIBLE * largest
+
+    def _add(self, one: str, other: str, by: str) -> None:
+        transposed = self._transposed(self.rows[0][one], self.rows[1][other])
+        self.pairs[one] = Pair(one, other, transposed, by)
+        self._taken.add(other)
+
+    def _transposed(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether the second side stores a tensor the other way round."""
+        if len(one.shape) != 2 or len(other.shape) != 2:
+            return False
+        a, b = self._gradients(one, other)
+        if a and b and a.across and b.across:
+            straight, turned = a.distance(b), a.distance(b, transposed=True)
+            if min(straight, turned) < SAME and straight != turned:
+                return turned < straight
+        if one.shape[0] == one.shape[1]:
+            # Nothing tells but what the other layers of this kind are like.
+            alike = [p for p in self.pairs.values() if self.rows[0][p.one].kind == one.kind]
+            return any(pair.transposed for pair in alike)
+        return (one.shape[0] > one.shape[1]) != (other.shape[0] > other.shape[1])
+
+
+NEGLIGIBLE = 1e-7
+"""Share of the largest gradient below which one may be rounding error."""
+
+
+def is_paired(row: TensorRow) -> bool:
+    """Tell whether a tensor is a parameter or a statistic; other state is each port's own."""
+    return not row.state or row.role in ("mean", "var")
+
+
+def _may_be(one: TensorRow, other: TensorRow) -> bool:
+    """Tell whether two tensors' shapes allow them to be one; tables may differ in length."""
+    a, b = plain_shape(one.shape), plain_shape(other.shape)
+    if a == b:
+        return True
+    tables = one.kind == other.kind == "embedding"
+    return tables and len(one.shape) == len(other.shape) == 2 and one.shape[1] == other.shape[1]
+
+
+def summed(total: Sketch, parts: Iterable[Sketch]) -> bool:
+    """Tell whether one tensor's gradient is the sum of others': it is tied there, and not here."""
+    found = list(parts)
+    sums = [sum(numbers) for numbers in zip(*(part.along for part in found), strict=True)]
+    gap = max(abs(a - b) for a, b in zip(total.along, sums, strict=True))
+    return bool(total.norm) and gap < SAME * total.norm
+
+
+def tied_on_one_side(matching: Matching) -> Iterator[tuple[int, str, tuple[str, str]]]:
+    """Give tensors that one side holds once and the other twice: the side, the one, the two."""
+    for side in (0, 1):
+        gradients = [s.shared.gradients for s in matching.sides]
+        theirs = [row for row in matching.left(1 - side) if row.path in gradients[1 - side]]
+        for row in matching.left(side):
+            total = gradients[side].get(row.path)
+            for n, a in enumerate(theirs):
+                for b in theirs[n + 1 :]:
+                    if total is None or plain_shape(a.shape) != plain_shape(b.shape):
+                        continue
+                    parts = gradients[1 - side][a.path], gradients[1 - side][b.path]
+                    if _may_be(row, a) and summed(total, parts):
+                        yield side, row.path, (a.path, b.path)

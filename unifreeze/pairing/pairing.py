@@ -1,0 +1,343 @@
+"""Which tensor of one model is which of another, with the evidence for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from math import isfinite
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unifreeze.backend import Sketch
+from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.match import Matching, is_paired, tied_on_one_side
+from unifreeze.pairing.record import ModelSketch, Pair, RunRow, TensorRow
+
+PAIRING_FORMAT = 1
+LIMIT = 1e-6
+"""Relative difference up to which two runs are of one function.
+
+In double precision ports of one network differ by 1e-16 to 1e-11, and by 1e-7 where their code
+computes a part in single precision."""
+
+WEAK = 1e-6
+"""Gradients below this share of the largest are compared against that share, not themselves."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SideRow(_Frozen):
+    """One of the two models.
+
+    Attributes:
+        framework: The framework it is written in.
+        model: How it was named.
+        own_state: State that each port keeps for itself: counters, tables of positions.
+    """
+
+    framework: str
+    model: str
+    own_state: tuple[str, ...] = ()
+
+
+class PairRow(_Frozen):
+    """One tensor in both models.
+
+    Attributes:
+        one: Native path in the first model.
+        other: Native path in the second.
+        one_shape: As the first stores it.
+        other_shape: As the second stores it.
+        transposed: The second stores it the other way round.
+        by: What decided: `gradient`, `owner` (another tensor of the same layer did), or `name`.
+        state: It is a statistic.
+        one_aliases: Its other paths in the first model.
+        other_aliases: Its other paths in the second.
+    """
+
+    one: str
+    other: str
+    one_shape: tuple[int, ...]
+    other_shape: tuple[int, ...]
+    transposed: bool
+    by: str
+    state: bool
+    one_aliases: tuple[str, ...] = ()
+    other_aliases: tuple[str, ...] = ()
+
+    @property
+    def cropped(self) -> bool:
+        """Tell whether the tables differ in length."""
+        return sorted(self.one_shape) != sorted(self.other_shape) and len(self.one_shape) == 2
+
+
+class LeftRow(_Frozen):
+    """A tensor without a partner, and why."""
+
+    side: int
+    path: str
+    reason: str
+
+
+class Certificate(_Frozen):
+    """What a run on values of their own, carried over by the pairing, showed.
+
+    Attributes:
+        dtype: In which precision.
+        outputs: Largest relative difference of an output.
+        gradients: Largest relative difference of a gradient.
+        worst: Native path, in the first model, of the tensor with that gradient.
+        compared: Number of gradients compared.
+    """
+
+    dtype: str
+    outputs: float
+    gradients: float
+    worst: str
+    compared: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dtype}: outputs differ by {self.outputs:.1e}, "
+            f"{self.compared} gradients by {self.gradients:.1e} at most ({self.worst})"
+        )
+
+
+class Pairing(_Frozen):
+    """Which tensor of one model is which of another.
+
+    Attributes:
+        unifreeze_pairing: Version of the format.
+        one: The first model.
+        other: The second.
+        pairs: Parameters, then statistics, in the first model's canonical order.
+        left: Tensors without a partner, each with the reason.
+        certificate: The evidence; None where the second model was never run on the first's values.
+    """
+
+    unifreeze_pairing: int
+    one: SideRow
+    other: SideRow
+    pairs: tuple[PairRow, ...]
+    left: tuple[LeftRow, ...]
+    certificate: Certificate | None
+
+    def save(self, path: str | Path) -> None:
+        """Write the pairing; a reader sees all of it or the file that was there before."""
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            unfinished.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise PairingError(f"cannot write {path}: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Pairing:
+        """Read a pairing.
+
+        Raises:
+            PairingError: The file is missing, cut short, no pairing, or of another format version.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = data.get("unifreeze_pairing") if isinstance(data, dict) else None
+            if found == PAIRING_FORMAT:
+                return cls.model_validate(data)
+        except OSError as error:
+            raise PairingError(f"cannot read {path}: {error.strerror or error}") from None
+        except ValidationError as error:
+            raise PairingError(f"{path} is no valid pairing: {error}") from None
+        except ValueError as error:
+            raise PairingError(f"{path} is no complete pairing: {error}") from None
+        what = "no pairing" if found is None else f"of pairing format {found}"
+        raise PairingError(f"{path} is {what}; this release reads format {PAIRING_FORMAT}")
+
+    def __str__(self) -> str:
+        parameters = [pair for pair in self.pairs if not pair.state]
+        by = Counter(pair.by for pair in parameters)
+        lines = [
+            f"{len(parameters)} parameters and {len(self.pairs) - len(parameters)} statistics of "
+            f"{self.one.framework} paired with {self.other.framework}",
+            "decided by " + ", ".join(f"{what} {count}" for what, count in by.most_common()),
+            f"certificate: {self.certificate or 'none'}",
+        ]
+        for pair in self.pairs:
+            if pair.cropped:
+                shapes = f"{list(pair.one_shape)} and {list(pair.other_shape)}"
+                lines.append(f"tables of unequal length: {pair.one} and {pair.other}, {shapes}")
+        sides = self.one.framework, self.other.framework
+        lines += [f"without partner in {sides[r.side]}: {r.path}: {r.reason}" for r in self.left]
+        return "\n".join(lines)
+
+
+def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
+    """Pair two models by their sketches; needs neither framework.
+
+    Raises:
+        PairingError: They compute different functions, or the certificate does not hold.
+    """
+    _check_one_function(one, other)
+    matching = Matching(one, other)
+    pairs = matching.run(other.carried if other.like else ())
+    left = tuple(_left(matching))
+    certificate = None
+    if other.like:
+        if other.like != one.digest:
+            raise PairingError(
+                f"{other.model} was sketched on the values of another model than {one.model}",
+                hint="sketch it again with --like the first model's sketch",
+            )
+        certificate = _certify(matching, pairs)
+    return Pairing(
+        unifreeze_pairing=PAIRING_FORMAT,
+        one=_side_row(one),
+        other=_side_row(other),
+        pairs=tuple(_pair_row(matching, pair) for pair in pairs),
+        left=left,
+        certificate=certificate,
+    )
+
+
+def _side_row(sketch: ModelSketch) -> SideRow:
+    own = tuple(row.path for row in sketch.tensors if not is_paired(row))
+    return SideRow(framework=sketch.framework, model=sketch.model, own_state=own)
+
+
+def _pair_row(matching: Matching, pair: Pair) -> PairRow:
+    one, other = matching.rows[0][pair.one], matching.rows[1][pair.other]
+    return PairRow(
+        one=pair.one,
+        other=pair.other,
+        one_shape=one.shape,
+        other_shape=other.shape,
+        transposed=pair.transposed,
+        by=pair.by,
+        state=one.state,
+        one_aliases=one.aliases,
+        other_aliases=other.aliases,
+    )
+
+
+def common_ids(one: RunRow, other: RunRow) -> tuple[str, ...]:
+    """Return the ids of the outputs that both runs gave."""
+    return tuple(i for i in one.outputs if i in other.outputs)
+
+
+def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
+    """Refuse to pair models that do not compute the same on shared values."""
+    used = one.used or tuple(one.shared.outputs)
+    theirs = other.used or tuple(other.shared.outputs)
+    if set(used) != set(theirs):
+        raise PairingError(
+            "the two models do not return the same",
+            context=f"{one.framework}: {listing(used)}\n{other.framework}: {listing(theirs)}",
+            hint="their shapes (and so their classes, labels or vocabularies) must agree",
+        )
+    gaps = {i: _gap(one.shared.outputs.get(i), other.shared.outputs.get(i)) for i in used}
+    worst = max(gaps, key=lambda i: gaps[i])
+    if not gaps[worst] <= LIMIT:
+        raise PairingError(
+            f"the two models compute different functions: output {worst} differs by "
+            f"{gaps[worst]:.1e} on the same values",
+            context=first_divergence(one, other),
+            hint="make them the same network first: its settings, not its weights, differ",
+        )
+
+
+def _gap(a: Sketch | None, b: Sketch | None) -> float:
+    if a is None or b is None:
+        return float("inf")
+    if not a.norm and not b.norm:
+        return 0.0
+    gap = a.distance(b)
+    return gap if isfinite(gap) else float("inf")
+
+
+def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
+    """Say where two models part: the first layer of one whose result is nowhere in the other."""
+    agreed = "the inputs"
+    for layer in one.layers:
+        alike = [row for row in other.layers if row.shape == layer.shape]
+        match = next((row for row in alike if _gap(layer.sketch, row.sketch) <= LIMIT), None)
+        if match is None:
+            return (
+                f"first divergence: {layer.path or 'the model'} of {one.framework} returns "
+                f"{list(layer.shape)} and nothing in {other.framework} returns the same\n"
+                f"last agreement: {agreed}"
+            )
+        agreed = f"{layer.path} of {one.framework} and {match.path} of {other.framework}"
+    return f"every layer of {one.framework} has its equal; {other.framework} does more after that"
+
+
+def _left(matching: Matching) -> list[LeftRow]:
+    ties = {(side, path): two for side, path, two in tied_on_one_side(matching)}
+    halves = {(1 - side, half): path for (side, path), two in ties.items() for half in two}
+    rows = []
+    for side in (0, 1):
+        for row in matching.left(side):
+            if (side, row.path) in ties:
+                reason = "held once here, and twice there: " + " and ".join(ties[side, row.path])
+            elif (side, row.path) in halves:
+                reason = f"tied there, as {halves[side, row.path]}"
+            else:
+                reason = _reason(row, matching.sides[side])
+            rows.append(LeftRow(side=side, path=row.path, reason=reason))
+    return rows
+
+
+def _reason(row: TensorRow, side: ModelSketch) -> str:
+    gradient = side.shared.gradients.get(row.path)
+    if not row.reached:
+        return "its module never ran on this batch"
+    if row.state:
+        return "its layer has no partner"
+    if gradient is None or not gradient.norm:
+        return "it got no gradient, and its layer has no partner"
+    return "nothing there has an equal gradient"
+
+
+def _certify(matching: Matching, pairs: list[Pair]) -> Certificate:
+    """Compare the runs on carried-over values.
+
+    Raises:
+        PairingError: They differ.
+    """
+    one, other = (side.own for side in matching.sides)
+    used = matching.sides[0].used or tuple(one.outputs)
+    outputs = max(_gap(one.outputs.get(i), other.outputs.get(i)) for i in used)
+    largest = max(sketch.norm for sketch in one.gradients.values())
+    gaps: dict[str, float] = {}
+    for pair in pairs:
+        a, b = one.gradients.get(pair.one), other.gradients.get(pair.other)
+        if (a is None) != (b is None):
+            gaps[pair.one] = float("inf")
+        elif a is not None and b is not None:
+            gaps[pair.one] = _gradient_gap(a, b, WEAK * largest, transposed=pair.transposed)
+    worst = max(gaps, key=lambda path: gaps[path], default="")
+    if not (outputs <= LIMIT and gaps.get(worst, 0.0) <= LIMIT):
+        wrong = [path for path, gap in gaps.items() if not gap <= LIMIT]
+        raise PairingError(
+            "the pairing does not hold: on values carried over by it the two models differ",
+            context=f"outputs by {outputs:.1e}; gradients of {listing(wrong) or 'none'}",
+            hint="these tensors' partners are wrong, or a statistic or state is not paired",
+        )
+    return Certificate(
+        dtype=one.dtype,
+        outputs=outputs,
+        gradients=gaps.get(worst, 0.0),
+        worst=worst,
+        compared=len(gaps),
+    )
+
+
+def _gradient_gap(a: Sketch, b: Sketch, floor: float, *, transposed: bool) -> float:
+    there = b.across if transposed and b.across else b.along
+    pairs = [(a.norm, b.norm), *zip(a.along, there, strict=True)]
+    gap = max(abs(x - y) for x, y in pairs) / max(a.norm, b.norm, floor)
+    return gap if isfinite(gap) else float("inf")

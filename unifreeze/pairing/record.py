@@ -1,0 +1,217 @@
+"""What pairing knows of one model, as a file: its tensors, and sketches of what they did.
+
+A few hundred kilobytes whatever the model's size, so that the two sides may be run in two
+environments or on two machines, and paired where neither framework is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+
+from unifreeze.backend import Sketch, SketchRun
+from unifreeze.errors import RecordError
+from unifreeze.structure import ModelSpec
+
+SKETCH_FORMAT = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class Pair(NamedTuple):
+    """One tensor of one model, and the same of the other.
+
+    Attributes:
+        one: Native path in the first model.
+        other: Native path in the second.
+        transposed: The second stores it the other way round.
+        by: What decided: `gradient`, `owner`, `name`, or `hint`.
+    """
+
+    one: str
+    other: str
+    transposed: bool
+    by: str
+
+
+class TensorRow(_Frozen):
+    """One parameter or, where `role` names a state, one statistic or other state tensor."""
+
+    path: str
+    aliases: tuple[str, ...]
+    name: str
+    owner: str
+    kind: str
+    role: str
+    shape: tuple[int, ...]
+    neutral_shape: tuple[int, ...]
+    dtype: str
+    fixed: str
+    reached: bool
+    state: bool
+
+
+class LayerRow(_Frozen):
+    """One module that ran: its path, and shape and sketch of what it returned."""
+
+    path: str
+    shape: tuple[int, ...]
+    sketch: Sketch
+
+    @field_serializer("sketch")
+    def _rounded(self, sketch: Sketch) -> Any:
+        return _round(sketch, digits=8)
+
+
+class RunRow(_Frozen):
+    """One run on given values."""
+
+    dtype: str
+    outputs: dict[str, Sketch]
+    gradients: dict[str, Sketch]
+
+    @field_serializer("outputs", "gradients")
+    def _rounded(self, sketches: dict[str, Sketch]) -> Any:
+        return {key: _round(sketch) for key, sketch in sketches.items()}
+
+
+class ModelSketch(_Frozen):
+    """What pairing knows of one model.
+
+    Attributes:
+        unifreeze_sketch: Version of the format.
+        framework: The framework that ran it.
+        model: How the model was named.
+        seed: Seed of everything random.
+        used: Ids of the outputs the loss was made of, () for all.
+        tensors: Every parameter, in canonical order, then every state tensor.
+        layers: Every module that ran, in order of execution, on shared values.
+        shared: The run on values that depend on shapes alone.
+        own: The run on values that no two tensors share.
+        like: Digest of the sketch whose values those were, carried over; "" if the model's own.
+        carried: The pairing by which they were.
+    """
+
+    unifreeze_sketch: int
+    framework: str
+    model: str
+    seed: int
+    used: tuple[str, ...]
+    tensors: tuple[TensorRow, ...]
+    layers: tuple[LayerRow, ...]
+    shared: RunRow
+    own: RunRow
+    like: str = ""
+    carried: tuple[Pair, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """A name for what the sketch says."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def save(self, path: str | Path) -> None:
+        """Write the sketch; a reader sees all of it or the file that was there before."""
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            unfinished.write_text(self.model_dump_json(), encoding="utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise RecordError(f"cannot write {path}: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> ModelSketch:
+        """Read a sketch.
+
+        Raises:
+            RecordError: The file is missing, cut short, no sketch, or of another format version.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecordError(f"cannot read {path}: {error.strerror or error}") from None
+        except ValueError as error:
+            raise RecordError(
+                f"{path} is no complete sketch: {error}",
+                hint="write it again with `unifreeze sketch`",
+            ) from None
+        found = data.get("unifreeze_sketch") if isinstance(data, dict) else None
+        if found != SKETCH_FORMAT:
+            what = "no sketch" if found is None else f"of sketch format {found}"
+            raise RecordError(f"{path} is {what}; this release reads format {SKETCH_FORMAT}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+                for detail in error.errors(include_url=False)
+            ]
+            raise RecordError(f"{path} is no valid sketch", context="\n".join(lines[:6])) from None
+
+
+def _round(sketch: Sketch, digits: int = 13) -> list[Any]:
+    parts: list[Any] = [_short(sketch.norm, digits), [_short(n, digits) for n in sketch.along]]
+    return [*parts, [_short(n, digits) for n in sketch.across]] if sketch.across else parts
+
+
+def _short(number: float, digits: int) -> float | str:
+    return float(f"{number:.{digits}g}") if isfinite(number) else str(number)
+
+
+def run_row(run: SketchRun) -> RunRow:
+    """Keep of a run what is written down."""
+    return RunRow(dtype=run.dtype, outputs=dict(run.outputs), gradients=dict(run.gradients))
+
+
+def tensor_rows(spec: ModelSpec, reached: frozenset[str]) -> dict[str, TensorRow]:
+    """List a model's parameters in canonical order, then its state tensors, by native path."""
+    rows = []
+    for number in spec.canonical_order.tolist():
+        one = spec.parameters[number]
+        own = {one.path, *one.aliases, one.owner}
+        rows.append(
+            TensorRow(
+                path=one.path,
+                aliases=one.aliases,
+                name=one.name,
+                owner=one.owner,
+                kind=one.kind,
+                role=one.role,
+                shape=one.shape,
+                neutral_shape=one.neutral_shape,
+                dtype=one.dtype,
+                fixed=one.fixed,
+                reached=bool(own & reached),
+                state=False,
+            )
+        )
+    kinds = spec.placement.kinds
+    for state in spec.states:
+        owner = spec.tree.paths[state.owner]
+        rows.append(
+            TensorRow(
+                path=state.path,
+                aliases=(),
+                name=spec.state_name(state),
+                owner=owner,
+                kind=kinds[state.owner],
+                role=state.role,
+                shape=state.shape,
+                neutral_shape=state.shape,
+                dtype=state.dtype,
+                fixed="",
+                reached=owner in reached,
+                state=True,
+            )
+        )
+    return {row.path: row for row in rows}
