@@ -565,7 +565,7 @@ def test_record_says_as_json_what_it_wrote(cli, head):
 def test_record_without_a_batch_says_what_for(cli, head):
     code, _, err = cli("record", head, MODELS["torch"], "-o", "r.json")
     assert code == 2
-    assert "a batch is needed: the model is trained on it" in err
+    assert "a batch is needed: the model is run on it" in err
     assert not Path("r.json").exists()
 
 

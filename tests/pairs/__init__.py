@@ -1,7 +1,7 @@
 """Networks that exist in both frameworks, small enough to run forward and backward in seconds.
 
-`PAIRS` holds them by name; `python -m tests.pairs.check` measures that the two of a pair compute
-the same function. No tensor of one side is named after a tensor of the other anywhere here.
+`PAIRS` holds them by name; `python -m tests.pairs.table` pairs them all and writes down what
+came of it. No tensor of one side is named after a tensor of the other anywhere here.
 """
 
 from tests.pairs import text, vision
