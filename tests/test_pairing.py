@@ -259,6 +259,42 @@ def test_the_right_hints_keep_the_certificate(text):
     assert pairing.certificate.gradients < 1e-9
 
 
+def test_a_map_of_names_is_taken_and_checked(text):
+    models = small.torch_text(), small.paddle_text()
+    pairing = uf.pair(*models, batch=IDS, hints=TEXT)
+    assert {pair.by for pair in pairing.pairs} == {"hint"}
+    assert {pair.one: pair.transposed for pair in pairing.pairs} == {
+        pair.one: pair.transposed for pair in text.pairs
+    }
+    wrong = TEXT | {"answer.bias": "head.weight", "answer.weight": "head.bias"}
+    with pytest.raises((PairingError, ValueError)):
+        uf.pair(*models, batch=IDS, hints=wrong)
+    with pytest.raises(PairingError, match=r"2 tensors that are not there: answer\.bais, head\.b"):
+        uf.pair(*models, batch=IDS, hints={"answer.bais": "head.b"})
+
+
+def test_a_network_with_fused_projections_is_refused_by_that_name():
+    class Fused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Linear(5, 15)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).chunk(3, -1)
+            return torch.softmax(q @ k.transpose(1, 2), -1) @ v
+
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 5)
+
+        def forward(self, x):
+            return torch.softmax(self.q(x) @ self.k(x).transpose(1, 2), -1) @ self.v(x)
+
+    with pytest.raises(PairingError, match=r"in one tensor \(qkv\.weight, qkv\.bias\)"):
+        uf.pair(Fused(), Apart(), batch=PIXELS[:, 0, :, :5])
+
+
 def test_an_untransposed_square_breaks_the_certificate(text):
     hints = [Pair(p.one, p.other, p.transposed, "hint") for p in text.pairs]
     spoilt = [h._replace(transposed=False) if "1.att.o.weight" in h.one else h for h in hints]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,10 @@ def sketch(
         Path | None,
         typer.Option(metavar="SKETCH", help="Sketch of the model that this one is to pair with."),
     ] = None,
+    hints: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="JSON: paths of LIKE's model to this one's."),
+    ] = None,
     seed: SeedOption = 0,
     outputs: Annotated[
         str, typer.Option(metavar="IDS", help="Outputs the loss may use; all by default.")
@@ -46,10 +51,13 @@ def sketch(
     """Run a model on seeded values and write down what pairing needs to know of it."""
     use_backends(backend)
     first = ModelSketch.load(like) if like else None
+    known = _read_map(hints)
     inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     used = tuple(outputs.split(",")) if outputs else None
-    made = make_sketch(live, framework, inputs, name=model, like=first, outputs=used, seed=seed)
+    made = make_sketch(
+        live, framework, inputs, name=model, like=first, hints=known, outputs=used, seed=seed
+    )
     made.save(output)
     count = sum(not row.state for row in made.tensors)
     console().print(f"{made.framework}: {count} parameters; written to {output}", markup=False)
@@ -66,6 +74,10 @@ def pair(
     seed: SeedOption = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write the pairing.")
+    ] = None,
+    hints: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="JSON: paths of MODEL to the other's; checked."),
     ] = None,
     other_python: Annotated[
         str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
@@ -91,7 +103,8 @@ def pair(
         read_inputs(batch, seed)
         settings = ["--seed", str(seed), *(f"--batch={value}" for value in batch)]
         settings += [f"--backend={value}" for value in backend]
-        made = _pair_models((model, other), other_python or sys.executable, settings)
+        mapped = [f"--map={hints}"] if hints and _read_map(hints) else []
+        made = _pair_models((model, other), other_python or sys.executable, settings, mapped)
     if output:
         made.save(output)
     if json:
@@ -140,13 +153,30 @@ def port(
         console().print(f"{made}\nwritten to {target}", markup=False)
 
 
-def _pair_models(models: tuple[str, str], other_python: str, settings: list[str]) -> Pairing:
+def _read_map(file: Path | None) -> dict[str, str]:
+    """Read which path is which.
+
+    Raises:
+        TargetError: The file is no JSON object of names.
+    """
+    try:
+        found = json_module.loads(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError) as error:
+        raise TargetError(f"cannot read the map {file}: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise TargetError(f"the map {file} is no JSON object of paths")
+    return found
+
+
+def _pair_models(
+    models: tuple[str, str], other_python: str, settings: list[str], mapped: list[str]
+) -> Pairing:
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
         one, other = Path(folder) / "one.json", Path(folder) / "other.json"
 
         def run(*limit: str) -> tuple[ModelSketch, ModelSketch]:
             first = ("sketch", models[0], "-o", str(one), *settings, *limit)
-            second = ("sketch", models[1], "-o", str(other), "--like", str(one), *settings)
+            second = ("sketch", models[1], "-o", str(other), "--like", str(one), *settings, *mapped)
             run_sides([Side(sys.executable, models[0], first)])
             run_sides([Side(other_python, models[1], second)])
             return ModelSketch.load(one), ModelSketch.load(other)

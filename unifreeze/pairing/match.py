@@ -7,14 +7,19 @@ biases that are added up) the owner does, then the role; and what is left over i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from unifreeze.backend import Sketch
 from unifreeze.backend.projections import plain_shape
+from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
 
 SAME = 1e-4
 """Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
+
+
+Hints = Iterable[Pair] | Mapping[str, str]
+"""Pairs to be taken as given, or only which path is which."""
 
 
 class Matching:
@@ -28,16 +33,34 @@ class Matching:
         self.pairs: dict[str, Pair] = {}
         self._taken: set[str] = set()
 
-    def run(self, hints: Iterable[Pair] = ()) -> list[Pair]:
-        """Pair what can be paired, the surest first; what hints say is not asked again."""
-        for pair in hints:
-            self.pairs[pair.one] = pair
-            self._taken.add(pair.other)
+    def run(self, hints: Hints = ()) -> list[Pair]:
+        """Pair what can be paired, the surest first; what hints say is not asked again.
+
+        Raises:
+            PairingError: A hint names a tensor that is not there.
+        """
+        self._take(hints)
         self._by_gradient()
         self._by_owner()
         self._by_name()
         order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
         return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
+
+    def _take(self, hints: Hints) -> None:
+        if not isinstance(hints, Mapping):
+            for pair in hints:
+                self.pairs[pair.one] = pair
+                self._taken.add(pair.other)
+            return
+        wrong = [name for name in hints if name not in self.rows[0]]
+        wrong += [name for name in hints.values() if name not in self.rows[1]]
+        if wrong:
+            raise PairingError(
+                f"the map names {len(wrong)} tensors that are not there: {listing(wrong)}",
+                hint="it maps native paths of the first model to those of the second",
+            )
+        for one, other in hints.items():
+            self._add(one, other, "hint")
 
     def left(self, side: int) -> list[TensorRow]:
         """Return the tensors of a side that have no partner."""

@@ -14,6 +14,7 @@ from unifreeze.backend import Sketch
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.match import Matching, is_paired, tied_on_one_side
 from unifreeze.pairing.record import ModelSketch, Pair, RunRow, TensorRow
+from unifreeze.structure.words import FUSED_KV, FUSED_QKV, words_in
 
 PAIRING_FORMAT = 1
 LIMIT = 1e-6
@@ -245,7 +246,7 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
         raise PairingError(
             f"the two models compute different functions: output {worst} differs by "
             f"{gaps[worst]:.1e} on the same values",
-            context=first_divergence(one, other),
+            context="\n".join(filter(None, (first_divergence(one, other), _fused(one, other)))),
             hint="make them the same network first: its settings, not its weights, differ",
         )
 
@@ -257,6 +258,23 @@ def _gap(a: Sketch | None, b: Sketch | None) -> float:
         return 0.0
     gap = a.distance(b)
     return gap if isfinite(gap) else float("inf")
+
+
+def _fused(one: ModelSketch, other: ModelSketch) -> str:
+    """Say which side holds projections in one tensor that the other holds apart, if one does."""
+    found = [[r.path for r in side.tensors if _is_fused(r.path)] for side in (one, other)]
+    if bool(found[0]) == bool(found[1]):
+        return ""
+    fused, apart = (one, other) if found[0] else (other, one)
+    return (
+        f"{fused.framework} holds queries, keys and values in one tensor "
+        f"({listing(found[0] or found[1], limit=2)}) and {apart.framework} does not: "
+        "such networks are not paired"
+    )
+
+
+def _is_fused(path: str) -> bool:
+    return any(words_in(piece) & (FUSED_QKV | FUSED_KV) for piece in path.split("."))
 
 
 def first_divergence(one: ModelSketch, other: ModelSketch) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from unifreeze.backend import Backend, Batch, SketchConfig, SketchRun
 from unifreeze.backend.projections import Array
 from unifreeze.pairing.layout import reshaped
-from unifreeze.pairing.match import Matching, is_paired
+from unifreeze.pairing.match import Hints, Matching, is_paired
 from unifreeze.pairing.record import (
     SKETCH_FORMAT,
     LayerRow,
@@ -32,7 +32,7 @@ def make_sketch(
     *,
     name: str,
     like: ModelSketch | None = None,
-    hints: Iterable[Pair] = (),
+    hints: Hints = (),
     outputs: tuple[str, ...] | None = None,
     seed: int = 0,
 ) -> ModelSketch:
