@@ -49,6 +49,12 @@ def test_the_readme_shows_the_quickstart_and_what_it_prints(torchvision):
     assert shown == output_of(file)
 
 
+def test_the_readme_shows_how_weights_are_carried_over(torchvision):
+    file = QUICKSTART / "port_resnet.py"
+    assert block_after("<!-- examples/quickstart/port_resnet.py -->") == code_of(file)
+    assert block_after("<!-- output of examples/quickstart/port_resnet.py -->") == output_of(file)
+
+
 def test_the_quickstart_prints_the_same_counts_in_paddle(torchvision):
     one = output_of(QUICKSTART / "torch_resnet.py").splitlines()
     other = output_of(QUICKSTART / "paddle_resnet.py").splitlines()
