@@ -1,6 +1,7 @@
 # Every target sets itself up in .venv first; all that must be there is Python 3.11 or newer.
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
+#   make pairs    networks of both frameworks paired again, as many as fit into 4 minutes
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make gpu      the GPU parity runs; skips, with the reason, where there is no GPU
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity test check gpu bench clean
+.PHONY: setup parity pairs test check gpu bench clean
 
 setup: $(INSTALLED)
 
@@ -28,6 +29,9 @@ $(INSTALLED): pyproject.toml ci/constraints.txt
 
 parity: setup
 	$(BIN)/python -W ignore examples/parity.py
+
+pairs: setup
+	$(BIN)/python -W ignore -m tests.pairs.table --budget 240
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'
