@@ -23,6 +23,7 @@ LAYERS = [
     "parity",
     "pairing",
     "porting",
+    "stepping",
     "testing",
     "cli",
 ]

@@ -116,6 +116,38 @@ def test_tables_of_unequal_length_are_cropped_on_request_only():
     assert np.array_equal(other.word.weight.numpy(), one.tokens.weight.detach().numpy()[:11])
 
 
+def resized(model, outputs):
+    model.fc = torch.nn.Linear(4, outputs)
+    return model
+
+
+@pytest.mark.parametrize("outputs", [3, 7])
+def test_a_source_of_another_size_than_was_paired_is_refused(outputs, image):
+    with pytest.raises(PortError, match=rf"fc\.weight: \[{outputs}, 4\] in the source, \[5, 4\]"):
+        uf.port_weights(resized(trained_image(), outputs), small.paddle_image(), pairing=image)
+
+
+def test_a_target_of_another_size_than_was_paired_is_refused_and_keeps_its_size(image):
+    other = small.paddle_image()
+    other.out = paddle.nn.Linear(4, 7)
+    with pytest.raises(PortError, match=r"out\.weight: \[4, 7\] in the target, \[4, 5\]"):
+        uf.port_weights(trained_image(), other, pairing=image)
+    assert other.out.weight.shape == [4, 7]
+
+
+def test_a_target_with_a_tensor_that_was_never_paired_is_refused(image):
+    other = small.paddle_image()
+    other.more = paddle.nn.Linear(2, 2)
+    with pytest.raises(PortError, match=r"more\.weight: the pairing does not know it"):
+        uf.port_weights(trained_image(), other, pairing=image)
+
+
+def test_a_pairing_without_a_certificate_carries_nothing(image):
+    bare = image.model_copy(update={"certificate": None})
+    with pytest.raises(PortError, match="has no certificate"):
+        uf.port_weights(trained_image(), small.paddle_image(), pairing=bare)
+
+
 @pytest.fixture
 def source(tmp_path):
     model = trained_image()
@@ -228,6 +260,13 @@ def test_ties_stay_ties(tmp_path):
     ]
     uf.port_weights(one, other, pairing=pairing)
     assert other.out.weight is other.table.weight
+    loose = Tied()
+    loose.out.weight = torch.nn.Parameter(torch.ones(11, 8))
+    with pytest.raises(PortError, match=r"table\.weight: tied to nothing in the target"):
+        uf.port_weights(one, loose, pairing=pairing)
+    save_file(loose.state_dict(), tmp_path / "loose.safetensors")
+    with pytest.raises(PortError, match="differ, and the model ties them"):
+        port_file(tmp_path / "loose.safetensors", tmp_path / "x.pt", pairing, reverse=False)
     torch.save(one.state_dict(), tmp_path / "one.pt")
     port_file(tmp_path / "one.pt", tmp_path / "two.pt", pairing, reverse=False)
     fresh = Tied()

@@ -25,7 +25,7 @@ from unifreeze.backend.protocol import (
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import bits, checks, guards, loads, optimizers
+from unifreeze_paddle import bits, checks, guards, loads, optimizers, settings
 from unifreeze_paddle.layers import PaddleReader, is_floating
 
 # Past the parameters' own `__setattr__`, which is written in Python.
@@ -84,6 +84,10 @@ class PaddleBackend(ModuleBackend):
     def kept_gradient(self, tensor: Any) -> Any:
         """Return a copy of a parameter's gradient; what `grad` gives dies when it is dropped."""
         return None if tensor.grad is None else bits.copy_gradient(tensor)
+
+    def has_values(self, tensor: Any) -> bool:
+        """Tell whether a tensor has been initialised."""
+        return bool(tensor._is_initialized())
 
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether all parameters still wait for their values.
@@ -316,6 +320,10 @@ class PaddleBackend(ModuleBackend):
     def moves_statistics(self, module: Any) -> bool:
         """Tell whether a batch norm would move its statistics: not if it uses the global ones."""
         return bool(module.training) and not getattr(module, "_use_global_stats", False)
+
+    def settings(self, module: Any) -> dict[str, Any]:
+        """Return one layer's own settings in neutral terms."""
+        return settings.settings_of(module, self.reader.kind(module))
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `LayerDict`."""

@@ -51,7 +51,8 @@ def from_array(array: Array, like: Any) -> Any:
 def in_double(root: Any, tensors: Iterable[Any]) -> Iterator[None]:
     """Cast a model to double precision meanwhile; its tensors get their own memory back after."""
     layers = [(layer, layer._dtype) for layer in root.sublayers(include_self=True)]
-    kept = [(tensor, tensor.detach()) for tensor in tensors if tensor is not None]
+    present = [tensor for tensor in tensors if tensor is not None and tensor._is_initialized()]
+    kept = [(tensor, tensor.detach()) for tensor in present]
     try:
         root._to_impl(dtype="float64", floating_only=True)
         for layer, _ in layers:

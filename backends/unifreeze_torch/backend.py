@@ -23,7 +23,7 @@ from unifreeze.backend.protocol import (
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes
+from unifreeze_torch import bits, checks, layers, modes, settings
 from unifreeze_torch.layers import TorchReader
 
 
@@ -271,6 +271,10 @@ class TorchBackend(ModuleBackend):
         if not isinstance(groups, list):
             return super().optimizer_parameters(optimizer)
         return [tensor for group in groups for tensor in group["params"]]
+
+    def settings(self, module: Any) -> dict[str, Any]:
+        """Return one layer's own settings in neutral terms."""
+        return settings.settings_of(module, self.reader.kind(module))
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `ModuleDict`."""

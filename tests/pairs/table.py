@@ -171,6 +171,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="pair every network of the zoo")
     parser.add_argument("names", nargs="*", help="only these; prints, and writes nothing")
+    parser.add_argument("--write", action="store_true", help="renew the named ones on the page")
     parser.add_argument("--budget", type=float, help="seconds; the cheapest first")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -191,9 +192,11 @@ def main() -> int:
             ("" if as_stated(everything[name], row) else "NOT AS STATED ") + line(row), flush=True
         )
         gc.collect()
-        if not given.names and not given.budget:
-            DATA.write_text(json.dumps(rows, indent=1) + "\n")
-            PAGE.write_text(page(rows))
+        last[name] = row
+        if given.write or not (given.names or given.budget):
+            known = [last[name] for name in everything if name in last]
+            DATA.write_text(json.dumps(known, indent=1) + "\n")
+            PAGE.write_text(page(known))
     print(f"{len(rows)} pairs, {len(wrong)} not as stated: {', '.join(wrong)}")
     return 1 if wrong else 0
 

@@ -14,6 +14,8 @@ from unifreeze.backend.protocol import (
     ProbeRun,
     SketchConfig,
     SketchRun,
+    StepConfig,
+    StepRun,
     Undo,
 )
 from unifreeze.backend.registry import (
@@ -40,6 +42,8 @@ __all__ = [
     "Sketch",
     "SketchConfig",
     "SketchRun",
+    "StepConfig",
+    "StepRun",
     "Undo",
     "backend_for",
     "backend_names",

@@ -27,9 +27,12 @@ from unifreeze.backend.protocol import (
     ProbeResult,
     SketchConfig,
     SketchRun,
+    StepConfig,
+    StepRun,
     Undo,
 )
 from unifreeze.backend.sketching import run_sketch
+from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
 from unifreeze.errors import TargetError, UnifreezeError, WriteError, listing
@@ -335,6 +338,19 @@ class ModuleBackend(Operations):
         """Run a model once on given values and sketch what comes out of it."""
         return run_sketch(self, model, config)
 
+    def step(self, model: Any, resolution: Resolution, config: StepConfig) -> StepRun:
+        """Run comparable training steps under a plan."""
+        return run_step(self, model, resolution, config)
+
+    def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
+        """Return each layer's settings in neutral terms, by native path."""
+        walk = self.walk(model)
+        found = {}
+        for path, module in zip(walk.tree.paths, walk.modules, strict=True):
+            if settings := self.settings(module):
+                found[path] = settings
+        return found
+
     def run(self, model: Any, batch: Batch) -> Any:
         """Call a model on a batch.
 
@@ -386,7 +402,7 @@ class ModuleBackend(Operations):
         kept = [
             (slot, tensor, self.clone(tensor))
             for slot, tensor in zip(walk.slots, (t for _, t in walk.states()), strict=True)
-            if tensor is not None
+            if tensor is not None and self.has_values(tensor)
         ]
         try:
             yield

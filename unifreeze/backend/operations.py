@@ -83,6 +83,10 @@ class Operations(ABC):
     def payload(self, tensor: Any) -> Payload | None:
         """Return a tensor's bits, None where it has no values."""
 
+    def has_values(self, tensor: Any) -> bool:
+        """Tell whether a tensor has values; one that waits to be initialised has none."""
+        return True
+
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether none of a model's parameters has values."""
         return all(self.payload(tensor) is None for tensor in walk.tensors)
@@ -202,6 +206,13 @@ class Operations(ABC):
     def moves_statistics(self, module: Any) -> bool:
         """Tell whether a layer with running statistics would move them if it ran now."""
         return bool(module.training)
+
+    def settings(self, module: Any) -> dict[str, Any]:
+        """Return one layer's own settings in neutral terms, {} where none is known.
+
+        What two frameworks' layers of one sort do differently must be told apart by some setting.
+        """
+        return {}
 
     @abstractmethod
     def container(self, models: Mapping[str, Any]) -> Any:

@@ -39,7 +39,7 @@ def run_probe(
     walk = backend.walk(model)
     trace = trace_forward(backend, walk, model, config.batch)
     outputs: list[str] = []
-    with restored(backend, walk) as rewind, backend.random_state(), _python_random_state():
+    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         runs = []
         for spec in config.optimizers:
             rewind()
@@ -57,7 +57,7 @@ def first_gradients(
     """
     walk = backend.walk(model)
     trace = trace_forward(backend, walk, model, batch)
-    with restored(backend, walk) as rewind, backend.random_state(), _python_random_state():
+    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         rewind()
         backend.train_mode(model)
         result = backend.run(model, batch)
@@ -87,15 +87,21 @@ def restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
             for tensor, flag in zip(walk.tensors, flags, strict=True):
                 backend.set_flag(tensor, flag)
 
-        try:
-            yield rewind
-        finally:
-            rewind()
+        def put_modes_back() -> None:
             backend.set_guards(walk, {})
             backend.set_modes(walk, modes)
             backend.set_guards(walk, guards)
+
+        def put_gradients_back() -> None:
             for tensor, gradient in gradients:
                 backend.set_gradient(tensor, gradient)
+
+        # Each is done though another fails.
+        with ExitStack() as last:
+            last.callback(put_gradients_back)
+            last.callback(put_modes_back)
+            last.callback(rewind)
+            yield rewind
 
 
 def _modes_asked_for(backend: ModuleBackend, walk: Walk) -> list[bool]:
@@ -108,7 +114,7 @@ def _modes_asked_for(backend: ModuleBackend, walk: Walk) -> list[bool]:
 
 
 @contextmanager
-def _python_random_state() -> Iterator[None]:
+def python_random_state() -> Iterator[None]:
     """Put back what models draw from besides their framework's generators."""
     python, array = random.getstate(), np.random.get_state()
     try:

@@ -106,6 +106,12 @@ def sketch(array: Array, *, as_stored: bool = False) -> Sketch:
     return Sketch(norm, _projected(values if values.shape[0] > values.shape[1] else values.T))
 
 
+def sketch_table(array: Array) -> Sketch:
+    """Sketch a table of rows, which none transposes; zero rows at its end change nothing."""
+    values = np.asarray(array, np.float64)
+    return Sketch(float(np.linalg.norm(values.reshape(-1))), _projected(values))
+
+
 def _projected(matrix: Array) -> tuple[float, ...]:
     rows, columns = matrix.shape
     left = np.stack([numbers(rows, 1, k) for k in range(PROJECTIONS)])

@@ -231,6 +231,63 @@ class SketchRun:
     layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
 
 
+@dataclass(frozen=True)
+class StepConfig:
+    """Training steps to be compared with another model's.
+
+    Attributes:
+        batch: Inputs.
+        values: What parameters and statistics hold meanwhile, by native path, in the framework's
+            layout; the others keep what they hold.
+        outputs: Ids of the outputs the loss may use; None for all.
+        seed: Seed of the loss's weights.
+        double: Compute in double precision, where the framework can.
+        nudge: Move floating inputs and lookup tables by about one unit in the last place.
+        steps: Steps per optimizer.
+        optimizers: One run each; by default with settings that are exact in single precision, in
+            which Paddle keeps them.
+    """
+
+    batch: Batch
+    values: Mapping[str, Array] = field(default_factory=dict)
+    outputs: tuple[str, ...] | None = None
+    seed: int = 0
+    double: bool = True
+    nudge: bool = False
+    steps: int = 1
+    optimizers: tuple[OptimizerSpec, ...] = (
+        OptimizerSpec("sgd", lr=2**-7, weight_decay=2**-7, momentum=0.875),
+        OptimizerSpec("adamw", lr=2**-10, weight_decay=0.125),
+    )
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """What the steps gave; outputs, gradients and statistics are the first step's.
+
+    Attributes:
+        dtype: Neutral name of the floating dtype of the outputs.
+        outputs: Sketch of every floating output by its id.
+        gradients: Sketch of every parameter's gradient by its first native path; none for those
+            that got no gradient.
+        weights: Norm of every parameter before the steps.
+        updates: For each optimizer, sketch of what its steps added to every parameter.
+        statistics: Each running mean and variance before and after the first forward pass.
+        counts: For each layer with running statistics, how many values per channel each of its
+            calls in that pass saw.
+        changed: Frozen parameters and held statistics whose bits changed, with the optimizer.
+    """
+
+    dtype: str
+    outputs: Mapping[str, Sketch]
+    gradients: Mapping[str, Sketch]
+    weights: Mapping[str, float]
+    updates: Mapping[str, Mapping[str, Sketch]]
+    statistics: Mapping[str, tuple[Array, Array]]
+    counts: Mapping[str, tuple[int, ...]]
+    changed: tuple[tuple[str, str], ...]
+
+
 @runtime_checkable
 class Backend(Protocol):
     """One framework: describes its models, writes decisions, runs the probe."""
@@ -327,6 +384,12 @@ class Backend(Protocol):
 
     def sketch(self, model: Any, config: SketchConfig) -> SketchRun:
         """Run a model once on given values and sketch it; the model is restored bit for bit."""
+
+    def step(self, model: Any, resolution: Resolution, config: StepConfig) -> StepRun:
+        """Run comparable training steps under a plan; the model is restored bit for bit."""
+
+    def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
+        """Return each layer's settings in neutral terms, by native path."""
 
     def train_mode(self, model: Any) -> None:
         """Do what a training loop does before an epoch."""

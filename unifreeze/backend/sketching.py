@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
-from unifreeze.backend.probing import restored
-from unifreeze.backend.projections import Sketch, sketch
+from unifreeze.backend.probing import python_random_state, restored
+from unifreeze.backend.projections import Sketch, sketch, sketch_table
 from unifreeze.backend.protocol import Array, SketchConfig, SketchRun
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
 from unifreeze.errors import TargetError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import resolve_spec
+from unifreeze.structure import ModelSpec
 
 if TYPE_CHECKING:
     from unifreeze.backend.base import ModuleBackend
@@ -30,13 +31,15 @@ def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> Sket
     """Run a model once on given values and sketch it; the model is restored bit for bit."""
     walk = backend.walk(model)
     everything = resolve_spec(FreezePlan().train("all"), backend.describe(model))
-    with restored(backend, walk) as rewind, backend.random_state():
+    if backend.has_no_values(walk):
+        raise TargetError("the model has no values yet", hint="initialise it first")
+    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         rewind()
         undo = backend.write(model, everything)
         try:
-            with backend.double(walk):
+            with _kept_attributes(walk), backend.double(walk):
                 try:
-                    return _run(backend, model, walk, config)
+                    return _run(backend, model, walk, config, _tables(everything.spec))
                 finally:
                     for tensor in walk.tensors:
                         backend.set_gradient(tensor, None)
@@ -44,7 +47,9 @@ def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> Sket
             undo()
 
 
-def _run(backend: ModuleBackend, model: Any, walk: Walk, config: SketchConfig) -> SketchRun:
+def _run(
+    backend: ModuleBackend, model: Any, walk: Walk, config: SketchConfig, tables: set[str]
+) -> SketchRun:
     first = _first_paths(walk)
     _assign(backend, walk, first, config.values)
     backend.turn_random_off(walk)
@@ -70,10 +75,29 @@ def _run(backend: ModuleBackend, model: Any, walk: Walk, config: SketchConfig) -
     for path, tensor in zip(first, walk.tensors, strict=True):
         gradient = backend.get_gradient(tensor)
         if gradient is not None:
-            gradients.update(_sketch_parts(path, backend.to_array(gradient), config))
+            array = backend.to_array(gradient)
+            gradients.update(_sketch_parts(path, array, config, table=path in tables))
     dtype = next((str(backend.to_array(t).dtype) for t in found), "")
     rows = tuple((path, *row) for path, row in layers.items())
     return SketchRun(dtype, outputs, gradients, calls, rows)
+
+
+@contextmanager
+def _kept_attributes(walk: Walk) -> Iterator[None]:
+    """Put back what a forward pass binds to a module: tables made on the first call, new buffers.
+
+    What it changes inside a list or dictionary of its own stays changed.
+    """
+    live = [vars(module) for module in walk.modules]
+    live += [own["_buffers"] for own in live if isinstance(own.get("_buffers"), dict)]
+    kept = [(own, dict(own)) for own in live]
+    try:
+        yield
+    finally:
+        for own, before in kept:
+            for name in own.keys() - before.keys():
+                del own[name]
+            own.update((n, value) for n, value in before.items() if own.get(n) is not value)
 
 
 def _first_paths(walk: Walk) -> list[str]:
@@ -82,6 +106,11 @@ def _first_paths(walk: Walk) -> list[str]:
     for path, tensor in zip(walk.tree.names, walk.tree.tensor_of, strict=True):
         paths.setdefault(tensor, path)
     return [paths[number] for number in range(len(walk.tensors))]
+
+
+def _tables(spec: ModelSpec) -> set[str]:
+    """Return the paths of what is looked up by index."""
+    return {one.path for one in spec.parameters if one.kind == "embedding"}
 
 
 def _assign(
@@ -123,9 +152,11 @@ def _sketched_layers(
         yield
 
 
-def _sketch_parts(path: str, gradient: Array, config: SketchConfig) -> Iterator[tuple[str, Sketch]]:
+def _sketch_parts(
+    path: str, gradient: Array, config: SketchConfig, *, table: bool
+) -> Iterator[tuple[str, Sketch]]:
     if path not in config.parts:
-        yield path, sketch(gradient)
+        yield path, sketch_table(gradient) if table else sketch(gradient)
         return
     axis, parts = config.parts[path]
     for label, rows in parts.items():

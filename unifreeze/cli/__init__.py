@@ -12,6 +12,7 @@ from unifreeze.cli.inspect import explain, show
 from unifreeze.cli.output import BUG, UNUSABLE
 from unifreeze.cli.pairing import pair, port, sketch
 from unifreeze.cli.parity import compare, parity, record
+from unifreeze.cli.stepping import step
 from unifreeze.errors import UnifreezeError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ for command in (
     pair,
     sketch,
     port,
+    step,
     schema,
     backends,
 ):

@@ -62,7 +62,7 @@ def record(
 ) -> None:
     """Run one side of a parity check and write down what it showed."""
     use_backends(backend)
-    loaded, counted = FreezePlan.load(plan), _read_order(order)
+    loaded, counted = FreezePlan.load(plan), read_order(order)
     inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     if kind := device_for(device, framework.name):
@@ -101,7 +101,12 @@ def read_inputs(batch: list[str], seed: int) -> Batch:
     return inputs
 
 
-def _read_order(order: str) -> Order:
+def read_order(order: str) -> Order:
+    """Read what positions count by.
+
+    Raises:
+        TargetError: It is neither registration nor execution.
+    """
     if order == "registration":
         return "registration"
     if order == "execution":
@@ -142,7 +147,7 @@ def parity(
     FreezePlan.load(plan)
     use_backends(backend)
     read_inputs(batch, seed)
-    _read_order(order)
+    read_order(order)
     device_for(device, "")
     settings = ["--steps", str(steps), "--seed", str(seed), "--order", order]
     settings += [f"--device={device}"] if device else []

@@ -52,15 +52,36 @@ class Matching:
                 self.pairs[pair.one] = pair
                 self._taken.add(pair.other)
             return
-        wrong = [name for name in hints if name not in self.rows[0]]
-        wrong += [name for name in hints.values() if name not in self.rows[1]]
+        firsts = [
+            {n: row.path for row in rows.values() for n in (row.path, *row.aliases)}
+            for rows in self.rows
+        ]
+        wrong = [name for name in hints if name not in firsts[0]]
+        wrong += [name for name in hints.values() if name not in firsts[1]]
         if wrong:
             raise PairingError(
                 f"the map names {len(wrong)} tensors that are not there: {listing(wrong)}",
                 hint="it maps native paths of the first model to those of the second",
             )
-        for one, other in hints.items():
+        known = {(firsts[0][one], firsts[1][other]) for one, other in hints.items()}
+        ones, others = (Counter(pair[side] for pair in known) for side in (0, 1))
+        bad = [
+            f"{one}: {other}"
+            for one, other in sorted(known)
+            if ones[one] > 1 or others[other] > 1 or not self._comparable(one, other)
+        ]
+        if bad:
+            raise PairingError(
+                f"the map cannot be right in {len(bad)} places: one tensor twice, or unlike shapes",
+                context="\n".join(bad),
+            )
+        for one, other in sorted(known):
             self._add(one, other, "hint")
+
+    def _comparable(self, one: str, other: str) -> bool:
+        """Tell whether two tensors are both parameters or both one statistic, of shapes alike."""
+        a, b = self.rows[0][one], self.rows[1][other]
+        return a.state == b.state and (not a.state or a.role == b.role) and _may_be(a, b)
 
     def left(self, side: int) -> list[TensorRow]:
         """Return the tensors of a side that have no partner."""
@@ -98,28 +119,37 @@ class Matching:
         while changed:
             changed = False
             owners = self._owners()
-            for row in self.left(0):
-                partners = [o for o in self.left(1) if owners.get(row.owner) == o.owner]
+            rest = self.left(0), self.left(1)
+            for row in rest[0]:
+                partners = [o for o in rest[1] if owners.get(row.owner) == o.owner]
                 fitting = [o for o in partners if self._fits(row, o)]
-                if len(fitting) == 1:
+                rivals = [r for r in rest[0] if fitting and self._fits(r, fitting[0])]
+                rivals = [r for r in rivals if owners.get(r.owner) == fitting[0].owner]
+                if len(fitting) == len(rivals) == 1:
                     self._add(row.path, fitting[0].path, "owner")
                     changed = True
 
     def _owners(self) -> dict[str, str]:
-        """Say which layer is which, by the tensors already paired."""
-        votes: dict[str, Counter[str]] = defaultdict(Counter)
+        """Say which layer is which, by the tensors that gradients have paired: all must agree."""
+        votes: dict[str, set[str]] = defaultdict(set)
         for pair in self.pairs.values():
             one, other = self.rows[0][pair.one], self.rows[1][pair.other]
-            votes[one.owner][other.owner] += 1
-        return {owner: found.most_common(1)[0][0] for owner, found in votes.items()}
+            votes[one.owner].add(other.owner)
+        return {owner: next(iter(found)) for owner, found in votes.items() if len(found) == 1}
 
     def _by_name(self) -> None:
-        """Pair by canonical name what never ran, and what two layers of no other tensors share."""
+        """Pair by canonical name what ran on neither side, and statistics of no other tensors.
+
+        What ran and got no gradient that tells it apart is left: a name is no evidence.
+        """
         names = [Counter(row.name for row in self.left(side)) for side in (0, 1)]
         others = {row.name: row for row in self.left(1)}
         for row in self.left(0):
             other = others.get(row.name)
-            if other and names[0][row.name] == names[1][row.name] == 1 and self._fits(row, other):
+            if other is None or not names[0][row.name] == names[1][row.name] == 1:
+                continue
+            idle = not (row.reached or other.reached)
+            if (row.state or idle) and self._fits(row, other):
                 self._add(row.path, other.path, "name")
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
@@ -133,7 +163,8 @@ class Matching:
 
     def _negligible(self, side: int, gradient: Sketch) -> bool:
         """Tell whether a gradient is rounding error: a key's bias changes no attention."""
-        largest = max(sketch.norm for sketch in self.sides[side].shared.gradients.values())
+        norms = [sketch.norm for sketch in self.sides[side].shared.gradients.values()]
+        largest = max(norms, default=0.0)
         return gradient.norm <= NEGLIGIBLE * largest
 
     def _add(self, one: str, other: str, by: str) -> None:
@@ -143,7 +174,8 @@ class Matching:
 
     def _transposed(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether the second side stores a tensor the other way round."""
-        if len(one.shape) != 2 or len(other.shape) != 2:
+        tables = one.kind == other.kind == "embedding"
+        if len(one.shape) != 2 or len(other.shape) != 2 or tables:
             return False
         a, b = self._gradients(one, other)
         if a and b and a.across and b.across:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unifreeze.backend import Sketch
 from unifreeze.errors import PairingError, listing
-from unifreeze.pairing.match import Matching, is_paired, tied_on_one_side
+from unifreeze.pairing.match import NEGLIGIBLE, Matching, is_paired, tied_on_one_side
 from unifreeze.pairing.record import ModelSketch, Pair, RunRow, TensorRow
 from unifreeze.structure.words import FUSED_KV, FUSED_QKV, words_in
 
@@ -93,6 +94,8 @@ class Certificate(_Frozen):
         gradients: Largest relative difference of a gradient.
         worst: Native path, in the first model, of the tensor with that gradient.
         compared: Number of gradients compared.
+        unproven: Paired tensors that this batch says nothing of: no gradient, or only rounding
+            error. Their layer's other tensors are proven, or neither side ran them.
     """
 
     dtype: str
@@ -100,12 +103,16 @@ class Certificate(_Frozen):
     gradients: float
     worst: str
     compared: int
+    unproven: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.dtype}: outputs differ by {self.outputs:.1e}, "
             f"{self.compared} gradients by {self.gradients:.1e} at most ({self.worst})"
         )
+        if self.unproven:
+            text += f"\nthis batch says nothing of {listing(self.unproven)}"
+        return text
 
 
 class Pairing(_Frozen):
@@ -194,7 +201,7 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
                 f"{other.model} was sketched on the values of another model than {one.model}",
                 hint="sketch it again with --like the first model's sketch",
             )
-        certificate = _certify(matching, pairs)
+        certificate = _certify(matching, pairs, left)
     return Pairing(
         unifreeze_pairing=PAIRING_FORMAT,
         one=_side_row(one),
@@ -239,6 +246,11 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
             "the two models do not return the same",
             context=f"{one.framework}: {listing(used)}\n{other.framework}: {listing(theirs)}",
             hint="their shapes (and so their classes, labels or vocabularies) must agree",
+        )
+    if not any(sketch.norm for sketch in one.shared.gradients.values()):
+        raise PairingError(
+            "this batch shows nothing: every gradient is zero",
+            hint="use a batch on which the model's output depends on its parameters",
         )
     gaps = {i: _gap(one.shared.outputs.get(i), other.shared.outputs.get(i)) for i in used}
     worst = max(gaps, key=lambda i: gaps[i])
@@ -316,11 +328,11 @@ def _reason(row: TensorRow, side: ModelSketch) -> str:
     if row.state:
         return "its layer has no partner"
     if gradient is None or not gradient.norm:
-        return "it got no gradient, and its layer has no partner"
+        return "no gradient on this batch tells it from others"
     return "nothing there has an equal gradient"
 
 
-def _certify(matching: Matching, pairs: list[Pair]) -> Certificate:
+def _certify(matching: Matching, pairs: list[Pair], left: Sequence[LeftRow]) -> Certificate:
     """Compare the runs on carried-over values.
 
     Raises:
@@ -329,20 +341,31 @@ def _certify(matching: Matching, pairs: list[Pair]) -> Certificate:
     one, other = (side.own for side in matching.sides)
     used = matching.sides[0].used or tuple(one.outputs)
     outputs = max(_gap(one.outputs.get(i), other.outputs.get(i)) for i in used)
-    largest = max(sketch.norm for sketch in one.gradients.values())
+    norms = [one.gradients[pair.one].norm for pair in pairs if pair.one in one.gradients]
+    largest = max(filter(isfinite, norms), default=0.0)
     gaps: dict[str, float] = {}
+    unproven = []
     for pair in pairs:
         a, b = one.gradients.get(pair.one), other.gradients.get(pair.other)
-        if (a is None) != (b is None):
+        strength = max((sketch.norm for sketch in (a, b) if sketch), default=0.0)
+        if strength <= NEGLIGIBLE * largest:
+            if not matching.rows[0][pair.one].state:
+                unproven.append(pair.one)
+        elif a is None or b is None:
             gaps[pair.one] = float("inf")
-        elif a is not None and b is not None:
+        else:
             gaps[pair.one] = _gradient_gap(a, b, WEAK * largest, transposed=pair.transposed)
     worst = max(gaps, key=lambda path: gaps[path], default="")
     if not (outputs <= LIMIT and gaps.get(worst, 0.0) <= LIMIT):
         wrong = [path for path, gap in gaps.items() if not gap <= LIMIT]
         raise PairingError(
             "the pairing does not hold: on values carried over by it the two models differ",
-            context=f"outputs by {outputs:.1e}; gradients of {listing(wrong) or 'none'}",
+            context="\n".join(
+                [
+                    f"outputs by {outputs:.1e}; gradients of {listing(wrong) or 'none'}",
+                    *(f"without partner: {row.path}: {row.reason}" for row in left[:6]),
+                ]
+            ),
             hint="these tensors' partners are wrong, or a statistic or state is not paired",
         )
     return Certificate(
@@ -351,6 +374,7 @@ def _certify(matching: Matching, pairs: list[Pair]) -> Certificate:
         gradients=gaps.get(worst, 0.0),
         worst=worst,
         compared=len(gaps),
+        unproven=tuple(unproven),
     )
 
 

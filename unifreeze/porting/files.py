@@ -7,6 +7,8 @@ from functools import partial as bound
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from unifreeze.errors import PortError
 from unifreeze.pairing import Pairing
 from unifreeze.pairing.layout import reshaped
@@ -102,7 +104,14 @@ def _named(way: Route, weights: WeightFile) -> Iterator[Named]:
 
 
 def _read(weights: WeightFile, name: str, step: Step) -> Array:
-    return reshaped(weights.read(name), step.target_shape, transposed=step.transposed)
+    array = weights.read(name)
+    for other in step.names:
+        if other != name and other in weights and not np.array_equal(array, weights.read(other)):
+            raise PortError(
+                f"{name} and {other} of {weights.source} differ, and the model ties them",
+                hint="pair a model that does not tie them",
+            )
+    return reshaped(array, step.target_shape, transposed=step.transposed)
 
 
 def _metadata(target: str | Path) -> dict[str, str] | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from unifreeze.backend import Backend, backend_for
-from unifreeze.errors import PortError
+from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing, pair
 from unifreeze.pairing.layout import reshaped
+from unifreeze.pairing.record import TensorRow, tensor_rows
 from unifreeze.porting.route import Ported, Route, Step, check_route, route
+
+Rows = Mapping[str, TensorRow]
 
 
 def port_weights(
@@ -49,32 +53,50 @@ def port_weights(
     way = route(pairing, reverse=reverse)
     backends = backend_for(source), backend_for(target)
     passed = check_route(way, backends[0].objects(source), partial=partial, crop=crop)
-    _check_target(way, backends, source, target)
+    rows = tuple(
+        tensor_rows(backend.describe(model), frozenset())
+        for backend, model in zip(backends, (source, target), strict=True)
+    )
+    _check_fit(way, (rows[0], rows[1]), partial=partial)
     _write(way, backends, source, target)
     values = sum(prod(step.target_shape) for step in way.steps)
     return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left))
 
 
-def _check_target(way: Route, backends: tuple[Backend, Backend], source: Any, target: Any) -> None:
-    """Refuse a target that lacks a tensor, or has one of another dtype or shape."""
-    theirs = backends[1].objects(target)
-    wrong = [f"{s.targets[0]}: not in the target" for s in way.steps if s.targets[0] not in theirs]
-    if not wrong:
-        names = [(step.names[0], step.targets[0]) for step in way.steps]
-        prints = (
-            backends[0].fingerprint(source, [name for name, _ in names]),
-            backends[1].fingerprint(target, [name for _, name in names]),
-        )
-        for name, to in names:
-            kinds = prints[0][name].dtype, prints[1][to].dtype
-            if kinds[0] != kinds[1]:
-                wrong.append(f"{to}: {kinds[1]}, and {name} is {kinds[0]}")
+def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
+    """Refuse models that are not as the pairing has them: tensors, shapes, dtypes, ties.
+
+    Raises:
+        PortError: Listing everything that is not.
+    """
+    wrong = [line for step in way.steps for line in _unlike(step, rows)]
+    known = {step.targets[0] for step in way.steps} | way.target_left.keys() | way.target_own
+    if not partial:
+        wrong += [f"{path}: the pairing does not know it" for path in rows[1] if path not in known]
     if wrong:
         raise PortError(
-            f"{len(wrong)} tensors of the target do not fit",
+            f"the models do not fit the pairing in {len(wrong)} places",
             context="\n".join(wrong),
-            hint="make the target of the same configuration and dtype first",
+            hint="make the target of the same configuration and dtype, and pair these very models",
         )
+
+
+def _unlike(step: Step, rows: tuple[Rows, Rows]) -> Iterator[str]:
+    """Say what one tensor is on either side that the pairing does not say."""
+    found = []
+    for side, names, shape in ((0, step.names, step.shape), (1, step.targets, step.target_shape)):
+        row = rows[side].get(names[0])
+        what = ("source", "target")[side]
+        if row is None:
+            yield f"{names[0]}: not in the {what}"
+            continue
+        found.append(row)
+        if row.shape != shape:
+            yield f"{names[0]}: {list(row.shape)} in the {what}, {list(shape)} in the pairing"
+        if {row.path, *row.aliases} != set(names):
+            yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {what}"
+    if len(found) == 2 and found[0].dtype != found[1].dtype:
+        yield f"{step.targets[0]}: {found[1].dtype}, and {step.names[0]} is {found[0].dtype}"
 
 
 def _write(way: Route, backends: tuple[Backend, Backend], source: Any, target: Any) -> None:

@@ -37,6 +37,7 @@ class Route(NamedTuple):
         source_left: Tensors of the source that have no partner, with the reason.
         target_left: Tensors of the target that have no partner, with the reason.
         source_own: State that the source's port keeps for itself.
+        target_own: State that the target's port keeps for itself.
         towards: Framework of the target.
     """
 
@@ -44,6 +45,7 @@ class Route(NamedTuple):
     source_left: dict[str, str]
     target_left: dict[str, str]
     source_own: frozenset[str]
+    target_own: frozenset[str]
     towards: str
 
     @property
@@ -75,7 +77,16 @@ class Ported(NamedTuple):
 
 
 def route(pairing: Pairing, *, reverse: bool) -> Route:
-    """Read a pairing from its first model to its second, or the other way."""
+    """Read a pairing from its first model to its second, or the other way.
+
+    Raises:
+        PortError: The pairing was never certified.
+    """
+    if pairing.certificate is None:
+        raise PortError(
+            "the pairing has no certificate: the second model was not run on the first's values",
+            hint="sketch it with --like the first one's sketch, and pair again",
+        )
     steps = []
     for pair in pairing.pairs:
         ends = [
@@ -88,8 +99,14 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
     left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]
     source, target = (1, 0) if reverse else (0, 1)
     sides = pairing.one, pairing.other
-    own = frozenset(sides[source].own_state)
-    return Route(tuple(steps), left[source], left[target], own, sides[target].framework)
+    return Route(
+        steps=tuple(steps),
+        source_left=left[source],
+        target_left=left[target],
+        source_own=frozenset(sides[source].own_state),
+        target_own=frozenset(sides[target].own_state),
+        towards=sides[target].framework,
+    )
 
 
 def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bool) -> list[str]:

@@ -1,0 +1,163 @@
+"""The settings of Paddle's layers in neutral terms: those that ports of a network get wrong."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from paddle import nn
+from paddle.nn import functional
+from paddle.nn.layer.norm import _InstanceNormBase
+
+from unifreeze_paddle.layers import BATCH_NORMS
+
+Settings = dict[str, Any]
+
+
+def settings_of(layer: Any, kind: str) -> Settings:
+    """Return a layer's settings, {} where none is known.
+
+    Args:
+        layer: The layer.
+        kind: From the layer table.
+    """
+    for classes, read in _TABLE:
+        if isinstance(layer, classes):
+            return read(layer)
+    name = type(layer).__name__
+    if name in _ACTIVATIONS:
+        return {"layer": "activation", "activation": _ACTIVATIONS[name]}
+    if kind == "norm":
+        return _foreign_norm(layer)
+    return {}
+
+
+def _batch_norm(layer: Any) -> Settings:
+    """Read a batch norm; its momentum is the share of the old statistics, here of the new ones."""
+    return {
+        "layer": "batch norm",
+        "epsilon": layer._epsilon,
+        "affine": layer._parameters.get("weight") is not None,
+        "statistics": "running",
+        "statistics momentum": round(1 - layer._momentum, 12),
+        "running variance": "biased",
+    }
+
+
+def _instance_norm(layer: Any) -> Settings:
+    return {
+        "layer": "instance norm",
+        "epsilon": layer._epsilon,
+        "affine": layer._parameters.get("scale") is not None,
+        "statistics": "of the batch",
+    }
+
+
+def _norm(layer: Any) -> Settings:
+    affine = layer._parameters.get("weight") is not None
+    return {"layer": "norm", "epsilon": layer._epsilon, "affine": affine}
+
+
+def _foreign_norm(layer: Any) -> Settings:
+    """Read a norm of another library, which calls its epsilon as it likes."""
+    names = ("epsilon", "_epsilon", "variance_epsilon", "eps")
+    found = [getattr(layer, name) for name in names if isinstance(getattr(layer, name, 0), float)]
+    return {"layer": "norm", "epsilon": found[0]} if found else {}
+
+
+def _dropout(layer: Any) -> Settings:
+    mode = getattr(layer, "mode", "upscale_in_train")
+    return {"layer": "dropout", "dropout": layer.p, "dropout mode": mode}
+
+
+def _embedding(layer: Any) -> Settings:
+    index = layer._padding_idx
+    index = None if index is None or index < 0 else index
+    return {
+        "layer": "embedding",
+        "padding_idx": index,
+        "padding row": "as stored" if index is None else "zeros",
+        "max_norm": getattr(layer, "_max_norm", None),
+    }
+
+
+def _average_pool(layer: Any) -> Settings:
+    found = {"layer": "average pool", "ceil_mode": layer.ceil_mode}
+    if _any(layer.padding):
+        found["padded cells"] = "left out" if layer.exclusive else "counted"
+    return found
+
+
+def _max_pool(layer: Any) -> Settings:
+    return {"layer": "max pool", "ceil_mode": layer.ceil_mode}
+
+
+def _conv(layer: Any) -> Settings:
+    return {"layer": "conv", "padding_mode": layer._padding_mode} if _any(layer._padding) else {}
+
+
+def _any(padding: Any) -> bool:
+    if isinstance(padding, tuple | list):
+        return any(map(_any, padding))
+    return padding != "VALID" if isinstance(padding, str) else bool(padding)
+
+
+def _attention(layer: Any) -> Settings:
+    return {"layer": "attention", "attention dropout": layer.dropout}
+
+
+def _encoder_layer(layer: Any) -> Settings:
+    activation = getattr(layer.activation, "__name__", type(layer.activation).__name__.lower())
+    order = "before" if layer.normalize_before else "after"
+    return {"layer": "transformer layer", "activation": activation, "norms": order}
+
+
+def _gelu(layer: Any) -> Settings:
+    tanh = layer._approximate is True or layer._approximate == "tanh"
+    return {"layer": "activation", "activation": "gelu (tanh)" if tanh else "gelu"}
+
+
+def _activation(name: str, **attributes: str) -> Callable[[Any], Settings]:
+    def read(layer: Any) -> Settings:
+        own = {setting: getattr(layer, leaf) for setting, leaf in attributes.items()}
+        return {"layer": "activation", "activation": name, **own}
+
+    return read
+
+
+def _hard_sigmoid(layer: Any) -> Settings:
+    """Read a hard sigmoid; the layer has its slope from the function's default."""
+    slope = inspect.signature(functional.hardsigmoid).parameters["slope"].default
+    return {"layer": "activation", "activation": "hard sigmoid", "slope": slope}
+
+
+# Classes of libraries that need not be installed.
+_ACTIVATIONS = {
+    "GELUActivation": "gelu",
+    "NewGELUActivation": "gelu (tanh)",
+    "FastGELUActivation": "gelu (tanh)",
+    "QuickGELUActivation": "gelu (sigmoid)",
+    "SiLUActivation": "silu",
+}
+
+_TABLE: tuple[tuple[Any, Callable[[Any], Settings]], ...] = (
+    (BATCH_NORMS, _batch_norm),
+    (_InstanceNormBase, _instance_norm),
+    ((nn.LayerNorm, nn.GroupNorm), _norm),
+    ((nn.Dropout, nn.Dropout2D, nn.Dropout3D, nn.AlphaDropout), _dropout),
+    (nn.Embedding, _embedding),
+    ((nn.AvgPool1D, nn.AvgPool2D, nn.AvgPool3D), _average_pool),
+    ((nn.MaxPool1D, nn.MaxPool2D, nn.MaxPool3D), _max_pool),
+    (nn.layer.conv._ConvNd, _conv),
+    (nn.MultiHeadAttention, _attention),
+    ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
+    (nn.GELU, _gelu),
+    (nn.Hardsigmoid, _hard_sigmoid),
+    (nn.ReLU, _activation("relu")),
+    ((nn.Silu, nn.Swish), _activation("silu")),
+    (nn.Tanh, _activation("tanh")),
+    (nn.LeakyReLU, _activation("leaky relu", slope="_negative_slope")),
+    (nn.ELU, _activation("elu", alpha="_alpha")),
+    (nn.Softplus, _activation("softplus", beta="_beta", threshold="_threshold")),
+)

@@ -1,0 +1,146 @@
+"""The settings of PyTorch's layers in neutral terms: those that ports of a network get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+Settings = dict[str, Any]
+
+
+def settings_of(module: Any, kind: str) -> Settings:
+    """Return a module's settings, {} where none is known.
+
+    Args:
+        module: The module.
+        kind: From the layer table.
+    """
+    for classes, read in _TABLE:
+        if isinstance(module, classes):
+            return read(module)
+    name = type(module).__name__
+    if name in _ACTIVATIONS:
+        return {"layer": "activation", "activation": _ACTIVATIONS[name]}
+    if kind == "norm":
+        return _foreign_norm(module)
+    return {}
+
+
+def _batch_norm(module: Any) -> Settings:
+    instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
+    found = {
+        "layer": "instance norm" if instance else "batch norm",
+        "epsilon": module.eps,
+        "affine": module.affine,
+        "statistics": "running" if module.track_running_stats else "of the batch",
+    }
+    if module.track_running_stats:
+        average = "cumulative" if module.momentum is None else module.momentum
+        found |= {"statistics momentum": average, "running variance": "unbiased"}
+    return found
+
+
+def _norm(module: Any) -> Settings:
+    affine = getattr(module, "elementwise_affine", getattr(module, "affine", True))
+    epsilon = "of the dtype" if module.eps is None else module.eps
+    return {"layer": "norm", "epsilon": epsilon, "affine": affine}
+
+
+def _foreign_norm(module: Any) -> Settings:
+    """Read a norm of another library, which calls its epsilon as it likes."""
+    names = ("eps", "epsilon", "variance_epsilon")
+    found = [getattr(module, name) for name in names if isinstance(getattr(module, name, 0), float)]
+    return {"layer": "norm", "epsilon": found[0]} if found else {}
+
+
+def _dropout(module: Any) -> Settings:
+    return {"layer": "dropout", "dropout": module.p, "dropout mode": "upscale_in_train"}
+
+
+def _embedding(module: Any) -> Settings:
+    return {
+        "layer": "embedding",
+        "padding_idx": module.padding_idx,
+        "padding row": "as stored",
+        "max_norm": module.max_norm,
+    }
+
+
+def _average_pool(module: Any) -> Settings:
+    found = {"layer": "average pool", "ceil_mode": module.ceil_mode}
+    if _any(module.padding):
+        found["padded cells"] = "counted" if module.count_include_pad else "left out"
+    return found
+
+
+def _max_pool(module: Any) -> Settings:
+    return {"layer": "max pool", "ceil_mode": module.ceil_mode}
+
+
+def _conv(module: Any) -> Settings:
+    return {"layer": "conv", "padding_mode": module.padding_mode} if _any(module.padding) else {}
+
+
+def _any(padding: Any) -> bool:
+    return any(padding) if isinstance(padding, tuple | list) else bool(padding)
+
+
+def _attention(module: Any) -> Settings:
+    return {"layer": "attention", "attention dropout": module.dropout}
+
+
+def _encoder_layer(module: Any) -> Settings:
+    activation = getattr(module.activation, "__name__", type(module.activation).__name__.lower())
+    order = "before" if module.norm_first else "after"
+    return {"layer": "transformer layer", "activation": activation, "norms": order}
+
+
+def _gelu(module: Any) -> Settings:
+    variant = "gelu (tanh)" if module.approximate == "tanh" else "gelu"
+    return {"layer": "activation", "activation": variant}
+
+
+def _activation(name: str, **attributes: str) -> Callable[[Any], Settings]:
+    def read(module: Any) -> Settings:
+        own = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
+        return {"layer": "activation", "activation": name, **own}
+
+    return read
+
+
+def _hard_sigmoid(module: Any) -> Settings:
+    return {"layer": "activation", "activation": "hard sigmoid", "slope": 1 / 6}
+
+
+# Classes of libraries that need not be installed.
+_ACTIVATIONS = {
+    "GELUActivation": "gelu",
+    "NewGELUActivation": "gelu (tanh)",
+    "PytorchGELUTanh": "gelu (tanh)",
+    "GELUTanh": "gelu (tanh)",
+    "FastGELUActivation": "gelu (tanh)",
+    "QuickGELUActivation": "gelu (sigmoid)",
+    "SiLUActivation": "silu",
+}
+
+_TABLE: tuple[tuple[Any, Callable[[Any], Settings]], ...] = (
+    (nn.modules.batchnorm._NormBase, _batch_norm),
+    ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), _norm),
+    (nn.modules.dropout._DropoutNd, _dropout),
+    (nn.Embedding, _embedding),
+    ((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
+    (nn.modules.pooling._MaxPoolNd, _max_pool),
+    (nn.modules.conv._ConvNd, _conv),
+    (nn.MultiheadAttention, _attention),
+    ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
+    (nn.GELU, _gelu),
+    (nn.Hardsigmoid, _hard_sigmoid),
+    (nn.ReLU, _activation("relu")),
+    (nn.SiLU, _activation("silu")),
+    (nn.Tanh, _activation("tanh")),
+    (nn.LeakyReLU, _activation("leaky relu", slope="negative_slope")),
+    (nn.ELU, _activation("elu", alpha="alpha")),
+    (nn.Softplus, _activation("softplus", beta="beta", threshold="threshold")),
+)

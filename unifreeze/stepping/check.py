@@ -1,0 +1,113 @@
+"""Checking that two live models take the same training step: the evidence in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from unifreeze.backend import Backend, Batch, StepConfig, backend_for
+from unifreeze.backend.projections import Array
+from unifreeze.errors import PairingError
+from unifreeze.pairing import Pairing, pair
+from unifreeze.pairing.layout import reshaped
+from unifreeze.parity import Order
+from unifreeze.plan import FreezePlan
+from unifreeze.stepping.compare import common_outputs, compare_sides
+from unifreeze.stepping.report import StepReport
+from unifreeze.stepping.side import StepSide, make_side
+
+Precision = Literal["float64", "as is"]
+
+
+def check_step(
+    plan: FreezePlan,
+    one: Any,
+    other: Any,
+    *,
+    batch: Any,
+    pairing: Pairing | None = None,
+    dtype: Precision = "float64",
+    steps: int = 1,
+    seed: int = 0,
+    order: Order = "registration",
+) -> StepReport:
+    """Check that a training step under a plan is the same on two ports of one network.
+
+    For the time of the check the second model holds the first one's weights and statistics. Each
+    side trains with SGD and with AdamW, from the same start and with the same hyper-parameters;
+    layers with running statistics are in training mode, everything random is off. Both models come
+    back bit for bit.
+
+    Args:
+        plan: The plan.
+        one: A live model; its weights are used.
+        other: Another port of the same network.
+        batch: One batch of inputs for both: an array, a sequence, or a mapping by name.
+        pairing: Which tensor is which; found out where it is not given.
+        dtype: Compute in double precision, where differences are no rounding; or as the models
+            are, where each framework's own rounding noise is measured and allowed for.
+        steps: Steps per optimizer; momentum shows from the second on.
+        seed: Seed of everything random.
+        order: What positions count by; `execution` is what `apply(…, batch=…)` does.
+
+    Returns:
+        The report; `report.holds` tells, `print(report)` explains.
+
+    Raises:
+        PairingError: The two are not the same network, or the pairing is of other models.
+        ResolveError: The plan does not fit one of the models.
+        TargetError: A model does not run on the batch.
+
+    Example:
+        ```python
+        report = check_step(plan, torch_model, paddle_model, batch=batch)
+        report.raise_if_broken()
+        ```
+    """
+    if dtype not in ("float64", "as is"):
+        raise ValueError(f"dtype is 'float64' or 'as is', and not {dtype!r}")
+    inputs = Batch.of(batch)
+    if pairing is None:
+        pairing = pair(one, other, batch=inputs, seed=seed)
+    backends = backend_for(one), backend_for(other)
+    config = StepConfig(inputs, double=dtype == "float64", steps=steps, seed=seed)
+    theirs = replace(config, values=carried_values(pairing, backends, one, other))
+
+    def run(outputs: tuple[str, ...] | None) -> tuple[StepSide, StepSide]:
+        (a, b), (first, second) = backends, (replace(c, outputs=outputs) for c in (config, theirs))
+        return (
+            make_side(plan, one, a, first, name=type(one).__name__, order=order),
+            make_side(plan, other, b, second, name=type(other).__name__, order=order),
+        )
+
+    sides = run(None)
+    if shared := common_outputs(*sides):
+        sides = run(shared)
+    return compare_sides(*sides, pairing)
+
+
+def carried_values(
+    pairing: Pairing, backends: tuple[Backend, Backend], one: Any, other: Any
+) -> dict[str, Array]:
+    """Return the values that the second model takes from the first, laid out as it stores them.
+
+    Raises:
+        PairingError: The pairing names tensors that the models do not have.
+    """
+    there = [set(b.objects(model)) for b, model in zip(backends, (one, other), strict=True)]
+    wrong = [p for p in pairing.pairs if p.one not in there[0] or p.other not in there[1]]
+    if wrong:
+        raise PairingError(
+            f"the pairing is of other models: {wrong[0].one} and {wrong[0].other} are not there",
+            hint="pair the models anew, or leave the pairing out",
+        )
+    return {
+        pair.other: np.ascontiguousarray(
+            reshaped(
+                backends[0].tensor(one, pair.one), pair.other_shape, transposed=pair.transposed
+            )
+        )
+        for pair in pairing.pairs
+    }

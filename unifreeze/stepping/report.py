@@ -1,0 +1,137 @@
+"""What comparing two training steps found, clause by clause, with how much it allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from unifreeze.backend import Finding
+from unifreeze.errors import ParityError
+from unifreeze.stepping.settings import SettingDifference
+
+CLAUSES = {
+    "decisions": "the plan decides the same for both tensors of every pair",
+    "outputs": "outputs agree",
+    "step gradients": "gradients agree",
+    "updates (sgd)": "what SGD adds to each parameter agrees",
+    "updates (adamw)": "what AdamW adds to each parameter agrees, in norm",
+    "statistics": "running means agree, and running variances but for n/(n-1)",
+    "frozen": "frozen parameters and held statistics keep every bit",
+}
+"""What a same step is, in order."""
+
+
+@dataclass(frozen=True)
+class StepClause:
+    """One promise, what was measured, and what was found against it.
+
+    Attributes:
+        name: One of `CLAUSES`.
+        findings: Errors break the clause; notes do not.
+        measured: What was compared and how far it differs.
+        decided: False where rounding noise is so large that nothing could be told.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    measured: str = ""
+    decided: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether nothing breaks it."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def title(self) -> str:
+        """What the clause promises."""
+        return CLAUSES[self.name]
+
+    @property
+    def verdict(self) -> str:
+        """In a word: holds, BROKEN, or open where it could not be decided."""
+        if not self.holds:
+            return "BROKEN"
+        return "holds" if self.decided else "open"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What comparing two training steps found.
+
+    Attributes:
+        clauses: All clauses, in order.
+        differences: Settings in which paired layers differ, whether or not this step shows it.
+        sides: Framework, device and model of each.
+        precision: What was computed in.
+        steps: Steps per optimizer.
+    """
+
+    clauses: tuple[StepClause, ...]
+    differences: tuple[SettingDifference, ...]
+    sides: tuple[str, ...]
+    precision: str
+    steps: int
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether no clause is broken."""
+        return all(clause.holds for clause in self.clauses)
+
+    @property
+    def decided(self) -> bool:
+        """Tell whether every clause could be decided in this precision."""
+        return all(clause.decided for clause in self.clauses)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the broken clauses."""
+        return tuple(clause.name for clause in self.clauses if not clause.holds)
+
+    def raise_if_broken(self) -> None:
+        """Raise if a clause does not hold.
+
+        Raises:
+            ParityError: Naming the clauses and the tensors that break them.
+        """
+        if not self.holds:
+            broken = ", ".join(self.broken)
+            raise ParityError(f"the step is not the same: {broken}", context=str(self))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {
+            "holds": self.holds,
+            "decided": self.decided,
+            "clauses": [
+                {
+                    "name": clause.name,
+                    "verdict": clause.verdict,
+                    "measured": clause.measured,
+                    "findings": [finding.__dict__ for finding in clause.findings],
+                }
+                for clause in self.clauses
+            ],
+            "differences": [difference._asdict() for difference in self.differences],
+            "sides": list(self.sides),
+            "precision": self.precision,
+            "steps": self.steps,
+        }
+
+    def __str__(self) -> str:
+        steps = "one step" if self.steps == 1 else f"{self.steps} steps"
+        lines = [f"{' and '.join(self.sides)}: {steps} of each optimizer in {self.precision}"]
+        for clause in self.clauses:
+            lines.append(f"{clause.verdict:<6}  {clause.name}: {clause.title}")
+            lines += [f"          {clause.measured}"] if clause.measured else []
+            lines += [f"          {_shown(finding)}" for finding in clause.findings[:10]]
+            if len(clause.findings) > 10:
+                lines.append(f"          … and {len(clause.findings) - 10} more")
+        if self.differences:
+            lines.append("settings that differ:")
+            lines += [f"          {difference}" for difference in self.differences]
+        return "\n".join(lines)
+
+
+def _shown(finding: Finding) -> str:
+    return ("note: " if finding.severity == "note" else "") + str(finding)
