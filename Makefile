@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv first; all that must be there is Python 3.11 or newer.
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
-#   make pairs    networks of both frameworks paired again, as many as fit into 4 minutes
+#   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make gpu      the GPU parity runs; skips, with the reason, where there is no GPU
@@ -31,7 +31,7 @@ parity: setup
 	$(BIN)/python -W ignore examples/parity.py
 
 pairs: setup
-	$(BIN)/python -W ignore -m tests.pairs.table --budget 240
+	$(BIN)/python -W ignore -m tests.pairs.table --budget 120
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'

@@ -382,7 +382,7 @@ def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):
         array = straight(array, shape, transposed=transposed).copy()
         if array.shape == (4,) and array.min() > 0.5 and not spoilt:
             spoilt.append(array)
-            array[2] *= 1.001
+            array[2] *= 1.01
         return array
 
     spoilt = []

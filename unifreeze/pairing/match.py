@@ -138,7 +138,7 @@ class Matching:
         return {owner: next(iter(found)) for owner, found in votes.items() if len(found) == 1}
 
     def _by_name(self) -> None:
-        """Pair by canonical name what ran on neither side, and statistics of no other tensors.
+        """Pair by canonical name what ran on neither side, what is fixed, and lone statistics.
 
         What ran and got no gradient that tells it apart is left: a name is no evidence.
         """
@@ -149,7 +149,8 @@ class Matching:
             if other is None or not names[0][row.name] == names[1][row.name] == 1:
                 continue
             idle = not (row.reached or other.reached)
-            if (row.state or idle) and self._fits(row, other):
+            fixed = bool(row.fixed and other.fixed)  # its values reach the outputs all the same
+            if (row.state or idle or fixed) and self._fits(row, other):
                 self._add(row.path, other.path, "name")
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
