@@ -23,6 +23,8 @@ $(INSTALLED): pyproject.toml ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "unifreeze needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@# What pip comes with Python may be too old to build what PaddleNLP needs from source.
+	$(BIN)/python -m pip install -q --upgrade 'pip>=24'
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q torch torchvision -c ci/constraints.txt --index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -q -c ci/constraints.txt -e '.[torch,paddle,nlp,vision,dev]'
 	touch $(INSTALLED)
