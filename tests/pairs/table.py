@@ -184,7 +184,7 @@ def main() -> int:
     last = {row["name"]: row for row in json.loads(DATA.read_text())} if DATA.exists() else {}
     chosen = given.names or list(everything)
     if given.budget:
-        chosen.sort(key=lambda name: last.get(name, {}).get("seconds", 0.0))
+        chosen.sort(key=lambda name: last.get(name, {}).get("seconds", 1e9))
     rows, wrong, start = [], [], time.perf_counter()
     for name in chosen:
         if given.budget and time.perf_counter() - start > given.budget:
