@@ -13,6 +13,7 @@ from unifreeze.backend import Sketch
 from unifreeze.backend.projections import plain_shape
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
+from unifreeze.structure.words import FAMILIES, words_in
 
 SAME = 1e-4
 """Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
@@ -150,7 +151,8 @@ class Matching:
                 continue
             idle = not (row.reached or other.reached)
             fixed = bool(row.fixed and other.fixed)  # its values reach the outputs all the same
-            if (row.state or idle or fixed) and self._fits(row, other):
+            told = _word(row) != 0 and _word(row) == _word(other)
+            if (row.state or idle or fixed or told) and self._fits(row, other):
                 self._add(row.path, other.path, "name")
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
@@ -192,6 +194,11 @@ class Matching:
 
 NEGLIGIBLE = 1e-7
 """Share of the largest gradient below which one may be rounding error."""
+
+
+def _word(row: TensorRow) -> int:
+    """Return what a layer's own name says it is: a query, a table of token types."""
+    return words_in(row.owner.rpartition(".")[2]) & (FAMILIES[0] | FAMILIES[1])
 
 
 def is_paired(row: TensorRow) -> bool:
