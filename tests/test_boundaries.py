@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "unifreeze"
 LAYERS = [
     "errors",
+    "files",
     "structure",
     "select",
     "plan",

@@ -701,7 +701,7 @@ def test_a_side_that_cannot_be_recorded_speaks_for_itself(head):
     run, report = toy_parity(head, TOY, "toy_framework.toy_models:Plian")
     assert run.returncode == 2
     assert report is None
-    assert "toy_framework.toy_models:Plian could not be recorded" in run.stderr
+    assert "toy_framework.toy_models:Plian did not run to its end" in run.stderr
     assert "did you mean 'Plain'?" in run.stderr
 
 
@@ -745,7 +745,7 @@ def test_what_parity_cannot_read_is_said_before_anything_runs(
     code, _, err = cli("parity", head, "a:b", "c:d", *arguments)
     assert code == 2
     assert said in err
-    assert "could not be recorded" not in err
+    assert "did not run to its end" not in err
 
 
 # Backends given by hand --------------------------------------------------------------------

@@ -318,12 +318,12 @@ def test_a_swap_breaks_the_certificate(text, one, other):
     hints = swapped(text, one, other)
     models = small.torch_text(), small.paddle_text()
     with pytest.raises(PairingError, match="the pairing does not hold"):
-        pair_sketches(*sketches(*models, IDS, hints=hints))
+        pair_sketches(*sketches(*models, IDS, given=hints))
 
 
 def test_the_right_hints_keep_the_certificate(text):
     hints = [Pair(pair.one, pair.other, pair.transposed, "hint") for pair in text.pairs]
-    pairing = pair_sketches(*sketches(small.torch_text(), small.paddle_text(), IDS, hints=hints))
+    pairing = pair_sketches(*sketches(small.torch_text(), small.paddle_text(), IDS, given=hints))
     assert {pair.by for pair in pairing.pairs} == {"hint"}
     assert pairing.certificate.gradients < 1e-9
 
@@ -372,7 +372,7 @@ def test_an_untransposed_square_breaks_the_certificate(text):
     hints = [Pair(p.one, p.other, p.transposed, "hint") for p in text.pairs]
     spoilt = [h._replace(transposed=False) if "1.att.o.weight" in h.one else h for h in hints]
     with pytest.raises(PairingError, match="the pairing does not hold"):
-        pair_sketches(*sketches(small.torch_text(), small.paddle_text(), IDS, hints=spoilt))
+        pair_sketches(*sketches(small.torch_text(), small.paddle_text(), IDS, given=spoilt))
 
 
 def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):

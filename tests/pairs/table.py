@@ -65,8 +65,8 @@ def compare_plan(what: str, one: Any, other: Any, pairing: uf.Pairing) -> str:
     if isinstance(left, str) or isinstance(right, str):
         return "-" if left == right else f"{left if isinstance(left, str) else right} on one side"
     pairs = [pair for pair in pairing.pairs if not pair.state]
-    differ = [pair.one for pair in pairs if left[pair.one] != right[pair.other]]
-    frozen = sum(not left[pair.one] for pair in pairs)
+    differ = [pair.one for pair in pairs if left[pair.one_tensor] != right[pair.other_tensor]]
+    frozen = sum(not left[pair.one_tensor] for pair in pairs)
     return f"{len(differ)} differ: {differ[0]}" if differ else f"{frozen} frozen"
 
 

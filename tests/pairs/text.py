@@ -339,12 +339,10 @@ PAIRS = (
     _pair("bloom for generation", "BloomForCausalLM", batch=MASKED),
     _pair("opt", "OPTModel", batch=MASKED, **OPT),
     _pair("opt for generation", "OPTForCausalLM", batch=MASKED, cure=OWN_HEAD, **OPT),
-    _pair("gpt2", "GPT2Model", batch=MASKED, paddle_model="GPTModel", **GPT)._replace(
-        fused="torch"
-    ),
+    _pair("gpt2", "GPT2Model", batch=MASKED, paddle_model="GPTModel", **GPT),
     _pair(
         "gpt2 for generation", "GPT2LMHeadModel", batch=MASKED, paddle_model="GPTForCausalLM", **GPT
-    )._replace(fused="torch"),
+    ),
     _pair(
         "gpt2 of one head, fused in both",
         "GPT2Model",

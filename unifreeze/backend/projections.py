@@ -7,12 +7,15 @@ of a table with more rows, all zero, is that of the shorter table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Parts = Mapping[str, tuple[int, Mapping[str, Array]]]
 
 PROJECTIONS = 8
 _MILLION = 2**20
@@ -40,6 +43,13 @@ class Sketch(NamedTuple):
             return float("inf")
         pairs = [(self.norm, other.norm), *zip(self.along, there, strict=True)]
         return max(abs(a - b) for a, b in pairs) / largest
+
+    def gap(self, other: Sketch) -> float:
+        """Return their distance: 0 where both are zero, infinite where one is not finite."""
+        if not self.norm and not other.norm:
+            return 0.0
+        gap = self.distance(other)
+        return gap if isfinite(gap) else float("inf")
 
 
 def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,6 +114,20 @@ def sketch(array: Array, *, as_stored: bool = False) -> Sketch:
     if values.shape[0] == values.shape[1]:
         return Sketch(norm, _projected(values), _projected(values.T))
     return Sketch(norm, _projected(values if values.shape[0] > values.shape[1] else values.T))
+
+
+def sketch_parts(path: str, array: Array, parts: Parts) -> dict[str, Sketch]:
+    """Sketch a tensor by its path, or each of its parts by its name.
+
+    Args:
+        path: What the tensor is called.
+        array: Its values.
+        parts: Of fused tensors, by path: an axis, and by name where along it each part lies.
+    """
+    if path not in parts:
+        return {path: sketch(array)}
+    axis, places = parts[path]
+    return {name: sketch(np.take(array, rows, axis=axis)) for name, rows in places.items()}
 
 
 def sketch_table(array: Array) -> Sketch:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze.backend.projections import Sketch
+from unifreeze.backend.projections import Parts, Sketch
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
@@ -200,14 +200,14 @@ class SketchConfig:
             the values it runs with; None leaves it as it is.
         outputs: Ids of the outputs the loss may use; None for all.
         seed: Seed of the loss's weights.
-        parts: For a fused tensor, by its path: what each part's rows are, along the axis given.
+        parts: For a fused tensor, by its path: an axis, and by name where along it each part lies.
     """
 
     batch: Batch
     values: Callable[[str, tuple[int, ...]], Array | None]
     outputs: tuple[str, ...] | None = None
     seed: int = 0
-    parts: Mapping[str, tuple[int, Mapping[str, Array]]] = field(default_factory=dict)
+    parts: Parts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,8 @@ class SketchRun:
     Attributes:
         dtype: Neutral name of the floating dtype it ran in.
         outputs: Sketch of every floating output by its id.
-        gradients: Sketch of every parameter's gradient by its first native path (`path[part]` for
-            parts of a fused one); none for those that got no gradient.
+        gradients: Sketch of every parameter's gradient by its first native path, or those of its
+            parts by their names; none for those that got no gradient.
         calls: Native paths in order of first use.
         layers: For each module that ran and returned a floating tensor, in order: its path, the
             shape of that and its sketch.
@@ -244,6 +244,7 @@ class StepConfig:
         double: Compute in double precision, where the framework can.
         nudge: Move floating inputs and lookup tables by about one unit in the last place.
         steps: Steps per optimizer.
+        parts: As for `SketchConfig`.
         optimizers: One run each; by default with settings that are exact in single precision, in
             which Paddle keeps them.
     """
@@ -255,6 +256,7 @@ class StepConfig:
     double: bool = True
     nudge: bool = False
     steps: int = 1
+    parts: Parts = field(default_factory=dict)
     optimizers: tuple[OptimizerSpec, ...] = (
         OptimizerSpec("sgd", lr=2**-7, weight_decay=2**-7, momentum=0.875),
         OptimizerSpec("adamw", lr=2**-10, weight_decay=0.125),

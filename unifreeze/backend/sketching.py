@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
 from unifreeze.backend.probing import python_random_state, restored
-from unifreeze.backend.projections import Sketch, sketch, sketch_table
+from unifreeze.backend.projections import Sketch, sketch, sketch_parts, sketch_table
 from unifreeze.backend.protocol import Array, SketchConfig, SketchRun
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
@@ -76,7 +74,10 @@ def _run(
         gradient = backend.get_gradient(tensor)
         if gradient is not None:
             array = backend.to_array(gradient)
-            gradients.update(_sketch_parts(path, array, config, table=path in tables))
+            if path in tables:
+                gradients[path] = sketch_table(array)
+            else:
+                gradients.update(sketch_parts(path, array, config.parts))
     dtype = next((str(backend.to_array(t).dtype) for t in found), "")
     rows = tuple((path, *row) for path, row in layers.items())
     return SketchRun(dtype, outputs, gradients, calls, rows)
@@ -150,14 +151,3 @@ def _sketched_layers(
             if not walk.tree.repeats[index]:
                 stack.callback(listen(walk.tree.paths[index], module))
         yield
-
-
-def _sketch_parts(
-    path: str, gradient: Array, config: SketchConfig, *, table: bool
-) -> Iterator[tuple[str, Sketch]]:
-    if path not in config.parts:
-        yield path, sketch_table(gradient) if table else sketch(gradient)
-        return
-    axis, parts = config.parts[path]
-    for label, rows in parts.items():
-        yield f"{path}[{label}]", sketch(np.take(gradient, rows, axis=axis))

@@ -17,7 +17,7 @@ import numpy as np
 
 from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
 from unifreeze.backend.probing import restored
-from unifreeze.backend.projections import Sketch, numbers, sketch
+from unifreeze.backend.projections import Sketch, numbers, sketch, sketch_parts
 from unifreeze.backend.protocol import Array, Batch, OptimizerSpec, StepConfig, StepRun
 from unifreeze.backend.walking import Walk
 from unifreeze.errors import TargetError
@@ -88,14 +88,15 @@ class _Steps:
         for _ in range(self.config.steps):
             seen = self._forward_and_backward()
             if not self.first:
-                norms = {path: _norm(array) for path, array in start.items()}
+                weights = self._sketches({path: _wide(array) for path, array in start.items()})
+                norms = {name: sketch.norm for name, sketch in weights.items()}
                 self.first = {**seen, "weights": norms}
             step()
             clear()
         ends = self._parameters()
-        self.updates[spec.name] = {
-            path: sketch(_wide(ends[path]) - _wide(start[path])) for path in start
-        }
+        self.updates[spec.name] = self._sketches(
+            {path: _wide(ends[path]) - _wide(start[path]) for path in start}
+        )
         after = backend.fingerprint(model, still)
         moved = [path for path in still if after[path].bits != before[path].bits]
         self.changed += [(path, spec.name) for path in moved]
@@ -150,7 +151,13 @@ class _Steps:
     def _gradients(self) -> dict[str, Sketch]:
         backend = self.backend
         pairs = [(path, backend.get_gradient(t)) for path, t in self._live().items()]
-        return {path: sketch(backend.to_array(g)) for path, g in pairs if g is not None}
+        return self._sketches({path: backend.to_array(g) for path, g in pairs if g is not None})
+
+    def _sketches(self, arrays: dict[str, Array]) -> dict[str, Sketch]:
+        found: dict[str, Sketch] = {}
+        for path, array in arrays.items():
+            found |= sketch_parts(path, array, self.config.parts)
+        return found
 
     @contextmanager
     def _counted(self) -> Iterator[dict[str, list[int]]]:
@@ -225,10 +232,6 @@ def unit_of(dtype: str) -> float:
 
 def _wide(array: Array) -> Array:
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
-
-
-def _norm(array: Array) -> float:
-    return float(np.linalg.norm(_wide(array).reshape(-1)))
 
 
 def _nothing() -> None:

@@ -25,8 +25,14 @@ from unifreeze.cli.parity import read_inputs
 from unifreeze.cli.sides import Side, run_sides
 from unifreeze.cli.targets import load_model, use_backends
 from unifreeze.errors import TargetError
-from unifreeze.pairing import ModelSketch, Pairing, make_sketch, pair_sketches
-from unifreeze.pairing.pairing import common_ids
+from unifreeze.pairing import (
+    ModelSketch,
+    Outputs,
+    Pairing,
+    make_sketch,
+    pair_by,
+    pair_sketches,
+)
 from unifreeze.porting import port_file
 
 
@@ -103,8 +109,8 @@ def pair(
         read_inputs(batch, seed)
         settings = ["--seed", str(seed), *(f"--batch={value}" for value in batch)]
         settings += [f"--backend={value}" for value in backend]
-        mapped = [f"--map={hints}"] if hints and _read_map(hints) else []
-        made = _pair_models((model, other), other_python or sys.executable, settings, mapped)
+        python = other_python or sys.executable
+        made = _pair_models((model, other), python, settings, _read_map(hints))
     if output:
         made.save(output)
     if json:
@@ -169,20 +175,24 @@ def _read_map(file: Path | None) -> dict[str, str]:
 
 
 def _pair_models(
-    models: tuple[str, str], other_python: str, settings: list[str], mapped: list[str]
+    models: tuple[str, str], other_python: str, settings: list[str], hints: dict[str, str]
 ) -> Pairing:
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
-        one, other = Path(folder) / "one.json", Path(folder) / "other.json"
+        files = [Path(folder) / "one.json", Path(folder) / "other.json"]
+        maps = [Path(folder) / "back.json", Path(folder) / "map.json"]
+        maps[0].write_text(json_module.dumps({there: here for here, there in hints.items()}))
+        maps[1].write_text(json_module.dumps(hints))
 
-        def run(*limit: str) -> tuple[ModelSketch, ModelSketch]:
-            first = ("sketch", models[0], "-o", str(one), *settings, *limit)
-            second = ("sketch", models[1], "-o", str(other), "--like", str(one), *settings, *mapped)
-            run_sides([Side(sys.executable, models[0], first)])
-            run_sides([Side(other_python, models[1], second)])
-            return ModelSketch.load(one), ModelSketch.load(other)
+        def sketched(like: ModelSketch | None, outputs: Outputs, *, second: bool) -> ModelSketch:
+            model, file = models[second], files[second]
+            python = other_python if second else sys.executable
+            words = ["sketch", model, "-o", str(file), *settings]
+            if like is not None:
+                words += ["--like", str(files[not second])]
+                words += ["--map", str(maps[second])] if hints else []
+            if outputs:
+                words.append(f"--outputs={','.join(outputs)}")
+            run_sides([Side(python, model, tuple(words))])
+            return ModelSketch.load(file)
 
-        a, b = run()
-        shared = common_ids(a.shared, b.shared)
-        if shared and not (len(shared) == len(a.shared.outputs) == len(b.shared.outputs)):
-            a, b = run(f"--outputs={','.join(shared)}")
-        return pair_sketches(a, b)
+        return pair_by(sketched)

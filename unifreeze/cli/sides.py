@@ -52,7 +52,7 @@ class Side(NamedTuple):
         if process.returncode != 0:
             said = re.split("^Error: ", words, flags=re.MULTILINE)[-1].strip()
             raise UnifreezeError(
-                f"{self.model} could not be recorded (exit code {process.returncode})",
+                f"{self.model} did not run to its end (exit code {process.returncode})",
                 context="\n".join(said.splitlines()[-12:]),
             )
 

@@ -98,7 +98,9 @@ def _import(name: str, target: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise _missing(error, target) from None
+        if error.name:
+            raise _missing(error, target) from None
+        raise TargetError(f"{name} cannot be imported: {error}") from error
     except Exception as error:
         raise TargetError(
             f"{name} cannot be imported: {type(error).__name__}: {error}",

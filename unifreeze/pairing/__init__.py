@@ -1,16 +1,19 @@
 """Pairing: which tensor of one model is which of another port of the same network."""
 
-from unifreeze.pairing.live import pair
-from unifreeze.pairing.pairing import Certificate, Pairing, PairRow, pair_sketches
+from unifreeze.pairing.judge import pair_sketches
+from unifreeze.pairing.live import Outputs, pair, pair_by
+from unifreeze.pairing.pairing import Certificate, Pairing, PairRow
 from unifreeze.pairing.record import ModelSketch
 from unifreeze.pairing.sketching import make_sketch
 
 __all__ = [
     "Certificate",
     "ModelSketch",
+    "Outputs",
     "PairRow",
     "Pairing",
     "make_sketch",
     "pair",
+    "pair_by",
     "pair_sketches",
 ]

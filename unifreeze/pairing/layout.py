@@ -2,9 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 
 from unifreeze.backend.projections import Array
+
+
+class Part(NamedTuple):
+    """One of several tensors that a port holds in one: query, key and value, gate and up.
+
+    Along one axis the fused tensor is made of equal groups, and each group of a share of every
+    part: one group where the parts follow each other whole, one for each head, or each head of keys
+    with its queries, where they are interleaved.
+
+    Attributes:
+        of: Native path of the fused tensor.
+        axis: The axis that the parts share, as stored.
+        groups: Number of groups.
+        sizes: How much of the axis each part takes, in the order in which they lie.
+        number: Which of them this one is.
+    """
+
+    of: str
+    axis: int
+    groups: int
+    sizes: tuple[int, ...]
+    number: int
+
+    @property
+    def path(self) -> str:
+        """What the part is called: `path[number]`."""
+        return f"{self.of}[{self.number}]"
+
+    @property
+    def rows(self) -> Array:
+        """Where along the axis the part lies.
+
+        >>> Part("qkv", 0, 2, (4, 2, 2), 1).rows
+        array([2, 6])
+        """
+        shares = [size // self.groups for size in self.sizes]
+        start = sum(shares[: self.number])
+        first = np.arange(self.groups) * sum(shares) + start
+        return np.add.outer(first, np.arange(shares[self.number])).reshape(-1)
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the part's shape, laid as the fused tensor is."""
+        return (*whole[: self.axis], self.sizes[self.number], *whole[self.axis + 1 :])
+
+    def take(self, whole: Array) -> Array:
+        """Cut the part out of the fused tensor."""
+        return np.take(whole, self.rows, axis=self.axis)
+
+    def put(self, whole: Array, values: Array) -> None:
+        """Write the part into the fused tensor."""
+        whole[(slice(None),) * self.axis + (self.rows,)] = values
+
+
+def places(parts: Iterable[Part | None]) -> dict[str, tuple[int, dict[str, Array]]]:
+    """Return where the parts of each fused tensor lie: its axis, and each part's rows by name."""
+    found: dict[str, tuple[int, dict[str, Array]]] = {}
+    for part in parts:
+        if part is not None:
+            found.setdefault(part.of, (part.axis, {}))[1][part.path] = part.rows
+    return found
 
 
 def reshaped(array: Array, shape: tuple[int, ...], *, transposed: bool) -> Array:

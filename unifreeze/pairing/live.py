@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from unifreeze.backend import Batch, backend_for
-from unifreeze.pairing.pairing import Pairing, common_ids, pair_sketches
+from unifreeze.pairing.fused import may_be_fused, one_function
+from unifreeze.pairing.judge import common_ids, pair_sketches
+from unifreeze.pairing.pairing import Pairing
+from unifreeze.pairing.record import ModelSketch
 from unifreeze.pairing.sketching import make_sketch
+
+Outputs = tuple[str, ...] | None
+"""Ids of the outputs the loss may use; None for all."""
 
 
 def pair(
@@ -39,12 +45,52 @@ def pair(
         TargetError: A model does not run on the batch.
     """
     inputs = Batch.of(batch)
-    sides = [(model, backend_for(model), type(model).__name__) for model in (one, other)]
-    (a, first, a_name), (b, second, b_name) = sides
-    sketch = make_sketch(a, first, inputs, name=a_name, seed=seed)
-    partner = make_sketch(b, second, inputs, name=b_name, like=sketch, hints=hints or ())
-    shared = common_ids(sketch.shared, partner.shared)
-    if shared and not (len(shared) == len(sketch.shared.outputs) == len(partner.shared.outputs)):
-        sketch = make_sketch(a, first, inputs, name=a_name, outputs=shared, seed=seed)
-        partner = make_sketch(b, second, inputs, name=b_name, like=sketch, hints=hints or ())
-    return pair_sketches(sketch, partner)
+    backends = backend_for(one), backend_for(other)
+
+    def sketch(like: ModelSketch | None, outputs: Outputs, *, second: bool) -> ModelSketch:
+        model, backend = ((one, backends[0]), (other, backends[1]))[second]
+        return make_sketch(
+            model,
+            backend,
+            inputs,
+            name=type(model).__name__,
+            like=like,
+            hints=hints if second else {there: here for here, there in (hints or {}).items()},
+            outputs=outputs,
+            seed=seed,
+        )
+
+    return pair_by(sketch)
+
+
+class Sketcher(Protocol):
+    """Sketches the first or the second model, perhaps on the values of the other's sketch."""
+
+    def __call__(self, like: ModelSketch | None, outputs: Outputs, *, second: bool) -> ModelSketch:  # noqa: D102 - the class says it
+        ...
+
+
+def pair_by(sketch: Sketcher) -> Pairing:
+    """Pair two models that something sketches, in this process or elsewhere.
+
+    The second is sketched on the first one's values; or the first on the second one's, where it
+    holds in one tensor what the second holds apart.
+
+    Raises:
+        PairingError: As `pair` does.
+    """
+
+    def sketch_both(outputs: Outputs = None) -> tuple[ModelSketch, ModelSketch]:
+        source = sketch(None, outputs, second=turned)
+        return source, sketch(source, outputs, second=not turned)
+
+    turned = False
+    source, partner = sketch_both()
+    if not one_function(source, partner.shared) and may_be_fused(partner, source):
+        turned = True
+        source, partner = sketch_both()
+    shared = common_ids(source.shared, partner.shared)
+    if shared and not (len(shared) == len(source.shared.outputs) == len(partner.shared.outputs)):
+        source, partner = sketch_both(shared)
+    pairing = pair_sketches(source, partner)
+    return pairing.turned() if turned else pairing

@@ -15,12 +15,14 @@ from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
 from unifreeze.structure.words import FAMILIES, words_in
 
+LIMIT, GRADIENT_LIMIT = 1e-6, 1e-5
+"""Relative differences of outputs and gradients up to which two runs are of one function.
+
+In double precision ports of one network differ by 1e-16 to 1e-11, and by 1e-7 where their code
+computes a part in single precision; small gradients through such a part by some 1e-6."""
+
 SAME = 1e-4
 """Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
-
-
-Hints = Iterable[Pair] | Mapping[str, str]
-"""Pairs to be taken as given, or only which path is which."""
 
 
 class Matching:
@@ -34,37 +36,38 @@ class Matching:
         self.pairs: dict[str, Pair] = {}
         self._taken: set[str] = set()
 
-    def run(self, hints: Hints = ()) -> list[Pair]:
-        """Pair what can be paired, the surest first; what hints say is not asked again.
-
-        Raises:
-            PairingError: A hint names a tensor that is not there.
-        """
-        self._take(hints)
+    def run(self) -> list[Pair]:
+        """Pair what can be paired, the surest first; what was taken as given stays as it is."""
         self._by_gradient()
         self._by_owner()
         self._by_name()
         order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
         return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
 
-    def _take(self, hints: Hints) -> None:
-        if not isinstance(hints, Mapping):
-            for pair in hints:
-                self.pairs[pair.one] = pair
-                self._taken.add(pair.other)
-            return
+    def take(self, pairs: Iterable[Pair]) -> None:
+        """Take as given what was paired before."""
+        for pair in pairs:
+            self.pairs[pair.one] = pair
+            self._taken.add(pair.other)
+
+    def take_map(self, names: Mapping[str, str]) -> None:
+        """Take as given which path of the first model is which of the second.
+
+        Raises:
+            PairingError: It names tensors that are not there, one twice, or two of unlike shapes.
+        """
         firsts = [
             {n: row.path for row in rows.values() for n in (row.path, *row.aliases)}
             for rows in self.rows
         ]
-        wrong = [name for name in hints if name not in firsts[0]]
-        wrong += [name for name in hints.values() if name not in firsts[1]]
+        wrong = [name for name in names if name not in firsts[0]]
+        wrong += [name for name in names.values() if name not in firsts[1]]
         if wrong:
             raise PairingError(
                 f"the map names {len(wrong)} tensors that are not there: {listing(wrong)}",
                 hint="it maps native paths of the first model to those of the second",
             )
-        known = {(firsts[0][one], firsts[1][other]) for one, other in hints.items()}
+        known = {(firsts[0][one], firsts[1][other]) for one, other in names.items()}
         ones, others = (Counter(pair[side] for pair in known) for side in (0, 1))
         bad = [
             f"{one}: {other}"

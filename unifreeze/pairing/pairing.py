@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter
-from collections.abc import Sequence
-from math import isfinite
-from pathlib import Path
+from collections import Counter, defaultdict
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from unifreeze.backend import Sketch
 from unifreeze.errors import PairingError, listing
-from unifreeze.pairing.match import NEGLIGIBLE, Matching, is_paired, tied_on_one_side
-from unifreeze.pairing.record import ModelSketch, Pair, RunRow, TensorRow
-from unifreeze.structure.words import FUSED_KV, FUSED_QKV, words_in
+from unifreeze.files import Format, Row, Saved
+from unifreeze.pairing.layout import Part
 
 PAIRING_FORMAT = 1
-LIMIT, GRADIENT_LIMIT = 1e-6, 1e-5
-"""Relative differences of outputs and gradients up to which two runs are of one function.
-
-In double precision ports of one network differ by 1e-16 to 1e-11, and by 1e-7 where their code
-computes a part in single precision; small gradients through such a part by some 1e-6."""
-
-WEAK = 1e-6
-"""Gradients below this share of the largest are compared against that share, not themselves."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SideRow(_Frozen):
+class SideRow(Row):
     """One of the two models.
 
     Attributes:
@@ -46,7 +26,7 @@ class SideRow(_Frozen):
     own_state: tuple[str, ...] = ()
 
 
-class PairRow(_Frozen):
+class PairRow(Row):
     """One tensor in both models.
 
     Attributes:
@@ -59,6 +39,8 @@ class PairRow(_Frozen):
         state: It is a statistic.
         one_aliases: Its other paths in the first model.
         other_aliases: Its other paths in the second.
+        one_part: Which part of which tensor it is, where the first model holds it fused.
+        other_part: The same of the second.
     """
 
     one: str
@@ -70,6 +52,27 @@ class PairRow(_Frozen):
     state: bool
     one_aliases: tuple[str, ...] = ()
     other_aliases: tuple[str, ...] = ()
+    one_part: Part | None = None
+    other_part: Part | None = None
+
+    @property
+    def one_tensor(self) -> str:
+        """Native path of the tensor that holds it in the first model."""
+        return self.one_part.of if self.one_part else self.one
+
+    @property
+    def other_tensor(self) -> str:
+        """Native path of the tensor that holds it in the second model."""
+        return self.other_part.of if self.other_part else self.other
+
+    def turned(self) -> PairRow:
+        """Return the same seen from the second model."""
+        swapped = {
+            f"{side}{what}": getattr(self, f"{back}{what}")
+            for side, back in (("one", "other"), ("other", "one"))
+            for what in ("", "_shape", "_aliases", "_part")
+        }
+        return self.model_copy(update=swapped)
 
     @property
     def cropped(self) -> bool:
@@ -77,7 +80,7 @@ class PairRow(_Frozen):
         return sorted(self.one_shape) != sorted(self.other_shape) and len(self.one_shape) == 2
 
 
-class LeftRow(_Frozen):
+class LeftRow(Row):
     """A tensor without a partner, and why."""
 
     side: int
@@ -85,7 +88,7 @@ class LeftRow(_Frozen):
     reason: str
 
 
-class Certificate(_Frozen):
+class Certificate(Row):
     """What a run on values of their own, carried over by the pairing, showed.
 
     Attributes:
@@ -115,7 +118,7 @@ class Certificate(_Frozen):
         return text
 
 
-class Pairing(_Frozen):
+class Pairing(Saved):
     """Which tensor of one model is which of another.
 
     Attributes:
@@ -127,6 +130,14 @@ class Pairing(_Frozen):
         certificate: The evidence; None where the second model was never run on the first's values.
     """
 
+    format: ClassVar[Format] = Format(
+        what="pairing",
+        key="unifreeze_pairing",
+        version=PAIRING_FORMAT,
+        error=PairingError,
+        hint="write it again with `unifreeze pair -o FILE`",
+    )
+
     unifreeze_pairing: int
     one: SideRow
     other: SideRow
@@ -134,37 +145,24 @@ class Pairing(_Frozen):
     left: tuple[LeftRow, ...]
     certificate: Certificate | None
 
-    def save(self, path: str | Path) -> None:
-        """Write the pairing; a reader sees all of it or the file that was there before."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            unfinished.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise PairingError(f"cannot write {path}: {error.strerror or error}") from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> Pairing:
-        """Read a pairing.
-
-        Raises:
-            PairingError: The file is missing, cut short, no pairing, or of another format version.
-        """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            found = data.get("unifreeze_pairing") if isinstance(data, dict) else None
-            if found == PAIRING_FORMAT:
-                return cls.model_validate(data)
-        except OSError as error:
-            raise PairingError(f"cannot read {path}: {error.strerror or error}") from None
-        except ValidationError as error:
-            raise PairingError(f"{path} is no valid pairing: {error}") from None
-        except ValueError as error:
-            raise PairingError(f"{path} is no complete pairing: {error}") from None
-        what = "no pairing" if found is None else f"of pairing format {found}"
-        raise PairingError(f"{path} is {what}; this release reads format {PAIRING_FORMAT}")
+    def turned(self) -> Pairing:
+        """Return the same seen from the second model."""
+        first = {row.one: row.other for row in self.pairs}
+        certificate = self.certificate and self.certificate.model_copy(
+            update={
+                "worst": first.get(self.certificate.worst, ""),
+                "unproven": tuple(first[path] for path in self.certificate.unproven),
+            }
+        )
+        return self.model_copy(
+            update={
+                "one": self.other,
+                "other": self.one,
+                "pairs": tuple(row.turned() for row in self.pairs),
+                "left": tuple(r.model_copy(update={"side": 1 - r.side}) for r in self.left),
+                "certificate": certificate,
+            }
+        )
 
     def __str__(self) -> str:
         parameters = [pair for pair in self.pairs if not pair.state]
@@ -179,207 +177,25 @@ class Pairing(_Frozen):
             if pair.cropped:
                 shapes = f"{list(pair.one_shape)} and {list(pair.other_shape)}"
                 lines.append(f"tables of unequal length: {pair.one} and {pair.other}, {shapes}")
+        lines += self._fused_lines()
         sides = self.one.framework, self.other.framework
         lines += [f"without partner in {sides[r.side]}: {r.path}: {r.reason}" for r in self.left]
         return "\n".join(lines)
 
-
-def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
-    """Pair two models by their sketches; needs neither framework.
-
-    Raises:
-        PairingError: They compute different functions, or the certificate does not hold.
-    """
-    _check_one_function(one, other)
-    matching = Matching(one, other)
-    pairs = matching.run(other.carried if other.like else ())
-    left = tuple(_left(matching))
-    certificate = None
-    if other.like:
-        if other.like != one.digest:
-            raise PairingError(
-                f"{other.model} was sketched on the values of another model than {one.model}",
-                hint="sketch it again with --like the first model's sketch",
-            )
-        certificate = _certify(matching, pairs, left)
-    return Pairing(
-        unifreeze_pairing=PAIRING_FORMAT,
-        one=_side_row(one),
-        other=_side_row(other),
-        pairs=tuple(_pair_row(matching, pair) for pair in pairs),
-        left=left,
-        certificate=certificate,
-    )
-
-
-def _side_row(sketch: ModelSketch) -> SideRow:
-    own = tuple(row.path for row in sketch.tensors if not is_paired(row))
-    return SideRow(framework=sketch.framework, model=sketch.model, own_state=own)
-
-
-def _pair_row(matching: Matching, pair: Pair) -> PairRow:
-    one, other = matching.rows[0][pair.one], matching.rows[1][pair.other]
-    return PairRow(
-        one=pair.one,
-        other=pair.other,
-        one_shape=one.shape,
-        other_shape=other.shape,
-        transposed=pair.transposed,
-        by=pair.by,
-        state=one.state,
-        one_aliases=one.aliases,
-        other_aliases=other.aliases,
-    )
-
-
-def common_ids(one: RunRow, other: RunRow) -> tuple[str, ...]:
-    """Return the ids of the outputs that both runs gave."""
-    return tuple(i for i in one.outputs if i in other.outputs)
-
-
-def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
-    """Refuse to pair models that do not compute the same on shared values."""
-    used = one.used or tuple(one.shared.outputs)
-    theirs = other.used or tuple(other.shared.outputs)
-    if set(used) != set(theirs):
-        raise PairingError(
-            "the two models do not return the same",
-            context=f"{one.framework}: {listing(used)}\n{other.framework}: {listing(theirs)}",
-            hint="their shapes (and so their classes, labels or vocabularies) must agree",
-        )
-    if not any(sketch.norm for sketch in one.shared.gradients.values()):
-        raise PairingError(
-            "this batch shows nothing: every gradient is zero",
-            hint="use a batch on which the model's output depends on its parameters",
-        )
-    gaps = {i: _gap(one.shared.outputs.get(i), other.shared.outputs.get(i)) for i in used}
-    worst = max(gaps, key=lambda i: gaps[i])
-    if not gaps[worst] <= LIMIT:
-        raise PairingError(
-            f"the two models compute different functions: output {worst} differs by "
-            f"{gaps[worst]:.1e} on the same values",
-            context="\n".join(filter(None, (first_divergence(one, other), _fused(one, other)))),
-            hint="make them the same network first: its settings, not its weights, differ",
-        )
-
-
-def _gap(a: Sketch | None, b: Sketch | None) -> float:
-    if a is None or b is None:
-        return float("inf")
-    if not a.norm and not b.norm:
-        return 0.0
-    gap = a.distance(b)
-    return gap if isfinite(gap) else float("inf")
-
-
-def _fused(one: ModelSketch, other: ModelSketch) -> str:
-    """Say which side holds projections in one tensor that the other holds apart, if one does."""
-    found = [[r.path for r in side.tensors if _is_fused(r.path)] for side in (one, other)]
-    if bool(found[0]) == bool(found[1]):
-        return ""
-    fused, apart = (one, other) if found[0] else (other, one)
-    return (
-        f"{fused.framework} holds queries, keys and values in one tensor "
-        f"({listing(found[0] or found[1], limit=2)}) and {apart.framework} does not: "
-        "such networks are not paired"
-    )
-
-
-def _is_fused(path: str) -> bool:
-    return any(words_in(piece) & (FUSED_QKV | FUSED_KV) for piece in path.split("."))
-
-
-def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
-    """Say where two models part: the first layer of one whose result is nowhere in the other."""
-    agreed = "the inputs"
-    for layer in one.layers:
-        alike = [row for row in other.layers if row.shape == layer.shape]
-        match = next((row for row in alike if _gap(layer.sketch, row.sketch) <= LIMIT), None)
-        if match is None:
-            return (
-                f"first divergence: {layer.path or 'the model'} of {one.framework} returns "
-                f"{list(layer.shape)} and nothing in {other.framework} returns the same\n"
-                f"last agreement: {agreed}"
-            )
-        agreed = f"{layer.path} of {one.framework} and {match.path} of {other.framework}"
-    return f"every layer of {one.framework} has its equal; {other.framework} does more after that"
-
-
-def _left(matching: Matching) -> list[LeftRow]:
-    ties = {(side, path): two for side, path, two in tied_on_one_side(matching)}
-    halves = {(1 - side, half): path for (side, path), two in ties.items() for half in two}
-    rows = []
-    for side in (0, 1):
-        for row in matching.left(side):
-            if (side, row.path) in ties:
-                reason = "held once here, and twice there: " + " and ".join(ties[side, row.path])
-            elif (side, row.path) in halves:
-                reason = f"tied there, as {halves[side, row.path]}"
-            else:
-                reason = _reason(row, matching.sides[side])
-            rows.append(LeftRow(side=side, path=row.path, reason=reason))
-    return rows
-
-
-def _reason(row: TensorRow, side: ModelSketch) -> str:
-    gradient = side.shared.gradients.get(row.path)
-    if not row.reached:
-        return "its module never ran on this batch"
-    if row.state:
-        return "its layer has no partner"
-    if gradient is None or not gradient.norm:
-        return "no gradient on this batch tells it from others"
-    return "nothing there has an equal gradient"
-
-
-def _certify(matching: Matching, pairs: list[Pair], left: Sequence[LeftRow]) -> Certificate:
-    """Compare the runs on carried-over values.
-
-    Raises:
-        PairingError: They differ.
-    """
-    one, other = (side.own for side in matching.sides)
-    used = matching.sides[0].used or tuple(one.outputs)
-    outputs = max(_gap(one.outputs.get(i), other.outputs.get(i)) for i in used)
-    norms = [one.gradients[pair.one].norm for pair in pairs if pair.one in one.gradients]
-    largest = max(filter(isfinite, norms), default=0.0)
-    gaps: dict[str, float] = {}
-    unproven = []
-    for pair in pairs:
-        a, b = one.gradients.get(pair.one), other.gradients.get(pair.other)
-        strength = max((sketch.norm for sketch in (a, b) if sketch), default=0.0)
-        if strength <= NEGLIGIBLE * largest:
-            if not matching.rows[0][pair.one].state:
-                unproven.append(pair.one)
-        elif a is None or b is None:
-            gaps[pair.one] = float("inf")
-        else:
-            gaps[pair.one] = _gradient_gap(a, b, WEAK * largest, transposed=pair.transposed)
-    worst = max(gaps, key=lambda path: gaps[path], default="")
-    if not (outputs <= LIMIT and gaps.get(worst, 0.0) <= GRADIENT_LIMIT):
-        wrong = [path for path, gap in gaps.items() if not gap <= GRADIENT_LIMIT]
-        raise PairingError(
-            "the pairing does not hold: on values carried over by it the two models differ",
-            context="\n".join(
-                [
-                    f"outputs by {outputs:.1e}; gradients of {listing(wrong) or 'none'}",
-                    *(f"without partner: {row.path}: {row.reason}" for row in left[:6]),
-                ]
-            ),
-            hint="these tensors' partners are wrong, or a statistic or state is not paired",
-        )
-    return Certificate(
-        dtype=one.dtype,
-        outputs=outputs,
-        gradients=gaps.get(worst, 0.0),
-        worst=worst,
-        compared=len(gaps),
-        unproven=tuple(unproven),
-    )
-
-
-def _gradient_gap(a: Sketch, b: Sketch, floor: float, *, transposed: bool) -> float:
-    there = b.across if transposed and b.across else b.along
-    pairs = [(a.norm, b.norm), *zip(a.along, there, strict=True)]
-    gap = max(abs(x - y) for x, y in pairs) / max(a.norm, b.norm, floor)
-    return gap if isfinite(gap) else float("inf")
+    def _fused_lines(self) -> list[str]:
+        """Say which tensors are held in one: the first of each sort, and how many there are."""
+        lines = []
+        for side, rows in ((self.one, [r.turned() for r in self.pairs]), (self.other, self.pairs)):
+            held: dict[Part, list[str]] = defaultdict(list)
+            for row in rows:
+                if row.other_part is not None:
+                    held[row.other_part._replace(number=0)].append(row.one)
+            sorts: dict[tuple[str, int], list[Part]] = defaultdict(list)
+            for whole in held:
+                sorts[".".join(whole.of.split(".")[-2:]), whole.groups].append(whole)
+            for (_, groups), wholes in sorts.items():
+                names = listing(held[wholes[0]])
+                how = f" in {groups} groups" if groups > 1 else ""
+                more = f" (and {len(wholes) - 1} more like it)" if len(wholes) > 1 else ""
+                lines.append(f"fused in {side.framework}: {wholes[0].of} is {names}{how}{more}")
+        return lines

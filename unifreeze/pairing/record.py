@@ -7,24 +7,20 @@ environments or on two machines, and paired where neither framework is installed
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+from collections.abc import Collection
 from functools import cached_property
 from math import isfinite
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import field_serializer
 
 from unifreeze.backend import Sketch, SketchRun
 from unifreeze.errors import RecordError
+from unifreeze.files import Format, Row, Saved
+from unifreeze.pairing.layout import Part
 from unifreeze.structure import ModelSpec
 
 SKETCH_FORMAT = 1
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Pair(NamedTuple):
@@ -43,8 +39,8 @@ class Pair(NamedTuple):
     by: str
 
 
-class TensorRow(_Frozen):
-    """One parameter or, where `role` names a state, one statistic or other state tensor."""
+class TensorRow(Row):
+    """One parameter, or part of a fused one; or a statistic or other state tensor, by its role."""
 
     path: str
     aliases: tuple[str, ...]
@@ -58,9 +54,10 @@ class TensorRow(_Frozen):
     fixed: str
     reached: bool
     state: bool
+    part: Part | None = None
 
 
-class LayerRow(_Frozen):
+class LayerRow(Row):
     """One module that ran: its path, and shape and sketch of what it returned."""
 
     path: str
@@ -72,7 +69,7 @@ class LayerRow(_Frozen):
         return _round(sketch, digits=8)
 
 
-class RunRow(_Frozen):
+class RunRow(Row):
     """One run on given values."""
 
     dtype: str
@@ -84,7 +81,7 @@ class RunRow(_Frozen):
         return {key: _round(sketch) for key, sketch in sketches.items()}
 
 
-class ModelSketch(_Frozen):
+class ModelSketch(Saved):
     """What pairing knows of one model.
 
     Attributes:
@@ -100,6 +97,15 @@ class ModelSketch(_Frozen):
         like: Digest of the sketch whose values those were, carried over; "" if the model's own.
         carried: The pairing by which they were.
     """
+
+    format: ClassVar[Format] = Format(
+        what="sketch",
+        key="unifreeze_sketch",
+        version=SKETCH_FORMAT,
+        error=RecordError,
+        hint="write it again with `unifreeze sketch`",
+        indent=None,
+    )
 
     unifreeze_sketch: int
     framework: str
@@ -118,46 +124,6 @@ class ModelSketch(_Frozen):
         """A name for what the sketch says."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
-    def save(self, path: str | Path) -> None:
-        """Write the sketch; a reader sees all of it or the file that was there before."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            unfinished.write_text(self.model_dump_json(), encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise RecordError(f"cannot write {path}: {error.strerror or error}") from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> ModelSketch:
-        """Read a sketch.
-
-        Raises:
-            RecordError: The file is missing, cut short, no sketch, or of another format version.
-        """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecordError(f"cannot read {path}: {error.strerror or error}") from None
-        except ValueError as error:
-            raise RecordError(
-                f"{path} is no complete sketch: {error}",
-                hint="write it again with `unifreeze sketch`",
-            ) from None
-        found = data.get("unifreeze_sketch") if isinstance(data, dict) else None
-        if found != SKETCH_FORMAT:
-            what = "no sketch" if found is None else f"of sketch format {found}"
-            raise RecordError(f"{path} is {what}; this release reads format {SKETCH_FORMAT}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
-                for detail in error.errors(include_url=False)
-            ]
-            raise RecordError(f"{path} is no valid sketch", context="\n".join(lines[:6])) from None
-
 
 def _round(sketch: Sketch, digits: int = 13) -> list[Any]:
     parts: list[Any] = [_short(sketch.norm, digits), [_short(n, digits) for n in sketch.along]]
@@ -173,12 +139,21 @@ def run_row(run: SketchRun) -> RunRow:
     return RunRow(dtype=run.dtype, outputs=dict(run.outputs), gradients=dict(run.gradients))
 
 
-def tensor_rows(spec: ModelSpec, reached: frozenset[str]) -> dict[str, TensorRow]:
+def with_reach(row: TensorRow, reached: Collection[str]) -> TensorRow:
+    """Say of a tensor whether it, or its layer, ran."""
+    if row.part is not None:
+        path, owner = row.part.of, row.owner.removesuffix(f"[{row.part.number}]")
+    else:
+        path, owner = row.path, row.owner
+    own = {owner} if row.state else {path, *row.aliases, owner}
+    return row.model_copy(update={"reached": not own.isdisjoint(reached)})
+
+
+def tensor_rows(spec: ModelSpec) -> dict[str, TensorRow]:
     """List a model's parameters in canonical order, then its state tensors, by native path."""
     rows = []
     for number in spec.canonical_order.tolist():
         one = spec.parameters[number]
-        own = {one.path, *one.aliases, one.owner}
         rows.append(
             TensorRow(
                 path=one.path,
@@ -191,7 +166,7 @@ def tensor_rows(spec: ModelSpec, reached: frozenset[str]) -> dict[str, TensorRow
                 neutral_shape=one.neutral_shape,
                 dtype=one.dtype,
                 fixed=one.fixed,
-                reached=bool(own & reached),
+                reached=False,
                 state=False,
             )
         )
@@ -210,7 +185,7 @@ def tensor_rows(spec: ModelSpec, reached: frozenset[str]) -> dict[str, TensorRow
                 neutral_shape=state.shape,
                 dtype=state.dtype,
                 fixed="",
-                reached=owner in reached,
+                reached=False,
                 state=True,
             )
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from unifreeze.backend import Backend, Batch, SketchConfig, SketchRun
 from unifreeze.backend.projections import Array
-from unifreeze.pairing.layout import reshaped
-from unifreeze.pairing.match import Hints, Matching, is_paired
+from unifreeze.pairing.fused import one_function, taken_apart
+from unifreeze.pairing.layout import Part, places, reshaped
+from unifreeze.pairing.match import Matching, is_paired
 from unifreeze.pairing.record import (
     SKETCH_FORMAT,
     LayerRow,
@@ -18,6 +22,7 @@ from unifreeze.pairing.record import (
     TensorRow,
     run_row,
     tensor_rows,
+    with_reach,
 )
 from unifreeze.pairing.values import own_values, shared_values
 
@@ -32,7 +37,8 @@ def make_sketch(
     *,
     name: str,
     like: ModelSketch | None = None,
-    hints: Hints = (),
+    hints: Mapping[str, str] | None = None,
+    given: Iterable[Pair] = (),
     outputs: tuple[str, ...] | None = None,
     seed: int = 0,
 ) -> ModelSketch:
@@ -45,7 +51,9 @@ def make_sketch(
         name: How the model is called.
         like: Sketch of the model to pair it with; the second run is then on that one's values,
             carried over, which is what certifies a pairing.
-        hints: Pairs that are taken as given; the certificate says whether they were right.
+        hints: Paths of that model with those of this one, taken as given; the certificate says
+            whether they were right.
+        given: The same as pairs, which also say what is stored the other way round.
         outputs: Ids of the outputs the loss may use; None for all.
         seed: Seed of everything random.
 
@@ -56,11 +64,19 @@ def make_sketch(
     if like is not None:
         seed, outputs = like.seed, like.used or None
 
-    def run(values: Values) -> SketchRun:
-        return backend.sketch(model, SketchConfig(batch, values, outputs, seed))
+    def run(values: Values, rows: Rows) -> SketchRun:
+        parts = places(row.part for row in rows.values())
+        config = SketchConfig(batch, whole(rows, values), outputs, seed, parts)
+        return backend.sketch(model, config)
 
-    shared = run(shared_of(tensor_rows(spec, frozenset())))
-    rows = tensor_rows(spec, frozenset(shared.calls))
+    def on_shared_values(rows: Rows) -> SketchRun:
+        return run(shared_of(rows), rows)
+
+    rows: Rows = tensor_rows(spec)
+    shared = on_shared_values(rows)
+    if like is not None and not one_function(like, shared):
+        rows, shared = taken_apart(like, rows, shared, on_shared_values)
+    rows = {path: with_reach(row, shared.calls) for path, row in rows.items()}
     made = ModelSketch(
         unifreeze_sketch=SKETCH_FORMAT,
         framework=backend.name,
@@ -70,13 +86,41 @@ def make_sketch(
         tensors=tuple(rows.values()),
         layers=tuple(LayerRow(path=p, shape=s, sketch=k) for p, s, k in shared.layers),
         shared=run_row(shared),
-        own=run_row(shared),
+        own=run_row(shared) if like else run_row(run(own_of(rows, seed), rows)),
     )
     if like is None:
-        return made.model_copy(update={"own": run_row(run(own_of(rows, seed)))})
-    pairs = tuple(Matching(like, made).run(hints))
-    own = run_row(run(carried_over(like, rows, pairs)))
+        return made
+    matching = Matching(like, made)
+    matching.take(given)
+    matching.take_map(hints or {})
+    pairs = tuple(matching.run())
+    own = run_row(run(carried_over(like, rows, pairs), rows))
     return made.model_copy(update={"own": own, "like": like.digest, "carried": pairs})
+
+
+def whole(rows: Rows, values: Values) -> Values:
+    """Return what gives each tensor its values, fused ones put together from those of their parts.
+
+    Args:
+        rows: A model's tensors, or parts of them.
+        values: Gives each of those its values.
+    """
+    fused: dict[str, list[Part]] = defaultdict(list)
+    for row in rows.values():
+        if row.part is not None:
+            fused[row.part.of].append(row.part)
+
+    def of_tensor(path: str, shape: tuple[int, ...]) -> Array | None:
+        if path not in fused:
+            return values(path, shape)
+        made = np.empty(shape)
+        for part in fused[path]:
+            array = values(part.path, part.shape(shape))
+            assert array is not None
+            part.put(made, array)
+        return made
+
+    return of_tensor
 
 
 def shared_of(rows: Rows) -> Values:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, ClassVar, Literal
 
 from unifreeze.backend import Backend, ProbeConfig, ProbeResult, refuse_unsupported
 from unifreeze.errors import RecordError
+from unifreeze.files import Format, Row, Saved
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import STATISTICS, ModelSpec
@@ -21,11 +17,7 @@ RECORD_FORMAT = 1
 Order = Literal["registration", "execution"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class ParameterRow(_Frozen):
+class ParameterRow(Row):
     """One parameter: where it is, what was decided, whether it was used."""
 
     name: str
@@ -48,7 +40,7 @@ class ParameterRow(_Frozen):
     by_execution: bool
 
 
-class StateRow(_Frozen):
+class StateRow(Row):
     """One statistic or other state tensor, and whether the plan holds it."""
 
     name: str
@@ -58,7 +50,7 @@ class StateRow(_Frozen):
     held: bool
 
 
-class RunRow(_Frozen):
+class RunRow(Row):
     """What one optimizer's steps showed; keys are native paths."""
 
     optimizer: str
@@ -70,7 +62,7 @@ class RunRow(_Frozen):
     live: tuple[str, ...]
 
 
-class Record(_Frozen):
+class Record(Saved):
     """What one run of one plan on one model showed.
 
     Attributes:
@@ -90,6 +82,14 @@ class Record(_Frozen):
         notices: What the resolution remarked.
         runs: One per optimizer.
     """
+
+    format: ClassVar[Format] = Format(
+        what="unifreeze record",
+        key="unifreeze_record",
+        version=RECORD_FORMAT,
+        error=RecordError,
+        hint="record both sides anew with one release: `unifreeze record`",
+    )
 
     unifreeze_record: int
     framework: str
@@ -111,58 +111,6 @@ class Record(_Frozen):
     def side(self) -> str:
         """How reports name this run: framework and device."""
         return f"{self.framework} on {self.device}"
-
-    def save(self, path: str | Path) -> None:
-        """Write the record; a reader sees all of it or the file that was there before."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            unfinished.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise RecordError(f"cannot write {path}: {error.strerror or error}") from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> Record:
-        """Read a record.
-
-        Raises:
-            RecordError: The file is missing, cut short, no record, or of another format version.
-        """
-        source = Path(path)
-        try:
-            data = json.loads(source.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecordError(f"cannot read {source}: {error.strerror or error}") from None
-        except ValueError as error:
-            raise RecordError(
-                f"{source} is no complete record: {error}",
-                hint="write it again with `unifreeze record`",
-            ) from None
-        return cls.read(data, str(source))
-
-    @classmethod
-    def read(cls, data: object, source: str) -> Record:
-        """Check a record given as plain data; raises as `load` does."""
-        found = data.get("unifreeze_record") if isinstance(data, dict) else None
-        if found is None:
-            raise RecordError(f"{source} is no unifreeze record")
-        if found != RECORD_FORMAT:
-            raise RecordError(
-                f"{source} is of record format {found}; this release reads {RECORD_FORMAT}",
-                hint="record both sides with one release",
-            )
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
-                for detail in error.errors(include_url=False)
-            ]
-            raise RecordError(
-                f"{source} is no valid record", context="\n".join(lines[:6])
-            ) from None
 
 
 def make_record(

@@ -11,8 +11,7 @@ import numpy as np
 
 from unifreeze.errors import PortError
 from unifreeze.pairing import Pairing
-from unifreeze.pairing.layout import reshaped
-from unifreeze.porting.route import Ported, Route, Step, check_route, route
+from unifreeze.porting.route import Piece, Ported, Route, check_route, route
 from unifreeze.weights import Array, Named, Progress, WeightFile, open_weights, save_weights
 
 
@@ -47,9 +46,9 @@ def port_file(
     with open_weights(source) as weights:
         way = _way(pairing, weights, reverse)
         passed = check_route(way, weights.names, partial=partial, crop=crop)
-        _check_shapes(way, weights)
+        _check_entries(way, weights)
         save_weights(target, _named(way, weights), metadata=_metadata(target), progress=progress)
-    values = sum(prod(step.target_shape) for step in way.steps)
+    values = sum(prod(step.shape) for step in way.steps)
     return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left))
 
 
@@ -58,7 +57,7 @@ def _way(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Route:
     if reverse is not None:
         return route(pairing, reverse=reverse)
     ways = [route(pairing, reverse=back) for back in (False, True)]
-    fits = [sum(_fits(step, weights) for step in way.steps) for way in ways]
+    fits = [sum(_fits(piece, weights) for piece in way.pieces) for way in ways]
     if fits[0] == fits[1]:
         raise PortError(
             f"{weights.source} could be of either model: {fits[0]} of {len(pairing.pairs)} "
@@ -68,50 +67,57 @@ def _way(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Route:
     return ways[fits[1] > fits[0]]
 
 
-def _fits(step: Step, weights: WeightFile) -> bool:
-    name = _name_in(step, weights)
-    return name is not None and weights.entry(name).shape == step.shape
+def _fits(piece: Piece, weights: WeightFile) -> bool:
+    name = _name_in(piece, weights)
+    return name is not None and weights.entry(name).shape == piece.shape
 
 
-def _name_in(step: Step, weights: WeightFile) -> str | None:
-    return next((name for name in step.names if name in weights), None)
+def _name_in(piece: Piece, weights: WeightFile) -> str | None:
+    return next((name for name in piece.names if name in weights), None)
 
 
-def _check_shapes(way: Route, weights: WeightFile) -> None:
-    wrong = []
+def _check_entries(way: Route, weights: WeightFile) -> None:
+    """Refuse tensors of other shapes, and parts of one tensor that are of several dtypes."""
+    wrong = {}
     for step in way.steps:
-        name = _name_in(step, weights)
-        if name is not None and weights.entry(name).shape != step.shape:
-            found = list(weights.entry(name).shape)
-            wrong.append(f"{name}: {found} in the file, {list(step.shape)} in the model")
+        names = [n for piece in step.pieces if (n := _name_in(piece, weights)) is not None]
+        if len(dtypes := {weights.entry(name).dtype for name in names}) > 1:
+            wrong[step.targets[0]] = f"its parts are of several dtypes: {', '.join(sorted(dtypes))}"
+        for name, piece in zip(names, step.pieces, strict=True):
+            if weights.entry(name).shape != piece.shape:
+                found = list(weights.entry(name).shape)
+                wrong[name] = f"{found} in the file, {list(piece.shape)} in the model"
     if wrong:
         raise PortError(
-            f"{len(wrong)} tensors of {weights.source} are of another shape than the model's",
-            context="\n".join(wrong),
+            f"{len(wrong)} tensors of {weights.source} are of another shape or dtype than the "
+            "model's",
+            context="\n".join(f"{name}: {what}" for name, what in wrong.items()),
             hint="is it a file of this very configuration?",
         )
 
 
 def _named(way: Route, weights: WeightFile) -> Iterator[Named]:
     for step in way.steps:
-        name = _name_in(step, weights)
+        name = _name_in(step.pieces[0], weights)
         assert name is not None
-        read = bound(_read, weights, name, step)
+        read = bound(step.filled, bound(_read, weights))
         dtype, first = weights.entry(name).dtype, step.targets[0]
-        yield Named(first, step.target_shape, dtype, read)
+        yield Named(first, step.shape, dtype, read)
         for alias in step.targets[1:]:
-            yield Named(alias, step.target_shape, dtype, read, first)
+            yield Named(alias, step.shape, dtype, read, first)
 
 
-def _read(weights: WeightFile, name: str, step: Step) -> Array:
+def _read(weights: WeightFile, piece: Piece) -> Array:
+    name = _name_in(piece, weights)
+    assert name is not None
     array = weights.read(name)
-    for other in step.names:
+    for other in piece.names:
         if other != name and other in weights and not np.array_equal(array, weights.read(other)):
             raise PortError(
                 f"{name} and {other} of {weights.source} differ, and the model ties them",
                 hint="pair a model that does not tie them",
             )
-    return reshaped(array, step.target_shape, transposed=step.transposed)
+    return array
 
 
 def _metadata(target: str | Path) -> dict[str, str] | None:

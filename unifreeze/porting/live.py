@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from unifreeze.backend import Backend, backend_for
+from unifreeze.backend.projections import Array
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing, pair
-from unifreeze.pairing.layout import reshaped
 from unifreeze.pairing.record import TensorRow, tensor_rows
-from unifreeze.porting.route import Ported, Route, Step, check_route, route
+from unifreeze.porting.route import Piece, Ported, Route, Step, check_route, route
 
 Rows = Mapping[str, TensorRow]
 
@@ -54,12 +54,12 @@ def port_weights(
     backends = backend_for(source), backend_for(target)
     passed = check_route(way, backends[0].objects(source), partial=partial, crop=crop)
     rows = tuple(
-        tensor_rows(backend.describe(model), frozenset())
+        tensor_rows(backend.describe(model))
         for backend, model in zip(backends, (source, target), strict=True)
     )
     _check_fit(way, (rows[0], rows[1]), partial=partial)
     _write(way, backends, source, target)
-    values = sum(prod(step.target_shape) for step in way.steps)
+    values = sum(prod(step.shape) for step in way.steps)
     return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left))
 
 
@@ -82,29 +82,37 @@ def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
 
 
 def _unlike(step: Step, rows: tuple[Rows, Rows]) -> Iterator[str]:
-    """Say what one tensor is on either side that the pairing does not say."""
-    found = []
-    for side, names, shape in ((0, step.names, step.shape), (1, step.targets, step.target_shape)):
-        row = rows[side].get(names[0])
-        what = ("source", "target")[side]
-        if row is None:
-            yield f"{names[0]}: not in the {what}"
-            continue
-        found.append(row)
-        if row.shape != shape:
-            yield f"{names[0]}: {list(row.shape)} in the {what}, {list(shape)} in the pairing"
-        if {row.path, *row.aliases} != set(names):
-            yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {what}"
-    if len(found) == 2 and found[0].dtype != found[1].dtype:
-        yield f"{step.targets[0]}: {found[1].dtype}, and {step.names[0]} is {found[0].dtype}"
+    """Say what one tensor of the target, and what fills it, are that the pairing does not say."""
+    yield from _not_as_paired(rows[1], "target", step.targets, step.shape)
+    target = rows[1].get(step.targets[0])
+    for piece in step.pieces:
+        yield from _not_as_paired(rows[0], "source", piece.names, piece.shape)
+        source = rows[0].get(piece.names[0])
+        if source and target and source.dtype != target.dtype:
+            yield f"{step.targets[0]}: {target.dtype}, and {piece.names[0]} is {source.dtype}"
+
+
+def _not_as_paired(
+    rows: Rows, what: str, names: tuple[str, ...], shape: tuple[int, ...]
+) -> Iterator[str]:
+    row = rows.get(names[0])
+    if row is None:
+        yield f"{names[0]}: not in the {what}"
+        return
+    if row.shape != shape:
+        yield f"{names[0]}: {list(row.shape)} in the {what}, {list(shape)} in the pairing"
+    if {row.path, *row.aliases} != set(names):
+        yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {what}"
 
 
 def _write(way: Route, backends: tuple[Backend, Backend], source: Any, target: Any) -> None:
+    def read(piece: Piece) -> Array:
+        return backends[0].tensor(source, piece.names[0])
+
     kept: list[tuple[Step, Any]] = []
     try:
         for step in way.steps:
-            array = backends[0].tensor(source, step.names[0])
-            array = reshaped(array, step.target_shape, transposed=step.transposed)
+            array = step.filled(read)
             kept.append((step, backends[1].tensor(target, step.targets[0])))
             backends[1].assign(target, step.targets[0], np.ascontiguousarray(array))
             written = backends[1].tensor(target, step.targets[0])

@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
+from unifreeze.backend.projections import Array
 from unifreeze.errors import PortError, listing
-from unifreeze.pairing import Pairing
+from unifreeze.pairing import Pairing, PairRow
+from unifreeze.pairing.layout import Part, reshaped
 
 
-class Step(NamedTuple):
-    """One tensor on its way.
+class Piece(NamedTuple):
+    """What one tensor of the source gives to one of the target: all of it, or a part.
 
     Attributes:
-        names: Its names in the source, the first path first.
-        targets: Its names in the target, the first path first.
-        shape: As the source stores it.
-        target_shape: As the target stores it.
+        names: The source tensor's names, the first path first.
+        shape: Its shape as stored.
+        taken: Which part of it is taken; None for the whole.
+        placed: Which part of the target tensor it becomes; None for the whole.
+        shape_placed: The shape of that.
         transposed: The target stores it the other way round.
         cropped: The two are tables of unequal length.
     """
 
     names: tuple[str, ...]
-    targets: tuple[str, ...]
     shape: tuple[int, ...]
-    target_shape: tuple[int, ...]
+    taken: Part | None
+    placed: Part | None
+    shape_placed: tuple[int, ...]
     transposed: bool
     cropped: bool
+
+
+class Step(NamedTuple):
+    """One tensor of the target, and what fills it.
+
+    Attributes:
+        targets: Its names, the first path first.
+        shape: As the target stores it.
+        pieces: One, or every part of a fused tensor.
+    """
+
+    targets: tuple[str, ...]
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+    def filled(self, read: Callable[[Piece], Array]) -> Array:
+        """Return its values.
+
+        Args:
+            read: Reads a piece's source tensor, whole.
+        """
+        made: Array | None = None
+        for piece in self.pieces:
+            array = read(piece)
+            array = array if piece.taken is None else piece.taken.take(array)
+            array = reshaped(array, piece.shape_placed, transposed=piece.transposed)
+            if piece.placed is None:
+                return array
+            made = np.empty(self.shape, array.dtype) if made is None else made
+            piece.placed.put(made, array)
+        assert made is not None
+        return made
 
 
 class Route(NamedTuple):
     """A pairing read in one direction.
 
     Attributes:
-        steps: Every paired tensor.
+        steps: Every tensor of the target that is filled.
         source_left: Tensors of the source that have no partner, with the reason.
         target_left: Tensors of the target that have no partner, with the reason.
         source_own: State that the source's port keeps for itself.
@@ -51,7 +89,12 @@ class Route(NamedTuple):
     @property
     def names(self) -> set[str]:
         """Every name that the source's paired tensors go by."""
-        return {name for step in self.steps for name in step.names}
+        return {name for piece in self.pieces for name in piece.names}
+
+    @property
+    def pieces(self) -> Iterator[Piece]:
+        """Every piece of every step."""
+        return (piece for step in self.steps for piece in step.pieces)
 
 
 class Ported(NamedTuple):
@@ -87,26 +130,47 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
             "the pairing has no certificate: the second model was not run on the first's values",
             hint="sketch it with --like the first one's sketch, and pair again",
         )
-    steps = []
-    for pair in pairing.pairs:
-        ends = [
-            ((pair.one, *pair.one_aliases), pair.one_shape),
-            ((pair.other, *pair.other_aliases), pair.other_shape),
-        ]
-        (names, shape), (targets, target_shape) = reversed(ends) if reverse else ends
-        row = Step(names, targets, shape, target_shape, pair.transposed, pair.cropped)
-        steps.append(row)
+    rows = [pair.turned() for pair in pairing.pairs] if reverse else pairing.pairs
+    steps: dict[str, Step] = {}
+    for row in rows:
+        targets, shape = _whole(row.other, row.other_aliases, row.other_shape, row.other_part)
+        before = steps.get(targets[0], Step(targets, shape, ()))
+        steps[targets[0]] = before._replace(pieces=(*before.pieces, _piece(row)))
     left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]
     source, target = (1, 0) if reverse else (0, 1)
     sides = pairing.one, pairing.other
     return Route(
-        steps=tuple(steps),
+        steps=tuple(steps.values()),
         source_left=left[source],
         target_left=left[target],
         source_own=frozenset(sides[source].own_state),
         target_own=frozenset(sides[target].own_state),
         towards=sides[target].framework,
     )
+
+
+def _piece(row: PairRow) -> Piece:
+    names, shape = _whole(row.one, row.one_aliases, row.one_shape, row.one_part)
+    return Piece(
+        names=names,
+        shape=shape,
+        taken=row.one_part,
+        placed=row.other_part,
+        shape_placed=row.other_shape,
+        transposed=row.transposed,
+        cropped=row.cropped,
+    )
+
+
+def _whole(
+    path: str, aliases: tuple[str, ...], shape: tuple[int, ...], part: Part | None
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names and the shape of the tensor that holds a paired one."""
+    if part is None:
+        return (path, *aliases), shape
+    end = f"[{part.number}]"
+    whole = (*shape[: part.axis], sum(part.sizes), *shape[part.axis + 1 :])
+    return (part.of, *(alias.removesuffix(end) for alias in aliases)), whole
 
 
 def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bool) -> list[str]:
@@ -124,15 +188,16 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
     Raises:
         PortError: Listing everything that is missing, extra or unequal.
     """
-    missing = [step.names[0] for step in way.steps if not any(n in present for n in step.names)]
+    missing = [p.names[0] for p in way.pieces if not any(name in present for name in p.names)]
     known = way.names
     others = [name for name in present if name not in known and name not in way.source_own]
-    unequal = [s.names[0] for s in way.steps if s.cropped] if not crop else []
+    unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
     problems = [
-        *_problem("missing in the source", missing),
+        *_problem("missing in the source", list(dict.fromkeys(missing))),
         *_problem("in the source, with no place in the target", [] if partial else others),
         *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
         *_problem("tables of unequal length", unequal),
+        *_problem("in the target, with only parts to fill it", _partly(way)),
     ]
     if problems:
         raise PortError(
@@ -145,6 +210,15 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
 
 def _unfilled(way: Route, *, partial: bool) -> list[str]:
     return [] if partial else [f"{path} ({why})" for path, why in way.target_left.items()]
+
+
+def _partly(way: Route) -> list[str]:
+    """Name the fused tensors of which not every part has a partner."""
+    return [
+        step.targets[0]
+        for step in way.steps
+        if (part := step.pieces[0].placed) is not None and len(step.pieces) < len(part.sizes)
+    ]
 
 
 def _problem(what: str, names: list[str]) -> list[tuple[str, str]]:

@@ -11,9 +11,10 @@ from unifreeze.backend import Backend, Batch, StepConfig, backend_for
 from unifreeze.backend.projections import Array
 from unifreeze.errors import PairingError
 from unifreeze.pairing import Pairing, pair
-from unifreeze.pairing.layout import reshaped
+from unifreeze.pairing.layout import places
 from unifreeze.parity import Order
 from unifreeze.plan import FreezePlan
+from unifreeze.porting.route import Piece, route
 from unifreeze.stepping.compare import common_outputs, compare_sides
 from unifreeze.stepping.report import StepReport
 from unifreeze.stepping.side import StepSide, make_side
@@ -73,10 +74,15 @@ def check_step(
         pairing = pair(one, other, batch=inputs, seed=seed)
     backends = backend_for(one), backend_for(other)
     config = StepConfig(inputs, double=dtype == "float64", steps=steps, seed=seed)
-    theirs = replace(config, values=carried_values(pairing, backends, one, other))
+    ours = replace(config, parts=places(row.one_part for row in pairing.pairs))
+    theirs = replace(
+        config,
+        values=carried_values(pairing, backends, one, other),
+        parts=places(row.other_part for row in pairing.pairs),
+    )
 
     def run(outputs: tuple[str, ...] | None) -> tuple[StepSide, StepSide]:
-        (a, b), (first, second) = backends, (replace(c, outputs=outputs) for c in (config, theirs))
+        (a, b), (first, second) = backends, (replace(c, outputs=outputs) for c in (ours, theirs))
         return (
             make_side(plan, one, a, first, name=type(one).__name__, order=order),
             make_side(plan, other, b, second, name=type(other).__name__, order=order),
@@ -95,19 +101,24 @@ def carried_values(
 
     Raises:
         PairingError: The pairing names tensors that the models do not have.
+        PortError: The pairing was never certified.
     """
     there = [set(b.objects(model)) for b, model in zip(backends, (one, other), strict=True)]
-    wrong = [p for p in pairing.pairs if p.one not in there[0] or p.other not in there[1]]
+    wrong = [
+        pair
+        for pair in pairing.pairs
+        if pair.one_tensor not in there[0] or pair.other_tensor not in there[1]
+    ]
     if wrong:
         raise PairingError(
             f"the pairing is of other models: {wrong[0].one} and {wrong[0].other} are not there",
             hint="pair the models anew, or leave the pairing out",
         )
+
+    def read(piece: Piece) -> Array:
+        return backends[0].tensor(one, piece.names[0])
+
     return {
-        pair.other: np.ascontiguousarray(
-            reshaped(
-                backends[0].tensor(one, pair.one), pair.other_shape, transposed=pair.transposed
-            )
-        )
-        for pair in pairing.pairs
+        step.targets[0]: np.ascontiguousarray(step.filled(read))
+        for step in route(pairing, reverse=False).steps
     }

@@ -119,7 +119,7 @@ class _Comparison:
         self.pairs = [
             pair
             for pair in pairing.pairs
-            if pair.one in self.parameters[0] and pair.other in self.parameters[1]
+            if pair.one_tensor in self.parameters[0] and pair.other_tensor in self.parameters[1]
         ]
         self.states = [pair for pair in pairing.pairs if pair.state]
         self.unit = max(row.unit for row in one.parameters)
@@ -129,7 +129,8 @@ class _Comparison:
         """The plan decides the same for both."""
         findings = []
         for pair in self.pairs:
-            a, b = self.parameters[0][pair.one], self.parameters[1][pair.other]
+            a = self.parameters[0][pair.one_tensor]
+            b = self.parameters[1][pair.other_tensor]
             if a.trainable != b.trainable:
                 said = "trainable" if a.trainable else "frozen", _name(self.sides[1])
                 other = "trainable" if b.trainable else "frozen"
@@ -268,7 +269,7 @@ class _Comparison:
         return double if self.sides[0].double else single * max(1.0, self.unit / _SINGLE)
 
     def _rounding(self, pair: PairRow, optimizer: str) -> float:
-        row, run = self.parameters[0][pair.one], self.sides[0].run
+        row, run = self.parameters[0][pair.one_tensor], self.sides[0].run
         update = run.updates[optimizer][pair.one].norm
         return 2 * row.unit * run.weights[pair.one] / update if update else 0.0
 

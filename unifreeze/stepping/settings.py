@@ -124,8 +124,8 @@ def owners_of(pairing: Pairing, one: dict[str, str], other: dict[str, str]) -> s
         one: The layer of each tensor of the first model.
         other: Of the second.
     """
-    known = [pair for pair in pairing.pairs if pair.one in one and pair.other in other]
-    return {(one[pair.one], other[pair.other]) for pair in known}
+    paths = [(pair.one_tensor, pair.other_tensor) for pair in pairing.pairs]
+    return {(one[a], other[b]) for a, b in paths if a in one and b in other}
 
 
 def _paired_layers(

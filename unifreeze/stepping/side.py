@@ -6,13 +6,8 @@ environments or on two machines, and compared where neither framework is install
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, ClassVar
 
 from unifreeze.backend import (
     Backend,
@@ -24,6 +19,7 @@ from unifreeze.backend import (
 )
 from unifreeze.backend.stepping import unit_of
 from unifreeze.errors import RecordError
+from unifreeze.files import Format, Row, Saved
 from unifreeze.parity import Order
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
@@ -33,11 +29,7 @@ from unifreeze.structure import STATISTICS
 STEP_FORMAT = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class ParameterRow(_Frozen):
+class ParameterRow(Row):
     """One parameter: where it is, what was decided, and the unit of its dtype."""
 
     path: str
@@ -46,7 +38,7 @@ class ParameterRow(_Frozen):
     unit: float
 
 
-class StatisticRow(_Frozen):
+class StatisticRow(Row):
     """One running mean or variance, and whether the plan holds it."""
 
     path: str
@@ -55,7 +47,7 @@ class StatisticRow(_Frozen):
     held: bool
 
 
-class RunRow(_Frozen):
+class RunRow(Row):
     """What the steps gave; see `unifreeze.backend.StepRun`."""
 
     dtype: str
@@ -68,7 +60,7 @@ class RunRow(_Frozen):
     changed: tuple[tuple[str, str], ...]
 
 
-class StepSide(_Frozen):
+class StepSide(Saved):
     """What one model's training steps showed.
 
     Attributes:
@@ -89,6 +81,14 @@ class StepSide(_Frozen):
             precision, where that is not needed.
     """
 
+    format: ClassVar[Format] = Format(
+        what="side of a step",
+        key="unifreeze_step",
+        version=STEP_FORMAT,
+        error=RecordError,
+        hint="run both sides anew with one release",
+    )
+
     unifreeze_step: int
     framework: str
     device: str
@@ -103,38 +103,6 @@ class StepSide(_Frozen):
     layers: tuple[LayerRow, ...]
     run: RunRow
     moved: RunRow | None
-
-    def save(self, path: str | Path) -> None:
-        """Write the side; a reader sees all of it or the file that was there before."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            unfinished.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise RecordError(f"cannot write {path}: {error.strerror or error}") from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> StepSide:
-        """Read a side.
-
-        Raises:
-            RecordError: The file is missing, cut short, no such side, or of another version.
-        """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            found = data.get("unifreeze_step") if isinstance(data, dict) else None
-            if found == STEP_FORMAT:
-                return cls.model_validate(data)
-        except OSError as error:
-            raise RecordError(f"cannot read {path}: {error.strerror or error}") from None
-        except ValidationError as error:
-            raise RecordError(f"{path} is no valid side of a step: {error}") from None
-        except ValueError as error:
-            raise RecordError(f"{path} is no complete side of a step: {error}") from None
-        what = "no side of a step" if found is None else f"of step format {found}"
-        raise RecordError(f"{path} is {what}; this release reads format {STEP_FORMAT}")
 
 
 def make_side(

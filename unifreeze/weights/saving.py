@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from unifreeze.errors import WeightFileError, listing
+from unifreeze.files import whole_file
 from unifreeze.weights.opening import SUFFIXES, torch_checkpoints
 from unifreeze.weights.paddle_writing import write_pdparams
 from unifreeze.weights.safetensors_format import ALIASES, write_safetensors
 from unifreeze.weights.values import DTYPES, Named, Progress, is_possible
-from unifreeze.weights.whole import whole_file
 
 
 def save_weights(

@@ -1,0 +1,125 @@
+"""What is written to disk: whole or not at all, and read back only in the format it should have."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, ClassVar, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unifreeze.errors import UnifreezeError
+
+_MISTAKES_SHOWN = 6
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that takes its place only once it is complete and on the disk.
+
+    On any error, an interruption included, what was written is removed, and an older file of that
+    name is as it was.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+class Row(BaseModel):
+    """Plain data that never changes; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class Format(NamedTuple):
+    """How one sort of file is told from others.
+
+    Attributes:
+        what: What such a file is called in messages: "unifreeze record".
+        key: The key under which its format's version stands; every release writes it.
+        version: The version that this release writes and reads.
+        error: What is raised for a file that cannot be read or written.
+        hint: What to do about one.
+        indent: Spaces that a level is indented by; None for a file that nobody reads.
+    """
+
+    what: str
+    key: str
+    version: int
+    error: type[UnifreezeError]
+    hint: str
+    indent: int | None = 1
+
+    @property
+    def short(self) -> str:
+        """What the version is of: "record"."""
+        return self.key.removeprefix("unifreeze_")
+
+
+class Saved(Row):
+    """Plain data that is saved as a file with a format version."""
+
+    format: ClassVar[Format]
+
+    def save(self, path: str | Path) -> None:
+        """Write it; a reader sees all of it or the file that was there before."""
+        try:
+            with whole_file(Path(path)) as file:
+                file.write(self.model_dump_json(indent=self.format.indent).encode())
+        except OSError as error:
+            reason = error.strerror or error
+            raise self.format.error(f"cannot write {path}: {reason}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file that `save` wrote.
+
+        Raises:
+            UnifreezeError: Of the format's own class: the file is missing, cut short, something
+                else, or of another format version.
+        """
+        form = cls.format
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise form.error(f"cannot read {path}: {error.strerror or error}") from None
+        except ValueError as error:
+            message = f"{path} is no complete {form.what.removeprefix('unifreeze ')}: {error}"
+            raise form.error(message, hint=form.hint) from None
+        return cls.read(data, str(path))
+
+    @classmethod
+    def read(cls, data: object, source: str) -> Self:
+        """Check what was read elsewhere as plain data; raises as `load` does."""
+        form = cls.format
+        found = data.get(form.key) if isinstance(data, dict) else None
+        if found is None:
+            raise form.error(f"{source} is no {form.what}", hint=form.hint)
+        if found != form.version:
+            raise form.error(
+                f"{source} is of {form.short} format {found}; this release reads {form.version}",
+                hint=form.hint,
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+                for detail in error.errors(include_url=False)
+            ]
+            raise form.error(
+                f"{source} is no valid {form.what.removeprefix('unifreeze ')}",
+                context="\n".join(lines[:_MISTAKES_SHOWN]),
+                hint=form.hint,
+            ) from None

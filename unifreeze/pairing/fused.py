@@ -1,0 +1,180 @@
+"""Tensors that one port holds in one and the other apart: query, key and value; gate and up.
+
+No configuration is asked how a fused tensor lies. Every layout that the sizes allow is tried on
+values that depend on shapes alone, and the one that makes the two ports one function is kept. The
+gradients then say which part is which, and the certificate whether all of it was right.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import combinations, permutations
+from math import gcd
+from typing import NamedTuple
+
+from unifreeze.backend import SketchRun
+from unifreeze.backend.projections import plain_shape
+from unifreeze.pairing.layout import Part
+from unifreeze.pairing.match import LIMIT
+from unifreeze.pairing.record import ModelSketch, RunRow, TensorRow
+
+Rows = Mapping[str, TensorRow]
+MOST_PARTS = 4
+
+
+class Layout(NamedTuple):
+    """How parts lie in a fused tensor; see `Part`."""
+
+    axis: int
+    groups: int
+    sizes: tuple[int, ...]
+
+
+class Sort(NamedTuple):
+    """Tensors that are fused in one way: those of one layer in every block."""
+
+    label: str
+    shape: tuple[int, ...]
+
+
+def taken_apart(
+    one: ModelSketch, rows: Rows, first: SketchRun, attempt: Callable[[Rows], SketchRun]
+) -> tuple[Rows, SketchRun]:
+    """Find the layouts of fused tensors with which a model is the same function as another.
+
+    Args:
+        one: The other model, whose tensors may be the parts.
+        rows: The tensors of this one.
+        first: Its run with every tensor whole.
+        attempt: Runs it with the tensors given, on shared values.
+
+    Returns:
+        Its tensors, the fused ones in parts, and the run with them; what was given if no layout
+        makes the two one function.
+    """
+    best, found, agreeing = rows, first, _agreement(one, first)
+    sorts = _fused_sorts(one, rows)
+    for _ in sorts:  # one that depends on another's being right may come before it
+        before = agreeing
+        for sort, layouts in list(sorts.items()):
+            for layout in layouts:
+                tried = _split(best, sort, layout)
+                run = attempt(tried)
+                if (count := _agreement(one, run)) > agreeing:
+                    best, found, agreeing = tried, run, count
+                    del sorts[sort]
+                    break
+            if one_function(one, found):
+                return best, found
+        if agreeing == before:
+            break
+    return rows, first
+
+
+def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
+    """Tell whether a run on shared values gave the outputs that the other model gave."""
+    shared = [i for i in one.shared.outputs if i in run.outputs]
+    return bool(shared) and all(one.shared.outputs[i].gap(run.outputs[i]) <= LIMIT for i in shared)
+
+
+def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
+    """Tell whether the second model may hold in one what the first holds apart."""
+    return bool(_fused_sorts(one, {row.path: row for row in other.tensors}))
+
+
+def _agreement(one: ModelSketch, run: SketchRun) -> int:
+    """Count the layers of the other model that have an equal in a run."""
+    there = defaultdict(list)
+    for _, shape, sketch in run.layers:
+        there[shape].append(sketch)
+    return sum(
+        any(layer.sketch.gap(other) <= LIMIT for other in there[layer.shape])
+        for layer in one.layers
+    )
+
+
+def _fused_sorts(one: ModelSketch, rows: Rows) -> dict[Sort, list[Layout]]:
+    """List what may be fused, with every layout to try.
+
+    Those are matrices of a shape that the other model has fewer of, as long as two or more of the
+    other's put one beside another: neighbours of one width, which this model has fewer of.
+    """
+    here, there = _matrices(rows.values()), _matrices(one.tensors)
+    counts = Counter(plain_shape(row.shape) for row in here)
+    counts.subtract(plain_shape(row.shape) for row in there)
+    neighbours: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for row in there:
+        if counts[plain_shape(row.shape)] < 0:
+            neighbours[row.owner.rpartition(".")[0]].append(row.shape)
+    sorts: dict[Sort, list[Layout]] = {}
+    for row in here:
+        sort = _sort(row)
+        if counts[plain_shape(row.shape)] > 0 and sort not in sorts:
+            layouts = list(dict.fromkeys(_layouts(row.shape, neighbours.values())))
+            if layouts:
+                sorts[sort] = layouts
+    return sorts
+
+
+def _matrices(rows: Iterable[TensorRow]) -> list[TensorRow]:
+    found = [row for row in rows if len(plain_shape(row.shape)) == 2 and row.part is None]
+    return [row for row in found if not row.state and row.kind != "embedding"]
+
+
+def _sort(row: TensorRow) -> Sort:
+    return Sort(row.owner.rpartition(".")[2], row.shape)
+
+
+def _layouts(
+    shape: tuple[int, ...], neighbours: Iterable[list[tuple[int, ...]]]
+) -> Iterator[Layout]:
+    """Give the layouts in which neighbours may fill a matrix, the commonest first."""
+    for axis in (0, 1):
+        length, width = shape[axis], shape[1 - axis]
+        for near in neighbours:
+            sizes = [sum(one) - width for one in near if width in one]
+            for count in range(2, MOST_PARTS + 1):
+                for chosen in dict.fromkeys(combinations(sizes, count)):
+                    if sum(chosen) == length:
+                        yield from _orders(axis, chosen)
+
+
+def _orders(axis: int, sizes: tuple[int, ...]) -> Iterator[Layout]:
+    common = gcd(*sizes)
+    for groups in (n for n in range(1, common + 1) if common % n == 0):
+        for order in dict.fromkeys(permutations(sizes)):
+            yield Layout(axis, groups, order)
+
+
+def _split(rows: Rows, sort: Sort, layout: Layout) -> Rows:
+    """Replace fused tensors, and their layers' biases, by their parts."""
+    owners = {row.owner for row in rows.values() if row.part is None and _sort(row) == sort}
+    made: dict[str, TensorRow] = {}
+    for path, row in rows.items():
+        vector = row.shape == (sum(layout.sizes),)
+        if row.owner not in owners or row.state or not (vector or row.shape == sort.shape):
+            made[path] = row
+            continue
+        axis = 0 if vector else layout.axis
+        for number in range(len(layout.sizes)):
+            part = Part(path, axis, layout.groups, layout.sizes, number)
+            made[part.path] = _part_row(row, part)
+    return made
+
+
+def _part_row(row: TensorRow, part: Part) -> TensorRow:
+    shape = part.shape(row.shape)
+    turned = row.neutral_shape != row.shape
+    return row.model_copy(
+        update={
+            "path": part.path,
+            "aliases": tuple(part._replace(of=alias).path for alias in row.aliases),
+            "name": f"{row.name}[{part.number}]",
+            "owner": f"{row.owner}[{part.number}]",
+            "role": "bias" if len(shape) == 1 else "weight",
+            "shape": shape,
+            "neutral_shape": shape[::-1] if turned else shape,
+            "part": part,
+        }
+    )
