@@ -67,6 +67,15 @@ def test_the_layout_is_found_and_certified(layout):
     assert set(pairing.certificate.unproven) == {f"blocks.{n}.att.k.bias" for n in (0, 1)}
 
 
+def test_a_fused_tensor_may_have_the_shape_of_one_that_is_not(monkeypatch):
+    monkeypatch.setattr(fused, "INNER", 32)
+    for name in ("gate", "up"):
+        monkeypatch.setitem(fused.SIZES, name, 32)
+    layout = LAYOUTS["by head of keys"]
+    pairing = uf.pair(fused.torch_apart(), fused.paddle_fused(*layout), batch=IDS)
+    assert found(pairing) == expected(layout)
+
+
 def test_the_fused_port_may_come_first():
     layout = LAYOUTS["by head of keys"]
     one, other = fused.paddle_fused(*layout), fused.torch_apart()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
+from unifreeze.backend import StepConfig
 from unifreeze.cli.output import (
     BROKEN,
     BackendOption,
     BatchOption,
     JsonOption,
-    ModelArgument,
     PlanArgument,
     SeedOption,
     console,
@@ -20,17 +20,31 @@ from unifreeze.cli.output import (
 )
 from unifreeze.cli.parity import OrderOption, read_inputs, read_order
 from unifreeze.cli.targets import check_backends_used, load_model, use_backends
-from unifreeze.pairing import Pairing
+from unifreeze.errors import TargetError
+from unifreeze.pairing import ModelSketch, Pairing
+from unifreeze.parity import Order
 from unifreeze.plan import FreezePlan
-from unifreeze.stepping import StepReport, check_step
+from unifreeze.stepping import (
+    StepReport,
+    StepSide,
+    check_step,
+    compare_sides,
+    make_side,
+    on_sketched_values,
+)
+
+Given = TypeVar("Given")
 
 
 def step(
     plan: PlanArgument,
-    model: ModelArgument,
-    other: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Another port of it, which gets its weights.")
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or the file of its side.")
     ],
+    other: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Another port of it, or the file of its side."),
+    ] = "",
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     as_is: Annotated[
         bool,
@@ -40,6 +54,14 @@ def step(
         Path | None,
         typer.Option("-p", "--pairing", help="The pairing that `unifreeze pair -o` wrote."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Run MODEL alone and write its side to this file."),
+    ] = None,
+    sketch: Annotated[
+        Path | None,
+        typer.Option(metavar="SKETCH", help="With -o: the sketch that the pairing was made from."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps per optimizer.")] = 1,
     seed: SeedOption = 0,
     order: OrderOption = "registration",
@@ -48,11 +70,26 @@ def step(
 ) -> None:
     """Check that a training step gives the same outputs, gradients and updates on both models.
 
-    Both run in this process, in double precision, the second on the first one's weights.
+    Both run in this process, in double precision, the second on the first one's weights; or each
+    side is run alone, where its framework is, and the two files are compared.
     """
     use_backends(backend)
     loaded, known = FreezePlan.load(plan), Pairing.load(pairing) if pairing else None
+    files = [name.endswith(".json") for name in (model, other)]
+    if all(files):
+        sides = StepSide.load(model), StepSide.load(other)
+        _finish(compare_sides(*sides, _needed(known, "--pairing"), plan=loaded), json)
+        return
     counted, inputs = read_order(order), read_inputs(batch, seed)
+    if output:
+        config = StepConfig(inputs, double=not as_is, steps=steps, seed=seed)
+        first = ModelSketch.load(_needed(sketch, "--sketch"))
+        _one_side(loaded, model, config, first, _needed(known, "--pairing"), output, counted)
+        return
+    if not other or any(files):
+        raise TargetError(
+            "step needs two models, two files of sides, or one model and -o FILE for its side"
+        )
     one, framework = load_model(model, seed=seed)
     two, its_framework = load_model(other, seed=seed)
     check_backends_used(backend, {framework.name, its_framework.name})
@@ -68,6 +105,29 @@ def step(
         order=counted,
     )
     _finish(report, json)
+
+
+def _one_side(
+    plan: FreezePlan,
+    model: str,
+    config: StepConfig,
+    first: ModelSketch,
+    pairing: Pairing,
+    output: Path,
+    order: Order,
+) -> None:
+    live, framework = load_model(model, seed=config.seed)
+    config = on_sketched_values(config, first, pairing, framework, live)
+    side = make_side(plan, live, framework, config, name=model, order=order)
+    side.save(output)
+    count = len(side.run.gradients)
+    console().print(f"{side.framework}: {count} gradients; written to {output}", markup=False)
+
+
+def _needed(given: Given | None, option: str) -> Given:
+    if given is None:
+        raise TargetError(f"step from files, or with -o, needs {option}")
+    return given
 
 
 def _finish(report: StepReport, json: str) -> None:

@@ -53,23 +53,39 @@ def taken_apart(
         Its tensors, the fused ones in parts, and the run with them; what was given if no layout
         makes the two one function.
     """
-    best, found, agreeing = rows, first, _agreement(one, first)
-    sorts = _fused_sorts(one, rows)
-    for _ in sorts:  # one that depends on another's being right may come before it
+    for narrow in (True, False):
+        found = _by_trying(one, rows, first, attempt, narrow=narrow)
+        if found is not None:
+            return found
+    return rows, first
+
+
+def _by_trying(
+    one: ModelSketch,
+    rows: Rows,
+    first: SketchRun,
+    attempt: Callable[[Rows], SketchRun],
+    *,
+    narrow: bool,
+) -> tuple[Rows, SketchRun] | None:
+    """Keep, of each sort, the first layout that makes more layers agree, until the outputs do."""
+    best, agreeing = rows, _agreement(one, first)
+    sorts = _fused_sorts(one, rows, narrow=narrow)
+    for _ in range(len(sorts)):  # one that depends on another's being right may come before it
         before = agreeing
         for sort, layouts in list(sorts.items()):
             for layout in layouts:
                 tried = _split(best, sort, layout)
                 run = attempt(tried)
+                if one_function(one, run):
+                    return tried, run
                 if (count := _agreement(one, run)) > agreeing:
-                    best, found, agreeing = tried, run, count
+                    best, agreeing = tried, count
                     del sorts[sort]
                     break
-            if one_function(one, found):
-                return best, found
         if agreeing == before:
             break
-    return rows, first
+    return None
 
 
 def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
@@ -80,7 +96,7 @@ def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
 
 def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
     """Tell whether the second model may hold in one what the first holds apart."""
-    return bool(_fused_sorts(one, {row.path: row for row in other.tensors}))
+    return bool(_fused_sorts(one, {row.path: row for row in other.tensors}, narrow=False))
 
 
 def _agreement(one: ModelSketch, run: SketchRun) -> int:
@@ -94,23 +110,30 @@ def _agreement(one: ModelSketch, run: SketchRun) -> int:
     )
 
 
-def _fused_sorts(one: ModelSketch, rows: Rows) -> dict[Sort, list[Layout]]:
+def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, list[Layout]]:
     """List what may be fused, with every layout to try.
 
-    Those are matrices of a shape that the other model has fewer of, as long as two or more of the
-    other's put one beside another: neighbours of one width, which this model has fewer of.
+    Those are matrices as long as two or more of the other model's put one beside another, where
+    those are neighbours and of one width; and only if this model has fewer matrices in all.
+
+    Args:
+        one: The other model.
+        rows: The tensors of this one.
+        narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
     """
     here, there = _matrices(rows.values()), _matrices(one.tensors)
+    if len(here) >= len(there):
+        return {}
     counts = Counter(plain_shape(row.shape) for row in here)
     counts.subtract(plain_shape(row.shape) for row in there)
     neighbours: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for row in there:
-        if counts[plain_shape(row.shape)] < 0:
+        if not narrow or counts[plain_shape(row.shape)] < 0:
             neighbours[row.owner.rpartition(".")[0]].append(row.shape)
     sorts: dict[Sort, list[Layout]] = {}
     for row in here:
         sort = _sort(row)
-        if counts[plain_shape(row.shape)] > 0 and sort not in sorts:
+        if sort not in sorts and (not narrow or counts[plain_shape(row.shape)] > 0):
             layouts = list(dict.fromkeys(_layouts(row.shape, neighbours.values())))
             if layouts:
                 sorts[sort] = layouts

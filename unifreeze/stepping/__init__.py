@@ -1,5 +1,6 @@
 """Stepping: the evidence that one training step, on one set of weights, is the same on both."""
 
+from unifreeze.stepping.apart import on_sketched_values
 from unifreeze.stepping.check import check_step
 from unifreeze.stepping.compare import compare_sides
 from unifreeze.stepping.report import StepClause, StepReport
@@ -16,4 +17,5 @@ __all__ = [
     "compare_sides",
     "layer_settings",
     "make_side",
+    "on_sketched_values",
 ]

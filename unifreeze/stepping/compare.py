@@ -13,6 +13,7 @@ from unifreeze.backend import Finding, Sketch
 from unifreeze.backend.projections import Array
 from unifreeze.errors import RecordError
 from unifreeze.pairing import Pairing, PairRow
+from unifreeze.plan import FreezePlan
 from unifreeze.stepping.moments import Moments, corrected
 from unifreeze.stepping.report import CLAUSES, StepClause, StepReport
 from unifreeze.stepping.settings import compare_settings, owners_of
@@ -67,13 +68,23 @@ def common_outputs(one: StepSide, other: StepSide) -> tuple[str, ...]:
     return () if set(ids[0]) == set(ids[1]) else tuple(i for i in ids[0] if i in ids[1])
 
 
-def compare_sides(one: StepSide, other: StepSide, pairing: Pairing) -> StepReport:
+def compare_sides(
+    one: StepSide, other: StepSide, pairing: Pairing, *, plan: FreezePlan | None = None
+) -> StepReport:
     """Compare two models' training steps, clause by clause.
 
+    Args:
+        one: The first model's side.
+        other: The second's.
+        pairing: Of the two, in this order.
+        plan: The plan that both should be of.
+
     Raises:
-        RecordError: They are of different plans, precisions, seeds or optimizers.
+        RecordError: They are of different plans, precisions, seeds or optimizers, or of others than
+            the plan or the pairing.
     """
     _check_comparable(one, other)
+    _check_about(one, other, pairing, plan)
     comparison = _Comparison(one, other, pairing)
     clauses = {
         "decisions": comparison.decisions,
@@ -108,6 +119,23 @@ def _check_comparable(one: StepSide, other: StepSide) -> None:
                 ),
                 hint="run both with the same plan and the same options",
             )
+
+
+def _check_about(one: StepSide, other: StepSide, pairing: Pairing, plan: FreezePlan | None) -> None:
+    if plan is not None and plan.digest != one.plan_digest:
+        raise RecordError("the two sides are of another plan", hint="run both with this one")
+    paths = [{row.path for row in side.parameters} for side in (one, other)]
+    for pair in pairing.pairs:
+        if pair.state:
+            continue
+        for side, path, known in zip(
+            (one, other), (pair.one_tensor, pair.other_tensor), paths, strict=True
+        ):
+            if path not in known:
+                raise RecordError(
+                    f"the pairing is of other models: {side.model} has no {path}",
+                    hint="give the sides in the pairing's order",
+                )
 
 
 class _Comparison:

@@ -1,0 +1,70 @@
+"""One side of a step at a time, where the two models cannot be in one process or on one machine.
+
+Then no weights travel: both sides take the values that the pairing's certificate was made on, which
+follow from the first model's sketch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from unifreeze.backend import Backend, StepConfig
+from unifreeze.backend.projections import Array
+from unifreeze.errors import PairingError
+from unifreeze.pairing import ModelSketch, Pairing
+from unifreeze.pairing.layout import places
+from unifreeze.pairing.sketching import own_of
+from unifreeze.porting.route import Piece, route
+
+
+def on_sketched_values(
+    config: StepConfig, sketch: ModelSketch, pairing: Pairing, backend: Backend, model: Any
+) -> StepConfig:
+    """Give either model of a pair the values that its step is to be taken on.
+
+    Args:
+        config: Batch, precision and optimizers.
+        sketch: Of the model that was sketched first, on values of its own.
+        pairing: Of that model and its partner.
+        backend: The backend of the model given.
+        model: The live model: the sketched one, or its partner.
+
+    Raises:
+        PairingError: The sketch is of neither of the paired models, or the model is neither.
+        PortError: The pairing was never certified.
+    """
+    rows = {row.path: row for row in sketch.tensors}
+    if not all(row.one in rows for row in pairing.pairs):
+        pairing = pairing.turned()
+    if sketch.like or not all(row.one in rows for row in pairing.pairs):
+        raise PairingError(
+            f"the sketch of {sketch.model} is not the one that the pairing was made from",
+            hint="give the first of the two sketches, which was made without --like",
+        )
+    own = own_of(rows, sketch.seed)
+    there = set(backend.objects(model))
+    config = replace(config, outputs=sketch.used or None)
+    sides = [{row.one for row in pairing.pairs}, {row.other_tensor for row in pairing.pairs}]
+    if sides[0] <= there:
+        values = {path: _given(own(path, rows[path].shape)) for path in sides[0]}
+        return replace(config, values=values)
+    if not sides[1] <= there:
+        missing = sorted(sides[1] - there)
+        raise PairingError(f"the model is neither of the two that were paired: no {missing[0]}")
+
+    def read(piece: Piece) -> Array:
+        return _given(own(piece.names[0], piece.shape))
+
+    values = {
+        step.targets[0]: np.ascontiguousarray(step.filled(read))
+        for step in route(pairing, reverse=False).steps
+    }
+    return replace(config, values=values, parts=places(r.other_part for r in pairing.pairs))
+
+
+def _given(array: Array | None) -> Array:
+    assert array is not None
+    return array
