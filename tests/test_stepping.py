@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -67,6 +68,42 @@ def clause(report, name):
     return next(clause for clause in report.clauses if clause.name == name)
 
 
+def torch_default(name):
+    """What an optimizer of PyTorch that was told nothing says of itself."""
+    group = getattr(torch.optim, name)([torch.zeros(1, requires_grad=True)]).param_groups[0]
+    return {
+        "default learning rate": group["lr"],
+        "default momentum": group.get("momentum"),
+        "default smoothing": group.get("alpha", group.get("rho")),
+        "default epsilon": group.get("eps"),
+    }
+
+
+def paddle_default(name):
+    """What an optimizer of Paddle that was told nothing says of itself."""
+    weight = paddle.create_parameter([1], "float32")
+    given = {"learning_rate": 0.01} if name in ("RMSProp", "Adagrad") else {}
+    made = getattr(paddle.optimizer, name)(parameters=[weight], **given)
+    return {
+        "default learning rate": made.get_lr(),
+        "default momentum": getattr(made, "_momentum", None),
+        "default smoothing": getattr(made, "_rho", None),
+        "default epsilon": getattr(made, "_epsilon", None),
+    }
+
+
+DEFAULTS = {
+    one: (partial(torch_default, one.split()[0]), partial(paddle_default, other))
+    for one, other in {
+        "SGD with momentum": "Momentum",
+        "Adamax": "Adamax",
+        "RMSprop": "RMSProp",
+        "Adagrad": "Adagrad",
+        "Adadelta": "Adadelta",
+    }.items()
+}
+
+
 @pytest.mark.parametrize("dtype", ["float64", "as is"])
 @pytest.mark.parametrize("name", PLANS)
 def test_two_ports_take_the_same_step(step, name, dtype):
@@ -79,6 +116,17 @@ def test_two_ports_take_the_same_step(step, name, dtype):
         "text": set(),
         "image": {"running variance"},
     }[name]
+
+
+def test_optimizers_with_other_defaults_are_listed(step):
+    report = step("image", *build("image"))
+    found = {(d.layers[0][0], d.setting): (d.one, d.other) for d in report.defaults}
+    for (name, setting), values in found.items():
+        ours, theirs = DEFAULTS[name]
+        assert values == (ours()[setting], theirs()[setting])
+    assert {name for name, _ in found} == DEFAULTS.keys()
+    assert "RMSprop: small gradients take steps of another size" in str(report)
+    assert not report.differences[1:]
 
 
 def test_it_holds_the_other_way_round_and_over_several_steps():
@@ -366,6 +414,37 @@ def test_adamw_in_single_precision_may_turn_what_rounding_of_the_gradient_turns(
         report = compare_sides(one, other.model_copy(update=shift), pairings["text"])
         broken.append(report.broken)
     assert broken == [("updates (adamw)",), ()]
+
+
+@pytest.mark.parametrize(
+    ("share", "broken"),
+    [
+        (0, ["updates (adamw)"]),
+        (1e-12, ["updates (adamw)"]),
+        (1e-7, []),
+        (1e-5, ["step gradients"]),
+    ],
+)
+def test_adamw_in_double_precision_turns_only_behind_a_part_in_single(pairings, share, broken):
+    one, other = sides(pairings, "text")
+    path, run = "head.weight", other.run
+    updates = {**run.updates, "adamw": shifted(run.updates["adamw"], path, 1e-5)}
+    changed = {"updates": updates, "gradients": shifted(run.gradients, path, share)}
+    other = other.model_copy(update={"run": run.model_copy(update=changed)})
+    report = compare_sides(one, other, pairings["text"])
+    assert set(broken) <= set(report.broken)
+    assert bool(report.broken) == bool(broken)
+
+
+def test_a_setting_that_is_a_whole_number_stays_one(pairings, tmp_path):
+    side, _ = sides(pairings, "text")
+    row = side.layers[0]._replace(settings={"padding_idx": 0, "epsilon": 0.0})
+    side.model_copy(update={"layers": (row,)}).save(tmp_path / "side.json")
+    settings = StepSide.load(tmp_path / "side.json").layers[0].settings
+    assert {name: type(value) for name, value in settings.items()} == {
+        "padding_idx": int,
+        "epsilon": float,
+    }
 
 
 def test_sides_of_different_steps_are_refused(pairings):

@@ -22,6 +22,7 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
+from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
@@ -323,7 +324,11 @@ class PaddleBackend(ModuleBackend):
 
     def settings(self, module: Any) -> dict[str, Any]:
         """Return one layer's own settings in neutral terms."""
-        return settings.settings_of(module, self.reader.kind(module))
+        return read_settings(module, self.reader.kind(module), settings.LAYERS)
+
+    def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
+        """Return what the framework's optimizers do if nobody says otherwise, by their names."""
+        return optimizer_defaults(settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS)
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `LayerDict`."""

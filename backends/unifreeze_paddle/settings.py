@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
-from paddle import nn
+from paddle import nn, optimizer
 from paddle.nn import functional
 from paddle.nn.layer.norm import _InstanceNormBase
 
+from unifreeze.backend.settings import Settings, Table, activation
 from unifreeze_paddle.layers import BATCH_NORMS
-
-Settings = dict[str, Any]
-
-
-def settings_of(layer: Any, kind: str) -> Settings:
-    """Return a layer's settings, {} where none is known.
-
-    Args:
-        layer: The layer.
-        kind: From the layer table.
-    """
-    for classes, read in _TABLE:
-        if isinstance(layer, classes):
-            return read(layer)
-    name = type(layer).__name__
-    if name in _ACTIVATIONS:
-        return {"layer": "activation", "activation": _ACTIVATIONS[name]}
-    if kind == "norm":
-        return _foreign_norm(layer)
-    return {}
 
 
 def _batch_norm(layer: Any) -> Settings:
@@ -57,13 +37,6 @@ def _instance_norm(layer: Any) -> Settings:
 def _norm(layer: Any) -> Settings:
     affine = layer._parameters.get("weight") is not None
     return {"layer": "norm", "epsilon": layer._epsilon, "affine": affine}
-
-
-def _foreign_norm(layer: Any) -> Settings:
-    """Read a norm of another library, which calls its epsilon as it likes."""
-    names = ("epsilon", "_epsilon", "variance_epsilon", "eps")
-    found = [getattr(layer, name) for name in names if isinstance(getattr(layer, name, 0), float)]
-    return {"layer": "norm", "epsilon": found[0]} if found else {}
 
 
 def _dropout(layer: Any) -> Settings:
@@ -118,30 +91,13 @@ def _gelu(layer: Any) -> Settings:
     return {"layer": "activation", "activation": "gelu (tanh)" if tanh else "gelu"}
 
 
-def _activation(name: str, **attributes: str) -> Callable[[Any], Settings]:
-    def read(layer: Any) -> Settings:
-        own = {setting: getattr(layer, leaf) for setting, leaf in attributes.items()}
-        return {"layer": "activation", "activation": name, **own}
-
-    return read
-
-
 def _hard_sigmoid(layer: Any) -> Settings:
     """Read a hard sigmoid; the layer has its slope from the function's default."""
     slope = inspect.signature(functional.hardsigmoid).parameters["slope"].default
     return {"layer": "activation", "activation": "hard sigmoid", "slope": slope}
 
 
-# Classes of libraries that need not be installed.
-_ACTIVATIONS = {
-    "GELUActivation": "gelu",
-    "NewGELUActivation": "gelu (tanh)",
-    "FastGELUActivation": "gelu (tanh)",
-    "QuickGELUActivation": "gelu (sigmoid)",
-    "SiLUActivation": "silu",
-}
-
-_TABLE: tuple[tuple[Any, Callable[[Any], Settings]], ...] = (
+LAYERS: Table = (
     (BATCH_NORMS, _batch_norm),
     (_InstanceNormBase, _instance_norm),
     ((nn.LayerNorm, nn.GroupNorm), _norm),
@@ -154,10 +110,31 @@ _TABLE: tuple[tuple[Any, Callable[[Any], Settings]], ...] = (
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
-    (nn.ReLU, _activation("relu")),
-    ((nn.Silu, nn.Swish), _activation("silu")),
-    (nn.Tanh, _activation("tanh")),
-    (nn.LeakyReLU, _activation("leaky relu", slope="_negative_slope")),
-    (nn.ELU, _activation("elu", alpha="_alpha")),
-    (nn.Softplus, _activation("softplus", beta="_beta", threshold="_threshold")),
+    (nn.ReLU, activation("relu")),
+    ((nn.Silu, nn.Swish), activation("silu")),
+    (nn.Tanh, activation("tanh")),
+    (nn.LeakyReLU, activation("leaky relu", slope="_negative_slope")),
+    (nn.ELU, activation("elu", alpha="_alpha")),
+    (nn.Softplus, activation("softplus", beta="_beta", threshold="_threshold")),
 )
+
+OPTIMIZERS = {
+    "SGD with momentum": optimizer.Momentum,
+    "Adam": optimizer.Adam,
+    "AdamW": optimizer.AdamW,
+    "Adamax": optimizer.Adamax,
+    "NAdam": optimizer.NAdam,
+    "RAdam": optimizer.RAdam,
+    "RMSprop": optimizer.RMSProp,
+    "Adagrad": optimizer.Adagrad,
+    "Adadelta": optimizer.Adadelta,
+}
+OPTIMIZER_SETTINGS = {
+    "learning_rate": "default learning rate",
+    "momentum": "default momentum",
+    "beta1": "default beta1",
+    "beta2": "default beta2",
+    "rho": "default smoothing",
+    "epsilon": "default epsilon",
+    "weight_decay": "default weight decay",
+}

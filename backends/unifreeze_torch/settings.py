@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import nn, optim
 
-Settings = dict[str, Any]
-
-
-def settings_of(module: Any, kind: str) -> Settings:
-    """Return a module's settings, {} where none is known.
-
-    Args:
-        module: The module.
-        kind: From the layer table.
-    """
-    for classes, read in _TABLE:
-        if isinstance(module, classes):
-            return read(module)
-    name = type(module).__name__
-    if name in _ACTIVATIONS:
-        return {"layer": "activation", "activation": _ACTIVATIONS[name]}
-    if kind == "norm":
-        return _foreign_norm(module)
-    return {}
+from unifreeze.backend.settings import Settings, Table, activation
 
 
 def _batch_norm(module: Any) -> Settings:
@@ -46,13 +27,6 @@ def _norm(module: Any) -> Settings:
     affine = getattr(module, "elementwise_affine", getattr(module, "affine", True))
     epsilon = "of the dtype" if module.eps is None else module.eps
     return {"layer": "norm", "epsilon": epsilon, "affine": affine}
-
-
-def _foreign_norm(module: Any) -> Settings:
-    """Read a norm of another library, which calls its epsilon as it likes."""
-    names = ("eps", "epsilon", "variance_epsilon")
-    found = [getattr(module, name) for name in names if isinstance(getattr(module, name, 0), float)]
-    return {"layer": "norm", "epsilon": found[0]} if found else {}
 
 
 def _dropout(module: Any) -> Settings:
@@ -102,30 +76,11 @@ def _gelu(module: Any) -> Settings:
     return {"layer": "activation", "activation": variant}
 
 
-def _activation(name: str, **attributes: str) -> Callable[[Any], Settings]:
-    def read(module: Any) -> Settings:
-        own = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
-        return {"layer": "activation", "activation": name, **own}
-
-    return read
-
-
 def _hard_sigmoid(module: Any) -> Settings:
     return {"layer": "activation", "activation": "hard sigmoid", "slope": 1 / 6}
 
 
-# Classes of libraries that need not be installed.
-_ACTIVATIONS = {
-    "GELUActivation": "gelu",
-    "NewGELUActivation": "gelu (tanh)",
-    "PytorchGELUTanh": "gelu (tanh)",
-    "GELUTanh": "gelu (tanh)",
-    "FastGELUActivation": "gelu (tanh)",
-    "QuickGELUActivation": "gelu (sigmoid)",
-    "SiLUActivation": "silu",
-}
-
-_TABLE: tuple[tuple[Any, Callable[[Any], Settings]], ...] = (
+LAYERS: Table = (
     (nn.modules.batchnorm._NormBase, _batch_norm),
     ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), _norm),
     (nn.modules.dropout._DropoutNd, _dropout),
@@ -137,10 +92,31 @@ _TABLE: tuple[tuple[Any, Callable[[Any], Settings]], ...] = (
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
-    (nn.ReLU, _activation("relu")),
-    (nn.SiLU, _activation("silu")),
-    (nn.Tanh, _activation("tanh")),
-    (nn.LeakyReLU, _activation("leaky relu", slope="negative_slope")),
-    (nn.ELU, _activation("elu", alpha="alpha")),
-    (nn.Softplus, _activation("softplus", beta="beta", threshold="threshold")),
+    (nn.ReLU, activation("relu")),
+    (nn.SiLU, activation("silu")),
+    (nn.Tanh, activation("tanh")),
+    (nn.LeakyReLU, activation("leaky relu", slope="negative_slope")),
+    (nn.ELU, activation("elu", alpha="alpha")),
+    (nn.Softplus, activation("softplus", beta="beta", threshold="threshold")),
 )
+
+OPTIMIZERS = {
+    "SGD with momentum": optim.SGD,
+    "Adam": optim.Adam,
+    "AdamW": optim.AdamW,
+    "Adamax": optim.Adamax,
+    "NAdam": optim.NAdam,
+    "RAdam": optim.RAdam,
+    "RMSprop": optim.RMSprop,
+    "Adagrad": optim.Adagrad,
+    "Adadelta": optim.Adadelta,
+}
+OPTIMIZER_SETTINGS = {
+    "lr": "default learning rate",
+    "momentum": "default momentum",
+    "betas": "default beta1|default beta2",
+    "alpha": "default smoothing",
+    "rho": "default smoothing",
+    "eps": "default epsilon",
+    "weight_decay": "default weight decay",
+}

@@ -351,6 +351,10 @@ class ModuleBackend(Operations):
                 found[path] = settings
         return found
 
+    def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
+        """Return what the framework's optimizers do if nobody says otherwise, by their names."""
+        return {}
+
     def run(self, model: Any, batch: Batch) -> Any:
         """Call a model on a batch.
 

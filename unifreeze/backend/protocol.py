@@ -393,6 +393,9 @@ class Backend(Protocol):
     def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
         """Return each layer's settings in neutral terms, by native path."""
 
+    def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
+        """Return what the framework's optimizers do if nobody says otherwise, by their names."""
+
     def train_mode(self, model: Any) -> None:
         """Do what a training loop does before an epoch."""
 

@@ -104,6 +104,7 @@ def compare_sides(
         sides,
         one.run.dtype,
         one.steps,
+        compare_settings(one.defaults, other.defaults, ((r.path, r.path) for r in one.defaults)),
     )
 
 
@@ -306,12 +307,15 @@ class _Comparison:
 
         Of normally distributed gradients with a relative difference d a share d/pi turn round, each
         by twice the step, so that steps differ by 2 sqrt(d/pi). Twice that share is allowed. In
-        double precision none is near enough to zero to turn.
+        double precision none is near enough to zero to turn, unless a part of the code computes in
+        single precision.
         """
-        if self.sides[0].double or not all(self._reached(pair)):
+        if not all(self._reached(pair)):
             return 0.0
-        gap = self._gap(pair, lambda run: run.gradients, 0.0)
-        return 2 * sqrt(2 * gap.size / pi)
+        gap = self._gap(pair, lambda run: run.gradients, 0.0).size
+        if self.sides[0].double and not self._limit("step gradients") < gap <= SINGLE_PART:
+            return 0.0
+        return 2 * sqrt(2 * gap / pi)
 
     def _clause(self, name: str, gaps: list[Gap], findings: Iterable[Finding]) -> StepClause:
         """Judge a clause's quantities, each by the larger of its floor and its noise."""

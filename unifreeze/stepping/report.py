@@ -65,6 +65,8 @@ class StepReport:
         sides: Framework, device and model of each.
         precision: What was computed in.
         steps: Steps per optimizer.
+        defaults: What the two frameworks' optimizers do differently if nobody says otherwise; the
+            steps compared here say all of it.
     """
 
     clauses: tuple[StepClause, ...]
@@ -72,6 +74,7 @@ class StepReport:
     sides: tuple[str, ...]
     precision: str
     steps: int
+    defaults: tuple[SettingDifference, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -113,6 +116,7 @@ class StepReport:
                 for clause in self.clauses
             ],
             "differences": [difference._asdict() for difference in self.differences],
+            "defaults": [difference._asdict() for difference in self.defaults],
             "sides": list(self.sides),
             "precision": self.precision,
             "steps": self.steps,
@@ -127,9 +131,11 @@ class StepReport:
             lines += [f"          {_shown(finding)}" for finding in clause.findings[:10]]
             if len(clause.findings) > 10:
                 lines.append(f"          … and {len(clause.findings) - 10} more")
-        if self.differences:
-            lines.append("settings that differ:")
-            lines += [f"          {difference}" for difference in self.differences]
+        for what, found in (
+            ("settings that differ:", self.differences),
+            ("optimizers whose defaults differ:", self.defaults),
+        ):
+            lines += [what, *(f"          {one}" for one in found)] if found else []
         return "\n".join(lines)
 
 

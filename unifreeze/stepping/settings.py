@@ -38,6 +38,11 @@ EFFECTS = {
     "alpha": "the same function with another constant",
     "beta": "the same function with another constant",
     "threshold": "the same function, linear from another value on",
+    "default learning rate": "steps of another size where none is given",
+    "default momentum": "momentum on one side only where none is given",
+    "default smoothing": "squared gradients are averaged over another time where nothing is given",
+    "default epsilon": "small gradients take steps of another size where nothing is given",
+    "default weight decay": "weights shrink on one side only where nothing is given",
 }
 """What a difference in a setting would do."""
 
@@ -51,7 +56,7 @@ class LayerRow(NamedTuple):
     """
 
     path: str
-    settings: dict[str, str | float | bool | None]
+    settings: dict[str, str | int | float | bool | None]
 
 
 class SettingDifference(NamedTuple):
@@ -88,6 +93,11 @@ def layer_rows(backend: Backend, model: Any, traced: ModelSpec) -> tuple[LayerRo
     order = {path: number for number, path in enumerate(calls)}
     paths = sorted(found, key=lambda path: order.get(path, len(order)))
     return tuple(LayerRow(path, found[path]) for path in paths)
+
+
+def default_rows(backend: Backend) -> tuple[LayerRow, ...]:
+    """Return what a framework's optimizers do if nobody says otherwise."""
+    return tuple(LayerRow(*row) for row in backend.optimizer_defaults().items())
 
 
 def compare_settings(

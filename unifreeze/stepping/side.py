@@ -23,7 +23,7 @@ from unifreeze.files import Format, Row, Saved
 from unifreeze.parity import Order
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
-from unifreeze.stepping.settings import LayerRow, layer_rows
+from unifreeze.stepping.settings import LayerRow, default_rows, layer_rows
 from unifreeze.structure import STATISTICS
 
 STEP_FORMAT = 1
@@ -76,6 +76,7 @@ class StepSide(Saved):
         parameters: Every parameter, in order of registration.
         statistics: Every running mean and variance.
         layers: What is set in which layer, in order of execution.
+        defaults: What the framework's optimizers do if nobody says otherwise.
         run: What the steps gave.
         moved: The same with the inputs moved by one unit in the last place; None in double
             precision, where that is not needed.
@@ -101,6 +102,7 @@ class StepSide(Saved):
     parameters: tuple[ParameterRow, ...]
     statistics: tuple[StatisticRow, ...]
     layers: tuple[LayerRow, ...]
+    defaults: tuple[LayerRow, ...] = ()
     run: RunRow
     moved: RunRow | None
 
@@ -153,6 +155,7 @@ def make_side(
         parameters=tuple(_parameter_rows(resolution, double=config.double)),
         statistics=tuple(_statistic_rows(resolution)),
         layers=layer_rows(backend, model, traced),
+        defaults=default_rows(backend),
         run=_run_row(run),
         moved=moved,
     )
