@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from operator import attrgetter, methodcaller, not_
@@ -26,7 +26,7 @@ from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import bits, checks, guards, loads, optimizers, settings
+from unifreeze_paddle import bits, checks, guards, loads, optimizers, settings, shipped
 from unifreeze_paddle.layers import PaddleReader, is_floating
 
 # Past the parameters' own `__setattr__`, which is written in Python.
@@ -325,6 +325,10 @@ class PaddleBackend(ModuleBackend):
     def settings(self, module: Any) -> dict[str, Any]:
         """Return one layer's own settings in neutral terms."""
         return read_settings(module, self.reader.kind(module), settings.LAYERS)
+
+    def shipped_map(self, model: Any, others: Iterable[str]) -> dict[str, str]:
+        """Return which of the other port's tensors is which, as the model's own library has it."""
+        return shipped.shipped_map(model, others)
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""

@@ -351,6 +351,15 @@ class ModuleBackend(Operations):
                 found[path] = settings
         return found
 
+    def shipped_map(self, model: Any, others: Iterable[str]) -> dict[str, str]:
+        """Return which of the other port's tensors is which, as the model's own library has it.
+
+        Args:
+            model: A live model.
+            others: Native paths of the other port.
+        """
+        return {}
+
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""
         return {}

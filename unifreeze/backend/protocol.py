@@ -393,6 +393,14 @@ class Backend(Protocol):
     def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
         """Return each layer's settings in neutral terms, by native path."""
 
+    def shipped_map(self, model: Any, others: Iterable[str]) -> dict[str, str]:
+        """Return which of the other port's tensors is which, as the model's own library has it.
+
+        Args:
+            model: A live model.
+            others: Native paths of the other port.
+        """
+
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""
 

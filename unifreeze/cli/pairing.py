@@ -35,6 +35,11 @@ from unifreeze.pairing import (
 )
 from unifreeze.porting import port_file
 
+ShippedOption = Annotated[
+    bool,
+    typer.Option("--shipped-map", help="Start from the names that the second library ships."),
+]
+
 
 def sketch(
     model: ModelArgument,
@@ -48,6 +53,7 @@ def sketch(
         Path | None,
         typer.Option("--map", metavar="FILE", help="JSON: paths of LIKE's model to this one's."),
     ] = None,
+    shipped: ShippedOption = False,
     seed: SeedOption = 0,
     outputs: Annotated[
         str, typer.Option(metavar="IDS", help="Outputs the loss may use; all by default.")
@@ -62,7 +68,15 @@ def sketch(
     live, framework = load_model(model, seed=seed)
     used = tuple(outputs.split(",")) if outputs else None
     made = make_sketch(
-        live, framework, inputs, name=model, like=first, hints=known, outputs=used, seed=seed
+        live,
+        framework,
+        inputs,
+        name=model,
+        like=first,
+        hints=known,
+        shipped=shipped,
+        outputs=used,
+        seed=seed,
     )
     made.save(output)
     count = sum(not row.state for row in made.tensors)
@@ -85,6 +99,7 @@ def pair(
         Path | None,
         typer.Option("--map", metavar="FILE", help="JSON: paths of MODEL to the other's; checked."),
     ] = None,
+    shipped: ShippedOption = False,
     other_python: Annotated[
         str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
     ] = "",
@@ -109,6 +124,7 @@ def pair(
         read_inputs(batch, seed)
         settings = ["--seed", str(seed), *(f"--batch={value}" for value in batch)]
         settings += [f"--backend={value}" for value in backend]
+        settings += ["--shipped-map"] if shipped else []
         python = other_python or sys.executable
         made = _pair_models((model, other), python, settings, _read_map(hints))
     if output:

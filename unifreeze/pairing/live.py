@@ -22,6 +22,7 @@ def pair(
     *,
     batch: Any,
     hints: Mapping[str, str] | None = None,
+    shipped: bool = False,
     seed: int = 0,
 ) -> Pairing:
     """Find out which tensor of one model is which of the other, without any table of names.
@@ -37,6 +38,8 @@ def pair(
         batch: One batch of inputs for both: an array, a sequence, or a mapping by name.
         hints: Native paths of the first model with those of the second, from a table that you
             have. It is never believed: the certificate says whether it was right.
+        shipped: Start from the table of names that the second model's own library ships (PaddleNLP
+            and PaddleFormers have some); checked like any other.
         seed: Seed of everything random.
 
     Raises:
@@ -56,6 +59,7 @@ def pair(
             name=type(model).__name__,
             like=like,
             hints=hints if second else {there: here for here, there in (hints or {}).items()},
+            shipped=shipped,
             outputs=outputs,
             seed=seed,
         )

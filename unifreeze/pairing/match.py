@@ -82,6 +82,14 @@ class Matching:
         for one, other in sorted(known):
             self._add(one, other, "hint")
 
+    def take_fitting(self, names: Mapping[str, str]) -> None:
+        """Take of a table of names, which may be wrong, what nothing seen speaks against."""
+        for one, other in names.items():
+            a, b = self.rows[0].get(one), self.rows[1].get(other)
+            free = one not in self.pairs and other not in self._taken
+            if a is not None and b is not None and free and self._fits(a, b):
+                self._add(one, other, "hint")
+
     def _comparable(self, one: str, other: str) -> bool:
         """Tell whether two tensors are both parameters or both one statistic, of shapes alike."""
         a, b = self.rows[0][one], self.rows[1][other]

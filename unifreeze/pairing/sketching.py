@@ -39,6 +39,7 @@ def make_sketch(
     like: ModelSketch | None = None,
     hints: Mapping[str, str] | None = None,
     given: Iterable[Pair] = (),
+    shipped: bool = False,
     outputs: tuple[str, ...] | None = None,
     seed: int = 0,
 ) -> ModelSketch:
@@ -54,6 +55,8 @@ def make_sketch(
         hints: Paths of that model with those of this one, taken as given; the certificate says
             whether they were right.
         given: The same as pairs, which also say what is stored the other way round.
+        shipped: Ask the model's own library for a table of names; what the gradients speak against
+            is left out.
         outputs: Ids of the outputs the loss may use; None for all.
         seed: Seed of everything random.
 
@@ -93,6 +96,8 @@ def make_sketch(
     matching = Matching(like, made)
     matching.take(given)
     matching.take_map(hints or {})
+    if shipped:
+        matching.take_fitting(backend.shipped_map(model, [row.path for row in like.tensors]))
     pairs = tuple(matching.run())
     own = run_row(run(carried_over(like, rows, pairs), rows))
     return made.model_copy(update={"own": own, "like": like.digest, "carried": pairs})
