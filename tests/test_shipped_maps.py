@@ -53,14 +53,18 @@ def test_what_a_table_has_wrong_is_left_out():
     }
 
 
+def source(part, leaf):
+    return f"blocks.$LAYER_ID.att.{part}.{leaf}^T"
+
+
 def test_statements_name_the_parts_of_fused_tensors():
     layout = ("q k v", 2, "gate up", 1)
     partner = fused.paddle_fused(*layout)
     statements = [
         "words.weight -> tokens.weight",
         *(
-            f"blocks.$LAYER_ID.att.q.{leaf}^T, blocks.$LAYER_ID.att.k.{leaf}^T, blocks.$LAYER_ID.att.v.{leaf}"
-            f"^T -> stack.$LAYER_ID.mixed.{leaf}, fused_qkv, num_heads=4, axis=0"
+            f"{source('q', leaf)}, {source('k', leaf)}, {source('v', leaf)} -> "
+            f"stack.$LAYER_ID.mixed.{leaf}, fused_qkv, num_heads=4, axis=0"
             for leaf in ("weight", "bias")
         ),
         "blocks.$LAYER_ID.mlp.gate.weight^T, blocks.$LAYER_ID.mlp.up.weight^T -> "

@@ -80,7 +80,7 @@ def test_the_wrong_sketch_or_model_is_refused(image, tmp_path):
     words = ("-o", tmp_path / "side.json", "-p", known, "--batch", IMAGE[2])
     with pytest.raises(PairingError, match="is not the one that the pairing was made from"):
         call("step", plan, IMAGE[0], "--sketch", second, *words)
-    with pytest.raises(PairingError, match="neither of the two that were paired"):
+    with pytest.raises(PairingError, match=r"neither of the two that were paired.*: no "):
         call("step", plan, "tests.pairs.small:torch_text()", "--sketch", first, *words)
     with pytest.raises(TargetError, match="needs --sketch"):
         call("step", plan, IMAGE[0], *words)

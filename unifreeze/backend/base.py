@@ -268,6 +268,9 @@ class ModuleBackend(Operations):
     def assign(self, model: Any, path: str, array: Array) -> None:
         """Write values into a tensor in place."""
         tensor = self._object(model, path)
+        shape = tuple(int(n) for n in tensor.shape)
+        if array.shape != shape:
+            raise TargetError(f"{path} is of shape {list(shape)}, and not {list(array.shape)}")
         self.copy_into(tensor, self.from_array(array, tensor))
 
     def _object(self, model: Any, path: str) -> Any:

@@ -45,15 +45,10 @@ def on_sketched_values(
             hint="give the first of the two sketches, which was made without --like",
         )
     own = own_of(rows, sketch.seed)
-    there = set(backend.objects(model))
     config = replace(config, outputs=sketch.used or None)
-    sides = [{row.one for row in pairing.pairs}, {row.other_tensor for row in pairing.pairs}]
-    if sides[0] <= there:
-        values = {path: _given(own(path, rows[path].shape)) for path in sides[0]}
+    if not _is_second(pairing, backend, model):
+        values = {row.one: _given(own(row.one, row.one_shape)) for row in pairing.pairs}
         return replace(config, values=values)
-    if not sides[1] <= there:
-        missing = sorted(sides[1] - there)
-        raise PairingError(f"the model is neither of the two that were paired: no {missing[0]}")
 
     def read(piece: Piece) -> Array:
         return _given(own(piece.names[0], piece.shape))
@@ -63,6 +58,22 @@ def on_sketched_values(
         for step in route(pairing, reverse=False).steps
     }
     return replace(config, values=values, parts=places(r.other_part for r in pairing.pairs))
+
+
+def _is_second(pairing: Pairing, backend: Backend, model: Any) -> bool:
+    """Tell which of the paired models a live one is, by its names and framework."""
+    there = set(backend.objects(model))
+    sides = (
+        (pairing.one, {row.one for row in pairing.pairs}),
+        (pairing.other, {row.other_tensor for row in pairing.pairs}),
+    )
+    fits = [side.framework == backend.name and paths <= there for side, paths in sides]
+    if fits[0] == fits[1]:
+        why = "it could be either" if fits[0] else f"no {min(sides[0][1] - there, default='')}"
+        raise PairingError(
+            f"the {backend.name} model is neither of the two that were paired, or both: {why}"
+        )
+    return fits[1]
 
 
 def _given(array: Array | None) -> Array:
