@@ -16,6 +16,7 @@ LAYERS = [
     "structure",
     "select",
     "plan",
+    "schedule",
     "resolution",
     "backend",
     "weights",

@@ -766,7 +766,7 @@ def test_a_backend_that_no_model_calls_for_is_refused(cli):
 def test_a_backend_that_is_none_says_what_it_lacks(cli):
     code, _, err = cli("show", MODELS["torch"], "--backend", "torch=builtins:dict")
     assert code == 2
-    assert "is no backend: it lacks assign, capabilities, check" in err
+    assert "is no backend: it lacks assign, base_rate, capabilities" in err
 
 
 def test_a_backend_that_is_not_there_is_unusable(cli):

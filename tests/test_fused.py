@@ -1,15 +1,20 @@
 """Projections that one port fuses: their layout is found, never told, and weights follow it."""
 
+import json
+
 import numpy as np
 import paddle
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import unifreeze as uf
 from tests.pairs import fused
 from unifreeze.backend import Batch, load_backend
 from unifreeze.errors import PairingError, PortError
 from unifreeze.pairing import Pairing, make_sketch, pair_sketches
+from unifreeze.pairing.fused import _filling
+from unifreeze.pairing.layout import Part
 from unifreeze.pairing.record import Pair
 from unifreeze.porting import port_file
 from unifreeze.stepping import check_step
@@ -155,8 +160,6 @@ def test_files_are_fused_and_taken_apart_as_models_are(grouped, tmp_path):
     there, here = tmp_path / "there.safetensors", tmp_path / "here.pdparams"
     back = tmp_path / "back.safetensors"
     uf_weights = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
-    from safetensors.numpy import save_file
-
     save_file(uf_weights, there)
     ported = port_file(there, here, pairing)
     assert ported.tensors == len(grouped[1].state_dict())
@@ -168,8 +171,6 @@ def test_files_are_fused_and_taken_apart_as_models_are(grouped, tmp_path):
 
 
 def test_a_file_that_lacks_a_part_is_refused(grouped, tmp_path):
-    from safetensors.numpy import save_file
-
     state = {name: t.numpy() for name, t in fused.torch_apart().state_dict().items()}
     del state["blocks.1.att.k.weight"]
     save_file(state, tmp_path / "a.safetensors")
@@ -205,3 +206,105 @@ def test_a_step_shows_a_part_that_differs(grouped):
     )
     report = check_step(uf.FreezePlan().train("all"), one, other, batch=IDS, pairing=wrong)
     assert "outputs" in {clause.name for clause in report.clauses if not clause.holds}
+
+
+@pytest.fixture(scope="module")
+def keyless():
+    """A fused bias, part of which the other port does not have: its keys have no bias."""
+    models = fused.torch_apart(key_bias=False), fused.paddle_fused("q k v", 2)
+    return (*models, uf.pair(*models, batch=IDS))
+
+
+def test_a_part_that_the_other_port_lacks_keeps_its_values(keyless):
+    one, other, pairing = keyless
+    assert {row.path for row in pairing.left} == {f"stack.{n}.mixed.bias[1]" for n in (0, 1)}
+    assert check_step(uf.FreezePlan().train("all"), one, other, batch=IDS, pairing=pairing).holds
+    with pytest.raises(PortError, match=r"only parts to fill it: stack\.0\.mixed\.bias"):
+        uf.port_weights(one, other, pairing=pairing)
+    own = {name: tensor.numpy().copy() for name, tensor in other.state_dict().items()}
+    uf.port_weights(one, other, pairing=pairing, partial=True)
+    rows = next(r.other_part for r in pairing.pairs if r.one == "blocks.0.att.q.bias")
+    kept = rows._replace(number=1).rows
+    bias = other.state_dict()["stack.0.mixed.bias"].numpy()
+    np.testing.assert_array_equal(bias[kept], own["stack.0.mixed.bias"][kept])
+    want = one(torch.tensor(IDS)).detach().numpy()
+    np.testing.assert_allclose(other(paddle.to_tensor(IDS)).numpy(), want, atol=1e-6)
+
+
+def test_a_part_without_a_place_is_not_dropped_silently(keyless, tmp_path):
+    one, other, pairing = keyless
+    with pytest.raises(PortError, match=r"no place in the target: stack\.0\.mixed\.bias\[1\]"):
+        uf.port_weights(other, one, pairing=pairing, reverse=True)
+    ported = uf.port_weights(other, one, pairing=pairing, reverse=True, partial=True)
+    assert "stack.1.mixed.bias[1]" in ported.passed_over
+    save_file({n: t.numpy() for n, t in one.state_dict().items()}, tmp_path / "a.safetensors")
+    with pytest.raises(PortError, match="2 fused tensors have only parts"):
+        port_file(tmp_path / "a.safetensors", tmp_path / "b.pdparams", pairing, partial=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"axis": 5},
+        {"axis": -1},
+        {"axis": 0},
+        {"groups": 0},
+        {"groups": 3},
+        {"groups": 1},
+        {"number": 9},
+        {"number": -1},
+        {"number": 2},
+        {"sizes": []},
+        {"sizes": [16, 8, 4]},
+        {"sizes": [8, 16, 8], "number": 0},
+        {"sizes": [16, -8, 24]},
+        {"of": "stack.1.mixed.weight"},
+    ],
+    ids=str,
+)
+def test_a_file_with_parts_that_cannot_be_is_refused(grouped, changes, tmp_path):
+    data = json.loads(grouped[2].model_dump_json())
+    row = next(row for row in data["pairs"] if row["one"] == "blocks.0.att.k.weight")
+    row["other_part"] = list(Part(*row["other_part"])._replace(**changes))
+    (tmp_path / "pairing.json").write_text(json.dumps(data))
+    with pytest.raises(PairingError, match="is no valid pairing"):
+        Pairing.load(tmp_path / "pairing.json")
+
+
+def test_a_fused_port_sketched_first_is_told_to_come_second():
+    backends = [load_backend(name) for name in ("paddle", "torch")]
+    first = make_sketch(fused.paddle_fused(), backends[0], Batch.of(IDS), name="fused")
+    second = make_sketch(fused.torch_apart(), backends[1], Batch.of(IDS), name="apart", like=first)
+    with pytest.raises(PairingError, match="sketch the second first"):
+        pair_sketches(first, second)
+    with pytest.raises(PairingError, match="was itself made on another model's values"):
+        make_sketch(fused.paddle_fused(), backends[0], Batch.of(IDS), name="f", like=second)
+
+
+def test_hints_may_name_parts_though_the_fused_port_comes_first():
+    hints = {"stack.0.mixed.weight[0]": "blocks.0.att.q.weight"}
+    pairing = uf.pair(fused.paddle_fused(), fused.torch_apart(), batch=IDS, hints=hints)
+    by = {row.one: row.by for row in pairing.pairs}
+    assert by["stack.0.mixed.weight[0]"] == "hint"
+
+
+def test_networks_of_other_sizes_are_refused_without_trying_layouts(monkeypatch):
+    runs = []
+    backend = load_backend("paddle")
+    real = type(backend).sketch
+    monkeypatch.setattr(
+        type(backend), "sketch", lambda self, *args: runs.append(1) or real(self, *args)
+    )
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
+    one = torch.nn.TransformerEncoder(layer, 3)
+    other = paddle.nn.TransformerEncoder(paddle.nn.TransformerEncoderLayer(16, 2, 32, 0.0), 2)
+    batch = np.random.default_rng(0).standard_normal((2, 5, 16)).astype("float32")
+    with pytest.raises(PairingError, match="compute different functions"):
+        uf.pair(one, other, batch=batch)
+    assert len(runs) == 1
+
+
+def test_many_neighbours_make_no_explosion():
+    sizes = [(row, 1) for row in range(9, 33)] + [(8, 200)]
+    assert len(list(_filling(64, sizes, 4))) < 3000
+    assert set(_filling(16, [(8, 3), (4, 2)], 4)) == {(8, 8), (8, 4, 4)}

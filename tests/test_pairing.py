@@ -346,14 +346,14 @@ def test_a_map_of_names_is_taken_and_checked(text):
         uf.pair(*models, batch=IDS, hints={"answer.bais": "head.b"})
 
 
-def test_a_network_with_fused_projections_is_refused_by_that_name():
+def test_projections_fused_in_no_known_layout_are_refused_by_that_name():
     class Fused(nn.Module):
         def __init__(self):
             super().__init__()
             self.qkv = nn.Linear(5, 15)
 
         def forward(self, x):
-            q, k, v = self.qkv(x).chunk(3, -1)
+            q, k, v = self.qkv(x).flip(-1).chunk(3, -1)
             return torch.softmax(q @ k.transpose(1, 2), -1) @ v
 
     class Apart(nn.Module):

@@ -19,8 +19,6 @@ from random_models import EXPRESSIONS
 from trees import conv_net, spec
 
 from unifreeze.errors import PlanError, PlanFileError, PlanVersionError, SelectorSyntaxError
-from unifreeze.handle import Handle
-from unifreeze.handle.lease import Target
 from unifreeze.plan import FreezePlan, Group, NormRule, Rule
 from unifreeze.plan.document import json_schema
 from unifreeze.resolution import resolve_spec
@@ -72,10 +70,9 @@ def test_a_plan_cannot_be_changed(attribute):
 
 def test_what_a_plan_hands_out_changes_nothing_in_it():
     plan = read("phases: [{name: head, rules: [{only: head}]}]")
-    plan.phases[0]["name"] = "other"
-    plan.phases.append({})
+    plan.document()["phases"][0]["name"] = "other"
     plan.document()["rules"].append({"freeze": "all"})
-    assert plan.phases == [{"name": "head", "rules": [{"only": "head"}]}]
+    assert plan.document()["phases"] == [{"name": "head", "rules": [{"only": "head"}]}]
     assert plan.rules == ()
 
 
@@ -189,10 +186,34 @@ norm_rules = st.lists(st.builds(lambda verb, choice: {verb: choice}, holding, ch
 TRICKY = ("1e-4", "off", "yes", "~", "1:30", "010", "2001-01-01", "a: b", "é\n ", "", "name")
 tricky = st.sampled_from(TRICKY)
 numbers = st.integers(-(10**6), 10**6) | st.floats(allow_nan=False, allow_infinity=False)
-json_values = st.recursive(
-    st.none() | st.booleans() | numbers | tricky,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(tricky, inner, max_size=2),
-    max_leaves=4,
+sizes = st.floats(0, 1e6, exclude_min=True)
+metrics = st.fixed_dictionaries(
+    {"metric": tricky.filter(bool)},
+    optional={"min_delta": st.floats(0, 9), "mode": st.sampled_from(["min", "max"])},
+)
+turns = st.sampled_from(["stalled_for", "risen_for"])
+whens = st.builds(
+    lambda row, turn, reports: {**row, turn: reports}, metrics, turns, st.integers(1, 9)
+)
+afters = st.builds(
+    lambda unit, count: {unit: count}, st.sampled_from(["epochs", "steps"]), st.integers(1, 99)
+)
+entries = st.builds(lambda after: {"after": after}, afters) | st.builds(
+    lambda when: {"when": when}, whens
+)
+changes = st.fixed_dictionaries(
+    {"lr": sizes},
+    optional={
+        "add": st.lists(rules, max_size=2),
+        "norm_stats": st.sampled_from(["hold", "update", "hold_all"]) | norm_rules,
+        "weight_decay": st.floats(0, 1),
+    },
+)
+phase_lists = st.lists(st.tuples(entries, changes), max_size=2).map(
+    lambda rows: [
+        {"name": "start"},
+        *({"name": f"{n}: on", **entry, **change} for n, (entry, change) in enumerate(rows)),
+    ]
 )
 documents = st.fixed_dictionaries(
     {"unifreeze": st.just(1)},
@@ -201,7 +222,7 @@ documents = st.fixed_dictionaries(
         "norm_stats": st.sampled_from(["hold", "update", "hold_all"]) | norm_rules,
         "dropout": st.sampled_from(["live", "off"]),
         "groups": st.lists(groups, max_size=2),
-        "phases": st.lists(st.dictionaries(tricky, json_values, max_size=2), max_size=2),
+        "phases": phase_lists,
     },
 )
 
@@ -259,23 +280,26 @@ def test_a_number_in_scientific_notation_is_a_number():
     plan = read("groups: [{match: all, lr_scale: 1e-4, weight_decay: 5E+2}]")
     assert plan.groups[0].lr_scale == 1e-4
     assert plan.groups[0].weight_decay == 500.0
-    assert read("phases: [{lr: 1e-4}]").phases == [{"lr": 1e-4}]
+    assert read("phases: [{name: a, lr: 1e-4}]").phases[0].lr == 1e-4
 
 
 def test_off_and_its_like_are_words():
     assert read("dropout: off").dropout == "off"
     assert read("rules: [{freeze: off}]").rules[0].choice == Selector("off")
     assert read("rules: [{freeze: no}]").rules[0].choice == Selector("no")
-    words = read("phases: [{a: yes, b: On, c: n, d: 1:30, e: 2001-01-01, f: 1_000}]").phases[0]
-    assert words == {"a": "yes", "b": "On", "c": "n", "d": "1:30", "e": "2001-01-01", "f": "1_000"}
+    words = [phase.name for phase in read("phases: [{name: yes}]").phases]
+    words += [read(f"phases: [{{name: {word}}}]").phases[0].name for word in ("On", "n", "1:30")]
+    words += [
+        read(f"phases: [{{name: {word}}}]").phases[0].name for word in ("1_000", "2001-01-01")
+    ]
+    assert words == ["yes", "On", "n", "1:30", "1_000", "2001-01-01"]
 
 
 def test_true_and_null_mean_what_they_mean():
     assert read("rules: [{freeze: norm, optional: true}]").rules[0].optional
     assert not read("rules: [{freeze: norm, optional: false}]").rules[0].optional
-    assert read("phases: [{a: null, b: ~, c: 010, d: .5}]").phases == [
-        {"a": None, "b": None, "c": 10, "d": 0.5}
-    ]
+    phase = read("phases: [{name: a, rules: null, add: ~, lr: .5}]").phases[0]
+    assert (phase.rules, phase.add, phase.lr) == (None, (), 0.5)
 
 
 def test_a_selector_may_begin_with_any_sign_if_it_is_quoted():
@@ -293,7 +317,7 @@ def test_anchors_and_merges_are_plain_yaml():
     assert plan.groups[1].weight_decay == 0
 
 
-def test_phases_are_kept_as_written():
+def test_phases_are_written_as_they_were_read():
     plan = read(
         "rules: [{only: head}]",
         "phases:",
@@ -304,26 +328,10 @@ def test_phases_are_kept_as_written():
         {"name": "head", "rules": [{"only": "head"}]},
         {"name": "top", "at": {"epoch": 5}, "add": [{"train": "blocks[-2:]"}], "lr": 1e-4},
     ]
-    assert plan.phases == phases
-    assert FreezePlan.from_yaml(plan.to_yaml()).phases == phases
-    assert plan.freeze("norm").phases == phases
-    assert plan.with_dropout("off").phases == phases
-
-
-class NoBackend:
-    """Stands where nothing of a backend may be used yet."""
-
-    name = "none"
-
-    @staticmethod
-    def root(model):
-        return model
-
-
-def test_a_plan_with_phases_is_refused_when_it_is_applied():
-    plan = read("rules: [{only: head}]", "phases: [{name: head}]")
-    with pytest.raises(PlanError, match="schedules are not carried out yet"):
-        Handle(plan, Target(NoBackend(), NoBackend()), batch=None, keep_values=False)
+    assert plan.document()["phases"] == phases
+    assert FreezePlan.from_yaml(plan.to_yaml()).phases == plan.phases
+    assert plan.freeze("norm").phases == plan.phases
+    assert plan.with_dropout("off").phases == plan.phases
 
 
 # One selector per framework -------------------------------------------------------------------
@@ -545,7 +553,20 @@ GOOD = (
     {"unifreeze": 1, "norm_stats": "hold_all", "dropout": "off"},
     {"unifreeze": 1, "norm_stats": [{"hold": "norm & backbone"}, {"update": {"torch": "norm"}}]},
     {"unifreeze": 1, "groups": [{"match": "all", "lr_scale": 0.1, "layer_decay": 0.9}]},
-    {"unifreeze": 1, "phases": [{"name": "top", "at": {"epoch": 5}, "add": [{"train": "all"}]}]},
+    {"unifreeze": 1, "phases": [{"name": "top", "at": {"epoch": 0}, "add": [{"train": "all"}]}]},
+    {
+        "unifreeze": 1,
+        "phases": [
+            {"name": "a", "rules": [{"only": "head"}], "lr": 0.1, "weight_decay": 0.0},
+            {"name": "b", "after": {"steps": 9}, "norm_stats": [{"hold": "norm"}]},
+            {"name": "c", "when": {"metric": "acc", "stalled_for": 2, "mode": "max"}, "like": "a"},
+            {
+                "name": "d",
+                "when": {"metric": "loss", "risen_for": 1, "min_delta": 0.1},
+                "stop": True,
+            },
+        ],
+    },
 )
 BAD = (
     {},
@@ -574,6 +595,12 @@ BAD = (
     {"unifreeze": 1, "groups": [{"match": "all", "layer_decay": 0}]},
     {"unifreeze": 1, "groups": [{"match": "all", "layer_decay": 1.1}]},
     {"unifreeze": 1, "phases": {"name": "a"}},
+    {"unifreeze": 1, "phases": [{"lr": 0.1}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "lr": 0}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "at": {"epoch": 0, "step": 0}}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "at": {"epoch": -1}}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "when": {"metric": "x"}}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "add": [{"trian": "all"}]}]},
 )
 
 

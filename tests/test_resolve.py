@@ -887,7 +887,7 @@ def test_positions_counted_by_execution_say_nothing():
 def test_a_dry_run_of_a_plan_with_phases_says_that_they_are_left_out():
     plan = FreezePlan.from_yaml("{unifreeze: 1, rules: [{only: head}], phases: [{name: top}]}")
     assert notices(plan, spec(conv_net())) == (
-        "this is of the plan's own rules; its phases are not carried out yet",
+        "this is of the plan's own rules; its phases add theirs",
     )
 
 

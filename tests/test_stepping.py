@@ -447,6 +447,46 @@ def test_a_setting_that_is_a_whole_number_stays_one(pairings, tmp_path):
     }
 
 
+def test_a_side_that_is_not_finite_does_not_hold(pairings):
+    one, other = sides(pairings, "text")
+    nan = float("nan")
+    run = other.run
+    outputs = {i: s._replace(norm=nan, along=(nan,) * len(s.along)) for i, s in run.outputs.items()}
+    broken = other.model_copy(update={"run": run.model_copy(update={"outputs": outputs})})
+    report = compare_sides(one, broken, pairings["text"])
+    assert report.broken == ("outputs",)
+    assert "is not finite" in str(report)
+
+
+class TorchScale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.scale = nn.Linear(3, 2), nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return self.linear(x) * self.scale
+
+
+class PaddleScale(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.linear = paddle.nn.Linear(3, 2)
+        self.scale = paddle.create_parameter([], "float32")
+
+    def forward(self, x):
+        return self.linear(x) * self.scale
+
+
+def test_a_parameter_of_no_dimension_is_carried_and_compared():
+    rows = np.random.default_rng(0).random((4, 3)).astype("float32")
+    one, other = TorchScale(), PaddleScale()
+    plan = uf.FreezePlan().train("all")
+    assert check_step(plan, one, other, batch=rows).holds
+    assert check_step(plan, other, one, batch=rows).holds
+    uf.port_weights(one, other, batch=rows)
+    assert float(other.scale) == 0.5
+
+
 def test_sides_of_different_steps_are_refused(pairings):
     one, other = sides(pairings, "text")
     with pytest.raises(RecordError, match="not of the same step: seed differs"):

@@ -20,6 +20,7 @@
     │   ├── UnsupportedPlanError     this framework would get this plan wrong
     │   ├── OptimizerError           this optimizer cannot keep the promise
     │   └── WriteError               a flag did not read back as written
+    ├── ScheduleError              a schedule cannot go on from here
     ├── FrozenDriftError           what was frozen has changed
     ├── ParityError                two runs do not show the same
     ├── PairingError               two models are not the same network, or a pairing is wrong
@@ -157,6 +158,10 @@ class OptimizerError(BackendError):
 
 class WriteError(BackendError):
     """A flag did not read back as it was written; everything was put back."""
+
+
+class ScheduleError(UnifreezeError):
+    """A schedule cannot go on: a metric is missing, time goes back, or a state is another's."""
 
 
 class FrozenDriftError(UnifreezeError):

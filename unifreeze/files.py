@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -24,7 +25,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     On any error, an interruption included, what was written is removed, and an older file of that
     name is as it was.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not an ordinary file")
+    unfinished = path.with_name(f".{path.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:
             yield file
@@ -77,8 +80,8 @@ class Saved(Row):
         try:
             with whole_file(Path(path)) as file:
                 file.write(self.model_dump_json(indent=self.format.indent).encode())
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise self.format.error(f"cannot write {path}: {reason}") from None
 
     @classmethod
@@ -94,7 +97,7 @@ class Saved(Row):
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise form.error(f"cannot read {path}: {error.strerror or error}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"{path} is no complete {form.what.removeprefix('unifreeze ')}: {error}"
             raise form.error(message, hint=form.hint) from None
         return cls.read(data, str(path))
@@ -106,7 +109,7 @@ class Saved(Row):
         found = data.get(form.key) if isinstance(data, dict) else None
         if found is None:
             raise form.error(f"{source} is no {form.what}", hint=form.hint)
-        if found != form.version:
+        if type(found) is not int or found != form.version:
             raise form.error(
                 f"{source} is of {form.short} format {found}; this release reads {form.version}",
                 hint=form.hint,

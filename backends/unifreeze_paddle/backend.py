@@ -20,13 +20,14 @@ from unifreeze.backend.protocol import (
     Finding,
     OptimizerSpec,
     ParamGroup,
+    Rate,
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import bits, checks, guards, loads, optimizers, settings, shipped
+from unifreeze_paddle import bits, checks, guards, loads, optimizers, settings, shipped, steering
 from unifreeze_paddle.layers import PaddleReader, is_floating
 
 # Past the parameters' own `__setattr__`, which is written in Python.
@@ -329,6 +330,18 @@ class PaddleBackend(ModuleBackend):
     def shipped_map(self, model: Any, others: Iterable[str]) -> dict[str, str]:
         """Return which of the other port's tensors is which, as the model's own library has it."""
         return shipped.shipped_map(model, others)
+
+    def base_rate(self, optimizer: Any) -> float | None:
+        """Return the learning rate an optimizer was built with; None if it has none."""
+        return steering.base_rate(optimizer)
+
+    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+        """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
+        return steering.steer(optimizer, rate)
+
+    def processes(self) -> int:
+        """Return how many processes train together."""
+        return steering.processes()
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""

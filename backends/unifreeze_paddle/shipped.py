@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 _LAYER = "$LAYER_ID"
@@ -28,13 +29,25 @@ def shipped_map(model: Any, others: Iterable[str]) -> dict[str, str]:
     if config is None:
         return {}
     found: dict[str, str] = {}
-    if (mappings := getattr(type(model), "_get_name_mappings", None)) is not None:
-        config = copy.deepcopy(config)
-        config.architectures = [type(model).__name__]
-        found |= {row.source_name: row.target_name for row in mappings(config)}
-    if (statements := getattr(type(model), "_gen_aoa_config", None)) is not None:
-        found |= _expanded(statements(config)["aoa_statements"], others)
+    with suppress(Exception):  # the base class has a table that raises; a hint may be missing
+        found |= _mapped(model, config)
+    with suppress(Exception):
+        found |= _stated(model, config, others)
     return found
+
+
+def _mapped(model: Any, config: Any) -> dict[str, str]:
+    mappings = getattr(type(model), "_get_name_mappings", None)
+    if mappings is None:
+        return {}
+    config = copy.deepcopy(config)
+    config.architectures = [type(model).__name__]
+    return {row.source_name: row.target_name for row in mappings(config)}
+
+
+def _stated(model: Any, config: Any, others: Iterable[str]) -> dict[str, str]:
+    statements = getattr(type(model), "_gen_aoa_config", None)
+    return {} if statements is None else _expanded(statements(config)["aoa_statements"], others)
 
 
 def _expanded(statements: Iterable[str], others: Iterable[str]) -> dict[str, str]:

@@ -18,13 +18,14 @@ from unifreeze.backend.protocol import (
     Finding,
     OptimizerSpec,
     ParamGroup,
+    Rate,
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, settings
+from unifreeze_torch import bits, checks, layers, modes, settings, steering
 from unifreeze_torch.layers import TorchReader
 
 
@@ -247,7 +248,7 @@ class TorchBackend(ModuleBackend):
                     hint="pass lr=…",
                 )
             if group.weight_decay is not None:
-                row["weight_decay"] = group.weight_decay
+                row |= {"weight_decay": group.weight_decay, steering.OWN_DECAY: True}
             made.append(row)
         return made
 
@@ -276,6 +277,18 @@ class TorchBackend(ModuleBackend):
     def settings(self, module: Any) -> dict[str, Any]:
         """Return one layer's own settings in neutral terms."""
         return read_settings(module, self.reader.kind(module), settings.LAYERS)
+
+    def base_rate(self, optimizer: Any) -> float | None:
+        """Return the learning rate an optimizer was built with; None if it has none."""
+        return steering.base_rate(optimizer)
+
+    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+        """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
+        return steering.steer(optimizer, rate)
+
+    def processes(self) -> int:
+        """Return how many processes train together."""
+        return steering.processes()
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""

@@ -36,7 +36,7 @@ def rows(order: str, groups: int) -> dict[str, Any]:
     return {name: np.array(places) for name, places in found.items()}
 
 
-def torch_apart() -> Any:
+def torch_apart(*, key_bias: bool = True) -> Any:
     """Build the decoder in PyTorch: five projections a block."""
     import torch
     from torch import nn
@@ -45,7 +45,9 @@ def torch_apart() -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.norm, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-            self.att = nn.ModuleDict({name: nn.Linear(WIDTH, SIZES[name]) for name in "kqv"})
+            self.att = nn.ModuleDict(
+                {n: nn.Linear(WIDTH, SIZES[n], bias=n != "k" or key_bias) for n in "kqv"}
+            )
             self.att["o"] = nn.Linear(SIZES["q"], WIDTH)
             self.mlp = nn.ModuleDict(
                 {name: nn.Linear(WIDTH, INNER, bias=False) for name in ("gate", "up")}

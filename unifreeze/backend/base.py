@@ -25,6 +25,7 @@ from unifreeze.backend.protocol import (
     Finding,
     ProbeConfig,
     ProbeResult,
+    Rate,
     SketchConfig,
     SketchRun,
     StepConfig,
@@ -35,7 +36,7 @@ from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
-from unifreeze.errors import TargetError, UnifreezeError, WriteError, listing
+from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
 from unifreeze.resolution import Resolution
 from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
 
@@ -353,6 +354,18 @@ class ModuleBackend(Operations):
             if settings := self.settings(module):
                 found[path] = settings
         return found
+
+    def base_rate(self, optimizer: Any) -> float | None:
+        """Return the learning rate an optimizer was built with; None if it has none."""
+        raise OptimizerError(f"{self.name} has no schedules: it cannot read a learning rate")
+
+    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+        """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
+        raise OptimizerError(f"{self.name} has no schedules: it cannot steer an optimizer")
+
+    def processes(self) -> int:
+        """Return how many processes train together."""
+        return 1
 
     def shipped_map(self, model: Any, others: Iterable[str]) -> dict[str, str]:
         """Return which of the other port's tensors is which, as the model's own library has it.

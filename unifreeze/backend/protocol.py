@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,6 +231,19 @@ class SketchRun:
     layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
 
 
+class Rate(NamedTuple):
+    """What a phase makes of an optimizer's settings.
+
+    Attributes:
+        factor: On the learning rate of every group.
+        weight_decay: Instead of the optimizer's own; None for that. Groups to which the plan gives
+            a decay of their own keep it.
+    """
+
+    factor: float = 1.0
+    weight_decay: float | None = None
+
+
 @dataclass(frozen=True)
 class StepConfig:
     """Training steps to be compared with another model's.
@@ -392,6 +405,26 @@ class Backend(Protocol):
 
     def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
         """Return each layer's settings in neutral terms, by native path."""
+
+    def base_rate(self, optimizer: Any) -> float | None:
+        """Return the learning rate an optimizer was built with; None if it has none."""
+
+    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+        """Take learning rate and weight decay from a phase, at each of an optimizer's steps.
+
+        What a scheduler makes of the rate is multiplied, and left as it is: schedulers and saved
+        states know nothing of phases.
+
+        Args:
+            optimizer: A live optimizer.
+            rate: Called at each step.
+
+        Raises:
+            OptimizerError: It cannot be steered, or breaks when flags change; with the reason.
+        """
+
+    def processes(self) -> int:
+        """Return how many processes train together."""
 
     def shipped_map(self, model: Any, others: Iterable[str]) -> dict[str, str]:
         """Return which of the other port's tensors is which, as the model's own library has it.

@@ -52,7 +52,7 @@ def _rule_lines(plan: FreezePlan, number: int) -> list[str]:
 
 def _policies(plan: FreezePlan) -> list[str]:
     """Return what stands below the rules."""
-    bare = FreezePlan((), plan.norm_stats, plan.dropout, plan.groups, plan.phases_json)
+    bare = FreezePlan((), plan.norm_stats, plan.dropout, plan.groups, plan.phases)
     return bare.to_yaml().split("rules: []\n")[1].splitlines()
 
 

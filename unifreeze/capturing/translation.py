@@ -67,7 +67,7 @@ def _policies(plan: FreezePlan) -> str:
         name
         for name, there in (
             ("groups", plan.groups),
-            ("phases", plan.phases_json),
+            ("phases", plan.phases),
             ("norm_stats by selector", not isinstance(plan.norm_stats, str)),
         )
         if there

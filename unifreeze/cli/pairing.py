@@ -62,6 +62,8 @@ def sketch(
 ) -> None:
     """Run a model on seeded values and write down what pairing needs to know of it."""
     use_backends(backend)
+    if like is None and (hints or shipped):
+        raise TargetError("a map says which path is which of another model's: --like its sketch")
     first = ModelSketch.load(like) if like else None
     known = _read_map(hints)
     inputs = read_inputs(batch, seed)
@@ -113,6 +115,8 @@ def pair(
     """
     use_backends(backend)
     given = [name.endswith(".json") for name in (model, other)]
+    if all(given) and (hints or shipped):
+        raise TargetError("two sketches are paired as they were made; give the map to sketch")
     if all(given):
         made = pair_sketches(ModelSketch.load(model), ModelSketch.load(other))
     elif any(given):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Batch, Finding, ParamGroup
-from unifreeze.errors import OptimizerError, UnifreezeError, listing
+from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
+from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -17,8 +19,11 @@ from unifreeze.handle.drift import (
     take_baseline,
 )
 from unifreeze.handle.lease import Target
-from unifreeze.plan import FreezePlan, refuse_phases
+from unifreeze.handle.phased import Phased
+from unifreeze.plan import FreezePlan, Phase
 from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.schedule import Schedule
+from unifreeze.structure import ModelSpec
 
 
 class Handle:
@@ -41,15 +46,32 @@ class Handle:
         self.plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
+        self._phased: Phased | None = None
+        self._steered: Undo = lambda: None
+        self._attached = False
+        self._listeners: list[Callable[[Phase], None]] = []
         self._put_in_force()
 
-    def _put_in_force(self) -> None:
-        refuse_phases(self.plan)
+    def _put_in_force(self, describe: Callable[[], ModelSpec] | None = None) -> None:
+        """Write the plan, or its current phase, on the model described."""
         with self._backend.settled(self.model):
             self.resolution, self._lease, self._baseline = self._target.put_in_force(
-                self.plan, self._batch, self._take_baseline
+                describe or partial(self._target.describe, self._batch),
+                self._decide,
+                self._take_baseline,
             )
             self._watch_loads()
+
+    def _decide(self, spec: ModelSpec) -> Resolution:
+        if not self.plan.phases:
+            return resolve_spec(self.plan, spec)
+        if self._phased is None or self._phased.resolution.spec is not spec:
+            last = self._phased
+            self._phased = Phased(self.plan, spec, last.schedule if last else None)
+            self._phased.base = last.base if last else None
+            for resolution in self._phased.resolutions:
+                refuse_unsupported(self._backend, self.model, resolution)
+        return self._phased.resolution
 
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
@@ -132,6 +154,10 @@ class Handle:
         self._check_in_force("reapply")
         old = self._baseline
         self._put_in_force()
+        self._keep_baseline(old)
+
+    def _keep_baseline(self, old: Baseline) -> None:
+        """Hold what was frozen before and still is to the values it had then."""
         new = self._baseline
         for path in new.paths:
             if path in old.digests and new.objects[path] is old.objects.get(path):
@@ -142,6 +168,7 @@ class Handle:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
         self._check_in_force("remove")
+        self._steered()
         self._lease.end()
 
     def _check_in_force(self, what: str) -> None:
@@ -179,9 +206,13 @@ class Handle:
     def groups(self) -> tuple[ParamGroup, ...]:
         """Return the plan's param groups: trainable parameters with one set of settings each.
 
+        With phases they hold what any phase trains, and are the same in all of them.
+
         Parameters are in canonical order, groups in the order of their first parameter; both are
         the same in every framework and from run to run.
         """
+        if self._phased is not None:
+            return param_groups(self._phased.ever_trained())
         return param_groups(self.resolution)
 
     def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
@@ -206,7 +237,156 @@ class Handle:
 
         >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)  # doctest: +SKIP
         """
-        return self._backend.optimizer(self.model, cls, self._some_groups(), settings)
+        if self._phased is None:
+            return self._backend.optimizer(self.model, cls, self._some_groups(), settings)
+        first = self._phased.first_rate
+        given = settings.setdefault("lr", first) if first is not None else None
+        if isinstance(given, int | float) and given != first:
+            raise OptimizerError(
+                f"lr={given}, and the plan's first phase sets {first}",
+                hint="leave lr out, or take it out of the phases",
+            )
+        optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
+        self.attach(optimizer)
+        return optimizer
+
+    def attach(self, optimizer: Any) -> None:
+        """Let phases steer an optimizer that was built elsewhere.
+
+        It must hold every parameter that any phase trains, so that its groups never change. Phases
+        set the base rate: what a scheduler makes of the optimizer's own rate is multiplied by the
+        phase's rate over that one, for the time of each step; schedulers and saved states of
+        optimizers know nothing of phases.
+
+        Raises:
+            OptimizerError: It lacks parameters that a phase trains, or breaks when flags change.
+        """
+        self._check_in_force("attach an optimizer")
+        if self._phased is None:
+            raise OptimizerError("the plan has no phases, so there is nothing to steer")
+        held = {id(tensor) for tensor in self._backend.optimizer_parameters(optimizer)}
+        live = self._backend.objects(self.model)
+        paths = [path for group in self.groups() for path in group.paths]
+        missing = [path for path in paths if id(live[path]) not in held]
+        if missing:
+            raise OptimizerError(
+                f"the optimizer lacks {len(missing)} parameters that a phase trains: "
+                f"{listing(missing)}",
+                hint="build it over all of them: handle.optimizer(cls, …)",
+            )
+        base = self._backend.base_rate(optimizer)
+        if base is None and self._phased.sets_rates:
+            raise OptimizerError(
+                f"phases set learning rates, and {type(optimizer).__name__} has none of its own",
+                hint="build it with lr=…",
+            )
+        self._steered()
+        self._steered = self._backend.steer(optimizer, self._rate)
+        self._phased.base, self._attached = base, True
+
+    def _rate(self) -> Rate:
+        return Rate() if self._phased is None else self._phased.rate()
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the run is in; None if the plan has none."""
+        return None if self._phased is None else self._phased.schedule.current
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether the schedule has ended the training."""
+        return self.phase is not None and self.phase.stop
+
+    def on_phase(self, call: Callable[[Phase], None]) -> None:
+        """Call a function with each phase that begins, after it has: to build a new scheduler."""
+        self._listeners.append(call)
+
+    def step(
+        self,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> bool:
+        """Go on to an epoch or a step, and enter the phase that begins there, if one does.
+
+        Call it before the epoch's first batch, or before each step, between the optimizer's step
+        and the next forward pass. Calling it again for the same epoch or step changes nothing. When
+        a phase begins, everything frozen is verified first.
+
+        Args:
+            epoch: The epoch that is about to begin, counted from 0.
+            step: The step that is about to begin, counted from 0 over the whole run.
+            metrics: What was measured since the last call, by name.
+
+        Returns:
+            Whether a phase began.
+
+        Raises:
+            ScheduleError: The schedule cannot go on; nothing has changed then.
+            FrozenDriftError: Something frozen has moved during the phase that ends.
+            OptimizerError: No optimizer is attached.
+        """
+        self._check_in_force("step")
+        if self._phased is None:
+            return False
+        schedule = self._phased.schedule.copy()
+        entered = schedule.advance(epoch, step, metrics)
+        if entered and not schedule.current.stop:
+            self._check_can_change(schedule.current)
+            self.verify()
+            self._enter(schedule)
+        self._phased.schedule = schedule
+        for number in entered:
+            for call in self._listeners:
+                call(self.plan.phases[number])
+        return bool(entered)
+
+    def _check_can_change(self, phase: Phase) -> None:
+        if not self._attached:
+            raise OptimizerError(
+                f"phase {phase.name!r} begins, and no optimizer is attached that would train it",
+                hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
+            )
+        if (count := self._backend.processes()) > 1:
+            raise ScheduleError(
+                f"phase {phase.name!r} begins, and {count} processes train together",
+                context="gradients are exchanged for the parameters that trained at the start",
+                hint="end the run here, and start the next phase in a new one",
+            )
+
+    def _enter(self, schedule: Schedule) -> None:
+        """Put another phase in force; on any error the last one stays."""
+        assert self._phased is not None
+        last, old, spec = self._phased.schedule, self._baseline, self.resolution.spec
+        self._phased.schedule = schedule
+        now = self._backend.describe(self.model)
+        try:
+            self._put_in_force((lambda: spec) if now.tree is spec.tree else None)
+        except BaseException:
+            self._phased.schedule = last
+            raise
+        self._keep_baseline(old)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run stands in its phases: plain data, the same in every framework."""
+        return {} if self._phased is None else self._phased.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a run was saved; before the optimizer's own state is loaded.
+
+        Raises:
+            ScheduleError: The state is of another plan.
+        """
+        self._check_in_force("load a state")
+        if self._phased is None:
+            if state:
+                raise ScheduleError("the state is of a plan with phases, and this one has none")
+            return
+        schedule = self._phased.restored(state)
+        if schedule.phase != self._phased.schedule.phase:
+            self._enter(schedule)
+        self._phased.schedule = schedule
 
     def _some_groups(self) -> tuple[ParamGroup, ...]:
         self._check_in_force("build param groups")

@@ -12,8 +12,7 @@ import numpy as np
 
 from unifreeze.backend import Backend, Batch, Undo, refuse_unsupported
 from unifreeze.errors import PlanError, TargetError
-from unifreeze.plan import FreezePlan
-from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
 
 Prepared = TypeVar("Prepared")
@@ -139,13 +138,16 @@ class Target:
                 )
 
     def put_in_force(
-        self, plan: FreezePlan, batch: Batch | None, prepare: Callable[[Resolution], Prepared]
+        self,
+        describe: Callable[[], ModelSpec],
+        decide: Callable[[ModelSpec], Resolution],
+        prepare: Callable[[Resolution], Prepared],
     ) -> tuple[Resolution, Lease, Prepared]:
         """Resolve, check, write; a model under a plan changes to the new one in one step.
 
         Args:
-            plan: The plan.
-            batch: One batch of inputs, if positions follow execution.
+            describe: Describes the model.
+            decide: Resolves the plan against a description.
             prepare: Called just before anything is written; what it returns is passed on.
 
         Raises:
@@ -160,8 +162,8 @@ class Target:
                 "the model is frozen for a while, and would lose the plan at the end of it",
                 hint="apply the plan before `with frozen(…)`, or after",
             )
-        spec = self.describe(batch)
-        resolution = resolve_spec(plan, spec)
+        spec = describe()
+        resolution = decide(spec)
         refuse_unsupported(self.backend, self.model, resolution)
         prepared = prepare(resolution)
         previous = self.leases()

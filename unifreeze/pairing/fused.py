@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import combinations, permutations
-from math import gcd
+from itertools import permutations
+from math import gcd, prod
 from typing import NamedTuple
 
 from unifreeze.backend import SketchRun
@@ -21,6 +21,8 @@ from unifreeze.pairing.record import ModelSketch, RunRow, TensorRow
 
 Rows = Mapping[str, TensorRow]
 MOST_PARTS = 4
+MOST_TRIES = 200
+"""Layouts tried in all: each takes a forward and a backward pass."""
 
 
 class Layout(NamedTuple):
@@ -50,42 +52,51 @@ def taken_apart(
         attempt: Runs it with the tensors given, on shared values.
 
     Returns:
-        Its tensors, the fused ones in parts, and the run with them; what was given if no layout
-        makes the two one function.
+        Its tensors, fused ones in parts, and the run with them: the two are one function then, or
+        as nearly as layouts can make them.
     """
+    search = _Search(one, rows, first, attempt)
     for narrow in (True, False):
-        found = _by_trying(one, rows, first, attempt, narrow=narrow)
-        if found is not None:
-            return found
-    return rows, first
-
-
-def _by_trying(
-    one: ModelSketch,
-    rows: Rows,
-    first: SketchRun,
-    attempt: Callable[[Rows], SketchRun],
-    *,
-    narrow: bool,
-) -> tuple[Rows, SketchRun] | None:
-    """Keep, of each sort, the first layout that makes more layers agree, until the outputs do."""
-    best, agreeing = rows, _agreement(one, first)
-    sorts = _fused_sorts(one, rows, narrow=narrow)
-    for _ in range(len(sorts)):  # one that depends on another's being right may come before it
-        before = agreeing
-        for sort, layouts in list(sorts.items()):
-            for layout in layouts:
-                tried = _split(best, sort, layout)
-                run = attempt(tried)
-                if one_function(one, run):
-                    return tried, run
-                if (count := _agreement(one, run)) > agreeing:
-                    best, agreeing = tried, count
-                    del sorts[sort]
-                    break
-        if agreeing == before:
+        sorts = _fused_sorts(one, search.rows, narrow=narrow)
+        for _ in range(len(sorts)):  # one that depends on another's being right may come before it
+            better = [sort for sort, layouts in sorts.items() if search.improve(sort, layouts)]
+            for sort in better:
+                del sorts[sort]
+            if search.done or not better:
+                break
+        if search.done:
             break
-    return None
+    return search.rows, search.run
+
+
+class _Search:
+    """The best layouts so far."""
+
+    def __init__(
+        self, one: ModelSketch, rows: Rows, run: SketchRun, attempt: Callable[[Rows], SketchRun]
+    ) -> None:
+        self.one, self.attempt = one, attempt
+        self.rows, self.run, self.agreeing = rows, run, _agreement(one, run)
+        self.left = MOST_TRIES
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the two are one function."""
+        return one_function(self.one, self.run)
+
+    def improve(self, sort: Sort, layouts: list[Layout]) -> bool:
+        """Try every layout of a sort; keep the one with which most layers agree, if any does."""
+        start = self.rows, self.agreeing
+        for layout in [] if self.done else layouts[: self.left]:
+            rows = _split(start[0], sort, layout)
+            run = self.attempt(rows)
+            self.left -= 1
+            count = _agreement(self.one, run)
+            if count > self.agreeing or one_function(self.one, run):
+                self.rows, self.run, self.agreeing = rows, run, count
+            if self.done:
+                break
+        return self.rows is not start[0]
 
 
 def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
@@ -114,7 +125,8 @@ def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, li
     """List what may be fused, with every layout to try.
 
     Those are matrices as long as two or more of the other model's put one beside another, where
-    those are neighbours and of one width; and only if this model has fewer matrices in all.
+    those are neighbours and of one width; and only if this model has fewer matrices, and these hold
+    as many values as the other's.
 
     Args:
         one: The other model.
@@ -122,7 +134,8 @@ def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, li
         narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
     """
     here, there = _matrices(rows.values()), _matrices(one.tensors)
-    if len(here) >= len(there):
+    values = [sum(prod(row.shape) for row in side) for side in (here, there)]
+    if values[0] != values[1] or len(here) >= len(there):
         return {}
     counts = Counter(plain_shape(row.shape) for row in here)
     counts.subtract(plain_shape(row.shape) for row in there)
@@ -133,7 +146,11 @@ def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, li
     sorts: dict[Sort, list[Layout]] = {}
     for row in here:
         sort = _sort(row)
-        if sort not in sorts and (not narrow or counts[plain_shape(row.shape)] > 0):
+        if (
+            row.part is None
+            and sort not in sorts
+            and (not narrow or counts[plain_shape(row.shape)] > 0)
+        ):
             layouts = list(dict.fromkeys(_layouts(row.shape, neighbours.values())))
             if layouts:
                 sorts[sort] = layouts
@@ -141,7 +158,7 @@ def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, li
 
 
 def _matrices(rows: Iterable[TensorRow]) -> list[TensorRow]:
-    found = [row for row in rows if len(plain_shape(row.shape)) == 2 and row.part is None]
+    found = [row for row in rows if len(plain_shape(row.shape)) == 2 and row.reached]
     return [row for row in found if not row.state and row.kind != "embedding"]
 
 
@@ -157,10 +174,21 @@ def _layouts(
         length, width = shape[axis], shape[1 - axis]
         for near in neighbours:
             sizes = [sum(one) - width for one in near if width in one]
-            for count in range(2, MOST_PARTS + 1):
-                for chosen in dict.fromkeys(combinations(sizes, count)):
-                    if sum(chosen) == length:
-                        yield from _orders(axis, chosen)
+            for chosen in _filling(length, list(Counter(sizes).items()), MOST_PARTS):
+                if len(chosen) > 1:
+                    yield from _orders(axis, chosen)
+
+
+def _filling(length: int, sizes: list[tuple[int, int]], most: int) -> Iterator[tuple[int, ...]]:
+    """Give the ways to fill a length with sizes, each as often as there are of it."""
+    if length == 0:
+        yield ()
+    if length <= 0 or not sizes or most == 0:
+        return
+    (size, there), *rest = sizes
+    for count in range(min(there, most, length // size), -1, -1):
+        for more in _filling(length - count * size, rest, most - count):
+            yield (size,) * count + more
 
 
 def _orders(axis: int, sizes: tuple[int, ...]) -> Iterator[Layout]:

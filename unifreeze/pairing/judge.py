@@ -7,6 +7,7 @@ from math import isfinite
 
 from unifreeze.backend import Sketch
 from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.fused import may_be_fused
 from unifreeze.pairing.match import (
     GRADIENT_LIMIT,
     LIMIT,
@@ -108,8 +109,17 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
             f"the two models compute different functions: output {worst} differs by "
             f"{gaps[worst]:.1e} on the same values",
             context="\n".join(filter(None, (first_divergence(one, other), _fused(one, other)))),
-            hint="make them the same network first: its settings, not its weights, differ",
+            hint=_cure(one, other),
         )
+
+
+def _cure(one: ModelSketch, other: ModelSketch) -> str:
+    if may_be_fused(other, one):
+        return (
+            f"{one.model} may hold in one tensor what {other.model} holds apart: sketch the second "
+            "first, and the first with --like"
+        )
+    return "make them the same network first: its settings, not its weights, differ"
 
 
 def _gap(a: Sketch | None, b: Sketch | None) -> float:
@@ -118,14 +128,16 @@ def _gap(a: Sketch | None, b: Sketch | None) -> float:
 
 def _fused(one: ModelSketch, other: ModelSketch) -> str:
     """Say which side holds projections in one tensor that the other holds apart, if one does."""
-    found = [[r.path for r in side.tensors if _is_fused(r.path)] for side in (one, other)]
+    found = [
+        [r.path for r in side.tensors if _is_fused(r.path) and r.part is None]
+        for side in (one, other)
+    ]
     if bool(found[0]) == bool(found[1]):
         return ""
     fused, apart = (one, other) if found[0] else (other, one)
     return (
         f"{fused.framework} holds queries, keys and values in one tensor "
-        f"({listing(found[0] or found[1], limit=2)}) and {apart.framework} does not; "
-        "no layout of them makes the two one function"
+        f"({listing(found[0] or found[1], limit=2)}) and {apart.framework} does not"
     )
 
 

@@ -31,6 +31,18 @@ class Part(NamedTuple):
     sizes: tuple[int, ...]
     number: int
 
+    def mistake(self, path: str, shape: tuple[int, ...]) -> str:
+        """Say why this cannot be a part called `path` of that shape; "" if it can."""
+        if not 0 <= self.axis < len(shape):
+            return f"axis {self.axis} of {len(shape)}"
+        if self.groups < 1 or any(size < 1 or size % self.groups for size in self.sizes):
+            return f"sizes {list(self.sizes)} in {self.groups} groups"
+        if not 0 <= self.number < len(self.sizes):
+            return f"number {self.number} of {len(self.sizes)}"
+        if shape[self.axis] != self.sizes[self.number] or path != self.path:
+            return f"{path} {list(shape)} is no part {self.number} of {self.of}"
+        return ""
+
     @property
     def path(self) -> str:
         """What the part is called: `path[number]`."""

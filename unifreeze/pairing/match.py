@@ -36,10 +36,17 @@ class Matching:
         self.pairs: dict[str, Pair] = {}
         self._taken: set[str] = set()
 
-    def run(self) -> list[Pair]:
-        """Pair what can be paired, the surest first; what was taken as given stays as it is."""
+    def run(self, shipped: Mapping[str, str] | None = None) -> list[Pair]:
+        """Pair what can be paired, the surest first; what was taken as given stays as it is.
+
+        Args:
+            shipped: A table of names, which may be wrong; asked only where nothing else tells.
+        """
         self._by_gradient()
         self._by_owner()
+        if shipped:
+            self._by_table(shipped)
+            self._by_owner()
         self._by_name()
         order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
         return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
@@ -82,12 +89,15 @@ class Matching:
         for one, other in sorted(known):
             self._add(one, other, "hint")
 
-    def take_fitting(self, names: Mapping[str, str]) -> None:
-        """Take of a table of names, which may be wrong, what nothing seen speaks against."""
+    def _by_table(self, names: Mapping[str, str]) -> None:
+        """Take of a table what is left to pair and nothing seen speaks against."""
+        owners = self._owners()
+        rest = [{row.path: row for row in self.left(side)} for side in (0, 1)]
         for one, other in names.items():
-            a, b = self.rows[0].get(one), self.rows[1].get(other)
-            free = one not in self.pairs and other not in self._taken
-            if a is not None and b is not None and free and self._fits(a, b):
+            a, b = rest[0].get(one), rest[1].pop(other, None)
+            if a is None or b is None or not self._fits(a, b):
+                continue
+            if owners.get(a.owner, b.owner) == b.owner:
                 self._add(one, other, "hint")
 
     def _comparable(self, one: str, other: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from pydantic import model_validator
 
 from unifreeze.errors import PairingError, listing
 from unifreeze.files import Format, Row, Saved
@@ -35,7 +37,8 @@ class PairRow(Row):
         one_shape: As the first stores it.
         other_shape: As the second stores it.
         transposed: The second stores it the other way round.
-        by: What decided: `gradient`, `owner` (another tensor of the same layer did), or `name`.
+        by: What decided: `gradient`, `owner` (another tensor of the same layer did), `name`, or
+            `hint` (a table of names).
         state: It is a statistic.
         one_aliases: Its other paths in the first model.
         other_aliases: Its other paths in the second.
@@ -54,6 +57,22 @@ class PairRow(Row):
     other_aliases: tuple[str, ...] = ()
     one_part: Part | None = None
     other_part: Part | None = None
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> PairRow:
+        for part, path, shape in (
+            (self.one_part, self.one, self.one_shape),
+            (self.other_part, self.other, self.other_shape),
+        ):
+            if part is not None and (mistake := part.mistake(path, shape)):
+                raise ValueError(mistake)
+        here = self.one_shape[::-1] if self.transposed else self.one_shape
+        plain = [[n for n in shape if n != 1] for shape in (here, self.other_shape)]
+        tables = len(here) == len(self.other_shape) == 2 and here[1:] == self.other_shape[1:]
+        if plain[0] != plain[1] and not tables:
+            shapes = f"{list(self.one_shape)} and {list(self.other_shape)}"
+            raise ValueError(f"{self.one} and {self.other} cannot be one tensor: {shapes}")
+        return self
 
     @property
     def one_tensor(self) -> str:
@@ -98,7 +117,8 @@ class Certificate(Row):
         worst: Native path, in the first model, of the tensor with that gradient.
         compared: Number of gradients compared.
         unproven: Paired tensors that this batch says nothing of: no gradient, or only rounding
-            error. Their layer's other tensors are proven, or neither side ran them.
+            error. Their layer's other tensors are proven, or neither side ran them, or a hint said
+            so.
     """
 
     dtype: str
@@ -125,7 +145,7 @@ class Pairing(Saved):
         unifreeze_pairing: Version of the format.
         one: The first model.
         other: The second.
-        pairs: Parameters, then statistics, in the first model's canonical order.
+        pairs: Parameters, then statistics, in the order of the model that was sketched first.
         left: Tensors without a partner, each with the reason.
         certificate: The evidence; None where the second model was never run on the first's values.
     """
@@ -144,6 +164,21 @@ class Pairing(Saved):
     pairs: tuple[PairRow, ...]
     left: tuple[LeftRow, ...]
     certificate: Certificate | None
+
+    @model_validator(mode="after")
+    def _is_one_to_one(self) -> Pairing:
+        for rows in (self.pairs, [row.turned() for row in self.pairs]):
+            layouts: dict[str, tuple[Any, ...] | None] = {}
+            seen: set[str] = set()
+            for row in rows:
+                layout = None if row.other_part is None else row.other_part[1:-1]
+                if row.other in seen or layouts.setdefault(row.other_tensor, layout) != layout:
+                    raise ValueError(f"{row.other_tensor} is paired twice, or in two layouts")
+                seen.add(row.other)
+        known = {row.one for row in self.pairs}
+        if self.certificate and not known.issuperset(self.certificate.unproven):
+            raise ValueError("the certificate is of other pairs")
+        return self
 
     def turned(self) -> Pairing:
         """Return the same seen from the second model."""

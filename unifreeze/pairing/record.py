@@ -12,7 +12,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import field_serializer
+from pydantic import field_serializer, model_validator
 
 from unifreeze.backend import Sketch, SketchRun
 from unifreeze.errors import RecordError
@@ -55,6 +55,12 @@ class TensorRow(Row):
     reached: bool
     state: bool
     part: Part | None = None
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> TensorRow:
+        if self.part is not None and (mistake := self.part.mistake(self.path, self.shape)):
+            raise ValueError(mistake)
+        return self
 
 
 class LayerRow(Row):
@@ -141,11 +147,7 @@ def run_row(run: SketchRun) -> RunRow:
 
 def with_reach(row: TensorRow, reached: Collection[str]) -> TensorRow:
     """Say of a tensor whether it, or its layer, ran."""
-    if row.part is not None:
-        path, owner = row.part.of, row.owner.removesuffix(f"[{row.part.number}]")
-    else:
-        path, owner = row.path, row.owner
-    own = {owner} if row.state else {path, *row.aliases, owner}
+    own = {row.owner} if row.state else {row.path, *row.aliases, row.owner}
     return row.model_copy(update={"reached": not own.isdisjoint(reached)})
 
 

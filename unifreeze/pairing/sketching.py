@@ -11,6 +11,7 @@ import numpy as np
 
 from unifreeze.backend import Backend, Batch, SketchConfig, SketchRun
 from unifreeze.backend.projections import Array
+from unifreeze.errors import PairingError
 from unifreeze.pairing.fused import one_function, taken_apart
 from unifreeze.pairing.layout import Part, places, reshaped
 from unifreeze.pairing.match import Matching, is_paired
@@ -55,8 +56,7 @@ def make_sketch(
         hints: Paths of that model with those of this one, taken as given; the certificate says
             whether they were right.
         given: The same as pairs, which also say what is stored the other way round.
-        shipped: Ask the model's own library for a table of names; what the gradients speak against
-            is left out.
+        shipped: Ask the model's own library for a table of names, for what nothing else tells.
         outputs: Ids of the outputs the loss may use; None for all.
         seed: Seed of everything random.
 
@@ -65,6 +65,11 @@ def make_sketch(
     """
     spec = backend.describe(model)
     if like is not None:
+        if like.like:
+            raise PairingError(
+                f"the sketch of {like.model} was itself made on another model's values",
+                hint="give the first of the two, which was made without --like",
+            )
         seed, outputs = like.seed, like.used or None
 
     def run(values: Values, rows: Rows) -> SketchRun:
@@ -77,9 +82,9 @@ def make_sketch(
 
     rows: Rows = tensor_rows(spec)
     shared = on_shared_values(rows)
+    rows = {path: with_reach(row, shared.calls) for path, row in rows.items()}
     if like is not None and not one_function(like, shared):
         rows, shared = taken_apart(like, rows, shared, on_shared_values)
-    rows = {path: with_reach(row, shared.calls) for path, row in rows.items()}
     made = ModelSketch(
         unifreeze_sketch=SKETCH_FORMAT,
         framework=backend.name,
@@ -93,12 +98,13 @@ def make_sketch(
     )
     if like is None:
         return made
+    if not one_function(like, shared):
+        return made.model_copy(update={"like": like.digest})  # there is nothing to pair
     matching = Matching(like, made)
     matching.take(given)
     matching.take_map(hints or {})
-    if shipped:
-        matching.take_fitting(backend.shipped_map(model, [row.path for row in like.tensors]))
-    pairs = tuple(matching.run())
+    table = backend.shipped_map(model, [row.path for row in like.tensors]) if shipped else {}
+    pairs = tuple(matching.run(table))
     own = run_row(run(carried_over(like, rows, pairs), rows))
     return made.model_copy(update={"own": own, "like": like.digest, "carried": pairs})
 

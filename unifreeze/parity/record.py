@@ -88,7 +88,7 @@ class Record(Saved):
         key="unifreeze_record",
         version=RECORD_FORMAT,
         error=RecordError,
-        hint="record both sides anew with one release: `unifreeze record`",
+        hint="write it again with `unifreeze record`, both sides with one release",
     )
 
     unifreeze_record: int

@@ -12,16 +12,24 @@ from unifreeze.plan.model import (
     pick,
     refuse_phases,
 )
+from unifreeze.plan.phases import After, At, Entry, Phase, Settings, When, settings_of
 
 __all__ = [
     "FORMAT",
+    "After",
+    "At",
     "Choice",
+    "Entry",
     "FreezePlan",
     "Group",
     "NormRule",
+    "Phase",
     "Rule",
+    "Settings",
+    "When",
     "check_plan",
     "describe_choice",
     "pick",
     "refuse_phases",
+    "settings_of",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze.errors import PlanError, PlanFileError
+from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class FreezePlan:
             holds), `update`, `hold_all`, or rules by selector.
         dropout: What stochastic layers inside fully frozen blocks do: `live` or `off`.
         groups: Optimizer settings; each by itself, the last match wins.
-        phases_json: The `phases` of the plan file as JSON text, "" without.
+        phases: The phases of a run; () where the plan holds from beginning to end.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -101,7 +102,7 @@ class FreezePlan:
     norm_stats: NormStats = "hold"
     dropout: Literal["live", "off"] = "live"
     groups: tuple[Group, ...] = ()
-    phases_json: str = ""
+    phases: tuple[Phase, ...] = ()
 
     def freeze(
         self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
@@ -170,11 +171,14 @@ class FreezePlan:
 
         return read_document({**self.document(), **changed}, source="FreezePlan")
 
-    @property
-    def phases(self) -> list[dict[str, Any]]:
-        """The phases of the plan, as written."""
-        found: list[dict[str, Any]] = json.loads(self.phases_json) if self.phases_json else []
-        return found
+    def in_phase(self, number: int) -> FreezePlan:
+        """Return the plan that holds in a phase, as one without phases.
+
+        Args:
+            number: Which phase, counted from 0.
+        """
+        settings = settings_of(self.phases, self.rules, self.norm_stats)[number]
+        return replace(self, rules=settings.rules, norm_stats=settings.norm_stats, phases=())
 
     @property
     def digest(self) -> str:
@@ -269,14 +273,14 @@ def check_plan(plan: object) -> None:
 
 
 def refuse_phases(plan: FreezePlan) -> None:
-    """Refuse a plan with phases, which are read and kept but not carried out yet.
+    """Refuse a plan with phases where one that holds all the time is wanted.
 
     Raises:
         PlanError: It has some.
     """
-    if plan.phases_json:
+    if plan.phases:
         raise PlanError(
-            "the plan has phases, and schedules are not carried out yet",
-            context="the phases were read and are kept",
-            hint="apply a plan without phases, one phase at a time",
+            f"the plan has {len(plan.phases)} phases, and one that holds all the time is wanted",
+            context=f"they are: {', '.join(phase.name for phase in plan.phases)}",
+            hint="take one phase of it: plan.in_phase(0)",
         )

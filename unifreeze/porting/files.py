@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unifreeze.errors import PortError
+from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing
 from unifreeze.porting.route import Piece, Ported, Route, check_route, route
 from unifreeze.weights import Array, Named, Progress, WeightFile, open_weights, save_weights
@@ -46,6 +46,11 @@ def port_file(
     with open_weights(source) as weights:
         way = _way(pairing, weights, reverse)
         passed = check_route(way, weights.names, partial=partial, crop=crop)
+        if partly := [step.targets[0] for step in way.steps if step.is_partly_filled]:
+            raise PortError(
+                f"{len(partly)} fused tensors have only parts to fill them: {listing(partly)}",
+                hint="port into a live model, which has values for the others: uf.port_weights",
+            )
         _check_entries(way, weights)
         save_weights(target, _named(way, weights), metadata=_metadata(target), progress=progress)
     values = sum(prod(step.shape) for step in way.steps)
@@ -100,11 +105,15 @@ def _named(way: Route, weights: WeightFile) -> Iterator[Named]:
     for step in way.steps:
         name = _name_in(step.pieces[0], weights)
         assert name is not None
-        read = bound(step.filled, bound(_read, weights))
+        read = bound(step.filled, bound(_read, weights), _no_values)
         dtype, first = weights.entry(name).dtype, step.targets[0]
         yield Named(first, step.shape, dtype, read)
         for alias in step.targets[1:]:
             yield Named(alias, step.shape, dtype, read, first)
+
+
+def _no_values() -> Array:
+    raise AssertionError("files have no values of their own for a target")
 
 
 def _read(weights: WeightFile, piece: Piece) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial as bound
 from math import prod
 from typing import Any
 
@@ -112,9 +113,10 @@ def _write(way: Route, backends: tuple[Backend, Backend], source: Any, target: A
     kept: list[tuple[Step, Any]] = []
     try:
         for step in way.steps:
-            array = step.filled(read)
-            kept.append((step, backends[1].tensor(target, step.targets[0])))
-            backends[1].assign(target, step.targets[0], np.ascontiguousarray(array))
+            own = bound(backends[1].tensor, target, step.targets[0])
+            array = step.filled(read, own)
+            kept.append((step, own()))
+            backends[1].assign(target, step.targets[0], np.array(array, order="C"))
             written = backends[1].tensor(target, step.targets[0])
             if not np.array_equal(written, array, equal_nan=True):
                 raise PortError(f"{step.targets[0]} did not read back as written")

@@ -48,13 +48,20 @@ class Step(NamedTuple):
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
 
-    def filled(self, read: Callable[[Piece], Array]) -> Array:
+    @property
+    def is_partly_filled(self) -> bool:
+        """Tell whether it is a fused tensor of which not every part has a partner."""
+        part = self.pieces[0].placed
+        return part is not None and len(self.pieces) < len(part.sizes)
+
+    def filled(self, read: Callable[[Piece], Array], own: Callable[[], Array]) -> Array:
         """Return its values.
 
         Args:
             read: Reads a piece's source tensor, whole.
+            own: Returns the tensor's own values, which parts without a partner keep.
         """
-        made: Array | None = None
+        made: Array | None = own().copy() if self.is_partly_filled else None
         for piece in self.pieces:
             array = read(piece)
             array = array if piece.taken is None else piece.taken.take(array)
@@ -191,13 +198,14 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
     missing = [p.names[0] for p in way.pieces if not any(name in present for name in p.names)]
     known = way.names
     others = [name for name in present if name not in known and name not in way.source_own]
+    others += [path for path in way.source_left if path.rpartition("[")[0] in known]
     unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
     problems = [
         *_problem("missing in the source", list(dict.fromkeys(missing))),
         *_problem("in the source, with no place in the target", [] if partial else others),
         *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
         *_problem("tables of unequal length", unequal),
-        *_problem("in the target, with only parts to fill it", _partly(way)),
+        *_problem("in the target, with only parts to fill it", [] if partial else _partly(way)),
     ]
     if problems:
         raise PortError(
@@ -214,11 +222,7 @@ def _unfilled(way: Route, *, partial: bool) -> list[str]:
 
 def _partly(way: Route) -> list[str]:
     """Name the fused tensors of which not every part has a partner."""
-    return [
-        step.targets[0]
-        for step in way.steps
-        if (part := step.pieces[0].placed) is not None and len(step.pieces) < len(part.sizes)
-    ]
+    return [step.targets[0] for step in way.steps if step.is_partly_filled]
 
 
 def _problem(what: str, names: list[str]) -> list[tuple[str, str]]:

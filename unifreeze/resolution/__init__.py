@@ -1,6 +1,6 @@
 """Plan and model description → for every parameter the decision, and the rule that made it."""
 
-from unifreeze.resolution.decide import resolve_spec, select
+from unifreeze.resolution.decide import resolve_phases, resolve_spec, select
 from unifreeze.resolution.value import Resolution, RuleEffect
 
-__all__ = ["Resolution", "RuleEffect", "resolve_spec", "select"]
+__all__ = ["Resolution", "RuleEffect", "resolve_phases", "resolve_spec", "select"]

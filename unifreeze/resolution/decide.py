@@ -38,6 +38,37 @@ def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     return found
 
 
+def resolve_phases(plan: FreezePlan, spec: ModelSpec) -> tuple[Resolution, ...]:
+    """Resolve what a plan decides in each of its phases.
+
+    A rule may be overruled in some of the phases that it is in force in, but not in all.
+
+    Raises:
+        ResolveError: The plan does not fit the model; the message names the phase.
+    """
+    found = []
+    decided: dict[int, bool] = {}
+    rules: dict[int, tuple[str, Rule]] = {}
+    for number, phase in enumerate(plan.phases):
+        held = plan.in_phase(number)
+        try:
+            resolution = _Decision(held, spec, strict=False).resolution()
+        except ResolveError as error:
+            raise _at(error, f"phase {phase.name!r}", error.hint) from None
+        found.append(resolution)
+        for rule, effect in zip(held.rules, resolution.effects, strict=True):
+            rules.setdefault(id(rule), (phase.name, rule))
+            decided[id(rule)] = decided.get(id(rule), False) or bool(effect.decided)
+    for key, (name, rule) in rules.items():
+        if not decided[key] and not rule.optional:
+            raise UndecidedRuleError(
+                f"phase {name!r}: the rule {rule} decides nothing in any phase",
+                context="all it matches is decided by later rules",
+                hint="move it behind those, or take it out",
+            )
+    return tuple(found)
+
+
 def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = False) -> Mask:
     """Evaluate a selector on atoms; errors name the place in the plan.
 
@@ -81,8 +112,8 @@ def _with_count(hint: str, spec: ModelSpec) -> str:
 class _Decision:
     """One resolution under way."""
 
-    def __init__(self, plan: FreezePlan, spec: ModelSpec) -> None:
-        self.plan, self.spec = plan, spec
+    def __init__(self, plan: FreezePlan, spec: ModelSpec, *, strict: bool = True) -> None:
+        self.plan, self.spec, self.strict = plan, spec, strict
         self.atoms = spec.atoms
         self.want: Mask = spec.found[self.atoms.tensor].copy()
         self.rule = np.full(len(self.atoms), -1, np.intp)
@@ -208,7 +239,7 @@ class _Decision:
         for number, (rule, mask) in enumerate(zip(self.plan.rules, self.matched, strict=True)):
             # Of a tied or fused parameter, each name and part is decided for itself.
             decided = self._tensors_of(self.rule == number)
-            if not decided.any() and not rule.optional:
+            if self.strict and not decided.any() and not rule.optional:
                 raise self._undecided(number, rule, mask)
             selector = rule.selector(self.spec.framework)
             effects.append(

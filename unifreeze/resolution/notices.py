@@ -22,8 +22,8 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
     ]
     if spec.trace and spec.placement.ambiguous:
         found.append(_ambiguity(spec))
-    if plan.phases_json:
-        found.append("this is of the plan's own rules; its phases are not carried out yet")
+    if plan.phases:
+        found.append("this is of the plan's own rules; its phases add theirs")
     return tuple(dict.fromkeys(found))
 
 

@@ -7,6 +7,7 @@ follow from the first model's sketch.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial as bound
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,9 @@ def on_sketched_values(
         return _given(own(piece.names[0], piece.shape))
 
     values = {
-        step.targets[0]: np.ascontiguousarray(step.filled(read))
+        step.targets[0]: np.array(
+            step.filled(read, bound(backend.tensor, model, step.targets[0])), order="C"
+        )
         for step in route(pairing, reverse=False).steps
     }
     return replace(config, values=values, parts=places(r.other_part for r in pairing.pairs))

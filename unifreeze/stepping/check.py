@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial as bound
 from typing import Any, Literal
 
 import numpy as np
@@ -119,6 +120,8 @@ def carried_values(
         return backends[0].tensor(one, piece.names[0])
 
     return {
-        step.targets[0]: np.ascontiguousarray(step.filled(read))
+        step.targets[0]: np.array(
+            step.filled(read, bound(backends[1].tensor, other, step.targets[0])), order="C"
+        )
         for step in route(pairing, reverse=False).steps
     }

@@ -125,14 +125,11 @@ def _check_comparable(one: StepSide, other: StepSide) -> None:
 def _check_about(one: StepSide, other: StepSide, pairing: Pairing, plan: FreezePlan | None) -> None:
     if plan is not None and plan.digest != one.plan_digest:
         raise RecordError("the two sides are of another plan", hint="run both with this one")
-    paths = [{row.path for row in side.parameters} for side in (one, other)]
     for pair in pairing.pairs:
         if pair.state:
             continue
-        for side, path, known in zip(
-            (one, other), (pair.one_tensor, pair.other_tensor), paths, strict=True
-        ):
-            if path not in known:
+        for side, path in zip((one, other), _paths(pair), strict=True):
+            if path not in side.run.weights:
                 raise RecordError(
                     f"the pairing is of other models: {side.model} has no {path}",
                     hint="give the sides in the pairing's order",
@@ -319,6 +316,12 @@ class _Comparison:
 
     def _clause(self, name: str, gaps: list[Gap], findings: Iterable[Finding]) -> StepClause:
         """Judge a clause's quantities, each by the larger of its floor and its noise."""
+        endless = [gap for gap in gaps if not isfinite(gap.size)]
+        findings = [
+            *findings,
+            *(Finding(gap.subject, "is not finite, or not there, on one side") for gap in endless),
+        ]
+        gaps = [gap for gap in gaps if isfinite(gap.size)]
         usual = median(gap.noise for gap in gaps) if gaps else 0.0
         judged = [(gap, max(gap.floor, NOISES * max(gap.noise, usual))) for gap in gaps]
         told = [(gap, allowed) for gap, allowed in judged if allowed < 1]
@@ -334,7 +337,7 @@ class _Comparison:
             worst = max(gap for gap, _ in beyond)
             text = f"differ by up to {worst.size:.1e}: as if a part computed in single precision"
             found.append(Finding(f"{len(beyond)} {_TENSORS}", text, severity="note"))
-        decided = bool(told) or not gaps
+        decided = bool(told) or not gaps or bool(endless)
         return StepClause(name, tuple(found), _measured(told, usual, self.sides[0]), decided)
 
 

@@ -1,0 +1,127 @@
+"""Taking learning rate and weight decay from a phase, at each step of an optimizer.
+
+Paddle asks the optimizer's scheduler for the rate at each step, or takes a number; so a scheduler
+is put before the one there is, which multiplies what that says and leaves all else to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+from paddle.optimizer.lr import LRScheduler
+from paddle.regularizer import L2Decay
+
+from unifreeze.backend.protocol import Rate, Undo
+from unifreeze.errors import OptimizerError
+
+
+class Scaled(LRScheduler):  # type: ignore[misc]
+    """What a scheduler or a fixed rate says, times a factor; its state is the scheduler's own."""
+
+    def __init__(self, inner: LRScheduler | float, rate: Callable[[], Rate]) -> None:
+        self.inner, self.rate, self.made = inner, rate, False
+        first = inner.base_lr if isinstance(inner, LRScheduler) else inner
+        super().__init__(learning_rate=first)
+
+    def __call__(self) -> float:
+        """Return the rate for the next step."""
+        own = self.inner() if isinstance(self.inner, LRScheduler) else self.inner
+        return float(own * self.rate().factor)
+
+    def get_lr(self) -> float:
+        """Return the rate for the next step."""
+        return self()
+
+    def step(self, epoch: int | None = None) -> None:
+        """Step the scheduler behind this one; the base class steps once while this is made."""
+        if self.made and isinstance(self.inner, LRScheduler):
+            self.inner.step(epoch)
+        self.made, self.last_lr = True, self()
+
+    def state_dict(self) -> Any:
+        """Return the state of the scheduler behind this one."""
+        return self.inner.state_dict() if isinstance(self.inner, LRScheduler) else {}
+
+    def set_state_dict(self, state_dict: Any) -> None:
+        """Load the state of the scheduler behind this one."""
+        if isinstance(self.inner, LRScheduler):
+            self.inner.set_state_dict(state_dict)
+
+
+def base_rate(optimizer: Any) -> float | None:
+    """Return the rate an optimizer was built with."""
+    rate = optimizer._learning_rate
+    rate = rate.inner if isinstance(rate, Scaled) else rate
+    return float(rate.base_lr if isinstance(rate, LRScheduler) else rate)
+
+
+def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+    """Put a scheduler that multiplies before an optimizer's own, and settle its weight decay.
+
+    Raises:
+        OptimizerError: It is no optimizer of Paddle, or breaks when flags change.
+    """
+    _check(optimizer)
+    inner = optimizer._learning_rate
+    decay = _own_decay(optimizer)
+    plain = not isinstance((optimizer._parameter_list or [None])[0], dict)
+    step = optimizer.step
+
+    def steered(*args: Any, **kwargs: Any) -> Any:
+        wanted = rate().weight_decay
+        if wanted is not None and not plain:
+            raise OptimizerError(
+                "Paddle writes the weight decay of param groups onto parameters, where a phase "
+                "cannot change it",
+                hint="set weight_decay in the plan's groups, or no groups with phases that set it",
+            )
+        _set_decay(optimizer, decay if wanted is None else wanted)
+        return step(*args, **kwargs)
+
+    optimizer._learning_rate = Scaled(inner, rate)
+    optimizer.step = steered
+
+    def undo() -> None:
+        optimizer._learning_rate = inner
+        vars(optimizer).pop("step", None)
+        _set_decay(optimizer, decay)
+
+    return undo
+
+
+def _check(optimizer: Any) -> None:
+    optimizer_class = paddle.optimizer.Optimizer
+    if not isinstance(optimizer, optimizer_class):
+        raise OptimizerError(f"{type(optimizer).__name__} is no Paddle optimizer")
+    if isinstance(optimizer, paddle.optimizer.LBFGS):
+        raise OptimizerError(
+            "LBFGS keeps one direction over all parameters and moves frozen ones",
+            hint="use a first-order optimizer",
+        )
+    if getattr(optimizer, "_use_multi_tensor", False):
+        raise OptimizerError(
+            f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",
+            hint="leave use_multi_tensor out",
+        )
+    if isinstance(optimizer._learning_rate, Scaled):
+        raise OptimizerError("the optimizer is attached to another plan", hint="remove that first")
+
+
+def _own_decay(optimizer: Any) -> Any:
+    if isinstance(optimizer, paddle.optimizer.AdamW):
+        return optimizer._weight_decay
+    return optimizer.regularization
+
+
+def _set_decay(optimizer: Any, decay: Any) -> None:
+    if isinstance(optimizer, paddle.optimizer.AdamW):
+        optimizer._weight_decay = decay
+    else:
+        optimizer.regularization = L2Decay(decay) if isinstance(decay, int | float) else decay
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    return int(paddle.distributed.get_world_size())

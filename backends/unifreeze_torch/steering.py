@@ -1,0 +1,72 @@
+"""Taking learning rate and weight decay from a phase, around each step of an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from unifreeze.backend.protocol import Rate, Undo
+from unifreeze.errors import OptimizerError
+
+OWN_DECAY = "weight_decay_by_plan"
+"""Key in a param group that has its weight decay from the plan's groups."""
+
+
+def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
+    """Return the rate an optimizer was built with."""
+    rate = optimizer.defaults.get("lr")
+    return None if rate is None else float(rate)
+
+
+def steer(optimizer: torch.optim.Optimizer, rate: Callable[[], Rate]) -> Undo:
+    """Multiply every group's rate for the time of each step; what schedulers see stays as it is.
+
+    Raises:
+        OptimizerError: It is no optimizer of PyTorch, or moves what is frozen.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise OptimizerError(f"{type(optimizer).__name__} is no torch optimizer")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise OptimizerError(
+            "LBFGS keeps one direction over all parameters and moves frozen ones",
+            hint="use a first-order optimizer",
+        )
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def put_back() -> None:
+        while kept:
+            group, own = kept.pop()
+            group.update(own)
+
+    def before(*_: Any) -> None:
+        put_back()  # a step that failed left them
+        factor, decay = rate()
+        for group in optimizer.param_groups:
+            changed: dict[str, Any] = {}
+            if factor != 1 and group.get("lr") is not None:
+                changed["lr"] = group["lr"] * factor
+            if decay is not None and "weight_decay" in group and not group.get(OWN_DECAY):
+                changed["weight_decay"] = decay
+            kept.append((group, {name: group[name] for name in changed}))
+            group.update(changed)
+
+    hooks = (
+        optimizer.register_step_pre_hook(before),
+        optimizer.register_step_post_hook(lambda *_: put_back()),
+    )
+
+    def undo() -> None:
+        put_back()
+        for hook in hooks:
+            hook.remove()
+
+    return undo
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    distributed = torch.distributed
+    ready = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if ready else 1

@@ -1,0 +1,198 @@
+"""The parts of a plan document: rules, statistics, groups, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from unifreeze.errors import SelectorSyntaxError, nearest
+from unifreeze.plan.model import (
+    Choice,
+    Group,
+    NormRule,
+    NormStats,
+    Rule,
+    Verb,
+)
+from unifreeze.select import Selector
+
+_SELECTOR_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1, "description": "a selector: head | blocks[-2:]"},
+        {
+            "type": "object",
+            "description": "one selector per framework",
+            "additionalProperties": {"type": "string", "minLength": 1},
+            "minProperties": 1,
+        },
+    ]
+}
+
+
+def _read_choice(value: object) -> Choice:
+    if isinstance(value, str | Selector):
+        return _read_selector(value)
+    if isinstance(value, Mapping) and value:
+        for name, text in value.items():
+            if not isinstance(name, str) or not isinstance(text, str | Selector):
+                raise PydanticCustomError("choice", "framework names and selectors are text")
+        return tuple(sorted((name, _read_selector(text)) for name, text in value.items()))
+    raise PydanticCustomError(
+        "selector",
+        "should be a selector in text, or one per framework, not {got}",
+        {"got": _name_of(value)},
+    )
+
+
+def _read_selector(text: str | Selector) -> Selector:
+    try:
+        return Selector(text)
+    except SelectorSyntaxError as error:
+        raise PydanticCustomError("selector", "{text}", {"text": str(error)}) from None
+
+
+def _name_of(value: object) -> str:
+    names = {bool: "a truth value", int: "a number", float: "a number", list: "a list"}
+    return "nothing" if value is None else f"{names.get(type(value), 'a mapping')} ({value!r})"
+
+
+_Choice = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_SELECTOR_SCHEMA)]
+
+
+class Strict(BaseModel):
+    """Part of a document: an unknown key, or a number in quotes, is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def one_of(*keys: str) -> ConfigDict:
+    """Tell editors, too, that exactly one of some keys is wanted."""
+    return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
+
+
+def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *others: str) -> None:
+    """Refuse a mapping that has none of some keys, or several."""
+    found = [key for key in keys if key in data]
+    if len(found) != 1:
+        wanted = ", ".join(keys[:-1]) + f" or {keys[-1]}"
+        got = " and ".join(found) if found else "none"
+        known = [*keys, *others]
+        # Said here, as nothing else in this mapping is looked at any more.
+        unknown = "".join(f"; {unknown_key(str(key), known)}" for key in data if key not in known)
+        raise PydanticCustomError(
+            "verbs",
+            "needs exactly one of {wanted}, has {got}{unknown}",
+            {"wanted": wanted, "got": got, "unknown": unknown},
+        )
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """Say that a key is unknown, and which one was likely meant."""
+    close = nearest(key, known, limit=1)
+    return f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+class RuleDocument(Strict):
+    """One rule: exactly one of freeze, train and only."""
+
+    model_config = one_of("freeze", "train", "only")
+
+    freeze: _Choice = Field(default=None, description="freeze what is selected")
+    train: _Choice = Field(default=None, description="train what is selected")
+    only: _Choice = Field(default=None, description="freeze everything but what is selected")
+    optional: bool = Field(default=False, description="the rule may match nothing")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_verb(cls, data: object) -> object:
+        if isinstance(data, Mapping):
+            exactly_one(("freeze", "train", "only"), data, "optional")
+        return data
+
+    def value(self) -> Rule:
+        """Return the rule."""
+        verbs: tuple[Verb, ...] = ("freeze", "train", "only")
+        verb = next(name for name in verbs if name in self.model_fields_set)
+        return Rule(verb, getattr(self, verb), self.optional)
+
+
+class NormRuleDocument(Strict):
+    """One rule for running statistics: exactly one of hold and update."""
+
+    model_config = one_of("hold", "update")
+
+    hold: _Choice = Field(default=None, description="norms whose statistics hold still")
+    update: _Choice = Field(default=None, description="norms whose statistics keep moving")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_verb(cls, data: object) -> object:
+        if isinstance(data, Mapping):
+            exactly_one(("hold", "update"), data)
+        return data
+
+    def value(self) -> NormRule:
+        """Return the rule."""
+        if "hold" in self.model_fields_set:
+            return NormRule("hold", self.hold)
+        return NormRule("update", self.update)
+
+
+NormStatsField = Annotated[
+    Annotated[Literal["hold", "update", "hold_all"], Tag("literal[]")]
+    | Annotated[list[NormRuleDocument], Tag("list[]")],
+    Discriminator(lambda value: "list[]" if isinstance(value, list | tuple) else "literal[]"),
+]
+
+
+class GroupDocument(Strict):
+    """Optimizer settings for what `match` selects."""
+
+    match: _Choice = Field(description="what the settings are for")
+    lr_scale: float | None = Field(default=None, ge=0, description="factor on the learning rate")
+    weight_decay: float | None = Field(default=None, ge=0, description="weight decay")
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="factor on the rate per block away from the head"
+    )
+
+    def value(self) -> Group:
+        """Return the settings."""
+        return Group(self.match, self.lr_scale, self.weight_decay, self.layer_decay)
+
+
+def read_norm_stats(stats: str | list[NormRuleDocument]) -> NormStats:
+    """Return a policy for running statistics as it was checked."""
+    if isinstance(stats, str):
+        return stats  # type: ignore[return-value]
+    return tuple(rule.value() for rule in stats)
+
+
+def plain_choice(choice: Choice) -> str | dict[str, str]:
+    """Return a choice as plain data."""
+    if isinstance(choice, Selector):
+        return str(choice)
+    return {name: str(selector) for name, selector in choice}
+
+
+def plain_rule(rule: Rule) -> dict[str, Any]:
+    """Return a rule as plain data."""
+    return {rule.verb: plain_choice(rule.choice), **({"optional": True} if rule.optional else {})}
+
+
+def plain_norm_stats(stats: NormStats) -> str | list[dict[str, Any]]:
+    """Return a policy for running statistics as plain data."""
+    if isinstance(stats, str):
+        return stats
+    return [{rule.verb: plain_choice(rule.choice)} for rule in stats]

@@ -1,0 +1,131 @@
+"""The phases of a training run: what trains in each, at which rate, and when it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from unifreeze.plan.model import NormStats, Rule
+
+Unit = Literal["epoch", "step"]
+
+
+@dataclass(frozen=True)
+class At:
+    """A phase begins at an epoch or step, counted from 0."""
+
+    unit: Unit
+    count: int
+
+    def __str__(self) -> str:
+        return f"at {self.unit} {self.count}"
+
+
+@dataclass(frozen=True)
+class After:
+    """A phase begins so many epochs or steps after the one before it."""
+
+    unit: Unit
+    count: int
+
+    def __str__(self) -> str:
+        return f"after {self.count} {self.unit}{'s' if self.count != 1 else ''}"
+
+
+@dataclass(frozen=True)
+class When:
+    """A phase begins when a metric has turned, counted from the beginning of the one before it.
+
+    Attributes:
+        metric: Its name.
+        turn: `stalled`: no report was better than the best by more than `min_delta`; `risen`: each
+            was worse than the one before it by more than that.
+        reports: For so many reports in a row.
+        min_delta: What is no difference.
+        mode: Whether less is better, or more.
+    """
+
+    metric: str
+    turn: Literal["stalled", "risen"]
+    reports: int
+    min_delta: float = 0.0
+    mode: Literal["min", "max"] = "min"
+
+    def __str__(self) -> str:
+        what = "stalled" if self.turn == "stalled" else "got worse"
+        return f"when {self.metric} has {what} for {self.reports}"
+
+
+Entry = At | After | When
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a run.
+
+    Attributes:
+        name: What it is called.
+        entry: When it begins; None for the first.
+        rules: Its rules, behind those of the plan; None to go on from the phase before it.
+        like: Name of an earlier phase to go on from instead.
+        add: Rules added to those.
+        norm_stats: What running statistics do from now on; None as before.
+        lr: Base learning rate from now on; None as before.
+        weight_decay: Weight decay from now on; None as before.
+        stop: Training ends here.
+    """
+
+    name: str
+    entry: Entry | None = None
+    rules: tuple[Rule, ...] | None = None
+    like: str = ""
+    add: tuple[Rule, ...] = ()
+    norm_stats: NormStats | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds in a phase, earlier ones taken into account.
+
+    Attributes:
+        rules: All rules that are in force.
+        norm_stats: What running statistics do.
+        lr: Base learning rate; None for the optimizer's own.
+        weight_decay: Weight decay; None for the optimizer's own.
+    """
+
+    rules: tuple[Rule, ...]
+    norm_stats: NormStats
+    lr: float | None = None
+    weight_decay: float | None = None
+
+
+def settings_of(
+    phases: tuple[Phase, ...], rules: tuple[Rule, ...], norm_stats: NormStats
+) -> list[Settings]:
+    """Return what holds in each phase.
+
+    Args:
+        phases: The phases.
+        rules: The plan's own rules, which come first in every phase.
+        norm_stats: The plan's own policy.
+    """
+    made: list[Settings] = []
+    own: dict[str, tuple[Rule, ...]] = {}
+    last = Settings(rules, norm_stats)
+    last_own: tuple[Rule, ...] = ()
+    for phase in phases:
+        start = phase.rules if phase.rules is not None else own.get(phase.like, last_own)
+        last_own = own[phase.name] = (*start, *phase.add)
+        last = Settings(
+            (*rules, *last_own),
+            last.norm_stats if phase.norm_stats is None else phase.norm_stats,
+            last.lr if phase.lr is None else phase.lr,
+            last.weight_decay if phase.weight_decay is None else phase.weight_decay,
+        )
+        made.append(last)
+    return made
