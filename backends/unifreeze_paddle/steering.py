@@ -15,6 +15,7 @@ from paddle.regularizer import L2Decay
 
 from unifreeze.backend.protocol import Rate, Undo
 from unifreeze.errors import OptimizerError
+from unifreeze_paddle import optimizers
 
 
 class Scaled(LRScheduler):  # type: ignore[misc]
@@ -78,6 +79,7 @@ def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
                 hint="set weight_decay in the plan's groups, or no groups with phases that set it",
             )
         _set_decay(optimizer, decay if wanted is None else wanted)
+        _settle_loaded(optimizer)
         return step(*args, **kwargs)
 
     optimizer._learning_rate = Scaled(inner, rate)
@@ -107,6 +109,26 @@ def _check(optimizer: Any) -> None:
         )
     if isinstance(optimizer._learning_rate, Scaled):
         raise OptimizerError("the optimizer is attached to another plan", hint="remove that first")
+
+
+def _settle_loaded(optimizer: Any) -> None:
+    """Take in a loaded state at once, also of what is frozen now.
+
+    Paddle takes it in parameter by parameter, as each trains for the first time; what it finds no
+    state for is then an error, and the state of what is still frozen is lost at the next save.
+    """
+    loaded = optimizer._accumulators_holder
+    if not loaded:
+        return
+    missing = [
+        tensor
+        for tensor in optimizers.parameters_of(optimizer)
+        if tensor.name not in optimizer._already_create_accumulator
+        and any(name.startswith(f"{tensor.name}_") for name in loaded)
+    ]
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, missing)
+    optimizer._accumulators_holder = {}
 
 
 def _own_decay(optimizer: Any) -> Any:

@@ -154,7 +154,8 @@ def own_of(rows: Rows, seed: int) -> Values:
         if row is None or not is_paired(row):
             return None
         key = zlib.crc32(f"{seed}/{path}".encode())
-        return own_values(shape, key, table=_is_table(row), role=_state_role(row))
+        role = "bias" if row.role == "bias" else _state_role(row)
+        return own_values(shape, key, table=_is_table(row), role=role)
 
     return values
 

@@ -63,7 +63,7 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
         shape: As stored on the side whose values these are.
         key: Says whose they are.
         table: As for `shared_values`.
-        role: As for `shared_values`.
+        role: As for `shared_values`; or "bias".
     """
     drawn = numbers(prod(shape), 8, key).reshape(shape)
     if role == "var":
@@ -71,6 +71,8 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
     if role == "mean":
         return np.asarray(0.3 * drawn)
     plain = plain_shape(shape)
+    if role == "bias":
+        return np.asarray(0.3 * drawn)  # else deep networks come to treat every input alike
     if len(plain) == 1:
         return np.asarray(0.5 + 0.5 * drawn)
     if len(plain) == 2:

@@ -1,0 +1,284 @@
+"""A plan with phases on live models: what trains, at which rate, and what is refused."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+import torch
+
+import unifreeze as uf
+from tests.pairs import small
+from unifreeze.errors import (
+    FrozenDriftError,
+    OptimizerError,
+    ResolveError,
+    ScheduleError,
+    UndecidedRuleError,
+)
+
+ROWS = np.random.default_rng(0).standard_normal((4, 3, 7, 7)).astype("float32")
+PLAN = """
+unifreeze: 1
+phases:
+  - {name: head, rules: [{only: head}], lr: 0.1}
+  - {name: top, at: {epoch: 2}, add: [{train: "blocks[-1]"}], lr: 0.01}
+  - {name: full, at: {epoch: 4}, add: [{train: all}]}
+  - {name: again, after: {epochs: 1}, like: head, lr: 0.1}
+"""
+
+
+class Torch:
+    """What a test does in PyTorch."""
+
+    build, optimizers = staticmethod(small.torch_image), torch.optim
+
+    @staticmethod
+    def sgd(handle, **settings):
+        return handle.optimizer(torch.optim.SGD, **settings)
+
+    @staticmethod
+    def train(model, optimizer):
+        model.train()
+        (model(torch.tensor(ROWS)) ** 2).mean().backward()
+        gradients = {n: p.grad.numpy().copy() for n, p in named(model) if p.grad is not None}
+        optimizer.step()
+        optimizer.zero_grad()
+        return gradients
+
+    @staticmethod
+    def scheduler(optimizer):
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    @staticmethod
+    def write(tensor):
+        with torch.no_grad():
+            tensor.add_(1.0)
+
+
+class Paddle:
+    """What a test does in Paddle."""
+
+    build, optimizers = staticmethod(small.paddle_image), paddle.optimizer
+
+    @staticmethod
+    def sgd(handle, **settings):
+        return handle.optimizer(paddle.optimizer.SGD, **settings)
+
+    @staticmethod
+    def train(model, optimizer):
+        model.train()
+        (model(paddle.to_tensor(ROWS)) ** 2).mean().backward()
+        gradients = {n: p.grad.numpy().copy() for n, p in named(model) if p.grad is not None}
+        optimizer.step()
+        optimizer.clear_grad()
+        return gradients
+
+    @staticmethod
+    def scheduler(optimizer):
+        inner = paddle.optimizer.lr.ExponentialDecay(0.1, 0.5)
+        optimizer.set_lr_scheduler(inner)
+        return inner
+
+    @staticmethod
+    def write(tensor):
+        tensor.set_value(tensor + 1.0)
+
+
+@pytest.fixture(params=[Torch, Paddle])
+def side(request):
+    return request.param
+
+
+def named(model):
+    """Return a model's parameters; Paddle counts running statistics among them."""
+    found = model.named_parameters()
+    return [(name, p) for name, p in found if not name.endswith(("._mean", "._variance"))]
+
+
+def values(model):
+    return {name: np.array(tensor.detach().numpy()) for name, tensor in named(model)}
+
+
+def close(one, other):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def started(side, text=PLAN, **settings):
+    model = side.build()
+    handle = uf.FreezePlan.from_yaml(text).apply(model, batch=ROWS)
+    return model, handle, side.sgd(handle, **settings)
+
+
+def test_each_phase_trains_what_it_says_at_its_rate(side):
+    model, handle, optimizer = started(side)
+    counts = []
+    for epoch, rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.01, 0.1]):
+        assert handle.step(epoch=epoch) == (epoch in (2, 4, 5))
+        before = values(model)
+        gradients = side.train(model, optimizer)
+        after = values(model)
+        moved = {name for name in before if not np.array_equal(before[name], after[name])}
+        assert moved == gradients.keys()
+        for name, gradient in gradients.items():
+            close(before[name] - rate * gradient, after[name])
+        counts.append((handle.phase.name, len(moved)))
+    assert counts == [("head", 2)] * 2 + [("top", 8)] * 2 + [("full", 16), ("again", 2)]
+
+
+def test_both_frameworks_train_the_same_at_every_step():
+    timelines = []
+    for side in (Torch, Paddle):
+        _, handle, _ = started(side)
+        names = [parameter.name for parameter in handle.resolution.spec.parameters]
+        timeline = []
+        for epoch in range(7):
+            handle.step(epoch=epoch)
+            flags = handle.resolution.trainable.tolist()
+            timeline.append(sorted(name for name, flag in zip(names, flags, strict=True) if flag))
+        timelines.append(timeline)
+    assert timelines[0] == timelines[1]
+    assert [len(names) for names in timelines[0]] == [2, 2, 8, 8, 16, 2, 2]
+
+
+def test_a_scheduler_shapes_the_rate_of_the_phase(side):
+    model = side.build()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    optimizer = side.sgd(handle)
+    if side is Paddle:
+        optimizer = paddle.optimizer.SGD(
+            paddle.optimizer.lr.ExponentialDecay(0.1, 0.5), parameters=model.parameters()
+        )
+        handle.attach(optimizer)
+        scheduler = optimizer._learning_rate
+    else:
+        scheduler = side.scheduler(optimizer)
+    for epoch, rate in enumerate([0.1, 0.05, 0.0025]):
+        handle.step(epoch=epoch)
+        before = values(model)
+        gradients = side.train(model, optimizer)
+        scheduler.step()
+        for name, gradient in gradients.items():
+            close(before[name] - rate * gradient, values(model)[name])
+
+
+def test_weight_decay_is_the_phase_s(side):
+    plan = PLAN.replace("lr: 0.01}", "lr: 0.01, weight_decay: 0.5}")
+    model, handle, optimizer = started(side, plan, weight_decay=0.25)
+    for epoch, (rate, decay) in {0: (0.1, 0.25), 2: (0.01, 0.5), 4: (0.01, 0.5)}.items():
+        handle.step(epoch=epoch)
+        before = values(model)
+        for name, gradient in side.train(model, optimizer).items():
+            step = rate * (gradient + decay * before[name])
+            close(before[name] - step, values(model)[name])
+
+
+def test_removing_the_plan_leaves_the_optimizer_as_it_was(side):
+    model, handle, optimizer = started(side)
+    handle.step(epoch=2)
+    handle.remove()
+    before = values(model)
+    for name, gradient in side.train(model, optimizer).items():
+        close(before[name] - 0.1 * gradient, values(model)[name])
+
+
+def test_what_moved_while_frozen_is_found_at_the_boundary(side):
+    model, handle, _ = started(side)
+    side.write(dict(named(model))["stem.weight" if side is Torch else "first.weight"])
+    handle.step(epoch=1)
+    with pytest.raises(FrozenDriftError):
+        handle.step(epoch=2)
+    assert handle.phase.name == "head"
+    assert handle.state_dict()["schedule"]["epoch"] == 1
+
+
+def test_a_phase_needs_an_optimizer_that_holds_what_it_trains(side):
+    model = side.build()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    handle.step(epoch=1)
+    with pytest.raises(OptimizerError, match="no optimizer is attached"):
+        handle.step(epoch=2)
+    assert handle.phase.name == "head"
+    some = [tensor for name, tensor in named(model) if "fc" in name or "out." in name]
+    made = (
+        torch.optim.SGD(some, lr=0.1)
+        if side is Torch
+        else paddle.optimizer.SGD(0.1, parameters=some)
+    )
+    with pytest.raises(OptimizerError, match=r"lacks 14 parameters that a phase trains: \w+\."):
+        handle.attach(made)
+
+
+def test_optimizers_that_cannot_keep_the_promise_are_refused():
+    torch_model, paddle_model = small.torch_image(), small.paddle_image()
+    one = uf.FreezePlan.from_yaml(PLAN).apply(torch_model)
+    other = uf.FreezePlan.from_yaml(PLAN).apply(paddle_model)
+    with pytest.raises(OptimizerError, match="LBFGS keeps one direction"):
+        one.attach(torch.optim.LBFGS(torch_model.parameters()))
+    everything = paddle_model.parameters()
+    with pytest.raises(OptimizerError, match="use_multi_tensor=True fails"):
+        other.attach(paddle.optimizer.Adam(0.1, parameters=everything, use_multi_tensor=True))
+    with pytest.raises(OptimizerError, match=r"lr=0\.5, and the plan's first phase sets 0\.1"):
+        one.optimizer(torch.optim.SGD, lr=0.5)
+    with pytest.raises(OptimizerError, match="nothing to steer"):
+        uf.freeze(small.torch_image(), "stem").attach(torch.optim.SGD(torch_model.parameters()))
+
+
+def test_a_state_is_plain_and_of_its_plan(side):
+    _, handle, _ = started(side)
+    handle.step(epoch=3)
+    state = json.loads(json.dumps(handle.state_dict()))
+    _, again, _ = started(side)
+    again.load_state_dict(state)
+    assert again.phase.name == "top"
+    assert again.resolution.trainable.sum() == 8
+    assert again.state_dict() == handle.state_dict()
+    _, other, _ = started(side, PLAN.replace("epoch: 4", "epoch: 5"))
+    with pytest.raises(ScheduleError, match=r"of another plan .*in phase 'top'"):
+        other.load_state_dict(state)
+    with pytest.raises(ScheduleError, match="no state of a plan"):
+        again.load_state_dict({"a": 1})
+    plain = uf.freeze(side.build(), "head")
+    assert plain.state_dict() == {}
+    with pytest.raises(ScheduleError, match="this one has none"):
+        plain.load_state_dict(state)
+
+
+def test_listeners_hear_of_each_phase_and_training_stops(side):
+    stop = "  - {name: end, when: {metric: loss, risen_for: 1}, stop: true}"
+    _, handle, _ = started(side, PLAN + stop)
+    heard = []
+    handle.on_phase(lambda phase: heard.append(phase.name))
+    for epoch, loss in enumerate([None, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.6]):
+        handle.step(epoch=epoch, metrics=None if loss is None else {"loss": loss})
+    assert heard == ["top", "full", "again", "end"]
+    assert handle.stopped
+    assert handle.resolution.trainable.sum() == 2
+
+
+def test_a_rule_may_be_overruled_in_some_phases_but_not_in_all(side):
+    model = side.build()
+    dead = PLAN.replace("rules: [{only: head}]", "rules: [{freeze: stem}, {only: head}]", 1)
+    with pytest.raises(UndecidedRuleError, match="phase 'head': the rule freeze: stem decides"):
+        uf.FreezePlan.from_yaml(dead).apply(model, batch=ROWS)
+
+
+def test_a_phase_that_does_not_fit_the_model_is_found_at_once(side):
+    model = side.build()
+    flags = uf.resolve(uf.FreezePlan().train("all"), model).trainable.tolist()
+    for old, new, words in (
+        ("blocks[-1]", "blocks[7]", r"phase 'top': rule 2"),
+        ("{train: all}", "{train: haed}", r"phase 'full': .*'haed' matches none"),
+    ):
+        with pytest.raises(ResolveError, match=words):
+            uf.FreezePlan.from_yaml(PLAN.replace(old, new)).apply(model)
+    assert uf.resolve(uf.FreezePlan().train("all"), model).trainable.tolist() == flags
+
+
+def test_several_processes_are_refused_at_a_change_of_phase(side, monkeypatch):
+    _, handle, _ = started(side)
+    monkeypatch.setattr(type(handle._backend), "processes", lambda self: 2)
+    handle.step(epoch=1)
+    with pytest.raises(ScheduleError, match="phase 'top' begins, and 2 processes train together"):
+        handle.step(epoch=2)
+    assert handle.phase.name == "head"
