@@ -49,6 +49,14 @@ def test_the_readme_shows_the_quickstart_and_what_it_prints(torchvision):
     assert shown == output_of(file)
 
 
+def test_the_readme_shows_a_run_with_phases(torchvision):
+    file = QUICKSTART / "torch_phases.py"
+    plan = (QUICKSTART / "phases.yaml").read_text(encoding="utf-8")
+    assert block_after("<!-- examples/quickstart/phases.yaml -->") == plan
+    assert block_after("<!-- examples/quickstart/torch_phases.py -->") == code_of(file)
+    assert block_after("<!-- output of examples/quickstart/torch_phases.py -->") == output_of(file)
+
+
 def test_the_readme_shows_how_weights_are_carried_over(torchvision):
     file = QUICKSTART / "port_resnet.py"
     assert block_after("<!-- examples/quickstart/port_resnet.py -->") == code_of(file)
