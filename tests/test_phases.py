@@ -6,14 +6,17 @@ import numpy as np
 import paddle
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import unifreeze as uf
 from tests.pairs import small
+from unifreeze.cli import app
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
     ResolveError,
     ScheduleError,
+    TargetError,
     UndecidedRuleError,
 )
 
@@ -273,6 +276,27 @@ def test_a_phase_that_does_not_fit_the_model_is_found_at_once(side):
         with pytest.raises(ResolveError, match=words):
             uf.FreezePlan.from_yaml(PLAN.replace(old, new)).apply(model)
     assert uf.resolve(uf.FreezePlan().train("all"), model).trainable.tolist() == flags
+
+
+def test_a_dry_run_shows_the_first_phase_and_explain_all_of_them(side, tmp_path):
+    plan = uf.FreezePlan.from_yaml(PLAN)
+    model = side.build()
+    assert plan.resolve(model, batch=ROWS).trainable.sum() == 2
+    assert plan.in_phase(1).resolve(model, batch=ROWS).trainable.sum() == 8
+    plan.save(tmp_path / "plan.yaml")
+    name = f"tests.pairs.small:{side.__name__.lower()}_image()"
+    words = ["explain", str(tmp_path / "plan.yaml"), name, "--batch", "float32[4,3,7,7]"]
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "120"}).output
+    assert [line.split()[0] for line in shown.splitlines()[1:5]] == ["head", "top", "full", "again"]
+    assert "again  after 1 epoch" in shown
+    assert "phase 'head':" in shown
+    done = CliRunner().invoke(app, [*words, "--phase", "top", "--json", str(tmp_path / "a.json")])
+    assert done.exit_code == 0
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [row["parameters"] for row in found["phases"]] == [2, 8, 16, 2]
+    assert sum(row["trainable"] for row in found["parameters"]) == 8
+    with pytest.raises(TargetError, match="no phase 'topp'"):
+        CliRunner().invoke(app, [*words, "--phase", "topp"], catch_exceptions=False)
 
 
 def test_several_processes_are_refused_at_a_change_of_phase(side, monkeypatch):

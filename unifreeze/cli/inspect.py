@@ -22,9 +22,10 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
+from unifreeze.cli.timeline import phase_number, phase_rows, phase_table
 from unifreeze.errors import TargetError
 from unifreeze.plan import FreezePlan
-from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec, Zone
 
 _ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
@@ -135,6 +136,9 @@ def explain(
     why: Annotated[
         str, typer.Option(metavar="GLOB", help="Say what decided the parameters that match.")
     ] = "",
+    phase: Annotated[
+        str, typer.Option(metavar="NAME", help="Of a plan with phases, the one to explain.")
+    ] = "",
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -145,10 +149,17 @@ def explain(
     live, framework = load_model(model, seed=seed)
     check_backends_used(backend, {framework.name})
     spec = framework.describe(live, read_batch(batch, seed=seed))
-    resolution = resolve_spec(loaded, spec)
+    rows = []
+    if loaded.phases or phase:
+        number = phase_number(loaded, phase)
+        resolutions = resolve_phases(loaded, spec)
+        rows, resolution = phase_rows(loaded, resolutions), resolutions[number]
+    else:
+        resolution = resolve_spec(loaded, spec)
     findings = [str(finding) for finding in framework.check(live, resolution)]
     if json:
-        write_json(_resolution_json(resolution, findings), json)
+        plain = _resolution_json(resolution, findings)
+        write_json({**plain, "phases": rows} if rows else plain, json)
         return
     out = console()
     if why:
@@ -160,6 +171,9 @@ def explain(
             )
         out.print("\n".join(lines), markup=False)
         return
+    if rows:
+        out.print(phase_table(rows))
+        out.print(f"\nphase {loaded.phases[number].name!r}:", markup=False)
     out.print(str(resolution), markup=False)
     for finding in findings:
         out.print(f"  {framework.name} would refuse: {finding}", markup=False)

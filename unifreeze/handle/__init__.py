@@ -11,7 +11,7 @@ from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.handle import Handle, param_groups
 from unifreeze.handle.lease import Target, for_a_while
 from unifreeze.plan import FreezePlan, check_plan
-from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.select import Selector
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
 def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
     """Decide every parameter of a model without touching it.
 
+    Of a plan with phases, as the first phase does; `plan.in_phase(n)` is what holds in another.
+
     Args:
         plan: The plan.
         model: A live model, or several in a mapping from names to models.
@@ -38,7 +40,8 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
         ResolveError: The plan does not fit the model.
     """
     check_plan(plan)
-    return resolve_spec(plan, Target(model, backend_for(model)).describe(_batch(batch)))
+    spec = Target(model, backend_for(model)).describe(_batch(batch))
+    return resolve_phases(plan, spec)[0] if plan.phases else resolve_spec(plan, spec)
 
 
 def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:

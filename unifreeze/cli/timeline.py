@@ -1,0 +1,93 @@
+"""The phases of a plan as a table: when each begins, at which rate, and what trains in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from unifreeze.errors import TargetError, nearest
+from unifreeze.plan import FreezePlan, settings_of
+from unifreeze.resolution import Resolution
+
+
+def phase_rows(plan: FreezePlan, resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
+    """Return a row for each phase.
+
+    Args:
+        plan: A plan with phases.
+        resolutions: What each decides.
+    """
+    settings = settings_of(plan.phases, plan.rules, plan.norm_stats)
+    rows = []
+    for phase, held, resolution in zip(plan.phases, settings, resolutions, strict=True):
+        trainable, total = resolution.counts()
+        rows.append(
+            {
+                "name": phase.name,
+                "begins": str(phase.entry) if phase.entry else "at once",
+                "stop": phase.stop,
+                "lr": held.lr,
+                "weight_decay": held.weight_decay,
+                "parameters": int(resolution.trainable.sum()),
+                "values": trainable,
+                "share": trainable / total if total else 0.0,
+                "units": _units(resolution),
+            }
+        )
+    return rows
+
+
+def phase_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Lay the rows out for a terminal."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("phase", "begins", "rate", "decay", "trainable", "", "where"):
+        table.add_column(name, justify="right" if name in ("rate", "decay", "") else "left")
+    for row in rows:
+        if row["stop"]:
+            table.add_row(row["name"], row["begins"], "", "", "training ends", "", "")
+            continue
+        table.add_row(
+            row["name"],
+            row["begins"],
+            _number(row["lr"]),
+            _number(row["weight_decay"]),
+            f"{row['parameters']} parameters",
+            f"{row['share']:.1%}",
+            _short(row["units"]),
+        )
+    return table
+
+
+def _units(resolution: Resolution) -> list[str]:
+    """Name the parts of the network that train, from the input on."""
+    return list(dict.fromkeys(name.partition("/")[0] for name in resolution.trainable_names))
+
+
+def _number(value: float | None) -> str:
+    return "as built" if value is None else f"{value:g}"
+
+
+def _short(units: Sequence[str]) -> str:
+    """Name the first and the last of many units."""
+    return " ".join(units) if len(units) <= 4 else f"{units[0]} … {' '.join(units[-2:])}"
+
+
+def phase_number(plan: FreezePlan, name: str) -> int:
+    """Return the number of the phase of that name; of the first for "".
+
+    Raises:
+        TargetError: There is none of that name.
+    """
+    names = [phase.name for phase in plan.phases]
+    if not name and names:
+        return 0
+    if name not in names:
+        close = nearest(name, names, limit=1)
+        raise TargetError(
+            f"the plan has no phase {name!r}",
+            context=f"its phases are: {', '.join(names) or 'none'}",
+            hint=f"did you mean {close[0]!r}?" if close else "",
+        )
+    return names.index(name)
