@@ -185,6 +185,29 @@ def test_removing_the_plan_leaves_the_optimizer_as_it_was(side):
         close(before[name] - 0.1 * gradient, values(model)[name])
 
 
+def test_another_plan_takes_an_optimizer_over(side):
+    model, handle, optimizer = started(
+        side, PLAN.replace("lr: 0.01}", "lr: 0.01, weight_decay: 0.5}")
+    )
+    handle.step(epoch=2)
+    again = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    again.attach(optimizer)
+    for epoch, rate in {1: 0.1, 2: 0.01}.items():
+        again.step(epoch=epoch)
+        before = values(model)
+        for name, gradient in side.train(model, optimizer).items():
+            close(before[name] - rate * gradient, values(model)[name])
+
+
+def test_what_came_after_the_optimizer_was_built_is_missed(side):
+    model, handle, _ = started(side)
+    last = "fc" if side is Torch else "out"
+    setattr(model, last, torch.nn.Linear(4, 5) if side is Torch else paddle.nn.Linear(4, 5))
+    handle.reapply()
+    with pytest.raises(OptimizerError, match=rf"lacks 2 parameters that a phase trains: {last}\."):
+        handle.step(epoch=2)
+
+
 def test_what_moved_while_frozen_is_found_at_the_boundary(side):
     model, handle, _ = started(side)
     side.write(dict(named(model))["stem.weight" if side is Torch else "first.weight"])

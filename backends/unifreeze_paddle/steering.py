@@ -107,8 +107,6 @@ def _check(optimizer: Any) -> None:
             f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",
             hint="leave use_multi_tensor out",
         )
-    if isinstance(optimizer._learning_rate, Scaled):
-        raise OptimizerError("the optimizer is attached to another plan", hint="remove that first")
 
 
 def _settle_loaded(optimizer: Any) -> None:

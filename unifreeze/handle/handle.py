@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -25,6 +26,13 @@ from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.schedule import Schedule
 from unifreeze.structure import ModelSpec
 
+_steered: weakref.WeakKeyDictionary[Any, Undo] = weakref.WeakKeyDictionary()
+"""What ends the steering of an optimizer by the handle that steers it."""
+
+
+def _nothing() -> None:
+    pass
+
 
 class Handle:
     """A plan in force on a live model; made by `unifreeze.apply`.
@@ -47,8 +55,8 @@ class Handle:
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
         self._phased: Phased | None = None
-        self._steered: Undo = lambda: None
-        self._attached = False
+        self._steered: Undo = _nothing
+        self._optimizer: Any = None
         self._listeners: list[Callable[[Phase], None]] = []
         self._put_in_force()
 
@@ -264,6 +272,19 @@ class Handle:
         self._check_in_force("attach an optimizer")
         if self._phased is None:
             raise OptimizerError("the plan has no phases, so there is nothing to steer")
+        self._check_holds_all(optimizer)
+        base = self._backend.base_rate(optimizer)
+        if base is None and self._phased.sets_rates:
+            raise OptimizerError(
+                f"phases set learning rates, and {type(optimizer).__name__} has none of its own",
+                hint="build it with lr=…",
+            )
+        self._steered()
+        _steered.pop(optimizer, _nothing)()
+        self._steered = _steered[optimizer] = self._backend.steer(optimizer, self._rate)
+        self._phased.base, self._optimizer = base, optimizer
+
+    def _check_holds_all(self, optimizer: Any) -> None:
         held = {id(tensor) for tensor in self._backend.optimizer_parameters(optimizer)}
         live = self._backend.objects(self.model)
         paths = [path for group in self.groups() for path in group.paths]
@@ -274,15 +295,6 @@ class Handle:
                 f"{listing(missing)}",
                 hint="build it over all of them: handle.optimizer(cls, …)",
             )
-        base = self._backend.base_rate(optimizer)
-        if base is None and self._phased.sets_rates:
-            raise OptimizerError(
-                f"phases set learning rates, and {type(optimizer).__name__} has none of its own",
-                hint="build it with lr=…",
-            )
-        self._steered()
-        self._steered = self._backend.steer(optimizer, self._rate)
-        self._phased.base, self._attached = base, True
 
     def _rate(self) -> Rate:
         return Rate() if self._phased is None else self._phased.rate()
@@ -343,11 +355,12 @@ class Handle:
         return bool(entered)
 
     def _check_can_change(self, phase: Phase) -> None:
-        if not self._attached:
+        if self._optimizer is None:
             raise OptimizerError(
                 f"phase {phase.name!r} begins, and no optimizer is attached that would train it",
                 hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
             )
+        self._check_holds_all(self._optimizer)
         if (count := self._backend.processes()) > 1:
             raise ScheduleError(
                 f"phase {phase.name!r} begins, and {count} processes train together",
