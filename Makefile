@@ -47,6 +47,7 @@ gpu: setup
 bench: setup
 	$(BIN)/python benchmarks/plan_engine.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/schedule_step.py
 	$(BIN)/python benchmarks/pairing.py
 
 clean:
