@@ -2,6 +2,8 @@
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
 #   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
+#   make formers  transformers paired with PaddleFormers, in two environments
+#   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make gpu      the GPU parity runs; skips, with the reason, where there is no GPU
@@ -15,7 +17,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs test check gpu bench clean
+.PHONY: setup parity pairs formers kill test check gpu bench clean
 
 setup: $(INSTALLED)
 
@@ -34,6 +36,13 @@ parity: setup
 
 pairs: setup
 	$(BIN)/python -W ignore -m tests.pairs.table --budget 120
+
+formers: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh
+
+kill: setup
+	for framework in torch paddle; do for optimizer in adamw sgd; do \
+	  $(BIN)/python -W ignore -m tests.killed $$framework $$optimizer . --every || exit 1; done; done
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'
