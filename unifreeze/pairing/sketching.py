@@ -147,14 +147,19 @@ def shared_of(rows: Rows) -> Values:
 
 
 def own_of(rows: Rows, seed: int) -> Values:
-    """Return what gives each of a model's tensors values of its own."""
+    """Return what gives each of a model's tensors values of its own.
+
+    Biases of convolutions and batch norms are all above zero: few channels die behind a ReLU then.
+    """
+    averaging = {row.owner for row in rows.values() if row.state}
 
     def values(path: str, shape: tuple[int, ...]) -> Array | None:
         row = rows.get(path)
         if row is None or not is_paired(row):
             return None
         key = zlib.crc32(f"{seed}/{path}".encode())
-        role = "bias" if row.role == "bias" else _state_role(row)
+        positive = row.kind == "conv" or row.owner in averaging
+        role = "bias" if row.role == "bias" and not positive else _state_role(row)
         return own_values(shape, key, table=_is_table(row), role=role)
 
     return values

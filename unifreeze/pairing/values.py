@@ -63,7 +63,7 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
         shape: As stored on the side whose values these are.
         key: Says whose they are.
         table: As for `shared_values`.
-        role: As for `shared_values`; or "bias".
+        role: As for `shared_values`; or "bias", for one that may be below zero.
     """
     drawn = numbers(prod(shape), 8, key).reshape(shape)
     if role == "var":
@@ -72,7 +72,8 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
         return np.asarray(0.3 * drawn)
     plain = plain_shape(shape)
     if role == "bias":
-        return np.asarray(0.3 * drawn)  # else deep networks come to treat every input alike
+        # Large ones, one after another, would make a deep network treat every input alike.
+        return np.asarray(0.15 + 0.3 * drawn)
     if len(plain) == 1:
         return np.asarray(0.5 + 0.5 * drawn)
     if len(plain) == 2:
