@@ -165,6 +165,35 @@ def test_a_scheduler_shapes_the_rate_of_the_phase(side):
             close(before[name] - rate * gradient, values(model)[name])
 
 
+def test_a_warm_up_from_zero_ends_at_the_rate_of_the_phase():
+    model = small.paddle_image()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    decay = paddle.optimizer.lr.StepDecay(0.2, 100)
+    warm = paddle.optimizer.lr.LinearWarmup(decay, 2, 0.0, 0.2)
+    optimizer = paddle.optimizer.SGD(warm, parameters=model.parameters())
+    handle.attach(optimizer)
+    handle.step(epoch=2)
+    for rate in (0.0, 0.005, 0.01, 0.01):
+        before = values(model)
+        gradients = Paddle.train(model, optimizer)
+        warm.step()
+        for name, gradient in gradients.items():
+            close(before[name] - rate * gradient, values(model)[name])
+    nothing = paddle.optimizer.SGD(0.0, parameters=model.parameters())
+    with pytest.raises(OptimizerError, match="SGD has none of its own"):
+        handle.attach(nothing)
+
+
+def test_a_part_that_is_new_in_a_phase_is_told(side):
+    model, handle, _ = started(side)
+    handle.step(epoch=2)
+    first = "stem" if side is Torch else "first"
+    kinds = (torch.nn.Conv2d, paddle.nn.Conv2D)
+    getattr(model, first).extra = kinds[side is Paddle](3, 4, 3)
+    with pytest.raises(FrozenDriftError, match=rf"{first}\.extra\.weight"):
+        handle.verify()
+
+
 def test_weight_decay_is_the_phase_s(side):
     plan = PLAN.replace("lr: 0.01}", "lr: 0.01, weight_decay: 0.5}")
     model, handle, optimizer = started(side, plan, weight_decay=0.25)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paddle
-from paddle.optimizer.lr import LRScheduler
+from paddle.optimizer.lr import LinearWarmup, LRScheduler
 from paddle.regularizer import L2Decay
 
 from unifreeze.backend.protocol import Rate, Undo
@@ -55,6 +55,8 @@ def base_rate(optimizer: Any) -> float | None:
     """Return the rate an optimizer was built with."""
     rate = optimizer._learning_rate
     rate = rate.inner if isinstance(rate, Scaled) else rate
+    while isinstance(rate, LinearWarmup):  # its own base is where the warm-up begins
+        rate = rate.learning_rate
     return float(rate.base_lr if isinstance(rate, LRScheduler) else rate)
 
 

@@ -22,7 +22,7 @@ from unifreeze.handle.drift import (
 from unifreeze.handle.lease import Target
 from unifreeze.handle.phased import Phased
 from unifreeze.plan import FreezePlan, Phase
-from unifreeze.resolution import Resolution, resolve_spec
+from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.schedule import Schedule
 from unifreeze.structure import ModelSpec
 
@@ -81,6 +81,12 @@ class Handle:
                 refuse_unsupported(self._backend, self.model, resolution)
         return self._phased.resolution
 
+    def _resolved(self, spec: ModelSpec) -> Resolution:
+        """Resolve what holds now against another description."""
+        if self._phased is None:
+            return resolve_spec(self.plan, spec)
+        return resolve_phases(self.plan, spec)[self._phased.schedule.phase]
+
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
         self._loads, self._lease.stop_watching = self._backend.watch_loads(self.model)
@@ -121,7 +127,7 @@ class Handle:
         known = set(self.resolution.spec.tree.names)
         unheld: list[str] = []
         try:
-            resolution = resolve_spec(self.plan, spec)
+            resolution = self._resolved(spec)
             frozen = set(resolution.frozen_paths)
             unheld = self._backend.unheld(self.model, resolution)
         except UnifreezeError:
@@ -274,10 +280,11 @@ class Handle:
             raise OptimizerError("the plan has no phases, so there is nothing to steer")
         self._check_holds_all(optimizer)
         base = self._backend.base_rate(optimizer)
-        if base is None and self._phased.sets_rates:
+        if not base and self._phased.sets_rates:
             raise OptimizerError(
                 f"phases set learning rates, and {type(optimizer).__name__} has none of its own",
-                hint="build it with lr=…",
+                context=f"it was built with {base}",
+                hint="build it with lr=…, which a phase's rate is then compared with",
             )
         self._steered()
         _steered.pop(optimizer, _nothing)()
