@@ -107,6 +107,19 @@ def close(one, other):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+def check_step(side, model, optimizer, rate, decay=0.0):
+    """Train one step, and check it against the rate; return the names of what moved."""
+    before = values(model)
+    gradients = side.train(model, optimizer)
+    after = values(model)
+    assert gradients
+    for name, gradient in gradients.items():
+        close(before[name] - rate * (gradient + decay * before[name]), after[name])
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == gradients.keys() or not rate
+    return moved
+
+
 def started(side, text=PLAN, **settings):
     model = side.build()
     handle = uf.FreezePlan.from_yaml(text).apply(model, batch=ROWS)
@@ -118,13 +131,7 @@ def test_each_phase_trains_what_it_says_at_its_rate(side):
     counts = []
     for epoch, rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.01, 0.1]):
         assert handle.step(epoch=epoch) == (epoch in (2, 4, 5))
-        before = values(model)
-        gradients = side.train(model, optimizer)
-        after = values(model)
-        moved = {name for name in before if not np.array_equal(before[name], after[name])}
-        assert moved == gradients.keys()
-        for name, gradient in gradients.items():
-            close(before[name] - rate * gradient, after[name])
+        moved = check_step(side, model, optimizer, rate)
         counts.append((handle.phase.name, len(moved)))
     assert counts == [("head", 2)] * 2 + [("top", 8)] * 2 + [("full", 16), ("again", 2)]
 
@@ -158,11 +165,8 @@ def test_a_scheduler_shapes_the_rate_of_the_phase(side):
         scheduler = side.scheduler(optimizer)
     for epoch, rate in enumerate([0.1, 0.05, 0.0025]):
         handle.step(epoch=epoch)
-        before = values(model)
-        gradients = side.train(model, optimizer)
+        check_step(side, model, optimizer, rate)
         scheduler.step()
-        for name, gradient in gradients.items():
-            close(before[name] - rate * gradient, values(model)[name])
 
 
 def test_a_warm_up_from_zero_ends_at_the_rate_of_the_phase():
@@ -174,11 +178,8 @@ def test_a_warm_up_from_zero_ends_at_the_rate_of_the_phase():
     handle.attach(optimizer)
     handle.step(epoch=2)
     for rate in (0.0, 0.005, 0.01, 0.01):
-        before = values(model)
-        gradients = Paddle.train(model, optimizer)
+        check_step(Paddle, model, optimizer, rate)
         warm.step()
-        for name, gradient in gradients.items():
-            close(before[name] - rate * gradient, values(model)[name])
     nothing = paddle.optimizer.SGD(0.0, parameters=model.parameters())
     with pytest.raises(OptimizerError, match="SGD has none of its own"):
         handle.attach(nothing)
@@ -199,19 +200,14 @@ def test_weight_decay_is_the_phase_s(side):
     model, handle, optimizer = started(side, plan, weight_decay=0.25)
     for epoch, (rate, decay) in {0: (0.1, 0.25), 2: (0.01, 0.5), 4: (0.01, 0.5)}.items():
         handle.step(epoch=epoch)
-        before = values(model)
-        for name, gradient in side.train(model, optimizer).items():
-            step = rate * (gradient + decay * before[name])
-            close(before[name] - step, values(model)[name])
+        check_step(side, model, optimizer, rate, decay)
 
 
 def test_removing_the_plan_leaves_the_optimizer_as_it_was(side):
     model, handle, optimizer = started(side)
     handle.step(epoch=2)
     handle.remove()
-    before = values(model)
-    for name, gradient in side.train(model, optimizer).items():
-        close(before[name] - 0.1 * gradient, values(model)[name])
+    check_step(side, model, optimizer, 0.1)
 
 
 def test_another_plan_takes_an_optimizer_over(side):
@@ -223,9 +219,7 @@ def test_another_plan_takes_an_optimizer_over(side):
     again.attach(optimizer)
     for epoch, rate in {1: 0.1, 2: 0.01}.items():
         again.step(epoch=epoch)
-        before = values(model)
-        for name, gradient in side.train(model, optimizer).items():
-            close(before[name] - rate * gradient, values(model)[name])
+        check_step(side, model, optimizer, rate)
 
 
 def test_what_came_after_the_optimizer_was_built_is_missed(side):

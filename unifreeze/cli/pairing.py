@@ -37,7 +37,9 @@ from unifreeze.porting import port_file
 
 ShippedOption = Annotated[
     bool,
-    typer.Option("--shipped-map", help="Start from the names that the second library ships."),
+    typer.Option(
+        "--shipped-map", help="Ask the second library's table of names where nothing else tells."
+    ),
 ]
 
 

@@ -38,8 +38,8 @@ def pair(
         batch: One batch of inputs for both: an array, a sequence, or a mapping by name.
         hints: Native paths of the first model with those of the second, from a table that you
             have. It is never believed: the certificate says whether it was right.
-        shipped: Start from the table of names that the second model's own library ships (PaddleNLP
-            and PaddleFormers have some); checked like any other.
+        shipped: Ask the table of names that the second model's own library ships (PaddleNLP and
+            PaddleFormers have some) for what nothing else tells.
         seed: Seed of everything random.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -104,22 +104,34 @@ def unknown_key(key: str, known: list[str]) -> str:
     return f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
 
 
-class RuleDocument(Strict):
+class OneOf(Strict):
+    """Part of a document in which exactly one of some keys stands.
+
+    Attributes:
+        choices: Those keys.
+    """
+
+    choices: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one(cls, data: object) -> object:
+        if isinstance(data, Mapping):
+            others = [name for name in cls.model_fields if name not in cls.choices]
+            exactly_one(cls.choices, data, *others)
+        return data
+
+
+class RuleDocument(OneOf):
     """One rule: exactly one of freeze, train and only."""
 
     model_config = one_of("freeze", "train", "only")
+    choices: ClassVar[tuple[str, ...]] = ("freeze", "train", "only")
 
     freeze: _Choice = Field(default=None, description="freeze what is selected")
     train: _Choice = Field(default=None, description="train what is selected")
     only: _Choice = Field(default=None, description="freeze everything but what is selected")
     optional: bool = Field(default=False, description="the rule may match nothing")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_verb(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            exactly_one(("freeze", "train", "only"), data, "optional")
-        return data
 
     def value(self) -> Rule:
         """Return the rule."""
@@ -128,20 +140,14 @@ class RuleDocument(Strict):
         return Rule(verb, getattr(self, verb), self.optional)
 
 
-class NormRuleDocument(Strict):
+class NormRuleDocument(OneOf):
     """One rule for running statistics: exactly one of hold and update."""
 
     model_config = one_of("hold", "update")
+    choices: ClassVar[tuple[str, ...]] = ("hold", "update")
 
     hold: _Choice = Field(default=None, description="norms whose statistics hold still")
     update: _Choice = Field(default=None, description="norms whose statistics keep moving")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_verb(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            exactly_one(("hold", "update"), data)
-        return data
 
     def value(self) -> NormRule:
         """Return the rule."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from unifreeze.plan.fields import (
     NormStatsField,
+    OneOf,
     RuleDocument,
     Strict,
-    exactly_one,
     one_of,
     plain_norm_stats,
     plain_rule,
@@ -21,63 +21,45 @@ from unifreeze.plan.fields import (
 from unifreeze.plan.phases import After, At, Entry, Phase, Unit, When
 
 
-class AtDocument(Strict):
+class AtDocument(OneOf):
     """An epoch or a step, counted from 0."""
 
     model_config = one_of("epoch", "step")
+    choices: ClassVar[tuple[str, ...]] = ("epoch", "step")
 
     epoch: int | None = Field(default=None, ge=0, description="before this epoch's first batch")
     step: int | None = Field(default=None, ge=0, description="before this step")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            exactly_one(("epoch", "step"), data)
-        return data
 
     def value(self) -> At:
         """Return the entry."""
         return At(*_counted({"epoch": self.epoch, "step": self.step}))
 
 
-class AfterDocument(Strict):
+class AfterDocument(OneOf):
     """So many epochs or steps after the phase before it began."""
 
     model_config = one_of("epochs", "steps")
+    choices: ClassVar[tuple[str, ...]] = ("epochs", "steps")
 
     epochs: int | None = Field(default=None, ge=1, description="epochs of the phase before it")
     steps: int | None = Field(default=None, ge=1, description="steps of the phase before it")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            exactly_one(("epochs", "steps"), data)
-        return data
 
     def value(self) -> After:
         """Return the entry."""
         return After(*_counted({"epoch": self.epochs, "step": self.steps}))
 
 
-class WhenDocument(Strict):
+class WhenDocument(OneOf):
     """A metric that has stalled, or got worse."""
 
     model_config = one_of("stalled_for", "risen_for")
+    choices: ClassVar[tuple[str, ...]] = ("stalled_for", "risen_for")
 
     metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
     stalled_for: int | None = Field(default=None, ge=1, description="reports without a better one")
     risen_for: int | None = Field(default=None, ge=1, description="reports, each worse")
     min_delta: float = Field(default=0.0, ge=0, description="what is no difference")
     mode: Literal["min", "max"] = Field(default="min", description="whether less or more is better")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            exactly_one(("stalled_for", "risen_for"), data, "metric", "min_delta", "mode")
-        return data
 
     def value(self) -> When:
         """Return the entry."""
