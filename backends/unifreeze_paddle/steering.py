@@ -17,6 +17,9 @@ from unifreeze.backend.protocol import Rate, Undo
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import optimizers
 
+_STEPS = ("step", "minimize")
+"""The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
+
 
 class Scaled(LRScheduler):  # type: ignore[misc]
     """What a scheduler or a fixed rate says, times a factor; its state is the scheduler's own."""
@@ -70,9 +73,8 @@ def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
     inner = optimizer._learning_rate
     decay = _own_decay(optimizer)
     plain = not isinstance((optimizer._parameter_list or [None])[0], dict)
-    step = optimizer.step
 
-    def steered(*args: Any, **kwargs: Any) -> Any:
+    def settle() -> None:
         wanted = rate().weight_decay
         if wanted is not None and not plain:
             raise OptimizerError(
@@ -82,17 +84,26 @@ def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
             )
         _set_decay(optimizer, decay if wanted is None else wanted)
         _settle_loaded(optimizer)
-        return step(*args, **kwargs)
 
     optimizer._learning_rate = Scaled(inner, rate)
-    optimizer.step = steered
+    for name in _STEPS:
+        setattr(optimizer, name, _preceded(settle, getattr(optimizer, name)))
 
     def undo() -> None:
         optimizer._learning_rate = inner
-        vars(optimizer).pop("step", None)
+        for name in _STEPS:
+            vars(optimizer).pop(name, None)
         _set_decay(optimizer, decay)
 
     return undo
+
+
+def _preceded(settle: Callable[[], None], own: Callable[..., Any]) -> Callable[..., Any]:
+    def steered(*args: Any, **kwargs: Any) -> Any:
+        settle()
+        return own(*args, **kwargs)
+
+    return steered
 
 
 def _check(optimizer: Any) -> None:
