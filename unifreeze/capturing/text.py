@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from textwrap import wrap
 
 import numpy as np
@@ -52,7 +53,7 @@ def _rule_lines(plan: FreezePlan, number: int) -> list[str]:
 
 def _policies(plan: FreezePlan) -> list[str]:
     """Return what stands below the rules."""
-    bare = FreezePlan((), plan.norm_stats, plan.dropout, plan.groups, plan.phases)
+    bare = replace(plan, rules=())
     return bare.to_yaml().split("rules: []\n")[1].splitlines()
 
 

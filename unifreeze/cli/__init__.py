@@ -7,7 +7,7 @@ import sys
 import typer
 
 from unifreeze.cli.about import backends, schema
-from unifreeze.cli.carry import capture, translate
+from unifreeze.cli.carry import capture, expand, translate
 from unifreeze.cli.inspect import explain, show
 from unifreeze.cli.output import BUG, UNUSABLE
 from unifreeze.cli.pairing import pair, port, sketch
@@ -28,6 +28,7 @@ for command in (
     explain,
     capture,
     translate,
+    expand,
     parity,
     record,
     compare,

@@ -1,7 +1,8 @@
-"""`capture` and `translate`: freezing carried over, from a loop to a plan and from port to port."""
+"""`capture`, `translate` and `expand`: plans written from loops, other plans and generators."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,9 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
+from unifreeze.files import whole_file
 from unifreeze.plan import FreezePlan
+from unifreeze.resolution import expand_plan
 
 OutputOption = Annotated[
     Path | None,
@@ -66,6 +69,29 @@ def translate(
         loaded, framework.describe(one), its_framework.describe(other), native=native
     )
     _finish(made, output, json)
+
+
+def expand(
+    plan: PlanArgument,
+    model: ModelArgument,
+    output: OutputOption = None,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Write a plan's generators out as plain phases, as they are on a model, ready to edit."""
+    use_backends(backend)
+    loaded = FreezePlan.load(plan)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    made = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))
+    text = f"# {plan.name}, as it is on {model}\n{made.to_yaml()}"
+    if output is None:
+        sys.stdout.write(text)
+        return
+    with whole_file(output) as file:
+        file.write(text.encode())
+    console().print(f"{len(made.phases)} phases written to {output}", markup=False)
 
 
 def _finish(found: Capture, output: Path | None, json: str) -> None:

@@ -18,18 +18,15 @@ from unifreeze.cli.output import (
     PlanArgument,
     SeedOption,
     console,
-    human_bytes,
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
 from unifreeze.cli.timeline import phase_number, phase_rows, phase_table
 from unifreeze.errors import TargetError
 from unifreeze.plan import FreezePlan
-from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
+from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec, Zone
-
-_ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
-_ITEM_SIZES |= {"bfloat16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+from unifreeze.tables import human_bytes
 
 
 def show(
@@ -151,6 +148,7 @@ def explain(
     spec = framework.describe(live, read_batch(batch, seed=seed))
     rows = []
     if loaded.phases or phase:
+        loaded = expand_plan(loaded, spec)
         number = phase_number(loaded, phase)
         resolutions = resolve_phases(loaded, spec)
         rows, resolution = phase_rows(loaded, resolutions), resolutions[number]
@@ -212,7 +210,7 @@ def _units(resolution: Resolution) -> list[_Unit]:
         path = tree.paths[block or owner] or "(model)"
         if path not in unit.paths:
             unit.paths.append(path)
-        size = tensor_bytes(spec, number)
+        size = int(spec.sizes[number])
         unit.parameters += 1
         unit.values += int(spec.counts[number])
         unit.size += size
@@ -220,11 +218,6 @@ def _units(resolution: Resolution) -> list[_Unit]:
             unit.frozen += 1
             unit.frozen_size += size
     return list(units.values())
-
-
-def tensor_bytes(spec: ModelSpec, number: int) -> int:
-    """Return the bytes a parameter takes."""
-    return int(spec.counts[number]) * _ITEM_SIZES.get(spec.tensors[number].dtype, 4)
 
 
 def _unit_table(resolution: Resolution) -> Table:

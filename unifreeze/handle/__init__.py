@@ -11,7 +11,7 @@ from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.handle import Handle, param_groups
 from unifreeze.handle.lease import Target, for_a_while
 from unifreeze.plan import FreezePlan, check_plan
-from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
+from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
 from unifreeze.select import Selector
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Handle",
     "Verified",
     "apply",
+    "expand",
     "freeze",
     "frozen",
     "param_groups",
@@ -41,7 +42,24 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
     """
     check_plan(plan)
     spec = Target(model, backend_for(model)).describe(_batch(batch))
-    return resolve_phases(plan, spec)[0] if plan.phases else resolve_spec(plan, spec)
+    if not plan.phases:
+        return resolve_spec(plan, spec)
+    return resolve_phases(expand_plan(plan, spec), spec)[0]
+
+
+def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
+    """Return a plan with plain phases in place of generators, as they are on a model.
+
+    Args:
+        plan: The plan.
+        model: A live model; nothing is done to it.
+        batch: One batch of inputs; positions then count in order of execution.
+
+    Raises:
+        ResolveError: The model has not what a generator asks for, such as blocks.
+    """
+    check_plan(plan)
+    return expand_plan(plan, Target(model, backend_for(model)).describe(_batch(batch)))
 
 
 def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:

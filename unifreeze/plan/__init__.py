@@ -1,5 +1,6 @@
 """Freeze plans: the function from parameters to frozen or trainable, as a value and as a file."""
 
+from unifreeze.plan.generators import Shape
 from unifreeze.plan.model import (
     FORMAT,
     Choice,
@@ -12,7 +13,18 @@ from unifreeze.plan.model import (
     pick,
     refuse_phases,
 )
-from unifreeze.plan.phases import After, At, Entry, Phase, Settings, When, settings_of
+from unifreeze.plan.phase_check import phase_mistakes
+from unifreeze.plan.phases import (
+    After,
+    At,
+    Entry,
+    Phase,
+    Settings,
+    Smallest,
+    WarmUp,
+    When,
+    settings_of,
+)
 
 __all__ = [
     "FORMAT",
@@ -26,9 +38,13 @@ __all__ = [
     "Phase",
     "Rule",
     "Settings",
+    "Shape",
+    "Smallest",
+    "WarmUp",
     "When",
     "check_plan",
     "describe_choice",
+    "phase_mistakes",
     "pick",
     "refuse_phases",
     "settings_of",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from unifreeze.errors import PlanFileError, PlanVersionError
+from unifreeze.plan.entry_document import ENTRIES
 from unifreeze.plan.fields import (
     GroupDocument,
     NormRuleDocument,
@@ -21,8 +22,16 @@ from unifreeze.plan.fields import (
     read_norm_stats,
     unknown_key,
 )
+from unifreeze.plan.generator_document import GENERATORS
 from unifreeze.plan.model import FORMAT, FreezePlan, Group
-from unifreeze.plan.phase_document import ENTRIES, PhaseDocument, check_phases, plain_phase
+from unifreeze.plan.phase_check import phase_mistakes
+from unifreeze.plan.phase_document import (
+    PhaseDocument,
+    SmallestDocument,
+    WarmUpDocument,
+    numbers,
+    plain_phase,
+)
 
 
 def _read_version(value: object) -> object:
@@ -47,11 +56,16 @@ class PlanDocument(Strict):
     )
     groups: list[GroupDocument] = Field(default_factory=list, description="optimizer settings")
     phases: list[PhaseDocument] = Field(default_factory=list, description="the life of a run")
+    moments: Literal["keep", "clear"] = Field(
+        default="keep", description="what becomes of an optimizer's moments when a phase freezes"
+    )
 
     @field_validator("phases", mode="after")
     @classmethod
     def _can_be_entered(cls, phases: list[PhaseDocument]) -> list[PhaseDocument]:
-        check_phases(phases)
+        mistake = next(phase_mistakes([phase.value() for phase in phases]), None)
+        if mistake:
+            raise PydanticCustomError("phases", "{text}", {"text": mistake})
         return phases
 
 
@@ -96,6 +110,7 @@ def _plan(document: PlanDocument) -> FreezePlan:
         document.dropout,
         tuple(group.value() for group in document.groups),
         tuple(phase.value() for phase in document.phases),
+        document.moments,
     )
 
 
@@ -110,18 +125,16 @@ def write_document(plan: FreezePlan) -> dict[str, Any]:
         document["groups"] = [_group(group) for group in plan.groups]
     if plan.phases:
         document["phases"] = [plain_phase(phase) for phase in plan.phases]
+    if plan.moments != "keep":
+        document["moments"] = plan.moments
     return document
 
 
 def _group(group: Group) -> dict[str, Any]:
-    settings = {
-        "lr_scale": group.lr_scale,
-        "weight_decay": group.weight_decay,
-        "layer_decay": group.layer_decay,
-    }
-    # Equal numbers are written alike: 0, 0.0 and -0.0.
-    given = {key: float(value) + 0.0 for key, value in settings.items() if value is not None}
-    return {"match": plain_choice(group.match), **given}
+    settings = numbers(
+        lr_scale=group.lr_scale, weight_decay=group.weight_decay, layer_decay=group.layer_decay
+    )
+    return {"match": plain_choice(group.match), **settings}
 
 
 def json_schema() -> dict[str, Any]:
@@ -177,6 +190,10 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         "norm_stats": NormRuleDocument,
         "phases": PhaseDocument,
         "add": RuleDocument,
+        "warmup": WarmUpDocument,
+        "freeze_smallest": SmallestDocument,
+        **GENERATORS,
+        "every": ENTRIES["after"],
         **ENTRIES,
     }
     places = [step for step in location[:-1] if step in models]

@@ -68,7 +68,7 @@ def _name_of(value: object) -> str:
     return "nothing" if value is None else f"{names.get(type(value), 'a mapping')} ({value!r})"
 
 
-_Choice = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_SELECTOR_SCHEMA)]
+ChoiceField = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_SELECTOR_SCHEMA)]
 
 
 class Strict(BaseModel):
@@ -128,9 +128,9 @@ class RuleDocument(OneOf):
     model_config = one_of("freeze", "train", "only")
     choices: ClassVar[tuple[str, ...]] = ("freeze", "train", "only")
 
-    freeze: _Choice = Field(default=None, description="freeze what is selected")
-    train: _Choice = Field(default=None, description="train what is selected")
-    only: _Choice = Field(default=None, description="freeze everything but what is selected")
+    freeze: ChoiceField = Field(default=None, description="freeze what is selected")
+    train: ChoiceField = Field(default=None, description="train what is selected")
+    only: ChoiceField = Field(default=None, description="freeze everything but what is selected")
     optional: bool = Field(default=False, description="the rule may match nothing")
 
     def value(self) -> Rule:
@@ -146,8 +146,8 @@ class NormRuleDocument(OneOf):
     model_config = one_of("hold", "update")
     choices: ClassVar[tuple[str, ...]] = ("hold", "update")
 
-    hold: _Choice = Field(default=None, description="norms whose statistics hold still")
-    update: _Choice = Field(default=None, description="norms whose statistics keep moving")
+    hold: ChoiceField = Field(default=None, description="norms whose statistics hold still")
+    update: ChoiceField = Field(default=None, description="norms whose statistics keep moving")
 
     def value(self) -> NormRule:
         """Return the rule."""
@@ -166,7 +166,7 @@ NormStatsField = Annotated[
 class GroupDocument(Strict):
     """Optimizer settings for what `match` selects."""
 
-    match: _Choice = Field(description="what the settings are for")
+    match: ChoiceField = Field(description="what the settings are for")
     lr_scale: float | None = Field(default=None, ge=0, description="factor on the learning rate")
     weight_decay: float | None = Field(default=None, ge=0, description="weight decay")
     layer_decay: float | None = Field(

@@ -76,10 +76,14 @@ def parse_plan(text: str, *, source: str) -> FreezePlan:
 
 
 def plan_text(plan: FreezePlan) -> str:
-    """Return a plan as YAML text; expressions are quoted."""
-    return yaml.dump(
-        plan.document(), Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=100
-    )
+    """Return a plan as YAML text; expressions are quoted, and a phase stands in one line."""
+    document = plan.document()
+    document |= {"phases": list(map(_Line, document["phases"]))} if plan.phases else {}
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=100)
+
+
+class _Line(dict[str, Any]):
+    """A mapping to be written in one line, if it is short enough."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -100,6 +104,9 @@ class _Dumper(yaml.SafeDumper):
         return node
 
 
+_Dumper.add_representer(
+    _Line, lambda dumper, line: dumper.represent_mapping("tag:yaml.org,2002:map", line, True)
+)
 _Dumper.add_implicit_resolver(_FLOAT, _FLOAT_PATTERN, list("-+0123456789."))
 
 

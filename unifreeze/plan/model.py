@@ -92,6 +92,8 @@ class FreezePlan:
         dropout: What stochastic layers inside fully frozen blocks do: `live` or `off`.
         groups: Optimizer settings; each by itself, the last match wins.
         phases: The phases of a run; () where the plan holds from beginning to end.
+        moments: What becomes of an optimizer's moments of what a phase freezes: `keep` (they are
+            still there when it is unfrozen) or `clear`.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -103,6 +105,7 @@ class FreezePlan:
     dropout: Literal["live", "off"] = "live"
     groups: tuple[Group, ...] = ()
     phases: tuple[Phase, ...] = ()
+    moments: Literal["keep", "clear"] = "keep"
 
     def freeze(
         self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
@@ -154,6 +157,10 @@ class FreezePlan:
         given = {key: value for key, value in settings.items() if value is not None}
         return self._reread(groups=[*self.document().get("groups", []), {"match": match, **given}])
 
+    def with_moments(self, policy: Literal["keep", "clear"]) -> FreezePlan:
+        """Return the plan with another policy for moments of what a phase freezes."""
+        return self._reread(moments=policy)
+
     def _with_rule(
         self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
     ) -> FreezePlan:
@@ -177,8 +184,24 @@ class FreezePlan:
         Args:
             number: Which phase, counted from 0.
         """
-        settings = settings_of(self.phases, self.rules, self.norm_stats)[number]
-        return replace(self, rules=settings.rules, norm_stats=settings.norm_stats, phases=())
+        return self.in_phases()[number]
+
+    def in_phases(self) -> list[FreezePlan]:
+        """Return for each phase the plan that holds in it, as one without phases.
+
+        Raises:
+            PlanError: Some phases are still to be made by generators.
+        """
+        made = [phase.name for phase in self.phases if phase.generator is not None]
+        if made:
+            raise PlanError(
+                f"the plan has generators, whose phases depend on the model: {', '.join(made)}",
+                hint="expand them first: plan.expand(model), or `unifreeze expand`",
+            )
+        return [
+            replace(self, rules=settings.rules, norm_stats=settings.norm_stats, phases=())
+            for settings in settings_of(self.phases, self.rules, self.norm_stats)
+        ]
 
     @property
     def digest(self) -> str:
@@ -233,6 +256,12 @@ class FreezePlan:
         from unifreeze.handle import resolve
 
         return resolve(self, model, batch=batch)
+
+    def expand(self, model: Any, *, batch: Any = None) -> FreezePlan:
+        """Return the plan with plain phases in place of generators, as they are on a model."""
+        from unifreeze.handle import expand
+
+        return expand(self, model, batch=batch)
 
     def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
         """Put the plan in force on a live model; see `unifreeze.apply`."""

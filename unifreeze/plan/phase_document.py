@@ -2,82 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from unifreeze.plan.entry_document import AfterDocument, AtDocument, WhenDocument, plain_entry
 from unifreeze.plan.fields import (
+    ChoiceField,
     NormStatsField,
-    OneOf,
     RuleDocument,
     Strict,
-    one_of,
+    plain_choice,
     plain_norm_stats,
     plain_rule,
     read_norm_stats,
 )
-from unifreeze.plan.phases import After, At, Entry, Phase, Unit, When
+from unifreeze.plan.generator_document import (
+    GENERATORS,
+    AdaptiveDocument,
+    ByGradientDocument,
+    GradualDocument,
+    LisaDocument,
+    StopOnRiseDocument,
+    plain_generator,
+)
+from unifreeze.plan.phases import BACKBONE, Entry, Phase, Smallest, WarmUp
 
 
-class AtDocument(OneOf):
-    """An epoch or a step, counted from 0."""
+class WarmUpDocument(Strict):
+    """A lower rate, at first, for what a phase has just unfrozen."""
 
-    model_config = one_of("epoch", "step")
-    choices: ClassVar[tuple[str, ...]] = ("epoch", "step")
+    steps: int = Field(ge=1, description="steps of the optimizer until it has the whole rate")
+    divisor: float | None = Field(default=None, gt=1, description="of the rate at first")
 
-    epoch: int | None = Field(default=None, ge=0, description="before this epoch's first batch")
-    step: int | None = Field(default=None, ge=0, description="before this step")
-
-    def value(self) -> At:
-        """Return the entry."""
-        return At(*_counted({"epoch": self.epoch, "step": self.step}))
+    def value(self) -> WarmUp:
+        """Return the warm-up."""
+        return WarmUp(self.steps, self.divisor)
 
 
-class AfterDocument(OneOf):
-    """So many epochs or steps after the phase before it began."""
+class SmallestDocument(Strict):
+    """Parameters to freeze by the gradients of the phase before."""
 
-    model_config = one_of("epochs", "steps")
-    choices: ClassVar[tuple[str, ...]] = ("epochs", "steps")
+    share: int = Field(ge=1, le=100, description="how many are then frozen, in percent")
+    of: ChoiceField = Field(default=BACKBONE, description="what may be frozen; the head never is")
 
-    epochs: int | None = Field(default=None, ge=1, description="epochs of the phase before it")
-    steps: int | None = Field(default=None, ge=1, description="steps of the phase before it")
-
-    def value(self) -> After:
-        """Return the entry."""
-        return After(*_counted({"epoch": self.epochs, "step": self.steps}))
-
-
-class WhenDocument(OneOf):
-    """A metric that has stalled, or got worse."""
-
-    model_config = one_of("stalled_for", "risen_for")
-    choices: ClassVar[tuple[str, ...]] = ("stalled_for", "risen_for")
-
-    metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
-    stalled_for: int | None = Field(default=None, ge=1, description="reports without a better one")
-    risen_for: int | None = Field(default=None, ge=1, description="reports, each worse")
-    min_delta: float = Field(default=0.0, ge=0, description="what is no difference")
-    mode: Literal["min", "max"] = Field(default="min", description="whether less or more is better")
-
-    def value(self) -> When:
-        """Return the entry."""
-        if self.stalled_for is not None:
-            return When(self.metric, "stalled", self.stalled_for, self.min_delta, self.mode)
-        assert self.risen_for is not None
-        return When(self.metric, "risen", self.risen_for, self.min_delta, self.mode)
-
-
-ENTRIES: dict[str, type[BaseModel]] = {
-    "at": AtDocument,
-    "after": AfterDocument,
-    "when": WhenDocument,
-}
+    def value(self) -> Smallest:
+        """Return what is frozen."""
+        return Smallest(self.share, self.of)
 
 
 class PhaseDocument(Strict):
-    """One phase of a run."""
+    """One phase of a run, or several that a generator makes."""
 
     name: str = Field(min_length=1, description="what it is called")
     at: AtDocument | None = Field(default=None, description="begins at an epoch or step")
@@ -88,16 +64,44 @@ class PhaseDocument(Strict):
     add: list[RuleDocument] | None = Field(
         default=None, description="rules added to those of `like`, or of the phase before it"
     )
+    freeze_smallest: SmallestDocument | None = Field(
+        default=None, description="what is frozen by the gradients of the phase before"
+    )
     norm_stats: NormStatsField | None = Field(
         default=None, description="what running statistics do from now on"
     )
     lr: float | None = Field(default=None, gt=0, description="base learning rate from now on")
     weight_decay: float | None = Field(default=None, ge=0, description="decay from now on")
+    warmup: WarmUpDocument | None = Field(
+        default=None, description="a lower rate at first for what has just been unfrozen"
+    )
+    restore_best: bool = Field(default=False, description="begins from the best values so far")
     stop: bool = Field(default=False, description="training ends here")
+    gradual_unfreezing: GradualDocument | None = Field(
+        default=None, description="from the head down, one unit more each time"
+    )
+    adaptive: AdaptiveDocument | None = Field(
+        default=None, description="a further share each time a metric has turned"
+    )
+    by_gradient: ByGradientDocument | None = Field(
+        default=None, description="a further share frozen each time, by gradient"
+    )
+    lisa: LisaDocument | None = Field(default=None, description="random blocks for a while")
+    stop_on_rise: StopOnRiseDocument | None = Field(
+        default=None, description="training ends once a metric got worse"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_generator(cls, data: object) -> object:
+        if isinstance(data, dict) and "name" not in data:
+            names = [name for name in GENERATORS if name in data]
+            return {"name": names[0].replace("_", " "), **data} if names else data
+        return data
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> PhaseDocument:
-        for keys in (("at", "after", "when"), ("rules", "like"), ("rules", "add")):
+        for keys in (("at", "after", "when"), ("rules", "like"), ("rules", "add"), (*GENERATORS,)):
             found = [key for key in keys if getattr(self, key) is not None]
             if len(found) > 1:
                 raise PydanticCustomError(
@@ -113,6 +117,7 @@ class PhaseDocument(Strict):
     def value(self) -> Phase:
         """Return the phase."""
         rules = None if self.rules is None else tuple(rule.value() for rule in self.rules)
+        made = next((found for name in GENERATORS if (found := getattr(self, name))), None)
         return Phase(
             name=self.name,
             entry=self.entry(),
@@ -123,80 +128,40 @@ class PhaseDocument(Strict):
             lr=self.lr,
             weight_decay=self.weight_decay,
             stop=self.stop,
+            warmup=self.warmup.value() if self.warmup else None,
+            restore_best=self.restore_best,
+            freeze_smallest=self.freeze_smallest.value() if self.freeze_smallest else None,
+            generator=made.value() if made else None,
         )
-
-
-def check_phases(phases: Sequence[PhaseDocument]) -> None:
-    """Refuse phases that could never be entered, and names that stand for two.
-
-    Raises:
-        PydanticCustomError: Naming the first mistake.
-    """
-    mistake = next(_mistakes(phases), None)
-    if mistake:
-        raise PydanticCustomError("phases", "{text}", {"text": mistake})
-
-
-def _mistakes(phases: Sequence[PhaseDocument]) -> Any:
-    seen: set[str] = set()
-    latest: dict[Unit, int] = {}
-    for number, phase in enumerate(phases):
-        where, entry = f"phases[{number}] ({phase.name!r})", phase.entry()
-        if phase.name in seen:
-            yield f"{where}: an earlier phase has that name"
-        if phase.like is not None and phase.like not in seen:
-            known = ", ".join(sorted(seen)) or "none"
-            yield f"{where}: like {phase.like!r}, and there is no such phase before it ({known})"
-        seen.add(phase.name)
-        if number == 0 and entry is not None and entry != At("epoch", 0) and entry != At("step", 0):
-            yield f"{where}: the first phase begins at once, and not {entry}"
-        if number and entry is None:
-            yield f"{where}: says not when it begins: at, after or when"
-        if number and phases[number - 1].stop:
-            yield f"{where}: can never be entered: training has ended before it"
-        if isinstance(entry, At):
-            if number and entry.count <= latest.get(entry.unit, 0):
-                bound = latest.get(entry.unit, 0)
-                yield f"{where}: can never be entered {entry}: {entry.unit} {bound} is before it"
-            latest[entry.unit] = entry.count
-        elif isinstance(entry, After):
-            latest[entry.unit] = latest.get(entry.unit, 0) + entry.count
-        changes = phase.rules, phase.add, phase.like, phase.norm_stats, phase.lr, phase.weight_decay
-        if phase.stop and any(change is not None for change in changes):
-            yield f"{where}: training ends there, so nothing else can change"
-        if number and not phase.stop and all(change is None for change in changes):
-            yield f"{where}: changes nothing"
-
-
-def _counted(given: dict[Unit, int | None]) -> tuple[Unit, int]:
-    return next((unit, count) for unit, count in given.items() if count is not None)
 
 
 def plain_phase(phase: Phase) -> dict[str, Any]:
     """Return a phase as plain data; what it leaves as it was is left out."""
-    plain: dict[str, Any] = {"name": phase.name, **_plain_entry(phase.entry)}
+    plain: dict[str, Any] = {"name": phase.name, **plain_entry(phase.entry)}
     if phase.rules is not None:
         plain["rules"] = [plain_rule(rule) for rule in phase.rules]
     if phase.like:
         plain["like"] = phase.like
     if phase.add:
         plain["add"] = [plain_rule(rule) for rule in phase.add]
+    if phase.freeze_smallest is not None:
+        plain["freeze_smallest"] = _plain_smallest(phase.freeze_smallest)
     if phase.norm_stats is not None:
         plain["norm_stats"] = plain_norm_stats(phase.norm_stats)
-    numbers = {"lr": phase.lr, "weight_decay": phase.weight_decay}
-    # Equal numbers are written alike: 0, 0.0 and -0.0.
-    plain |= {key: float(value) + 0.0 for key, value in numbers.items() if value is not None}
-    return plain | ({"stop": True} if phase.stop else {})
+    plain |= numbers(lr=phase.lr, weight_decay=phase.weight_decay)
+    if phase.warmup is not None:
+        divisor = numbers(divisor=phase.warmup.divisor)
+        plain["warmup"] = {"steps": phase.warmup.steps, **divisor}
+    flags = {"restore_best": phase.restore_best, "stop": phase.stop}
+    plain |= {name: True for name, given in flags.items() if given}
+    return plain | plain_generator(phase.generator)
 
 
-def _plain_entry(entry: Entry | None) -> dict[str, Any]:
-    match entry:
-        case At(unit, count):
-            return {"at": {unit: count}}
-        case After(unit, count):
-            return {"after": {f"{unit}s": count}}
-        case When(metric, turn, reports, min_delta, mode):
-            plain: dict[str, Any] = {"metric": metric, f"{turn}_for": reports}
-            plain |= {"min_delta": min_delta} if min_delta else {}
-            return {"when": plain | ({"mode": mode} if mode != "min" else {})}
-    return {}
+def _plain_smallest(smallest: Smallest) -> dict[str, Any]:
+    of = {} if smallest.of == BACKBONE else {"of": plain_choice(smallest.of)}
+    return {"share": smallest.share, **of}
+
+
+def numbers(**values: float | None) -> dict[str, float]:
+    """Return the numbers given; equal ones are written alike: 0, 0.0 and -0.0."""
+    return {key: float(value) + 0.0 for key, value in values.items() if value is not None}

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from unifreeze.select import Selector
+
 if TYPE_CHECKING:
-    from unifreeze.plan.model import NormStats, Rule
+    from unifreeze.plan.generators import Generator
+    from unifreeze.plan.model import Choice, NormStats, Rule
 
 Unit = Literal["epoch", "step"]
+BACKBONE = Selector("backbone")
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,43 @@ Entry = At | After | When
 
 
 @dataclass(frozen=True)
+class Smallest:
+    """Parameters to freeze by what was measured in the phase before.
+
+    Attributes:
+        share: How many of those that may be frozen then are, in percent, with what is already: the
+            ones with the smallest ratio of the gradient's norm to the weight's.
+        of: What may be frozen; the head never is.
+    """
+
+    share: int
+    of: Choice = BACKBONE
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A lower learning rate, at first, for what a phase has just unfrozen.
+
+    Attributes:
+        steps: Steps of the optimizer until it has the whole rate; it rises evenly.
+        divisor: The rate is divided by this at first; None to begin at one step's share of it.
+    """
+
+    steps: int
+    divisor: float | None = None
+
+    def factor(self, taken: int) -> float:
+        """Return the factor on the rate after so many steps of the phase."""
+        if taken >= self.steps:
+            return 1.0
+        if self.divisor is None:
+            return (taken + 1) / self.steps
+        return (1 + (self.divisor - 1) * taken / self.steps) / self.divisor
+
+
+@dataclass(frozen=True)
 class Phase:
-    """One phase of a run.
+    """One phase of a run, or several that a generator makes.
 
     Attributes:
         name: What it is called.
@@ -74,6 +113,11 @@ class Phase:
         lr: Base learning rate from now on; None as before.
         weight_decay: Weight decay from now on; None as before.
         stop: Training ends here.
+        warmup: A lower rate for what has just been unfrozen.
+        restore_best: It begins from the best values that the phase before it had.
+        freeze_smallest: What is frozen by measurement when it begins.
+        generator: What makes several phases in its place; its entry and settings are then the
+            first one's, and `warmup` and `restore_best` hold for each.
     """
 
     name: str
@@ -85,6 +129,10 @@ class Phase:
     lr: float | None = None
     weight_decay: float | None = None
     stop: bool = False
+    warmup: WarmUp | None = None
+    restore_best: bool = False
+    freeze_smallest: Smallest | None = None
+    generator: Generator | None = None
 
 
 @dataclass(frozen=True)

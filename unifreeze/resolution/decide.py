@@ -43,20 +43,25 @@ def resolve_phases(plan: FreezePlan, spec: ModelSpec) -> tuple[Resolution, ...]:
 
     A rule may be overruled in some of the phases that it is in force in, but not in all.
 
+    Args:
+        plan: A plan whose phases are plain.
+        spec: The model's description.
+
     Raises:
         ResolveError: The plan does not fit the model; the message names the phase.
     """
     found = []
+    known: dict[FreezePlan, Resolution] = {}
     decided: dict[int, bool] = {}
     rules: dict[int, tuple[str, Rule]] = {}
-    for number, phase in enumerate(plan.phases):
-        held = plan.in_phase(number)
-        try:
-            resolution = _Decision(held, spec, strict=False).resolution()
-        except ResolveError as error:
-            raise _at(error, f"phase {phase.name!r}", error.hint) from None
-        found.append(resolution)
-        for rule, effect in zip(held.rules, resolution.effects, strict=True):
+    for phase, held in zip(plan.phases, plan.in_phases(), strict=True):
+        if held not in known:
+            try:
+                known[held] = _Decision(held, spec, strict=False).resolution()
+            except ResolveError as error:
+                raise _at(error, f"phase {phase.name!r}", error.hint) from None
+        found.append(known[held])
+        for rule, effect in zip(held.rules, known[held].effects, strict=True):
             rules.setdefault(id(rule), (phase.name, rule))
             decided[id(rule)] = decided.get(id(rule), False) or bool(effect.decided)
     for key, (name, rule) in rules.items():

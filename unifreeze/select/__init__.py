@@ -1,9 +1,20 @@
 """The selector language: how a plan names sets of parameters."""
 
-from unifreeze.select.evaluate import evaluate
+from unifreeze.select.evaluate import evaluate, unit_count
 from unifreeze.select.expression import Expression, Path, Word
 from unifreeze.select.parse import parse
+from unifreeze.select.paths import find_module
 from unifreeze.select.selector import Selector
 from unifreeze.select.vocabulary import WORDS
 
-__all__ = ["WORDS", "Expression", "Path", "Selector", "Word", "evaluate", "parse"]
+__all__ = [
+    "WORDS",
+    "Expression",
+    "Path",
+    "Selector",
+    "Word",
+    "evaluate",
+    "find_module",
+    "parse",
+    "unit_count",
+]

@@ -339,6 +339,19 @@ def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
     return selected
 
 
+def unit_count(name: str, spec: ModelSpec) -> int:
+    """Return how many blocks, stages, … an index counts among.
+
+    Raises:
+        SelectorScopeError: The word has no single meaning in this model.
+    """
+    runs = _runs(name, spec)
+    if len(runs) != 1:
+        raise _several_runs(f"{name}[-1]", spec)
+    run = spec.runs[runs[0]]
+    return _stage_count(run, f"{name}[-1]", spec) if name == "stages" else len(run.blocks)
+
+
 def _stage_count(run: Run, text: str, spec: ModelSpec) -> int:
     """Count a run's stages; blocks in one list show them only when traced."""
     count = max(run.stages) + 1
