@@ -1,0 +1,171 @@
+"""A plan in `paddle.Model.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from unifreeze import FreezePlan
+from unifreeze.errors import OptimizerError, ScheduleError
+from unifreeze.handle import Handle
+from unifreeze_paddle.trainers.run import PLAN_FILE, Run, RunState, is_grouped
+
+_NO_METRICS = ("step", "batch_size")
+
+
+class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
+    """Carries a plan out while `Model.fit` trains.
+
+    The optimizer given to `Model.prepare` must hold whatever any phase trains, which
+    `model.parameters()` does. Validation metrics go to the plan under the names that `fit` logs
+    and with `eval_` and `val_` before them. Whenever the model is saved, where the run stands goes
+    beside it: `3.unifreeze.json` beside `3.pdparams`, and `freeze_plan.yaml` into the same folder.
+
+    `fit` knows no resuming: `Model.load` brings back weights, optimizer and scheduler, and `fit`
+    counts epochs from 0 again. With `resume` this callback loads them, goes on in the right phase,
+    and takes the `epochs` of `fit` as those of the whole run: the same script, with `resume` added,
+    ends where the uninterrupted run would have. Checkpoints of the resumed run are numbered from 0
+    again, so give it a `save_dir` of its own; the order of the data and the random state are as the
+    script sets them.
+
+    Args:
+        plan: The plan; or the handle of one already applied, when the optimizer was built from it.
+        batch: One batch of inputs, see `unifreeze.apply`.
+        keep_values: See `unifreeze.apply`.
+        resume: A checkpoint as `Model.load` takes it: "folder/3".
+
+    Attributes:
+        handle: The plan in force; None before training begins.
+
+    >>> model.fit(data, callbacks=FreezeCallback(plan))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        plan: FreezePlan | Handle,
+        *,
+        batch: Any = None,
+        keep_values: bool = False,
+        resume: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._resume = None if resume is None else Path(resume)
+        self._begun = self._training = False
+        self._first, self._total = 0, None
+        self._saved: set[Path] = set()
+
+    @property
+    def handle(self) -> Handle | None:
+        """The plan in force; None before training begins."""
+        return self._run.handle
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Put the plan in force; a second `fit` with the same callback goes on with the run."""
+        optimizer = self.model._optimizer
+        if is_grouped(optimizer):
+            raise OptimizerError(
+                "paddle.Model.fit cannot step an optimizer with param groups",
+                hint="set no rates or decay by group in the plan, or write the loop yourself",
+            )
+        if self._begun:
+            self._run.attach(optimizer)
+        else:
+            state = self._load() if self._resume else None
+            self._run.begin(self.model.network, optimizer, state)
+            self._begun = True
+        self._first, self._training = self._run.epoch, True
+        self._check_goes_on()
+        self._save_beside()
+
+    def _load(self) -> RunState:
+        """Load a checkpoint's weights, optimizer and scheduler; return where its run stood."""
+        state = RunState.load(_state_file(self._resume))
+        self.model.load(str(self._resume))
+        return state
+
+    def _check_goes_on(self) -> None:
+        if self._resume is None:
+            return
+        counted = getattr(self.model, "num_iters", None) is None
+        self._total = self.params["epochs"] if counted else None
+        ended = self._total is not None and self._first >= self._total
+        if ended or self._run.in_force.stopped:
+            raise ScheduleError(
+                f"the run of {self._resume} has ended, after {self._first} epochs",
+                hint="`epochs` counts those of the whole run, also of a resumed one",
+            )
+
+    def _save_beside(self) -> None:
+        """Let the model save where the run stands with everything else."""
+        own = getattr(self.model.save, "own", self.model.save)
+
+        def save(path: str, training: bool = True) -> None:
+            own(path, training)
+            if training and paddle.distributed.ParallelEnv().local_rank == 0:
+                self._saved.add(_state_file(Path(path)))
+                self._write()
+
+        save.own = own  # type: ignore[attr-defined]
+        self.model.save = save
+
+    def _write(self) -> None:
+        """Write where the run stands beside every checkpoint of this very place in the run."""
+        for file in self._saved:
+            self._run.save(file, plan=file.with_name(PLAN_FILE))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Enter the phase that begins with the epoch."""
+        self._run.waiting = False
+        self._write()
+        self._saved.clear()
+        self._run.advance(self._first + epoch, self._run.step)
+
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Enter the phase that begins with the optimizer's step, where one begins."""
+        self._saved.clear()
+        if step % self.model._accumulate == 0:
+            self._run.advance(self._run.epoch, self._run.step)
+
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
+        """Count the optimizer's step; end the epoch early if the schedule ends here."""
+        last = step + 1 == self.params["steps"]
+        if not last and (step + 1) % self.model._accumulate:
+            return
+        self._run.step += 1
+        if not last and self._run.stops():
+            self.model.num_iters = 1  # what fit counts down after each batch, to stop at 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Stop if the schedule does, or a resumed run has had its epochs."""
+        self._run.epoch, self._run.waiting = self._first + epoch + 1, True
+        self._stop_if_due()
+        if self._run.epoch == self._total:
+            self.model.stop_training = True
+        self._write()
+
+    def on_eval_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Hand on what the validation measured."""
+        if not self._training:
+            return
+        self._run.report({k: v for k, v in (logs or {}).items() if k not in _NO_METRICS})
+        self._stop_if_due()
+        self._write()
+
+    def _stop_if_due(self) -> None:
+        if self._run.stops():
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Verify what is frozen."""
+        self._training = self._run.waiting = False
+        self._run.end(verify=True)
+        self._write()
+
+
+def _state_file(checkpoint: Path | None) -> Path:
+    assert checkpoint is not None
+    return checkpoint.with_name(f"{checkpoint.name}.unifreeze.json")

@@ -1,0 +1,211 @@
+"""One training run under a plan, as a trainer's callback follows it: counted, reported, saved.
+
+What is decided, the handle decides; here is only what all trainers need around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from unifreeze import FreezePlan
+from unifreeze.backend import backend_for
+from unifreeze.errors import OptimizerError, ScheduleError, listing
+from unifreeze.files import Format, Saved
+from unifreeze.handle import Handle
+from unifreeze.plan import When
+from unifreeze.schedule import Schedule
+from unifreeze_paddle import optimizers, steering
+
+PLAN_FILE = "freeze_plan.yaml"
+"""What the plan is saved as, beside the run."""
+
+
+class RunState(Saved):
+    """Where a run stands: what is saved with a checkpoint.
+
+    Attributes:
+        unifreeze_run: Version of the format.
+        handle: The handle's own state.
+        epoch: The epoch that begins next, or that is under way.
+        step: The step of the optimizer that begins next.
+        reports: What was measured, and not yet handed on.
+        waiting: The evaluation after the epoch may still be to come.
+    """
+
+    format: ClassVar[Format] = Format(
+        "unifreeze state of a run", "unifreeze_run", 1, ScheduleError, "resume an earlier one"
+    )
+
+    unifreeze_run: Literal[1] = 1
+    handle: dict[str, Any]
+    epoch: int
+    step: int
+    reports: dict[str, float]
+    waiting: bool
+
+
+class Run:
+    """A run in progress.
+
+    Attributes:
+        handle: The plan in force; None before the run begins.
+        epoch: The epoch that begins next, or that is under way.
+        step: The step of the optimizer that begins next, counted over the whole run.
+        waiting: The evaluation after the epoch may still be to come.
+    """
+
+    def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
+        self.handle = plan if isinstance(plan, Handle) else None
+        self.plan = plan.plan if isinstance(plan, Handle) else plan
+        self.epoch = self.step = 0
+        self.waiting = False
+        self._batch, self._keep_values = batch, keep_values
+        self._reports: dict[str, float] = {}
+
+    def begin(self, model: Any, optimizer: Any, state: RunState | None = None) -> None:
+        """Put the plan in force, go on from a saved state, steer the optimizer.
+
+        Args:
+            model: The model, with the weights that the run begins with.
+            optimizer: The trainer's optimizer.
+            state: What was saved with those weights; None for a run from the start.
+        """
+        if self.handle is None:
+            _refuse_processes()
+            self.handle = self.plan.apply(model, batch=self._batch, keep_values=self._keep_values)
+        else:
+            self.handle.reapply()
+        if state is not None:
+            self._go_on_from(state)
+        self.attach(optimizer)
+
+    def _go_on_from(self, state: RunState) -> None:
+        if state.waiting and any(isinstance(phase.entry, When) for phase in self.plan.phases):
+            raise ScheduleError(
+                f"the checkpoint was saved before what epoch {state.epoch - 1} came to was measured"
+                ", and a phase waits for a metric",
+                hint="resume an earlier checkpoint",
+            )
+        self.in_force.rebase()
+        self.in_force.load_state_dict(state.handle)
+        self.epoch, self.step, self._reports = state.epoch, state.step, dict(state.reports)
+
+    @property
+    def in_force(self) -> Handle:
+        """The handle of a run that has begun."""
+        if self.handle is None:
+            raise ScheduleError("the run has not begun, so no plan is in force")
+        return self.handle
+
+    def attach(self, optimizer: Any) -> None:
+        """Let the plan steer the trainer's optimizer.
+
+        Raises:
+            OptimizerError: It lacks something that the plan trains, or would not do what it says.
+        """
+        handle = self.in_force
+        sets = any(g.lr_scale != 1.0 or g.weight_decay is not None for g in handle.groups())
+        if sets and not is_grouped(optimizer):
+            raise OptimizerError(
+                "the plan sets learning rates or weight decay by group, and the trainer's "
+                "optimizer has no groups",
+                hint="handle = plan.apply(model); give the trainer "
+                "handle.optimizer(cls, …) and FreezeCallback(handle)",
+            )
+        if handle.phase is not None:
+            handle.attach(optimizer)
+        else:
+            _check_holds_all(handle, optimizer)
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Take in what was measured, under its own name and with `eval_` and `val_` before it."""
+        for name, value in metrics.items():
+            number = _number(value)
+            if number is not None:
+                bare = name.removeprefix("eval_").removeprefix("val_")
+                names = (name, bare, f"eval_{bare}", f"val_{bare}")
+                self._reports |= dict.fromkeys(names, number)
+
+    def advance(self, epoch: int, step: int) -> None:
+        """Go on to an epoch and step that are about to begin, with what was measured since."""
+        self.epoch, self.step = epoch, step
+        self.in_force.step(epoch=epoch, step=step, metrics=self._reports or None)
+        self._reports = {}
+
+    def stops(self) -> bool:
+        """Tell whether the schedule ends the training before the next epoch or step.
+
+        Trainers look whether to stop when a step or an epoch has ended, not when one begins.
+        """
+        handle = self.in_force
+        if handle.phase is None or handle.stopped:
+            return handle.stopped
+        schedule = Schedule(self.plan.phases).restored(handle.state_dict()["schedule"])
+        try:
+            schedule.advance(self.epoch, self.step, self._reports)
+        except ScheduleError:  # told where it counts: when the epoch or step begins
+            return False
+        return schedule.current.stop
+
+    def end(self, *, verify: bool) -> None:
+        """End the run: the schedule hears that it stopped, and what is frozen is verified."""
+        if self.stops():
+            self.advance(self.epoch, self.step)
+        if verify:
+            self.in_force.verify()
+
+    def save(self, file: Path, *, plan: Path) -> None:
+        """Write where the run stands beside a checkpoint, and the plan beside the run."""
+        handle = self.in_force
+        RunState(
+            handle=handle.state_dict(),
+            epoch=self.epoch,
+            step=self.step,
+            reports=self._reports,
+            waiting=self.waiting,
+        ).save(file)
+        handle.plan.save(plan)
+
+
+def is_grouped(optimizer: Any) -> bool:
+    """Tell whether an optimizer has param groups."""
+    rows = getattr(optimizer, "_parameter_list", None)
+    return rows is not None and len(rows) > 0 and isinstance(rows[0], dict)
+
+
+def _number(value: Any) -> float | None:
+    """Return a measured value as a number; of several, as of accuracy at 1 and 5, the first."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    if isinstance(value, np.ndarray) and value.size:
+        value = value.reshape(-1)[0]
+    plain = isinstance(value, Real | np.number) and not isinstance(value, bool)
+    return float(value) if plain else None
+
+
+def _check_holds_all(handle: Handle, optimizer: Any) -> None:
+    """Refuse an optimizer that lacks something a plan without phases trains."""
+    held = {id(tensor) for tensor in optimizers.parameters_of(optimizer)}
+    live = backend_for(handle.model).objects(handle.model)
+    paths = [path for group in handle.groups() for path in group.paths]
+    if missing := [path for path in paths if id(live[path]) not in held]:
+        raise OptimizerError(
+            f"the optimizer lacks {len(missing)} parameters that the plan trains: "
+            f"{listing(missing)}",
+            hint="build it over model.parameters(); frozen ones cost it nothing",
+        )
+
+
+def _refuse_processes() -> None:
+    """Refuse to change flags of a model that the trainer has already wrapped."""
+    if (count := steering.processes()) > 1:
+        raise ScheduleError(
+            f"{count} processes train together, and the trainer wraps the model before any "
+            "callback; gradients of what is thawed then would never be exchanged",
+            hint="handle = plan.apply(model) before the trainer is made, FreezeCallback(handle)",
+        )
