@@ -13,10 +13,12 @@ CORE = ROOT / "unifreeze"
 LAYERS = [
     "errors",
     "files",
+    "tables",
     "structure",
     "select",
     "plan",
     "schedule",
+    "history",
     "resolution",
     "backend",
     "weights",
@@ -26,6 +28,7 @@ LAYERS = [
     "pairing",
     "porting",
     "stepping",
+    "comparing",
     "testing",
     "cli",
 ]

@@ -66,16 +66,3 @@ def write_json(data: Any, where: str) -> None:
         Path(where).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise TargetError(f"cannot write {where}: {error.strerror or error}") from None
-
-
-def human_bytes(count: float) -> str:
-    """Write a number of bytes for people.
-
-    >>> human_bytes(102_228_128)
-    '97.5 MiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")

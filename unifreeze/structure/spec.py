@@ -29,6 +29,8 @@ from unifreeze.structure.words import (
 )
 from unifreeze.structure.zones import Placement, Unit, Zone, place
 
+_ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
+_ITEM_SIZES |= {"bfloat16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 _PARTS = {"weight": 1, "bias": 2, "": 0}
 
 Mask = NDArray[np.bool_]
@@ -243,6 +245,12 @@ class ModelSpec:
         """For each parameter, its number of values."""
         sizes = {shape: prod(shape) for shape in {tensor.shape for tensor in self.tensors}}
         return np.asarray([sizes[tensor.shape] for tensor in self.tensors], np.int64)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """For each parameter, its number of bytes."""
+        items = [_ITEM_SIZES.get(tensor.dtype, 4) for tensor in self.tensors]
+        return self.counts * np.asarray(items, np.int64)
 
     def within(self, module: int) -> tuple[ModelSpec, NDArray[np.intp]]:
         """Read one module as if it were the whole.

@@ -1,0 +1,233 @@
+"""The history of a run: what trained in each epoch, and what was measured in it.
+
+Pure bookkeeping beside the schedule's, so that both frameworks, and a resumed run, tell the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from unifreeze.errors import ScheduleError
+
+BEFORE = -1
+"""The epoch of what was measured before the first one."""
+LIMIT = 10_000
+"""Rows that are kept, so that the state of a run of any length stays small."""
+
+
+@dataclass
+class Row:
+    """An epoch in one phase; where epochs are not counted, a phase.
+
+    Attributes:
+        epoch: Which; None where epochs are not counted, `BEFORE` for what was measured earlier.
+        step: The step at which it began; None where steps are not counted.
+        phase: Name of the phase; "" for a plan without phases.
+        trainable: Number of trainable values.
+        total: Number of all values.
+        metrics: The last that was measured in it, by the names that were given.
+    """
+
+    epoch: int | None
+    step: int | None
+    phase: str
+    trainable: int
+    total: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def frozen(self) -> float:
+        """The share of values that is frozen."""
+        return 1 - self.trainable / self.total if self.total else 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain data; numbers that JSON has no sign for, as words."""
+        return {**vars(self), "metrics": {n: plain(value) for n, value in self.metrics.items()}}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Row:
+        """Return the row whose state this is; raises what reading data of another form raises."""
+        return cls(
+            _count(state["epoch"], BEFORE),
+            _count(state["step"]),
+            _word(state["phase"]),
+            _whole(state["trainable"]),
+            _whole(state["total"]),
+            {_word(name): float(value) for name, value in state["metrics"].items()},
+        )
+
+
+@dataclass
+class History:
+    """What has been noted of a run.
+
+    What comes with a place was measured since the place before it: metrics given as epoch 3 begins
+    are epoch 2's, and those of the last epoch come with one more call, after it. What is reported
+    once more at the same place changes nothing, so that a resumed run may repeat its last call.
+
+    Attributes:
+        rows: One for each epoch and phase, or for each phase.
+        epoch: The last epoch noted; None where they are not counted.
+        step: The last step noted.
+        behind: What is reported at this place was measured in the row before the last.
+        reported: Names of what was reported at this place.
+        left_out: Rows that have been dropped, the oldest first.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    epoch: int | None = None
+    step: int | None = None
+    behind: bool = False
+    reported: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+    def note(
+        self,
+        *,
+        trainable: int,
+        total: int,
+        epoch: int | None = None,
+        step: int | None = None,
+        phase: str = "",
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Note the place that a run has come to.
+
+        Args:
+            trainable: Number of values that train from here on.
+            total: Number of all values.
+            epoch: The epoch that is about to begin; None for the last one.
+            step: The step that is about to begin; None for the last one.
+            phase: Name of the phase that holds from here on.
+            metrics: What was measured since the last place.
+
+        Raises:
+            ScheduleError: A metric is no number, or a place none; nothing has been noted then.
+        """
+        values = numbers(metrics)
+        place = _place("epoch", epoch, self.epoch), _place("step", step, self.step)
+        if not self.rows or place != (self.epoch, self.step):
+            self._go_on(Row(*place, phase, trainable, total), measured=bool(values))
+        measured_in = self.rows[-2 if self.behind else -1]
+        for name in [name for name in values if name not in self.reported]:
+            measured_in.metrics[name] = values[name]
+            self.reported.append(name)
+
+    def _go_on(self, row: Row, *, measured: bool) -> None:
+        """Go on to another place, in a row of its own if that is another epoch or phase."""
+        if measured and not self.rows:
+            self.rows.append(Row(BEFORE, None, row.phase, row.trainable, row.total))
+        last = self.rows[-1] if self.rows else None
+        goes_on = last is not None and (last.epoch, last.phase) == (row.epoch, row.phase)
+        if last is not None and goes_on:
+            last.trainable, last.total = row.trainable, row.total
+        else:
+            self.rows.append(row)
+        if len(self.rows) > LIMIT:
+            del self.rows[0]
+            self.left_out += 1
+        self.epoch, self.step, self.reported = row.epoch, row.step, []
+        self.behind = measured and not goes_on
+
+    def measured(self, metrics: Mapping[str, float]) -> None:
+        """Take in what was measured since the last place: in the last epoch, when it is over.
+
+        Raises:
+            ScheduleError: A metric is no number, or there is no place yet.
+        """
+        values = numbers(metrics)
+        if not self.rows:
+            raise ScheduleError(
+                "there is no epoch yet that this was measured in",
+                context=f"given: {', '.join(values)}",
+                hint="call handle.step(epoch=…) before each epoch",
+            )
+        self.rows[-1].metrics.update(values)
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain data for JSON."""
+        rows = [row.state() for row in self.rows]
+        return {**vars(self), "rows": rows, "reported": list(self.reported)}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> History:
+        """Return the history whose state this is.
+
+        Raises:
+            ScheduleError: It is no such state.
+        """
+        try:
+            made = cls(
+                [Row.restored(row) for row in state["rows"]],
+                _count(state["epoch"]),
+                _count(state["step"]),
+                _truth(state["behind"]),
+                [_word(name) for name in state["reported"]],
+                _whole(state["left_out"]),
+            )
+            if made.behind and len(made.rows) < 2:
+                raise ValueError("there is no row before the last")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ScheduleError(
+                f"this is no state of a history: {error!r}",
+                hint="load the state as handle.state_dict() gave it",
+            ) from None
+        return made
+
+
+def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    """Read metrics as plain numbers; not being finite is a fact about a run, and kept.
+
+    Raises:
+        ScheduleError: One is no number, or has no name.
+    """
+    found = {}
+    for name, value in (metrics or {}).items():
+        try:
+            if isinstance(value, str | bytes | bool):
+                raise TypeError
+            found[_word(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise ScheduleError(
+                f"metric {name!r} is {value!r}, and no number",
+                hint='metrics={"val_loss": 0.41}: one number for each name',
+            ) from None
+    return found
+
+
+def plain(value: float | None) -> float | str | None:
+    """Return a number as JSON can hold it: those that are not finite as words."""
+    return value if value is None or isfinite(value) else str(value)
+
+
+def _place(what: str, given: int | None, last: int | None) -> int | None:
+    if given is None:
+        return last
+    if type(given) is not int or given < 0:
+        raise ScheduleError(f"{what} is a whole number from 0 on, and not {given!r}")
+    return given
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    if type(value) is not int or value < least:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value
+
+
+def _count(value: Any, least: int = 0) -> int | None:
+    return None if value is None else _whole(value, least)
