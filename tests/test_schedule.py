@@ -55,6 +55,16 @@ def test_what_was_skipped_is_entered_in_order():
     assert made.advance(5, None, None) == [1, 2]
 
 
+def test_what_was_measured_before_a_phase_began_counts_for_none_after():
+    made = schedule("at: {epoch: 1}", "when: {metric: loss, stalled_for: 1}")
+    made.advance(0, None, None)
+    for _ in range(2):
+        made.advance(1, None, {"loss": 0.5})
+    assert made.watch.best is None
+    made.advance(2, None, {"loss": 0.6})
+    assert made.current.name == "a"
+
+
 def test_the_same_epoch_again_changes_nothing():
     made = schedule("when: {metric: loss, stalled_for: 2}")
     made.advance(0, None, None)

@@ -101,6 +101,7 @@ class Schedule:
         while self._next_is_due():
             self.phase += 1
             self.entered, self.watch = self._now(), Watch()
+            self.reported = (self.epoch, self.step)  # nothing measured until now counts later
             entered.append(self.phase)
         return entered
 
