@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unifreeze.capturing import capture
+    from unifreeze.comparing import compare_plans
     from unifreeze.errors import FrozenDriftError, UnifreezeError
     from unifreeze.handle import Handle, apply, freeze, frozen, resolve
     from unifreeze.pairing import Pairing, pair
@@ -38,6 +39,7 @@ __all__ = [
     "apply",
     "capture",
     "check_parity",
+    "compare_plans",
     "freeze",
     "frozen",
     "pair",
@@ -58,6 +60,7 @@ _HOME = {
     "apply": "handle",
     "capture": "capturing",
     "check_parity": "parity",
+    "compare_plans": "comparing",
     "freeze": "handle",
     "frozen": "handle",
     "pair": "pairing",
