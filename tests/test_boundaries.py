@@ -32,7 +32,9 @@ LAYERS = [
     "testing",
     "cli",
 ]
-FRAMEWORKS = {"torch", "paddle", "transformers", "paddlenlp", "torchvision", "peft"}
+TRAINERS = {"torch": {"lightning", "transformers", "accelerate"}, "paddle": {"paddlenlp"}}
+"""Libraries of trainers, each known to one file of its backend that is called after it."""
+FRAMEWORKS = {"torch", "paddle", "torchvision", "peft", *TRAINERS["torch"], *TRAINERS["paddle"]}
 LATE = {("plan/model.py", "handle")}
 """The one exception: `plan.resolve` and `plan.apply` import the handle when they are called."""
 
@@ -99,9 +101,19 @@ def test_the_core_imports_no_framework(file):
 def test_a_backend_imports_its_own_framework_alone(framework):
     for file in python_files(f"backends/unifreeze_{framework}"):
         roots = {module.partition(".")[0] for module, _ in imports(file)}
-        assert not roots & (FRAMEWORKS - {framework}), file
+        here = file.parent.name == "trainers" and file.stem in TRAINERS[framework]
+        own = {framework, file.stem} if here else {framework}
+        assert not roots & (FRAMEWORKS - own), file
         others = {root for root in roots if root.startswith("unifreeze_")}
         assert others <= {f"unifreeze_{framework}"}, file
+
+
+@pytest.mark.parametrize("framework", ["torch", "paddle"])
+def test_no_trainer_is_imported_by_what_is_not_called_after_it(framework):
+    for file in python_files(f"backends/unifreeze_{framework}"):
+        used = {module for module, _ in imports(file)}
+        parts = {f"unifreeze_{framework}.trainers.{library}" for library in TRAINERS[framework]}
+        assert not used & parts, file
 
 
 def test_no_model_family_is_known_by_name():

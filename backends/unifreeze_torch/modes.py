@@ -73,6 +73,25 @@ def is_pinned(module: Any) -> bool:
     return isinstance(module.__dict__.get("train"), PinnedTrain)
 
 
+def remember(root: nn.Module) -> Callable[[], None]:
+    """Take down the modes asked for of what is held under a module; returns what puts them back.
+
+    For loops that call `eval()` and put modes back by setting `training` instead of by `train()`.
+    """
+    held = [(pin, pin.requested) for pin in map(_pin_of, root.modules()) if pin is not None]
+
+    def put_back() -> None:
+        for pin, requested in held:
+            pin.requested = requested
+
+    return put_back
+
+
+def _pin_of(module: nn.Module) -> PinnedTrain | None:
+    pin = module.__dict__.get("train")
+    return pin if isinstance(pin, PinnedTrain) else None
+
+
 def on_load(root: nn.Module, loaded: Callable[[], None]) -> Callable[[], None]:
     """Call back after `load_state_dict` on a module; returns what stops it."""
     if isinstance(root, torch.jit.ScriptModule):

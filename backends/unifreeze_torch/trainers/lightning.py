@@ -1,0 +1,126 @@
+"""A plan in the Trainer of Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from unifreeze import FreezePlan
+from unifreeze.backend import Undo
+from unifreeze.handle import Handle
+from unifreeze_torch import modes
+from unifreeze_torch.trainers.run import Run
+
+
+class FreezeCallback(Callback):  # type: ignore[misc]
+    """Carries a plan out while `Trainer.fit` trains.
+
+    The plan is applied to the LightningModule, so native paths begin with its attributes:
+    `net.layer4`. While `configure_optimizers` runs, whatever any phase trains requires a gradient.
+    The state goes into the checkpoints, the plan into the log folder as `freeze_plan.yaml`. After
+    each validation what was logged is reported to the plan; without a validation, after each epoch.
+
+    Args:
+        plan: The plan; or the handle of one already applied, when the optimizer was built from it.
+        batch: One batch of inputs, see `unifreeze.apply`.
+        keep_values: See `unifreeze.apply`.
+
+    >>> Trainer(callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
+    ) -> None:
+        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._saved: dict[str, Any] | None = None
+        self._modes: Undo = lambda: None
+
+    @property
+    def handle(self) -> Handle | None:
+        """The plan in force; None before the first fit."""
+        return self._run.handle
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint."""
+        return self._run.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what a checkpoint says until training begins."""
+        self._saved = state_dict
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Put the plan in force before optimizers are built; a model may come only after that."""
+        if stage == "fit" and next(pl_module.parameters(), None) is not None:
+            self._run.prepare(pl_module)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Bring the flags in order again, now that the optimizers are built."""
+        self._run.narrow()
+        self._modes = modes.remember(pl_module)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin with the weights, optimizer and checkpoint that the trainer has loaded."""
+        saved, self._saved = self._saved, None
+        self._run.prepare(pl_module)
+        self._run.begin(trainer.optimizers, saved, resumed=trainer.global_step > 0)
+        self._modes = modes.remember(pl_module)
+        folder = trainer.log_dir or trainer.default_root_dir
+        if trainer.is_global_zero:
+            self._run.save_plan(folder)
+        trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Enter the phase that begins with the next step of the optimizer."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._go_on(trainer, pl_module, trainer.current_epoch)
+            if self._run.in_force.stopped:
+                raise StopIteration  # what the trainer itself does where a module returns -1
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Go on to the next step here: the trainer stops after a batch, not before one."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and not trainer.is_last_batch:
+            self._go_on(trainer, pl_module, trainer.current_epoch)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take in what was measured; no phase can begin until modes are put back.
+
+        They are put back past `train()`, so what holds modules still would take them for modules
+        that are to stay in inference mode.
+        """
+        self._modes()
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._report(trainer.callback_metrics)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Go on to the next epoch."""
+        if not trainer.enable_validation:
+            self._report(trainer.callback_metrics)
+        self._go_on(trainer, pl_module, trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Verify what is frozen."""
+        self._run.in_force.verify()
+
+    def _report(self, metrics: Mapping[str, Any]) -> None:
+        self._run.metrics |= {name: float(value) for name, value in metrics.items()}
+
+    def _go_on(self, trainer: Any, pl_module: Any, epoch: int) -> None:
+        if trainer.should_stop or _is_over(trainer, epoch):
+            return
+        if self._run.go_on(epoch, trainer.global_step):
+            self._modes = modes.remember(pl_module)
+        self._run.metrics.clear()
+        trainer.should_stop = self._run.in_force.stopped
+
+
+def _is_over(trainer: Any, epoch: int) -> bool:
+    """Tell whether the trainer ends before this epoch, or the next step."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    return bool((epochs not in (None, -1) and epoch >= epochs) or 0 <= steps <= trainer.global_step)

@@ -1,0 +1,157 @@
+"""One training run under a plan, as a trainer's callback follows it: prepared, begun, saved.
+
+What is decided, the handle decides; here is only what the trainers need around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unifreeze import FreezePlan
+from unifreeze.backend import ParamGroup
+from unifreeze.errors import OptimizerError, ScheduleError, listing
+from unifreeze.handle import Handle
+from unifreeze_torch import backend
+
+PLAN_FILE = "freeze_plan.yaml"
+"""What the plan is saved as, beside the run."""
+
+
+class Run:
+    """A run under a plan.
+
+    Attributes:
+        handle: The plan in force; None before the trainer has a model.
+        metrics: What was measured and the handle may not have heard of yet, by name.
+    """
+
+    def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
+        self.handle = plan if isinstance(plan, Handle) else None
+        self.metrics: dict[str, float] = {}
+        self._plan, self._batch, self._keep_values = plan, batch, keep_values
+        self._model: Any = None
+        self._start: dict[str, Any] = {}
+        self._thawed: list[Any] = []
+        self._begun = False
+
+    @property
+    def in_force(self) -> Handle:
+        """The handle of a run that has a model."""
+        if self.handle is None:
+            raise ScheduleError("the trainer has no model yet, so no plan is in force")
+        return self.handle
+
+    def prepare(self, model: Any) -> None:
+        """Put the plan in force on the trainer's model, and make everything ready for an optimizer.
+
+        Until the run begins, whatever any phase trains requires a gradient: trainers and users
+        build optimizers from the parameters that do.
+        """
+        if self._model is not model:
+            if isinstance(self._plan, FreezePlan):
+                batch, keep = self._batch, self._keep_values
+                self.handle = self._plan.apply(model, batch=batch, keep_values=keep)
+            self._model, self._start = model, self.in_force.state_dict()
+            self._thawed, self._begun = [], False
+        if self.in_force.phase is None or backend.processes() > 1:
+            return  # what exchanges gradients between processes counts on the flags it finds
+        live = backend.objects(self.in_force.model)
+        for path in _paths(self.in_force.groups()):
+            if not live[path].requires_grad:
+                backend.set_flag(live[path], True)
+                self._thawed.append(live[path])
+
+    def narrow(self) -> None:
+        """End what `prepare` has made of the flags."""
+        while self._thawed:
+            tensor = self._thawed.pop()
+            tensor.requires_grad, tensor.grad = False, None
+
+    def begin(
+        self, optimizers: Sequence[Any], saved: Mapping[str, Any] | None, *, resumed: bool
+    ) -> None:
+        """Begin to train, with the weights that the model has now.
+
+        Args:
+            optimizers: The trainer's.
+            saved: What `state` returned for the checkpoint that was loaded; None without one.
+            resumed: Steps have been made before.
+
+        Raises:
+            ScheduleError: The checkpoint knows nothing of the plan's phases, or is another plan's.
+            OptimizerError: The optimizer would not do what the plan says.
+            UnsupportedPlanError: The trainer has made something of the model that breaks the plan.
+        """
+        handle = self.in_force
+        self.narrow()
+        handle.reapply()
+        if saved:
+            handle.load_state_dict(saved["handle"])
+            self.metrics = dict(saved["metrics"])
+        elif not resumed:
+            handle.load_state_dict(self._start)
+            self.metrics = {}
+        elif not self._begun and handle.phase is not None:
+            raise ScheduleError(
+                "training goes on from a checkpoint that says nothing of the plan's phases",
+                hint="checkpoints have it if they are written with FreezeCallback in the trainer",
+            )
+        handle.rebase()
+        self._attach([getattr(one, "optimizer", one) for one in optimizers])
+        self._begun = True
+
+    def _attach(self, optimizers: list[Any]) -> None:
+        """Let the plan steer the trainer's optimizer; accelerate's own is around the real one."""
+        if self.in_force.phase is not None:
+            if len(optimizers) != 1:
+                raise OptimizerError(
+                    f"{len(optimizers)} optimizers train, and phases steer one",
+                    hint="put all parameters into one optimizer, or write the loop yourself",
+                )
+            self.in_force.attach(optimizers[0])
+        _check_optimizers(self.in_force, optimizers)
+
+    def go_on(self, epoch: int, step: int) -> bool:
+        """Tell the handle which epoch and step begin next; return whether a phase began."""
+        return self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold: plain data."""
+        if self.handle is None:
+            return {}
+        return {"handle": self.handle.state_dict(), "metrics": dict(self.metrics)}
+
+    def save_plan(self, folder: str | Path) -> None:
+        """Save the plan beside the run."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.in_force.plan.save(Path(folder) / PLAN_FILE)
+
+
+def _paths(groups: Sequence[ParamGroup]) -> list[str]:
+    return [path for group in groups for path in group.paths]
+
+
+def _check_optimizers(handle: Handle, optimizers: list[Any]) -> None:
+    """Refuse optimizers without something the plan trains, or without the settings it gives."""
+    live = backend.objects(handle.model)
+    rows = [row for optimizer in optimizers for row in optimizer.param_groups]
+    group_of = {id(tensor): row.get("name") for row in rows for tensor in row["params"]}
+    groups = handle.groups()
+    if missing := [path for path in _paths(groups) if id(live[path]) not in group_of]:
+        raise OptimizerError(
+            f"the optimizer lacks {len(missing)} parameters that the plan trains: "
+            f"{listing(missing)}",
+            hint="build it over model.parameters(); frozen ones cost it nothing",
+        )
+    special = [group for group in groups if group.lr_scale != 1 or group.weight_decay is not None]
+    ignored = [g for g in special if any(group_of[id(live[path])] != g.name for path in g.paths)]
+    if ignored:
+        raise OptimizerError(
+            "the plan sets learning rates or weight decay by group, and the optimizer was built "
+            "without these groups",
+            context=f"they are: {', '.join(group.name for group in ignored)}",
+            hint="handle = plan.apply(model); give the trainer handle.optimizer(cls, lr=…) "
+            "and FreezeCallback(handle)",
+        )

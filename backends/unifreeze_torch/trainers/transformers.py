@@ -1,0 +1,113 @@
+"""A plan in the Trainer of Hugging Face transformers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from transformers import TrainerCallback
+
+from unifreeze import FreezePlan
+from unifreeze.errors import ScheduleError
+from unifreeze.handle import Handle
+from unifreeze_torch.trainers.run import Run
+
+STATE = "unifreeze"
+"""Under what the state is kept in a checkpoint's `trainer_state.json`."""
+
+
+class FreezeCallback(TrainerCallback):  # type: ignore[misc]
+    """Carries a plan out while a Trainer trains.
+
+    The Trainer builds its optimizer from what requires a gradient; until training begins that is
+    whatever any phase trains. The state goes into the checkpoints' `trainer_state.json`, the plan
+    into the output folder as `freeze_plan.yaml`.
+
+    What an evaluation measures is reported under its own names and, for `eval_loss`, as `loss` and
+    `val_loss` too. Evaluations under another prefix than `eval` are not. A phase's weight decay
+    holds for all parameters but those that the plan's own `groups` except, also where the Trainer
+    lets biases and norms be.
+
+    Args:
+        plan: The plan; or the handle of one already applied, when the optimizer was built from it.
+        batch: One batch of inputs, see `unifreeze.apply`.
+        keep_values: See `unifreeze.apply`.
+
+    >>> Trainer(model, args, callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
+    ) -> None:
+        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._epoch = 0
+        self._training = False
+
+    @property
+    def handle(self) -> Handle | None:
+        """The plan in force; None before the Trainer has a model."""
+        return self._run.handle
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Put the plan in force, before the optimizer is built."""
+        self._run.prepare(objects["model"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Begin with the weights, optimizer and checkpoint that the Trainer has loaded."""
+        run, resumed = self._run, state.global_step > 0
+        run.prepare(objects["model"])  # model_init builds another for each run
+        saved = state.stateful_callbacks.get(STATE) if resumed else None
+        run.begin([objects["optimizer"]], saved, resumed=resumed)
+        self._epoch, self._training = int(state.epoch), True
+        if state.is_world_process_zero:
+            run.save_plan(args.output_dir)
+        self._go_on(state, control)
+        if run.in_force.stopped:  # the Trainer looks only after the next step
+            raise ScheduleError("the schedule has ended, and there is nothing left to train")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Hand on what was measured, also where it lacks what a phase waits for."""
+        if self._run.metrics:
+            self._go_on(state, control)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Go on to the next step here: the Trainer stops after a step, not before one."""
+        self._run.metrics.clear()
+        self._go_on(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Go on to the next epoch."""
+        self._epoch += 1
+        if args.load_best_model_at_end:  # other values may be loaded before training ends
+            self._run.in_force.verify()
+        self._go_on(state, control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Take in what was measured; a phase that waits for it begins before the next step."""
+        if not self._training:
+            return
+        for name, value in objects["metrics"].items():
+            if name.startswith("eval_"):
+                bare = name.removeprefix("eval_")
+                self._run.metrics |= {name: value, bare: value, f"val_{bare}": value}
+        with suppress(ScheduleError):  # of several data sets, another may bring what is missing
+            self._go_on(state, control)
+        self._note(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Verify what is frozen, or accept the best checkpoint's values as the ones to hold."""
+        self._training = False
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._run.in_force.rebase()
+        else:
+            self._run.in_force.verify()
+
+    def _go_on(self, state: Any, control: Any) -> None:
+        if not control.should_training_stop:
+            self._run.go_on(max(self._epoch, int(state.epoch)), state.global_step)
+            control.should_training_stop = self._run.in_force.stopped
+        self._note(state)
+
+    def _note(self, state: Any) -> None:
+        """Put the state where the next checkpoint takes it from."""
+        state.stateful_callbacks[STATE] = self._run.state()
