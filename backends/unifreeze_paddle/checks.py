@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import FunctionType
+from functools import cache
+from inspect import unwrap
+from itertools import chain
+from types import CodeType, FunctionType
 from typing import Any, cast
 
 import numpy as np
 import paddle
 from numpy.typing import NDArray
+from paddle import nn
 
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk, wrappers
@@ -16,6 +20,9 @@ from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import guards
 from unifreeze_paddle.layers import PaddleReader, qualified_bases
+
+_SWITCHES = ("enable_recompute", "gradient_checkpointing")
+"""What libraries turn recompute on with, as attributes of the layer that does it."""
 
 
 def findings(
@@ -35,6 +42,7 @@ def findings(
         changed: Numbers of the parameters whose flag would change.
         guards_change: Some layer's guard would.
     """
+    yield from _reentrant_recompute(walk, resolution)
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -45,6 +53,60 @@ def findings(
         )
     if len(changed) and paddle.distributed.get_world_size() > 1:
         yield from _distributed(walk, model, resolution, changed)
+
+
+def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """Reentrant recompute passes no gradient unless its input takes part in it.
+
+    Only where it is turned on by a switch that libraries use; what a model's own code calls without
+    one cannot be seen before it runs.
+    """
+    tree = walk.tree
+    trained = np.flatnonzero(resolution.trainable[resolution.spec.tensor_of])
+    if not len(trained):
+        return
+    blind = [numbers for cls, numbers in walk.by_class.items() if _recomputes_blindly(cls)]
+    for index in sorted(chain.from_iterable(blind)):
+        switches = [getattr(walk.module(index), switch, False) for switch in _SWITCHES]
+        if any(switches) and _in_a_list_of(walk, index, int(trained[0])):
+            yield Finding(
+                tree.paths[index] or "the model",
+                "reentrant recompute above a frozen prefix: none of its layers would get a "
+                "gradient",
+                "train what comes before them too, or turn it off: recompute=False in a "
+                "trainer's arguments, else enable_recompute = False on it",
+            )
+
+
+def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:
+    """Tell whether a name is in a list of layers in a module, which it recomputes one by one."""
+    tree = walk.tree
+    if not tree.name_starts[index] <= name < tree.name_ends[index]:
+        return False
+    starts, ends = np.asarray(tree.name_starts), np.asarray(tree.name_ends)
+    around = np.flatnonzero((starts <= name) & (name < ends))
+    return any(isinstance(walk.module(n), nn.LayerList) for n in around.tolist() if n > index)
+
+
+@cache
+def _recomputes_blindly(cls: type) -> bool:
+    """Tell whether a class recomputes reentrantly, and never asks if its input has a gradient."""
+    functions = [unwrap(value) for value in vars(cls).values() if isinstance(value, FunctionType)]
+    codes = [code for function in functions for code in _codes(function.__code__)]
+    names = {name for code in codes for name in code.co_names}
+    keywords = {word for code in codes for word in chain(*filter(_is_tuple, code.co_consts))}
+    return "recompute" in names and "stop_gradient" not in names and "use_reentrant" not in keywords
+
+
+def _is_tuple(value: object) -> bool:
+    return isinstance(value, tuple)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _codes(inner)
 
 
 def _distributed(

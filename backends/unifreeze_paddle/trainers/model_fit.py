@@ -56,7 +56,6 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._resume = None if resume is None else Path(resume)
         self._begun = self._training = False
         self._first, self._total = 0, None
-        self._saved: set[Path] = set()
 
     @property
     def handle(self) -> Handle | None:
@@ -74,17 +73,17 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         if self._begun:
             self._run.attach(optimizer)
         else:
-            state = self._load() if self._resume else None
+            state = None if self._resume is None else self._load(self._resume)
             self._run.begin(self.model.network, optimizer, state)
             self._begun = True
         self._first, self._training = self._run.epoch, True
         self._check_goes_on()
         self._save_beside()
 
-    def _load(self) -> RunState:
+    def _load(self, checkpoint: Path) -> RunState:
         """Load a checkpoint's weights, optimizer and scheduler; return where its run stood."""
-        state = RunState.load(_state_file(self._resume))
-        self.model.load(str(self._resume))
+        state = RunState.load(_state_file(checkpoint))
+        self.model.load(str(checkpoint))
         return state
 
     def _check_goes_on(self) -> None:
@@ -100,33 +99,25 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
             )
 
     def _save_beside(self) -> None:
-        """Let the model save where the run stands with everything else."""
+        """Let the model save where the run stands, and its plan, with everything else."""
         own = getattr(self.model.save, "own", self.model.save)
 
         def save(path: str, training: bool = True) -> None:
             own(path, training)
             if training and paddle.distributed.ParallelEnv().local_rank == 0:
-                self._saved.add(_state_file(Path(path)))
-                self._write()
+                file = _state_file(Path(path))
+                self._run.save(file)
+                self._run.plan.save(file.with_name(PLAN_FILE))
 
         save.own = own  # type: ignore[attr-defined]
         self.model.save = save
 
-    def _write(self) -> None:
-        """Write where the run stands beside every checkpoint of this very place in the run."""
-        for file in self._saved:
-            self._run.save(file, plan=file.with_name(PLAN_FILE))
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Enter the phase that begins with the epoch."""
-        self._run.waiting = False
-        self._write()
-        self._saved.clear()
         self._run.advance(self._first + epoch, self._run.step)
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Enter the phase that begins with the optimizer's step, where one begins."""
-        self._saved.clear()
         if step % self.model._accumulate == 0:
             self._run.advance(self._run.epoch, self._run.step)
 
@@ -141,19 +132,16 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stop if the schedule does, or a resumed run has had its epochs."""
-        self._run.epoch, self._run.waiting = self._first + epoch + 1, True
+        self._run.end_epoch()
         self._stop_if_due()
         if self._run.epoch == self._total:
             self.model.stop_training = True
-        self._write()
 
     def on_eval_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Hand on what the validation measured."""
-        if not self._training:
-            return
-        self._run.report({k: v for k, v in (logs or {}).items() if k not in _NO_METRICS})
-        self._stop_if_due()
-        self._write()
+        if self._training:
+            self._run.report({k: v for k, v in (logs or {}).items() if k not in _NO_METRICS})
+            self._stop_if_due()
 
     def _stop_if_due(self) -> None:
         if self._run.stops():
@@ -161,11 +149,9 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:
         """Verify what is frozen."""
-        self._training = self._run.waiting = False
+        self._training = False
         self._run.end(verify=True)
-        self._write()
 
 
-def _state_file(checkpoint: Path | None) -> Path:
-    assert checkpoint is not None
+def _state_file(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.unifreeze.json")

@@ -34,7 +34,7 @@ class RunState(Saved):
         epoch: The epoch that begins next, or that is under way.
         step: The step of the optimizer that begins next.
         reports: What was measured, and not yet handed on.
-        waiting: The evaluation after the epoch may still be to come.
+        waiting: The evaluation after an epoch that has ended may still be to come.
     """
 
     format: ClassVar[Format] = Format(
@@ -56,7 +56,7 @@ class Run:
         handle: The plan in force; None before the run begins.
         epoch: The epoch that begins next, or that is under way.
         step: The step of the optimizer that begins next, counted over the whole run.
-        waiting: The evaluation after the epoch may still be to come.
+        waiting: The evaluation after an epoch that has ended may still be to come.
     """
 
     def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
@@ -66,6 +66,8 @@ class Run:
         self.waiting = False
         self._batch, self._keep_values = batch, keep_values
         self._reports: dict[str, float] = {}
+        self._files: set[Path] = set()
+        """What has been saved since the last step: an evaluation that follows belongs to it."""
 
     def begin(self, model: Any, optimizer: Any, state: RunState | None = None) -> None:
         """Put the plan in force, go on from a saved state, steer the optimizer.
@@ -79,7 +81,7 @@ class Run:
             _refuse_processes()
             self.handle = self.plan.apply(model, batch=self._batch, keep_values=self._keep_values)
         else:
-            self.handle.reapply()
+            self.handle.reapply()  # what the trainer has turned on since is checked again
         if state is not None:
             self._go_on_from(state)
         self.attach(optimizer)
@@ -130,12 +132,19 @@ class Run:
                 bare = name.removeprefix("eval_").removeprefix("val_")
                 names = (name, bare, f"eval_{bare}", f"val_{bare}")
                 self._reports |= dict.fromkeys(names, number)
+        self._write()
 
     def advance(self, epoch: int, step: int) -> None:
         """Go on to an epoch and step that are about to begin, with what was measured since."""
+        self._settle()
         self.epoch, self.step = epoch, step
         self.in_force.step(epoch=epoch, step=step, metrics=self._reports or None)
         self._reports = {}
+
+    def end_epoch(self) -> None:
+        """Count an epoch that has ended; an evaluation may follow."""
+        self.epoch, self.waiting = self.epoch + 1, True
+        self._write()
 
     def stops(self) -> bool:
         """Tell whether the schedule ends the training before the next epoch or step.
@@ -154,22 +163,35 @@ class Run:
 
     def end(self, *, verify: bool) -> None:
         """End the run: the schedule hears that it stopped, and what is frozen is verified."""
+        self._settle()
         if self.stops():
             self.advance(self.epoch, self.step)
         if verify:
             self.in_force.verify()
 
-    def save(self, file: Path, *, plan: Path) -> None:
-        """Write where the run stands beside a checkpoint, and the plan beside the run."""
-        handle = self.in_force
-        RunState(
-            handle=handle.state_dict(),
+    def save(self, file: Path) -> None:
+        """Write where the run stands beside a checkpoint; what is measured next is added to it."""
+        self._files.add(file)
+        self._write()
+
+    def _write(self) -> None:
+        if not self._files:
+            return
+        state = RunState(
+            handle=self.in_force.state_dict(),
             epoch=self.epoch,
             step=self.step,
             reports=self._reports,
             waiting=self.waiting,
-        ).save(file)
-        handle.plan.save(plan)
+        )
+        for file in self._files:
+            state.save(file)
+
+    def _settle(self) -> None:
+        """Nothing more will be measured here."""
+        self.waiting = False
+        self._write()
+        self._files.clear()
 
 
 def is_grouped(optimizer: Any) -> bool:
