@@ -25,6 +25,7 @@ class Watch:
         since_best: Reports since then that were no better.
         rising: Reports in a row that were worse than the one before.
         missed: Epochs that began without any report so far.
+        best_at: Epoch and step of the best report.
     """
 
     best: float | None = None
@@ -32,14 +33,15 @@ class Watch:
     since_best: int = 0
     rising: int = 0
     missed: int = 0
+    best_at: tuple[int, int] | None = None
 
-    def report(self, value: float, entry: When) -> None:
-        """Take in one report."""
+    def report(self, value: float, entry: When, place: tuple[int, int]) -> None:
+        """Take in one report, made at an epoch and step."""
         sign = 1.0 if entry.mode == "min" else -1.0
         worse_than_last = self.last is not None and sign * (value - self.last) > entry.min_delta
         self.rising = self.rising + 1 if worse_than_last else 0
         if self.best is None or sign * (self.best - value) > entry.min_delta:
-            self.best, self.since_best = value, 0
+            self.best, self.since_best, self.best_at = value, 0, place
         else:
             self.since_best += 1
         self.last = value
@@ -61,6 +63,7 @@ class Schedule:
         entered: Epoch and step at which the current phase began.
         reported: Epoch and step of the last report of a metric.
         watch: What the metric that the next phase waits for has done.
+        left: Where the phase before had its best report; None without one.
     """
 
     phases: Sequence[Phase]
@@ -70,6 +73,7 @@ class Schedule:
     entered: tuple[int, int] = (0, 0)
     reported: tuple[int, int] | None = None
     watch: Watch = field(default_factory=Watch)
+    left: tuple[int, int] | None = None
 
     def copy(self) -> Schedule:
         """Return an independent one at the same place."""
@@ -100,6 +104,7 @@ class Schedule:
         entered = []
         while self._next_is_due():
             self.phase += 1
+            self.left = self.watch.best_at
             self.entered, self.watch = self._now(), Watch()
             self.reported = (self.epoch, self.step)  # nothing measured until now counts later
             entered.append(self.phase)
@@ -150,7 +155,7 @@ class Schedule:
             raise ScheduleError(f"{waits}, and it is {value} (epoch {self.epoch})")
         if place != self.reported:
             self.reported = place
-            self.watch.report(value, entry)
+            self.watch.report(value, entry, place)
 
     def _next_is_due(self) -> bool:
         following = self._next()
@@ -185,8 +190,8 @@ class Schedule:
             "epoch": self.epoch,
             "step": self.step,
             "entered": list(self.entered),
-            "reported": list(self.reported) if self.reported else None,
-            "watch": dict(vars(self.watch)),
+            "reported": _plain(self.reported),
+            "watch": {**vars(self.watch), "best_at": _plain(self.watch.best_at)},
         }
 
     def restored(self, state: Mapping[str, Any]) -> Schedule:
@@ -196,18 +201,26 @@ class Schedule:
             ScheduleError: It is no such state.
         """
         try:
-            reported = state["reported"]
+            watch = dict(state["watch"])
             made = Schedule(
                 self.phases,
                 int(state["phase"]),
                 int(state["epoch"]),
                 int(state["step"]),
                 (int(state["entered"][0]), int(state["entered"][1])),
-                None if reported is None else (int(reported[0]), int(reported[1])),
-                Watch(**state["watch"]),
+                _place(state["reported"]),
+                Watch(**{**watch, "best_at": _place(watch["best_at"])}),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ScheduleError(f"this is no state of a schedule: {error!r}") from None
         if not 0 <= made.phase < len(self.phases):
             raise ScheduleError(f"there is no phase {made.phase}: the plan has {len(self.phases)}")
         return made
+
+
+def _plain(place: tuple[int, int] | None) -> list[int] | None:
+    return None if place is None else list(place)
+
+
+def _place(plain: Any) -> tuple[int, int] | None:
+    return None if plain is None else (int(plain[0]), int(plain[1]))

@@ -17,17 +17,27 @@ from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
     Capabilities,
+    Control,
     Finding,
     OptimizerSpec,
     ParamGroup,
-    Rate,
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import bits, checks, guards, loads, optimizers, settings, shipped, steering
+from unifreeze_paddle import (
+    bits,
+    checks,
+    guards,
+    loads,
+    optimizers,
+    saved_states,
+    settings,
+    shipped,
+    steering,
+)
 from unifreeze_paddle.layers import PaddleReader, is_floating
 
 # Past the parameters' own `__setattr__`, which is written in Python.
@@ -335,9 +345,17 @@ class PaddleBackend(ModuleBackend):
         """Return the learning rate an optimizer was built with; None if it has none."""
         return steering.base_rate(optimizer)
 
-    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+    def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
-        return steering.steer(optimizer, rate)
+        return steering.steer(optimizer, control)
+
+    def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Make an optimizer forget what it has gathered about some parameters."""
+        steering.clear_moments(optimizer, tensors)
+
+    def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
+        """Let an optimizer's saved states carry parameters' names, and be matched by them."""
+        saved_states.name_states(optimizer, paths)
 
     def processes(self) -> int:
         """Return how many processes train together."""

@@ -51,6 +51,12 @@ def parameters_of(optimizer: Any) -> list[Any]:
     return [one for row in rows for one in (row["params"] if isinstance(row, dict) else [row])]
 
 
+def create_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
+    """Let an optimizer make the moments of some parameters, from a loaded state if it has one."""
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, tensors)
+
+
 def step_dense(optimizer: Any) -> None:
     """Step an optimizer that takes no sparse gradients: Paddle's AdamW fails on one too late.
 

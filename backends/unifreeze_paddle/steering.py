@@ -6,14 +6,15 @@ is put before the one there is, which multiplies what that says and leaves all e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
 from paddle.optimizer.lr import LinearWarmup, LRScheduler
 from paddle.regularizer import L2Decay
 
-from unifreeze.backend.protocol import Rate, Undo
+from unifreeze.backend.protocol import Control, Undo
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import optimizers
 
@@ -24,15 +25,15 @@ _STEPS = ("step", "minimize")
 class Scaled(LRScheduler):  # type: ignore[misc]
     """What a scheduler or a fixed rate says, times a factor; its state is the scheduler's own."""
 
-    def __init__(self, inner: LRScheduler | float, rate: Callable[[], Rate]) -> None:
-        self.inner, self.rate, self.made = inner, rate, False
+    def __init__(self, inner: LRScheduler | float, control: Control) -> None:
+        self.inner, self.control, self.made = inner, control, False
         first = inner.base_lr if isinstance(inner, LRScheduler) else inner
         super().__init__(learning_rate=first)
 
     def __call__(self) -> float:
         """Return the rate for the next step."""
         own = self.inner() if isinstance(self.inner, LRScheduler) else self.inner
-        return float(own * self.rate().factor)
+        return float(own * self.control.rate().factor)
 
     def get_lr(self) -> float:
         """Return the rate for the next step."""
@@ -63,7 +64,7 @@ def base_rate(optimizer: Any) -> float | None:
     return float(rate.base_lr if isinstance(rate, LRScheduler) else rate)
 
 
-def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+def steer(optimizer: Any, control: Control) -> Undo:
     """Put a scheduler that multiplies before an optimizer's own, and settle its weight decay.
 
     Raises:
@@ -74,8 +75,17 @@ def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
     decay = _own_decay(optimizer)
     plain = not isinstance((optimizer._parameter_list or [None])[0], dict)
 
+    scales: list[tuple[dict[str, Any], float]] = []
+
+    def put_back() -> None:
+        while scales:
+            settings, own = scales.pop()
+            settings["learning_rate"] = own
+
     def settle() -> None:
-        wanted = rate().weight_decay
+        put_back()  # a step that failed left them
+        control.begin_step()
+        _, wanted, fresh, factor = control.rate()
         if wanted is not None and not plain:
             raise OptimizerError(
                 "Paddle writes the weight decay of param groups onto parameters, where a phase "
@@ -84,12 +94,18 @@ def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
             )
         _set_decay(optimizer, decay if wanted is None else wanted)
         _settle_loaded(optimizer)
+        for tensor in optimizers.parameters_of(optimizer) if fresh else ():
+            if id(tensor) in fresh:
+                own = tensor.optimize_attr["learning_rate"]
+                scales.append((tensor.optimize_attr, own))
+                tensor.optimize_attr["learning_rate"] = own * factor
 
-    optimizer._learning_rate = Scaled(inner, rate)
+    optimizer._learning_rate = Scaled(inner, control)
     for name in _STEPS:
-        setattr(optimizer, name, _preceded(settle, getattr(optimizer, name)))
+        setattr(optimizer, name, _around(settle, getattr(optimizer, name), put_back))
 
     def undo() -> None:
+        put_back()
         optimizer._learning_rate = inner
         for name in _STEPS:
             vars(optimizer).pop(name, None)
@@ -98,10 +114,15 @@ def steer(optimizer: Any, rate: Callable[[], Rate]) -> Undo:
     return undo
 
 
-def _preceded(settle: Callable[[], None], own: Callable[..., Any]) -> Callable[..., Any]:
+def _around(
+    before: Callable[[], None], own: Callable[..., Any], after: Callable[[], None]
+) -> Callable[..., Any]:
     def steered(*args: Any, **kwargs: Any) -> Any:
-        settle()
-        return own(*args, **kwargs)
+        before()
+        try:
+            return own(*args, **kwargs)
+        finally:
+            after()
 
     return steered
 
@@ -137,9 +158,29 @@ def _settle_loaded(optimizer: Any) -> None:
         if tensor.name not in optimizer._already_create_accumulator
         and any(name.startswith(f"{tensor.name}_") for name in loaded)
     ]
-    block = paddle.base.framework.default_main_program().global_block()
-    optimizer._create_accumulators(block, missing)
+    optimizers.create_moments(optimizer, missing)
     optimizer._accumulators_holder = {}
+
+
+def clear_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
+    """Set the moments of some parameters to what they are at first.
+
+    They are not dropped: Paddle would number the new ones on, and saved states go by those names.
+    """
+    had = [tensor for tensor in tensors if tensor.name in optimizer._already_create_accumulator]
+    own = optimizer._accumulators, optimizer._already_create_accumulator
+    known = optimizer._accumulators_holder
+    optimizer._accumulators, optimizer._already_create_accumulator = defaultdict(dict), set()
+    optimizer._accumulators_holder = {}
+    try:
+        optimizers.create_moments(optimizer, had)
+        first = optimizer._accumulators
+    finally:
+        optimizer._accumulators, optimizer._already_create_accumulator = own
+        optimizer._accumulators_holder = known
+    for name, moments in first.items():
+        for tensor, value in moments.items():
+            optimizer._accumulators[name][tensor].set_value(value)
 
 
 def _own_decay(optimizer: Any) -> Any:

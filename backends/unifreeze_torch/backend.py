@@ -15,17 +15,17 @@ from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
     Capabilities,
+    Control,
     Finding,
     OptimizerSpec,
     ParamGroup,
-    Rate,
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, settings, steering
+from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering
 from unifreeze_torch.layers import TorchReader
 
 
@@ -282,9 +282,17 @@ class TorchBackend(ModuleBackend):
         """Return the learning rate an optimizer was built with; None if it has none."""
         return steering.base_rate(optimizer)
 
-    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+    def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
-        return steering.steer(optimizer, rate)
+        return steering.steer(optimizer, control)
+
+    def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Make an optimizer forget what it has gathered about some parameters."""
+        steering.clear_moments(optimizer, tensors)
+
+    def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
+        """Let an optimizer's saved states carry parameters' names, and be matched by them."""
+        saved_states.name_states(optimizer, paths)
 
     def processes(self) -> int:
         """Return how many processes train together."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from unifreeze.backend.protocol import Rate, Undo
+from unifreeze.backend.protocol import Control, Undo
 from unifreeze.errors import OptimizerError
 
 OWN_DECAY = "weight_decay_by_plan"
@@ -20,19 +20,13 @@ def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
     return None if rate is None else float(rate)
 
 
-def steer(optimizer: torch.optim.Optimizer, rate: Callable[[], Rate]) -> Undo:
+def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     """Multiply every group's rate for the time of each step; what schedulers see stays as it is.
 
     Raises:
         OptimizerError: It is no optimizer of PyTorch, or moves what is frozen.
     """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise OptimizerError(f"{type(optimizer).__name__} is no torch optimizer")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise OptimizerError(
-            "LBFGS keeps one direction over all parameters and moves frozen ones",
-            hint="use a first-order optimizer",
-        )
+    _check(optimizer, control)
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def put_back() -> None:
@@ -42,11 +36,15 @@ def steer(optimizer: torch.optim.Optimizer, rate: Callable[[], Rate]) -> Undo:
 
     def before(*_: Any) -> None:
         put_back()  # a step that failed left them
-        factor, decay = rate()
+        control.begin_step()
+        factor, decay, fresh, fresh_factor = control.rate()
         for group in optimizer.param_groups:
             changed: dict[str, Any] = {}
-            if factor != 1 and group.get("lr") is not None:
-                changed["lr"] = group["lr"] * factor
+            own = factor
+            if fresh and group["params"] and id(group["params"][0]) in fresh:
+                own *= fresh_factor
+            if own != 1 and group.get("lr") is not None:
+                changed["lr"] = group["lr"] * own
             if decay is not None and "weight_decay" in group and not group.get(OWN_DECAY):
                 changed["weight_decay"] = decay
             kept.append((group, {name: group[name] for name in changed}))
@@ -63,6 +61,31 @@ def steer(optimizer: torch.optim.Optimizer, rate: Callable[[], Rate]) -> Undo:
             hook.remove()
 
     return undo
+
+
+def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise OptimizerError(f"{type(optimizer).__name__} is no torch optimizer")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise OptimizerError(
+            "LBFGS keeps one direction over all parameters and moves frozen ones",
+            hint="use a first-order optimizer",
+        )
+    for warmed in control.warmed_sets():
+        for number, group in enumerate(optimizer.param_groups):
+            count = sum(id(tensor) in warmed for tensor in group["params"])
+            if 0 < count < len(group["params"]):
+                raise OptimizerError(
+                    f"a phase warms up {count} of the {len(group['params'])} parameters in param "
+                    f"group {number}, and PyTorch has one rate per group",
+                    hint="build it over the plan's groups: handle.optimizer(cls, …)",
+                )
+
+
+def clear_moments(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tensor]) -> None:
+    """Drop the state of some parameters; it is made anew when they train again."""
+    for tensor in tensors:
+        optimizer.state.pop(tensor, None)
 
 
 def processes() -> int:

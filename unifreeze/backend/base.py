@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unifreeze.backend.digests import digest
+from unifreeze.backend.measures import MeasureConfig, MeasureRun
+from unifreeze.backend.measuring import run_measure
 from unifreeze.backend.operations import Guard, Operations
 from unifreeze.backend.probing import first_gradients, run_probe
 from unifreeze.backend.protocol import (
     Array,
     Batch,
+    Control,
     Digest,
     Finding,
     ProbeConfig,
     ProbeResult,
-    Rate,
     SketchConfig,
     SketchRun,
     StepConfig,
@@ -346,6 +348,10 @@ class ModuleBackend(Operations):
         """Run comparable training steps under a plan."""
         return run_step(self, model, resolution, config)
 
+    def measure(self, model: Any, config: MeasureConfig) -> MeasureRun:
+        """Measure a model on a few batches."""
+        return run_measure(self, model, config)
+
     def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
         """Return each layer's settings in neutral terms, by native path."""
         walk = self.walk(model)
@@ -359,9 +365,16 @@ class ModuleBackend(Operations):
         """Return the learning rate an optimizer was built with; None if it has none."""
         raise OptimizerError(f"{self.name} has no schedules: it cannot read a learning rate")
 
-    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+    def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
         raise OptimizerError(f"{self.name} has no schedules: it cannot steer an optimizer")
+
+    def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Make an optimizer forget what it has gathered about some parameters."""
+        raise OptimizerError(f"{self.name} has no schedules: it cannot clear moments")
+
+    def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
+        """Let an optimizer's saved states be matched by names, where the framework does not."""
 
     def processes(self) -> int:
         """Return how many processes train together."""

@@ -37,10 +37,12 @@ class Operations(ABC):
     Attributes:
         name: Import root of the framework.
         reader: Reads its modules for the walk.
+        forward: What a module's method that computes is called.
     """
 
     name: str
     reader: Reader
+    forward = "forward"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -132,6 +134,26 @@ class Operations(ABC):
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
     ) -> Callable[[], None]:
         """Call back around a module's forward; returns what takes the hooks off again."""
+
+    def around_forward(
+        self, module: Any, stand_in: Callable[[Callable[..., Any], Any, Any], Any]
+    ) -> Undo:
+        """Call something else in place of a module's forward pass; returns what ends that.
+
+        Args:
+            module: A live module.
+            stand_in: Takes the forward pass, its positional and its named arguments.
+        """
+        own, inner = vars(module), getattr(module, self.forward)
+        had = own.get(self.forward)
+        own[self.forward] = lambda *args, **named: stand_in(inner, args, named)
+
+        def undo() -> None:
+            del own[self.forward]
+            if had is not None:
+                own[self.forward] = had
+
+        return undo
 
     @abstractmethod
     def inference(self, walk: Walk) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.projections import Parts, Sketch
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
@@ -238,10 +239,27 @@ class Rate(NamedTuple):
         factor: On the learning rate of every group.
         weight_decay: Instead of the optimizer's own; None for that. Groups to which the plan gives
             a decay of their own keep it.
+        fresh: Identities of parameters that have just been unfrozen.
+        fresh_factor: On their learning rate, besides.
     """
 
     factor: float = 1.0
     weight_decay: float | None = None
+    fresh: frozenset[int] = frozenset()
+    fresh_factor: float = 1.0
+
+
+class Control(Protocol):
+    """What steers an optimizer: asked at each of its steps."""
+
+    def begin_step(self) -> None:
+        """Take notice of a step; called once, just before it."""
+
+    def rate(self) -> Rate:
+        """Return what the step is taken with."""
+
+    def warmed_sets(self) -> list[frozenset[int]]:
+        """Return each set of parameters that will have a rate of their own for a while."""
 
 
 @dataclass(frozen=True)
@@ -403,13 +421,16 @@ class Backend(Protocol):
     def step(self, model: Any, resolution: Resolution, config: StepConfig) -> StepRun:
         """Run comparable training steps under a plan; the model is restored bit for bit."""
 
+    def measure(self, model: Any, config: MeasureConfig) -> MeasureRun:
+        """Measure gradients and passed-by modules; the model is restored bit for bit."""
+
     def layer_settings(self, model: Any) -> dict[str, dict[str, Any]]:
         """Return each layer's settings in neutral terms, by native path."""
 
     def base_rate(self, optimizer: Any) -> float | None:
         """Return the learning rate an optimizer was built with; None if it has none."""
 
-    def steer(self, optimizer: Any, rate: Callable[[], Rate]) -> Undo:
+    def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps.
 
         What a scheduler makes of the rate is multiplied, and left as it is: schedulers and saved
@@ -417,10 +438,21 @@ class Backend(Protocol):
 
         Args:
             optimizer: A live optimizer.
-            rate: Called at each step.
+            control: What says them.
 
         Raises:
             OptimizerError: It cannot be steered, or breaks when flags change; with the reason.
+        """
+
+    def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Make an optimizer forget what it has gathered about some parameters."""
+
+    def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
+        """Let an optimizer's saved states carry parameters' names, and be matched by them.
+
+        Args:
+            optimizer: A live optimizer.
+            paths: Native path of each of its parameters, by identity.
         """
 
     def processes(self) -> int:

@@ -35,7 +35,7 @@ def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> Sket
         rewind()
         undo = backend.write(model, everything)
         try:
-            with _kept_attributes(walk), backend.double(walk):
+            with kept_attributes(walk), backend.double(walk):
                 try:
                     return _run(backend, model, walk, config, _tables(everything.spec))
                 finally:
@@ -84,7 +84,7 @@ def _run(
 
 
 @contextmanager
-def _kept_attributes(walk: Walk) -> Iterator[None]:
+def kept_attributes(walk: Walk) -> Iterator[None]:
     """Put back what a forward pass binds to a module: tables made on the first call, new buffers.
 
     What it changes inside a list or dictionary of its own stays changed.

@@ -8,7 +8,8 @@ from typing import Any
 
 from unifreeze.backend import Batch, backend_for
 from unifreeze.handle.drift import Drift, Verified
-from unifreeze.handle.handle import Handle, param_groups
+from unifreeze.handle.groups import param_groups
+from unifreeze.handle.handle import Handle
 from unifreeze.handle.lease import Target, for_a_while
 from unifreeze.plan import FreezePlan, check_plan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
+from unifreeze.backend import Batch, Finding, ParamGroup, refuse_unsupported
 from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
@@ -19,26 +19,19 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
+from unifreeze.handle.groups import param_groups
 from unifreeze.handle.lease import Target
-from unifreeze.handle.phased import Phased
+from unifreeze.handle.run import Run
+from unifreeze.handle.trained import load_trained, trained_state
 from unifreeze.plan import FreezePlan, Phase
 from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
-from unifreeze.schedule import Schedule
 from unifreeze.structure import ModelSpec
-
-_steered: weakref.WeakKeyDictionary[Any, Undo] = weakref.WeakKeyDictionary()
-"""What ends the steering of an optimizer by the handle that steers it."""
-
-
-def _nothing() -> None:
-    pass
 
 
 class Handle:
     """A plan in force on a live model; made by `unifreeze.apply`.
 
     Attributes:
-        plan: The plan.
         model: The live model.
         resolution: What the plan decided for it.
     """
@@ -51,14 +44,23 @@ class Handle:
         batch: Batch | None,
         keep_values: bool,
     ) -> None:
-        self.plan, self.model = plan, target.model
+        self._plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
-        self._phased: Phased | None = None
-        self._steered: Undo = _nothing
-        self._optimizer: Any = None
-        self._listeners: list[Callable[[Phase], None]] = []
+        self._run: Run | None = None
+        if plan.phases:
+            self._run = Run(
+                plan, self._backend, self.model, verify=self.verify, write=self._write_phase
+            )
         self._put_in_force()
+
+    @property
+    def plan(self) -> FreezePlan:
+        """The plan in force: with plain phases in place of generators and of measurements so far.
+
+        It is what to save beside a run.
+        """
+        return self._plan if self._run is None else self._run.phased.expanded
 
     def _put_in_force(self, describe: Callable[[], ModelSpec] | None = None) -> None:
         """Write the plan, or its current phase, on the model described."""
@@ -71,21 +73,22 @@ class Handle:
             self._watch_loads()
 
     def _decide(self, spec: ModelSpec) -> Resolution:
-        if not self.plan.phases:
-            return resolve_spec(self.plan, spec)
-        if self._phased is None or self._phased.resolution.spec is not spec:
-            last = self._phased
-            self._phased = Phased(self.plan, spec, last.schedule if last else None)
-            self._phased.base = last.base if last else None
-            for resolution in self._phased.resolutions:
-                refuse_unsupported(self._backend, self.model, resolution)
-        return self._phased.resolution
+        if self._run is None:
+            return resolve_spec(self._plan, spec)
+        return self._run.decide(spec, partial(refuse_unsupported, self._backend, self.model))
 
     def _resolved(self, spec: ModelSpec) -> Resolution:
         """Resolve what holds now against another description."""
-        if self._phased is None:
-            return resolve_spec(self.plan, spec)
-        return resolve_phases(self.plan, spec)[self._phased.schedule.phase]
+        if self._run is None:
+            return resolve_spec(self._plan, spec)
+        return resolve_phases(self.plan, spec)[self._run.phased.schedule.phase]
+
+    def _write_phase(self) -> None:
+        """Put the current phase in force; what stays frozen is held to the values it had."""
+        old, spec = self._baseline, self.resolution.spec
+        now = self._backend.describe(self.model)
+        self._put_in_force((lambda: spec) if now.tree is spec.tree else None)
+        self._keep_baseline(old)
 
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
@@ -182,7 +185,8 @@ class Handle:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
         self._check_in_force("remove")
-        self._steered()
+        if self._run is not None:
+            self._run.detach()
         self._lease.end()
 
     def _check_in_force(self, what: str) -> None:
@@ -225,9 +229,7 @@ class Handle:
         Parameters are in canonical order, groups in the order of their first parameter; both are
         the same in every framework and from run to run.
         """
-        if self._phased is not None:
-            return param_groups(self._phased.ever_trained())
-        return param_groups(self.resolution)
+        return param_groups(self.resolution) if self._run is None else self._run.groups()
 
     def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Build param groups as the framework's optimizers take them.
@@ -251,9 +253,11 @@ class Handle:
 
         >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)  # doctest: +SKIP
         """
-        if self._phased is None:
-            return self._backend.optimizer(self.model, cls, self._some_groups(), settings)
-        first = self._phased.first_rate
+        if self._run is None:
+            optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
+            self._name_states(optimizer)
+            return optimizer
+        first = self._run.phased.first_rate
         given = settings.setdefault("lr", first) if first is not None else None
         if isinstance(given, int | float) and given != first:
             raise OptimizerError(
@@ -276,40 +280,19 @@ class Handle:
             OptimizerError: It lacks parameters that a phase trains, or breaks when flags change.
         """
         self._check_in_force("attach an optimizer")
-        if self._phased is None:
+        if self._run is None:
             raise OptimizerError("the plan has no phases, so there is nothing to steer")
-        self._check_holds_all(optimizer)
-        base = self._backend.base_rate(optimizer)
-        if not base and self._phased.sets_rates:
-            raise OptimizerError(
-                f"phases set learning rates, and {type(optimizer).__name__} has none of its own",
-                context=f"it was built with {base}",
-                hint="build it with lr=…, which a phase's rate is then compared with",
-            )
-        self._steered()
-        _steered.pop(optimizer, _nothing)()
-        self._steered = _steered[optimizer] = self._backend.steer(optimizer, self._rate)
-        self._phased.base, self._optimizer = base, optimizer
+        self._run.attach(optimizer)
+        self._name_states(optimizer)
 
-    def _check_holds_all(self, optimizer: Any) -> None:
-        held = {id(tensor) for tensor in self._backend.optimizer_parameters(optimizer)}
-        live = self._backend.objects(self.model)
-        paths = [path for group in self.groups() for path in group.paths]
-        missing = [path for path in paths if id(live[path]) not in held]
-        if missing:
-            raise OptimizerError(
-                f"the optimizer lacks {len(missing)} parameters that a phase trains: "
-                f"{listing(missing)}",
-                hint="build it over all of them: handle.optimizer(cls, …)",
-            )
-
-    def _rate(self) -> Rate:
-        return Rate() if self._phased is None else self._phased.rate()
+    def _name_states(self, optimizer: Any) -> None:
+        paths = {id(tensor): path for path, tensor in self._backend.objects(self.model).items()}
+        self._backend.name_states(optimizer, paths)
 
     @property
     def phase(self) -> Phase | None:
         """The phase that the run is in; None if the plan has none."""
-        return None if self._phased is None else self._phased.schedule.current
+        return None if self._run is None else self._run.phased.schedule.current
 
     @property
     def stopped(self) -> bool:
@@ -318,7 +301,16 @@ class Handle:
 
     def on_phase(self, call: Callable[[Phase], None]) -> None:
         """Call a function with each phase that begins, after it has: to build a new scheduler."""
-        self._listeners.append(call)
+        if self._run is not None:
+            self._run.on_phase(call)
+
+    def keep_best(self, folder: str | Path) -> None:
+        """Keep the best values of each phase in a folder, for a phase that begins from them.
+
+        Wanted by phases with `restore_best`; the two latest are kept, as safetensors files.
+        """
+        if self._run is not None:
+            self._run.keep_best(folder)
 
     def step(
         self,
@@ -347,66 +339,50 @@ class Handle:
             OptimizerError: No optimizer is attached.
         """
         self._check_in_force("step")
-        if self._phased is None:
-            return False
-        schedule = self._phased.schedule.copy()
-        entered = schedule.advance(epoch, step, metrics)
-        if entered and not schedule.current.stop:
-            self._check_can_change(schedule.current)
-            self.verify()
-            self._enter(schedule)
-        self._phased.schedule = schedule
-        for number in entered:
-            for call in self._listeners:
-                call(self.plan.phases[number])
-        return bool(entered)
-
-    def _check_can_change(self, phase: Phase) -> None:
-        if self._optimizer is None:
-            raise OptimizerError(
-                f"phase {phase.name!r} begins, and no optimizer is attached that would train it",
-                hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
-            )
-        self._check_holds_all(self._optimizer)
-        if (count := self._backend.processes()) > 1:
-            raise ScheduleError(
-                f"phase {phase.name!r} begins, and {count} processes train together",
-                context="gradients are exchanged for the parameters that trained at the start",
-                hint="end the run here, and start the next phase in a new one",
-            )
-
-    def _enter(self, schedule: Schedule) -> None:
-        """Put another phase in force; on any error the last one stays."""
-        assert self._phased is not None
-        last, old, spec = self._phased.schedule, self._baseline, self.resolution.spec
-        self._phased.schedule = schedule
-        now = self._backend.describe(self.model)
-        try:
-            self._put_in_force((lambda: spec) if now.tree is spec.tree else None)
-        except BaseException:
-            self._phased.schedule = last
-            raise
-        self._keep_baseline(old)
+        return False if self._run is None else self._run.step(epoch, step, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands in its phases: plain data, the same in every framework."""
-        return {} if self._phased is None else self._phased.state()
+        return {} if self._run is None else self._run.phased.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a run was saved; before the optimizer's own state is loaded.
+        """Go on where a run was saved; the values that the model has now are the ones to hold.
 
         Raises:
-            ScheduleError: The state is of another plan.
+            ScheduleError: The state is of another plan or model; the message shows the difference.
         """
         self._check_in_force("load a state")
-        if self._phased is None:
+        if self._run is None:
             if state:
                 raise ScheduleError("the state is of a plan with phases, and this one has none")
             return
-        schedule = self._phased.restored(state)
-        if schedule.phase != self._phased.schedule.phase:
-            self._enter(schedule)
-        self._phased.schedule = schedule
+        self._run.load(state)
+        self.rebase()
+
+    def trainable_state_dict(self) -> dict[str, Any]:
+        """Return the values of what has been trained so far, and the digest of their base.
+
+        Plain data and NumPy arrays (bfloat16 as float32) under native paths: parameters that any
+        phase up to now has trained, and statistics that moved meanwhile. The base is all the rest.
+        """
+        self._check_in_force("save what was trained")
+        return trained_state(self._backend, self.model, self._held_so_far())
+
+    def load_trainable_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Write what `trainable_state_dict` gave into a model on the same base.
+
+        Raises:
+            WeightFileError: The base is another, or the model is; nothing has been written.
+        """
+        self._check_in_force("load what was trained")
+        load_trained(self._backend, self.model, self.resolution, state)
+        self.rebase()
+
+    def _held_so_far(self) -> list[Resolution]:
+        if self._run is None:
+            return [self.resolution]
+        phased = self._run.phased
+        return list(phased.resolutions[: phased.schedule.phase + 1])
 
     def _some_groups(self) -> tuple[ParamGroup, ...]:
         self._check_in_force("build param groups")
@@ -424,26 +400,6 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<unifreeze.Handle on {type(self.model).__name__}: {self}>"
-
-
-def param_groups(resolution: Resolution) -> tuple[ParamGroup, ...]:
-    """Group a resolution's trainable parameters by their optimizer settings."""
-    spec = resolution.spec
-    members: dict[tuple[float, float | None], list[str]] = {}
-    for number in spec.canonical_order:
-        if resolution.trainable[number]:
-            decay = float(resolution.weight_decay[number])
-            key = (float(resolution.lr_scale[number]), None if np.isnan(decay) else decay)
-            path = spec.tree.names[spec.first_names[number]]
-            members.setdefault(key, []).append(path)
-    return tuple(
-        ParamGroup(_group_name(*key), tuple(paths), *key) for key, paths in members.items()
-    )
-
-
-def _group_name(lr_scale: float, weight_decay: float | None) -> str:
-    decay = "" if weight_decay is None else f", weight decay {weight_decay:g}"
-    return f"lr x {lr_scale:g}{decay}"
 
 
 def _held_states(resolution: Resolution) -> tuple[str, ...]:

@@ -2,36 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from difflib import unified_diff
+from hashlib import sha256
 from typing import Any
+
+import numpy as np
 
 from unifreeze.backend import Rate
 from unifreeze.errors import ScheduleError
-from unifreeze.plan import FreezePlan, Settings, settings_of
-from unifreeze.resolution import Resolution, resolve_phases
+from unifreeze.handle.groups import Classes
+from unifreeze.handle.measuring import Sums, frozen_by_name
+from unifreeze.plan import FreezePlan, Phase, Settings, settings_of
+from unifreeze.resolution import Resolution, expand_plan, resolve_phases
 from unifreeze.schedule import Schedule
-from unifreeze.structure import ModelSpec
+from unifreeze.structure import Mask, ModelSpec
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 class Phased:
     """A plan's phases on one model.
 
     Attributes:
-        plan: The plan.
+        plan: The plan as it was given.
         schedule: Where the run stands.
-        resolutions: What each phase decides.
         base: The learning rate that the attached optimizer was built with; None without one.
+        measured: For each phase that froze by measurement, canonical names of what it froze.
+        taken: Steps of the optimizer that the current phase has had.
+        sums: Of each parameter's gradient norms in the current phase, by canonical name.
+        resolutions: What each phase decides.
     """
 
-    def __init__(self, plan: FreezePlan, spec: ModelSpec, schedule: Schedule | None = None) -> None:
-        self.plan = plan
-        self.schedule = schedule or Schedule(plan.phases)
-        self.resolutions = resolve_phases(plan, spec)
-        self.base: float | None = None
-        self._settings = settings_of(plan.phases, plan.rules, plan.norm_stats)
+    def __init__(self, plan: FreezePlan, spec: ModelSpec, last: Phased | None = None) -> None:
+        self.plan, self.spec = plan, spec
+        self._expanded = expand_plan(plan, spec)
+        self._prior = resolve_phases(self._expanded, spec)
+        phases = self._expanded.phases
+        if last is not None and [p.name for p in last.phases] != [p.name for p in phases]:
+            raise ScheduleError(
+                "the model has changed so that the plan's generators make other phases of it",
+                hint="apply the plan anew",
+            )
+        self.schedule: Schedule = last.schedule if last else Schedule(phases)
+        self.base: float | None = last.base if last else None
+        self.taken: int = last.taken if last else 0
+        self.sums: Sums = last.sums if last else {}
+        self.measured: dict[int, tuple[str, ...]] = {}
+        self.resolutions = self._prior
+        self._settings = settings_of(phases, plan.rules, plan.norm_stats)
+        if last is not None and last.measured:
+            self.measure(last.measured)
+
+    def at(self, schedule: Schedule, measured: Mapping[int, tuple[str, ...]]) -> Phased:
+        """Return these phases at the beginning of another of them."""
+        made = copy(self)
+        made.schedule, made.taken, made.sums = schedule, 0, {}
+        if measured != self.measured:
+            made.measure(measured)
+        return made
+
+    def measure(self, measured: Mapping[int, tuple[str, ...]]) -> None:
+        """Take in what phases have frozen by measurement."""
+        self.measured = dict(measured)
+        self.resolutions = resolve_phases(self.expanded, self.spec) if measured else self._prior
+
+    @property
+    def expanded(self) -> FreezePlan:
+        """The plan with plain phases: of generators, and of what has been measured so far."""
+        if not self.measured:
+            return self._expanded
+        return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, self.measured)))
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """The plain phases, before anything was measured."""
+        return self._expanded.phases
 
     @property
     def resolution(self) -> Resolution:
@@ -39,9 +88,10 @@ class Phased:
         return self.resolutions[self.schedule.phase]
 
     @property
-    def settings(self) -> Settings:
-        """What holds in the current phase."""
-        return self._settings[self.schedule.phase]
+    def following(self) -> Phase | None:
+        """The phase after the current one."""
+        number = self.schedule.phase + 1
+        return self.phases[number] if number < len(self.phases) else None
 
     @property
     def first_rate(self) -> float | None:
@@ -53,44 +103,103 @@ class Phased:
         """Tell whether any phase sets a learning rate or weight decay."""
         return any(s.lr is not None or s.weight_decay is not None for s in self._settings)
 
-    def ever_trained(self) -> Resolution:
-        """Return a resolution that trains what any phase trains, for the optimizer."""
-        trainable = self.resolutions[0].trainable.copy()
-        for resolution in self.resolutions[1:]:
-            trainable |= resolution.trainable
-        return replace(self.resolutions[0], trainable=trainable)
+    def settings(self) -> Settings:
+        """Return what holds in the current phase."""
+        return self._settings[self.schedule.phase]
 
-    def rate(self) -> Rate:
-        """Return what the current phase makes of the optimizer's settings."""
-        lr, decay = self.settings.lr, self.settings.weight_decay
-        factor = 1.0 if lr is None or not self.base else lr / self.base
-        return Rate(factor, decay)
+    def ever_trained(self) -> Resolution:
+        """Return a resolution that trains what any phase may train, for the optimizer."""
+        trainable = self._prior[0].trainable.copy()
+        for resolution in self._prior[1:]:
+            trainable |= resolution.trainable
+        return replace(self._prior[0], trainable=trainable)
+
+    def warmed(self) -> Classes | None:
+        """Return for each parameter the phases that unfreeze it with a warm-up; None without any.
+
+        What is measured later freezes only, so this is the same all through the run.
+        """
+        if not any(phase.warmup for phase in self.phases):
+            return None
+        rows: list[list[str]] = [[] for _ in range(len(self.spec))]
+        for number, phase in enumerate(self.phases):
+            for parameter in np.flatnonzero(self.fresh(number)):
+                rows[parameter].append(phase.name)
+        return [tuple(row) for row in rows]
+
+    def fresh(self, number: int) -> Mask:
+        """Return which parameters a phase unfreezes with a warm-up."""
+        if number == 0 or self.phases[number].warmup is None:
+            return np.zeros(len(self.spec), np.bool_)
+        return self._prior[number].trainable & ~self._prior[number - 1].trainable
+
+    def rate(self, fresh: frozenset[int]) -> Rate:
+        """Return what the current phase makes of the optimizer's settings at its next step.
+
+        Args:
+            fresh: The identities of what the phase has unfrozen with a warm-up.
+        """
+        settings, warmup = self.settings(), self.schedule.current.warmup
+        factor = 1.0 if settings.lr is None or not self.base else settings.lr / self.base
+        if warmup is None or self.taken > warmup.steps:
+            return Rate(factor, settings.weight_decay)
+        return Rate(factor, settings.weight_decay, fresh, warmup.factor(max(self.taken - 1, 0)))
 
     def state(self) -> dict[str, Any]:
         """Return where the run stands as plain data."""
         return {
             "unifreeze_state": STATE_FORMAT,
-            "plan": self.plan.digest,
+            "plan": self._expanded.digest,
+            "plan_text": self.plan.to_yaml(),
+            "model": _name_of(self.spec),
             "phase": self.schedule.current.name,
             "schedule": self.schedule.state(),
+            "taken": self.taken,
+            "sums": dict(self.sums),
+            "measured": {str(number): list(names) for number, names in self.measured.items()},
         }
 
-    def restored(self, state: Mapping[str, Any]) -> Schedule:
-        """Return the schedule at the place of a saved state.
+    def restored(self, state: Mapping[str, Any]) -> Phased:
+        """Return these phases at the place of a saved state.
 
         Raises:
-            ScheduleError: It is none, or of another plan; the message shows the difference.
+            ScheduleError: It is none, or of another plan or model; the message shows the
+                difference.
         """
         version = state.get("unifreeze_state") if isinstance(state, Mapping) else None
         if version != STATE_FORMAT:
             what = "no state of a plan" if version is None else f"of state format {version}"
             raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
-        if state.get("plan") != self.plan.digest:
-            names = ", ".join(phase.name for phase in self.plan.phases)
+        self._check_same(state)
+        made = copy(self)
+        try:
+            made.schedule = self.schedule.restored(state["schedule"])
+            made.taken = int(state["taken"])
+            made.sums = {str(name): float(value) for name, value in state["sums"].items()}
+            made.measure({int(n): tuple(names) for n, names in state["measured"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ScheduleError(f"this is no state of a plan: {error!r}") from None
+        return made
+
+    def _check_same(self, state: Mapping[str, Any]) -> None:
+        own, theirs = self.plan.to_yaml(), str(state.get("plan_text"))
+        if state.get("model") != _name_of(self.spec):
+            raise ScheduleError(
+                f"the state is of another model than this one ({len(self.spec)} parameters)",
+                context="their canonical names or shapes differ",
+                hint="`unifreeze show` lists them; load it into the model that it was saved for",
+            )
+        if state.get("plan") != self._expanded.digest:
+            lines = unified_diff(theirs.splitlines(), own.splitlines(), "saved", "now", "", "", 0)
             raise ScheduleError(
                 f"the state is of another plan ({state.get('plan')}, in phase "
-                f"{state.get('phase')!r}), and not of this one ({self.plan.digest})",
-                context=f"the phases here are: {names}",
+                f"{state.get('phase')!r}), and not of this one ({self._expanded.digest})",
+                context="\n".join(list(lines)[2:22]),
                 hint="load it under the plan that it was saved under; save plans beside runs",
             )
-        return self.schedule.restored(state.get("schedule") or {})
+
+
+def _name_of(spec: ModelSpec) -> str:
+    """Return a name for a model's structure, the same in every framework."""
+    rows = sorted((row.name, list(row.neutral_shape)) for row in spec.parameters)
+    return sha256(json.dumps(rows).encode()).hexdigest()[:16]

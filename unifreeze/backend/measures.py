@@ -1,0 +1,87 @@
+"""What is measured of a model on a few batches: how gradients are spread, what a block is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Scored(NamedTuple):
+    """The loss of one batch, and how to backpropagate it.
+
+    Attributes:
+        value: The loss.
+        outputs: Live tensors it depends on.
+        weights: For each, the loss's gradient by it.
+    """
+
+    value: float
+    outputs: Sequence[Any]
+    weights: Sequence[NDArray[Any]]
+
+
+Score = Callable[[Any, Any], Scored]
+"""Takes a live model and a batch."""
+
+
+def _untold(what: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """What to measure.
+
+    Attributes:
+        batches: Batches as `score` takes them; the first `most` are drawn.
+        score: The loss.
+        blocks: Native paths of modules to pass by, one at a time.
+        most: How many batches are used.
+        progress: Told what is done, how much of it, and how much there is.
+    """
+
+    batches: Iterable[Any]
+    score: Score
+    blocks: tuple[str, ...] = ()
+    most: int = 5
+    progress: Callable[[str, int, int], None] = _untold
+
+
+class Bypass(NamedTuple):
+    """What came of passing one module by.
+
+    Attributes:
+        losses: The loss of each batch; () where the module cannot be passed by.
+        why: Why it cannot.
+    """
+
+    losses: tuple[float, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class MeasureRun:
+    """What the batches showed; keys are native paths, of parameters their first.
+
+    Attributes:
+        losses: The loss of each batch.
+        weights: Norm of each parameter that could train.
+        gradients: For each batch, the norm of each of their gradients; none for those that got
+            none.
+        bypassed: For each module that was to be passed by, what came of it.
+    """
+
+    losses: tuple[float, ...]
+    weights: Mapping[str, float]
+    gradients: tuple[Mapping[str, float], ...]
+    bypassed: Mapping[str, Bypass]
+
+
+def norm(array: NDArray[Any]) -> float:
+    """Return the Euclidean norm of an array, computed in double precision."""
+    wide = np.complex128 if np.iscomplexobj(array) else np.float64
+    return float(np.linalg.norm(array.reshape(-1).astype(wide, copy=False)))

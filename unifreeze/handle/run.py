@@ -1,0 +1,247 @@
+"""A plan's phases in force on one live model, and the optimizer that they steer."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unifreeze.backend import Backend, ParamGroup, Rate, Undo
+from unifreeze.errors import OptimizerError, ScheduleError, listing
+from unifreeze.handle.best import Best
+from unifreeze.handle.groups import param_groups
+from unifreeze.handle.measuring import smallest
+from unifreeze.handle.phased import Phased
+from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.plan import FreezePlan, Phase
+from unifreeze.resolution import Resolution
+from unifreeze.schedule import Schedule
+from unifreeze.structure import ModelSpec
+
+_steered: weakref.WeakKeyDictionary[Any, Undo] = weakref.WeakKeyDictionary()
+"""What ends the steering of an optimizer by the run that steers it."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Run:
+    """A plan's phases on one live model.
+
+    Attributes:
+        phased: The phases resolved, and which one holds now.
+        optimizer: The optimizer that they steer; None before one is attached.
+    """
+
+    def __init__(
+        self,
+        plan: FreezePlan,
+        backend: Backend,
+        model: Any,
+        *,
+        verify: Callable[[], object],
+        write: Callable[[], None],
+    ) -> None:
+        """Make one.
+
+        Args:
+            plan: A plan with phases.
+            backend: The model's backend.
+            model: The live model.
+            verify: Checks everything frozen.
+            write: Puts the current phase in force.
+        """
+        self.plan, self.backend, self.model = plan, backend, model
+        self.optimizer: Any = None
+        self.phased: Phased
+        self._verify, self._write = verify, write
+        self._stop_steering: Undo = _nothing
+        self._fresh: frozenset[int] = frozenset()
+        self._listeners: list[Callable[[Phase], None]] = []
+        self._best: Best | None = None
+
+    def decide(self, spec: ModelSpec, check: Callable[[Resolution], None]) -> Resolution:
+        """Return what the current phase decides; `check` is called for every phase of a model."""
+        last = getattr(self, "phased", None)
+        if last is None or last.spec is not spec:
+            self.phased = Phased(self.plan, spec, last)
+            for resolution in dict.fromkeys(self.phased.resolutions):
+                check(resolution)
+        return self.phased.resolution
+
+    def groups(self) -> tuple[ParamGroup, ...]:
+        """Return the param groups of what any phase trains, the same in all of them."""
+        return param_groups(self.phased.ever_trained(), self.phased.warmed())
+
+    def attach(self, optimizer: Any) -> None:
+        """Steer an optimizer; raises as `Handle.attach` does."""
+        self._check_holds_all(optimizer)
+        base = self.backend.base_rate(optimizer)
+        if not base and self.phased.sets_rates:
+            raise OptimizerError(
+                f"phases set learning rates, and {type(optimizer).__name__} has none of its own",
+                context=f"it was built with {base}",
+                hint="build it with lr=…, which a phase's rate is then compared with",
+            )
+        self.detach()
+        _steered.pop(optimizer, _nothing)()
+        self._find_fresh()
+        self._stop_steering = _steered[optimizer] = self.backend.steer(optimizer, self)
+        self.phased.base, self.optimizer = base, optimizer
+
+    def detach(self) -> None:
+        """Leave the optimizer as it was."""
+        self._stop_steering()
+        self._stop_steering = _nothing
+
+    def warmed_sets(self) -> list[frozenset[int]]:
+        """Return the identities of what each phase with a warm-up unfreezes."""
+        numbers = range(len(self.phased.phases))
+        return [found for number in numbers if (found := self._identities(number))]
+
+    def begin_step(self) -> None:
+        """Take notice of a step of the optimizer that is about to happen."""
+        phased = self.phased
+        phased.taken += 1
+        if phased.following is not None and phased.following.freeze_smallest:
+            names = {row.path: row.name for row in phased.spec.parameters}
+            for path, norm in self.backend.gradients(self.model).items():
+                if norm is not None and path in names:
+                    phased.sums[names[path]] = phased.sums.get(names[path], 0.0) + norm
+
+    def rate(self) -> Rate:
+        """Return what the current phase makes of the optimizer's settings."""
+        return self.phased.rate(self._fresh)
+
+    def step(
+        self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
+    ) -> bool:
+        """Go on to an epoch or a step; raises as `Handle.step` does."""
+        schedule = self.phased.schedule.copy()
+        reported = schedule.reported
+        entered = schedule.advance(epoch, step, metrics)
+        if entered and not schedule.current.stop:
+            self._check_can_change(schedule.current)
+            self._verify()
+            self._enter(schedule, entered)
+        elif schedule.reported != reported and schedule.watch.since_best == 0:
+            self._keep_best(schedule)
+        self.phased.schedule = schedule
+        for number in entered:
+            for call in self._listeners:
+                call(self.phased.phases[number])
+        return bool(entered)
+
+    def on_phase(self, call: Callable[[Phase], None]) -> None:
+        """Call a function with each phase that begins."""
+        self._listeners.append(call)
+
+    def keep_best(self, folder: str | Path) -> None:
+        """Keep the best values of each phase in a folder."""
+        self._best = Best(folder)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where a run was saved."""
+        last = self.phased
+        self.phased = last.restored(state)
+        try:
+            if self.phased.resolution is not last.resolution:
+                self._write()
+        except BaseException:
+            self.phased = last
+            raise
+        self._find_fresh()
+
+    def _enter(self, schedule: Schedule, entered: list[int]) -> None:
+        """Put another phase in force; on any error the last one stays."""
+        last = self.phased
+        best = self._best_values(schedule, entered)
+        following = last.at(schedule, self._measured(entered))
+        if best is not None:
+            load_trained(self.backend, self.model, last.resolution, best)
+        self.phased = following
+        try:
+            self._write()
+        except BaseException:
+            self.phased = last
+            raise
+        self._clear_moments(last.resolution, following.resolution)
+        self._find_fresh()
+
+    def _check_can_change(self, phase: Phase) -> None:
+        if self.optimizer is None:
+            raise OptimizerError(
+                f"phase {phase.name!r} begins, and no optimizer is attached that would train it",
+                hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
+            )
+        self._check_holds_all(self.optimizer)
+        if (count := self.backend.processes()) > 1:
+            raise ScheduleError(
+                f"phase {phase.name!r} begins, and {count} processes train together",
+                context="gradients are exchanged for the parameters that trained at the start",
+                hint="end the run here, and start the next phase in a new one",
+            )
+
+    def _check_holds_all(self, optimizer: Any) -> None:
+        held = {id(tensor) for tensor in self.backend.optimizer_parameters(optimizer)}
+        live = self.backend.objects(self.model)
+        paths = [path for group in self.groups() for path in group.paths]
+        missing = [path for path in paths if id(live[path]) not in held]
+        if missing:
+            raise OptimizerError(
+                f"the optimizer lacks {len(missing)} parameters that a phase trains: "
+                f"{listing(missing)}",
+                hint="build it over all of them: handle.optimizer(cls, …)",
+            )
+
+    def _measured(self, entered: list[int]) -> dict[int, tuple[str, ...]]:
+        """Return what is frozen by measurement so far, the phases that begin now included."""
+        measured, phased = dict(self.phased.measured), self.phased
+        for number in entered:
+            wanted = phased.phases[number].freeze_smallest
+            if wanted is not None:
+                measured[number] = smallest(
+                    self.backend, self.model, phased.resolution, wanted, phased.sums
+                )
+        return measured
+
+    def _keep_best(self, schedule: Schedule) -> None:
+        """Save the values of a phase that the next one begins from, if they are its best."""
+        following = self.phased.following
+        if following is not None and following.restore_best and schedule.reported is not None:
+            state = trained_state(self.backend, self.model, [self.phased.resolution])
+            self._folder(following).save(schedule.reported, state)
+
+    def _best_values(self, schedule: Schedule, entered: list[int]) -> dict[str, Any] | None:
+        first = self.phased.phases[entered[0]]
+        if not first.restore_best:
+            return None
+        place = schedule.left
+        return self._folder(first).load(place) if place is not None else None
+
+    def _folder(self, phase: Phase) -> Best:
+        if self._best is None:
+            raise ScheduleError(
+                f"phase {phase.name!r} begins from the best values, and none are kept",
+                hint="say where, before training: handle.keep_best(folder)",
+            )
+        return self._best
+
+    def _clear_moments(self, before: Resolution, now: Resolution) -> None:
+        if self.plan.moments == "clear" and self.optimizer is not None:
+            paths = set(before.trainable_paths) & set(now.frozen_paths)
+            live = self.backend.objects(self.model)
+            self.backend.clear_moments(self.optimizer, [live[path] for path in sorted(paths)])
+
+    def _find_fresh(self) -> None:
+        self._fresh = self._identities(self.phased.schedule.phase)
+
+    def _identities(self, number: int) -> frozenset[int]:
+        """Return the identities of what a phase unfreezes with a warm-up."""
+        fresh = self.phased.fresh(number)
+        if not fresh.any():
+            return frozenset()
+        live, spec = self.backend.objects(self.model), self.phased.spec
+        return frozenset(id(live[spec.tree.names[name]]) for name in spec.first_names[fresh])
