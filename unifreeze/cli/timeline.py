@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from unifreeze.errors import TargetError, nearest
-from unifreeze.plan import FreezePlan, settings_of
+from unifreeze.plan import FreezePlan, Phase, describe_choice, settings_of
 from unifreeze.resolution import Resolution
 
 
@@ -28,6 +28,7 @@ def phase_rows(plan: FreezePlan, resolutions: Sequence[Resolution]) -> list[dict
                 "name": phase.name,
                 "begins": str(phase.entry) if phase.entry else "at once",
                 "stop": phase.stop,
+                "besides": _besides(phase),
                 "lr": held.lr,
                 "weight_decay": held.weight_decay,
                 "parameters": int(resolution.trainable.sum()),
@@ -55,9 +56,21 @@ def phase_table(rows: Sequence[dict[str, Any]]) -> Table:
             _number(row["weight_decay"]),
             f"{row['parameters']} parameters",
             f"{row['share']:.1%}",
-            _short(row["units"]),
+            "; ".join([_short(row["units"]), *row["besides"]]),
         )
     return table
+
+
+def _besides(phase: Phase) -> list[str]:
+    """Say what a phase does that a run alone can show."""
+    said = []
+    if smallest := phase.freeze_smallest:
+        of = describe_choice(smallest.of)
+        said.append(f"frozen: the {smallest.share}% of {of} with the smallest gradients")
+    if warmup := phase.warmup:
+        divisor = f" from 1/{warmup.divisor:g}" if warmup.divisor else ""
+        said.append(f"what is new warmed up{divisor} over {warmup.steps} steps")
+    return [*said, "from the best values before"] if phase.restore_best else said
 
 
 def _units(resolution: Resolution) -> list[str]:

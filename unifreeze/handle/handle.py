@@ -21,8 +21,11 @@ from unifreeze.handle.drift import (
 )
 from unifreeze.handle.groups import param_groups
 from unifreeze.handle.lease import Target
+from unifreeze.handle.phased import STATE_FORMAT
 from unifreeze.handle.run import Run
 from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.history import History, RunReport, run_report
+from unifreeze.history.history import numbers
 from unifreeze.plan import FreezePlan, Phase
 from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
@@ -47,6 +50,7 @@ class Handle:
         self._plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
+        self._history = History()
         self._run: Run | None = None
         if plan.phases:
             self._run = Run(
@@ -334,16 +338,44 @@ class Handle:
             Whether a phase began.
 
         Raises:
-            ScheduleError: The schedule cannot go on; nothing has changed then.
+            ScheduleError: The schedule cannot go on, or a metric is no number; nothing has changed
+                then.
             FrozenDriftError: Something frozen has moved during the phase that ends.
             OptimizerError: No optimizer is attached.
         """
         self._check_in_force("step")
-        return False if self._run is None else self._run.step(epoch, step, metrics)
+        numbers(metrics)  # what is no number is refused before anything changes
+        began = False if self._run is None else self._run.step(epoch, step, metrics)
+        self._note(epoch, step, metrics)
+        return began
+
+    def _note(
+        self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
+    ) -> None:
+        trainable, total = self.resolution.counts()
+        name = self.phase.name if self.phase is not None else ""
+        self._history.note(
+            trainable=trainable, total=total, epoch=epoch, step=step, phase=name, metrics=metrics
+        )
+
+    def report(self, metrics: Mapping[str, float] | None = None) -> RunReport:
+        """Say what became of the run: for each epoch its phase, what trained, what was measured.
+
+        Args:
+            metrics: What was measured after the last epoch, which no `step` has brought.
+
+        >>> print(handle.report())  # doctest: +SKIP
+        """
+        if metrics:
+            self._history.measured(metrics)
+        return run_report(self._history)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands in its phases: plain data, the same in every framework."""
-        return {} if self._run is None else self._run.phased.state()
+        state = {} if self._run is None else self._run.phased.state()
+        if self._history.rows:
+            state |= {"unifreeze_state": STATE_FORMAT, "history": self._history.state()}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; the values that the model has now are the ones to hold.
@@ -352,11 +384,12 @@ class Handle:
             ScheduleError: The state is of another plan or model; the message shows the difference.
         """
         self._check_in_force("load a state")
-        if self._run is None:
-            if state:
-                raise ScheduleError("the state is of a plan with phases, and this one has none")
-            return
-        self._run.load(state)
+        if self._run is None and "plan" in state:
+            raise ScheduleError("the state is of a plan with phases, and this one has none")
+        history = History.restored(state["history"]) if "history" in state else History()
+        if self._run is not None:
+            self._run.load(state)
+        self._history = history
         self.rebase()
 
     def trainable_state_dict(self) -> dict[str, Any]:

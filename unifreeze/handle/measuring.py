@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -74,14 +75,18 @@ def _ratio(gradient: float, weight: float) -> float:
 
 def frozen_by_name(phases: Sequence[Phase], measured: Mapping[int, Iterable[str]]) -> list[Phase]:
     """Return phases with the measured ones written out as rules."""
-    from dataclasses import replace
-
     return [
-        replace(phase, freeze_smallest=None, add=(*phase.add, *_rules(tuple(measured[number]))))
+        _frozen(phase, phases[number - 1].name, tuple(measured[number]))
         if number in measured
         else phase
         for number, phase in enumerate(phases)
     ]
+
+
+def _frozen(phase: Phase, before: str, names: tuple[str, ...]) -> Phase:
+    if not names:
+        return replace(phase, freeze_smallest=None, like=phase.like or before)
+    return replace(phase, freeze_smallest=None, add=(*phase.add, *_rules(names)))
 
 
 def _rules(names: tuple[str, ...]) -> Iterator[Rule]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from unifreeze.errors import SelectorRangeError
 from unifreeze.plan.model import Choice, Rule, Verb
 from unifreeze.plan.phases import BACKBONE, After, Phase, Smallest, When
 from unifreeze.select import Selector
@@ -59,9 +60,9 @@ class GradualUnfreezing:
         """Give the phases, without names."""
         if first:
             yield Phase("", rules=(_rule("only", "head", self.within),))
-        count = shape.count(self.by, self.within)
+        count = _enough(self.upto or 1, shape.count(self.by, self.within), self.by)
         neck = shape.has(_in("neck", self.within))
-        for number in range(1, min(self.upto or count, count) + 1):
+        for number in range(1, (self.upto or count) + 1):
             unit = _in(f"{self.by}[-{number}]", self.within)
             text = f"neck{_in('', self.within)} | {unit}" if neck and number == 1 else unit
             yield Phase("", self.every, add=(_rule("train", text),))
@@ -139,7 +140,7 @@ class Lisa:
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Give the phases, without names."""
-        count = shape.count(self.by, self.within)
+        count = _enough(self.blocks, shape.count(self.by, self.within), self.by)
         for period in range(self.periods):
             chosen = sorted(self.order(period, count)[: self.blocks])
             units = [f"~{_in(self.by, self.within)}"]
@@ -169,6 +170,12 @@ class StopOnRise:
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Give the phase, without a name."""
         yield Phase("", self.when, stop=True)
+
+
+def _enough(wanted: int, count: int, units: str) -> int:
+    if wanted > count:
+        raise SelectorRangeError(f"{wanted} {units} are wanted, and the model has {count}")
+    return count
 
 
 def _in(selector: str, within: str) -> str:
