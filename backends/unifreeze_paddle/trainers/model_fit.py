@@ -91,8 +91,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
             return
         counted = getattr(self.model, "num_iters", None) is None
         self._total = self.params["epochs"] if counted else None
-        ended = self._total is not None and self._first >= self._total
-        if ended or self._run.in_force.stopped:
+        if self._total is not None and self._first >= self._total:
             raise ScheduleError(
                 f"the run of {self._resume} has ended, after {self._first} epochs",
                 hint="`epochs` counts those of the whole run, also of a resumed one",

@@ -62,11 +62,13 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Put the plan in force, on the weights of the checkpoint if the trainer resumes one."""
         epoch = state.global_step // _steps_per_epoch(args, more["train_dataloader"])
-        saved = self._saved(args, state) if state.global_step else None
-        if saved is not None and saved.epoch < epoch:  # stopped before the epoch's end was noted
-            saved = saved.model_copy(update={"waiting": True})
+        saved = None
+        if state.global_step:
+            saved = self._saved(args, state)
+            unnoted = saved.epoch < epoch  # it was stopped before the epoch's end was noted
+            found = {"epoch": epoch, "waiting": saved.waiting or unnoted}
+            saved = saved.model_copy(update=found)
         self._run.begin(more["model"], more["optimizer"], saved)
-        self._run.epoch, self._run.step = epoch, state.global_step
         self._training, self._accumulating = True, False
         if args.should_save:
             Path(args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -144,9 +146,12 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             self._run.save(folder / STATE_FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Verify what is frozen."""
+        """Verify what is frozen, or accept the best checkpoint's values as the ones to hold."""
         self._training = False
-        self._run.end(verify=not args.load_best_model_at_end)
+        best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        self._run.end(verify=not best)
+        if best:
+            self._run.in_force.rebase()
 
 
 def _steps_per_epoch(args: Any, loader: Any) -> int:

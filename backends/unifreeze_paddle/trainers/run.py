@@ -64,6 +64,7 @@ class Run:
         self.plan = plan.plan if isinstance(plan, Handle) else plan
         self.epoch = self.step = 0
         self.waiting = False
+        self._given, self._start = self.handle, self.handle.state_dict() if self.handle else {}
         self._batch, self._keep_values = batch, keep_values
         self._reports: dict[str, float] = {}
         self._files: set[Path] = set()
@@ -77,14 +78,21 @@ class Run:
             optimizer: The trainer's optimizer.
             state: What was saved with those weights; None for a run from the start.
         """
-        if self.handle is None:
+        if self._given is None:
             _refuse_processes()
             self.handle = self.plan.apply(model, batch=self._batch, keep_values=self._keep_values)
         else:
-            self.handle.reapply()  # what the trainer has turned on since is checked again
+            self._given.reapply()  # what the trainer has turned on since is checked again
+            self._given.load_state_dict(self._start)
+        self.epoch, self.step, self._reports = 0, 0, {}
         if state is not None:
             self._go_on_from(state)
         self.attach(optimizer)
+        if self.stops():
+            raise ScheduleError(
+                f"the schedule has ended, after {self.epoch} epochs and {self.step} steps",
+                hint="there is nothing left to train; a run from the start needs no checkpoint",
+            )
 
     def _go_on_from(self, state: RunState) -> None:
         if state.waiting and any(isinstance(phase.entry, When) for phase in self.plan.phases):

@@ -1,0 +1,298 @@
+"""In every trainer of Paddle a plan makes the run that the plain loop makes, to the last bit."""
+
+import numpy as np
+import paddle
+import paddle_trainer_runs as runs
+import pytest
+from paddle_trainer_runs import PLAN, RUNS, TIMELINE, FitCallback, Stack
+
+import unifreeze as uf
+from unifreeze.errors import FrozenDriftError, OptimizerError, ScheduleError
+from unifreeze_paddle import steering
+
+HEAD = {"head.weight", "head.bias"}
+TOP = {name for name in Stack().state_dict() if name.startswith("blocks.1.")}
+CALLBACKS = ["model_fit", "paddlenlp"]
+STILL = uf.FreezePlan().only("head")
+
+
+def phases(*more):
+    """A plan that trains the head, and then more."""
+    lines = ["unifreeze: 1", "phases:", "  - {name: head, rules: [{only: head}]}"]
+    return uf.FreezePlan.from_yaml("\n".join([*lines, *(f"  - {one}" for one in more)]))
+
+
+def size(content):
+    return np.abs(np.frombuffer(content, "float32")).mean()
+
+
+def nlp_callback(*args, **named):
+    from unifreeze_paddle.trainers.paddlenlp import FreezeCallback
+
+    return FreezeCallback(*args, **named)
+
+
+def meddle(model):
+    with paddle.no_grad():
+        model.stem.weight.set_value(model.stem.weight + 1)
+
+
+class FitMeddler(paddle.callbacks.Callback):
+    """Writes into what is frozen."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        meddle(self.model.network)
+
+
+def paddlenlp_meddler():
+    from paddlenlp.trainer import TrainerCallback
+
+    class Meddler(TrainerCallback):
+        def on_epoch_end(self, args, state, control, model=None, **_):
+            meddle(model)
+
+    return Meddler()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return {name: run(tmp_path_factory.mktemp(name)) for name, run in RUNS.items()}
+
+
+@pytest.fixture(params=list(RUNS))
+def trainer(request):
+    return request.param
+
+
+def test_phases_begin_at_the_steps_they_should_and_the_run_stops(whole, trainer):
+    assert whole[trainer].phases == TIMELINE
+    assert whole[trainer].handle.phase.name == "end"
+
+
+def test_every_step_leaves_the_bits_that_the_plain_loop_leaves(whole, trainer):
+    assert whole[trainer].after == whole["plain"].after
+
+
+def test_a_phase_moves_what_it_trains_and_nothing_else(whole, trainer):
+    moved = {phase: whole[trainer].moved(phase) for phase in TIMELINE}
+    assert moved["head"] == moved["head again"] == HEAD
+    assert moved["top"] == HEAD | TOP
+    assert moved["all"] == set(whole[trainer].start)
+
+
+@pytest.mark.parametrize("steps", [3, 6, 12, 15])
+def test_a_resumed_run_ends_on_the_bits_of_the_uninterrupted_one(whole, trainer, steps, tmp_path):
+    resumed = RUNS[trainer](tmp_path, checkpoint=whole[trainer].checkpoints[steps])
+    assert resumed.phases == TIMELINE[steps:]
+    assert resumed.after == whole[trainer].after[steps:]
+
+
+@pytest.mark.parametrize("steps", [4, 13, 17])
+def test_paddlenlp_resumes_in_the_middle_of_an_epoch(whole, steps, tmp_path):
+    checkpoint = whole["paddlenlp"].checkpoints[steps]
+    resumed = RUNS["paddlenlp"](tmp_path, checkpoint=checkpoint)
+    assert resumed.after == whole["paddlenlp"].after[steps:]
+
+
+def test_an_optimizer_that_lacks_what_a_phase_trains_is_refused(trainer, tmp_path):
+    def over_the_head(model):
+        return paddle.optimizer.AdamW(0.1, parameters=model.head.parameters())
+
+    with pytest.raises(OptimizerError, match="lacks 14 parameters that a phase trains"):
+        RUNS[trainer](tmp_path, optimizer=over_the_head)
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_plan_without_phases_refuses_an_optimizer_without_what_it_trains(trainer, tmp_path):
+    def over_the_bias(model):
+        return paddle.optimizer.AdamW(0.1, parameters=[model.head.bias])
+
+    with pytest.raises(OptimizerError, match="lacks 1 parameters that the plan trains: head"):
+        RUNS[trainer](tmp_path, STILL, optimizer=over_the_bias)
+
+
+def test_a_plan_without_phases_holds(trainer, tmp_path):
+    made = RUNS[trainer](tmp_path, STILL, epochs=2)
+    assert made.moved(None) == HEAD
+    made.handle.verify()
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_plan_without_phases_is_resumed_too(trainer, tmp_path):
+    whole = RUNS[trainer](tmp_path / "one", STILL, epochs=3)
+    other = RUNS[trainer](tmp_path / "other", STILL, epochs=3, checkpoint=whole.checkpoints[6])
+    assert other.after == whole.after[6:]
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_the_plan_is_saved_beside_the_run(whole, trainer):
+    assert uf.FreezePlan.load(whole[trainer].folder / "freeze_plan.yaml") == PLAN
+
+
+@pytest.mark.parametrize(("place", "steps"), [("step: 4", 4), ("step: 5", 5), ("epoch: 2", 6)])
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_training_ends_with_the_step_before_the_schedule_s_end(trainer, place, steps, tmp_path):
+    plan = phases(f"{{name: end, at: {{{place}}}, stop: true}}")
+    made = RUNS[trainer](tmp_path, plan)
+    assert len(made.phases) == steps
+    assert made.handle.stopped
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_run_whose_schedule_has_ended_cannot_be_resumed(trainer, tmp_path):
+    plan = phases("{name: end, at: {epoch: 2}, stop: true}")
+    last = RUNS[trainer](tmp_path / "one", plan).checkpoints[6]
+    with pytest.raises(ScheduleError, match="has ended, after 2 epochs and 6 steps"):
+        RUNS[trainer](tmp_path / "other", plan, checkpoint=last)
+
+
+def test_a_phase_s_weight_decay_takes_effect(trainer, tmp_path):
+    shrinks = {}
+    for decay in (0.0, 5.0):
+        more = f"{{name: all, at: {{epoch: 1}}, add: [{{train: all}}], weight_decay: {decay}}}"
+        made = RUNS[trainer](tmp_path / str(decay), phases(more), epochs=2)
+        shrinks[decay] = size(made.after[-1]["stem.weight"])
+        first = made.after[2]
+        assert first["stem.weight"] == made.start["stem.weight"]
+    assert shrinks[5.0] < 0.9 * shrinks[0.0]
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_what_moves_while_it_is_frozen_is_found_at_the_boundary(trainer, tmp_path):
+    plan = phases("{name: all, at: {epoch: 1}, add: [{train: all}]}")
+    meddler = {"model_fit": FitMeddler, "paddlenlp": paddlenlp_meddler}[trainer]()
+    with pytest.raises(FrozenDriftError, match=r"stem\.weight"):
+        RUNS[trainer](tmp_path, plan, others=[meddler])
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_what_moves_in_the_last_phase_is_found_at_the_end(trainer, tmp_path):
+    meddler = {"model_fit": FitMeddler, "paddlenlp": paddlenlp_meddler}[trainer]()
+    with pytest.raises(FrozenDriftError, match=r"stem\.weight"):
+        RUNS[trainer](tmp_path, STILL, epochs=1, others=[meddler])
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_rates_by_group_need_an_optimizer_that_has_them(trainer, tmp_path):
+    plan = uf.FreezePlan.from_yaml(
+        "unifreeze: 1\nrules: [{freeze: stem}]\ngroups: [{match: head, lr_scale: 10}]"
+    )
+    with pytest.raises(OptimizerError, match="by group"):
+        RUNS[trainer](tmp_path, plan)
+
+
+def test_paddlenlp_takes_a_handle_and_the_optimizer_built_from_it(tmp_path):
+    plan = uf.FreezePlan.from_yaml(
+        "unifreeze: 1\nrules: [{freeze: stem}]\ngroups: [{match: head, lr_scale: 10}]"
+    )
+    model = Stack()
+    handle = plan.apply(model)
+    optimizer = handle.optimizer(paddle.optimizer.AdamW, lr=1e-3)
+    callback = nlp_callback(handle)
+    made = RUNS["paddlenlp"](
+        tmp_path, callback=callback, model=model, optimizer=lambda _: optimizer, epochs=1
+    )
+    assert made.handle is handle
+    assert made.moved(None) == set(made.start) - {"stem.weight", "stem.bias"}
+
+
+def test_model_fit_says_that_it_takes_no_groups(tmp_path):
+    model = Stack()
+    handle = uf.FreezePlan.from_yaml(
+        "unifreeze: 1\nrules: [{freeze: stem}]\ngroups: [{match: head, lr_scale: 10}]"
+    ).apply(model)
+    optimizer = handle.optimizer(paddle.optimizer.AdamW, lr=1e-3)
+    with pytest.raises(OptimizerError, match="cannot step an optimizer with param groups"):
+        RUNS["model_fit"](tmp_path, callback=FitCallback(handle), optimizer=lambda _: optimizer)
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_several_processes_need_the_plan_before_the_trainer(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(steering, "processes", lambda: 2)
+    with pytest.raises(ScheduleError, match="wraps the model before any callback"):
+        RUNS[trainer](tmp_path, STILL)
+
+
+def test_model_fit_goes_on_with_a_second_fit(whole):
+    with runs.as_in_a_new_process():
+        network = Stack()
+        model, callback = paddle.Model(network), FitCallback(PLAN)
+        model.prepare(runs.over_everything(network), runs.share)
+        with runs.traced(network, lambda: callback.handle, "") as trace:
+            for epochs in (2, 3):
+                model.fit(
+                    runs.Samples(),
+                    runs.Samples(99, 1),
+                    batch_size=runs.SIZE,
+                    epochs=epochs,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=callback,
+                    accumulate_grad_batches=runs.ACCUMULATED,
+                )
+    assert trace.after == whole["model_fit"].after[:15]
+
+
+def test_model_fit_may_save_before_or_after_the_plan_s_callback(whole, tmp_path):
+    saver = paddle.callbacks.ModelCheckpoint(save_dir=str(tmp_path))
+    made = RUNS["model_fit"](tmp_path, others=[saver])
+    for epoch in range(6):
+        name = f"{epoch}.unifreeze.json"
+        assert (tmp_path / name).read_text() == (whole["model_fit"].folder / name).read_text()
+    assert made.after == whole["model_fit"].after
+
+
+def test_model_fit_killed_before_a_validation_ends_is_resumed_before_it(whole, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    class Killer(paddle.callbacks.Callback):
+        seen = 0
+
+        def on_eval_batch_begin(self, step, logs=None):
+            self.seen += 1
+            if self.seen == 2:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        RUNS["model_fit"](tmp_path, others=[Killer()])
+    with pytest.raises(ScheduleError, match="before what epoch 1 came to was measured"):
+        RUNS["model_fit"](tmp_path / "b", checkpoint=tmp_path / "1")
+    resumed = RUNS["model_fit"](tmp_path / "c", checkpoint=tmp_path / "0")
+    assert resumed.after == whole["model_fit"].after[3:]
+
+
+def test_a_resumed_fit_that_has_had_its_epochs_says_so(whole, tmp_path):
+    checkpoint = whole["model_fit"].checkpoints[6]
+    with pytest.raises(ScheduleError, match="has ended, after 2 epochs"):
+        RUNS["model_fit"](tmp_path, checkpoint=checkpoint, epochs=2)
+
+
+def test_a_checkpoint_without_a_state_is_refused(whole, tmp_path):
+    with pytest.raises(ScheduleError, match=r"cannot read .*none\.unifreeze\.json"):
+        RUNS["model_fit"](tmp_path, checkpoint=tmp_path / "none")
+    trainer = runs.trainer_of(tmp_path, [], epochs=1)
+    trainer.train()
+    with pytest.raises(ScheduleError, match="resumes at step 3, and nothing tells the phase"):
+        RUNS["paddlenlp"](tmp_path / "b", checkpoint=tmp_path / "checkpoint-3")
+
+
+def test_a_state_of_another_step_is_refused(whole, tmp_path):
+    callback = nlp_callback(PLAN, resume=whole["paddlenlp"].checkpoints[6])
+    checkpoint = whole["paddlenlp"].checkpoints[3]
+    with pytest.raises(ScheduleError, match=r"resumes at step 3, and .* is of step 6"):
+        RUNS["paddlenlp"](tmp_path, callback=callback, checkpoint=checkpoint)
+
+
+def test_no_phase_begins_while_paddlenlp_accumulates(tmp_path):
+    plan = phases("{name: all, at: {epoch: 1}, add: [{train: all}]}")
+    made = RUNS["paddlenlp"](tmp_path, plan, epochs=2, batches=5)
+    assert made.phases == ["head", "head", "head", "all"]
+
+
+def test_paddlenlp_may_load_the_best_weights_at_the_end(tmp_path):
+    made = RUNS["paddlenlp"](
+        tmp_path, STILL, epochs=2, load_best_model_at_end=True, save_strategy="epoch"
+    )
+    assert made.moved(None) == HEAD
+    made.handle.verify()
