@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import paddle
 import pytest
 import torch
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 
 import unifreeze as uf
 from tests.pairs import small
+from tests.sides import ROWS, Paddle, Torch, check_step, named
 from unifreeze.cli import app
 from unifreeze.errors import (
     FrozenDriftError,
@@ -20,7 +20,6 @@ from unifreeze.errors import (
     UndecidedRuleError,
 )
 
-ROWS = np.random.default_rng(0).standard_normal((4, 3, 7, 7)).astype("float32")
 PLAN = """
 unifreeze: 1
 phases:
@@ -31,93 +30,9 @@ phases:
 """
 
 
-class Torch:
-    """What a test does in PyTorch."""
-
-    build, optimizers = staticmethod(small.torch_image), torch.optim
-
-    @staticmethod
-    def sgd(handle, **settings):
-        return handle.optimizer(torch.optim.SGD, **settings)
-
-    @staticmethod
-    def train(model, optimizer):
-        model.train()
-        (model(torch.tensor(ROWS)) ** 2).mean().backward()
-        gradients = {n: p.grad.numpy().copy() for n, p in named(model) if p.grad is not None}
-        optimizer.step()
-        optimizer.zero_grad()
-        return gradients
-
-    @staticmethod
-    def scheduler(optimizer):
-        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-
-    @staticmethod
-    def write(tensor):
-        with torch.no_grad():
-            tensor.add_(1.0)
-
-
-class Paddle:
-    """What a test does in Paddle."""
-
-    build, optimizers = staticmethod(small.paddle_image), paddle.optimizer
-
-    @staticmethod
-    def sgd(handle, **settings):
-        return handle.optimizer(paddle.optimizer.SGD, **settings)
-
-    @staticmethod
-    def train(model, optimizer):
-        model.train()
-        (model(paddle.to_tensor(ROWS)) ** 2).mean().backward()
-        gradients = {n: p.grad.numpy().copy() for n, p in named(model) if p.grad is not None}
-        optimizer.step()
-        optimizer.clear_grad()
-        return gradients
-
-    @staticmethod
-    def scheduler(optimizer):
-        inner = paddle.optimizer.lr.ExponentialDecay(0.1, 0.5)
-        optimizer.set_lr_scheduler(inner)
-        return inner
-
-    @staticmethod
-    def write(tensor):
-        tensor.set_value(tensor + 1.0)
-
-
 @pytest.fixture(params=[Torch, Paddle])
 def side(request):
     return request.param
-
-
-def named(model):
-    """Return a model's parameters; Paddle counts running statistics among them."""
-    found = model.named_parameters()
-    return [(name, p) for name, p in found if not name.endswith(("._mean", "._variance"))]
-
-
-def values(model):
-    return {name: np.array(tensor.detach().numpy()) for name, tensor in named(model)}
-
-
-def close(one, other):
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-
-
-def check_step(side, model, optimizer, rate, decay=0.0):
-    """Train one step, and check it against the rate; return the names of what moved."""
-    before = values(model)
-    gradients = side.train(model, optimizer)
-    after = values(model)
-    assert gradients
-    for name, gradient in gradients.items():
-        close(before[name] - rate * (gradient + decay * before[name]), after[name])
-    moved = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert moved == gradients.keys() or not rate
-    return moved
 
 
 def started(side, text=PLAN, **settings):

@@ -65,12 +65,11 @@ def _besides(phase: Phase) -> list[str]:
     """Say what a phase does that a run alone can show."""
     said = []
     if smallest := phase.freeze_smallest:
-        of = describe_choice(smallest.of)
-        said.append(f"frozen: the {smallest.share}% of {of} with the smallest gradients")
+        said.append(f"less {smallest.share}% of {describe_choice(smallest.of)} by gradient")
     if warmup := phase.warmup:
         divisor = f" from 1/{warmup.divisor:g}" if warmup.divisor else ""
-        said.append(f"what is new warmed up{divisor} over {warmup.steps} steps")
-    return [*said, "from the best values before"] if phase.restore_best else said
+        said.append(f"warm-up of {warmup.steps}{divisor}")
+    return [*said, "from the best before"] if phase.restore_best else said
 
 
 def _units(resolution: Resolution) -> list[str]:
