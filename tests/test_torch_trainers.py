@@ -1,10 +1,16 @@
 """In every trainer of PyTorch a plan makes the run that the plain loop makes, to the last bit."""
 
 import pytest
-import torch_trainer_runs as runs
-from torch_trainer_runs import PLAN, RUNS, TIMELINE
+import torch
+from torch_trainer_runs import PLAN, RUNS, STEPS_PER_EPOCH, TIMELINE, task
+
+import unifreeze as uf
+from unifreeze.errors import FrozenDriftError, OptimizerError, ScheduleError
 
 HEAD = {"net.head.weight", "net.head.bias"}
+TOP = {name for name in task().state_dict() if name.startswith("net.blocks.1.")}
+CALLBACKS = ["lightning", "transformers"]
+STILL = uf.FreezePlan().only("head")
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +30,106 @@ def test_phases_begin_at_the_steps_they_should_and_the_run_stops(whole, trainer)
 
 def test_every_step_leaves_the_bits_that_the_plain_loop_leaves(whole, trainer):
     assert whole[trainer].after == whole["plain"].after
+
+
+def test_a_phase_moves_what_it_trains_and_nothing_else(whole, trainer):
+    moved = {phase: whole[trainer].moved(phase) for phase in TIMELINE}
+    assert moved["head"] == moved["head again"] == HEAD
+    assert moved["top"] == HEAD | TOP
+    assert moved["all"] == set(whole[trainer].start)
+
+
+@pytest.mark.parametrize("steps", [3, 6, 12, 15])
+def test_a_resumed_run_ends_on_the_bits_of_the_uninterrupted_one(whole, trainer, steps, tmp_path):
+    resumed = RUNS[trainer](tmp_path, checkpoint=whole[trainer].checkpoints[steps])
+    assert resumed.phases == TIMELINE[steps:]
+    assert resumed.after == whole[trainer].after[steps:]
+
+
+@pytest.mark.parametrize("steps", [4, 13, 17])
+def test_transformers_resumes_in_the_middle_of_an_epoch(whole, steps, tmp_path):
+    checkpoint = whole["transformers"].checkpoints[steps]
+    resumed = RUNS["transformers"](tmp_path, checkpoint=checkpoint)
+    assert resumed.after == whole["transformers"].after[steps:]
+
+
+def test_an_optimizer_that_lacks_what_a_phase_trains_is_refused(trainer, tmp_path):
+    def over_the_head(model):
+        return torch.optim.AdamW(model.net.head.parameters(), lr=0.1)
+
+    with pytest.raises(OptimizerError, match="lacks 14 parameters that a phase trains"):
+        RUNS[trainer](tmp_path, optimizer=over_the_head)
+
+
+def test_an_optimizer_that_the_user_built_over_everything_is_steered(whole, trainer, tmp_path):
+    def over_everything(model):
+        return torch.optim.AdamW(model.parameters(), lr=0.4, weight_decay=0.0)
+
+    made = RUNS[trainer](tmp_path, optimizer=over_everything)
+    assert made.after[:9] == whole["plain"].after[:9]
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_the_plan_is_saved_beside_the_run(whole, trainer, tmp_path):
+    folder = whole[trainer].checkpoints[3].parent
+    assert uf.FreezePlan.load(folder / "freeze_plan.yaml") == PLAN
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_plan_without_phases_holds_and_its_optimizer_has_only_what_trains(trainer, tmp_path):
+    seen = []
+
+    def over_what_trains(model):
+        seen.extend(name for name, p in model.named_parameters() if p.requires_grad)
+        return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+    more = {"optimizer": over_what_trains} if trainer == "lightning" else {"optim": "sgd"}
+    made = RUNS[trainer](tmp_path, STILL, epochs=1, **more)
+    assert made.moved(None) == HEAD
+    assert set(seen) <= HEAD
+    made.handle.verify()
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_plan_without_phases_refuses_an_optimizer_without_what_it_trains(trainer, tmp_path):
+    def over_the_bias(model):
+        return torch.optim.SGD([model.net.head.bias], lr=0.1)
+
+    with pytest.raises(OptimizerError, match="lacks 1 parameters that the plan trains: net.head.w"):
+        RUNS[trainer](tmp_path, STILL, optimizer=over_the_bias)
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_gradients_are_measured_in_the_step_that_made_them(trainer, tmp_path):
+    measured = "{every: {epochs: 1}, share: 20, times: 3}"
+    plan = uf.FreezePlan.from_yaml(
+        f"{{unifreeze: 1, phases: [{{name: small, by_gradient: {measured}, lr: 0.01}}]}}"
+    )
+    made, plain = (RUNS[name](tmp_path / name, plan, epochs=4) for name in (trainer, "plain"))
+    assert made.phases == plain.phases
+    assert made.after == plain.after
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_phase_begins_from_the_best_values_of_the_one_before(trainer, tmp_path):
+    plan = uf.FreezePlan.from_yaml(
+        """
+        unifreeze: 1
+        phases:
+          - {name: worse, rules: [{only: head}], lr: 0.3}
+          - when: {metric: val_loss, stalled_for: 2, mode: max}
+            name: better
+            restore_best: true
+            add: [{train: all}]
+            lr: 1e-9
+        """
+    )
+    made = RUNS[trainer](tmp_path, plan, epochs=5)
+    number = made.phases.index("better")
+    best = made.after[number - 1 - 2 * STEPS_PER_EPOCH]["net.head.bias"]
+    assert floats(made.after[number]["net.head.bias"]) == pytest.approx(floats(best), abs=1e-6)
+    assert made.after[number - 1]["net.head.bias"] != best
+
+
+def floats(content):
+    return torch.frombuffer(bytearray(content), dtype=torch.float32).tolist()

@@ -101,7 +101,8 @@ def traced(model, handle):
     trace = Trace(bits(model))
 
     def stepped(*_):
-        trace.phases.append(handle().phase.name)
+        phase = handle().phase
+        trace.phases.append(phase and phase.name)
         trace.after.append(bits(model))
 
     hook = register_optimizer_step_post_hook(stepped)
@@ -150,6 +151,7 @@ def plain(folder, plan=PLAN, *, checkpoint=None, optimizer=None, epochs=EPOCHS):
                 made.zero_grad()
                 step += 1
             trace.checkpoints[step] = Path(folder) / f"{step}.pt"
+            trace.checkpoints[step].parent.mkdir(exist_ok=True)
             state = {"model": model.state_dict(), "optimizer": made.state_dict(), "step": step}
             torch.save({**state, "handle": handle.state_dict()}, trace.checkpoints[step])
         handle.verify()
@@ -175,7 +177,6 @@ def accelerated(folder, plan=PLAN, *, checkpoint=None, optimizer=None, epochs=EP
     step = 0
     if checkpoint:
         accelerator.load_state(str(checkpoint))
-        handle.rebase()
         step = int(checkpoint.name)
     with traced(model, lambda: handle) as trace:
         for epoch in range(step // STEPS_PER_EPOCH, epochs):
@@ -217,10 +218,10 @@ def lightning_module(optimizer=None):
             self.log("val_loss", self(**batch))
 
         def configure_optimizers(self):
+            if optimizer:
+                return optimizer(self)
             trained = [p for p in self.parameters() if p.requires_grad]
-            return (optimizer or (lambda _: torch.optim.AdamW(trained, 0.1, weight_decay=0.0)))(
-                self
-            )
+            return torch.optim.AdamW(trained, 0.1, weight_decay=0.0)
 
     return Module()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,8 +34,17 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
             group, own = kept.pop()
             group.update(own)
 
-    def before(*_: Any) -> None:
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         put_back()  # a step that failed left them
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return begin()
+        after = _once_after(closure, begin)  # it is what makes the gradients
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": after}
+        return (args[0], after, *args[2:]), kwargs
+
+    def begin() -> None:
         control.begin_step()
         factor, decay, fresh, fresh_factor = control.rate()
         for group in optimizer.param_groups:
@@ -61,6 +70,19 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
             hook.remove()
 
     return undo
+
+
+def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callable[[], Any]:
+    """Return a closure after whose first run something is called."""
+    calls = [call]
+
+    def run() -> Any:
+        result = closure()
+        while calls:
+            calls.pop()()
+        return result
+
+    return run
 
 
 def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:

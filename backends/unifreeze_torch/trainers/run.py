@@ -15,8 +15,8 @@ from unifreeze.errors import OptimizerError, ScheduleError, listing
 from unifreeze.handle import Handle
 from unifreeze_torch import backend
 
-PLAN_FILE = "freeze_plan.yaml"
-"""What the plan is saved as, beside the run."""
+PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
+"""What is kept beside the run: the plan, and the best values of phases that others begin from."""
 
 
 class Run:
@@ -123,10 +123,13 @@ class Run:
             return {}
         return {"handle": self.handle.state_dict(), "metrics": dict(self.metrics)}
 
-    def save_plan(self, folder: str | Path) -> None:
-        """Save the plan beside the run."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self.in_force.plan.save(Path(folder) / PLAN_FILE)
+    def keep_in(self, folder: str | Path, *, saves: bool) -> None:
+        """Keep beside the run what belongs there, if it is this process that saves."""
+        if isinstance(self._plan, FreezePlan):
+            self.in_force.keep_best(Path(folder) / BEST_FOLDER)
+        if saves:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.in_force.plan.save(Path(folder) / PLAN_FILE)
 
 
 def _paths(groups: Sequence[ParamGroup]) -> list[str]:

@@ -41,7 +41,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._run = Run(plan, batch=batch, keep_values=keep_values)
         self._epoch = 0
-        self._training = False
+        self._training = self._unmeasured = False
+        self._evaluates_first: bool | None = None
 
     @property
     def handle(self) -> Handle | None:
@@ -59,8 +60,10 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         saved = state.stateful_callbacks.get(STATE) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
         self._epoch, self._training = int(state.epoch), True
-        if state.is_world_process_zero:
-            run.save_plan(args.output_dir)
+        run.keep_in(args.output_dir, saves=state.is_world_process_zero)
+        if saved and saved["unmeasured"] and args.eval_strategy == "epoch":
+            # saved before the evaluation of its epoch, which the Trainer would never make up for
+            self._evaluates_first, args.eval_on_start = args.eval_on_start, True
         self._go_on(state, control)
         if run.in_force.stopped:  # the Trainer looks only after the next step
             raise ScheduleError("the schedule has ended, and there is nothing left to train")
@@ -73,6 +76,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Go on to the next step here: the Trainer stops after a step, not before one."""
         self._run.metrics.clear()
+        self._unmeasured = int(state.epoch) > self._epoch
         self._go_on(state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
@@ -80,12 +84,16 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._epoch += 1
         if args.load_best_model_at_end:  # other values may be loaded before training ends
             self._run.in_force.verify()
+        self._unmeasured = control.should_evaluate
         self._go_on(state, control)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Take in what was measured; a phase that waits for it begins before the next step."""
         if not self._training:
             return
+        self._unmeasured = False
+        if self._evaluates_first is not None:
+            args.eval_on_start, self._evaluates_first = self._evaluates_first, None
         for name, value in objects["metrics"].items():
             if name.startswith("eval_"):
                 bare = name.removeprefix("eval_")
@@ -110,4 +118,4 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _note(self, state: Any) -> None:
         """Put the state where the next checkpoint takes it from."""
-        state.stateful_callbacks[STATE] = self._run.state()
+        state.stateful_callbacks[STATE] = {**self._run.state(), "unmeasured": self._unmeasured}
