@@ -141,7 +141,12 @@ def test_each_plan_begins_with_the_same_weights_and_the_same_chance(side):
         seen.append((float(drawn.sum()), float(np.random.random()), values))
         side.train(model, handle)
 
-    found = compare(side, [HEAD, ALL], train=train, repeats=2)
+    def make_model():
+        model = side.build()
+        np.random.random(len(seen))  # and draws another number of times for each plan
+        return model
+
+    found = compare(side, [HEAD, ALL], make_model=make_model, train=train, repeats=2)
     assert [run.seed for run in found.rows[0].runs] == [0, 1]
     first, second, third, fourth = seen  # one seed for both plans, then the next
     assert first[:2] == second[:2]
@@ -415,5 +420,6 @@ def test_a_bar_is_shown_on_a_terminal_alone(terminal, shown, monkeypatch):
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
     compare(Torch, [HEAD], train=lambda m, h: None, progress=shown)
     assert ("comparing plans" in screen.getvalue()) == (terminal and shown)

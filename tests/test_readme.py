@@ -57,6 +57,41 @@ def test_the_readme_shows_a_run_with_phases(torchvision):
     assert block_after("<!-- output of examples/quickstart/torch_phases.py -->") == output_of(file)
 
 
+def cells(table):
+    """The words of each line, and its numbers that no two machines agree on."""
+    lines = [re.split(r"\s{2,}", line) for line in table.splitlines()]
+    return [[*line[:3], line[-1]] for line in lines], [line[3:-1] for line in lines[2:]]
+
+
+@pytest.fixture
+def threads():
+    import torch
+
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
+def test_the_readme_shows_a_comparison_of_plans(threads):
+    file = ROOT / "examples" / "compare" / "compare_torch.py"
+    assert code_of(file).endswith(
+        "\n\n" + block_after("<!-- examples/compare/compare_torch.py -->")
+    )
+    shown, measured = cells(block_after("<!-- output of examples/compare/compare_torch.py -->"))
+    words, again = cells(output_of(file))
+    assert words == shown
+    for (accuracy, _), (other, seconds) in zip(measured, again, strict=True):
+        assert float(accuracy.split()[0]) == pytest.approx(float(other.split()[0]), abs=0.03)
+        assert float(seconds.split()[0]) > 0
+
+
+def test_a_comparison_counts_the_same_in_paddle():
+    shown, _ = cells(block_after("<!-- output of examples/compare/compare_torch.py -->"))
+    words, measured = cells(output_of(ROOT / "examples" / "compare" / "compare_paddle.py"))
+    assert words[1:] == shown[1:]
+    assert len(measured) == 3
+
+
 def test_the_readme_shows_how_weights_are_carried_over(torchvision):
     file = QUICKSTART / "port_resnet.py"
     assert block_after("<!-- examples/quickstart/port_resnet.py -->") == code_of(file)
