@@ -29,6 +29,7 @@ LAYERS = [
     "porting",
     "stepping",
     "comparing",
+    "advising",
     "testing",
     "cli",
 ]
@@ -157,6 +158,7 @@ def test_using_one_framework_never_imports_the_other(used, other):
 def test_the_public_names_are_few_and_load():
     import unifreeze
 
-    assert len(unifreeze.__all__) <= 18
+    # One more than the 18 of issue 3: choosing what to freeze is asked for before all else.
+    assert len(unifreeze.__all__) <= 19
     for name in unifreeze.__all__:
         assert getattr(unifreeze, name).__name__ == name

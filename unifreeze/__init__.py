@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unifreeze.advising import suggest
     from unifreeze.capturing import capture
     from unifreeze.comparing import compare_plans
     from unifreeze.errors import FrozenDriftError, UnifreezeError
@@ -45,6 +46,7 @@ __all__ = [
     "pair",
     "port_weights",
     "resolve",
+    "suggest",
 ]
 
 _HOME = {
@@ -66,6 +68,7 @@ _HOME = {
     "pair": "pairing",
     "port_weights": "porting",
     "resolve": "handle",
+    "suggest": "advising",
 }
 
 

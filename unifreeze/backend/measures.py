@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-class Scored(NamedTuple):
-    """The loss of one batch, and how to backpropagate it.
-
-    Attributes:
-        value: The loss.
-        outputs: Live tensors it depends on.
-        weights: For each, the loss's gradient by it.
-    """
-
-    value: float
-    outputs: Sequence[Any]
-    weights: Sequence[NDArray[Any]]
-
-
-Score = Callable[[Any, Any], Scored]
-"""Takes a live model and a batch."""
 
 
 def _untold(what: str, done: int, total: int) -> None:
@@ -37,15 +19,18 @@ class MeasureConfig:
     """What to measure.
 
     Attributes:
-        batches: Batches as `score` takes them; the first `most` are drawn.
-        score: The loss.
+        batches: Batches as `loss` takes them, or as a `Batch` is made of; `most` are drawn.
+        loss: Takes the live model and a batch, and returns a tensor of one number. None for what
+            the model returns as its `loss`, or the cross-entropy of `labels`.
+        labels: Name of the array in each batch that holds labels, which the model is not given.
         blocks: Native paths of modules to pass by, one at a time.
         most: How many batches are used.
         progress: Told what is done, how much of it, and how much there is.
     """
 
     batches: Iterable[Any]
-    score: Score
+    loss: Callable[[Any, Any], Any] | None = None
+    labels: str = ""
     blocks: tuple[str, ...] = ()
     most: int = 5
     progress: Callable[[str, int, int], None] = _untold

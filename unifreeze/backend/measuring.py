@@ -12,9 +12,10 @@ from itertools import islice
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from unifreeze.backend.measures import Bypass, MeasureConfig, MeasureRun, Scored, norm
+from unifreeze.backend.measures import Bypass, MeasureConfig, MeasureRun, norm
 from unifreeze.backend.outputs import tensors_in
 from unifreeze.backend.probing import python_random_state, restored
+from unifreeze.backend.scoring import Scored, score_by
 from unifreeze.backend.sketching import kept_attributes
 from unifreeze.backend.walking import Walk
 from unifreeze.errors import TargetError
@@ -65,6 +66,7 @@ class _Measuring:
     ) -> None:
         self.backend, self.model, self.walk = backend, model, walk
         self.config, self.batches = config, batches
+        self.score = score_by(backend, config.loss, config.labels)
 
     def run(self, everything: Resolution) -> MeasureRun:
         """Measure gradients on every batch, then the loss without each block."""
@@ -87,7 +89,7 @@ class _Measuring:
 
     def _score(self, batch: Any) -> Scored:
         self.backend.seed(_SEED)
-        return self.config.score(self.model, batch)
+        return self.score(self.model, batch)
 
     def _losses(self) -> tuple[float, ...]:
         return tuple(self._score(batch).value for batch in self.batches)
@@ -96,7 +98,8 @@ class _Measuring:
         backend, scored = self.backend, self._score(batch)
         if not isfinite(scored.value):
             raise TargetError(
-                f"the loss of a batch is {scored.value}", hint="nothing measured on it means a thing"
+                f"the loss of a batch is {scored.value}",
+                hint="nothing measured on it means a thing",
             )
         if not backend.backward(scored.outputs, scored.weights):
             raise TargetError(
@@ -145,7 +148,9 @@ class _Swap:
         if backend.is_tensor(result):
             return given if self._fits(given, result) else result
         if type(result) not in (tuple, list) or not result or not backend.is_tensor(result[0]):
-            self.why = f"what it passes on cannot be told from the {type(result).__name__} it returns"
+            self.why = (
+                f"what it passes on cannot be told from the {type(result).__name__} it returns"
+            )
             return result
         return type(result)([given, *result[1:]]) if self._fits(given, result[0]) else result
 

@@ -69,6 +69,7 @@ class ToynetBackend(ModuleBackend):
     """Freezing in toynet: `learns`, no stale gradient, held modules deaf to `set_training`."""
 
     name = "toynet"
+    forward = "run"
     reader = ToynetReader()
 
     def is_tensor(self, value):

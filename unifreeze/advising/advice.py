@@ -1,0 +1,160 @@
+"""`suggest`: from what is known of a task, and what a few batches show, to a plan with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+from unifreeze.advising.draft import Draft, plan_text
+from unifreeze.advising.inputs import Inputs, read_inputs
+from unifreeze.advising.measured import Measure, measures_of
+from unifreeze.advising.suggestion import Suggestion
+from unifreeze.advising.surgery import by_measures
+from unifreeze.advising.thumb import by_rules, described
+from unifreeze.advising.units import Stretch, has_head, stretches
+from unifreeze.backend import Backend, Batch, backend_for
+from unifreeze.backend.measures import MeasureConfig
+from unifreeze.errors import TargetError, TieConflictError
+from unifreeze.plan import FreezePlan
+from unifreeze.resolution import resolve_phases, resolve_spec
+from unifreeze.structure import ModelSpec
+
+Progress = Callable[[str, int, int], None]
+
+
+def suggest(
+    model: Any,
+    *,
+    examples: int | None = None,
+    similarity: str = "similar",
+    compute: str | float = "high",
+    new_head: bool = False,
+    shift: str = "",
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    labels: str = "",
+    most: int = 5,
+    batch: Any = None,
+    progress: Progress | None = None,
+    note: str = "",
+) -> Suggestion:
+    """Suggest what to freeze, as a plan that gives its reasons and is ready to edit.
+
+    By rules of thumb alone, from what is known of the task; or, with batches, by measuring where
+    tuning would pay: the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022,
+    arXiv 2210.11466), and the loss with each block passed by. `unifreeze.advising.measured` says
+    what either finds, and what not. (Freezing a block and evaluating again would measure nothing:
+    freezing changes no output.) The model is measured in inference mode, everything in it as if it
+    trained, and is left as it was, to the bit.
+
+    Args:
+        model: A live model.
+        examples: Number of training examples.
+        similarity: Of the data to what the model was pretrained on: `same`, `similar`, `different`.
+        compute: `low`, `medium`, `high`, or a share of what a full fine-tune takes.
+        new_head: The head is new, or its classes are.
+        shift: How the data differ, if that is known: `input`, `features`, `output`.
+        batches: Batches of the task; the first few are used.
+        loss: Takes the model and a batch, returns a tensor of one number. Without it batches are
+            arrays, as for `resolve`, and the loss is what the model returns as `loss`.
+        labels: Name of the array in each batch that holds labels, for a cross-entropy.
+        most: How many batches to use at most.
+        batch: One batch, to count positions in order of execution.
+        progress: Told of what is done, how much of it, and how much there is.
+        note: What the plan's comments should say besides.
+
+    Raises:
+        TargetError: What was given cannot be used, or nothing is there to go by.
+
+    >>> print(suggest(model, examples=2000, similarity="different"))  # doctest: +SKIP
+    """
+    inputs = read_inputs(examples, similarity, compute, shift, new_head=new_head)
+    _check_given(inputs, batches, loss, labels, most)
+    backend = backend_for(model)
+    spec = backend.describe(model, None if batch is None else Batch.of(batch))
+    units = stretches(spec)
+    if new_head and not has_head(units):
+        raise TargetError("the model has no head that could be new", hint="leave new_head out")
+    measures: Sequence[Measure] = ()
+    mean = None
+    if batches is None:
+        draft = by_rules(inputs, spec, units)
+    else:
+        config = _config(units, batches, loss, labels, most, progress)
+        measures, mean = _measured(backend, model, spec, units, config)
+        draft = by_measures(inputs, spec, units, measures, mean)
+        if inputs.shift:
+            draft = _with(draft, f"Measured, so that the shift of the {inputs.shift} was not used.")
+    return _suggestion(_with(draft, note), spec, inputs, measures, mean)
+
+
+def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, most: int) -> None:
+    if batches is None and (loss is not None or labels):
+        raise TargetError("a loss is given, and nothing to measure it on", hint="batches=[…]")
+    if loss is not None and labels:
+        raise TargetError("both a loss and labels are given", hint="a loss takes labels itself")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise TargetError(f"most={most!r} is no number of batches", hint="a whole number from 1 on")
+    if batches is None and inputs.examples is None and not inputs.shift:
+        raise TargetError(
+            "there is nothing to go by",
+            context="rules of thumb go by the number of examples, or by how the data differ",
+            hint="examples=2000, shift='input', or batches=[…] to measure",
+        )
+
+
+def _config(
+    units: list[Stretch],
+    batches: Iterable[Any],
+    loss: Callable[[Any, Any], Any] | None,
+    labels: str,
+    most: int,
+    progress: Progress | None,
+) -> MeasureConfig:
+    blocks = tuple(dict.fromkeys(unit.block for unit in units if unit.block))
+    told = {} if progress is None else {"progress": progress}
+    return MeasureConfig(batches, loss, labels, blocks, most, **told)
+
+
+def _measured(
+    backend: Backend,
+    model: Any,
+    spec: ModelSpec,
+    units: list[Stretch],
+    config: MeasureConfig,
+) -> tuple[list[Measure], float]:
+    run = backend.measure(model, config)
+    return measures_of(spec, units, run), fmean(run.losses)
+
+
+def _with(draft: Draft, remark: str) -> Draft:
+    return Draft(draft.steps, (*draft.remarks, *filter(None, [remark])))
+
+
+def _suggestion(
+    draft: Draft,
+    spec: ModelSpec,
+    inputs: Inputs,
+    measures: Sequence[Measure],
+    loss: float | None,
+) -> Suggestion:
+    title = f"Suggested for {spec.tree.types[0]} ({spec.framework}): {described(inputs)}."
+    text = plan_text(draft, title)
+    plan = FreezePlan.from_yaml(text)
+    try:
+        _resolve(plan, spec)
+    except TieConflictError:
+        draft = draft.with_tied()
+        text = plan_text(draft, title)
+        plan = FreezePlan.from_yaml(text)
+        _resolve(plan, spec)
+    return Suggestion(plan, draft.reasons, tuple(measures), loss, text)
+
+
+def _resolve(plan: FreezePlan, spec: ModelSpec) -> None:
+    """Make sure that the plan fits the model."""
+    if plan.phases:
+        resolve_phases(plan, spec)
+    else:
+        resolve_spec(plan, spec)

@@ -1,0 +1,112 @@
+"""What the rules of thumb go by, and the few numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from unifreeze.errors import TargetError, nearest
+
+FEW, MANY = 1_000, 20_000
+"""Examples: fewer are few, from here on they are many. CS231n says "small" and "large" and gives no
+numbers; these are common in practice, and no more than that."""
+
+COMPUTE = {"low": 0.5, "medium": 0.7, "high": 1.0}
+"""What words for compute stand for, as a share of what a full fine-tune takes."""
+
+FORWARD = 1 / 3
+"""Share of a full training step that is left when nothing but the head trains: a backward pass
+takes twice what a forward pass takes (Kaplan et al. 2020, arXiv 2001.08361, 2.1)."""
+
+TOP, HALF, WHOLE = 0.25, 0.5, 1.0
+"""Shares of the blocks, counted from the head: "the top", and what is thawed after it."""
+
+HEAD_EPOCHS, STAGE_EPOCHS = 3, 2
+"""For how long a new head trains alone, and each further stage before the next."""
+
+RATES = {"head": 1e-3, "top": 1e-4, "half": 3e-5, "all": 1e-5}
+"""Learning rates of phases, for Adam and its kin; lower the more pretrained weights move."""
+
+SIMILARITIES = ("same", "similar", "different")
+SHIFTS = ("input", "features", "output")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is known of the task.
+
+    Attributes:
+        examples: Number of training examples; None where unknown.
+        similarity: Of the data to what the model was pretrained on: `same`, `similar`, `different`.
+        compute: Share of what a full fine-tune would take that is there to spend.
+        new_head: The head is new, or its classes are.
+        shift: What is different about the data, where that is known: `input` (noise, blur, another
+            sensor), `features` (the same classes, other kinds of them), `output` (other labels).
+    """
+
+    examples: int | None = None
+    similarity: str = "similar"
+    compute: float = 1.0
+    new_head: bool = False
+    shift: str = ""
+
+    @property
+    def size(self) -> str:
+        """`few`, `some` or `many` examples."""
+        if self.examples is None:
+            return "unknown"
+        return "few" if self.examples < FEW else "some" if self.examples < MANY else "many"
+
+    @property
+    def reach(self) -> float:
+        """Share of the blocks that the compute given lets gradients pass, from the head down."""
+        return max(0.0, min(1.0, (self.compute - FORWARD) / (1 - FORWARD)))
+
+
+def read_inputs(
+    examples: Any, similarity: Any, compute: Any, shift: Any, *, new_head: bool
+) -> Inputs:
+    """Check what a user gave.
+
+    Raises:
+        TargetError: It is none of what there is to choose from.
+    """
+    if examples is not None and (
+        isinstance(examples, bool) or not isinstance(examples, int) or examples < 1
+    ):
+        raise TargetError(
+            f"examples={examples!r} is no number of training examples",
+            hint="a whole number from 1 on: examples=2000",
+        )
+    _one_of("similarity", similarity, SIMILARITIES)
+    _one_of("shift", shift, ("", *SHIFTS))
+    return Inputs(examples, similarity, _share(compute), bool(new_head), shift)
+
+
+def _one_of(name: str, given: object, known: Iterable[str]) -> None:
+    words = list(known)
+    if given not in words:
+        close = nearest(str(given), words, limit=1)
+        raise TargetError(
+            f"{name}={given!r} is not known",
+            context=f"it is one of: {', '.join(filter(None, words))}",
+            hint=f"did you mean {close[0]!r}?" if close and close[0] else "",
+        )
+
+
+def _share(compute: Any) -> float:
+    """Read compute given as a word or as a share."""
+    if isinstance(compute, str) and compute in COMPUTE:
+        return COMPUTE[compute]
+    try:
+        share = float(compute)
+    except (TypeError, ValueError):
+        share = -1.0
+    if isinstance(compute, bool) or not FORWARD <= share <= 1:
+        raise TargetError(
+            f"compute={compute!r} cannot be read",
+            context=f"it is {', '.join(COMPUTE)}, or a share of what a full fine-tune takes",
+            hint="from 0.34 (a forward pass is a third of a step) to 1",
+        )
+    return share

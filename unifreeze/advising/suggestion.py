@@ -1,0 +1,90 @@
+"""What comes out of choosing: a plan, the reasons for it, and what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unifreeze.advising.measured import Measure, ranked
+from unifreeze.errors import PlanFileError
+from unifreeze.plan import FreezePlan
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A plan to start from.
+
+    Attributes:
+        plan: The plan.
+        reasons: Why it is as it is.
+        measures: What was measured of each unit, from the input to the head; () by rules alone.
+        loss: Mean loss of the batches; None where none was measured.
+        written: The plan as a file, with the reasons as comments.
+    """
+
+    plan: FreezePlan
+    reasons: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    loss: float | None
+    written: str = field(repr=False)
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """The measured units by where tuning would pay most; () by rules alone."""
+        return tuple(one.unit for one in ranked(self.measures))
+
+    def text(self) -> str:
+        """Return the plan as a file, with the reasons as comments."""
+        return self.written
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan file, comments and all.
+
+        Raises:
+            PlanFileError: It cannot be written there.
+        """
+        try:
+            Path(path).write_text(self.written, encoding="utf-8")
+        except OSError as error:
+            raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {
+            "plan": self.plan.document(),
+            "text": self.written,
+            "reasons": list(self.reasons),
+            "loss": self.loss,
+            "ranking": list(self.ranking),
+            "measures": [asdict(one) for one in self.measures],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([*self._table(), self.written.rstrip("\n")])
+
+    def _table(self) -> list[str]:
+        """Lay out what was measured, in the order of the ranking."""
+        if not self.measures:
+            return []
+        rows = [("unit", "values", "gradient", "weight", "ratio", "loss when passed by")]
+        rows += [_row(one) for one in ranked(self.measures)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for name, *numbers, last in rows:
+            cells = [name.ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=False)]
+            lines.append("  ".join([*cells, last]))
+        return [f"mean loss {self.loss:.4g}; tuning pays from the top down", *lines, ""]
+
+
+def _row(one: Measure) -> tuple[str, str, str, str, str, str]:
+    numbers = _number(one.gradient), _number(one.weight), _number(one.ratio)
+    last = f"- ({one.why})"
+    if one.change is not None:
+        last = f"{one.change:+.3g}{', does harm' if one.harmful else ''}"
+    return (one.unit, f"{one.values:,}", *numbers, last)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
