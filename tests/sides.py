@@ -36,6 +36,11 @@ class Torch:
         with torch.no_grad():
             tensor.add_(1.0)
 
+    @staticmethod
+    def assign(tensor, array):
+        with torch.no_grad():
+            tensor.copy_(torch.tensor(array))
+
 
 class Paddle:
     """What a test does in Paddle."""
@@ -64,6 +69,10 @@ class Paddle:
     @staticmethod
     def write(tensor):
         tensor.set_value(tensor + 1.0)
+
+    @staticmethod
+    def assign(tensor, array):
+        tensor.set_value(array)
 
 
 def named(model):

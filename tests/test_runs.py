@@ -1,0 +1,441 @@
+"""Runs under phases: warm-ups, best values, moments, what was trained, states by name."""
+
+import io
+import json
+
+import numpy as np
+import paddle
+import pytest
+import torch
+
+import unifreeze as uf
+from tests.pairs import small
+from tests.sides import ROWS, SIDES, Paddle, Torch, check_step, close, named, values
+from unifreeze.errors import OptimizerError, ScheduleError, WeightFileError
+
+HEAD = "{name: head, rules: [{only: head}], lr: 0.1}"
+
+
+@pytest.fixture(params=SIDES)
+def side(request):
+    return request.param
+
+
+def plan(*phases, more=""):
+    rows = "".join(f"\n  - {phase}" for phase in phases)
+    return uf.FreezePlan.from_yaml(f"unifreeze: 1\n{more}\nphases:{rows}\n")
+
+
+def started(side, text, **settings):
+    model = side.build()
+    handle = text.apply(model, batch=ROWS)
+    return model, handle, side.sgd(handle, **settings)
+
+
+def adamw(side, handle, **settings):
+    return handle.optimizer(side.optimizers.AdamW, weight_decay=0.0, **settings)
+
+
+def saved(side, thing):
+    """Return a state as it comes back from a file."""
+    buffer = io.BytesIO()
+    if side is Torch:
+        torch.save(thing.state_dict(), buffer)
+        return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    paddle.save(thing.state_dict(), buffer)
+    return paddle.load(io.BytesIO(buffer.getvalue()))
+
+
+def load(side, thing, state):
+    (thing.load_state_dict if side is Torch else thing.set_state_dict)(state)
+
+
+# Warming up what has just been unfrozen.
+
+WARM = '{name: top, at: {step: 2}, add: [{train: "blocks[-1]"}], warmup: {steps: 4, divisor: 5}}'
+
+
+def factors(side, model, optimizer, rate):
+    """Train a step; return what the rate of each parameter was multiplied by."""
+    before = values(model)
+    gradients = side.train(model, optimizer)
+    after = values(model)
+    found = {}
+    for name, gradient in gradients.items():
+        largest = np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape)
+        found[name] = float((before[name] - after[name])[largest] / gradient[largest] / rate)
+    return found
+
+
+@pytest.mark.parametrize("groups", ["", "groups: [{match: norm, lr_scale: 0.5}]"])
+def test_what_is_unfrozen_begins_at_a_share_of_the_rate(side, groups):
+    model, handle, optimizer = started(side, plan(HEAD, WARM, more=groups))
+    norms = {row.path for row in handle.resolution.spec.parameters if row.kind == "norm"}
+    rows = []
+    for step in range(8):
+        handle.step(step=step)
+        rows.append(factors(side, model, optimizer, 0.1))
+    head = rows[0].keys()
+    for step, row in enumerate(rows):
+        warm = 1.0 if step >= 6 else (1 + 4 * (step - 2) / 4) / 5
+        for name, factor in row.items():
+            wanted = (1.0 if name in head else warm) * (0.5 if groups and name in norms else 1.0)
+            assert factor == pytest.approx(wanted, rel=2e-3), (step, name)
+    assert len(rows[2]) == 8
+    assert len(head) == 2
+
+
+def test_without_a_divisor_the_rate_rises_from_one_step_s_share(side):
+    model, handle, optimizer = started(side, plan(HEAD, WARM.replace(", divisor: 5", "")))
+    handle.step(step=0)
+    head = factors(side, model, optimizer, 0.1).keys()
+    for step, wanted in [(2, 0.25), (3, 0.5), (4, 0.75), (5, 1.0), (6, 1.0)]:
+        handle.step(step=step)
+        found = factors(side, model, optimizer, 0.1)
+        assert all(found[name] == pytest.approx(1, rel=2e-3) for name in head)
+        new = [factor for name, factor in found.items() if name not in head]
+        assert new == pytest.approx([wanted] * 6, rel=2e-3)
+
+
+def test_a_warm_up_goes_on_after_a_resume(side):
+    text = plan(HEAD, WARM)
+    model, handle, optimizer = started(side, text)
+    for step in range(4):
+        handle.step(step=step)
+        side.train(model, optimizer)
+    state, weights = json.loads(json.dumps(handle.state_dict())), values(model)
+    optimizer_state = saved(side, optimizer)
+
+    again = side.build()
+    for name, tensor in named(again):
+        side.assign(tensor, weights[name])
+    resumed = text.apply(again, batch=ROWS)
+    resumed.load_state_dict(state)
+    its_optimizer = side.sgd(resumed)
+    load(side, its_optimizer, optimizer_state)
+    for handle_, model_, optimizer_ in (
+        (handle, model, optimizer),
+        (resumed, again, its_optimizer),
+    ):
+        handle_.step(step=4)
+        found = factors(side, model_, optimizer_, 0.1)
+        assert sorted(round(factor, 2) for factor in found.values()) == [0.6] * 6 + [1.0] * 2
+
+
+def test_an_optimizer_that_cannot_warm_up_is_refused_when_it_is_attached():
+    model = small.torch_image()
+    handle = plan(HEAD, WARM).apply(model, batch=ROWS)
+    with pytest.raises(OptimizerError, match="warms up 6 of the 16 parameters in param group 0"):
+        handle.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    # Paddle has a rate for each parameter.
+    model = small.paddle_image()
+    handle = plan(HEAD, WARM).apply(model, batch=ROWS)
+    optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
+    handle.attach(optimizer)
+    handle.step(step=2)
+    found = sorted(round(f, 2) for f in factors(Paddle, model, optimizer, 0.1).values())
+    assert found == [0.2] * 6 + [1.0] * 2
+    assert {tensor.optimize_attr["learning_rate"] for _, tensor in named(model)} == {1.0}
+
+
+# Best values.
+
+BEST = (
+    '{name: top, when: {metric: loss, stalled_for: 2}, add: [{train: "blocks[-1]"}], '
+    "restore_best: true}"
+)
+
+
+def test_a_phase_begins_from_the_best_values_of_the_one_before(side, tmp_path):
+    model, handle, optimizer = started(side, plan(HEAD, BEST))
+    handle.keep_best(tmp_path / "best")
+    seen = []
+    for epoch, loss in enumerate([None, 1.0, 0.5, 0.7, 0.6]):
+        seen.append(values(model))
+        began = handle.step(epoch=epoch, metrics={"loss": loss} if loss else None)
+        if epoch < 4:
+            side.train(model, optimizer)
+    assert began
+    assert handle.phase.name == "top"
+    now = values(model)
+    assert all(np.array_equal(now[name], seen[2][name]) for name in now)
+    assert any(not np.array_equal(seen[4][name], seen[2][name]) for name in now)
+    handle.verify()
+    assert len(check_step(side, model, optimizer, 0.1)) == 8
+    handle.verify()
+
+
+def test_the_best_values_survive_a_kill(side, tmp_path):
+    text = plan(HEAD, BEST)
+    model, handle, optimizer = started(side, text)
+    handle.keep_best(tmp_path)
+    for epoch, loss in enumerate([None, 1.0, 0.5]):
+        handle.step(epoch=epoch, metrics={"loss": loss} if loss else None)
+        best = values(model)
+        side.train(model, optimizer)
+    state, weights = handle.state_dict(), values(model)
+    handle.step(epoch=3, metrics={"loss": 0.1})  # after the checkpoint; then it is killed
+
+    again = side.build()
+    for name, tensor in named(again):
+        side.assign(tensor, weights[name])
+    resumed = text.apply(again, batch=ROWS)
+    resumed.load_state_dict(state)
+    resumed.keep_best(tmp_path)
+    its_optimizer = side.sgd(resumed)
+    for epoch in (3, 4):
+        side.train(again, its_optimizer)
+        resumed.step(epoch=epoch, metrics={"loss": 0.6})
+    assert resumed.phase.name == "top"
+    now = values(again)
+    assert all(np.array_equal(now[name], best[name]) for name in now)
+
+
+def test_best_values_want_a_folder(side):
+    _model, handle, _optimizer = started(side, plan(HEAD, BEST))
+    handle.step(epoch=0)
+    with pytest.raises(ScheduleError, match=r"phase 'top' begins from the best values, .* kept"):
+        handle.step(epoch=1, metrics={"loss": 1.0})
+    handle.verify()
+
+
+def test_best_values_that_are_gone_are_told(side, tmp_path):
+    model, handle, optimizer = started(side, plan(HEAD, BEST))
+    handle.keep_best(tmp_path)
+    for epoch, loss in enumerate([None, 0.5, 0.6]):
+        handle.step(epoch=epoch, metrics={"loss": loss} if loss else None)
+        side.train(model, optimizer)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(WeightFileError):
+        handle.step(epoch=3, metrics={"loss": 0.7})
+    assert handle.phase.name == "head"
+    handle.verify()
+
+
+# Moments.
+
+
+@pytest.mark.parametrize(("policy", "first"), [("keep", False), ("clear", True)])
+def test_moments_of_what_is_frozen_are_kept_or_cleared(side, policy, first):
+    text = plan(
+        "{name: all, rules: [{train: all}], lr: 0.01}",
+        "{name: head, at: {step: 3}, rules: [{only: head}]}",
+        "{name: again, at: {step: 5}, like: all}",
+        more=f"moments: {policy}",
+    )
+    model = side.build()
+    handle = text.apply(model, batch=ROWS)
+    optimizer = adamw(side, handle)
+    for step in range(6):
+        handle.step(step=step)
+        before = values(model)
+        gradients = side.train(model, optimizer)
+    after = values(model)
+    head = set(handle.plan.in_phase(1).resolve(model, batch=ROWS).trainable_paths)
+    for name, gradient in gradients.items():
+        moved = before[name] - after[name]
+        # Adam's first step from nothing is the rate times the gradient's sign.
+        clear = np.abs(gradient) > 1e-4
+        sign_like = np.allclose(moved[clear], 0.01 * np.sign(gradient[clear]), rtol=0.02)
+        if clear.sum() > 5:
+            assert sign_like == (first and name not in head), name
+
+
+# What was trained.
+
+
+def test_what_was_trained_goes_back_onto_its_base(side):
+    text = plan(HEAD, '{name: top, at: {step: 2}, add: [{train: "blocks[-1]"}]}')
+    base = side.build()
+    start = values(base)
+    handle = text.apply(base, batch=ROWS)
+    optimizer = side.sgd(handle)
+    for step in range(4):
+        handle.step(step=step)
+        side.train(base, optimizer)
+    state = handle.trainable_state_dict()
+    trained = {
+        row.path for row in handle.resolution.spec.parameters if row.path in state["tensors"]
+    }
+    assert trained == set(handle.resolution.trainable_paths)
+
+    other = side.build()
+    for name, tensor in named(other):
+        side.assign(tensor, start[name])
+    fresh = text.apply(other, batch=ROWS)
+    fresh.load_trainable_state_dict(state)
+    now, want = values(other), values(base)
+    assert all(np.array_equal(now[name], want[name]) for name in want)
+    fresh.verify()
+
+
+def test_what_was_trained_refuses_another_base_and_loses_nothing(side):
+    model, handle, optimizer = started(side, plan(HEAD, WARM))
+    side.train(model, optimizer)
+    state = handle.trainable_state_dict()
+    other, fresh, _ = started(side, plan(HEAD, WARM))
+    for name, tensor in named(other):
+        side.assign(tensor, values(model)[name])
+    first = next(path for path in handle.resolution.frozen_paths)
+    side.write(dict(named(other))[first])
+    fresh.rebase()
+    before = values(other)
+    with pytest.raises(WeightFileError, match="another base: 1 tensors differ") as caught:
+        fresh.load_trainable_state_dict(state)
+    assert first in str(caught.value)
+    assert all(np.array_equal(before[name], value) for name, value in values(other).items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {}, "no state of what was trained"),
+        (lambda state: {**state, "unifreeze_trained": 9}, "of format 9"),
+        (lambda state: {k: v for k, v in state.items() if k != "base"}, "lacks base"),
+        (lambda state: {**state, "framework": "jax"}, "trained in jax"),
+        (lambda state: {**state, "tensors": {"x": np.zeros(2)}}, "has no x"),
+        (
+            lambda s: {**s, "tensors": {k: v[..., :1] for k, v in s["tensors"].items()}},
+            "do not fit",
+        ),
+    ],
+)
+def test_what_is_no_such_state_is_told(side, change, message):
+    _model, handle, _optimizer = started(side, plan(HEAD, WARM))
+    with pytest.raises(WeightFileError, match=message):
+        handle.load_trainable_state_dict(change(handle.trainable_state_dict()))
+
+
+# Optimizers' states by name.
+
+
+def test_a_saved_state_finds_its_parameters_by_name(side):
+    """Under one plan the optimizer has one group, under the other three, in another order."""
+    one = uf.FreezePlan().only("head | blocks[-1]")
+    other = one.with_group("head", lr_scale=2.0).with_group("norm", lr_scale=0.5)
+    model = side.build()
+    handle = one.apply(model, batch=ROWS)
+    optimizer = adamw(side, handle, lr=0.01)
+    side.train(model, optimizer)
+    weights, state = values(model), saved(side, optimizer)
+    moments = first_moments(side, model, optimizer)
+
+    again = side.build()
+    for name, tensor in named(again):
+        side.assign(tensor, weights[name])
+    regrouped = adamw(side, other.apply(again, batch=ROWS), lr=0.01)
+    load(side, regrouped, state)
+    found = first_moments(side, again, regrouped)
+    assert found.keys() == moments.keys()
+    assert len(found) == 8
+    for name, moment in moments.items():
+        assert np.array_equal(found[name], moment), name
+    side.train(again, regrouped)
+
+
+def first_moments(side, model, optimizer):
+    if side is Torch:
+        return {
+            name: optimizer.state[tensor]["exp_avg"].numpy().copy()
+            for name, tensor in named(model)
+            if "exp_avg" in optimizer.state.get(tensor, {})
+        }
+    held = optimizer._accumulators["moment1"]
+    return {n: held[t.name].numpy().copy() for n, t in named(model) if t.name in held}
+
+
+def test_a_state_of_other_parameters_is_refused_by_name(side):
+    """As many parameters of the same shapes: by position this would load without a word."""
+    saved_under = uf.FreezePlan().only("blocks[0] & norm")
+    loaded_under = uf.FreezePlan().only("blocks[1] & norm")
+    model = side.build()
+    optimizer = adamw(side, saved_under.apply(model, batch=ROWS), lr=0.01)
+    side.train(model, optimizer)
+    state = saved(side, optimizer)
+    again = side.build()
+    handle = loaded_under.apply(again, batch=ROWS)
+    with pytest.raises(OptimizerError, match="of other parameters: it lacks"):
+        load(side, adamw(side, handle, lr=0.01), state)
+
+
+def test_a_state_without_names_loads_as_the_framework_does_it(side):
+    model = side.build()
+    optimizer = adamw(side, uf.FreezePlan().only("head").apply(model, batch=ROWS), lr=0.01)
+    side.train(model, optimizer)
+    state = saved(side, optimizer)
+    if side is Torch:
+        for group in state["param_groups"]:
+            del group["param_names"]
+    else:
+        del state["unifreeze_names"]
+    before = first_moments(side, model, optimizer)
+    side.train(model, optimizer)
+    load(side, optimizer, state)
+    for name, moment in first_moments(side, model, optimizer).items():
+        close(moment, before[name])
+
+
+# States of runs.
+
+
+def test_a_state_of_another_plan_shows_the_difference(side):
+    _, handle, _ = started(side, plan(HEAD, WARM))
+    _, other, _ = started(side, plan(HEAD, WARM.replace("step: 2", "step: 3")))
+    with pytest.raises(ScheduleError, match="of another plan") as caught:
+        other.load_state_dict(handle.state_dict())
+    assert "step: 2" in str(caught.value)
+    assert "step: 3" in str(caught.value)
+
+
+def test_a_state_of_another_model_is_refused(side):
+    text = plan(
+        '{name: few, rules: [{only: "params[:2]"}]}',
+        "{name: all, at: {step: 2}, add: [{train: all}]}",
+    )
+    _, handle, _ = started(side, text, lr=0.1)
+    text_model = small.torch_text() if side is Torch else small.paddle_text()
+    other = text.apply(text_model)
+    with pytest.raises(ScheduleError, match="of another model"):
+        other.load_state_dict(handle.state_dict())
+
+
+def test_a_state_goes_from_one_framework_to_the_other():
+    text = plan(HEAD, WARM)
+    model, handle, optimizer = started(Torch, text)
+    for step in range(4):
+        handle.step(step=step, metrics={"loss": 1.0 / (step + 1)})
+        Torch.train(model, optimizer)
+    state = json.loads(json.dumps(handle.state_dict()))
+    _, other, _ = started(Paddle, text)
+    other.load_state_dict(state)
+    assert other.phase.name == "top"
+    assert other.state_dict() == handle.state_dict()
+
+
+@pytest.mark.parametrize("key", ["schedule", "taken", "sums", "measured"])
+def test_a_damaged_state_is_told_and_changes_nothing(side, key):
+    _, handle, _ = started(side, plan(HEAD, WARM))
+    handle.step(step=2)
+    state = handle.state_dict()
+    for value in (None, [1], "x"):
+        with pytest.raises(ScheduleError, match="no state of a"):
+            handle.load_state_dict({**state, key: value})
+    del state[key]
+    with pytest.raises(ScheduleError, match="no state of a"):
+        handle.load_state_dict(state)
+    assert handle.phase.name == "top"
+
+
+def test_the_report_tells_each_epoch_also_without_phases(side):
+    model = side.build()
+    handle = uf.FreezePlan().only("head").apply(model, batch=ROWS)
+    for epoch in range(3):
+        handle.step(epoch=epoch, metrics={"val_loss": 1.0 / epoch} if epoch else None)
+    again = uf.FreezePlan().only("head").apply(side.build(), batch=ROWS)
+    again.load_state_dict(json.loads(json.dumps(handle.state_dict())))
+    report = again.report({"val_loss": 0.4})
+    assert [row["val_loss"] for row in report.rows] == [1.0, 0.5, 0.4]
+    assert {row["trainable"] for row in report.rows} == {handle.resolution.counts()[0]}
+    with pytest.raises(ScheduleError, match="no number"):
+        handle.step(epoch=3, metrics={"val_loss": "low"})
