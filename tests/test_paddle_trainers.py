@@ -1,5 +1,9 @@
 """In every trainer of Paddle a plan makes the run that the plain loop makes, to the last bit."""
 
+import re
+import runpy
+from pathlib import Path
+
 import numpy as np
 import paddle
 import paddle_trainer_runs as runs
@@ -296,3 +300,21 @@ def test_paddlenlp_may_load_the_best_weights_at_the_end(tmp_path):
     )
     assert made.moved(None) == HEAD
     made.handle.verify()
+
+
+AGAIN = ["full", "head again", "head again"]
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "trainers"
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [("plain_paddle", (3, 4, 5)), ("paddle_model_fit", (0, 1, 2)), ("paddlenlp_ernie", (3, 4, 5))],
+)
+def test_an_example_is_resumed_half_way(name, second, capsys):
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    shown = [re.match(r"\d [a-z ]+(?= trainable)|unchanged", line) for line in lines]
+    later = [f"{n} {phase}" for n, phase in zip(second, AGAIN, strict=True)]
+    wanted = ["0 head", "1 top", "2 top", "unchanged", *later, "unchanged"]
+    assert [found[0] for found in shown if found] == wanted
+    assert name == "plain_paddle" or lines[-1] == "['freeze_plan.yaml']"
