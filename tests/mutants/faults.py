@@ -381,6 +381,42 @@ class DrawsAnew:
         return super().backward(outputs, drawn)
 
 
+class LeavesItsMeasuring:
+    """Measures, and forgets to put one flag back."""
+
+    def measure(self, model, config):
+        found = super().measure(model, config)
+        self.set_flag(self.walk(model).tensors[0], True)
+        return found
+
+
+class MeasuresInTraining:
+    """Measures in training mode, and leaves it on."""
+
+    def measure(self, model, config):
+        found = super().measure(model, config)
+        self.run(model, replace(config.batches[0], kwargs={}))
+        return found
+
+
+class MeasuresWhatTrains:
+    """Measures only what the flags let train."""
+
+    def measure(self, model, config):
+        found, flags = super().measure(model, config), self.read(model)
+        kept = [{p: n for p, n in one.items() if flags[p]} for one in found.gradients]
+        return replace(found, gradients=tuple(kept))
+
+
+class PassesNothingBy:
+    """Calls the forward pass itself in place of what should stand in for it."""
+
+    def around_forward(self, module, stand_in):
+        return super().around_forward(
+            module, lambda forward, args, named: (stand_in(forward, args, named), forward(*args))[1]
+        )
+
+
 class HoldsByATable:
     """Keeps what it holds in a table beside the models, where copies are not."""
 

@@ -47,7 +47,7 @@ class Measure:
         ratio: Relative gradient norm; None where there is none.
         change: How the mean loss changes when it is passed by; None where it cannot be.
         harmful: The loss is lower without it.
-        why: Why it cannot be passed by.
+        why: Why a block cannot be passed by; "" for what is no block.
     """
 
     unit: str
@@ -74,7 +74,7 @@ def _measure(spec: ModelSpec, unit: Stretch, run: MeasureRun, reached: set[str])
     gradient = fmean(_norm(one, paths) for one in run.gradients) if paths else None
     weight = _norm(run.weights, paths)
     ratio = gradient / weight if gradient is not None and weight else None
-    bypass = run.bypassed.get(unit.block) or Bypass(why="only blocks can be passed by")
+    bypass = run.bypassed.get(unit.block, Bypass())
     changes = [one - whole for one, whole in zip(bypass.losses, run.losses, strict=False)]
     change = fmean(changes) if changes else None
     limit = -HARMFUL * abs(fmean(run.losses))

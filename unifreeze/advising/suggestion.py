@@ -9,6 +9,7 @@ from typing import Any
 from unifreeze.advising.measured import Measure, ranked
 from unifreeze.errors import PlanFileError
 from unifreeze.plan import FreezePlan
+from unifreeze.tables import number, plain_table
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,16 @@ class Suggestion:
         """Lay out what was measured, in the order of the ranking."""
         if not self.measures:
             return []
-        rows = [("unit", "values", "gradient", "weight", "ratio", "loss when passed by")]
-        rows += [_row(one) for one in ranked(self.measures)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for name, *numbers, last in rows:
-            cells = [name.ljust(widths[0])]
-            cells += [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=False)]
-            lines.append("  ".join([*cells, last]))
-        return [f"mean loss {self.loss:.4g}; tuning pays from the top down", *lines, ""]
+        order = ranked(self.measures)
+        table = plain_table(_HEADER, [_row(one) for one in order])
+        kept = [f"{one.unit} is not left out: {one.why}" for one in order if one.why]
+        return [f"mean loss {number(self.loss)}; tuning pays from the top down", table, *kept, ""]
 
 
-def _row(one: Measure) -> tuple[str, str, str, str, str, str]:
-    numbers = _number(one.gradient), _number(one.weight), _number(one.ratio)
-    last = f"- ({one.why})"
-    if one.change is not None:
-        last = f"{one.change:+.3g}{', does harm' if one.harmful else ''}"
-    return (one.unit, f"{one.values:,}", *numbers, last)
+_HEADER = ("unit", "values", "gradient", "weight", "ratio", "loss without it", "")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _row(one: Measure) -> tuple[str, ...]:
+    numbers = number(one.gradient, ".3g"), number(one.weight, ".3g"), number(one.ratio, ".3g")
+    harm = "does harm" if one.harmful else ""
+    return (one.unit, f"{one.values:,}", *numbers, number(one.change, "+.3g"), harm)

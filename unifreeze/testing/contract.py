@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze.backend import Backend, Batch, ProbeConfig
+from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.handle import apply, frozen, resolve
 from unifreeze.parity import Record, compare_records, make_record
 from unifreeze.plan import FreezePlan
@@ -203,6 +204,45 @@ def the_probe_is_deterministic(kit: Kit) -> None:
     assert _record(kit, plan, kit.plain, model) == _record(kit, plan, kit.plain, model)
 
 
+def measuring_restores_the_model(kit: Kit) -> None:
+    """Measuring leaves every bit, flag, gradient and mode as it was, under a plan."""
+    model = kit.plain.make()
+    apply(FreezePlan().freeze("blocks[0]"), model)
+    kit.backend.train_mode(model)
+
+    def seen() -> tuple[object, ...]:
+        backend = kit.backend
+        flags, gradients = backend.read(model), backend.gradients(model)
+        return _fingerprints(kit, model), flags, gradients, backend.training(model)
+
+    before = seen()
+    _measured(kit, model)
+    assert seen() == before
+
+
+def measuring_sees_what_is_frozen(kit: Kit) -> None:
+    """Every parameter that could train is measured, whatever the flags say."""
+    model, free = kit.plain.make(), kit.plain.make()
+    _copy_values(kit, free, model)
+    apply(FreezePlan().only("head"), model)
+    one, other = (_measured(kit, each).gradients[0] for each in (model, free))
+    assert one.keys() == kit.backend.read(model).keys()
+    assert one == other
+
+
+def a_bypassed_block_passes_its_input_on(kit: Kit) -> None:
+    """Without a block that adds nothing the loss is the same; without another it is not."""
+    model = kit.plain.make()
+    first, second = _blocks(kit, model)
+    for path in kit.backend.read(model):
+        if path.startswith(f"{first}."):
+            kit.backend.assign(model, path, np.zeros_like(kit.backend.tensor(model, path)))
+    run = _measured(kit, model)
+    assert run.bypassed[first].losses == run.losses
+    assert run.bypassed[second].losses
+    assert run.bypassed[second].losses != run.losses
+
+
 def copies_keep_what_is_held(kit: Kit) -> None:
     """Statistics hold on a deep copy as they do on the model."""
     model = kit.plain.make()
@@ -268,6 +308,9 @@ CONTRACT: tuple[Callable[[Kit], None], ...] = (
     statistics_move_unless_they_are_held,
     the_probe_restores_the_model,
     the_probe_is_deterministic,
+    measuring_restores_the_model,
+    measuring_sees_what_is_frozen,
+    a_bypassed_block_passes_its_input_on,
     copies_keep_what_is_held,
     groups_reach_the_optimizer,
     flags_alone_can_be_frozen_for_a_while,
@@ -279,6 +322,24 @@ CONTRACT: tuple[Callable[[Kit], None], ...] = (
 def _fingerprints(kit: Kit, model: Any) -> dict[str, str]:
     prints = kit.backend.fingerprint(model, kit.backend.objects(model))
     return {path: digest.bits for path, digest in prints.items()}
+
+
+def _blocks(kit: Kit, model: Any) -> list[str]:
+    spec = kit.backend.describe(model)
+    return [spec.tree.paths[block] for block in spec.runs[0].blocks]
+
+
+def _measured(kit: Kit, model: Any) -> MeasureRun:
+    """Measure by the cross-entropy of some labels."""
+    (rows,) = kit.plain.batch.args
+    batch = Batch((rows,), {"labels": np.arange(len(rows)) % 3})
+    blocks = tuple(_blocks(kit, model))
+    return kit.backend.measure(model, MeasureConfig([batch], labels="labels", blocks=blocks))
+
+
+def _copy_values(kit: Kit, target: Any, source: Any) -> None:
+    for path in kit.backend.objects(source):
+        kit.backend.assign(target, path, kit.backend.tensor(source, path))
 
 
 def _state_paths(kit: Kit, model: Any) -> set[str]:
