@@ -28,11 +28,13 @@ PLAN = uf.FreezePlan.from_yaml(
 unifreeze: 1
 phases:
   - {name: head, rules: [{only: head}], lr: 0.02}
-  - {name: top, at: {step: 5}, add: [{train: "blocks[-1]"}], lr: 0.01}
+  - {name: top, at: {step: 5}, add: [{train: "blocks[-1]"}], lr: 0.01,
+     warmup: {steps: 3, divisor: 4}}
   - {name: all, after: {steps: 5}, add: [{train: all}], lr: 0.005, norm_stats: update}
   - {name: head again, at: {step: 15}, like: head, norm_stats: hold}
-  - {name: turned, when: {metric: loss, stalled_for: 4}, rules: [{freeze: head}]}
-  - {name: rest, after: {steps: 3}, rules: [{train: all}], lr: 0.002}
+  - {name: turned, when: {metric: loss, stalled_for: 4}, rules: [{freeze: head}, {train: backbone}]}
+  - {name: rest, after: {steps: 3}, freeze_smallest: {share: 40}, lr: 0.002}
+moments: clear
 """
 )
 
