@@ -57,6 +57,17 @@ def test_the_readme_shows_a_run_with_phases(torchvision):
     assert block_after("<!-- output of examples/quickstart/torch_phases.py -->") == output_of(file)
 
 
+def test_the_readme_shows_a_generator_as_a_timeline():
+    file = QUICKSTART / "generators.yaml"
+    assert block_after("<!-- examples/quickstart/generators.yaml -->") == file.read_text("utf-8")
+    said = f"explain examples/quickstart/{file.name} paddle.vision.models:resnet18"
+    command = [sys.executable, "-W", "ignore", "-m", "unifreeze", *said.split()]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    lines = run.stdout.partition("\n\n")[0].splitlines()
+    shown = block_after(f"<!-- output of unifreeze {said} -->").splitlines()
+    assert [line.rstrip() for line in lines] == shown
+
+
 def cells(table):
     """The words of each line, and its numbers that no two machines agree on."""
     lines = [re.split(r"\s{2,}", line) for line in table.splitlines()]
