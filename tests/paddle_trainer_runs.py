@@ -113,13 +113,6 @@ def traced(model, handle, folder):
         trace.handle = handle()
 
 
-@contextmanager
-def as_in_a_new_process():
-    """Paddle's optimizers know parameters by names that count on within a process."""
-    with paddle.utils.unique_name.guard():
-        yield
-
-
 def over_everything(model):
     return paddle.optimizer.AdamW(RATE, parameters=model.parameters(), weight_decay=0.0)
 
@@ -133,22 +126,22 @@ def validate(model):
 
 def plain(folder, plan=PLAN, *, checkpoint=None, optimizer=over_everything, epochs=EPOCHS):
     """The loop written out."""
-    with as_in_a_new_process():
-        model = Stack()
-        saved = paddle.load(str(checkpoint)) if checkpoint else None
-        if saved:
-            model.set_state_dict(saved["model"])
-        handle = plan.apply(model)
-        if saved:
-            handle.load_state_dict(saved["handle"])
-        made = optimizer(model)
-        if plan.phases:
-            handle.attach(made)
-        if saved:
-            made.set_state_dict(saved["optimizer"])
-        with traced(model, lambda: handle, folder) as trace:
-            _loop(trace, model, handle, made, saved["step"] if saved else 0, epochs)
-            handle.verify()
+    model = Stack()
+    saved = paddle.load(str(checkpoint)) if checkpoint else None
+    if saved:
+        model.set_state_dict(saved["model"])
+    handle = plan.apply(model)
+    handle.keep_best(Path(folder) / "best")
+    if saved:
+        handle.load_state_dict(saved["handle"])
+    made = optimizer(model)
+    if plan.phases:
+        handle.attach(made)
+    if saved:
+        made.set_state_dict(saved["optimizer"])
+    with traced(model, lambda: handle, folder) as trace:
+        _loop(trace, model, handle, made, saved["step"] if saved else 0, epochs)
+        handle.verify()
     return trace
 
 
@@ -183,23 +176,22 @@ def model_fit(
     **settings,
 ):
     """`paddle.Model.fit`."""
-    with as_in_a_new_process():
-        network = Stack()
-        freeze = callback or FitCallback(plan, resume=checkpoint)
-        model = paddle.Model(network)
-        model.prepare(optimizer(network), share)
-        settings = {"accumulate_grad_batches": ACCUMULATED, "save_dir": str(folder)} | settings
-        with traced(network, lambda: freeze.handle, folder) as trace:
-            model.fit(
-                Samples(),
-                Samples(99, 1),
-                batch_size=SIZE,
-                epochs=epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*others, freeze],
-                **settings,
-            )
+    network = Stack()
+    freeze = callback or FitCallback(plan, resume=checkpoint)
+    model = paddle.Model(network)
+    model.prepare(optimizer(network), share)
+    settings = {"accumulate_grad_batches": ACCUMULATED, "save_dir": str(folder)} | settings
+    with traced(network, lambda: freeze.handle, folder) as trace:
+        model.fit(
+            Samples(),
+            Samples(99, 1),
+            batch_size=SIZE,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*others, freeze],
+            **settings,
+        )
     for file in Path(folder).glob("?.pdparams"):  # a resumed run counts them from 0 again
         trace.checkpoints[(int(file.stem) + 1) * STEPS_PER_EPOCH] = file.with_suffix("")
     return trace
@@ -253,11 +245,10 @@ def paddlenlp(folder, plan=PLAN, *, checkpoint=None, callback=None, others=(), *
     import_torchvision()
     from unifreeze_paddle.trainers.paddlenlp import FreezeCallback
 
-    with as_in_a_new_process():
-        freeze = callback or FreezeCallback(plan, resume=checkpoint)
-        trainer = trainer_of(folder, [*others, freeze], **settings)
-        with traced(trainer.model, lambda: freeze.handle, folder) as trace:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    freeze = callback or FreezeCallback(plan, resume=checkpoint)
+    trainer = trainer_of(folder, [*others, freeze], **settings)
+    with traced(trainer.model, lambda: freeze.handle, folder) as trace:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     files = Path(folder).glob("checkpoint-*")
     trace.checkpoints = {int(file.name.removeprefix("checkpoint-")): file for file in files}
     return trace

@@ -123,8 +123,10 @@ def test_a_plan_without_phases_holds(trainer, tmp_path):
 
 @pytest.mark.parametrize("trainer", CALLBACKS)
 def test_a_plan_without_phases_is_resumed_too(trainer, tmp_path):
-    whole = RUNS[trainer](tmp_path / "one", STILL, epochs=3)
-    other = RUNS[trainer](tmp_path / "other", STILL, epochs=3, checkpoint=whole.checkpoints[6])
+    with paddle.utils.unique_name.guard():  # without phases an optimizer's state goes by these
+        whole = RUNS[trainer](tmp_path / "one", STILL, epochs=3)
+    with paddle.utils.unique_name.guard():
+        other = RUNS[trainer](tmp_path / "other", STILL, epochs=3, checkpoint=whole.checkpoints[6])
     assert other.after == whole.after[6:]
 
 
@@ -218,22 +220,21 @@ def test_several_processes_need_the_plan_before_the_trainer(trainer, tmp_path, m
 
 
 def test_model_fit_goes_on_with_a_second_fit(whole):
-    with runs.as_in_a_new_process():
-        network = Stack()
-        model, callback = paddle.Model(network), FitCallback(PLAN)
-        model.prepare(runs.over_everything(network), runs.share)
-        with runs.traced(network, lambda: callback.handle, "") as trace:
-            for epochs in (2, 3):
-                model.fit(
-                    runs.Samples(),
-                    runs.Samples(99, 1),
-                    batch_size=runs.SIZE,
-                    epochs=epochs,
-                    shuffle=False,
-                    verbose=0,
-                    callbacks=callback,
-                    accumulate_grad_batches=runs.ACCUMULATED,
-                )
+    network = Stack()
+    model, callback = paddle.Model(network), FitCallback(PLAN)
+    model.prepare(runs.over_everything(network), runs.share)
+    with runs.traced(network, lambda: callback.handle, "") as trace:
+        for epochs in (2, 3):
+            model.fit(
+                runs.Samples(),
+                runs.Samples(99, 1),
+                batch_size=runs.SIZE,
+                epochs=epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=callback,
+                accumulate_grad_batches=runs.ACCUMULATED,
+            )
     assert trace.after == whole["model_fit"].after[:15]
 
 
@@ -286,6 +287,20 @@ def test_a_state_of_another_step_is_refused(whole, tmp_path):
     checkpoint = whole["paddlenlp"].checkpoints[3]
     with pytest.raises(ScheduleError, match=r"resumes at step 3, and .* is of step 6"):
         RUNS["paddlenlp"](tmp_path, callback=callback, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
+def test_a_phase_begins_from_the_best_values_also_after_a_resume(trainer, tmp_path):
+    stalled = "when: {metric: eval_loss, stalled_for: 2, min_delta: 100}"
+    best = f"{{name: all, {stalled}, add: [{{train: all}}], restore_best: true}}"
+    plan = phases(best.replace("eval_loss", "val_loss"))
+    plain = RUNS["plain"](tmp_path / "plain", plan, epochs=5)
+    whole = RUNS[trainer](tmp_path / "whole", phases(best), epochs=5)
+    assert whole.phases == ["head"] * 9 + ["all"] * 6
+    assert whole.after == plain.after
+    checkpoint = whole.checkpoints[6]
+    resumed = RUNS[trainer](tmp_path / "resumed", phases(best), epochs=5, checkpoint=checkpoint)
+    assert resumed.after == whole.after[6:]
 
 
 def test_no_phase_begins_while_paddlenlp_accumulates(tmp_path):

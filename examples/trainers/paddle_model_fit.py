@@ -50,8 +50,6 @@ def train(folder: str, epochs: int, checkpoint: str | None = None) -> None:
 
 if __name__ == "__main__":
     with TemporaryDirectory() as folder:
-        with paddle.utils.unique_name.guard():  # names as in a new process, for the optimizer
-            train(f"{folder}/first", epochs=3)
-        with paddle.utils.unique_name.guard():
-            train(f"{folder}/second", epochs=6, checkpoint=f"{folder}/first/2")
+        train(f"{folder}/first", epochs=3)
+        train(f"{folder}/second", epochs=6, checkpoint=f"{folder}/first/2")
         print(sorted(file.name for file in Path(folder, "first").glob("*.yaml")))

@@ -81,8 +81,6 @@ def train(folder: str, epochs: int, checkpoint: str | None = None) -> None:
 if __name__ == "__main__":
     logger.logger.setLevel(logging.ERROR)
     with TemporaryDirectory() as folder:
-        with paddle.utils.unique_name.guard():  # names as in a new process, for the optimizer
-            train(folder, epochs=3)
-        with paddle.utils.unique_name.guard():
-            train(folder, epochs=6, checkpoint=f"{folder}/checkpoint-12")
+        train(folder, epochs=3)
+        train(folder, epochs=6, checkpoint=f"{folder}/checkpoint-12")
         print(sorted(file.name for file in Path(folder).glob("*.yaml")))

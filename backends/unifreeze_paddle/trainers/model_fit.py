@@ -11,7 +11,8 @@ import paddle
 from unifreeze import FreezePlan
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
-from unifreeze_paddle.trainers.run import PLAN_FILE, Run, RunState, is_grouped
+from unifreeze_paddle.trainers.run import Run, is_grouped
+from unifreeze_paddle.trainers.saved import RunState
 
 _NO_METRICS = ("step", "batch_size")
 
@@ -82,7 +83,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
 
     def _load(self, checkpoint: Path) -> RunState:
         """Load a checkpoint's weights, optimizer and scheduler; return where its run stood."""
-        state = RunState.load(_state_file(checkpoint))
+        state = RunState.load_from(_state_file(checkpoint))
         self.model.load(str(checkpoint))
         return state
 
@@ -106,7 +107,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
             if training and paddle.distributed.ParallelEnv().local_rank == 0:
                 file = _state_file(Path(path))
                 self._run.save(file)
-                self._run.plan.save(file.with_name(PLAN_FILE))
+                self._run.keep_in(file.parent)
 
         save.own = own  # type: ignore[attr-defined]
         self.model.save = save

@@ -10,7 +10,8 @@ from paddlenlp.trainer import TrainerCallback
 from unifreeze import FreezePlan
 from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
-from unifreeze_paddle.trainers.run import PLAN_FILE, Run, RunState
+from unifreeze_paddle.trainers.run import Run
+from unifreeze_paddle.trainers.saved import RunState
 
 STATE_FILE = "unifreeze.json"
 """What says where a run stands, in each checkpoint's folder."""
@@ -71,8 +72,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._run.begin(more["model"], more["optimizer"], saved)
         self._training, self._accumulating = True, False
         if args.should_save:
-            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-            self._run.plan.save(Path(args.output_dir) / PLAN_FILE)
+            self._run.keep_in(Path(args.output_dir))
 
     def _saved(self, args: Any, state: Any) -> RunState:
         """Read where the resumed run stood; the trainer has loaded everything else."""
@@ -88,7 +88,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
                 context=f"there is no {STATE_FILE} in {', '.join(map(str, folders))}",
                 hint="FreezeCallback(plan, resume=…) with the checkpoint's folder",
             )
-        saved = RunState.load(found[0])
+        saved = RunState.load_from(found[0])
         if saved.step != state.global_step:
             raise ScheduleError(
                 f"the trainer resumes at step {state.global_step}, and {found[0]} is of step "
@@ -144,6 +144,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         if args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             self._run.save(folder / STATE_FILE)
+            self._run.keep_in(Path(args.output_dir))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Verify what is frozen, or accept the best checkpoint's values as the ones to hold."""

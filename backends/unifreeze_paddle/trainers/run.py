@@ -8,45 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 
 from unifreeze import FreezePlan
 from unifreeze.backend import backend_for
 from unifreeze.errors import OptimizerError, ScheduleError, listing
-from unifreeze.files import Format, Saved
 from unifreeze.handle import Handle
 from unifreeze.plan import When
 from unifreeze.schedule import Schedule
 from unifreeze_paddle import optimizers, steering
+from unifreeze_paddle.saved_states import KEY
+from unifreeze_paddle.trainers.saved import RunState
 
 PLAN_FILE = "freeze_plan.yaml"
 """What the plan is saved as, beside the run."""
-
-
-class RunState(Saved):
-    """Where a run stands: what is saved with a checkpoint.
-
-    Attributes:
-        unifreeze_run: Version of the format.
-        handle: The handle's own state.
-        epoch: The epoch that begins next, or that is under way.
-        step: The step of the optimizer that begins next.
-        reports: What was measured, and not yet handed on.
-        waiting: The evaluation after an epoch that has ended may still be to come.
-    """
-
-    format: ClassVar[Format] = Format(
-        "unifreeze state of a run", "unifreeze_run", 1, ScheduleError, "resume an earlier one"
-    )
-
-    unifreeze_run: Literal[1] = 1
-    handle: dict[str, Any]
-    epoch: int
-    step: int
-    reports: dict[str, float]
-    waiting: bool
+BEST_FOLDER = "freeze_best"
+"""Where the best values are kept, beside the run, for phases that begin from them."""
 
 
 class Run:
@@ -67,6 +46,7 @@ class Run:
         self._given, self._start = self.handle, self.handle.state_dict() if self.handle else {}
         self._batch, self._keep_values = batch, keep_values
         self._reports: dict[str, float] = {}
+        self._best = ""
         self._files: set[Path] = set()
         """What has been saved since the last step: an evaluation that follows belongs to it."""
 
@@ -84,7 +64,7 @@ class Run:
         else:
             self._given.reapply()  # what the trainer has turned on since is checked again
             self._given.load_state_dict(self._start)
-        self.epoch, self.step, self._reports = 0, 0, {}
+        self.epoch, self.step, self._reports, self._best = 0, 0, {}, ""
         if state is not None:
             self._go_on_from(state)
         self.attach(optimizer)
@@ -95,7 +75,8 @@ class Run:
             )
 
     def _go_on_from(self, state: RunState) -> None:
-        if state.waiting and any(isinstance(phase.entry, When) for phase in self.plan.phases):
+        phases = self.in_force.plan.phases
+        if state.waiting and any(isinstance(phase.entry, When) for phase in phases):
             raise ScheduleError(
                 f"the checkpoint was saved before what epoch {state.epoch - 1} came to was measured"
                 ", and a phase waits for a metric",
@@ -104,6 +85,7 @@ class Run:
         self.in_force.rebase()
         self.in_force.load_state_dict(state.handle)
         self.epoch, self.step, self._reports = state.epoch, state.step, dict(state.reports)
+        self._keep_best(state.best)
 
     @property
     def in_force(self) -> Handle:
@@ -127,10 +109,13 @@ class Run:
                 hint="handle = plan.apply(model); give the trainer "
                 "handle.optimizer(cls, …) and FreezeCallback(handle)",
             )
-        if handle.phase is not None:
-            handle.attach(optimizer)
-        else:
+        if handle.phase is None:
             _check_holds_all(handle, optimizer)
+            return
+        handle.attach(optimizer)
+        loaded = optimizer._accumulators_holder
+        if KEY in loaded:  # the trainer has loaded it, when only Paddle's own names were known
+            optimizer.set_state_dict(loaded)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Take in what was measured, under its own name and with `eval_` and `val_` before it."""
@@ -162,7 +147,7 @@ class Run:
         handle = self.in_force
         if handle.phase is None or handle.stopped:
             return handle.stopped
-        schedule = Schedule(self.plan.phases).restored(handle.state_dict()["schedule"])
+        schedule = Schedule(handle.plan.phases).restored(handle.state_dict()["schedule"])
         try:
             schedule.advance(self.epoch, self.step, self._reports)
         except ScheduleError:  # told where it counts: when the epoch or step begins
@@ -176,6 +161,18 @@ class Run:
             self.advance(self.epoch, self.step)
         if verify:
             self.in_force.verify()
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep beside the run what belongs there; who gives a handle has said where already."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.in_force.plan.save(folder / PLAN_FILE)
+        if not self._best:
+            self._keep_best(str(folder / BEST_FOLDER))
+
+    def _keep_best(self, folder: str) -> None:
+        if folder and self._given is None:
+            self.in_force.keep_best(folder)
+            self._best = folder
 
     def save(self, file: Path) -> None:
         """Write where the run stands beside a checkpoint; what is measured next is added to it."""
@@ -191,9 +188,10 @@ class Run:
             step=self.step,
             reports=self._reports,
             waiting=self.waiting,
+            best=self._best,
         )
         for file in self._files:
-            state.save(file)
+            state.save_beside(file)
 
     def _settle(self) -> None:
         """Nothing more will be measured here."""
