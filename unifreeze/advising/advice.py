@@ -13,9 +13,9 @@ from unifreeze.advising.suggestion import Suggestion
 from unifreeze.advising.surgery import by_measures
 from unifreeze.advising.thumb import by_rules, described
 from unifreeze.advising.units import Stretch, has_head, stretches
-from unifreeze.backend import Backend, Batch, backend_for
+from unifreeze.backend import Batch, backend_for
 from unifreeze.backend.measures import MeasureConfig
-from unifreeze.errors import TargetError, TieConflictError
+from unifreeze.errors import TargetError, TieConflictError, TrivialPlanError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
@@ -76,17 +76,14 @@ def suggest(
     units = stretches(spec)
     if new_head and not has_head(units):
         raise TargetError("the model has no head that could be new", hint="leave new_head out")
-    measures: Sequence[Measure] = ()
-    mean = None
     if batches is None:
-        draft = by_rules(inputs, spec, units)
-    else:
-        config = _config(units, batches, loss, labels, most, progress)
-        measures, mean = _measured(backend, model, spec, units, config)
-        draft = by_measures(inputs, spec, units, measures, mean)
-        if inputs.shift:
-            draft = _with(draft, f"Measured, so that the shift of the {inputs.shift} was not used.")
-    return _suggestion(_with(draft, note), spec, inputs, measures, mean)
+        return _suggestion(_with(by_rules(inputs, spec, units), note), spec, inputs)
+    run = backend.measure(model, _config(units, batches, loss, labels, most, progress))
+    measures = measures_of(spec, units, run)
+    draft = _with(by_measures(inputs, spec, units, measures, fmean(run.losses)), note)
+    if inputs.shift:
+        draft = _with(draft, f"Measured, so that the shift of the {inputs.shift} was not used.")
+    return _suggestion(draft, spec, inputs, measures, run.losses)
 
 
 def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, most: int) -> None:
@@ -117,17 +114,6 @@ def _config(
     return MeasureConfig(batches, loss, labels, blocks, most, **told)
 
 
-def _measured(
-    backend: Backend,
-    model: Any,
-    spec: ModelSpec,
-    units: list[Stretch],
-    config: MeasureConfig,
-) -> tuple[list[Measure], float]:
-    run = backend.measure(model, config)
-    return measures_of(spec, units, run), fmean(run.losses)
-
-
 def _with(draft: Draft, remark: str) -> Draft:
     return Draft(draft.steps, (*draft.remarks, *filter(None, [remark])))
 
@@ -136,20 +122,22 @@ def _suggestion(
     draft: Draft,
     spec: ModelSpec,
     inputs: Inputs,
-    measures: Sequence[Measure],
-    loss: float | None,
+    measures: Sequence[Measure] = (),
+    losses: Sequence[float] = (),
 ) -> Suggestion:
-    title = f"Suggested for {spec.tree.types[0]} ({spec.framework}): {described(inputs)}."
-    text = plan_text(draft, title)
-    plan = FreezePlan.from_yaml(text)
-    try:
-        _resolve(plan, spec)
-    except TieConflictError:
-        draft = draft.with_tied()
-        text = plan_text(draft, title)
+    count = len(losses)
+    by = f", measured on {count} batch{'es' if count > 1 else ''}" if count else ""
+    title = f"Suggested for {spec.tree.types[0]} ({spec.framework}){by}: {described(inputs)}."
+    loss = fmean(losses) if losses else None
+    for fitting in (draft, draft.with_tied(), draft.of_everything()):
+        text = plan_text(fitting, title)
         plan = FreezePlan.from_yaml(text)
-        _resolve(plan, spec)
-    return Suggestion(plan, draft.reasons, tuple(measures), loss, text)
+        try:
+            _resolve(plan, spec)
+        except (TieConflictError, TrivialPlanError):
+            continue
+        return Suggestion(plan, fitting.reasons, tuple(measures), loss, text)
+    raise AssertionError("unreachable: a plan that trains everything always fits")
 
 
 def _resolve(plan: FreezePlan, spec: ModelSpec) -> None:

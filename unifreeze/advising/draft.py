@@ -56,6 +56,11 @@ class Draft:
         said = "What the head shares with the embeddings is one tensor, and trains with the head."
         return Draft(tuple(steps), (*self.remarks, said))
 
+    def of_everything(self) -> Draft:
+        """Train everything, where what was to train is all there is."""
+        step = Step("all", ("all",), "What would train is all that the model has.")
+        return Draft((step,), self.remarks)
+
 
 def without_repeats(steps: Iterable[Step]) -> tuple[Step, ...]:
     """Leave out of each stage what trains already, and stages of which nothing is left."""

@@ -62,16 +62,17 @@ class Suggestion:
         }
 
     def __str__(self) -> str:
-        return "\n".join([*self._table(), self.written.rstrip("\n")])
+        return "\n\n".join(filter(None, [self.table(), self.written.rstrip("\n")]))
 
-    def _table(self) -> list[str]:
-        """Lay out what was measured, in the order of the ranking."""
+    def table(self) -> str:
+        """Lay out what was measured, in the order of the ranking; "" by rules alone."""
         if not self.measures:
-            return []
+            return ""
         order = ranked(self.measures)
         table = plain_table(_HEADER, [_row(one) for one in order])
         kept = [f"{one.unit} is not left out: {one.why}" for one in order if one.why]
-        return [f"mean loss {number(self.loss)}; tuning pays from the top down", table, *kept, ""]
+        first = f"mean loss {number(self.loss)}; tuning pays from the top down"
+        return "\n".join([first, table, *kept])
 
 
 _HEADER = ("unit", "values", "gradient", "weight", "ratio", "loss without it", "")

@@ -25,7 +25,7 @@ from unifreeze.advising.inputs import (
     WHOLE,
     Inputs,
 )
-from unifreeze.advising.units import Stretch, has_head, middle, run_of, top
+from unifreeze.advising.units import Stretch, has_head, middle, reached, run_of, top
 from unifreeze.structure import ModelSpec, Zone
 
 DEPTH = {
@@ -87,6 +87,7 @@ def by_rules(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
     if depth < wanted:
         remarks += [why, _compute_remark(inputs)]
         why = f"As much as the compute given reaches, and not the {wanted:.0%} that would be usual."
+        depth *= reached(depth, len(middle(units))) > 0
     return Draft(without_repeats(_stages(inputs, spec, units, depth, why)), tuple(remarks))
 
 
@@ -165,6 +166,7 @@ def described(inputs: Inputs) -> str:
         said.append(f"a shift of the {inputs.shift}")
     elif inputs.examples is not None:
         said.append({"same": "the same data"}.get(inputs.similarity, f"{inputs.similarity} data"))
-    said.append("a new head" if inputs.new_head else "the old head")
-    said.append(f"{inputs.compute:.0%} of the compute of a full fine-tune")
+    said.append("a new head" if inputs.new_head else "the head as it is")
+    if inputs.compute < 1:
+        said.append(f"{inputs.compute:.0%} of the compute of a full fine-tune")
     return listed(said)

@@ -75,16 +75,16 @@ class _Measuring:
         tensors = {row.path: tensor for row, tensor, trains in rows if trains}
         weights = {path: norm(self.backend.to_array(tensor)) for path, tensor in tensors.items()}
         gradients = []
-        for number, batch in enumerate(self.batches):
-            self.config.progress("gradients", number, len(self.batches))
+        for number, batch in enumerate(self.batches, start=1):
             gradients.append(self._gradients(batch, tensors))
+            self.config.progress("gradients", number, len(self.batches))
         with self.backend.inference(self.walk):
             losses = self._losses()
             blocks = self.config.blocks
             bypassed = {}
-            for number, path in enumerate(blocks):
-                self.config.progress("blocks", number, len(blocks))
+            for number, path in enumerate(blocks, start=1):
                 bypassed[path] = self._pass_by(self.walk.module(spec.module_numbers[path]))
+                self.config.progress("blocks", number, len(blocks))
         return MeasureRun(losses, weights, tuple(gradients), bypassed)
 
     def _score(self, batch: Any) -> Scored:
@@ -148,9 +148,7 @@ class _Swap:
         if backend.is_tensor(result):
             return given if self._fits(given, result) else result
         if type(result) not in (tuple, list) or not result or not backend.is_tensor(result[0]):
-            self.why = (
-                f"what it passes on cannot be told from the {type(result).__name__} it returns"
-            )
+            self.why = f"it returns a {type(result).__name__}: what of it is passed on is unknown"
             return result
         return type(result)([given, *result[1:]]) if self._fits(given, result[0]) else result
 

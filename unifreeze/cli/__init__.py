@@ -13,6 +13,7 @@ from unifreeze.cli.output import BUG, UNUSABLE
 from unifreeze.cli.pairing import pair, port, sketch
 from unifreeze.cli.parity import compare, parity, record
 from unifreeze.cli.stepping import step
+from unifreeze.cli.suggesting import suggest
 from unifreeze.errors import UnifreezeError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ for command in (
     show,
     explain,
     capture,
+    suggest,
     translate,
     expand,
     parity,
