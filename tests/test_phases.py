@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import paddle
 import pytest
 import torch
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 import unifreeze as uf
 from tests.pairs import small
-from tests.sides import ROWS, Paddle, Torch, check_step, named
+from tests.sides import ROWS, Paddle, Torch, check_step, close, named, values
 from unifreeze.cli import app
 from unifreeze.errors import (
     FrozenDriftError,
@@ -116,6 +117,62 @@ def test_weight_decay_is_the_phase_s(side):
     for epoch, (rate, decay) in {0: (0.1, 0.25), 2: (0.01, 0.5), 4: (0.01, 0.5)}.items():
         handle.step(epoch=epoch)
         check_step(side, model, optimizer, rate, decay)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "Adam", "AdamW", "Lamb"])
+@pytest.mark.parametrize(
+    "groups",
+    ["", "groups: [{match: all, lr_scale: 0.5}]", "groups: [{match: norm, weight_decay: 0}]"],
+)
+def test_a_phase_s_decay_is_as_if_the_optimizer_had_it(side, name, groups):
+    name = {"Momentum": "SGD", "Lamb": "NAdam"}.get(name, name) if side is Torch else name
+    cls = getattr(side.optimizers, name)
+    more = {"momentum": 0.9} if name == "SGD" and side is Torch else {}
+    decay = "lamb_weight_decay" if name == "Lamb" else "weight_decay"
+    phases = (
+        "{name: all, rules: [{train: all}], lr: 0.01WITH}\n  - {name: head, at: {epoch: 9}, lr: 1}"
+    )
+    text = f"unifreeze: 1\n{groups}\nphases:\n  - {phases}"
+    ends, start = [], values(side.build())
+    for said, own in ((", weight_decay: 0.5", 0.125), ("", 0.5)):
+        model = side.build()
+        for path, tensor in named(model):
+            side.assign(tensor, start[path])
+        handle = uf.FreezePlan.from_yaml(text.replace("WITH", said)).apply(model, batch=ROWS)
+        optimizer = handle.optimizer(cls, **{decay: own}, **more)
+        for epoch in range(3):
+            handle.step(epoch=epoch)
+            side.train(model, optimizer)
+        ends.append(values(model))
+    for path, end in ends[1].items():
+        close(ends[0][path], end)
+    moved = [not np.allclose(ends[0][path], start[path]) for path in start]
+    assert all(moved)
+
+
+def test_groups_without_decay_beside_others_keep_none(side):
+    """What transformers' Trainer builds: no decay for biases and norms."""
+    model = side.build()
+    phases = "[{name: all, rules: [{train: all}], weight_decay: 0.5}, LATER]"
+    phases = phases.replace("LATER", "{name: b, at: {epoch: 9}, lr: 1}")
+    handle = uf.FreezePlan.from_yaml(f"{{unifreeze: 1, phases: {phases}}}").apply(model)
+    rest = [tensor for name, tensor in named(model) if "bias" not in name]
+    biases = [tensor for name, tensor in named(model) if "bias" in name]
+    groups = [{"params": rest, "weight_decay": 0.125}, {"params": biases, "weight_decay": 0.0}]
+    if side is Torch:
+        optimizer = torch.optim.AdamW(groups, lr=0.01)
+    else:
+        optimizer = paddle.optimizer.AdamW(0.01, parameters=groups)
+    handle.attach(optimizer)
+    for tensor in biases:
+        side.write(tensor)
+    before = values(model)
+    gradients = side.train(model, optimizer)
+    for name, after in values(model).items():
+        decay = 0.0 if "bias" in name else 0.5
+        clear = np.abs(gradients[name]) > 1e-4
+        step = before[name] * (1 - 0.01 * decay) - 0.01 * np.sign(gradients[name])
+        np.testing.assert_allclose(after[clear], step[clear], rtol=2e-3, atol=2e-5)
 
 
 def test_removing_the_plan_leaves_the_optimizer_as_it_was(side):

@@ -17,6 +17,9 @@ from unifreeze.errors import OptimizerError
 
 _MARK = "_unifreeze_found"
 
+OWN_DECAY = "weight_decay_by_plan"
+"""Key in a param group that has its weight decay from the plan's groups."""
+
 
 class _Found(NamedTuple):
     """A parameter's own settings, as its model's author gave them."""
@@ -40,7 +43,7 @@ def param_groups(
         for rate, tensors in by_rate.items():
             row = {"params": tensors, "learning_rate": group.lr_scale * rate}
             if group.weight_decay is not None:
-                row["weight_decay"] = group.weight_decay
+                row |= {"weight_decay": group.weight_decay, OWN_DECAY: True}
             made.append((group, row))
     return made
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import paddle
 from paddle.optimizer.lr import LinearWarmup, LRScheduler
-from paddle.regularizer import L2Decay
 
 from unifreeze.backend.protocol import Control, Undo
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import optimizers
+from unifreeze_paddle.decay import set_decay
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
@@ -72,33 +72,21 @@ def steer(optimizer: Any, control: Control) -> Undo:
     """
     _check(optimizer)
     inner = optimizer._learning_rate
-    decay = _own_decay(optimizer)
-    plain = not isinstance((optimizer._parameter_list or [None])[0], dict)
-
-    scales: list[tuple[dict[str, Any], float]] = []
+    undos: list[Undo] = []
 
     def put_back() -> None:
-        while scales:
-            settings, own = scales.pop()
-            settings["learning_rate"] = own
+        while undos:
+            undos.pop()()
 
     def settle() -> None:
         put_back()  # a step that failed left them
         control.begin_step()
-        _, wanted, fresh, factor = control.rate()
-        if wanted is not None and not plain:
-            raise OptimizerError(
-                "Paddle writes the weight decay of param groups onto parameters, where a phase "
-                "cannot change it",
-                hint="set weight_decay in the plan's groups, or no groups with phases that set it",
-            )
-        _set_decay(optimizer, decay if wanted is None else wanted)
+        _, decay, fresh, factor = control.rate()
         _settle_loaded(optimizer)
-        for tensor in optimizers.parameters_of(optimizer) if fresh else ():
-            if id(tensor) in fresh:
-                own = tensor.optimize_attr["learning_rate"]
-                scales.append((tensor.optimize_attr, own))
-                tensor.optimize_attr["learning_rate"] = own * factor
+        if decay is not None:
+            undos.append(set_decay(optimizer, decay))
+        if fresh:
+            undos.append(_scale(optimizer, fresh, factor))
 
     optimizer._learning_rate = Scaled(inner, control)
     for name in _STEPS:
@@ -109,7 +97,20 @@ def steer(optimizer: Any, control: Control) -> Undo:
         optimizer._learning_rate = inner
         for name in _STEPS:
             vars(optimizer).pop(name, None)
-        _set_decay(optimizer, decay)
+
+    return undo
+
+
+def _scale(optimizer: Any, fresh: frozenset[int], factor: float) -> Undo:
+    """Multiply the rates of some parameters; Paddle has one for each."""
+    found = [tensor for tensor in optimizers.parameters_of(optimizer) if id(tensor) in fresh]
+    own = [tensor.optimize_attr["learning_rate"] for tensor in found]
+    for tensor, rate in zip(found, own, strict=True):
+        tensor.optimize_attr["learning_rate"] = rate * factor
+
+    def undo() -> None:
+        for tensor, rate in zip(found, own, strict=True):
+            tensor.optimize_attr["learning_rate"] = rate
 
     return undo
 
@@ -181,19 +182,6 @@ def clear_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
     for name, moments in first.items():
         for tensor, value in moments.items():
             optimizer._accumulators[name][tensor].set_value(value)
-
-
-def _own_decay(optimizer: Any) -> Any:
-    if isinstance(optimizer, paddle.optimizer.AdamW):
-        return optimizer._weight_decay
-    return optimizer.regularization
-
-
-def _set_decay(optimizer: Any, decay: Any) -> None:
-    if isinstance(optimizer, paddle.optimizer.AdamW):
-        optimizer._weight_decay = decay
-    else:
-        optimizer.regularization = L2Decay(decay) if isinstance(decay, int | float) else decay
 
 
 def processes() -> int:

@@ -47,6 +47,7 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     def begin() -> None:
         control.begin_step()
         factor, decay, fresh, fresh_factor = control.rate()
+        exempt = any(group.get("weight_decay") for group in optimizer.param_groups)
         for group in optimizer.param_groups:
             changed: dict[str, Any] = {}
             own = factor
@@ -54,7 +55,7 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
                 own *= fresh_factor
             if own != 1 and group.get("lr") is not None:
                 changed["lr"] = group["lr"] * own
-            if decay is not None and "weight_decay" in group and not group.get(OWN_DECAY):
+            if decay is not None and _takes_decay(group, exempt=exempt):
                 changed["weight_decay"] = decay
             kept.append((group, {name: group[name] for name in changed}))
             group.update(changed)
@@ -83,6 +84,18 @@ def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callabl
         return result
 
     return run
+
+
+def _takes_decay(group: dict[str, Any], *, exempt: bool) -> bool:
+    """Tell whether a phase sets a group's decay: not by plan, nor where it has none beside others.
+
+    Args:
+        group: A param group.
+        exempt: Some group has a decay, so that one without has none on purpose.
+    """
+    if "weight_decay" not in group or group.get(OWN_DECAY):
+        return False
+    return bool(group["weight_decay"]) or not exempt
 
 
 def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
