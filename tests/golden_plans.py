@@ -4,14 +4,15 @@
     python -m tests.golden_plans --write    write them to tests/golden/plans/
 
 The file is the same for both frameworks. It lists what a plan leaves trainable, or, where the two
-ports differ in what it does not touch, what it freezes.
+ports differ in what it does not touch, what it freezes; of a plan with phases, when each begins,
+and how much of which part of the network it trains.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ for folder in (HERE.parent, HERE):
 from zoo import FRAMEWORKS, runnable, structure  # noqa: E402
 
 import unifreeze as uf  # noqa: E402
+from unifreeze.backend import backend_for  # noqa: E402
+from unifreeze.resolution import resolve_phases  # noqa: E402
 
 EXAMPLES = HERE.parent / "examples"
 GOLDEN = HERE / "golden" / "plans"
@@ -46,6 +49,26 @@ PLANS: dict[str, tuple[Any, ...]] = {
     "recipes/vision_tower.yaml": ("clip",),
     "recipes/teacher.yaml": (STUDENT,),
     "recipes/student_and_teacher.yaml": (STUDENT,),
+    "recipes/classifier.yaml": ("resnet50", "vgg16", "bert"),
+    "recipes/embeddings.yaml": ("ernie",),
+    "recipes/first_ten_parameters.yaml": ("resnet50", "bert"),
+    "recipes/first_eight_layers.yaml": ("bert at full size",),
+    "recipes/first_and_last_children.yaml": ("resnet50",),
+    "recipes/named_layers.yaml": ("bert",),
+    "recipes/last_stage.yaml": ("resnet50",),
+    "recipes/last_block_of_vgg.yaml": ("vgg16",),
+    "recipes/rates_by_stage.yaml": ("resnet50",),
+    "recipes/rates_by_depth.yaml": ("bert",),
+    "recipes/norm_statistics_held.yaml": ("resnet50",),
+    "recipes/norm_statistics_moving.yaml": ("resnet50",),
+    "recipes/lora_with_frozen_norms.yaml": ("bert with lora",),
+    "recipes/gradual_unfreezing.yaml": ("roberta",),
+    "recipes/cats_and_dogs.yaml": ("resnet50",),
+    "recipes/head_then_top.yaml": ("resnet50", "ernie"),
+    "recipes/adaptive_share.yaml": ("resnet50", "ernie"),
+    "recipes/by_gradient.yaml": ("resnet50",),
+    "recipes/lisa.yaml": ("ernie",),
+    "recipes/stop_on_rise.yaml": ("resnet50",),
 }
 """Every plan under examples/, and the networks it is for: one of the zoo, or several by name."""
 
@@ -69,12 +92,28 @@ def title(network: Any) -> str:
     return str(network)
 
 
-def section(plan: str, network: Any, resolution: Any) -> str:
+def section(plan: str, network: Any, model: Any) -> str:
     """Show what a plan decides for one network."""
+    if load(plan).phases:
+        return "\n".join([f"# {title(network)}: phases", *phases(load(plan), model)])
+    resolution = uf.resolve(load(plan), model)
     frozen = plan in BY_WHAT_IS_FROZEN
     names = resolution.frozen_names if frozen else resolution.trainable_names
     count = f"{len(names)} parameters {'frozen' if frozen else 'trainable'}"
     return "\n".join([f"# {title(network)}: {count}", *names])
+
+
+def phases(plan: uf.FreezePlan, model: Any) -> Iterator[str]:
+    """Show what a plan decides in each phase, as far as no measurement decides."""
+    expanded = plan.expand(model)
+    resolutions = resolve_phases(expanded, backend_for(model).describe(model))
+    for phase, resolution in zip(expanded.phases, resolutions, strict=True):
+        zones = dict.fromkeys(name.partition("/")[0] for name in resolution.trainable_names)
+        count = f"{len(resolution.trainable_names)} of {len(resolution.trainable)}"
+        less = phase.freeze_smallest
+        count += f" less {less.share} % of {less.of} by gradient" if less else ""
+        what = "training ends" if phase.stop else f"{count}: {' '.join(zones)}"
+        yield f"{phase.name}, {phase.entry or 'at once'}: {what}"
 
 
 def golden(plan: str) -> dict[str, str]:
@@ -101,10 +140,7 @@ def whole(plan: str) -> str:
     """
     sections = []
     for network in PLANS[plan]:
-        shown = {
-            section(plan, network, uf.resolve(load(plan), build(network, framework)))
-            for framework in FRAMEWORKS
-        }
+        shown = {section(plan, network, build(network, framework)) for framework in FRAMEWORKS}
         assert len(shown) == 1, f"{plan}: the frameworks disagree on {title(network)}"
         sections += shown
     return "\n\n".join(sections) + "\n"
