@@ -245,6 +245,24 @@ def test_optimizers_that_cannot_keep_the_promise_are_refused():
         uf.freeze(small.torch_image(), "stem").attach(torch.optim.SGD(torch_model.parameters()))
 
 
+def test_an_optimizer_that_makes_up_gradients_is_stopped_at_its_first_step():
+    class Synchronised(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for tensor in group["params"]:
+                    if tensor.grad is None:
+                        tensor.grad = torch.zeros_like(tensor)
+            return super().step(closure)
+
+    model = small.torch_image()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    optimizer = handle.optimizer(Synchronised, weight_decay=0.1)
+    with pytest.raises(OptimizerError, match="Synchronised made up a gradient for what is frozen"):
+        Torch.train(model, optimizer)
+    with pytest.raises(FrozenDriftError):
+        handle.verify()
+
+
 def test_a_state_is_plain_and_of_its_plan(side):
     _, handle, _ = started(side)
     handle.step(epoch=3)

@@ -60,9 +60,13 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
             kept.append((group, {name: group[name] for name in changed}))
             group.update(changed)
 
+    def after(*_: Any) -> None:
+        put_back()
+        _refuse_made_up(optimizer)
+
     hooks = (
         optimizer.register_step_pre_hook(before),
-        optimizer.register_step_post_hook(lambda *_: put_back()),
+        optimizer.register_step_post_hook(after),
     )
 
     def undo() -> None:
@@ -84,6 +88,21 @@ def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callabl
         return result
 
     return run
+
+
+def _refuse_made_up(optimizer: torch.optim.Optimizer) -> None:
+    """Stop a run whose optimizer gives frozen parameters a gradient, and so moves them.
+
+    Some do in order to keep processes in step: `if p.grad is None: p.grad = zeros_like(p)`.
+    """
+    for number, group in enumerate(optimizer.param_groups):
+        for tensor in group["params"]:
+            if not tensor.requires_grad and tensor.grad is not None:
+                raise OptimizerError(
+                    f"{type(optimizer).__name__} made up a gradient for what is frozen, and has "
+                    f"moved it by its weight decay or momentum (in param group {number})",
+                    hint="take another optimizer; then start from the last checkpoint",
+                )
 
 
 def _takes_decay(group: dict[str, Any], *, exempt: bool) -> bool:
