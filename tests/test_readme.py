@@ -103,6 +103,12 @@ def test_a_comparison_counts_the_same_in_paddle():
     assert len(measured) == 3
 
 
+def test_the_readme_shows_a_plan_to_start_from(torchvision):
+    file = QUICKSTART / "torch_suggest.py"
+    assert block_after("<!-- examples/quickstart/torch_suggest.py -->") == code_of(file)
+    assert block_after("<!-- output of examples/quickstart/torch_suggest.py -->") == output_of(file)
+
+
 def test_the_readme_shows_how_weights_are_carried_over(torchvision):
     file = QUICKSTART / "port_resnet.py"
     assert block_after("<!-- examples/quickstart/port_resnet.py -->") == code_of(file)

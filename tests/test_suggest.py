@@ -83,6 +83,18 @@ def test_gradients_relative_to_weights_do_not_name_a_damaged_block(name):
     assert [one.unit for one in largest] != ["blocks.1", "blocks.3", "blocks.5"]
 
 
+@pytest.mark.slow
+def test_how_often_either_measure_names_the_damaged_block():
+    """The figures in the README: 46 and 4 of 48, where they were counted."""
+    by_ranking = by_gradients = 0
+    for name, block, seed in itertools.product(("pictures", "words"), range(BLOCKS), range(4)):
+        found = measured("torch", name, damaged(trained(name), block, seed))
+        by_ranking += found.ranking[0] == f"blocks.{block}"
+        by_gradients += max(found.measures, key=lambda m: m.ratio).unit == f"blocks.{block}"
+    assert by_ranking >= 44
+    assert by_gradients <= 8
+
+
 @pytest.mark.parametrize("name", ["pictures", "words"])
 def test_both_frameworks_measure_the_same(name):
     model = damaged(trained(name), 2)

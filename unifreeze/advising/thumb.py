@@ -124,8 +124,8 @@ def _stage(spec: ModelSpec, units: list[Stretch], depth: float, why: str) -> Ste
 
 def _size_remark(inputs: Inputs) -> str:
     return (
-        f"{inputs.examples:,} examples count as {inputs.size} here: below {FEW:,} are few, from "
-        f"{MANY:,} on many, rules of thumb both."
+        f'{inputs.examples:,} examples are "{inputs.size}" here: below {FEW:,} they are few, from '
+        f"{MANY:,} on many. All numbers here are rules of thumb."
     )
 
 
