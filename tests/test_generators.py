@@ -55,7 +55,7 @@ def side(request):
 
 
 def test_gradual_unfreezing_goes_from_the_head_down():
-    phases = list(GradualUnfreezing(EPOCHS).phases(Shape(3, "neck"), first=True))
+    phases = list(GradualUnfreezing(EPOCHS).phases(Shape(3, "neck", "head"), first=True))
     assert rules(phases) == [
         ["only: head"],
         ["train: neck | blocks[-1]"],
@@ -73,9 +73,23 @@ def test_gradual_unfreezing_goes_on_from_what_trains_and_may_end_early():
     assert all(phase.entry == EPOCHS for phase in phases)
 
 
+def test_without_a_head_the_first_unit_is_the_first_to_train():
+    """One tower of several has no head of its own, nor has a bare backbone."""
+    generator = GradualUnfreezing(EPOCHS, within="vision")
+    phases = list(generator.phases(Shape(2, "neck in vision"), first=True))
+    assert rules(phases) == [
+        ["only: neck in vision | blocks[-1] in vision"],
+        ["train: blocks[-2] in vision"],
+        ["train: all in vision"],
+    ]
+    stalled = When("loss", "stalled", 2)
+    shares = rules(Adaptive(60, stalled).phases(Shape(0), first=True))
+    assert shares == [["only: params[40%:]"], ["train: all"]]
+
+
 def test_adaptive_trains_a_share_more_each_time_up_to_all():
     stalled = When("loss", "stalled", 2)
-    phases = list(Adaptive(30, stalled).phases(Shape(0), first=True))
+    phases = list(Adaptive(30, stalled).phases(Shape(0, "head"), first=True))
     assert rules(phases) == [
         ["only: head"],
         ["train: params[70%:]"],
@@ -174,13 +188,13 @@ def test_expand_writes_a_plan_to_edit(tmp_path):
     file, made = tmp_path / "down.yaml", tmp_path / "made.yaml"
     file.write_text(plan("{gradual_unfreezing: {every: {epochs: 2}}, lr: 0.1}").to_yaml())
     run = CliRunner().invoke(
-        app, ["expand", str(file), "tests.pairs.small:paddle_text", "-o", str(made)]
+        app, ["expand", str(file), "tests.pairs.small:torch_text", "-o", str(made)]
     )
     assert run.exit_code == 0, run.output
     written = uf.FreezePlan.load(made)
     assert written == uf.FreezePlan.load(file).expand(small.torch_text())
     assert len(written.phases) == 4
-    assert made.read_text().startswith("# down.yaml, as it is on tests.pairs.small:paddle_text")
+    assert made.read_text().startswith("# down.yaml, as it is on tests.pairs.small:torch_text")
 
 
 # What they do on live models.

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from unifreeze.errors import SelectorRangeError
 from unifreeze.plan.model import Choice, Rule, Verb
-from unifreeze.plan.phases import BACKBONE, After, Phase, Smallest, When
+from unifreeze.plan.phases import BACKBONE, After, Entry, Phase, Smallest, When
 from unifreeze.select import Selector
 
 Units = Literal["blocks", "stages", "encoder", "decoder"]
@@ -58,16 +58,15 @@ class GradualUnfreezing:
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Give the phases, without names."""
-        if first:
-            yield Phase("", rules=(_rule("only", "head", self.within),))
         count = _enough(self.upto or 1, shape.count(self.by, self.within), self.by)
-        neck = shape.has(_in("neck", self.within))
-        for number in range(1, (self.upto or count) + 1):
-            unit = _in(f"{self.by}[-{number}]", self.within)
-            text = f"neck{_in('', self.within)} | {unit}" if neck and number == 1 else unit
-            yield Phase("", self.every, add=(_rule("train", text),))
+        units = [f"{self.by}[-{number}]" for number in range(1, (self.upto or count) + 1)]
+        rules = [_rule("train", unit, self.within) for unit in units]
+        if shape.has(_in("neck", self.within)):
+            top = f"{_in('neck', self.within)} | {_in(units[0], self.within)}"
+            rules[0] = _rule("train", top)
         if self.upto is None:
-            yield Phase("", self.every, add=(_rule("train", "all", self.within),))
+            rules.append(_rule("train", "all", self.within))
+        yield from _from_the_head_down(rules, self.every, shape, self.within, first=first)
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,10 @@ class Adaptive:
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Give the phases, without names."""
-        if first:
-            yield Phase("", rules=(_rule("only", "head"),))
-        for frozen in range(100 - self.share, 0, -self.share):
-            yield Phase("", self.when, add=(_rule("train", f"params[{frozen}%:]"),))
-        yield Phase("", self.when, add=(_rule("train", "all"),))
+        left = range(100 - self.share, 0, -self.share)
+        rules = [_rule("train", f"params[{frozen}%:]") for frozen in left]
+        rules.append(_rule("train", "all"))
+        yield from _from_the_head_down(rules, self.when, shape, "", first=first)
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,21 @@ class StopOnRise:
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Give the phase, without a name."""
         yield Phase("", self.when, stop=True)
+
+
+def _from_the_head_down(
+    rules: list[Rule], entry: Entry, shape: Shape, within: str, *, first: bool
+) -> Iterator[Phase]:
+    """Give a phase for each rule, and before them one for the head if the run begins here.
+
+    Where there is no head, such as in one tower of several, it begins with the first rule.
+    """
+    if first and shape.has(_in("head", within)):
+        yield Phase("", rules=(_rule("only", "head", within),))
+    elif first:
+        yield Phase("", rules=(Rule("only", rules.pop(0).choice),))
+    for rule in rules:
+        yield Phase("", entry, add=(rule,))
 
 
 def _enough(wanted: int, count: int, units: str) -> int:
