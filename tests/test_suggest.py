@@ -302,6 +302,12 @@ def test_what_is_deeper_than_the_compute_reaches_is_left_out():
     assert any("left out: stem" in reason for reason in found.reasons)
 
 
+def test_a_damaged_block_is_trained_however_deep_it_is():
+    found = measured("torch", "pictures", damaged(trained("pictures"), 1), compute="low")
+    assert str(found.plan.rules[0]) == "only: blocks[1]"
+    assert any("deeper than the compute given" in reason for reason in found.reasons)
+
+
 def test_the_text_says_that_freezing_measures_nothing():
     assert "Freezing changes no output" in measured("torch", "words", trained("words")).text()
     assert "freezing changes no output" in " ".join(uf.suggest.__doc__.split())

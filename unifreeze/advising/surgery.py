@@ -16,6 +16,7 @@ HEAD_NOISE = (
     "The new head is random still, and so are the gradients that come through it: train it alone, "
     "then measure again."
 )
+TOO_DEEP = "It lies deeper than the compute given lets gradients pass, and is trained all the same."
 NO_IMPORTANCE = (
     "Freezing changes no output, so that evaluating with parts frozen says nothing about them; "
     "passing a block by does."
@@ -30,11 +31,11 @@ def by_measures(
     Raises:
         TargetError: No gradient reaches anything.
     """
-    order = ranked(measures)
+    order, within = ranked(measures), _within_reach(inputs, units)
     if order[0].harmful:
         chosen, why, remarks = order[:1], _harm(order[0], loss), _other_harm(order)
+        remarks += [] if order[0].unit in within else [TOO_DEEP]
     else:
-        within = _within_reach(inputs, units)
         open_to = [one for one in order if one.ratio and one.unit in within]
         if not open_to:
             raise TargetError(
