@@ -15,6 +15,7 @@ import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
 
 import_torchvision()
+import lightning.pytorch as pl  # noqa: E402
 
 EPOCHS, BATCHES, ACCUMULATED, SIZE = 9, 6, 2, 4
 STEPS_PER_EPOCH = BATCHES // ACCUMULATED
@@ -200,7 +201,6 @@ def accelerated(folder, plan=PLAN, *, checkpoint=None, optimizer=None, epochs=EP
 
 def lightning_module(optimizer=None):
     """The task as a LightningModule."""
-    import lightning.pytorch as pl
 
     class Module(pl.LightningModule):
         def __init__(self):
@@ -238,7 +238,6 @@ def lightning(
     **settings,
 ):
     """The trainer of Lightning."""
-    import lightning.pytorch as pl
     from torch.utils.data import DataLoader
 
     from unifreeze_torch.trainers.lightning import FreezeCallback

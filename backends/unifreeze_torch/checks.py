@@ -142,7 +142,8 @@ def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Fin
             walk.tree.paths[index] or "the model",
             "reentrant activation checkpointing above a frozen prefix: "
             "none of its layers would get a gradient",
-            "checkpoint with use_reentrant=False",
+            "checkpoint with use_reentrant=False, "
+            'in transformers gradient_checkpointing_kwargs={"use_reentrant": False}',
         )
 
 

@@ -176,6 +176,8 @@ class Handle:
         old = self._baseline
         self._put_in_force()
         self._keep_baseline(old)
+        if self._run is not None:  # what the model has become may break a phase that is to come
+            self._run.check(partial(refuse_unsupported, self._backend, self.model))
 
     def _keep_baseline(self, old: Baseline) -> None:
         """Hold what was frozen before and still is to the values it had then."""

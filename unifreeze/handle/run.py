@@ -67,9 +67,13 @@ class Run:
         last = getattr(self, "phased", None)
         if last is None or last.spec is not spec:
             self.phased = Phased(self.plan, spec, last)
-            for resolution in dict.fromkeys(self.phased.resolutions):
-                check(resolution)
+            self.check(check)
         return self.phased.resolution
+
+    def check(self, check: Callable[[Resolution], None]) -> None:
+        """Call a check with what each phase decides."""
+        for resolution in dict.fromkeys(self.phased.resolutions):
+            check(resolution)
 
     def groups(self) -> tuple[ParamGroup, ...]:
         """Return the param groups of what any phase trains, the same in all of them."""

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
 from unifreeze.backend import Undo
+from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
 from unifreeze_torch import modes
 from unifreeze_torch.trainers.run import Run
@@ -36,6 +37,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         self._run = Run(plan, batch=batch, keep_values=keep_values)
         self._saved: dict[str, Any] | None = None
         self._modes: Undo = lambda: None
+        self._unmeasured = False
 
     @property
     def handle(self) -> Handle | None:
@@ -44,7 +46,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return self._run.state()
+        return {**self._run.state(), "unmeasured": self._unmeasured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what a checkpoint says until training begins."""
@@ -64,11 +66,21 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         """Begin with the weights, optimizer and checkpoint that the trainer has loaded."""
         saved, self._saved = self._saved, None
         self._run.prepare(pl_module)
+        if saved and saved["unmeasured"] and self._run.awaited():
+            raise ScheduleError(
+                "the checkpoint was saved between an epoch's last batch and its validation, which "
+                "is not made up for, and a phase waits for a metric",
+                hint="resume another one; by default ModelCheckpoint saves after the validation",
+            )
         self._run.begin(trainer.optimizers, saved, resumed=trainer.global_step > 0)
         self._modes = modes.remember(pl_module)
         folder = trainer.log_dir or trainer.default_root_dir
         self._run.keep_in(folder, saves=trainer.is_global_zero)
         trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Enter the phase that begins with the epoch, where a run goes on from a checkpoint."""
+        self._go_on(trainer, pl_module, trainer.current_epoch)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -83,6 +95,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Go on to the next step here: the trainer stops after a batch, not before one."""
+        self._unmeasured = trainer.is_last_batch and _validates(trainer)
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and not trainer.is_last_batch:
             self._go_on(trainer, pl_module, trainer.current_epoch)
@@ -94,6 +107,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         that are to stay in inference mode.
         """
         self._modes()
+        self._unmeasured = False
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._report(trainer.callback_metrics)
 
@@ -105,10 +119,11 @@ class FreezeCallback(Callback):  # type: ignore[misc]
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Verify what is frozen."""
+        self._run.end()
         self._run.in_force.verify()
 
     def _report(self, metrics: Mapping[str, Any]) -> None:
-        self._run.metrics |= {name: float(value) for name, value in metrics.items()}
+        self._run.report({name: float(value) for name, value in metrics.items()})
 
     def _go_on(self, trainer: Any, pl_module: Any, epoch: int) -> None:
         if trainer.should_stop or _is_over(trainer, epoch):
@@ -117,6 +132,14 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._modes = modes.remember(pl_module)
         self._run.metrics.clear()
         trainer.should_stop = self._run.in_force.stopped
+
+
+def _validates(trainer: Any) -> bool:
+    """Tell whether the epoch ends with a validation."""
+    every = trainer.check_val_every_n_epoch
+    return bool(
+        trainer.enable_validation and (not every or not (trainer.current_epoch + 1) % every)
+    )
 
 
 def _is_over(trainer: Any, epoch: int) -> bool:

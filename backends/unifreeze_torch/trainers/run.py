@@ -13,6 +13,7 @@ from unifreeze import FreezePlan
 from unifreeze.backend import ParamGroup
 from unifreeze.errors import OptimizerError, ScheduleError, listing
 from unifreeze.handle import Handle
+from unifreeze.plan import When
 from unifreeze_torch import backend
 
 PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
@@ -24,7 +25,7 @@ class Run:
 
     Attributes:
         handle: The plan in force; None before the trainer has a model.
-        metrics: What was measured and the handle may not have heard of yet, by name.
+        metrics: What was measured since the last step, by name.
     """
 
     def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
@@ -34,7 +35,7 @@ class Run:
         self._model: Any = None
         self._start: dict[str, Any] = {}
         self._thawed: list[Any] = []
-        self._begun = False
+        self._begun = self._unheard = False
 
     @property
     def in_force(self) -> Handle:
@@ -87,17 +88,18 @@ class Run:
         handle = self.in_force
         self.narrow()
         handle.reapply()
-        if saved:
-            handle.load_state_dict(saved["handle"])
-            self.metrics = dict(saved["metrics"])
-        elif not resumed:
-            handle.load_state_dict(self._start)
-            self.metrics = {}
-        elif not self._begun and handle.phase is not None:
+        said = saved["handle"] if saved else {}
+        if resumed and not self._begun and handle.phase is not None and "schedule" not in said:
             raise ScheduleError(
                 "training goes on from a checkpoint that says nothing of the plan's phases",
                 hint="checkpoints have it if they are written with FreezeCallback in the trainer",
             )
+        if saved:
+            handle.load_state_dict(said)
+            self.report(saved["metrics"])
+        elif not resumed:
+            handle.load_state_dict(self._start)
+            self.metrics = {}
         handle.rebase()
         self._attach([getattr(one, "optimizer", one) for one in optimizers])
         self._begun = True
@@ -113,15 +115,31 @@ class Run:
             self.in_force.attach(optimizers[0])
         _check_optimizers(self.in_force, optimizers)
 
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Take in what was measured; the handle hears of it when it goes on."""
+        self.metrics |= metrics
+        self._unheard = bool(self.metrics)
+
     def go_on(self, epoch: int, step: int) -> bool:
         """Tell the handle which epoch and step begin next; return whether a phase began."""
-        return self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
+        began = self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
+        self._unheard = False
+        return began
+
+    def end(self) -> None:
+        """Give the history what was measured after the last step."""
+        if self._unheard:
+            self.in_force.report(self.metrics)
+
+    def awaited(self) -> set[str]:
+        """Return names of the metrics that phases wait for."""
+        entries = [phase.entry for phase in self.in_force.plan.phases]
+        return {entry.metric for entry in entries if isinstance(entry, When)}
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold: plain data."""
-        if self.handle is None:
-            return {}
-        return {"handle": self.handle.state_dict(), "metrics": dict(self.metrics)}
+        state = {} if self.handle is None else self.handle.state_dict()
+        return {"handle": state, "metrics": dict(self.metrics)}
 
     def keep_in(self, folder: str | Path, *, saves: bool) -> None:
         """Keep beside the run what belongs there, if it is this process that saves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from unifreeze_torch.trainers.run import Run
 
 STATE = "unifreeze"
 """Under what the state is kept in a checkpoint's `trainer_state.json`."""
+_TIMES = ("_runtime", "_per_second", "_time")
 
 
 class FreezeCallback(TrainerCallback):  # type: ignore[misc]
@@ -23,10 +25,10 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     whatever any phase trains. The state goes into the checkpoints' `trainer_state.json`, the plan
     into the output folder as `freeze_plan.yaml`.
 
-    What an evaluation measures is reported under its own names and, for `eval_loss`, as `loss` and
-    `val_loss` too. Evaluations under another prefix than `eval` are not. A phase's weight decay
-    holds for all parameters but those that the plan's own `groups` except, also where the Trainer
-    lets biases and norms be.
+    What an evaluation measures is reported under its own names; a phase that waits for `loss` or
+    `val_loss` hears of `eval_loss` as that. Evaluations under another prefix than `eval` are not
+    reported. A phase's weight decay holds for all parameters but those that the plan's own `groups`
+    except, also where the Trainer lets biases and norms be.
 
     Args:
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
@@ -60,11 +62,13 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         saved = state.stateful_callbacks.get(STATE) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
         self._epoch, self._training = int(state.epoch), True
+        state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
         if saved and saved["unmeasured"] and args.eval_strategy == "epoch":
             # saved before the evaluation of its epoch, which the Trainer would never make up for
             self._evaluates_first, args.eval_on_start = args.eval_on_start, True
-        self._go_on(state, control)
+        if not args.eval_on_start:
+            self._go_on(state, control)
         if run.in_force.stopped:  # the Trainer looks only after the next step
             raise ScheduleError("the schedule has ended, and there is nothing left to train")
 
@@ -77,34 +81,43 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         """Go on to the next step here: the Trainer stops after a step, not before one."""
         self._run.metrics.clear()
         self._unmeasured = int(state.epoch) > self._epoch
-        self._go_on(state, control)
+        if not self._unmeasured and not control.should_evaluate:
+            self._go_on(state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Go on to the next epoch."""
-        self._epoch += 1
         if args.load_best_model_at_end:  # other values may be loaded before training ends
             self._run.in_force.verify()
-        self._unmeasured = control.should_evaluate
-        self._go_on(state, control)
+        self._epoch, self._unmeasured = self._epoch + 1, control.should_evaluate
+        if not control.should_evaluate:
+            self._go_on(state, control)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Take in what was measured; a phase that waits for it begins before the next step."""
         if not self._training:
             return
-        self._unmeasured = False
         if self._evaluates_first is not None:
             args.eval_on_start, self._evaluates_first = self._evaluates_first, None
-        for name, value in objects["metrics"].items():
-            if name.startswith("eval_"):
+        self._run.report(self._named(objects["metrics"]))
+        if int(state.epoch) <= self._epoch:  # else the epoch's end is still to come
+            self._unmeasured = False
+            with suppress(ScheduleError):  # another data set may bring what is missing
+                self._go_on(state, control)
+
+    def _named(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return an evaluation's metrics under their names, and under those phases wait for."""
+        awaited, found = self._run.awaited(), dict[str, float]()
+        for name, value in metrics.items():
+            if name.startswith("eval_") and not name.endswith(_TIMES):
                 bare = name.removeprefix("eval_")
-                self._run.metrics |= {name: value, bare: value, f"val_{bare}": value}
-        with suppress(ScheduleError):  # of several data sets, another may bring what is missing
-            self._go_on(state, control)
-        self._note(state)
+                names = {name} | ({bare, f"val_{bare}"} & awaited)
+                found |= dict.fromkeys(names, value)
+        return found
 
     def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Verify what is frozen, or accept the best checkpoint's values as the ones to hold."""
         self._training = False
+        self._run.end()
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._run.in_force.rebase()
         else:
@@ -114,8 +127,19 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         if not control.should_training_stop:
             self._run.go_on(max(self._epoch, int(state.epoch)), state.global_step)
             control.should_training_stop = self._run.in_force.stopped
-        self._note(state)
 
-    def _note(self, state: Any) -> None:
-        """Put the state where the next checkpoint takes it from."""
-        state.stateful_callbacks[STATE] = {**self._run.state(), "unmeasured": self._unmeasured}
+    def _state(self) -> dict[str, Any]:
+        return {**self._run.state(), "unmeasured": self._unmeasured}
+
+
+class _Live:
+    """Stands in the Trainer's state for what is asked only when a checkpoint is written.
+
+    The Trainer then copies its state, deeply.
+    """
+
+    def __init__(self, ask: Callable[[], dict[str, Any]]) -> None:
+        self.ask = ask
+
+    def __deepcopy__(self, _memo: object) -> dict[str, Any]:
+        return self.ask()
