@@ -1,6 +1,8 @@
 """A plan with phases on live models: what trains, at which rate, and what is refused."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import paddle
@@ -101,6 +103,49 @@ def test_a_warm_up_from_zero_ends_at_the_rate_of_the_phase():
         handle.attach(nothing)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda lr: lr.PiecewiseDecay([2], [0.2, 0.1]),
+        lambda lr: lr.OneCycleLR(0.2, 10),
+        lambda lr: lr.CyclicLR(0.05, 0.2, 4),
+        lambda lr: lr.CosineAnnealingWarmRestarts(0.2, 3),
+        lambda lr: lr.LinearWarmup(lr.PiecewiseDecay([2], [0.2, 0.1]), 4, 0.05, 0.2),
+    ],
+)
+def test_a_scheduler_of_paddle_shapes_the_rate_that_it_reaches(made):
+    model = small.paddle_image()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    scheduler = made(paddle.optimizer.lr)
+    handle.attach(paddle.optimizer.SGD(scheduler, parameters=model.parameters()))
+    for epoch, rate in enumerate([0.1, 0.1, 0.01]):
+        handle.step(epoch=epoch)
+        check_step(Paddle, model, handle._run.optimizer, scheduler() * rate / 0.2)
+        scheduler.step()
+
+
+def test_a_new_scheduler_or_rate_goes_through_the_phase_s():
+    model, handle, optimizer = started(Paddle)
+    scheduler = paddle.optimizer.lr.ExponentialDecay(0.4, 0.5)
+    optimizer.set_lr_scheduler(scheduler)
+    handle.step(epoch=2)
+    check_step(Paddle, model, optimizer, 0.01)
+    scheduler.step()
+    check_step(Paddle, model, optimizer, 0.005)
+    with pytest.raises(RuntimeError, match="can't be LRScheduler"):
+        optimizer.set_lr(0.1)
+    handle.remove()
+    assert optimizer._learning_rate is scheduler
+    check_step(Paddle, model, optimizer, 0.2)
+
+    model, handle, optimizer = started(Paddle)
+    optimizer.set_lr(0.05)
+    handle.step(epoch=2)
+    check_step(Paddle, model, optimizer, 0.005)
+    with pytest.raises(TypeError):
+        optimizer.set_lr("low")
+
+
 def test_a_part_that_is_new_in_a_phase_is_told(side):
     model, handle, _ = started(side)
     handle.step(epoch=2)
@@ -178,6 +223,7 @@ def test_groups_without_decay_beside_others_keep_none(side):
 def test_removing_the_plan_leaves_the_optimizer_as_it_was(side):
     model, handle, optimizer = started(side)
     handle.step(epoch=2)
+    check_step(side, model, optimizer, 0.01)
     handle.remove()
     check_step(side, model, optimizer, 0.1)
 
@@ -192,6 +238,35 @@ def test_another_plan_takes_an_optimizer_over(side):
     for epoch, rate in {1: 0.1, 2: 0.01}.items():
         again.step(epoch=epoch)
         check_step(side, model, optimizer, rate)
+
+
+def test_two_plans_in_force_do_not_steer_one_optimizer(side):
+    model = side.build()
+    phases = "[{name: a, rules: [{train: all}]}, {name: b, at: {epoch: 1}, lr: 1}]"
+    plan = uf.FreezePlan.from_yaml(f"{{unifreeze: 1, phases: {phases}}}")
+    parts = (model.units, model.fc) if side is Torch else (model.cells, model.out)
+    one, other = (plan.apply(part) for part in parts)
+    if side is Torch:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    else:
+        optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
+    one.attach(optimizer)
+    with pytest.raises(OptimizerError, match="steered by the phases of another plan"):
+        other.attach(optimizer)
+    one.remove()
+    other.attach(optimizer)
+    other.step(epoch=1)
+    check_step(side, model, optimizer, 1)
+
+
+def test_a_run_keeps_no_model_alive(side):
+    model, handle, optimizer = started(side)
+    handle.step(epoch=2)
+    side.train(model, optimizer)
+    left = weakref.ref(model)
+    del model, handle, optimizer
+    gc.collect()
+    assert left() is None
 
 
 def test_what_came_after_the_optimizer_was_built_is_missed(side):

@@ -6,12 +6,19 @@ is put before the one there is, which multiplies what that says and leaves all e
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
-from paddle.optimizer.lr import LinearWarmup, LRScheduler
+from paddle.optimizer.lr import (
+    CyclicLR,
+    LinearWarmup,
+    LRScheduler,
+    OneCycleLR,
+    PiecewiseDecay,
+)
 
 from unifreeze.backend.protocol import Control, Undo
 from unifreeze.errors import OptimizerError
@@ -20,20 +27,23 @@ from unifreeze_paddle.decay import set_decay
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
+_SETTERS = ("set_lr", "set_lr_scheduler")
 
 
 class Scaled(LRScheduler):  # type: ignore[misc]
     """What a scheduler or a fixed rate says, times a factor; its state is the scheduler's own."""
 
     def __init__(self, inner: LRScheduler | float, control: Control) -> None:
-        self.inner, self.control, self.made = inner, control, False
+        # Paddle keeps the last scheduler for good; through this one it would keep the model.
+        self.inner, self.control, self.made = inner, weakref.ref(control), False
         first = inner.base_lr if isinstance(inner, LRScheduler) else inner
         super().__init__(learning_rate=first)
 
     def __call__(self) -> float:
         """Return the rate for the next step."""
         own = self.inner() if isinstance(self.inner, LRScheduler) else self.inner
-        return float(own * self.control.rate().factor)
+        control = self.control()
+        return float(own if control is None else own * control.rate().factor)
 
     def get_lr(self) -> float:
         """Return the rate for the next step."""
@@ -58,9 +68,19 @@ class Scaled(LRScheduler):  # type: ignore[misc]
 def base_rate(optimizer: Any) -> float | None:
     """Return the rate an optimizer was built with."""
     rate = optimizer._learning_rate
-    rate = rate.inner if isinstance(rate, Scaled) else rate
-    while isinstance(rate, LinearWarmup):  # its own base is where the warm-up begins
-        rate = rate.learning_rate
+    return _base(rate.inner if isinstance(rate, Scaled) else rate)
+
+
+def _base(rate: LRScheduler | float) -> float:
+    """Return the rate that a scheduler shapes; what some of them call their base is another."""
+    if isinstance(rate, LinearWarmup):  # where the warm-up begins
+        return _base(rate.learning_rate)
+    if isinstance(rate, PiecewiseDecay):  # Paddle's default, which it never uses
+        return float(rate.values[0])
+    if isinstance(rate, OneCycleLR):  # where the cycle begins
+        return float(rate._lr_config[1])
+    if isinstance(rate, CyclicLR):
+        return float(rate.max_lr)
     return float(rate.base_lr if isinstance(rate, LRScheduler) else rate)
 
 
@@ -71,7 +91,7 @@ def steer(optimizer: Any, control: Control) -> Undo:
         OptimizerError: It is no optimizer of Paddle, or breaks when flags change.
     """
     _check(optimizer)
-    inner = optimizer._learning_rate
+    scaled = Scaled(optimizer._learning_rate, control)
     undos: list[Undo] = []
 
     def put_back() -> None:
@@ -88,17 +108,38 @@ def steer(optimizer: Any, control: Control) -> Undo:
         if fresh:
             undos.append(_scale(optimizer, fresh, factor))
 
-    optimizer._learning_rate = Scaled(inner, control)
     for name in _STEPS:
         setattr(optimizer, name, _around(settle, getattr(optimizer, name), put_back))
+    _take_new_rates(optimizer, scaled, control)
+    optimizer._learning_rate = scaled
 
     def undo() -> None:
         put_back()
-        optimizer._learning_rate = inner
-        for name in _STEPS:
+        for name in (*_STEPS, *_SETTERS):
             vars(optimizer).pop(name, None)
+        optimizer._learning_rate = scaled.inner
+        if not isinstance(scaled.inner, LRScheduler):
+            optimizer.set_lr(scaled.inner)  # also in the tensor that the last step has left
 
     return undo
+
+
+def _take_new_rates(optimizer: Any, scaled: Scaled, control: Control) -> None:
+    """Let an optimizer's setters change what stands behind a scheduler that multiplies."""
+    set_rate, set_scheduler = (getattr(optimizer, name) for name in _SETTERS)
+
+    def set_lr(value: float) -> None:
+        if isinstance(scaled.inner, LRScheduler) or not isinstance(value, int | float):
+            set_rate(value)  # refuses it
+        scaled.inner = float(value)
+
+    def set_lr_scheduler(scheduler: LRScheduler) -> None:
+        set_scheduler(scheduler)
+        optimizer._learning_rate = scaled
+        scaled.inner = scheduler
+        control.rebase(_base(scheduler))
+
+    optimizer.set_lr, optimizer.set_lr_scheduler = set_lr, set_lr_scheduler
 
 
 def _scale(optimizer: Any, fresh: frozenset[int], factor: float) -> Undo:

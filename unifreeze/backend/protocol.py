@@ -261,6 +261,9 @@ class Control(Protocol):
     def warmed_sets(self) -> list[frozenset[int]]:
         """Return each set of parameters that will have a rate of their own for a while."""
 
+    def rebase(self, rate: float) -> None:
+        """Take in that the optimizer has another rate of its own, as if built with it."""
+
 
 @dataclass(frozen=True)
 class StepConfig:

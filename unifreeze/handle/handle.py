@@ -54,7 +54,12 @@ class Handle:
         self._run: Run | None = None
         if plan.phases:
             self._run = Run(
-                plan, self._backend, self.model, verify=self.verify, write=self._write_phase
+                plan,
+                self._backend,
+                self.model,
+                in_force=self._is_in_force,
+                verify=self.verify,
+                write=self._write_phase,
             )
         self._put_in_force()
 
@@ -195,8 +200,11 @@ class Handle:
             self._run.detach()
         self._lease.end()
 
+    def _is_in_force(self) -> bool:
+        return self._lease is self._target.lease()
+
     def _check_in_force(self, what: str) -> None:
-        if self._lease is not self._target.lease():
+        if not self._is_in_force():
             raise UnifreezeError(
                 f"cannot {what}: this handle's plan is no longer in force",
                 context="it was removed, or another plan was applied to the model",

@@ -19,8 +19,8 @@ from unifreeze.resolution import Resolution
 from unifreeze.schedule import Schedule
 from unifreeze.structure import ModelSpec
 
-_steered: weakref.WeakKeyDictionary[Any, Undo] = weakref.WeakKeyDictionary()
-"""What ends the steering of an optimizer by the run that steers it."""
+_steered: weakref.WeakKeyDictionary[Any, weakref.ref[Run]] = weakref.WeakKeyDictionary()
+"""The run that steers an optimizer."""
 
 
 def _nothing() -> None:
@@ -41,6 +41,7 @@ class Run:
         backend: Backend,
         model: Any,
         *,
+        in_force: Callable[[], bool],
         verify: Callable[[], object],
         write: Callable[[], None],
     ) -> None:
@@ -50,13 +51,14 @@ class Run:
             plan: A plan with phases.
             backend: The model's backend.
             model: The live model.
+            in_force: Tells whether the plan still is.
             verify: Checks everything frozen.
             write: Puts the current phase in force.
         """
         self.plan, self.backend, self.model = plan, backend, model
         self.optimizer: Any = None
         self.phased: Phased
-        self._verify, self._write = verify, write
+        self.in_force, self._verify, self._write = in_force, verify, write
         self._stop_steering: Undo = _nothing
         self._fresh: frozenset[int] = frozenset()
         self._listeners: list[Callable[[Phase], None]] = []
@@ -89,16 +91,38 @@ class Run:
                 context=f"it was built with {base}",
                 hint="build it with lr=…, which a phase's rate is then compared with",
             )
+        self._take_over(optimizer)
         self.detach()
-        _steered.pop(optimizer, _nothing)()
         self._find_fresh()
-        self._stop_steering = _steered[optimizer] = self.backend.steer(optimizer, self)
+        self._stop_steering = self.backend.steer(optimizer, self)
+        _steered[optimizer] = weakref.ref(self)
         self.phased.base, self.optimizer = base, optimizer
+
+    def _take_over(self, optimizer: Any) -> None:
+        """End what another plan makes of an optimizer, unless that one is still in force."""
+        steering = _steered.get(optimizer)
+        other = steering() if steering is not None else None
+        if other is None or other is self:
+            return
+        if other.in_force():
+            raise OptimizerError(
+                "the optimizer is steered by the phases of another plan, which is in force",
+                context="each of its steps has one factor on the rate",
+                hint="build an optimizer for each, or apply one plan to all: "
+                'uf.apply(plan, {"a": …, "b": …})',
+            )
+        other.detach()
 
     def detach(self) -> None:
         """Leave the optimizer as it was."""
         self._stop_steering()
         self._stop_steering = _nothing
+        if self.optimizer is not None:
+            _steered.pop(self.optimizer, None)
+
+    def rebase(self, rate: float) -> None:
+        """Take in that the optimizer has another rate of its own, as if built with it."""
+        self.phased.base = rate
 
     def warmed_sets(self) -> list[frozenset[int]]:
         """Return the identities of what each phase with a warm-up unfreezes."""
