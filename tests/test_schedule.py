@@ -50,6 +50,20 @@ def test_phases_begin_at_steps():
     assert walk(made, calls) == ["start", "start", "a", "a", "b", "b"]
 
 
+def test_steps_are_counted_from_the_first_one_of_an_epoch_that_was_told_before_it():
+    made = schedule("at: {epoch: 1}", "after: {steps: 3}")
+    alone, step = [], 0
+    for epoch in range(2):
+        alone.append({"epoch": epoch})
+        alone += [{"step": step + n} for n in range(4)]
+        step += 4
+    together = [{"epoch": n // 4, "step": n} for n in range(8)]
+    begun = "start " * 4 + "a a a b"
+    assert walk(schedule("at: {epoch: 1}", "after: {steps: 3}"), together) == begun.split()
+    names = zip(walk(made, alone), alone, strict=True)
+    assert [name for name, call in names if "step" in call] == begun.split()
+
+
 def test_what_was_skipped_is_entered_in_order():
     made = schedule("at: {epoch: 1}", "at: {epoch: 2}")
     assert made.advance(5, None, None) == [1, 2]

@@ -105,13 +105,14 @@ class Schedule:
         while self._next_is_due():
             self.phase += 1
             self.left = self.watch.best_at
-            self.entered, self.watch = self._now(), Watch()
+            self.entered, self.watch = self._now(step), Watch()
             self.reported = (self.epoch, self.step)  # nothing measured until now counts later
             entered.append(self.phase)
         return entered
 
-    def _now(self) -> tuple[int, int]:
-        return max(self.epoch, 0), max(self.step, 0)
+    def _now(self, step: int | None) -> tuple[int, int]:
+        """Return the epoch and step about to begin; an epoch alone is told before its steps."""
+        return max(self.epoch, 0), self.step + 1 if step is None else step
 
     def _go_on(self, epoch: int | None, step: int | None) -> None:
         if epoch is None and step is None:
