@@ -38,9 +38,12 @@ def test_norms_are_held_and_let_go_although_validations_are_within_epochs(tmp_pa
 
 
 def test_a_stop_within_an_epoch_comes_before_the_next_batch(tmp_path):
-    made = fit(tmp_path, WITHIN, val_check_interval=2)
+    stalled = "{metric: val_loss, stalled_for: 1, min_delta: 100}"
+    phases = f"{{name: head, rules: [{{only: head}}]}}, {{name: end, when: {stalled}, stop: true}}"
+    plan = uf.FreezePlan.from_yaml(f"{{unifreeze: 1, phases: [{phases}]}}")
+    made = fit(tmp_path, plan, val_check_interval=2, accumulate_grad_batches=1)
     assert made.handle.stopped
-    assert len(made.after) == 6
+    assert len(made.after) == 4
 
 
 def test_no_phase_begins_while_gradients_are_accumulated(tmp_path):

@@ -25,7 +25,7 @@ AGAIN = uf.FreezePlan.from_yaml(
     unifreeze: 1
     phases:
       - {name: top, rules: [{only: "head | blocks[-1]"}], lr: 0.02}
-      - {name: head, at: {epoch: 1}, rules: [{only: head}], lr: 0.3}
+      - {name: head, at: {epoch: 2}, rules: [{only: head}], lr: 0.3}
     """
 )
 
@@ -118,7 +118,11 @@ def test_the_best_model_is_loaded_at_the_end_and_accepted(tmp_path):
         load_best_model_at_end=True,
         metric_for_best_model="loss",
     )
-    assert made.phases == ["top"] * 3 + ["head"] * 6
+    assert made.phases == ["top"] * 6 + ["head"] * 3
+    block = "net.blocks.1.first.weight"
+    loaded = bits(made.handle.model)
+    assert loaded == made.after[2]
+    assert loaded[block] != made.after[-1][block]
     made.handle.verify()
 
 
@@ -164,6 +168,25 @@ def test_no_metric_is_lost_by_a_checkpoint_between_an_epoch_and_its_evaluation(t
         hugging_face_trainer(tmp_path, [FreezeCallback(PLAN), Kill()]).train()
     resumed = RUNS["transformers"](tmp_path, checkpoint=tmp_path / "checkpoint-6")
     assert resumed.phases == TIMELINE[6:]
+
+
+def test_weights_that_a_checkpoint_brings_are_the_ones_to_hold(tmp_path):
+    hugging_face_trainer(tmp_path, [], epochs=1).train()
+    plan, checkpoint = uf.FreezePlan().only("head"), tmp_path / "checkpoint-2"
+
+    def groups_of_the_trainer(model):
+        named = hugging_face_trainer(tmp_path, [], model=model)
+        return named.create_optimizer()
+
+    made = RUNS["transformers"](
+        tmp_path, plan, checkpoint=checkpoint, epochs=2, optimizer=groups_of_the_trainer
+    )
+    first, last = made.after[0], made.after[-1]
+    assert {name for name in last if last[name] != first[name]} == {
+        "net.head.weight",
+        "net.head.bias",
+    }
+    assert last["net.stem.weight"] != made.start["net.stem.weight"]
 
 
 def test_a_run_that_has_ended_does_not_go_on(tmp_path):

@@ -100,7 +100,8 @@ class Run:
         elif not resumed:
             handle.load_state_dict(self._start)
             self.metrics = {}
-        handle.rebase()
+        else:
+            handle.rebase()
         self._attach([getattr(one, "optimizer", one) for one in optimizers])
         self._begun = True
 
