@@ -24,6 +24,7 @@ from zoo import FRAMEWORKS, ZOO
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
 from tests import sides
+from tests.pairs import text
 from unifreeze.backend import Batch, load_backend
 from unifreeze.backend.outputs import tensors_in
 from unifreeze.plan import After, When
@@ -111,9 +112,8 @@ def of_zoo(name, framework, **more):
 
 def tokens(framework):
     """RoBERTa that tags words."""
-    build = {"torch": zoo._hugging_face, "paddle": zoo._paddlenlp}[framework]
-    sizes = {**ZOO["roberta"].sizes, **DEEP}
-    return build("RobertaForTokenClassification", "RobertaConfig", **sizes)
+    build = {"torch": text.torch_model, "paddle": text.paddle_model}[framework]
+    return build("RobertaForTokenClassification", "encoder", **DEEP)
 
 
 def two(framework):
@@ -292,6 +292,19 @@ def test_a_recipe_trains_what_it_says_and_nothing_else_in_both_frameworks(recipe
     kept = 1 if recipe in OTHERS_DIFFER else 0
     assert [names[kept] for names in one] == [names[kept] for names in other]
     assert all(names[kept] for names in one)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    ("recipe", "moving"),
+    [("head", False), ("norm_statistics_held", False), ("norm_statistics_moving", True)],
+)
+def test_statistics_are_held_or_move_as_the_recipe_is_called(recipe, moving, framework):
+    run = Run(recipe, "resnet18", framework)
+    before = values(run.statistics)
+    run.check_two_steps()
+    assert len(before) >= 40
+    assert different(before, values(run.statistics)) == (set(before) if moving else set())
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
