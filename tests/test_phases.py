@@ -320,6 +320,18 @@ def test_optimizers_that_cannot_keep_the_promise_are_refused():
         uf.freeze(small.torch_image(), "stem").attach(torch.optim.SGD(torch_model.parameters()))
 
 
+def test_a_wrapper_around_an_optimizer_is_refused_with_the_cure():
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    model = small.torch_image()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    inside = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = AcceleratedOptimizer(inside)
+    with pytest.raises(OptimizerError, match="AcceleratedOptimizer only passes on to the SGD"):
+        handle.attach(wrapper)
+    handle.attach(wrapper.optimizer)
+
+
 def test_an_optimizer_that_makes_up_gradients_is_stopped_at_its_first_step():
     class Synchronised(torch.optim.SGD):
         def step(self, closure=None):

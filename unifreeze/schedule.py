@@ -14,6 +14,9 @@ from typing import Any
 from unifreeze.errors import ScheduleError
 from unifreeze.plan import After, At, Phase, When
 
+PATIENCE = 4
+"""How many epochs more than it takes a metric may be missing at first: some validate seldom."""
+
 
 @dataclass
 class Watch:
@@ -143,7 +146,7 @@ class Schedule:
         place = (self.epoch, self.step)
         if not metrics:
             self.watch.missed += new_epoch and self.watch.last is None
-            if self.watch.missed > entry.reports + 1:
+            if self.watch.missed > entry.reports + PATIENCE:
                 raise ScheduleError(
                     f"{waits}, and {self.watch.missed} epochs began without it",
                     hint=f'give it: handle.step(epoch=…, metrics={{"{entry.metric}": …}})',

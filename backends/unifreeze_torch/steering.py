@@ -125,6 +125,12 @@ def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
             "LBFGS keeps one direction over all parameters and moves frozen ones",
             hint="use a first-order optimizer",
         )
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, torch.optim.Optimizer):
+        raise OptimizerError(
+            f"{type(optimizer).__name__} only passes on to the {type(inner).__name__} inside it",
+            hint="attach that one: handle.attach(optimizer.optimizer)",
+        )
     for warmed in control.warmed_sets():
         for number, group in enumerate(optimizer.param_groups):
             count = sum(id(tensor) in warmed for tensor in group["params"])
