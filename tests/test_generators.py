@@ -83,13 +83,14 @@ def test_without_a_head_the_first_unit_is_the_first_to_train():
         ["train: all in vision"],
     ]
     stalled = When("loss", "stalled", 2)
-    shares = rules(Adaptive(60, stalled).phases(Shape(0), first=True))
+    shares = rules(Adaptive(60, stalled).phases(Shape(0, "params[:40%]"), first=True))
     assert shares == [["only: params[40%:]"], ["train: all"]]
 
 
 def test_adaptive_trains_a_share_more_each_time_up_to_all():
     stalled = When("loss", "stalled", 2)
-    phases = list(Adaptive(30, stalled).phases(Shape(0, "head"), first=True))
+    shares = [f"params[:{share}%]" for share in (70, 50, 40, 10)]
+    phases = list(Adaptive(30, stalled).phases(Shape(0, "head", *shares), first=True))
     assert rules(phases) == [
         ["only: head"],
         ["train: params[70%:]"],
@@ -98,7 +99,21 @@ def test_adaptive_trains_a_share_more_each_time_up_to_all():
         ["train: all"],
     ]
     assert [phase.entry for phase in phases[1:]] == [stalled] * 4
-    assert rules(Adaptive(50, stalled).phases(Shape(0), first=False))[-1] == ["train: all"]
+    assert rules(Adaptive(50, stalled).phases(Shape(0, *shares), first=False)) == [
+        ["train: params[50%:]"],
+        ["train: all"],
+    ]
+
+
+@pytest.mark.parametrize(("share", "count"), [(1, 95), (10, 11), (99, 2), (100, 2)])
+def test_adaptive_ends_with_all_however_few_parameters_there_are(side, share, count):
+    handle = plan(f"{{adaptive: {{share: {share}, metric: loss, stalled_for: 1}}}}").apply(
+        side.build(), batch=ROWS
+    )
+    assert len(handle.plan.phases) == count
+    trained = [resolution.trainable.sum() for resolution in handle._run.phased.resolutions]
+    assert trained == sorted(trained)
+    assert trained[-2] < trained[-1] == 16
 
 
 def test_by_gradient_freezes_a_share_more_each_time():
@@ -334,6 +349,70 @@ def test_a_measured_phase_that_freezes_nothing_more_stays_a_plan(side, tmp_path)
     handle.plan.save(tmp_path / "plan.yaml")
     again = uf.FreezePlan.load(tmp_path / "plan.yaml")
     assert again.in_phase(1).rules == again.in_phase(0).rules
+
+
+def run(side, text, steps):
+    model, handle, optimizer = live(side, text)
+    for step in range(steps):
+        handle.step(step=step)
+        side.train(model, optimizer)
+    return handle
+
+
+def test_what_a_phase_unfreezes_counts_for_its_share_and_is_frozen_last(side):
+    text = plan(
+        "{name: all, rules: [{train: all}], lr: 0.01}",
+        '{name: top, at: {step: 1}, rules: [{only: "head | blocks[-1]"}]}',
+        "{name: half, at: {step: 3}, like: all, freeze_smallest: {share: 50}}",
+    )
+    handle = run(side, text, 4)
+    assert len(handle.resolution.frozen_names) == 7  # of the 14 that are not the head
+    # Six were trained in the phase before.
+    frozen = [name for name in handle.resolution.frozen_names if name.startswith("blocks.1")]
+    assert len(frozen) == 6
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "rules: [{only: head}], freeze_smallest: {share: 1}",
+        'rules: [{only: "blocks[-1] | head"}], freeze_smallest: {share: 100}',
+        'like: head, add: [{train: "blocks[-1]"}], freeze_smallest: {share: 100}',
+        'add: [{freeze: "stem & bias"}], freeze_smallest: {share: 50}',
+    ],
+)
+def test_what_is_measured_in_a_phase_with_rules_of_its_own_stays_a_plan(side, phase):
+    text = plan(
+        "{name: head, rules: [{only: head}], lr: 0.01}",
+        "{name: all, at: {step: 1}, rules: [{train: all}]}",
+        f"{{name: few, at: {{step: 2}}, {phase}}}",
+    )
+    handle = run(side, text, 3)
+    again = uf.FreezePlan.from_yaml(handle.plan.to_yaml())
+    assert again == handle.plan
+    now = again.in_phase(2).resolve(side.build(), batch=ROWS)
+    assert now.frozen_names == handle.resolution.frozen_names
+    frozen = sum(not name.startswith("head") for name in now.frozen_names)
+    assert frozen == (7 if "50" in phase else 14)
+
+
+def test_a_measured_run_goes_on_under_the_plan_saved_beside_it(side):
+    model, handle, optimizer = live(side, plan(BY_GRADIENT))
+    for epoch in range(2):
+        handle.step(epoch=epoch)
+        side.train(model, optimizer)
+    saved = uf.FreezePlan.from_yaml(handle.plan.to_yaml())
+    state, frozen = json.loads(json.dumps(handle.state_dict())), handle.resolution.frozen_names
+    again = saved.apply(model, batch=ROWS)
+    again.load_state_dict(state)
+    assert again.resolution.frozen_names == frozen
+    assert (again.phase.name, again.plan) == (handle.phase.name, handle.plan)
+    again.attach(optimizer)
+    again.step(epoch=2)
+    assert set(again.resolution.frozen_names) > set(frozen)
+    other = plan(BY_GRADIENT.replace("times: 2", "times: 3"))
+    with pytest.raises(ScheduleError, match="of another plan"):
+        other.apply(model, batch=ROWS).load_state_dict(state)
 
 
 def test_thousands_of_periods_are_resolved_once_for_each_choice():

@@ -20,18 +20,24 @@ NAMES_PER_RULE = 40
 
 
 def smallest(
-    backend: Backend, model: object, resolution: Resolution, wanted: Smallest, sums: Sums
+    backend: Backend,
+    model: object,
+    resolutions: tuple[Resolution, Resolution],
+    wanted: Smallest,
+    sums: Sums,
 ) -> tuple[str, ...]:
     """Return canonical names of what is to be frozen beside what is already.
 
     Parameters are ranked by the mean norm of their gradients in the phase that ends, over the norm
-    of their values now; what got no gradient comes first, and zero weights come last. Ratios are
-    taken to four digits, and equal ones in canonical order, so that frameworks agree.
+    of their values now; what got no gradient comes first, and zero weights come last, with what
+    was not trained before. Ratios are taken to four digits, and equal ones in canonical order, so
+    that frameworks agree.
 
     Args:
         backend: The model's backend.
         model: The live model.
-        resolution: What the phase that ends decided.
+        resolutions: What the phase that ends decided, and what the one that begins would without
+            measuring.
         wanted: How many.
         sums: Sum of each parameter's gradient norms, by canonical name.
 
@@ -43,6 +49,7 @@ def smallest(
             "gradients are to be ranked, and no step was measured in the phase before",
             hint="let it train for a step at least",
         )
+    before, resolution = resolutions
     spec = resolution.spec
     candidates = _candidates(resolution, wanted)
     count = int(candidates.sum()) * wanted.share // 100
@@ -52,7 +59,8 @@ def smallest(
     for number in order:
         parameter = spec.parameters[number]
         weight = float(np.linalg.norm(backend.tensor(model, parameter.path).ravel()))
-        ratios[number] = _ratio(sums.get(parameter.name, 0.0), weight)
+        ratio = _ratio(sums.get(parameter.name, 0.0), weight)
+        ratios[number] = ratio if before.trainable[number] else inf
     ranked = sorted(order, key=lambda number: ratios[number])
     return tuple(spec.parameters[number].name for number in ranked[: max(missing, 0)])
 
@@ -84,9 +92,18 @@ def frozen_by_name(phases: Sequence[Phase], measured: Mapping[int, Iterable[str]
 
 
 def _frozen(phase: Phase, before: str, names: tuple[str, ...]) -> Phase:
-    if not names:
+    if not names and phase.rules is None:
         return replace(phase, freeze_smallest=None, like=phase.like or before)
-    return replace(phase, freeze_smallest=None, add=(*phase.add, *_rules(names)))
+    # What is measured may overrule all that one of the phase's own rules decides.
+    rules = None if phase.rules is None else tuple(map(_optional, phase.rules))
+    add = (*map(_optional, phase.add), *_rules(names))
+    if rules is not None:  # a plan has one or the other
+        rules, add = (*rules, *add), ()
+    return replace(phase, freeze_smallest=None, rules=rules, add=add)
+
+
+def _optional(rule: Rule) -> Rule:
+    return replace(rule, optional=True)
 
 
 def _rules(names: tuple[str, ...]) -> Iterator[Rule]:

@@ -150,6 +150,7 @@ class Phased:
         return {
             "unifreeze_state": STATE_FORMAT,
             "plan": self._expanded.digest,
+            "plan_now": self.expanded.digest,
             "plan_text": self.plan.to_yaml(),
             "model": _name_of(self.spec),
             "phase": self.schedule.current.name,
@@ -176,7 +177,8 @@ class Phased:
             made.schedule = self.schedule.restored(state["schedule"])
             made.taken = int(state["taken"])
             made.sums = {str(name): float(value) for name, value in state["sums"].items()}
-            made.measure({int(n): tuple(names) for n, names in state["measured"].items()})
+            measured = {int(n): tuple(names) for n, names in state["measured"].items()}
+            made.measure(measured if state["plan"] == self._expanded.digest else {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ScheduleError(f"this is no state of a plan: {error!r}") from None
         return made
@@ -189,7 +191,8 @@ class Phased:
                 context="their canonical names or shapes differ",
                 hint="`unifreeze show` lists them; load it into the model that it was saved for",
             )
-        if state.get("plan") != self._expanded.digest:
+        # The plan as saved beside the run has what was measured in it.
+        if self._expanded.digest not in (state.get("plan"), state.get("plan_now")):
             lines = unified_diff(theirs.splitlines(), own.splitlines(), "saved", "now", "", "", 0)
             raise ScheduleError(
                 f"the state is of another plan ({state.get('plan')}, in phase "

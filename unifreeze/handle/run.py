@@ -230,9 +230,8 @@ class Run:
         for number in entered:
             wanted = phased.phases[number].freeze_smallest
             if wanted is not None:
-                measured[number] = smallest(
-                    self.backend, self.model, phased.resolution, wanted, phased.sums
-                )
+                both = phased.resolution, phased.resolutions[number]
+                measured[number] = smallest(self.backend, self.model, both, wanted, phased.sums)
         return measured
 
     def _keep_best(self, schedule: Schedule) -> None:

@@ -83,7 +83,9 @@ class Adaptive:
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Give the phases, without names."""
-        left = range(100 - self.share, 0, -self.share)
+        shares = range(100 - self.share, 0, -self.share)
+        # Of few parameters, a share that is left may be none.
+        left = [frozen for frozen in shares if shape.has(f"params[:{frozen}%]")]
         rules = [_rule("train", f"params[{frozen}%:]") for frozen in left]
         rules.append(_rule("train", "all"))
         yield from _from_the_head_down(rules, self.when, shape, "", first=first)
