@@ -173,6 +173,7 @@ def model_fit(
     epochs=EPOCHS,
     callback=None,
     others=(),
+    validated=True,
     **settings,
 ):
     """`paddle.Model.fit`."""
@@ -184,7 +185,7 @@ def model_fit(
     with traced(network, lambda: freeze.handle, folder) as trace:
         model.fit(
             Samples(),
-            Samples(99, 1),
+            Samples(99, 1) if validated else None,
             batch_size=SIZE,
             epochs=epochs,
             shuffle=False,

@@ -41,6 +41,10 @@ def meddle(model):
         model.stem.weight.set_value(model.stem.weight + 1)
 
 
+class KilledError(Exception):
+    """Stands for what ends a process."""
+
+
 class FitMeddler(paddle.callbacks.Callback):
     """Writes into what is frozen."""
 
@@ -145,6 +149,18 @@ def test_training_ends_with_the_step_before_the_schedule_s_end(trainer, place, s
 
 
 @pytest.mark.parametrize("trainer", CALLBACKS)
+def test_training_ends_where_it_should_without_a_validation_too(trainer, tmp_path):
+    plan = phases("{name: end, at: {epoch: 2}, stop: true}")
+    more = {
+        "model_fit": {"validated": False, "accumulate_grad_batches": 1},
+        "paddlenlp": {"evaluation_strategy": "no", "gradient_accumulation_steps": 1},
+    }
+    made = RUNS[trainer](tmp_path, plan, **more[trainer])
+    assert len(made.phases) == 2 * runs.BATCHES
+    assert made.handle.stopped
+
+
+@pytest.mark.parametrize("trainer", CALLBACKS)
 def test_a_run_whose_schedule_has_ended_cannot_be_resumed(trainer, tmp_path):
     plan = phases("{name: end, at: {epoch: 2}, stop: true}")
     last = RUNS[trainer](tmp_path / "one", plan).checkpoints[6]
@@ -238,6 +254,30 @@ def test_model_fit_goes_on_with_a_second_fit(whole):
     assert trace.after == whole["model_fit"].after[:15]
 
 
+@pytest.mark.parametrize("given", ["plan", "handle"])
+def test_paddlenlp_begins_anew_when_it_trains_again(given, tmp_path):
+    model = Stack()
+    callback = nlp_callback(PLAN if given == "plan" else PLAN.apply(model))
+    trainer = runs.trainer_of(tmp_path, [callback], model=model)
+    trainer.evaluate()
+    for _ in range(2):
+        with runs.traced(model, lambda: callback.handle, "") as trace:
+            trainer.train()
+        assert trace.phases == TIMELINE
+
+
+def test_paddlenlp_meets_what_moved_before_it_loads_the_best_weights(tmp_path):
+    with pytest.raises(FrozenDriftError, match=r"stem\.weight"):
+        RUNS["paddlenlp"](
+            tmp_path,
+            STILL,
+            epochs=1,
+            load_best_model_at_end=True,
+            save_strategy="epoch",
+            others=[paddlenlp_meddler()],
+        )
+
+
 def test_model_fit_may_save_before_or_after_the_plan_s_callback(whole, tmp_path):
     saver = paddle.callbacks.ModelCheckpoint(save_dir=str(tmp_path))
     made = RUNS["model_fit"](tmp_path, others=[saver])
@@ -248,9 +288,6 @@ def test_model_fit_may_save_before_or_after_the_plan_s_callback(whole, tmp_path)
 
 
 def test_model_fit_killed_before_a_validation_ends_is_resumed_before_it(whole, tmp_path):
-    class KilledError(Exception):
-        pass
-
     class Killer(paddle.callbacks.Callback):
         seen = 0
 
@@ -265,6 +302,44 @@ def test_model_fit_killed_before_a_validation_ends_is_resumed_before_it(whole, t
         RUNS["model_fit"](tmp_path / "b", checkpoint=tmp_path / "1")
     resumed = RUNS["model_fit"](tmp_path / "c", checkpoint=tmp_path / "0")
     assert resumed.after == whole["model_fit"].after[3:]
+
+
+def killer(moment, epoch):
+    """Ends PaddleNLP's run at some moment of an epoch, before the plan's callback hears of it."""
+    from paddlenlp.trainer import TrainerCallback
+
+    def ends(self, args, state, control, **_):
+        if round(state.epoch) == epoch:
+            raise KilledError
+
+    return type("Killer", (TrainerCallback,), {moment: ends})()
+
+
+def test_paddlenlp_killed_before_an_evaluation_is_resumed_before_it(whole, tmp_path):
+    with pytest.raises(KilledError):
+        RUNS["paddlenlp"](tmp_path, others=[killer("on_epoch_end", 2)])
+    with pytest.raises(ScheduleError, match="before what epoch 1 came to was measured"):
+        RUNS["paddlenlp"](tmp_path / "b", checkpoint=tmp_path / "checkpoint-6")
+    resumed = RUNS["paddlenlp"](tmp_path / "c", checkpoint=tmp_path / "checkpoint-5")
+    assert resumed.after == whole["paddlenlp"].after[5:]
+
+
+def test_paddlenlp_killed_so_goes_on_where_no_metric_is_waited_for(tmp_path):
+    plan = phases("{name: all, at: {epoch: 2}, add: [{train: all}]}")
+    whole = RUNS["paddlenlp"](tmp_path / "a", plan, epochs=3)
+    with pytest.raises(KilledError):
+        RUNS["paddlenlp"](tmp_path / "b", plan, epochs=3, others=[killer("on_epoch_end", 2)])
+    checkpoint = tmp_path / "b" / "checkpoint-6"
+    resumed = RUNS["paddlenlp"](tmp_path / "c", plan, epochs=3, checkpoint=checkpoint)
+    assert resumed.phases == ["all"] * 3
+    assert resumed.after == whole.after[6:]
+
+
+def test_paddlenlp_killed_after_an_evaluation_goes_on_with_it(whole, tmp_path):
+    with pytest.raises(KilledError):
+        RUNS["paddlenlp"](tmp_path, save_strategy="epoch", others=[killer("on_epoch_begin", 2)])
+    resumed = RUNS["paddlenlp"](tmp_path / "b", checkpoint=tmp_path / "checkpoint-6")
+    assert resumed.after == whole["paddlenlp"].after[6:]
 
 
 def test_a_resumed_fit_that_has_had_its_epochs_says_so(whole, tmp_path):
@@ -309,11 +384,21 @@ def test_no_phase_begins_while_paddlenlp_accumulates(tmp_path):
     assert made.phases == ["head", "head", "head", "all"]
 
 
-def test_paddlenlp_may_load_the_best_weights_at_the_end(tmp_path):
-    made = RUNS["paddlenlp"](
-        tmp_path, STILL, epochs=2, load_best_model_at_end=True, save_strategy="epoch"
+@pytest.mark.parametrize("greater", [True, False])  # one of which takes the first epoch for best
+def test_paddlenlp_may_load_the_best_weights_at_the_end(greater, tmp_path):
+    plan = uf.FreezePlan.from_yaml(
+        "unifreeze: 1\nphases: [{name: all, rules: [{train: all}]}, "
+        "{name: head, at: {epoch: 2}, rules: [{only: head}]}]"
     )
-    assert made.moved(None) == HEAD
+    made = RUNS["paddlenlp"](
+        tmp_path,
+        plan,
+        epochs=3,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        greater_is_better=greater,
+        save_strategy="epoch",
+    )
     made.handle.verify()
 
 
