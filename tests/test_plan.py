@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jsonschema
@@ -21,6 +22,7 @@ from trees import conv_net, spec
 from unifreeze.errors import PlanError, PlanFileError, PlanVersionError, SelectorSyntaxError
 from unifreeze.plan import FreezePlan, Group, NormRule, Rule
 from unifreeze.plan.document import json_schema
+from unifreeze.plan.files import _Loader
 from unifreeze.resolution import resolve_spec
 from unifreeze.select import Selector
 
@@ -597,6 +599,9 @@ BAD = (
     {"unifreeze": 1, "phases": {"name": "a"}},
     {"unifreeze": 1, "phases": [{"lr": 0.1}]},
     {"unifreeze": 1, "phases": [{"name": "a", "lr": 0}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "rules": [], "like": "b"}]},
+    {"unifreeze": 1, "phases": [{"name": "a", "at": {"epoch": 0}, "after": {"epochs": 1}}]},
+    {"unifreeze": 1, "phases": [{"lr": 1, "stop_on_rise": {"metric": "x"}, "lisa": {}}]},
     {"unifreeze": 1, "phases": [{"name": "a", "at": {"epoch": 0, "step": 0}}]},
     {"unifreeze": 1, "phases": [{"name": "a", "at": {"epoch": -1}}]},
     {"unifreeze": 1, "phases": [{"name": "a", "when": {"metric": "x"}}]},
@@ -605,6 +610,8 @@ BAD = (
 
 
 def test_the_schema_is_a_valid_schema():
+    with warnings.catch_warnings(action="error"):
+        json_schema()
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
@@ -612,6 +619,7 @@ def test_the_schema_is_a_valid_schema():
 def test_every_example_plan_loads_and_fits_the_schema(path):
     plan = FreezePlan.load(path)
     SCHEMA.validate(plan.document())
+    SCHEMA.validate(yaml.load(path.read_text(), Loader=_Loader))
     assert plan.rules or plan.phases
 
 

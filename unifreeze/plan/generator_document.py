@@ -56,7 +56,9 @@ class ByGradientDocument(Strict):
     every: AfterDocument = Field(description="time between two phases")
     share: int = Field(ge=1, le=100, description="how much more each time, in percent")
     times: int = Field(default=1, ge=1, description="how often")
-    of: ChoiceField = Field(default=BACKBONE, description="what may be frozen; the head never is")
+    of: ChoiceField = Field(
+        default_factory=lambda: BACKBONE, description="what may be frozen; the head never is"
+    )
 
     @model_validator(mode="after")
     def _is_a_share(self) -> ByGradientDocument:

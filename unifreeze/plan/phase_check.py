@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from unifreeze.plan.generators import Adaptive
+from unifreeze.plan.generators import Adaptive, StopOnRise
 from unifreeze.plan.phases import After, At, Phase, Unit, When
 
 BEST = "restore_best needs `when`: the metric that says which values were the best"
@@ -57,6 +57,8 @@ def _contents(phase: Phase, *, first: bool) -> Iterator[str]:
     if phase.generator is not None:
         if ruled or phase.stop:
             yield "a generator makes its own phases: no rules, add, like or stop beside it"
+        if phase.entry is not None and isinstance(phase.generator, StopOnRise):
+            yield f"begins {phase.entry}, and stop_on_rise says itself when"
         if phase.restore_best and not isinstance(phase.generator, Adaptive):
             yield f"{BEST}; of the generators, adaptive has one"
         return
@@ -65,5 +67,7 @@ def _contents(phase: Phase, *, first: bool) -> Iterator[str]:
     if first and (phase.freeze_smallest or phase.restore_best or phase.stop):
         what = "measures nothing" if phase.freeze_smallest else "has nothing"
         yield f"the first phase {what} before it to begin from"
+    if first and phase.warmup:
+        yield "the first phase unfreezes nothing; to warm up all there is, use a scheduler"
     if phase.restore_best and not first and not isinstance(phase.entry, When):
         yield BEST

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from unifreeze.plan.entry_document import AfterDocument, AtDocument, WhenDocument, plain_entry
@@ -45,15 +46,31 @@ class SmallestDocument(Strict):
     """Parameters to freeze by the gradients of the phase before."""
 
     share: int = Field(ge=1, le=100, description="how many are then frozen, in percent")
-    of: ChoiceField = Field(default=BACKBONE, description="what may be frozen; the head never is")
+    of: ChoiceField = Field(
+        default_factory=lambda: BACKBONE, description="what may be frozen; the head never is"
+    )
 
     def value(self) -> Smallest:
         """Return what is frozen."""
         return Smallest(self.share, self.of)
 
 
+_APART = (("at", "after", "when"), ("rules", "like"), ("rules", "add"), tuple(GENERATORS))
+"""Keys of a phase of which there is one at most."""
+
+
+def _tell_editors(schema: dict[str, Any]) -> None:
+    """Say in the schema what only the reader knows: the name may be left to a generator."""
+    schema["required"].remove("name")
+    schema["anyOf"] = [{"required": [key]} for key in ("name", *GENERATORS)]
+    pairs = [pair for keys in _APART for pair in combinations(keys, 2)]
+    schema["allOf"] = [{"not": {"required": list(pair)}} for pair in pairs]
+
+
 class PhaseDocument(Strict):
     """One phase of a run, or several that a generator makes."""
+
+    model_config = ConfigDict(json_schema_extra=_tell_editors)
 
     name: str = Field(min_length=1, description="what it is called")
     at: AtDocument | None = Field(default=None, description="begins at an epoch or step")
@@ -101,7 +118,7 @@ class PhaseDocument(Strict):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> PhaseDocument:
-        for keys in (("at", "after", "when"), ("rules", "like"), ("rules", "add"), (*GENERATORS,)):
+        for keys in _APART:
             found = [key for key in keys if getattr(self, key) is not None]
             if len(found) > 1:
                 raise PydanticCustomError(
