@@ -124,6 +124,18 @@ def test_a_scheduler_of_paddle_shapes_the_rate_that_it_reaches(made):
         scheduler.step()
 
 
+def test_a_rate_that_is_a_tensor_may_have_a_scheduler_before_the_plan():
+    model = small.torch_image()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.2), foreach=False)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, total_iters=2)
+    handle.attach(optimizer)
+    for epoch, rate in enumerate([0.05, 0.075, 0.01]):
+        handle.step(epoch=epoch)
+        check_step(Torch, model, optimizer, rate)
+        scheduler.step()
+
+
 def test_a_new_scheduler_or_rate_goes_through_the_phase_s():
     model, handle, optimizer = started(Paddle)
     scheduler = paddle.optimizer.lr.ExponentialDecay(0.4, 0.5)

@@ -331,7 +331,20 @@ def test_a_saved_state_finds_its_parameters_by_name(side):
     assert len(found) == 8
     for name, moment in moments.items():
         assert np.array_equal(found[name], moment), name
+    if side is Torch:  # in Paddle a group's scale is no part of the state
+        assert [group["lr"] for group in regrouped.param_groups] == [0.01, 0.005, 0.02]
     side.train(again, regrouped)
+
+
+def test_a_saved_state_brings_the_rate_that_a_scheduler_had_made():
+    plan = uf.FreezePlan().only("head | blocks[-1]").with_group("head", lr_scale=2.0)
+    optimizer = adamw(Torch, plan.apply(small.torch_image(), batch=ROWS), lr=0.01)
+    scheduler = Torch.scheduler(optimizer)
+    optimizer.step()
+    scheduler.step()
+    again = adamw(Torch, plan.apply(small.torch_image(), batch=ROWS), lr=0.01)
+    load(Torch, again, saved(Torch, optimizer))
+    assert [group["lr"] for group in again.param_groups] == [0.005, 0.01]
 
 
 def first_moments(side, model, optimizer):

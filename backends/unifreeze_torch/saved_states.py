@@ -63,11 +63,15 @@ def _sorted(
     }
     wanted = _names(optimizer, paths)
     check_names(saved, list(chain.from_iterable(wanted)))
+    # Rates are of groups: under another grouping those of the plan hold, and not the saved ones.
+    alike = {frozenset(group[NAMES]) for group in state["param_groups"]} == set(
+        map(frozenset, wanted)
+    )
     states: dict[int, Any] = {}
     groups: list[dict[str, Any]] = []
     position = 0
     for live, names in zip(optimizer.param_groups, wanted, strict=True):
-        settings = dict(saved[names[0]][1]) if names else dict(live)
+        settings = dict(saved[names[0]][1]) if names and alike else dict(live)
         if NAMES not in live:
             settings.pop(NAMES, None)
         groups.append({**settings, "params": list(range(position, position + len(names)))})

@@ -17,6 +17,9 @@ OWN_DECAY = "weight_decay_by_plan"
 def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
     """Return the rate an optimizer was built with."""
     rate = optimizer.defaults.get("lr")
+    if isinstance(rate, torch.Tensor):  # schedulers write into it, and say what it was
+        groups = (group for group in optimizer.param_groups if group.get("lr") is rate)
+        rate = next((group.get("initial_lr", rate) for group in groups), rate)
     return None if rate is None else float(rate)
 
 
