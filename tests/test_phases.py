@@ -17,9 +17,9 @@ from unifreeze.cli import app
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
+    PlanError,
     ResolveError,
     ScheduleError,
-    TargetError,
     UndecidedRuleError,
 )
 
@@ -333,12 +333,12 @@ def test_optimizers_that_cannot_keep_the_promise_are_refused():
 
 
 def test_a_wrapper_around_an_optimizer_is_refused_with_the_cure():
-    from accelerate.optimizer import AcceleratedOptimizer
+    from accelerate import Accelerator
 
     model = small.torch_image()
     handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
     inside = torch.optim.SGD(model.parameters(), lr=0.1)
-    wrapper = AcceleratedOptimizer(inside)
+    wrapper = Accelerator(cpu=True).prepare(inside)
     with pytest.raises(OptimizerError, match="AcceleratedOptimizer only passes on to the SGD"):
         handle.attach(wrapper)
     handle.attach(wrapper.optimizer)
@@ -401,6 +401,19 @@ def test_a_rule_may_be_overruled_in_some_phases_but_not_in_all(side):
         uf.FreezePlan.from_yaml(dead).apply(model, batch=ROWS)
 
 
+def test_any_phase_is_resolved_as_apply_does_it(side):
+    model, handle, _ = started(side)
+    plan = uf.FreezePlan.from_yaml(PLAN)
+    for number, phase in enumerate(plan.phases):
+        handle.step(epoch=(0, 2, 4, 5)[number])
+        for name in (number, phase.name):
+            resolution = plan.resolve(model, batch=ROWS, phase=name)
+            assert resolution.trainable_names == handle.resolution.trainable_names
+            assert f"phase {phase.name!r}, number {number} of 4" in str(resolution)
+    with pytest.raises(PlanError, match="no phase 4"):
+        plan.resolve(model, phase=4)
+
+
 def test_a_phase_that_does_not_fit_the_model_is_found_at_once(side):
     model = side.build()
     flags = uf.resolve(uf.FreezePlan().train("all"), model).trainable.tolist()
@@ -430,7 +443,7 @@ def test_a_dry_run_shows_the_first_phase_and_explain_all_of_them(side, tmp_path)
     found = json.loads((tmp_path / "a.json").read_text())
     assert [row["parameters"] for row in found["phases"]] == [2, 8, 16, 2]
     assert sum(row["trainable"] for row in found["parameters"]) == 8
-    with pytest.raises(TargetError, match="no phase 'topp'"):
+    with pytest.raises(PlanError, match="no phase 'topp'"):
         CliRunner().invoke(app, [*words, "--phase", "topp"], catch_exceptions=False)
 
 

@@ -21,7 +21,7 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
-from unifreeze.cli.timeline import phase_number, phase_rows, phase_table
+from unifreeze.cli.timeline import phase_rows, phase_table
 from unifreeze.errors import TargetError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
@@ -149,7 +149,7 @@ def explain(
     rows = []
     if loaded.phases or phase:
         loaded = expand_plan(loaded, spec)
-        number = phase_number(loaded, phase)
+        number = loaded.phase_number(phase or 0)
         resolutions = resolve_phases(loaded, spec)
         rows, resolution = phase_rows(loaded, resolutions), resolutions[number]
     else:

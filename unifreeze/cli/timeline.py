@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from unifreeze.errors import TargetError, nearest
 from unifreeze.plan import FreezePlan, Phase, describe_choice, settings_of
 from unifreeze.resolution import Resolution
 
@@ -84,22 +83,3 @@ def _number(value: float | None) -> str:
 def _short(units: Sequence[str]) -> str:
     """Name the first and the last of many units."""
     return " ".join(units) if len(units) <= 4 else f"{units[0]} … {' '.join(units[-2:])}"
-
-
-def phase_number(plan: FreezePlan, name: str) -> int:
-    """Return the number of the phase of that name; of the first for "".
-
-    Raises:
-        TargetError: There is none of that name.
-    """
-    names = [phase.name for phase in plan.phases]
-    if not name and names:
-        return 0
-    if name not in names:
-        close = nearest(name, names, limit=1)
-        raise TargetError(
-            f"the plan has no phase {name!r}",
-            context=f"its phases are: {', '.join(names) or 'none'}",
-            hint=f"did you mean {close[0]!r}?" if close else "",
-        )
-    return names.index(name)

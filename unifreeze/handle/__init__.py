@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from unifreeze.backend import Batch, backend_for
@@ -28,24 +29,28 @@ __all__ = [
 ]
 
 
-def resolve(plan: FreezePlan, model: Any, *, batch: Any = None) -> Resolution:
+def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
     """Decide every parameter of a model without touching it.
-
-    Of a plan with phases, as the first phase does; `plan.in_phase(n)` is what holds in another.
 
     Args:
         plan: The plan.
         model: A live model, or several in a mapping from names to models.
         batch: One batch of inputs; positions then count in order of execution.
+        phase: Which one, of a plan that has phases: its number or its name.
 
     Raises:
         ResolveError: The plan does not fit the model.
+        PlanError: The plan has no such phase.
     """
     check_plan(plan)
     spec = Target(model, backend_for(model)).describe(_batch(batch))
-    if not plan.phases:
+    if not plan.phases and phase == 0:
         return resolve_spec(plan, spec)
-    return resolve_phases(expand_plan(plan, spec), spec)[0]
+    expanded = expand_plan(plan, spec)
+    number = expanded.phase_number(phase)
+    resolution, count = resolve_phases(expanded, spec)[number], len(expanded.phases)
+    said = f"this is phase {expanded.phases[number].name!r}, number {number} of {count} from 0 on"
+    return replace(resolution, notices=(*resolution.notices, said))
 
 
 def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:

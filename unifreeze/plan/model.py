@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from unifreeze.errors import PlanError, PlanFileError
+from unifreeze.errors import PlanError, PlanFileError, nearest
 from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
 
@@ -178,13 +178,34 @@ class FreezePlan:
 
         return read_document({**self.document(), **changed}, source="FreezePlan")
 
-    def in_phase(self, number: int) -> FreezePlan:
+    def phase_number(self, phase: int | str) -> int:
+        """Return the number of a phase, given that or its name.
+
+        Raises:
+            PlanError: The plan has no such phase.
+        """
+        names = [one.name for one in self.phases]
+        if phase in names:
+            return names.index(str(phase))
+        if isinstance(phase, int) and not isinstance(phase, bool) and 0 <= phase < len(names):
+            return phase
+        close = nearest(phase, names, limit=1) if isinstance(phase, str) else []
+        raise PlanError(
+            f"the plan has no phase {phase!r}",
+            context=f"its phases are: {', '.join(names) or 'none'}",
+            hint=f"did you mean {close[0]!r}?" if close else "",
+        )
+
+    def in_phase(self, phase: int | str) -> FreezePlan:
         """Return the plan that holds in a phase, as one without phases.
 
+        On its own, a rule that later ones of the same phase overrule is an error when it is
+        resolved; `resolve(model, phase=…)` looks at all phases together, as `apply` does.
+
         Args:
-            number: Which phase, counted from 0.
+            phase: Its number, counted from 0, or its name.
         """
-        return self.in_phases()[number]
+        return self.in_phases()[self.phase_number(phase)]
 
     def in_phases(self) -> list[FreezePlan]:
         """Return for each phase the plan that holds in it, as one without phases.
@@ -251,11 +272,11 @@ class FreezePlan:
         except OSError as error:
             raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
 
-    def resolve(self, model: Any, *, batch: Any = None) -> Resolution:
+    def resolve(self, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
         """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
         from unifreeze.handle import resolve
 
-        return resolve(self, model, batch=batch)
+        return resolve(self, model, batch=batch, phase=phase)
 
     def expand(self, model: Any, *, batch: Any = None) -> FreezePlan:
         """Return the plan with plain phases in place of generators, as they are on a model."""
