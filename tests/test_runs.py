@@ -413,6 +413,16 @@ def test_a_state_of_another_model_is_refused(side):
         other.load_state_dict(handle.state_dict())
 
 
+def test_a_state_of_a_plan_without_phases_is_told(side):
+    handle = uf.FreezePlan().only("head").apply(side.build(), batch=ROWS)
+    handle.step(epoch=0)
+    _, other, _ = started(side, plan(HEAD, WARM))
+    with pytest.raises(ScheduleError, match="of a plan without phases"):
+        other.load_state_dict(handle.state_dict())
+    with pytest.raises(ScheduleError, match="this one has none"):
+        handle.load_state_dict(other.state_dict())
+
+
 def test_a_state_goes_from_one_framework_to_the_other():
     text = plan(HEAD, WARM)
     model, handle, optimizer = started(Torch, text)

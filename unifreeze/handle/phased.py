@@ -171,6 +171,8 @@ class Phased:
         if version != STATE_FORMAT:
             what = "no state of a plan" if version is None else f"of state format {version}"
             raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
+        if "plan" not in state:
+            raise ScheduleError("the state is of a plan without phases, and this one has some")
         self._check_same(state)
         made = copy(self)
         try:
