@@ -124,6 +124,19 @@ def test_a_scheduler_of_paddle_shapes_the_rate_that_it_reaches(made):
         scheduler.step()
 
 
+def test_a_rate_goes_by_the_framework_s_name_for_it_too():
+    model = small.paddle_image()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    scheduler = paddle.optimizer.lr.ExponentialDecay(0.2, 0.5)
+    optimizer = Paddle.sgd(handle, learning_rate=scheduler)
+    scheduler.step()
+    check_step(Paddle, model, optimizer, 0.05)
+    with pytest.raises(OptimizerError, match=r"lr=0\.5, and the plan's first phase sets 0\.1"):
+        Paddle.sgd(handle, learning_rate=0.5)
+    with pytest.raises(OptimizerError, match="the same setting"):
+        Paddle.sgd(handle, learning_rate=0.1, lr=0.1)
+
+
 def test_a_rate_that_is_a_tensor_may_have_a_scheduler_before_the_plan():
     model = small.torch_image()
     handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)

@@ -165,6 +165,27 @@ def test_a_phase_begins_from_the_best_values_of_the_one_before(side, tmp_path):
     handle.verify()
 
 
+def test_master_weights_go_back_with_the_values(tmp_path):
+    """They need a GPU; Paddle writes each step's values from them."""
+    model, handle, optimizer = started(Paddle, plan(HEAD, BEST))
+    handle.keep_best(tmp_path)
+    bias = model.out.bias
+    for epoch, loss in enumerate([None, 1.0, 1.1]):
+        handle.step(epoch=epoch, metrics={"loss": loss} if loss else None)
+        if epoch == 1:
+            best = bias.numpy().copy()
+        Paddle.train(model, optimizer)
+    optimizer._master_weights = {bias.name: bias.astype("float64")}
+    state = handle.trainable_state_dict()
+    handle.step(epoch=3, metrics={"loss": 1.2})
+    assert handle.phase.name == "top"
+    assert np.array_equal(optimizer._master_weights[bias.name].numpy(), best.astype("float64"))
+    handle.load_trainable_state_dict(state)
+    wanted = state["tensors"]["out.bias"]
+    assert not np.array_equal(wanted, best)
+    assert np.array_equal(optimizer._master_weights[bias.name].numpy(), wanted.astype("float64"))
+
+
 def test_the_best_values_survive_a_kill(side, tmp_path):
     text = plan(HEAD, BEST)
     model, handle, optimizer = started(side, text)

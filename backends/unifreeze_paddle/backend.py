@@ -353,6 +353,10 @@ class PaddleBackend(ModuleBackend):
         """Make an optimizer forget what it has gathered about some parameters."""
         steering.clear_moments(optimizer, tensors)
 
+    def values_written(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Let an optimizer's master weights, of mixed precision, take in what was written."""
+        optimizers.write_masters(optimizer, tensors)
+
     def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
         """Let an optimizer's saved states carry parameters' names, and be matched by them."""
         saved_states.name_states(optimizer, paths)

@@ -60,6 +60,15 @@ def create_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
     optimizer._create_accumulators(block, tensors)
 
 
+def write_masters(optimizer: Any, tensors: Iterable[Any]) -> None:
+    """Bring master weights to the values of their parameters, or the next step undoes those."""
+    masters = getattr(optimizer, "_master_weights", {})
+    for tensor in tensors:
+        if tensor.name in masters:
+            master = masters[tensor.name]
+            master.set_value(tensor.detach().astype(master.dtype))
+
+
 def step_dense(optimizer: Any) -> None:
     """Step an optimizer that takes no sparse gradients: Paddle's AdamW fails on one too late.
 

@@ -373,6 +373,9 @@ class ModuleBackend(Operations):
         """Make an optimizer forget what it has gathered about some parameters."""
         raise OptimizerError(f"{self.name} has no schedules: it cannot clear moments")
 
+    def values_written(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Let an optimizer take in values, where the framework's keep any of their own."""
+
     def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
         """Let an optimizer's saved states be matched by names, where the framework does not."""
 

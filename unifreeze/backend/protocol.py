@@ -450,6 +450,9 @@ class Backend(Protocol):
     def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Make an optimizer forget what it has gathered about some parameters."""
 
+    def values_written(self, optimizer: Any, tensors: Sequence[Any]) -> None:
+        """Let an optimizer that keeps values of its own take in those of some parameters."""
+
     def name_states(self, optimizer: Any, paths: Mapping[int, str]) -> None:
         """Let an optimizer's saved states carry parameters' names, and be matched by them.
 

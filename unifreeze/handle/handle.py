@@ -267,6 +267,10 @@ class Handle:
 
         >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)  # doctest: +SKIP
         """
+        if "learning_rate" in settings:  # Paddle's name for it
+            if "lr" in settings:
+                raise OptimizerError("lr and learning_rate are the same setting", hint="give one")
+            settings["lr"] = settings.pop("learning_rate")
         if self._run is None:
             optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
             self._name_states(optimizer)
@@ -418,7 +422,9 @@ class Handle:
             WeightFileError: The base is another, or the model is; nothing has been written.
         """
         self._check_in_force("load what was trained")
-        load_trained(self._backend, self.model, self.resolution, state)
+        paths = load_trained(self._backend, self.model, self.resolution, state)
+        if self._run is not None:
+            self._run.values_written(paths)
         self.rebase()
 
     def _held_so_far(self) -> list[Resolution]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,12 @@ class Run:
                 call(self.phased.phases[number])
         return bool(entered)
 
+    def values_written(self, paths: Iterable[str]) -> None:
+        """Let the optimizer know of values that were loaded into the model."""
+        if self.optimizer is not None:
+            live = self.backend.objects(self.model)
+            self.backend.values_written(self.optimizer, [live[path] for path in paths])
+
     def on_phase(self, call: Callable[[Phase], None]) -> None:
         """Call a function with each phase that begins."""
         self._listeners.append(call)
@@ -188,7 +194,7 @@ class Run:
         best = self._best_values(schedule, entered)
         following = last.at(schedule, self._measured(entered))
         if best is not None:
-            load_trained(self.backend, self.model, last.resolution, best)
+            self.values_written(load_trained(self.backend, self.model, last.resolution, best))
         self.phased = following
         try:
             self._write()
