@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import unifreeze as uf
 from tests.pairs import small
-from tests.sides import ROWS, SIDES, Paddle, Torch, values
+from tests.sides import ROWS, SIDES, Paddle, Torch, named, values
 from unifreeze.cli import app
 from unifreeze.errors import (
     PlanError,
@@ -329,6 +329,17 @@ def test_what_was_measured_is_resumed_and_saved(side, tmp_path):
     saved = uf.FreezePlan.load(tmp_path / "plan.yaml")
     last = saved.in_phase(2).resolve(side.build(), batch=ROWS)
     assert last.frozen_names == frozen
+
+
+def test_a_step_that_a_loss_scaler_skips_is_not_measured(side):
+    model, handle, optimizer = live(side, plan(BY_GRADIENT))
+    handle.step(epoch=0)
+    side.train(model, optimizer)
+    before = handle.state_dict()["sums"]
+    stem = dict(named(model))["stem.bias" if side is Torch else "first.bias"]
+    side.assign(stem, np.full(4, np.nan, "float32"))
+    side.train(model, optimizer)
+    assert handle.state_dict()["sums"] == before
 
 
 def test_nothing_measured_is_told(side):

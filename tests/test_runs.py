@@ -379,6 +379,33 @@ def first_moments(side, model, optimizer):
     return {n: held[t.name].numpy().copy() for n, t in named(model) if t.name in held}
 
 
+def test_a_tied_parameter_goes_by_its_first_name_and_one_outside_the_model_by_its_place(side):
+    model = side.build()
+    if side is Torch:
+        model.again = model.fc
+        more = torch.nn.Parameter(torch.ones(3))
+    else:
+        model.again = model.out
+        more = paddle.create_parameter([3], "float32")
+    handle = plan(HEAD, WARM.partition(", warmup")[0] + "}").apply(model)
+    optimizer = side.optimizers.SGD(
+        **{
+            "lr" if side is Torch else "learning_rate": 0.1,
+            "params" if side is Torch else "parameters": [*model.parameters(), more],
+        }
+    )
+    handle.attach(optimizer)
+    state = saved(side, optimizer)
+    names = (
+        state["param_groups"][0]["param_names"]
+        if side is Torch
+        else state["unifreeze_names"]["parameters"]
+    )
+    assert {row.path for row in handle.resolution.spec.parameters} <= set(names)
+    assert [name.split()[0] for name in names if " " in name][-1] == "parameter"
+    load(side, optimizer, state)
+
+
 def test_a_state_of_other_parameters_is_refused_by_name(side):
     """As many parameters of the same shapes: by position this would load without a word."""
     saved_under = uf.FreezePlan().only("blocks[0] & norm")

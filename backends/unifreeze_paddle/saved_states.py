@@ -25,16 +25,18 @@ def name_states(optimizer: Any, paths: Mapping[int, str]) -> None:
     """
     if getattr(optimizer, "_unifreeze_named", False):
         return
-    tensors = {
-        paths.get(id(tensor), f"parameter {number}"): tensor
-        for number, tensor in enumerate(optimizers.parameters_of(optimizer))
-    }
     own_state, own_load = optimizer.state_dict, optimizer.set_state_dict
+
+    def tensors() -> dict[str, Any]:
+        return {
+            paths.get(id(tensor), f"parameter {number}"): tensor
+            for number, tensor in enumerate(optimizers.parameters_of(optimizer))
+        }
 
     def state_dict() -> dict[str, Any]:
         state = own_state()
-        if not any(key in state for key in (KEY,)) and optimizer._accumulators_holder == {}:
-            state[KEY] = _names(optimizer, tensors)
+        if not optimizer._accumulators_holder:  # else of a state without names, not yet taken in
+            state[KEY] = _names(optimizer, tensors())
         return dict(state)
 
     optimizer._unifreeze_named = True
@@ -58,13 +60,13 @@ def _names(optimizer: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loader(
-    optimizer: Any, tensors: Mapping[str, Any], own_load: Callable[[Any], None]
+    optimizer: Any, parameters: Callable[[], Mapping[str, Any]], own_load: Callable[[Any], None]
 ) -> Callable[[Mapping[str, Any]], None]:
     def load(state_dict: Mapping[str, Any]) -> None:
         if KEY not in state_dict:
             own_load(state_dict)
             return
-        names = state_dict[KEY]
+        names, tensors = state_dict[KEY], parameters()
         check_names(names["parameters"], tensors)
         _load_moments(optimizer, tensors, state_dict, names["moments"])
         if "master_weights" in state_dict:

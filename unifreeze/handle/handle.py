@@ -304,7 +304,8 @@ class Handle:
         self._name_states(optimizer)
 
     def _name_states(self, optimizer: Any) -> None:
-        paths = {id(tensor): path for path, tensor in self._backend.objects(self.model).items()}
+        live = self._backend.objects(self.model)
+        paths = {id(live[path]): path for path in reversed(live)}  # of a tied one, the first name
         self._backend.name_states(optimizer, paths)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,11 @@ class Run:
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:
             names = {row.path: row.name for row in phased.spec.parameters}
-            for path, norm in self.backend.gradients(self.model).items():
-                if norm is not None and path in names:
-                    phased.sums[names[path]] = phased.sums.get(names[path], 0.0) + norm
+            found = self.backend.gradients(self.model)
+            norms = {path: norm for path, norm in found.items() if norm is not None}
+            if all(map(isfinite, norms.values())):  # or a loss scaler is about to skip the step
+                for path in norms.keys() & names.keys():
+                    phased.sums[names[path]] = phased.sums.get(names[path], 0.0) + norms[path]
 
     def rate(self) -> Rate:
         """Return what the current phase makes of the optimizer's settings."""
