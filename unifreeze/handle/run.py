@@ -136,11 +136,13 @@ class Run:
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:
             names = {row.path: row.name for row in phased.spec.parameters}
-            found = self.backend.gradients(self.model)
-            norms = {path: norm for path, norm in found.items() if norm is not None}
+            found = self.backend.gradients(self.model).items()
+            norms = {
+                names[path]: norm for path, norm in found if norm is not None and path in names
+            }
             if all(map(isfinite, norms.values())):  # or a loss scaler is about to skip the step
-                for path in norms.keys() & names.keys():
-                    phased.sums[names[path]] = phased.sums.get(names[path], 0.0) + norms[path]
+                for name, norm in norms.items():
+                    phased.sums[name] = phased.sums.get(name, 0.0) + norm
 
     def rate(self) -> Rate:
         """Return what the current phase makes of the optimizer's settings."""
