@@ -106,7 +106,7 @@ def test_an_optimizer_that_lacks_what_a_phase_trains_is_refused(trainer, tmp_pat
     def over_the_head(model):
         return paddle.optimizer.AdamW(0.1, parameters=model.head.parameters())
 
-    with pytest.raises(OptimizerError, match="lacks 14 parameters that a phase trains"):
+    with pytest.raises(OptimizerError, match="lacks 14 parameters that the plan trains"):
         RUNS[trainer](tmp_path, optimizer=over_the_head)
 
 

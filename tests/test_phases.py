@@ -299,7 +299,7 @@ def test_what_came_after_the_optimizer_was_built_is_missed(side):
     last = "fc" if side is Torch else "out"
     setattr(model, last, torch.nn.Linear(4, 5) if side is Torch else paddle.nn.Linear(4, 5))
     handle.reapply()
-    with pytest.raises(OptimizerError, match=rf"lacks 2 parameters that a phase trains: {last}\."):
+    with pytest.raises(OptimizerError, match=rf"lacks 2 parameters that the plan trains: {last}\."):
         handle.step(epoch=2)
 
 
@@ -326,7 +326,7 @@ def test_a_phase_needs_an_optimizer_that_holds_what_it_trains(side):
         if side is Torch
         else paddle.optimizer.SGD(0.1, parameters=some)
     )
-    with pytest.raises(OptimizerError, match=r"lacks 14 parameters that a phase trains: \w+\."):
+    with pytest.raises(OptimizerError, match=r"lacks 14 parameters that the plan trains: \w+\."):
         handle.attach(made)
 
 

@@ -50,6 +50,8 @@ def load(side, thing, state):
     (thing.load_state_dict if side is Torch else thing.set_state_dict)(state)
 
 
+GROUPS = "groups: [{match: head, lr_scale: 2}, {match: norm, weight_decay: 0}]"
+
 # Warming up what has just been unfrozen.
 
 WARM = '{name: top, at: {step: 2}, add: [{train: "blocks[-1]"}], warmup: {steps: 4, divisor: 5}}'
@@ -435,6 +437,72 @@ def test_a_state_without_names_loads_as_the_framework_does_it(side):
     load(side, optimizer, state)
     for name, moment in first_moments(side, model, optimizer).items():
         close(moment, before[name])
+
+
+def test_paddle_s_own_names_that_match_nothing_are_told():
+    text = plan(HEAD, WARM)
+    model, _, optimizer = started(Paddle, text)
+    optimizer = paddle.optimizer.AdamW(0.1, parameters=model.parameters())
+    Paddle.train(model, optimizer)
+    state = optimizer.state_dict()
+    again = small.paddle_image()  # in the same process, so that its layers are numbered on
+    handle = text.apply(again, batch=ROWS)
+    its_optimizer = paddle.optimizer.AdamW(0.1, parameters=again.parameters())
+    its_optimizer.set_state_dict(state)
+    handle.attach(its_optimizer)
+    with pytest.raises(OptimizerError, match="of other parameters, or names them otherwise"):
+        Paddle.train(again, its_optimizer)
+
+
+def test_a_state_loaded_before_the_optimizer_is_attached_counts():
+    text = plan(HEAD, WARM)
+    model = small.paddle_image()
+    optimizer = adamw(Paddle, text.apply(model, batch=ROWS))
+    Paddle.train(model, optimizer)
+    state, moments = saved(Paddle, optimizer), first_moments(Paddle, model, optimizer)
+    again = small.paddle_image()
+    handle = text.apply(again, batch=ROWS)
+    its_optimizer = paddle.optimizer.AdamW(0.1, parameters=again.parameters())
+    its_optimizer.set_state_dict(state)
+    with pytest.raises(OptimizerError, match="of other parameters"):
+        handle.attach(its_optimizer)  # it holds all, and the state is of what any phase trains
+    handle.remove()
+    again = small.paddle_image()
+    handle = text.apply(again, batch=ROWS)
+    paths = [path for group in handle.groups() for path in group.paths]
+    own = dict(named(again))
+    its_optimizer = paddle.optimizer.AdamW(0.1, parameters=[own[path] for path in paths])
+    its_optimizer.set_state_dict(state)
+    handle.attach(its_optimizer)
+    found = first_moments(Paddle, again, its_optimizer)
+    assert found.keys() == moments.keys()
+    assert all(np.array_equal(found[name], moments[name]) for name in moments)
+
+
+def test_an_optimizer_without_the_plan_s_groups_is_refused(side):
+    text = plan(HEAD, WARM.replace(", warmup: {steps: 4, divisor: 5}", ""), more=GROUPS)
+    model = side.build()
+    handle = text.apply(model, batch=ROWS)
+    cls = side.optimizers.AdamW
+    made = [tensor for _, tensor in named(model)]
+    own = cls(made, lr=0.1) if side is Torch else cls(0.1, parameters=made)
+    with pytest.raises(OptimizerError, match="was built without these groups"):
+        handle.attach(own)
+    with pytest.raises(OptimizerError, match="was built without these groups"):
+        handle.check_optimizer(own)
+    rows = handle.param_groups(lr=0.1)
+    handle.attach(cls(rows) if side is Torch else cls(0.1, parameters=rows))
+    handle.check_optimizer(adamw(side, handle))
+
+
+def test_would_stop_looks_ahead_and_changes_nothing(side):
+    _, handle, _ = started(side, plan(HEAD, "{name: end, at: {step: 3}, stop: true}"))
+    handle.step(step=0)
+    before = handle.state_dict()
+    assert [handle.would_stop(step=step) for step in (1, 2, 3, 4)] == [False, False, True, True]
+    assert handle.state_dict() == before
+    with pytest.raises(ScheduleError, match="needs the epoch or the step"):
+        handle.would_stop()
 
 
 # States of runs.

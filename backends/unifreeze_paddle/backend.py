@@ -349,6 +349,12 @@ class PaddleBackend(ModuleBackend):
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
         return steering.steer(optimizer, control)
 
+    def unset_groups(
+        self, model: Any, built: Sequence[Any], groups: Sequence[ParamGroup]
+    ) -> list[ParamGroup]:
+        """Return groups whose settings stand neither on parameters nor in some optimizers."""
+        return optimizers.unset_groups(self.objects(model), built, groups)
+
     def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Make an optimizer forget what it has gathered about some parameters."""
         steering.clear_moments(optimizer, tensors)

@@ -54,6 +54,23 @@ def parameters_of(optimizer: Any) -> list[Any]:
     return [one for row in rows for one in (row["params"] if isinstance(row, dict) else [row])]
 
 
+def unset_groups(
+    live: Mapping[str, Any], built: Iterable[Any], groups: Iterable[ParamGroup]
+) -> list[ParamGroup]:
+    """Return groups whose rate does not stand on their parameters, or decay in no optimizer."""
+    rows = [row for one in built for row in one._param_groups if isinstance(row, dict)]
+    decayed = {id(tensor) for row in rows if row.get(OWN_DECAY) for tensor in row["params"]}
+
+    def has(tensor: Any, group: ParamGroup) -> bool:
+        rate = _found(tensor).lr_scale * group.lr_scale
+        return bool(
+            tensor.optimize_attr["learning_rate"] == rate
+            and (group.weight_decay is None or id(tensor) in decayed)
+        )
+
+    return [group for group in groups if not all(has(live[p], group) for p in group.paths)]
+
+
 def create_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
     """Let an optimizer make the moments of some parameters, from a loaded state if it has one."""
     block = paddle.base.framework.default_main_program().global_block()

@@ -42,6 +42,8 @@ def name_states(optimizer: Any, paths: Mapping[int, str]) -> None:
     optimizer._unifreeze_named = True
     optimizer.state_dict = state_dict
     optimizer.set_state_dict = optimizer.load_state_dict = _loader(optimizer, tensors, own_load)
+    if KEY in optimizer._accumulators_holder:  # loaded when only Paddle's own names were known
+        optimizer.set_state_dict(optimizer._accumulators_holder)
 
 
 def _names(optimizer: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:

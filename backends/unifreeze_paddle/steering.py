@@ -21,7 +21,7 @@ from paddle.optimizer.lr import (
 )
 
 from unifreeze.backend.protocol import Control, Undo
-from unifreeze.errors import OptimizerError
+from unifreeze.errors import OptimizerError, listing
 from unifreeze_paddle import optimizers
 from unifreeze_paddle.decay import set_decay
 
@@ -194,13 +194,20 @@ def _settle_loaded(optimizer: Any) -> None:
     loaded = optimizer._accumulators_holder
     if not loaded:
         return
-    missing = [
+    found = [
         tensor
         for tensor in optimizers.parameters_of(optimizer)
-        if tensor.name not in optimizer._already_create_accumulator
-        and any(name.startswith(f"{tensor.name}_") for name in loaded)
+        if any(name.startswith(f"{tensor.name}_") for name in loaded)
     ]
-    optimizers.create_moments(optimizer, missing)
+    if not found:
+        raise OptimizerError(
+            "the optimizer's state is of other parameters, or names them otherwise",
+            context=f"it has {listing(loaded)}",
+            hint="save states of optimizers that a handle has built or attached: "
+            "they are matched by native paths",
+        )
+    created = optimizer._already_create_accumulator
+    optimizers.create_moments(optimizer, [t for t in found if t.name not in created])
     optimizer._accumulators_holder = {}
 
 

@@ -286,6 +286,19 @@ class TorchBackend(ModuleBackend):
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
         return steering.steer(optimizer, control)
 
+    def unset_groups(
+        self, model: Any, built: Sequence[Any], groups: Sequence[ParamGroup]
+    ) -> list[ParamGroup]:
+        """Return groups that no param group of some optimizers is named after."""
+        live = self.objects(model)
+        rows = [row for optimizer in built for row in optimizer.param_groups]
+        name_of = {id(tensor): row.get("name") for row in rows for tensor in row["params"]}
+        return [
+            group
+            for group in groups
+            if any(name_of.get(id(live[path])) != group.name for path in group.paths)
+        ]
+
     def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Make an optimizer forget what it has gathered about some parameters."""
         steering.clear_moments(optimizer, tensors)

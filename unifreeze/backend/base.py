@@ -26,6 +26,7 @@ from unifreeze.backend.protocol import (
     Control,
     Digest,
     Finding,
+    ParamGroup,
     ProbeConfig,
     ProbeResult,
     SketchConfig,
@@ -368,6 +369,12 @@ class ModuleBackend(Operations):
     def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
         raise OptimizerError(f"{self.name} has no schedules: it cannot steer an optimizer")
+
+    def unset_groups(
+        self, model: Any, built: Sequence[Any], groups: Sequence[ParamGroup]
+    ) -> list[ParamGroup]:
+        """Return groups whose settings some optimizers were not built with; none are looked for."""
+        return []
 
     def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Make an optimizer forget what it has gathered about some parameters."""

@@ -447,6 +447,11 @@ class Backend(Protocol):
             OptimizerError: It cannot be steered, or breaks when flags change; with the reason.
         """
 
+    def unset_groups(
+        self, model: Any, built: Sequence[Any], groups: Sequence[ParamGroup]
+    ) -> list[ParamGroup]:
+        """Return those of a plan's groups whose settings some optimizers were not built with."""
+
     def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Make an optimizer forget what it has gathered about some parameters."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from unifreeze.backend import ParamGroup
+from unifreeze.backend import Backend, ParamGroup
+from unifreeze.errors import OptimizerError, listing
 from unifreeze.resolution import Resolution
 
 Classes = list[tuple[str, ...]]
@@ -33,6 +37,34 @@ def param_groups(resolution: Resolution, warmed: Classes | None = None) -> tuple
     return tuple(
         ParamGroup(_name(*key), tuple(paths), key[0], key[1]) for key, paths in members.items()
     )
+
+
+def check_optimizers(
+    backend: Backend, model: Any, groups: Sequence[ParamGroup], optimizers: Sequence[Any]
+) -> None:
+    """Refuse optimizers without something the plan trains, or without the settings it gives.
+
+    Raises:
+        OptimizerError: Naming the parameters, or the groups.
+    """
+    tensors = [tensor for one in optimizers for tensor in backend.optimizer_parameters(one)]
+    held, live = set(map(id, tensors)), backend.objects(model)
+    paths = [path for group in groups for path in group.paths]
+    if missing := [path for path in paths if id(live[path]) not in held]:
+        raise OptimizerError(
+            f"the optimizer lacks {len(missing)} parameters that the plan trains: "
+            f"{listing(missing)}",
+            hint="build it over all of them: handle.optimizer(cls, …), or over model.parameters(), "
+            "as frozen ones cost it nothing",
+        )
+    special = [group for group in groups if group.lr_scale != 1 or group.weight_decay is not None]
+    if special and (unset := backend.unset_groups(model, optimizers, special)):
+        raise OptimizerError(
+            "the plan sets learning rates or weight decay by group, and the optimizer was built "
+            "without these groups",
+            context=f"they are: {', '.join(group.name for group in unset)}",
+            hint="build it with them: handle.optimizer(cls, lr=…)",
+        )
 
 
 def _name(lr_scale: float, weight_decay: float | None, warmed: tuple[str, ...]) -> str:

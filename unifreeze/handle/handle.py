@@ -19,7 +19,7 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
-from unifreeze.handle.groups import param_groups
+from unifreeze.handle.groups import check_optimizers, param_groups
 from unifreeze.handle.lease import Target
 from unifreeze.handle.phased import STATE_FORMAT
 from unifreeze.handle.run import Run
@@ -303,6 +303,15 @@ class Handle:
         self._run.attach(optimizer)
         self._name_states(optimizer)
 
+    def check_optimizer(self, *optimizers: Any) -> None:
+        """Refuse an optimizer, or several together, that would not do what the plan says.
+
+        Raises:
+            OptimizerError: They lack something that the plan trains, in whatever phase, or were
+                built without its groups' settings.
+        """
+        check_optimizers(self._backend, self.model, self.groups(), optimizers)
+
     def _name_states(self, optimizer: Any) -> None:
         live = self._backend.objects(self.model)
         paths = {id(live[path]): path for path in reversed(live)}  # of a tied one, the first name
@@ -363,6 +372,24 @@ class Handle:
         began = False if self._run is None else self._run.step(epoch, step, metrics)
         self._note(epoch, step, metrics)
         return began
+
+    def would_stop(
+        self,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> bool:
+        """Tell whether `step`, called with the same, would end the training; nothing changes.
+
+        For trainers that look whether to stop when a step has ended, and not when one begins.
+
+        Raises:
+            ScheduleError: As `step` does.
+        """
+        if self._run is None:
+            return False
+        return self.stopped or self._run.would_stop(epoch, step, metrics)
 
     def _note(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None

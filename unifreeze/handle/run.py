@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze.backend import Backend, ParamGroup, Rate, Undo
-from unifreeze.errors import OptimizerError, ScheduleError, listing
+from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle.best import Best
-from unifreeze.handle.groups import param_groups
+from unifreeze.handle.groups import check_optimizers, param_groups
 from unifreeze.handle.measuring import smallest
 from unifreeze.handle.phased import Phased
 from unifreeze.handle.trained import load_trained, trained_state
@@ -84,7 +84,7 @@ class Run:
 
     def attach(self, optimizer: Any) -> None:
         """Steer an optimizer; raises as `Handle.attach` does."""
-        self._check_holds_all(optimizer)
+        self._check_optimizer(optimizer)
         base = self.backend.base_rate(optimizer)
         if not base and self.phased.sets_rates:
             raise OptimizerError(
@@ -167,6 +167,14 @@ class Run:
                 call(self.phased.phases[number])
         return bool(entered)
 
+    def would_stop(
+        self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
+    ) -> bool:
+        """Tell whether the training ends before an epoch or step, and change nothing."""
+        schedule = self.phased.schedule.copy()
+        schedule.advance(epoch, step, metrics)
+        return schedule.current.stop
+
     def values_written(self, paths: Iterable[str]) -> None:
         """Let the optimizer know of values that were loaded into the model."""
         if self.optimizer is not None:
@@ -215,7 +223,7 @@ class Run:
                 f"phase {phase.name!r} begins, and no optimizer is attached that would train it",
                 hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
             )
-        self._check_holds_all(self.optimizer)
+        self._check_optimizer(self.optimizer)
         if (count := self.backend.processes()) > 1:
             raise ScheduleError(
                 f"phase {phase.name!r} begins, and {count} processes train together",
@@ -223,17 +231,8 @@ class Run:
                 hint="end the run here, and start the next phase in a new one",
             )
 
-    def _check_holds_all(self, optimizer: Any) -> None:
-        held = {id(tensor) for tensor in self.backend.optimizer_parameters(optimizer)}
-        live = self.backend.objects(self.model)
-        paths = [path for group in self.groups() for path in group.paths]
-        missing = [path for path in paths if id(live[path]) not in held]
-        if missing:
-            raise OptimizerError(
-                f"the optimizer lacks {len(missing)} parameters that a phase trains: "
-                f"{listing(missing)}",
-                hint="build it over all of them: handle.optimizer(cls, …)",
-            )
+    def _check_optimizer(self, optimizer: Any) -> None:
+        check_optimizers(self.backend, self.model, self.groups(), [optimizer])
 
     def _measured(self, entered: list[int]) -> dict[int, tuple[str, ...]]:
         """Return what is frozen by measurement so far, the phases that begin now included."""

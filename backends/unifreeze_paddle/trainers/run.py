@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 
 from unifreeze import FreezePlan
-from unifreeze.backend import backend_for
-from unifreeze.errors import OptimizerError, ScheduleError, listing
+from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
 from unifreeze.plan import When
-from unifreeze.schedule import Schedule
-from unifreeze_paddle import optimizers, steering
-from unifreeze_paddle.saved_states import KEY
+from unifreeze_paddle import steering
 from unifreeze_paddle.trainers.saved import RunState
 
 PLAN_FILE = "freeze_plan.yaml"
@@ -101,21 +98,10 @@ class Run:
             OptimizerError: It lacks something that the plan trains, or would not do what it says.
         """
         handle = self.in_force
-        sets = any(g.lr_scale != 1.0 or g.weight_decay is not None for g in handle.groups())
-        if sets and not is_grouped(optimizer):
-            raise OptimizerError(
-                "the plan sets learning rates or weight decay by group, and the trainer's "
-                "optimizer has no groups",
-                hint="handle = plan.apply(model); give the trainer "
-                "handle.optimizer(cls, …) and FreezeCallback(handle)",
-            )
         if handle.phase is None:
-            _check_holds_all(handle, optimizer)
-            return
-        handle.attach(optimizer)
-        loaded = optimizer._accumulators_holder
-        if KEY in loaded:  # the trainer has loaded it, when only Paddle's own names were known
-            optimizer.set_state_dict(loaded)
+            handle.check_optimizer(optimizer)
+        else:
+            handle.attach(optimizer)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Take in what was measured, under its own name and with `eval_` and `val_` before it."""
@@ -144,15 +130,10 @@ class Run:
 
         Trainers look whether to stop when a step or an epoch has ended, not when one begins.
         """
-        handle = self.in_force
-        if handle.phase is None or handle.stopped:
-            return handle.stopped
-        schedule = Schedule(handle.plan.phases).restored(handle.state_dict()["schedule"])
         try:
-            schedule.advance(self.epoch, self.step, self._reports)
+            return self.in_force.would_stop(epoch=self.epoch, step=self.step, metrics=self._reports)
         except ScheduleError:  # told where it counts: when the epoch or step begins
             return False
-        return schedule.current.stop
 
     def end(self, *, verify: bool) -> None:
         """End the run: the schedule hears that it stopped, and what is frozen is verified."""
@@ -214,19 +195,6 @@ def _number(value: Any) -> float | None:
         value = value.reshape(-1)[0]
     plain = isinstance(value, Real | np.number) and not isinstance(value, bool)
     return float(value) if plain else None
-
-
-def _check_holds_all(handle: Handle, optimizer: Any) -> None:
-    """Refuse an optimizer that lacks something a plan without phases trains."""
-    held = {id(tensor) for tensor in optimizers.parameters_of(optimizer)}
-    live = backend_for(handle.model).objects(handle.model)
-    paths = [path for group in handle.groups() for path in group.paths]
-    if missing := [path for path in paths if id(live[path]) not in held]:
-        raise OptimizerError(
-            f"the optimizer lacks {len(missing)} parameters that the plan trains: "
-            f"{listing(missing)}",
-            hint="build it over model.parameters(); frozen ones cost it nothing",
-        )
 
 
 def _refuse_processes() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from unifreeze import FreezePlan
 from unifreeze.backend import ParamGroup
-from unifreeze.errors import OptimizerError, ScheduleError, listing
+from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
 from unifreeze.plan import When
 from unifreeze_torch import backend
@@ -114,7 +114,7 @@ class Run:
                     hint="put all parameters into one optimizer, or write the loop yourself",
                 )
             self.in_force.attach(optimizers[0])
-        _check_optimizers(self.in_force, optimizers)
+        self.in_force.check_optimizer(*optimizers)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Take in what was measured; the handle hears of it when it goes on."""
@@ -153,27 +153,3 @@ class Run:
 
 def _paths(groups: Sequence[ParamGroup]) -> list[str]:
     return [path for group in groups for path in group.paths]
-
-
-def _check_optimizers(handle: Handle, optimizers: list[Any]) -> None:
-    """Refuse optimizers without something the plan trains, or without the settings it gives."""
-    live = backend.objects(handle.model)
-    rows = [row for optimizer in optimizers for row in optimizer.param_groups]
-    group_of = {id(tensor): row.get("name") for row in rows for tensor in row["params"]}
-    groups = handle.groups()
-    if missing := [path for path in _paths(groups) if id(live[path]) not in group_of]:
-        raise OptimizerError(
-            f"the optimizer lacks {len(missing)} parameters that the plan trains: "
-            f"{listing(missing)}",
-            hint="build it over model.parameters(); frozen ones cost it nothing",
-        )
-    special = [group for group in groups if group.lr_scale != 1 or group.weight_decay is not None]
-    ignored = [g for g in special if any(group_of[id(live[path])] != g.name for path in g.paths)]
-    if ignored:
-        raise OptimizerError(
-            "the plan sets learning rates or weight decay by group, and the optimizer was built "
-            "without these groups",
-            context=f"they are: {', '.join(group.name for group in ignored)}",
-            hint="handle = plan.apply(model); give the trainer handle.optimizer(cls, lr=…) "
-            "and FreezeCallback(handle)",
-        )
