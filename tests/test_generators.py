@@ -176,6 +176,11 @@ def test_a_generator_survives_its_plan_file():
         ("{stop_on_rise: {metric: loss}, at: {epoch: 3}}", "stop_on_rise says itself when"),
         ("{name: x, warmup: {steps: 3}}", "the first phase unfreezes nothing"),
         ("{name: x, restore_best: true}", "the first phase"),
+        (
+            "{by_gradient: {every: {epochs: 1}, share: 20}}\n"
+            "  - {name: all, at: {epoch: 9}, rules: [{train: all}], warmup: {steps: 2}}",
+            "is not known when the optimizer is built",
+        ),
     ],
 )
 def test_a_mistake_in_a_generator_is_told(phase, message):

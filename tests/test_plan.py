@@ -44,6 +44,24 @@ def mistakes(text):
 # Plans as values ----------------------------------------------------------------------------
 
 
+def test_every_phase_that_is_wrong_is_told_with_its_line():
+    text = """unifreeze: 1
+phases:
+  - {name: a, lr: 0.1}
+  - {name: a, at: {epoch: 2}, lr: 0.1}
+  - {name: c, lr: 0.1}
+  - {name: d, at: {epoch: 1}}
+"""
+    with pytest.raises(PlanFileError) as caught:
+        FreezePlan.from_yaml(text)
+    assert [str(mistake) for mistake in caught.value.mistakes] == [
+        "line 4: phases[1] ('a'): an earlier phase has that name",
+        "line 5: phases[2] ('c'): says not when it begins: at, after or when",
+        "line 6: phases[3] ('d'): changes nothing",
+        "line 6: phases[3] ('d'): can never be entered at epoch 1: epoch 2 is before it",
+    ]
+
+
 def test_a_plan_is_built_by_chaining():
     plan = FreezePlan().only("head | blocks[-2:]").freeze("norm", optional=True).train("bias")
     assert plan.rules == (

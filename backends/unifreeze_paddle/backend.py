@@ -115,6 +115,12 @@ class PaddleBackend(ModuleBackend):
         """Copy a tensor's values out."""
         return bits.to_array(tensor)
 
+    def norm(self, tensor: Any) -> float:
+        """Return the norm of a tensor's values, where it is: only a number leaves the device."""
+        if tensor.place.is_cpu_place() or tensor.is_selected_rows():
+            return super().norm(tensor)
+        return float(paddle.linalg.norm(tensor.detach().astype("float64").reshape([-1])))
+
     def from_array(self, array: Array, like: Any) -> Any:
         """Make a tensor on the device of another; floating values take its dtype."""
         return bits.from_array(array, like)

@@ -79,6 +79,12 @@ class TorchBackend(ModuleBackend):
         """Copy a tensor's values out."""
         return bits.to_array(tensor)
 
+    def norm(self, tensor: Any) -> float:
+        """Return the norm of a tensor's values, where it is: only a number leaves the device."""
+        if tensor.device.type in ("cpu", "meta") or tensor.layout is not torch.strided:
+            return super().norm(tensor)
+        return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
+
     def from_array(self, array: Array, like: Any) -> Any:
         """Make a tensor on the device of another; floating values take its dtype."""
         return bits.from_array(array, like)

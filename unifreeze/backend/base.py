@@ -288,16 +288,9 @@ class ModuleBackend(Operations):
         walk = self.walk(model)
         names = [walk.tree.names[n] for n in self._first_names(walk)]
         return {
-            name: self._norm(self.get_gradient(tensor))
+            name: None if (gradient := self.get_gradient(tensor)) is None else self.norm(gradient)
             for name, tensor in zip(names, walk.tensors, strict=True)
         }
-
-    def _norm(self, gradient: Any) -> float | None:
-        if gradient is None:
-            return None
-        values = self.to_array(gradient)
-        wide = np.complex128 if np.iscomplexobj(values) else np.float64
-        return float(np.linalg.norm(values.reshape(-1).astype(wide, copy=False)))
 
     def flags(self, model: Any, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; gradient still flows through the model."""

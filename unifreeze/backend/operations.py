@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
 from unifreeze.backend.walking import Reader, Walk
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
+
+_PIECE = 2**15
 
 
 class Guard(NamedTuple):
@@ -100,6 +104,15 @@ class Operations(ABC):
     @abstractmethod
     def from_array(self, array: Array, like: Any) -> Any:
         """Make a tensor on the device of another; floating values take its dtype."""
+
+    def norm(self, tensor: Any) -> float:
+        """Return the norm of a tensor's values, summed in double precision."""
+        values = self.to_array(tensor).reshape(-1)
+        if np.iscomplexobj(values):
+            values = np.abs(values)
+        # Widened piece by piece, which stays in the processor's cache.
+        pieces = (values[n : n + _PIECE].astype(np.float64) for n in range(0, len(values), _PIECE))
+        return float(np.sqrt(sum(float(np.square(piece).sum()) for piece in pieces)))
 
     @abstractmethod
     def clone(self, tensor: Any) -> Any:

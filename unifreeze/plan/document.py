@@ -63,9 +63,9 @@ class PlanDocument(Strict):
     @field_validator("phases", mode="after")
     @classmethod
     def _can_be_entered(cls, phases: list[PhaseDocument]) -> list[PhaseDocument]:
-        mistake = next(phase_mistakes([phase.value() for phase in phases]), None)
-        if mistake:
-            raise PydanticCustomError("phases", "{text}", {"text": mistake})
+        mistakes = list(phase_mistakes([phase.value() for phase in phases]))
+        if mistakes:
+            raise PydanticCustomError("phases", "{text}", {"text": "\n".join(mistakes)})
         return phases
 
 
@@ -146,10 +146,18 @@ def json_schema() -> dict[str, Any]:
 def _mistakes(error: ValidationError, places: Mapping[str, str]) -> list[str]:
     lines = []
     for detail in error.errors(include_url=False):
+        if detail["type"] == "phases":  # several, each with its own path
+            lines += [
+                _placed(line, line.split(" ")[0], places) for line in detail["msg"].splitlines()
+            ]
+            continue
         path = _path(detail["loc"])
-        where = f"{place}: " if (place := _place(path, places)) else ""
-        lines.append(f"{where}{path or 'plan'}: {_message(detail)}")
+        lines.append(_placed(f"{path or 'plan'}: {_message(detail)}", path, places))
     return list(dict.fromkeys(lines))
+
+
+def _placed(text: str, path: str, places: Mapping[str, str]) -> str:
+    return f"{place}: {text}" if (place := _place(path, places)) else text
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -176,7 +184,7 @@ def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"is missing{' (write unifreeze: 1)' if detail['loc'] == ('unifreeze',) else ''}"
     message = detail["msg"].replace("Input should be", "should be").replace("Input", "it")
-    if detail["type"] in ("selector", "choice", "verbs", "keys", "phases"):
+    if detail["type"] in ("selector", "choice", "verbs", "keys"):
         return message
     if detail["type"] == "model_type":
         message = "should be a mapping"

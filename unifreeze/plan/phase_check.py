@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from unifreeze.plan.generators import Adaptive, StopOnRise
+from unifreeze.plan.generators import Adaptive, ByGradient, StopOnRise
 from unifreeze.plan.phases import After, At, Phase, Unit, When
 
 BEST = "restore_best needs `when`: the metric that says which values were the best"
@@ -22,6 +22,15 @@ def phase_mistakes(phases: Sequence[Phase]) -> Iterator[str]:
             yield f"{where}: {mistake}"
         if number and phases[number - 1].stop:
             yield f"{where}: can never be entered: training has ended before it"
+        if phase.warmup and any(map(_measures, phases[:number])):
+            yield (
+                f"{where}: what a phase before it freezes by measurement is not known when the "
+                "optimizer is built, and so cannot be warmed up"
+            )
+
+
+def _measures(phase: Phase) -> bool:
+    return phase.freeze_smallest is not None or isinstance(phase.generator, ByGradient)
 
 
 def _name(phase: Phase, seen: set[str]) -> Iterator[str]:
