@@ -144,3 +144,25 @@ def test_a_model_that_is_made_late_is_under_the_plan(tmp_path):
     module.configure_model = lambda: setattr(module, "net", net)
     callback = FreezeCallback(PLAN)
     assert RUNS["lightning"](tmp_path, callback=callback, module=module).phases == TIMELINE
+
+
+def test_phases_go_on_where_the_trainer_must_although_it_was_told_to_stop(tmp_path):
+    plan = uf.FreezePlan.from_yaml(
+        """
+        unifreeze: 1
+        phases:
+          - {name: head, rules: [{only: head}], lr: 0.02}
+          - {name: top, at: {epoch: 2}, add: [{train: "blocks[-1]"}]}
+          - {name: all, at: {step: 10}, add: [{train: all}]}
+        """
+    )
+    early = pl.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100)
+    made = fit(tmp_path, plan, min_epochs=4, others=[early])
+    assert made.phases == ["head"] * 6 + ["top"] * 4 + ["all"] * 2
+
+
+def test_an_epoch_that_ends_after_its_last_validation_is_resumed(tmp_path, monkeypatch):
+    saved_by(monkeypatch, save_on_train_epoch_end=True)
+    whole = fit(tmp_path / "whole", val_check_interval=4)
+    resumed = fit(tmp_path / "resumed", checkpoint=whole.checkpoints[6], val_check_interval=4)
+    assert resumed.after == whole.after[6:]

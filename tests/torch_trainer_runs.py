@@ -235,6 +235,7 @@ def lightning(
     epochs=EPOCHS,
     module=None,
     callback=None,
+    others=(),
     **settings,
 ):
     """The trainer of Lightning."""
@@ -249,7 +250,7 @@ def lightning(
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[keep, freeze],
+        callbacks=[keep, *others, freeze],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

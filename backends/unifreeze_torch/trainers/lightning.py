@@ -97,7 +97,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         """Go on to the next step here: the trainer stops after a batch, not before one."""
         self._unmeasured = trainer.is_last_batch and _validates(trainer)
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and not trainer.is_last_batch:
+        if stepped and not trainer.is_last_batch and not trainer.should_stop:
             self._go_on(trainer, pl_module, trainer.current_epoch)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -112,10 +112,12 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._report(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Go on to the next epoch."""
+        """Go on to the next epoch, unless somebody stops the trainer, which may have to go on."""
+        self._unmeasured = False  # also where the last validation was before the last batch
         if not trainer.enable_validation:
             self._report(trainer.callback_metrics)
-        self._go_on(trainer, pl_module, trainer.current_epoch + 1)
+        if not trainer.should_stop:
+            self._go_on(trainer, pl_module, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Verify what is frozen."""
@@ -126,12 +128,12 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         self._run.report({name: float(value) for name, value in metrics.items()})
 
     def _go_on(self, trainer: Any, pl_module: Any, epoch: int) -> None:
-        if trainer.should_stop or _is_over(trainer, epoch):
+        if _is_over(trainer, epoch):
             return
         if self._run.go_on(epoch, trainer.global_step):
             self._modes = modes.remember(pl_module)
         self._run.metrics.clear()
-        trainer.should_stop = self._run.in_force.stopped
+        trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
 
 
 def _validates(trainer: Any) -> bool:
