@@ -179,6 +179,17 @@ def test_a_phase_s_weight_decay_takes_effect(trainer, tmp_path):
     assert shrinks[5.0] < 0.9 * shrinks[0.0]
 
 
+def test_model_fit_s_reduction_of_the_rate_reduces_the_phase_s(tmp_path):
+    plateau = paddle.callbacks.ReduceLROnPlateau(patience=1, min_delta=100, factor=1e-6, verbose=0)
+    plan = phases("{name: all, at: {epoch: 1}, rules: [{train: all}], lr: 0.05}")
+    made = RUNS["model_fit"](tmp_path, plan, epochs=4, others=[plateau])
+    before, reduced, end = (
+        np.frombuffer(made.after[number]["head.weight"], "float32") for number in (2, 5, 11)
+    )
+    assert np.abs(reduced - before).max() > 0.01
+    assert 0 < np.abs(end - reduced).max() < 1e-5
+
+
 @pytest.mark.parametrize("trainer", CALLBACKS)
 def test_what_moves_while_it_is_frozen_is_found_at_the_boundary(trainer, tmp_path):
     plan = phases("{name: all, at: {epoch: 1}, add: [{train: all}]}")

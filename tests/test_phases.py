@@ -467,3 +467,25 @@ def test_several_processes_are_refused_at_a_change_of_phase(side, monkeypatch):
     with pytest.raises(ScheduleError, match="phase 'top' begins, and 2 processes train together"):
         handle.step(epoch=2)
     assert handle.phase.name == "head"
+
+
+def test_between_steps_an_optimizer_has_the_rate_that_it_would_have_without_a_plan():
+    model, handle, optimizer = started(Paddle)
+    handle.step(epoch=2)
+    check_step(Paddle, model, optimizer, 0.01)
+    assert optimizer.get_lr() == optimizer._learning_rate == 0.1
+    optimizer._learning_rate = 0.05  # as Paddle's own callback reduces it
+    check_step(Paddle, model, optimizer, 0.005)
+    assert "LR_Scheduler" not in optimizer.state_dict()
+
+
+def test_a_state_that_was_saved_without_a_plan_can_be_loaded_under_one():
+    model = small.paddle_image()
+    optimizer = paddle.optimizer.Momentum(0.1, parameters=model.parameters())
+    check_step(Paddle, model, optimizer, 0.1)
+    saved = optimizer.state_dict()
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
+    handle.attach(optimizer)
+    optimizer.set_state_dict(saved)
+    handle.step(epoch=0)
+    optimizer.step()

@@ -1,7 +1,8 @@
 """Taking learning rate and weight decay from a phase, at each step of an optimizer.
 
 Paddle asks the optimizer's scheduler for the rate at each step, or takes a number; so a scheduler
-is put before the one there is, which multiplies what that says and leaves all else to it.
+is put before the one there is for the time of each step, which multiplies what that says. Between
+steps an optimizer has its own: Paddle's callbacks ask what it is, and its states are saved with it.
 """
 
 from __future__ import annotations
@@ -27,48 +28,31 @@ from unifreeze_paddle.decay import set_decay
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
-_SETTERS = ("set_lr", "set_lr_scheduler")
 
 
 class Scaled(LRScheduler):  # type: ignore[misc]
-    """What a scheduler or a fixed rate says, times a factor; its state is the scheduler's own."""
+    """What a scheduler or a fixed rate says, times a factor."""
 
-    def __init__(self, inner: LRScheduler | float, control: Control) -> None:
+    def __init__(self, control: Control) -> None:
         # Paddle keeps the last scheduler for good; through this one it would keep the model.
-        self.inner, self.control, self.made = inner, weakref.ref(control), False
-        first = inner.base_lr if isinstance(inner, LRScheduler) else inner
-        super().__init__(learning_rate=first)
+        self.inner: LRScheduler | float = 0.0
+        self.control = weakref.ref(control)
+        super().__init__(learning_rate=0.0)
 
     def __call__(self) -> float:
-        """Return the rate for the next step."""
+        """Return the rate for the step."""
         own = self.inner() if isinstance(self.inner, LRScheduler) else self.inner
         control = self.control()
         return float(own if control is None else own * control.rate().factor)
 
     def get_lr(self) -> float:
-        """Return the rate for the next step."""
+        """Return the rate for the step."""
         return self()
-
-    def step(self, epoch: int | None = None) -> None:
-        """Step the scheduler behind this one; the base class steps once while this is made."""
-        if self.made and isinstance(self.inner, LRScheduler):
-            self.inner.step(epoch)
-        self.made, self.last_lr = True, self()
-
-    def state_dict(self) -> Any:
-        """Return the state of the scheduler behind this one."""
-        return self.inner.state_dict() if isinstance(self.inner, LRScheduler) else {}
-
-    def set_state_dict(self, state_dict: Any) -> None:
-        """Load the state of the scheduler behind this one."""
-        if isinstance(self.inner, LRScheduler):
-            self.inner.set_state_dict(state_dict)
 
 
 def base_rate(optimizer: Any) -> float | None:
     """Return the rate an optimizer was built with."""
-    rate = optimizer._learning_rate
-    return _base(rate.inner if isinstance(rate, Scaled) else rate)
+    return _base(optimizer._learning_rate)
 
 
 def _base(rate: LRScheduler | float) -> float:
@@ -85,13 +69,13 @@ def _base(rate: LRScheduler | float) -> float:
 
 
 def steer(optimizer: Any, control: Control) -> Undo:
-    """Put a scheduler that multiplies before an optimizer's own, and settle its weight decay.
+    """Put a scheduler that multiplies before an optimizer's own at each step, and settle its decay.
 
     Raises:
         OptimizerError: It is no optimizer of Paddle, or breaks when flags change.
     """
     _check(optimizer)
-    scaled = Scaled(optimizer._learning_rate, control)
+    scaled = Scaled(control)
     undos: list[Undo] = []
 
     def put_back() -> None:
@@ -103,6 +87,7 @@ def steer(optimizer: Any, control: Control) -> Undo:
         control.begin_step()
         _, decay, fresh, factor = control.rate()
         _settle_loaded(optimizer)
+        undos.append(_put_before(optimizer, scaled))
         if decay is not None:
             undos.append(set_decay(optimizer, decay))
         if fresh:
@@ -110,36 +95,38 @@ def steer(optimizer: Any, control: Control) -> Undo:
 
     for name in _STEPS:
         setattr(optimizer, name, _around(settle, getattr(optimizer, name), put_back))
-    _take_new_rates(optimizer, scaled, control)
-    optimizer._learning_rate = scaled
+    _take_new_schedulers(optimizer, control)
 
     def undo() -> None:
         put_back()
-        for name in (*_STEPS, *_SETTERS):
+        for name in (*_STEPS, "set_lr_scheduler"):
             vars(optimizer).pop(name, None)
-        optimizer._learning_rate = scaled.inner
-        if not isinstance(scaled.inner, LRScheduler):
-            optimizer.set_lr(scaled.inner)  # also in the tensor that the last step has left
+        if not isinstance(optimizer._learning_rate, LRScheduler):
+            optimizer.set_lr(optimizer._learning_rate)  # in the tensor that the last step has left
 
     return undo
 
 
-def _take_new_rates(optimizer: Any, scaled: Scaled, control: Control) -> None:
-    """Let an optimizer's setters change what stands behind a scheduler that multiplies."""
-    set_rate, set_scheduler = (getattr(optimizer, name) for name in _SETTERS)
+def _put_before(optimizer: Any, scaled: Scaled) -> Undo:
+    """Let a scheduler that multiplies stand before an optimizer's own."""
+    own = scaled.inner = optimizer._learning_rate
+    optimizer._learning_rate = scaled
 
-    def set_lr(value: float) -> None:
-        if isinstance(scaled.inner, LRScheduler) or not isinstance(value, int | float):
-            set_rate(value)  # refuses it
-        scaled.inner = float(value)
+    def undo() -> None:
+        optimizer._learning_rate = own
+
+    return undo
+
+
+def _take_new_schedulers(optimizer: Any, control: Control) -> None:
+    """Let rates of phases be compared with that of a scheduler that is new."""
+    set_scheduler = optimizer.set_lr_scheduler
 
     def set_lr_scheduler(scheduler: LRScheduler) -> None:
         set_scheduler(scheduler)
-        optimizer._learning_rate = scaled
-        scaled.inner = scheduler
         control.rebase(_base(scheduler))
 
-    optimizer.set_lr, optimizer.set_lr_scheduler = set_lr, set_lr_scheduler
+    optimizer.set_lr_scheduler = set_lr_scheduler
 
 
 def _scale(optimizer: Any, fresh: frozenset[int], factor: float) -> Undo:
