@@ -30,12 +30,18 @@ AGAIN = uf.FreezePlan.from_yaml(
 )
 
 
-def text_trainer(folder, plan, **settings):
+def text_trainer(folder, plan, adapted=None, **settings):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = BertForSequenceClassification(
         BertConfig(vocab_size=20, intermediate_size=16, num_labels=3, **sizes)
     )
+    if adapted:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(
+            model, LoraConfig(task_type="SEQ_CLS", target_modules=["query"], **adapted)
+        )
     words = torch.arange(24).reshape(4, 6) % 20
     mask = torch.ones(6, dtype=torch.long)
     rows = [{"input_ids": one, "attention_mask": mask, "labels": 1} for one in words]
@@ -193,3 +199,36 @@ def test_a_run_that_has_ended_does_not_go_on(tmp_path):
     made = RUNS["transformers"](tmp_path, BY_STEPS, eval_strategy="steps", eval_steps=1)
     with pytest.raises(ScheduleError, match="the schedule has ended"):
         RUNS["transformers"](tmp_path, BY_STEPS, checkpoint=made.checkpoints[4])
+
+
+ADAPTERS = uf.FreezePlan.from_yaml(
+    """
+    unifreeze: 1
+    phases:
+      - {name: head, rules: [{only: head}], lr: 0.02}
+      - {name: adapters, at: {epoch: 1}, add: [{train: adapter}]}
+    """
+)
+
+
+def test_what_a_checkpoint_of_adapters_would_not_hold_is_refused(tmp_path):
+    trainer = text_trainer(tmp_path, ADAPTERS, {"r": 2}, epochs=2)
+    lost = r"trains 2 parameters .* do not hold[^\0]*pooler\.dense\.weight[^\0]*modules_to_save"
+    with pytest.raises(UnsupportedPlanError, match=lost):
+        trainer.train()
+    text_trainer(tmp_path, ADAPTERS, {"r": 2}, epochs=2, save_strategy="no").train()
+
+
+def test_adapters_and_what_is_saved_with_them_are_resumed(tmp_path):
+    adapted = {"r": 2, "modules_to_save": ["pooler", "classifier"]}
+    settings = {"epochs": 2, "eval_strategy": "no"}  # draws numbers that dropout then lacks
+    ends = []
+    for checkpoint in (None, tmp_path / "checkpoint-1"):
+        trainer = text_trainer(tmp_path, ADAPTERS, adapted, **settings)
+        start = bits(trainer.model)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        ends.append(bits(trainer.model))
+    assert ends[0] == ends[1]
+    moved = {name for name in start if ends[0][name] != start[name]}
+    assert any("lora_B" in name for name in moved)
+    assert all("lora_" in name or "modules_to_save" in name for name in moved)

@@ -9,8 +9,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.errors import ScheduleError
+from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
+from unifreeze_torch import backend
 from unifreeze_torch.trainers.run import Run
 
 STATE = "unifreeze"
@@ -59,6 +60,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         """Begin with the weights, optimizer and checkpoint that the Trainer has loaded."""
         run, resumed = self._run, state.global_step > 0
         run.prepare(objects["model"])  # model_init builds another for each run
+        if args.save_strategy != "no":
+            _refuse_unsaved(run.in_force)
         saved = state.stateful_callbacks.get(STATE) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
         self._epoch, self._training = int(state.epoch), True
@@ -130,6 +133,41 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _state(self) -> dict[str, Any]:
         return {**self._run.state(), "unmeasured": self._unmeasured}
+
+
+def _refuse_unsaved(handle: Handle) -> None:
+    """Refuse to train what no checkpoint would have: those of a model with adapters hold few else.
+
+    Raises:
+        UnsupportedPlanError: Naming what would be lost.
+    """
+    configs = getattr(handle.model, "peft_config", None) or {}
+    if not configs or any(config.is_prompt_learning for config in configs.values()):
+        return
+    from peft import get_peft_model_state_dict
+    from peft.utils import ModulesToSaveWrapper
+
+    known = {
+        tensor.data_ptr()
+        for name in configs
+        for tensor in get_peft_model_state_dict(
+            handle.model, adapter_name=name, save_embedding_layers=False
+        ).values()
+    }
+    for module in handle.model.modules():
+        if isinstance(module, ModulesToSaveWrapper):  # has a copy at work in the original's place
+            known |= {tensor.data_ptr() for tensor in module.original_module.parameters()}
+    live = backend.objects(handle.model)
+    trained = [path for group in handle.groups() for path in group.paths]
+    lost = [path for path in trained if live[path].data_ptr() not in known]
+    if lost:
+        raise UnsupportedPlanError(
+            f"the plan trains {len(lost)} parameters that the model's checkpoints do not hold: "
+            "PEFT saves adapters, and what it is told",
+            context=listing(lost),
+            hint="name their modules in the adapter's config, modules_to_save=[…], or train the "
+            'adapters alone; with save_strategy="no" nothing is saved anyway',
+        )
 
 
 class _Live:
