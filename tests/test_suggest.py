@@ -177,8 +177,8 @@ def test_the_model_comes_back_bit_for_bit(framework, backend, fails):
             yield np.random.standard_normal((8, 6)).astype("float32")
 
     def loss(live, batch):
-        live.train()
         if fails:
+            live.train()
             raise ZeroDivisionError
         made = backend.run(live, Batch.of(batch))
         return (made**2).mean()
@@ -207,6 +207,20 @@ def test_dropout_and_batch_statistics_do_not_enter(framework, backend):
     value = (backend.run(model, Batch.of(rows)) ** 2).mean()
     assert found.loss == again.loss == pytest.approx(float(backend.to_array(value)), rel=1e-5)
     assert found.measures == again.measures
+
+
+def test_a_loss_that_turns_training_mode_on_is_refused(framework, backend):
+    model = stack(framework, blocks=3, dropout=0.5)
+    before = everything_of(framework, backend, model)
+
+    def loss(live, batch):
+        live.train()
+        return (backend.run(live, Batch.of(batch)) ** 2).mean()
+
+    rows = [np.ones((8, 6), "float32")]
+    with pytest.raises(TargetError, match="the loss puts the model in training mode"):
+        uf.suggest(model, batches=rows, loss=loss)
+    assert everything_of(framework, backend, model) == before
 
 
 def test_only_the_first_few_batches_are_drawn(framework, backend):
@@ -447,6 +461,14 @@ def test_a_known_shift_says_where_to_tune(framework, shift, units):
     assert "Lee et al. 2022" in found.reasons[0]
 
 
+def test_a_new_head_is_no_second_stage_of_its_own():
+    base = nn.Transformer(4, 2, 2, 2, 8, batch_first=True)
+    two_stacks = nn.Sequential(base, nn.Linear(4, 3))
+    found = uf.suggest(two_stacks, shift="output", new_head=True)
+    assert not found.plan.phases
+    assert trainable(found.plan, two_stacks) == ["head"]
+
+
 def test_less_compute_trains_less():
     model = stack("torch", blocks=8)
     counts = []
@@ -553,11 +575,19 @@ def test_units_select_what_they_name(framework, backend):
         ({"examples": 9, "compute": True}, "compute=True cannot be read"),
         ({"examples": 9, "labels": "y"}, "a loss is given, and nothing to measure it on"),
         ({"batches": []}, "there is no batch to measure on"),
+        ({"batches": {"y": 1}}, "batches is one batch(.|\n)*hint: batches=.batch."),
+        ({"batches": [([[1.0]], [1])], "labels": "y"}, "no array 'y'(.|\n)*hint: name its arrays"),
+        ({"batches": [1], "loss": "mse"}, "loss='mse' cannot be called"),
     ],
 )
 def test_what_cannot_be_used_is_refused(settings, message):
     with pytest.raises(TargetError, match=message):
         uf.suggest(stack("torch"), **settings)
+
+
+def test_one_model_at_a_time_is_advised_on(framework):
+    with pytest.raises(TargetError, match="several models are given"):
+        uf.suggest({"one": stack(framework), "two": stack(framework)}, examples=9)
 
 
 def test_a_suggestion_that_cannot_be_written_says_so(tmp_path):

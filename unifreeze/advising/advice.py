@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -56,8 +56,9 @@ def suggest(
         new_head: The head is new, or its classes are.
         shift: How the data differ, if that is known: `input`, `features`, `output`.
         batches: Batches of the task; the first few are used.
-        loss: Takes the model and a batch, returns a tensor of one number. Without it batches are
-            arrays, as for `resolve`, and the loss is what the model returns as `loss`.
+        loss: Takes the model and a batch, returns a tensor of one number, and leaves the model in
+            inference mode. Without it batches are arrays, as for `resolve`, and the loss is what
+            the model returns as `loss`.
         labels: Name of the array in each batch that holds labels, for a cross-entropy.
         most: How many batches to use at most.
         batch: One batch, to count positions in order of execution.
@@ -71,6 +72,8 @@ def suggest(
     """
     inputs = read_inputs(examples, similarity, compute, shift, new_head=new_head)
     _check_given(inputs, batches, loss, labels, most)
+    if isinstance(model, Mapping):
+        raise TargetError("several models are given", hint="suggest for one of them at a time")
     backend = backend_for(model)
     spec = backend.describe(model, None if batch is None else Batch.of(batch))
     units = stretches(spec)
@@ -89,6 +92,10 @@ def suggest(
 def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, most: int) -> None:
     if batches is None and (loss is not None or labels):
         raise TargetError("a loss is given, and nothing to measure it on", hint="batches=[…]")
+    if isinstance(batches, Mapping):
+        raise TargetError("batches is one batch, and no list or loader", hint="batches=[batch]")
+    if loss is not None and not callable(loss):
+        raise TargetError(f"loss={loss!r} cannot be called", hint="lambda model, batch: …")
     if loss is not None and labels:
         raise TargetError("both a loss and labels are given", hint="a loss takes labels itself")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:

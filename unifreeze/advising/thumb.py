@@ -155,7 +155,8 @@ def _by_shift(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
             "thirds of a full one, which is more than the compute given."
         )
     if inputs.new_head and has_head(units):
-        return Draft(without_repeats([head_first(), step]), tuple(remarks))
+        beyond = [] if all(unit.zone is Zone.HEAD for unit in chosen) else [step]
+        return Draft((head_first(), *beyond), tuple(remarks))
     return Draft((step,), tuple(remarks))
 
 

@@ -32,7 +32,8 @@ def run_measure(backend: ModuleBackend, model: Any, config: MeasureConfig) -> Me
     """Measure gradients, and losses with modules passed by; the model is restored bit for bit.
 
     Raises:
-        TargetError: There is no batch, no value, no finite loss, or no gradient.
+        TargetError: There is no batch, no value, no finite loss, or no gradient, or the loss turns
+            training mode on.
     """
     walk = backend.walk(model)
     everything = resolve_spec(FreezePlan().train("all"), backend.describe(model))
@@ -89,7 +90,16 @@ class _Measuring:
 
     def _score(self, batch: Any) -> Scored:
         self.backend.seed(_SEED)
-        return self.score(self.model, batch)
+        before = self.backend.modes(self.walk)
+        scored = self.score(self.model, batch)
+        now = self.backend.modes(self.walk)
+        if any(trains and not trained for trained, trains in zip(before, now, strict=True)):
+            # Dropout and batch statistics would enter, and nothing would tell.
+            raise TargetError(
+                "the loss puts the model in training mode, and it is measured in inference mode",
+                hint="leave model.train() out of the loss",
+            )
+        return scored
 
     def _losses(self) -> tuple[float, ...]:
         return tuple(self._score(batch).value for batch in self.batches)

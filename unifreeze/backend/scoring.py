@@ -96,6 +96,9 @@ def _labelled(backend: ModuleBackend, model: Any, batch: Batch, name: str) -> Sc
         raise TargetError(
             f"the batch has no array {name!r} for the labels",
             context=f"its named arrays: {listing(batch.kwargs) or 'none'}",
+            hint=""
+            if batch.kwargs
+            else f"name its arrays, {{'x': …, {name!r}: …}}, or give a loss",
         )
     labels = np.asarray(batch.kwargs[name])
     if labels.dtype.kind not in "iu":

@@ -69,6 +69,12 @@ def suggest(
     by the loss with each block passed by. The loss is what the model returns as one, or the
     cross-entropy of --labels.
     """
+    if examples is None and not (shift or measure):
+        raise TargetError(
+            "there is nothing to go by",
+            context="rules of thumb go by the number of examples, or by how the data differ",
+            hint="--examples 2000, --shift input, or --measure --batch …",
+        )
     use_backends(backend)
     inputs = _inputs(batch, seed, labels, batch_size, measure=measure)
     live, framework = load_model(model, seed=seed)
