@@ -352,6 +352,13 @@ def test_policies_are_carried_over_and_what_is_not_is_named():
     assert "groups" in found.notes[0]
 
 
+def test_a_plan_whose_rules_are_all_in_phases_is_translated_a_phase_at_a_time():
+    plan = uf.FreezePlan.from_yaml("{unifreeze: 1, phases: [{name: a, rules: [{only: fc}]}]}")
+    spec = trees.spec(trees.perceptron())
+    with pytest.raises(PlanError, match=r"take one phase of it: plan.in_phase\(0\)"):
+        translate(plan, spec, spec)
+
+
 def test_two_networks_with_nothing_in_common_cannot_be_translated():
     plan = uf.FreezePlan().freeze('path:"0"')
     with pytest.raises(PlanError, match="no parameter in common"):

@@ -219,6 +219,17 @@ def test_expand_writes_a_plan_to_edit(tmp_path):
     assert made.read_text().startswith("# down.yaml, as it is on tests.pairs.small:torch_text")
 
 
+def test_expand_says_where_it_cannot_write(tmp_path):
+    file = tmp_path / "down.yaml"
+    file.write_text(plan("{gradual_unfreezing: {every: {epochs: 2}}}").to_yaml())
+    made = tmp_path / "no" / "where.yaml"
+    run = CliRunner().invoke(
+        app, ["expand", str(file), "tests.pairs.small:torch_text", "-o", str(made)]
+    )
+    assert isinstance(run.exception, PlanFileError)
+    assert "cannot be written: No such file" in str(run.exception)
+
+
 # What they do on live models.
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unifreeze.capturing.captured import Capture, made
 from unifreeze.capturing.shortest import Aim, by_name, fresh, shortest_plan
 from unifreeze.errors import PlanError, listing
-from unifreeze.plan import FreezePlan
+from unifreeze.plan import FreezePlan, refuse_phases
 from unifreeze.resolution import resolve_spec
 from unifreeze.structure import ModelSpec
 
@@ -18,15 +18,18 @@ def translate(
     Which parameter is which goes by canonical names. A plan in neutral words is checked on both.
 
     Args:
-        plan: The plan; optimizer groups, phases and policies are taken over as they stand.
+        plan: The plan; of what is not its rules, `dropout` and a `norm_stats` of one word are
+            taken over, and a note names what else there is.
         source: The model it was written for.
         target: The other port of that network.
         native: Use the target's own native paths; the plan is then for the target alone.
 
     Raises:
         ResolveError: The plan does not fit the source, or nothing says the same on the target.
-        PlanError: The two models have no parameter in common.
+        PlanError: The two models have no parameter in common, or all rules are in phases.
     """
+    if not plan.rules:
+        refuse_phases(plan)
     resolution = resolve_spec(plan, fresh(source))
     names = [row.name for row in source.parameters]
     decided = dict(zip(names, resolution.trainable.tolist(), strict=True))

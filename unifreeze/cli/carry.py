@@ -22,6 +22,7 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
+from unifreeze.errors import PlanFileError
 from unifreeze.files import whole_file
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import expand_plan
@@ -89,8 +90,11 @@ def expand(
     if output is None:
         sys.stdout.write(text)
         return
-    with whole_file(output) as file:
-        file.write(text.encode())
+    try:
+        with whole_file(output) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise PlanFileError(str(output), [f"cannot be written: {error.strerror}"]) from None
     console().print(f"{len(made.phases)} phases written to {output}", markup=False)
 
 
