@@ -373,6 +373,12 @@ def test_repeats_are_counted_from_1(repeats):
         compare(Torch, [HEAD], repeats=repeats)
 
 
+@pytest.mark.parametrize("seed", [-1, "0", 1.0])
+def test_seeds_are_whole_numbers_from_0_on(seed):
+    with pytest.raises(TargetError, match="seed is"):
+        compare(Torch, [HEAD], seed=seed)
+
+
 FIXED = Comparison(
     (
         PlanRow(

@@ -41,8 +41,9 @@ def compare_plans(
     For each plan a fresh model is made, the plan applied, `train` timed, everything frozen verified
     and the model evaluated. A plan that fails is told with its reason, and the others still run.
     Before each model is made, and once more before it is trained, `random`, NumPy and the framework
-    are seeded; the time includes waiting for the device. What the device held at most is known to
-    the framework's own counter: `evaluate` may return it among its metrics.
+    are seeded; the time includes waiting for the device, and in a process's first run what
+    frameworks load when they are first used: compare times of repeats. What the device held at most
+    is known to the framework's own counter: `evaluate` may return it among its metrics.
 
     Args:
         plans: Plans or plan files by name; or a list, then named by position or file.
@@ -64,6 +65,8 @@ def compare_plans(
     named = named_plans(plans)
     if type(repeats) is not int or repeats < 1:
         raise TargetError(f"repeats is {repeats!r}", hint="a whole number from 1 on")
+    if type(seed) is not int or seed < 0:
+        raise TargetError(f"seed is {seed!r}", hint="a whole number from 0 on")
     start = Start(make_model, seed)
     trials: dict[str, list[_Trial]] = {name: [] for name in named}
     with _bar(len(named) * repeats, shown=progress) as done:
