@@ -11,7 +11,12 @@ import pytest
 from paddle_trainer_runs import PLAN, RUNS, TIMELINE, FitCallback, Stack
 
 import unifreeze as uf
-from unifreeze.errors import FrozenDriftError, OptimizerError, ScheduleError
+from unifreeze.errors import (
+    FrozenDriftError,
+    OptimizerError,
+    ScheduleError,
+    UnsupportedPlanError,
+)
 from unifreeze_paddle import steering
 
 HEAD = {"head.weight", "head.bias"}
@@ -387,6 +392,27 @@ def test_a_phase_begins_from_the_best_values_also_after_a_resume(trainer, tmp_pa
     checkpoint = whole.checkpoints[6]
     resumed = RUNS[trainer](tmp_path / "resumed", phases(best), epochs=5, checkpoint=checkpoint)
     assert resumed.after == whole.after[6:]
+
+
+def test_paddlenlp_refuses_phases_after_which_a_model_with_adapters_saves_no_more(tmp_path):
+    from paddlenlp.peft import LoRAConfig, LoRAModel
+
+    import examples.trainers.paddlenlp_ernie as example
+
+    def train(verb, **settings):
+        model = LoRAModel(
+            example.paddle_ernie(**example.SIZES), LoRAConfig(target_modules=[".*q_proj"], r=2)
+        )
+        callback = nlp_callback(phases(f"{{name: adapters, at: {{epoch: 1}}, {verb}}}"))
+        made = runs.trainer_of(tmp_path, [callback], model=model, epochs=2, **settings)
+        made.train_dataset = made.eval_dataset = example.Sentences()
+        made.train()
+        return callback.handle.phase.name
+
+    again = "rules: [{only: adapter}]"
+    with pytest.raises(UnsupportedPlanError, match=r"'adapters' freezes again 4 .*\n.*classifier"):
+        train(again)
+    assert train(again, save_strategy="no") == train("add: [{train: adapter}]") == "adapters"
 
 
 def test_no_phase_begins_while_paddlenlp_accumulates(tmp_path):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.errors import ScheduleError
+from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
+from unifreeze.resolution import resolve_phases
 from unifreeze_paddle.trainers.run import Run
 from unifreeze_paddle.trainers.saved import RunState
 
@@ -70,6 +73,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             found = {"epoch": epoch, "waiting": saved.waiting or unnoted}
             saved = saved.model_copy(update=found)
         self._run.begin(more["model"], more["optimizer"], saved)
+        if args.save_strategy.value != "no":
+            _refuse_unsaved(self._run.in_force)
         self._training, self._accumulating = True, False
         if args.should_save:
             self._run.keep_in(Path(args.output_dir))
@@ -153,6 +158,31 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._run.end(verify=not best)
         if best:
             self._run.in_force.rebase()
+
+
+def _refuse_unsaved(handle: Handle) -> None:
+    """Refuse to freeze again what checkpoints then lack: a LoRAModel saves only what trains.
+
+    Raises:
+        UnsupportedPlanError: Naming what would be lost.
+    """
+    if not isinstance(handle.model, LoRAModel):
+        return
+    spec = handle.resolution.spec
+    trained = np.zeros(len(spec), np.bool_)
+    for phase, resolution in zip(
+        handle.plan.phases, resolve_phases(handle.plan, spec), strict=True
+    ):
+        lost = np.flatnonzero(trained & ~resolution.trainable)
+        if len(lost):
+            raise UnsupportedPlanError(
+                f"phase {phase.name!r} freezes again {len(lost)} parameters, and from then on no "
+                "checkpoint holds them: a LoRAModel saves only what trains",
+                context=listing(spec.parameters[number].path for number in lost),
+                hint="let them train to the end: add rules to the phase before, with add; with "
+                'save_strategy="no" nothing is saved anyway',
+            )
+        trained |= resolution.trainable
 
 
 def _steps_per_epoch(args: Any, loader: Any) -> int:
