@@ -154,3 +154,11 @@ def test_every_command_in_the_readme_exists():
 def test_every_file_the_readme_names_is_there():
     for name in re.findall(r"`((?:examples|tests|backends|ci)/[\w./-]+)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_readme_has_each_trainer_and_its_program():
+    section = README.split("### In a trainer")[1].split("## Choosing")[0]
+    programs = (ROOT / "examples" / "trainers").glob("*.py")
+    assert set(re.findall(r"`(\w+\.py)`", section)) == {file.name for file in programs}
+    for name in re.findall(r"`(unifreeze_\w+\.trainers\.\w+)\.FreezeCallback", section):
+        assert (ROOT / "backends" / Path(*name.split("."))).with_suffix(".py").is_file()

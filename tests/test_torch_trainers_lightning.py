@@ -166,3 +166,9 @@ def test_an_epoch_that_ends_after_its_last_validation_is_resumed(tmp_path, monke
     whole = fit(tmp_path / "whole", val_check_interval=4)
     resumed = fit(tmp_path / "resumed", checkpoint=whole.checkpoints[6], val_check_interval=4)
     assert resumed.after == whole.after[6:]
+
+
+def test_a_trial_of_one_batch_leaves_no_files(tmp_path):
+    made = fit(tmp_path, fast_dev_run=True, accumulate_grad_batches=1)
+    assert made.phases == ["head"]
+    assert not list(tmp_path.iterdir())

@@ -75,7 +75,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         self._run.begin(trainer.optimizers, saved, resumed=trainer.global_step > 0)
         self._modes = modes.remember(pl_module)
         folder = trainer.log_dir or trainer.default_root_dir
-        self._run.keep_in(folder, saves=trainer.is_global_zero)
+        self._run.keep_in(folder, saves=trainer.is_global_zero and not trainer.fast_dev_run)
         trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
