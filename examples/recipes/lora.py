@@ -70,6 +70,8 @@ def in_paddle():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] not in (["torch"], ["paddle"]):
+        sys.exit(__doc__)
     trained = {"torch": in_torch, "paddle": in_paddle}[sys.argv[1]]()
     print(trained)
     print(trained.verify())
