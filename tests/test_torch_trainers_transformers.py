@@ -201,6 +201,14 @@ def test_a_run_that_has_ended_does_not_go_on(tmp_path):
         RUNS["transformers"](tmp_path, BY_STEPS, checkpoint=made.checkpoints[4])
 
 
+def test_an_evaluation_at_the_start_of_a_resumed_run_is_no_further_report(tmp_path):
+    whole = RUNS["transformers"](tmp_path / "whole", eval_on_start=True)
+    assert whole.phases == TIMELINE
+    checkpoint = whole.checkpoints[7]
+    resumed = RUNS["transformers"](tmp_path, checkpoint=checkpoint, eval_on_start=True)
+    assert resumed.after == whole.after[7:]
+
+
 ADAPTERS = uf.FreezePlan.from_yaml(
     """
     unifreeze: 1

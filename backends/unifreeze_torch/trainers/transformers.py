@@ -44,7 +44,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._run = Run(plan, batch=batch, keep_values=keep_values)
         self._epoch = 0
-        self._training = self._unmeasured = False
+        self._training = self._unmeasured = self._repeats = False
         self._evaluates_first: bool | None = None
 
     @property
@@ -67,7 +67,9 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._epoch, self._training = int(state.epoch), True
         state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
-        if saved and saved["unmeasured"] and args.eval_strategy == "epoch":
+        makes_up = bool(saved and saved["unmeasured"] and args.eval_strategy == "epoch")
+        self._repeats = resumed and args.eval_on_start and not makes_up
+        if makes_up:
             # saved before the evaluation of its epoch, which the Trainer would never make up for
             self._evaluates_first, args.eval_on_start = args.eval_on_start, True
         if not args.eval_on_start:
@@ -77,6 +79,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Hand on what was measured, also where it lacks what a phase waits for."""
+        self._repeats = False
         if self._run.metrics:
             self._go_on(state, control)
 
@@ -101,7 +104,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             return
         if self._evaluates_first is not None:
             args.eval_on_start, self._evaluates_first = self._evaluates_first, None
-        self._run.report(self._named(objects["metrics"]))
+        if not self._repeats:  # at the start of a resumed run, as the one before has measured
+            self._run.report(self._named(objects["metrics"]))
         if int(state.epoch) <= self._epoch:  # else the epoch's end is still to come
             self._unmeasured = False
             with suppress(ScheduleError):  # another data set may bring what is missing
