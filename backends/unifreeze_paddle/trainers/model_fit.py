@@ -11,7 +11,7 @@ import paddle
 from unifreeze import FreezePlan
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
-from unifreeze_paddle.trainers.run import Run, is_grouped
+from unifreeze_paddle.trainers.run import TrainerRun, is_grouped
 from unifreeze_paddle.trainers.saved import RunState
 
 _NO_METRICS = ("step", "batch_size")
@@ -53,7 +53,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         resume: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
         self._resume = None if resume is None else Path(resume)
         self._begun = self._training = False
         self._first, self._total = 0, None

@@ -13,7 +13,7 @@ from unifreeze import FreezePlan
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
 from unifreeze.resolution import resolve_phases
-from unifreeze_paddle.trainers.run import Run
+from unifreeze_paddle.trainers.run import TrainerRun
 from unifreeze_paddle.trainers.saved import RunState
 
 STATE_FILE = "unifreeze.json"
@@ -54,7 +54,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         resume: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
         self._resume = resume
         self._training = self._accumulating = False
 

@@ -25,7 +25,7 @@ BEST_FOLDER = "freeze_best"
 """Where the best values are kept, beside the run, for phases that begin from them."""
 
 
-class Run:
+class TrainerRun:
     """A run in progress.
 
     Attributes:

@@ -12,7 +12,7 @@ from unifreeze.backend import Undo
 from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
 from unifreeze_torch import modes
-from unifreeze_torch.trainers.run import Run
+from unifreeze_torch.trainers.run import TrainerRun
 
 
 class FreezeCallback(Callback):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
-        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
         self._saved: dict[str, Any] | None = None
         self._modes: Undo = lambda: None
         self._unmeasured = False

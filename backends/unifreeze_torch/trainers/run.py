@@ -20,7 +20,7 @@ PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
 """What is kept beside the run: the plan, and the best values of phases that others begin from."""
 
 
-class Run:
+class TrainerRun:
     """A run under a plan.
 
     Attributes:

@@ -12,7 +12,7 @@ from unifreeze import FreezePlan
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
 from unifreeze_torch import backend
-from unifreeze_torch.trainers.run import Run
+from unifreeze_torch.trainers.run import TrainerRun
 
 STATE = "unifreeze"
 """Under what the state is kept in a checkpoint's `trainer_state.json`."""
@@ -42,7 +42,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
-        self._run = Run(plan, batch=batch, keep_values=keep_values)
+        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
         self._epoch = 0
         self._training = self._unmeasured = self._repeats = False
         self._evaluates_first: bool | None = None
