@@ -539,6 +539,13 @@ def test_a_state_of_a_plan_without_phases_is_told(side):
         handle.load_state_dict(other.state_dict())
 
 
+@pytest.mark.parametrize("state", [3, None, "x", []])
+def test_what_is_no_state_is_told(side, state):
+    handle = uf.FreezePlan().only("head").apply(side.build(), batch=ROWS)
+    with pytest.raises(ScheduleError, match="is no state"):
+        handle.load_state_dict(state)
+
+
 def test_a_state_goes_from_one_framework_to_the_other():
     text = plan(HEAD, WARM)
     model, handle, optimizer = started(Torch, text)

@@ -426,6 +426,8 @@ class Handle:
             ScheduleError: The state is of another plan or model; the message shows the difference.
         """
         self._check_in_force("load a state")
+        if not isinstance(state, Mapping):
+            raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
         if self._run is None and "plan" in state:
             raise ScheduleError("the state is of a plan with phases, and this one has none")
         history = History.restored(state["history"]) if "history" in state else History()
