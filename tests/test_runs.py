@@ -214,6 +214,47 @@ def test_the_best_values_survive_a_kill(side, tmp_path):
     assert all(np.array_equal(now[name], best[name]) for name in now)
 
 
+def test_best_values_stay_that_saved_states_refer_to(side, tmp_path):
+    """Checkpoints are rarer than better values: those of the checkpoint are still there."""
+    text = plan(HEAD, BEST)
+    model, handle, optimizer = started(side, text)
+    handle.keep_best(tmp_path)
+    for epoch in range(9):
+        handle.step(epoch=epoch, metrics={"loss": 1.0 / epoch} if epoch else None)
+        best = values(model)
+        if epoch == 2:
+            state = handle.state_dict()
+            kept = best
+        side.train(model, optimizer)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "best-2--1.safetensors",
+        "best-8--1.safetensors",
+    ]
+    again = side.build()
+    for name, tensor in named(again):
+        side.assign(tensor, kept[name])
+    resumed = text.apply(again, batch=ROWS)
+    resumed.load_state_dict(state)
+    resumed.keep_best(tmp_path)
+    its_optimizer = side.sgd(resumed)
+    for epoch in (3, 4):  # it gets no better than in the checkpoint this time
+        side.train(again, its_optimizer)
+        resumed.step(epoch=epoch, metrics={"loss": 2.0})
+    assert resumed.phase.name == "top"
+    assert all(np.array_equal(now, kept[name]) for name, now in values(again).items())
+
+
+def test_best_values_of_old_states_are_dropped(side, tmp_path):
+    model, handle, optimizer = started(side, plan(HEAD, BEST))
+    handle.keep_best(tmp_path)
+    for epoch in range(9):
+        handle.step(epoch=epoch, metrics={"loss": 1.0 / epoch} if epoch else None)
+        handle.state_dict()
+        side.train(model, optimizer)
+    kept = [f"best-{epoch}--1.safetensors" for epoch in (6, 7, 8)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == kept
+
+
 def test_best_values_want_a_folder(side):
     _model, handle, _optimizer = started(side, plan(HEAD, BEST))
     handle.step(epoch=0)

@@ -12,11 +12,16 @@ from unifreeze.errors import WeightFileError
 from unifreeze.weights import Named, open_weights, save_weights
 
 Place = tuple[int, int]
+STATES = 3
+"""How many saved states' best values are kept."""
 _NAME = re.compile(r"best-(-?\d+)-(-?\d+)\.safetensors")
 
 
 class Best:
     """A folder with the best values, by the epoch and step at which they were measured.
+
+    There are the latest ones, and those that the last saved states of the run refer to: a run that
+    is killed goes on from one of these, and its best values then are not the latest.
 
     Attributes:
         folder: Where they are.
@@ -24,21 +29,30 @@ class Best:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._referred: list[Place] = []
+        self._latest: Place | None = None
+
+    def refer(self, place: Place | None) -> None:
+        """Keep the values of a place, as a saved state refers to them."""
+        if place is not None and place not in self._referred:
+            self._referred.append(place)
+            for old in self._referred[:-STATES]:
+                self._drop(old)
+            del self._referred[:-STATES]
 
     def save(self, place: Place, state: Mapping[str, Any]) -> None:
-        """Write what was trained; the one before is kept, in case this run is killed now.
+        """Write what was trained, and drop what no saved state refers to.
 
-        What a killed run has left of later places is removed: this run has not been there.
+        What a killed run has left of later places is dropped, too: this run has not been there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        known = self._places()
-        for later in [one for one in known if one >= place] + [one for one in known if one < place][
-            :-1
-        ]:
-            self._file(later).unlink()
         plain = {key: value for key, value in state.items() if key != "tensors"}
         rows = [_row(path, array) for path, array in state["tensors"].items()]
         save_weights(self._file(place), rows, metadata={"unifreeze": json.dumps(plain)})
+        for other in self._places():
+            if other > place or (other == self._latest and other not in (*self._referred, place)):
+                self._drop(other)
+        self._latest = place
 
     def load(self, place: Place) -> dict[str, Any]:
         """Return what was saved at a place.
@@ -52,6 +66,9 @@ class Best:
             if text is None:
                 raise WeightFileError(f"{file} holds no best values of a run")
             return {**json.loads(text), "tensors": {name: weights.read(name) for name in weights}}
+
+    def _drop(self, place: Place) -> None:
+        self._file(place).unlink(missing_ok=True)
 
     def _file(self, place: Place) -> Path:
         return self.folder / f"best-{place[0]}-{place[1]}.safetensors"

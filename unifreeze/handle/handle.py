@@ -335,7 +335,8 @@ class Handle:
     def keep_best(self, folder: str | Path) -> None:
         """Keep the best values of each phase in a folder, for a phase that begins from them.
 
-        Wanted by phases with `restore_best`; the two latest are kept, as safetensors files.
+        Wanted by phases with `restore_best`. The latest are kept, as a safetensors file, and those
+        that the last three saved states refer to.
         """
         if self._run is not None:
             self._run.keep_best(folder)
@@ -414,7 +415,7 @@ class Handle:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands in its phases: plain data, the same in every framework."""
-        state = {} if self._run is None else self._run.phased.state()
+        state = {} if self._run is None else self._run.state()
         if self._history.rows:
             state |= {"unifreeze_state": STATE_FORMAT, "history": self._history.state()}
         return state

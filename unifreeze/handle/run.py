@@ -188,6 +188,13 @@ class Run:
     def keep_best(self, folder: str | Path) -> None:
         """Keep the best values of each phase in a folder."""
         self._best = Best(folder)
+        self._best.refer(self.phased.schedule.watch.best_at)
+
+    def state(self) -> dict[str, Any]:
+        """Return where the run stands as plain data; the best values it refers to are kept."""
+        if self._best is not None:
+            self._best.refer(self.phased.schedule.watch.best_at)
+        return self.phased.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved."""
@@ -199,6 +206,8 @@ class Run:
         except BaseException:
             self.phased = last
             raise
+        if self._best is not None:
+            self._best.refer(self.phased.schedule.watch.best_at)
         self._find_fresh()
 
     def _enter(self, schedule: Schedule, entered: list[int]) -> None:
