@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from trained import BLOCKS, batches, damaged, in_framework, trained
+from zoo import FRAMEWORKS, runnable
 
 import unifreeze as uf
 from unifreeze.advising.inputs import FEW, MANY
@@ -658,3 +659,14 @@ def test_the_command_line_refuses_what_it_cannot_use(words, message):
     run = command_line("kits.torch_nets:Stack", *words)
     assert run.returncode == 2, run.stdout + run.stderr
     assert message in run.stderr
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_rules_of_thumb_want_one_tower(framework):
+    model = runnable("clip", framework)
+    with pytest.raises(TargetError, match="2 stacks of blocks side by side") as caught:
+        uf.suggest(model, examples=2000)
+    assert "suggest for one of them" in str(caught.value)
+    tower = uf.suggest(model.vision_model, examples=2000)
+    assert tower.plan.resolve(model.vision_model).trainable.any()
+    assert uf.suggest(runnable("t5", framework), examples=200_000).plan

@@ -12,7 +12,7 @@ from unifreeze.advising.measured import Measure, measures_of
 from unifreeze.advising.suggestion import Suggestion
 from unifreeze.advising.surgery import by_measures
 from unifreeze.advising.thumb import by_rules, described
-from unifreeze.advising.units import Stretch, has_head, stretches
+from unifreeze.advising.units import Stretch, has_head, run_word, stretches
 from unifreeze.backend import Batch, backend_for
 from unifreeze.backend.measures import MeasureConfig
 from unifreeze.errors import TargetError, TieConflictError, TrivialPlanError
@@ -80,6 +80,7 @@ def suggest(
     if new_head and not has_head(units):
         raise TargetError("the model has no head that could be new", hint="leave new_head out")
     if batches is None:
+        _refuse_towers(spec)
         return _suggestion(_with(by_rules(inputs, spec, units), note), spec, inputs)
     run = backend.measure(model, _config(units, batches, loss, labels, most, progress))
     measures = measures_of(spec, units, run)
@@ -105,6 +106,17 @@ def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, mos
             "there is nothing to go by",
             context="rules of thumb go by the number of examples, or by how the data differ",
             hint="examples=2000, shift='input', or batches=[…] to measure",
+        )
+
+
+def _refuse_towers(spec: ModelSpec) -> None:
+    """Refuse rules of thumb where no tower comes after another: they go by depth."""
+    if len(spec.runs) > 1 and not run_word(spec, 0):
+        raise TargetError(
+            f"the model has {len(spec.runs)} stacks of blocks side by side, and rules of thumb go "
+            "by the depth of one",
+            context=f"they are: {', '.join(spec.placement.labels)}",
+            hint="suggest for one of them, or measure: batches=[…]",
         )
 
 
