@@ -460,6 +460,13 @@ def test_a_dry_run_shows_the_first_phase_and_explain_all_of_them(side, tmp_path)
         CliRunner().invoke(app, [*words, "--phase", "topp"], catch_exceptions=False)
 
 
+def test_a_rate_for_a_group_that_nothing_matches_is_told(side):
+    plan = PLAN.replace("phases:", "groups:\n  - {match: haed, lr_scale: 2}\nphases:")
+    with pytest.raises(ResolveError, match=r"groups\[0\].match: 'haed' matches none") as caught:
+        uf.FreezePlan.from_yaml(plan).apply(side.build())
+    assert 'did you mean "head"' in str(caught.value)
+
+
 def test_several_processes_are_refused_at_a_change_of_phase(side, monkeypatch):
     _, handle, _ = started(side)
     monkeypatch.setattr(type(handle._backend), "processes", lambda self: 2)
