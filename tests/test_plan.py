@@ -44,6 +44,15 @@ def mistakes(text):
 # Plans as values ----------------------------------------------------------------------------
 
 
+def test_the_policy_for_moments_is_set_and_written():
+    plan = FreezePlan().only("head").with_moments("clear")
+    assert plan.moments == "clear"
+    assert FreezePlan.from_yaml(plan.to_yaml()) == plan
+    assert "moments" not in plan.with_moments("keep").document()
+    with pytest.raises(PlanFileError, match="moments: should be 'keep' or 'clear'"):
+        plan.with_moments("drop")
+
+
 def test_every_phase_that_is_wrong_is_told_with_its_line():
     text = """unifreeze: 1
 phases:

@@ -142,6 +142,11 @@ def test_an_optimizer_that_cannot_warm_up_is_refused_when_it_is_attached():
 
 # Best values.
 
+ALL = "{name: all, rules: [{train: all}], lr: 0.1}"
+THEN_HEAD = (
+    "{name: head, when: {metric: loss, stalled_for: 2}, rules: [{only: head}], restore_best: true}"
+)
+
 BEST = (
     '{name: top, when: {metric: loss, stalled_for: 2}, add: [{train: "blocks[-1]"}], '
     "restore_best: true}"
@@ -186,6 +191,30 @@ def test_master_weights_go_back_with_the_values(tmp_path):
     wanted = state["tensors"]["out.bias"]
     assert not np.array_equal(wanted, best)
     assert np.array_equal(optimizer._master_weights[bias.name].numpy(), wanted.astype("float64"))
+
+
+def everything(model):
+    """Parameters, running statistics and counters."""
+    return {name: np.array(tensor.numpy()) for name, tensor in model.state_dict().items()}
+
+
+def test_statistics_are_among_the_best_values(side, tmp_path):
+    model, handle, optimizer = started(side, plan(ALL, THEN_HEAD))
+    handle.keep_best(tmp_path)
+    for epoch, loss in enumerate([None, 1.0, 2.0, 2.0]):
+        if epoch == 1:
+            best = everything(model)
+        if epoch == 3:
+            last = everything(model)
+        handle.step(epoch=epoch, metrics={"loss": loss} if loss else None)
+        if epoch < 3:
+            side.train(model, optimizer)
+    assert handle.phase.name == "head"
+    now = everything(model)
+    assert all(np.array_equal(now[name], best[name]) for name in best)
+    moved = {name for name in best if not np.array_equal(last[name], best[name])}
+    assert any("mean" in name for name in moved)
+    handle.verify()
 
 
 def test_the_best_values_survive_a_kill(side, tmp_path):
@@ -332,6 +361,19 @@ def test_what_was_trained_goes_back_onto_its_base(side):
     now, want = values(other), values(base)
     assert all(np.array_equal(now[name], want[name]) for name in want)
     fresh.verify()
+
+
+def test_statistics_that_moved_are_part_of_what_was_trained(side):
+    text = plan(ALL, "{name: head, at: {step: 2}, rules: [{only: head}]}")
+    model, handle, optimizer = started(side, text)
+    start = everything(model)
+    for step in range(3):
+        handle.step(step=step)
+        side.train(model, optimizer)
+    now = everything(model)
+    moved = {name for name in now if not np.array_equal(now[name], start[name])}
+    assert any("mean" in name for name in moved)
+    assert moved <= handle.trainable_state_dict()["tensors"].keys()
 
 
 def test_what_was_trained_refuses_another_base_and_loses_nothing(side):

@@ -32,6 +32,7 @@ from unifreeze_paddle import (
     checks,
     guards,
     loads,
+    moments,
     optimizers,
     saved_states,
     settings,
@@ -363,7 +364,7 @@ class PaddleBackend(ModuleBackend):
 
     def clear_moments(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Make an optimizer forget what it has gathered about some parameters."""
-        steering.clear_moments(optimizer, tensors)
+        moments.clear_moments(optimizer, tensors)
 
     def values_written(self, optimizer: Any, tensors: Sequence[Any]) -> None:
         """Let an optimizer's master weights, of mixed precision, take in what was written."""

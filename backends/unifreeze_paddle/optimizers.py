@@ -71,12 +71,6 @@ def unset_groups(
     return [group for group in groups if not all(has(live[p], group) for p in group.paths)]
 
 
-def create_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
-    """Let an optimizer make the moments of some parameters, from a loaded state if it has one."""
-    block = paddle.base.framework.default_main_program().global_block()
-    optimizer._create_accumulators(block, tensors)
-
-
 def write_masters(optimizer: Any, tensors: Iterable[Any]) -> None:
     """Bring master weights to the values of their parameters, or the next step undoes those."""
     masters = getattr(optimizer, "_master_weights", {})

@@ -13,7 +13,8 @@ from paddle.optimizer.lr import LRScheduler
 
 from unifreeze.backend.saved_states import check_names
 from unifreeze.errors import OptimizerError
-from unifreeze_paddle import optimizers, steering
+from unifreeze_paddle import optimizers
+from unifreeze_paddle.moments import clear_moments, create_moments
 
 KEY = "unifreeze_names"
 
@@ -91,8 +92,8 @@ def _load_moments(
 ) -> None:
     there = {path for path, _ in moments.values()}
     optimizer._accumulators_holder = {}
-    steering.clear_moments(optimizer, [t for path, t in tensors.items() if path not in there])
-    optimizers.create_moments(optimizer, [tensors[path] for path in sorted(there)])
+    clear_moments(optimizer, [t for path, t in tensors.items() if path not in there])
+    create_moments(optimizer, [tensors[path] for path in sorted(there)])
     for name, (path, kind) in moments.items():
         live = optimizer._accumulators.get(kind, {}).get(tensors[path].name)
         if live is None:

@@ -8,8 +8,7 @@ steps an optimizer has its own: Paddle's callbacks ask what it is, and its state
 from __future__ import annotations
 
 import weakref
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -22,9 +21,10 @@ from paddle.optimizer.lr import (
 )
 
 from unifreeze.backend.protocol import Control, Undo
-from unifreeze.errors import OptimizerError, listing
+from unifreeze.errors import OptimizerError
 from unifreeze_paddle import optimizers
 from unifreeze_paddle.decay import set_decay
+from unifreeze_paddle.moments import settle_loaded
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
@@ -86,7 +86,7 @@ def steer(optimizer: Any, control: Control) -> Undo:
         put_back()  # a step that failed left them
         control.begin_step()
         _, decay, fresh, factor = control.rate()
-        _settle_loaded(optimizer)
+        settle_loaded(optimizer)
         undos.append(_put_before(optimizer, scaled))
         if decay is not None:
             undos.append(set_decay(optimizer, decay))
@@ -170,53 +170,6 @@ def _check(optimizer: Any) -> None:
             f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",
             hint="leave use_multi_tensor out",
         )
-
-
-def _settle_loaded(optimizer: Any) -> None:
-    """Take in a loaded state at once, also of what is frozen now.
-
-    Paddle takes it in parameter by parameter, as each trains for the first time; what it finds no
-    state for is then an error, and the state of what is still frozen is lost at the next save.
-    """
-    loaded = optimizer._accumulators_holder
-    if not loaded:
-        return
-    found = [
-        tensor
-        for tensor in optimizers.parameters_of(optimizer)
-        if any(name.startswith(f"{tensor.name}_") for name in loaded)
-    ]
-    if not found:
-        raise OptimizerError(
-            "the optimizer's state is of other parameters, or names them otherwise",
-            context=f"it has {listing(loaded)}",
-            hint="save states of optimizers that a handle has built or attached: "
-            "they are matched by native paths",
-        )
-    created = optimizer._already_create_accumulator
-    optimizers.create_moments(optimizer, [t for t in found if t.name not in created])
-    optimizer._accumulators_holder = {}
-
-
-def clear_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
-    """Set the moments of some parameters to what they are at first.
-
-    They are not dropped: Paddle would number the new ones on, and saved states go by those names.
-    """
-    had = [tensor for tensor in tensors if tensor.name in optimizer._already_create_accumulator]
-    own = optimizer._accumulators, optimizer._already_create_accumulator
-    known = optimizer._accumulators_holder
-    optimizer._accumulators, optimizer._already_create_accumulator = defaultdict(dict), set()
-    optimizer._accumulators_holder = {}
-    try:
-        optimizers.create_moments(optimizer, had)
-        first = optimizer._accumulators
-    finally:
-        optimizer._accumulators, optimizer._already_create_accumulator = own
-        optimizer._accumulators_holder = known
-    for name, moments in first.items():
-        for tensor, value in moments.items():
-            optimizer._accumulators[name][tensor].set_value(value)
 
 
 def processes() -> int:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze.advising.measured import Measure, ranked
-from unifreeze.errors import PlanFileError
-from unifreeze.plan import FreezePlan
+from unifreeze.plan import FreezePlan, save_text
 from unifreeze.tables import number, plain_table
 
 
@@ -45,10 +44,7 @@ class Suggestion:
         Raises:
             PlanFileError: It cannot be written there.
         """
-        try:
-            Path(path).write_text(self.written, encoding="utf-8")
-        except OSError as error:
-            raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
+        save_text(path, self.written)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""

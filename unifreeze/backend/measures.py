@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 def _untold(what: str, done: int, total: int) -> None:
     pass
@@ -64,9 +61,3 @@ class MeasureRun:
     weights: Mapping[str, float]
     gradients: tuple[Mapping[str, float], ...]
     bypassed: Mapping[str, Bypass]
-
-
-def norm(array: NDArray[Any]) -> float:
-    """Return the Euclidean norm of an array, computed in double precision."""
-    wide = np.complex128 if np.iscomplexobj(array) else np.float64
-    return float(np.linalg.norm(array.reshape(-1).astype(wide, copy=False)))

@@ -12,7 +12,7 @@ from itertools import islice
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from unifreeze.backend.measures import Bypass, MeasureConfig, MeasureRun, norm
+from unifreeze.backend.measures import Bypass, MeasureConfig, MeasureRun
 from unifreeze.backend.outputs import tensors_in
 from unifreeze.backend.probing import python_random_state, restored
 from unifreeze.backend.scoring import Scored, score_by
@@ -74,7 +74,7 @@ class _Measuring:
         spec, live = everything.spec, everything.trainable.tolist()
         rows = zip(spec.parameters, self.walk.tensors, live, strict=True)
         tensors = {row.path: tensor for row, tensor, trains in rows if trains}
-        weights = {path: norm(self.backend.to_array(tensor)) for path, tensor in tensors.items()}
+        weights = {path: self.backend.norm(tensor) for path, tensor in tensors.items()}
         gradients = []
         for number, batch in enumerate(self.batches, start=1):
             gradients.append(self._gradients(batch, tensors))
@@ -117,7 +117,7 @@ class _Measuring:
                 hint="compute it from what the model returns, without detaching it",
             )
         found = {path: backend.get_gradient(tensor) for path, tensor in tensors.items()}
-        norms = {p: norm(backend.to_array(g)) for p, g in found.items() if g is not None}
+        norms = {p: backend.norm(g) for p, g in found.items() if g is not None}
         _drop_gradients(backend, self.walk)
         return norms
 

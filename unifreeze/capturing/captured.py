@@ -13,9 +13,9 @@ from unifreeze.capturing.shortest import fresh, shortest_plan
 from unifreeze.capturing.statistics import with_statistics
 from unifreeze.capturing.substrings import find_loop
 from unifreeze.capturing.text import written
-from unifreeze.errors import PlanFileError, ResolveError
+from unifreeze.errors import ResolveError
 from unifreeze.handle.lease import Target
-from unifreeze.plan import FreezePlan, Rule
+from unifreeze.plan import FreezePlan, Rule, save_text
 from unifreeze.resolution import resolve_spec
 from unifreeze.structure import Mask, ModelSpec
 
@@ -40,10 +40,7 @@ class Capture:
         Raises:
             PlanFileError: It cannot be written there.
         """
-        try:
-            Path(path).write_text(self.text, encoding="utf-8")
-        except OSError as error:
-            raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
+        save_text(path, self.text)
 
     def __str__(self) -> str:
         return self.text.rstrip("\n")

@@ -22,9 +22,7 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
-from unifreeze.errors import PlanFileError
-from unifreeze.files import whole_file
-from unifreeze.plan import FreezePlan
+from unifreeze.plan import FreezePlan, save_text
 from unifreeze.resolution import expand_plan
 
 OutputOption = Annotated[
@@ -90,11 +88,7 @@ def expand(
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        with whole_file(output) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise PlanFileError(str(output), [f"cannot be written: {error.strerror}"]) from None
+    save_text(output, text)
     console().print(f"{len(made.phases)} phases written to {output}", markup=False)
 
 

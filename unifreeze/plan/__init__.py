@@ -1,5 +1,6 @@
 """Freeze plans: the function from parameters to frozen or trainable, as a value and as a file."""
 
+from unifreeze.plan.files import save_text
 from unifreeze.plan.generators import Shape
 from unifreeze.plan.model import (
     FORMAT,
@@ -47,5 +48,6 @@ __all__ = [
     "phase_mistakes",
     "pick",
     "refuse_phases",
+    "save_text",
     "settings_of",
 ]

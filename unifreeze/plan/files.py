@@ -75,6 +75,18 @@ def parse_plan(text: str, *, source: str) -> FreezePlan:
     return plan
 
 
+def save_text(path: str | Path, text: str) -> None:
+    """Write the text of a plan file.
+
+    Raises:
+        PlanFileError: It cannot be written there.
+    """
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
+
+
 def plan_text(plan: FreezePlan) -> str:
     """Return a plan as YAML text; expressions are quoted, and a phase stands in one line."""
     document = plan.document()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from unifreeze.errors import PlanError, PlanFileError, nearest
+from unifreeze.errors import PlanError, nearest
 from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
 
@@ -267,10 +267,9 @@ class FreezePlan:
         Raises:
             PlanFileError: It cannot be written there.
         """
-        try:
-            Path(path).write_text(self.to_yaml(), encoding="utf-8")
-        except OSError as error:
-            raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
+        from unifreeze.plan.files import save_text
+
+        save_text(path, self.to_yaml())
 
     def resolve(self, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
         """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
