@@ -27,7 +27,6 @@ from unifreeze.backend.digests import digest
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
-    PlanError,
     TieConflictError,
     TrivialPlanError,
     UndecidedRuleError,
@@ -691,14 +690,6 @@ def test_several_models_go_under_one_plan_and_come_back():
     handle.verify()
     handle.remove()
     assert (inside(student), inside(teacher), flags(student), flags(teacher)) == before
-
-
-def test_a_model_under_a_plan_with_others_is_not_replanned_alone():
-    student, teacher = Stack(), Stack()
-    uf.apply(FreezePlan().freeze("teacher"), {"student": student, "teacher": teacher})
-    with pytest.raises(PlanError, match="together with others"):
-        FreezePlan().only("head").apply(student)
-    assert not any(flags(student)[name] for name in ("head.weight", "stem.weight"))
 
 
 def test_freezing_everything_has_to_be_said():

@@ -40,6 +40,7 @@ from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
 from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
+from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
 from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
 
@@ -61,9 +62,8 @@ class ModuleBackend(Operations):
     """A backend for a framework of modules."""
 
     def __init__(self) -> None:
-        self._walks: weakref.WeakKeyDictionary[Any, Walk] = weakref.WeakKeyDictionary()
-        self._groups: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._settled: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._walks: WeakIdentityDict[Walk] = WeakIdentityDict()
+        self._groups, self._settled = WeakIdentitySet(), WeakIdentitySet()
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
@@ -79,13 +79,12 @@ class ModuleBackend(Operations):
             return walk
         if walk is None or not walk.current():
             walk = self._walks[root] = self._walk_anew(root)
-        else:
-            walk.fresh = False
         return walk
 
     def _walk_anew(self, root: Any) -> Walk:
         walk = Walk(self.reader, root)
         walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
+        walk.tree.modeless = walk.modeless()
         self.find_shared(walk)
         walk.memo["types"] = list(map(type, walk.tensors))
         walk.memo["spec"] = derive(walk.tree)
@@ -127,7 +126,7 @@ class ModuleBackend(Operations):
         return spec
 
     def _cast(self, walk: Walk) -> bool:
-        """Tell whether tensors that stayed where they are have become of another dtype or type.
+        """Tell whether what stayed where it is has become of another dtype or type, or lost a mode.
 
         Looking at every dtype takes time, and no decision depends on it, so that is left to those
         who ask for a description and nothing else.
@@ -136,6 +135,8 @@ class ModuleBackend(Operations):
             return True  # a lazy layer has seen its first batch
         if walk.root in self._settled:
             return False
+        if walk.tree.states and walk.modeless() != walk.tree.modeless:
+            return True
         if "dtypes" not in walk.memo:
             found = (self.reader.shape_of(tensor)[1] for tensor in walk.tensors)
             walk.memo["dtypes"] = _dtypes(walk)
@@ -154,7 +155,9 @@ class ModuleBackend(Operations):
         """Say what this framework would get wrong, before anything is written."""
         return list(self.check_walk(self.walk(model), model, resolution))
 
-    def write(self, model: Any, resolution: Resolution) -> Undo:
+    def write(
+        self, model: Any, resolution: Resolution, found: Mapping[int, Guard] | None = None
+    ) -> Undo:
         """Write the decisions, all or nothing: flags, held state, and no stale gradients.
 
         Raises:
@@ -165,17 +168,40 @@ class ModuleBackend(Operations):
         written = Written(self.flags_now(walk), self.get_guards(walk), [])
         try:
             self._write_flags(walk, wanted)
-            self.set_guards(walk, self.guards_for(walk, resolution))
+            self.set_guards(walk, self.guards_for(walk, resolution) | self._given_back(walk, found))
             self._drop_gradients(walk, ~wanted | ~written.flags, written)
             self._read_back(walk, wanted)
-        except Exception as error:
+        except BaseException as error:
             self._restore(walk, written, gradients=True)
-            if isinstance(error, UnifreezeError):
+            if isinstance(error, UnifreezeError) or not isinstance(error, Exception):
                 raise
             raise WriteError(
                 f"{self.name} refused to write the plan: {error}", context="nothing was changed"
             ) from error
         return lambda: self._restore(walk, written, gradients=False)
+
+    def guards(self, model: Any) -> dict[int, Guard]:
+        """Return what modules do differently now because a plan asked for it, by identity."""
+        walk = self.walk(model)
+        return {walk.tree.keys[n]: guard for n, guard in self.get_guards(walk).items()}
+
+    def contents(self, model: Any) -> Walk:
+        """Return what a model consists of now, for `departed` to compare with later."""
+        return self.walk(model)
+
+    def departed(self, model: Any, contents: Walk) -> Any | None:
+        """Return the parts that have left a model since, held as one; None if none has."""
+        walk = self.walk(model)
+        if walk is contents:
+            return None
+        tree, present, end = contents.tree, set(walk.tree.keys), 0
+        parts: dict[str, Any] = {}
+        for number, key in enumerate(tree.keys):
+            # What is below a part goes with it.
+            if number >= end and number and key not in present:
+                parts[f"part{number}"] = contents.module(number)
+                end = tree.ends[number]
+        return self.group(parts) if parts else None
 
     def unheld(self, model: Any, resolution: Resolution) -> list[str]:
         """Return the paths of layers that should hold still under a resolution and do not."""
@@ -187,9 +213,18 @@ class ModuleBackend(Operations):
         """Return the guards that a resolution takes; for the last one they are remembered."""
         last = walk.memo.get("guards wanted")
         if last is None or last[0] is not resolution:
-            last = walk.memo["guards wanted"] = resolution, self.wanted_guards(walk, resolution)
-        guards: dict[int, Guard] = last[1]
-        return guards
+            guards, covered = self.wanted_guards(walk, resolution), resolution.covered
+            if covered is not None:
+                guards = {n: guard for n, guard in guards.items() if covered[n]}
+            last = walk.memo["guards wanted"] = resolution, guards
+        wanted: dict[int, Guard] = last[1]
+        return wanted
+
+    def _given_back(self, walk: Walk, found: Mapping[int, Guard] | None) -> dict[int, Guard]:
+        """Return the guards as found, by the numbers that their modules have now."""
+        if not found:
+            return {}
+        return {n: found[key] for n, key in enumerate(walk.tree.keys) if key in found}
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
         different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()

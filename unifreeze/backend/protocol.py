@@ -349,8 +349,25 @@ class Backend(Protocol):
     def check(self, model: Any, resolution: Resolution) -> list[Finding]:
         """Say what this framework would get wrong, before anything is written."""
 
-    def write(self, model: Any, resolution: Resolution) -> Undo:
-        """Write the decisions, all or nothing: flags, held state, and no stale gradients."""
+    def write(
+        self, model: Any, resolution: Resolution, found: Mapping[int, Any] | None = None
+    ) -> Undo:
+        """Write the decisions, all or nothing: flags, held state, and no stale gradients.
+
+        Args:
+            model: A live model.
+            resolution: The decisions.
+            found: What `guards` gave before any plan; modules that no plan covers get it back.
+        """
+
+    def guards(self, model: Any) -> dict[int, Any]:
+        """Return what modules do differently now because a plan asked for it, by identity."""
+
+    def contents(self, model: Any) -> Any:
+        """Return what a model consists of now, for `departed` to compare with later."""
+
+    def departed(self, model: Any, contents: Any) -> Any | None:
+        """Return the parts that have left a model since, held as one; None if none has."""
 
     def unheld(self, model: Any, resolution: Resolution) -> list[str]:
         """Return the paths of layers that should hold still under a resolution and do not."""

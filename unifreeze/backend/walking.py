@@ -21,6 +21,10 @@ Dicts = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 _END = object()
 
 
+class _Gone:
+    """Stands for a model that is no longer there."""
+
+
 class Slot(NamedTuple):
     """Where a state tensor hangs, so that a reassigned one is still found."""
 
@@ -68,6 +72,10 @@ class Reader(Protocol):
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
 
+    def modeless(self, module: Any) -> str:
+        """Say why a module with state has no inference mode to be held in, "" if it has one."""
+        return ""
+
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
 
@@ -92,7 +100,6 @@ class Walk:
         slots: For each state of the tree, where the live tensor hangs.
         wrappers: Each wrapper below the root, with the number of the module it wraps.
         by_class: Numbers of the modules of each class.
-        fresh: No time has passed since the model was walked.
     """
 
     def __init__(self, reader: Reader, root: Any) -> None:
@@ -102,10 +109,8 @@ class Walk:
         self.slots: list[Slot] = []
         self.wrappers: list[tuple[int, Any]] = []
         self.by_class: dict[type, list[int]] = {}
-        self.fresh = True
         self.memo: dict[Any, Any] = {}
         self._reader = reader
-        self._marked: list[int] = []
         self._seen: set[int] = set()
         self._on_path: set[int] = set()
         self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
@@ -137,17 +142,17 @@ class Walk:
 
     def marked(self) -> list[int]:
         """Return the numbers of the modules that have the reader's mark now."""
-        if not self.fresh:
-            self._marked = list(self.modules_having(self._reader.mark))
-        self.fresh = False
-        return self._marked
+        return list(self.modules_having(self._reader.mark))
 
     def modules_having(self, attribute: str) -> Iterator[int]:
         """Give the numbers of the modules that have an attribute of their own, not their class's.
 
         It looks at every module of a large model, so all of it runs without a Python frame.
         """
-        own = map(attrgetter("__dict__"), self.modules)
+        modules = self.modules
+        if modules[0] is None:  # what held several models as one has gone; they need not have
+            modules[0] = _Gone()
+        own = map(attrgetter("__dict__"), modules)
         return compress(count(), map(contains, own, repeat(attribute)))
 
     def current(self) -> bool:
@@ -161,6 +166,12 @@ class Walk:
             and list(map(len, self._buffers)) == self._sizes
             and all(map(is_, content, self._content))
         )
+
+    def modeless(self) -> dict[int, str]:
+        """Return the modules with state that moves and no inference mode now, each with why."""
+        owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
+        found = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
+        return {owner: why for owner, why in found.items() if why}
 
     def states(self) -> Iterator[tuple[State, Any]]:
         """Give every state of the tree with its live tensor (None where it is gone)."""
@@ -176,13 +187,16 @@ class Walk:
         if key in self._on_path:
             return
         index = self.tree.enter(
-            path, type(module).__name__, reader.kind(module), parent, repeat=key in self._seen
+            path,
+            type(module).__name__,
+            reader.kind(module),
+            parent,
+            repeat=key in self._seen,
+            key=key,
         )
         self._seen.add(key)
         self._modules.append(module)
         self.by_class.setdefault(type(module), []).append(index)
-        if reader.mark and reader.mark in module.__dict__:
-            self._marked.append(index)
         for wrapper, inner in wrappers:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""

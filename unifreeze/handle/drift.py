@@ -66,6 +66,7 @@ class Baseline:
         objects: The live tensors then.
         digests: Their digests then.
         values: Copies of their values, where they were asked for.
+        keeps_values: They were.
     """
 
     parameters: tuple[str, ...]
@@ -73,11 +74,35 @@ class Baseline:
     objects: Mapping[str, Any]
     digests: dict[str, Digest]
     values: dict[str, Array] = field(default_factory=dict)
+    keeps_values: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All of them."""
         return (*self.parameters, *self.states)
+
+    def hold(
+        self,
+        backend: Backend,
+        model: Any,
+        parameters: Iterable[str],
+        states: Iterable[str],
+        moving: Iterable[str],
+    ) -> None:
+        """Be about other parameters and states from now on.
+
+        Those in `moving` move, or did until now: what is known of them counts no more. What is
+        not known is held to what it is now.
+        """
+        self.parameters, self.states = tuple(parameters), tuple(states)
+        for path in moving:
+            self.digests.pop(path, None)
+            self.values.pop(path, None)
+        present = backend.objects(model)
+        paths = [path for path in self.paths if path not in self.digests and path in present]
+        self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
+        if self.keeps_values:
+            self.values |= {path: backend.tensor(model, path) for path in paths}
 
 
 def take_baseline(
@@ -92,7 +117,9 @@ def take_baseline(
     paths = (*parameters, *states)
     digests = backend.fingerprint(model, paths, sums=not keep_values)
     values = {path: backend.tensor(model, path) for path in paths} if keep_values else {}
-    return Baseline(parameters, states, backend.objects(model), digests, values)
+    return Baseline(
+        parameters, states, backend.objects(model), digests, values, keeps_values=keep_values
+    )
 
 
 def find_drifts(

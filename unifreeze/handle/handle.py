@@ -20,9 +20,10 @@ from unifreeze.handle.drift import (
     take_baseline,
 )
 from unifreeze.handle.groups import check_optimizers, param_groups
-from unifreeze.handle.lease import Target
+from unifreeze.handle.lease import Lease
 from unifreeze.handle.phased import STATE_FORMAT
 from unifreeze.handle.run import Run
+from unifreeze.handle.target import Target
 from unifreeze.handle.trained import load_trained, trained_state
 from unifreeze.history import History, RunReport, run_report
 from unifreeze.history.history import numbers
@@ -71,15 +72,26 @@ class Handle:
         """
         return self._plan if self._run is None else self._run.phased.expanded
 
-    def _put_in_force(self, describe: Callable[[], ModelSpec] | None = None) -> None:
-        """Write the plan, or its current phase, on the model described."""
+    def _put_in_force(self, *, again: bool = False, last: ModelSpec | None = None) -> None:
+        """Write the plan, or its current phase, on the model as it is now.
+
+        Args:
+            again: It is in force already, and keeps its place among other plans.
+            last: A description that is good enough if the structure is still the same.
+        """
         with self._backend.settled(self.model):
-            self.resolution, self._lease, self._baseline = self._target.put_in_force(
-                describe or partial(self._target.describe, self._batch),
+            self._lease: Lease = self._target.put_in_force(
+                partial(self._target.describe, self._batch, last),
                 self._decide,
                 self._take_baseline,
+                again=again,
             )
+            self.resolution = self._lease.resolution
             self._watch_loads()
+
+    @property
+    def _baseline(self) -> Baseline:
+        return self._lease.baseline
 
     def _decide(self, spec: ModelSpec) -> Resolution:
         if self._run is None:
@@ -94,9 +106,8 @@ class Handle:
 
     def _write_phase(self) -> None:
         """Put the current phase in force; what stays frozen is held to the values it had."""
-        old, spec = self._baseline, self.resolution.spec
-        now = self._backend.describe(self.model)
-        self._put_in_force((lambda: spec) if now.tree is spec.tree else None)
+        old = self._baseline
+        self._put_in_force(again=True, last=self.resolution.spec)
         self._keep_baseline(old)
 
     def _watch_loads(self) -> None:
@@ -168,7 +179,7 @@ class Handle:
                 context=listing(missing),
                 hint="take the new structure into the plan: handle.reapply()",
             )
-        self._baseline = self._take_baseline(self.resolution)
+        self._lease.baseline = self._take_baseline(self.resolution)
         self._watch_loads()
 
     def reapply(self) -> None:
@@ -179,7 +190,7 @@ class Handle:
         """
         self._check_in_force("reapply")
         old = self._baseline
-        self._put_in_force()
+        self._put_in_force(again=True)
         self._keep_baseline(old)
         if self._run is not None:  # what the model has become may break a phase that is to come
             self._run.check(partial(refuse_unsupported, self._backend, self.model))
@@ -198,10 +209,10 @@ class Handle:
         self._check_in_force("remove")
         if self._run is not None:
             self._run.detach()
-        self._lease.end()
+        self._target.give_back(self._lease)
 
     def _is_in_force(self) -> bool:
-        return self._lease is self._target.lease()
+        return self._lease.in_force
 
     def _check_in_force(self, what: str) -> None:
         if not self._is_in_force():
@@ -218,8 +229,10 @@ class Handle:
             One finding per trainable parameter without a gradient, frozen parameter with one, and
             gradient that is not finite; empty when all is well.
         """
-        flags = self.resolution.trainable
-        names = dict(zip(self._paths(), flags.tolist(), strict=True))
+        flags, answered = self.resolution.trainable, self._target.answered_for(self._lease)
+        mine = np.ones_like(flags) if answered is None else answered
+        rows = zip(self._paths(), flags.tolist(), mine.tolist(), strict=True)
+        names = {path: flag for path, flag, own in rows if own}
         findings = []
         for path, norm in self._backend.gradients(self.model).items():
             trainable = names.get(path)

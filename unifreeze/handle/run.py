@@ -15,12 +15,13 @@ from unifreeze.handle.groups import check_optimizers, param_groups
 from unifreeze.handle.measuring import smallest
 from unifreeze.handle.phased import Phased
 from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.identity import WeakIdentityDict
 from unifreeze.plan import FreezePlan, Phase
 from unifreeze.resolution import Resolution
 from unifreeze.schedule import Schedule
 from unifreeze.structure import ModelSpec
 
-_steered: weakref.WeakKeyDictionary[Any, weakref.ref[Run]] = weakref.WeakKeyDictionary()
+_steered: WeakIdentityDict[weakref.ref[Run]] = WeakIdentityDict()
 """The run that steers an optimizer."""
 
 

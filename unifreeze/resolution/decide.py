@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,11 +18,20 @@ from unifreeze.errors import (
     listing,
 )
 from unifreeze.plan import FreezePlan, Rule
-from unifreeze.resolution.hold import held_modules, quiet_modules
+from unifreeze.resolution.hold import held_modules, quiet_modules, wanted_still
 from unifreeze.resolution.notices import reading_notices
 from unifreeze.resolution.settings import group_settings
 from unifreeze.resolution.value import Resolution, RuleEffect
-from unifreeze.select import WORDS, Expression, Path, Selector, Word, evaluate, parse
+from unifreeze.select import (
+    WORDS,
+    Expression,
+    Path,
+    Selector,
+    Word,
+    evaluate,
+    parse,
+    stand_ins_of,
+)
 from unifreeze.select.expression import nodes
 from unifreeze.structure import Mask, ModelSpec
 
@@ -98,6 +109,17 @@ def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = 
     return mask
 
 
+def settle(resolution: Resolution, trainable: Mask) -> Resolution:
+    """Return a resolution under flags that other plans have a say in: what holds goes by those."""
+    plan, spec = resolution.plan, resolution.spec
+    return replace(
+        resolution,
+        trainable=trainable,
+        held=held_modules(plan, spec, trainable, select),
+        quiet=quiet_modules(plan, spec, trainable),
+    )
+
+
 def _at(error: ResolveError, where: str, hint: str) -> ResolveError:
     return type(error)(f"{where}: {error.fact}", context=error.context, hint=hint)
 
@@ -120,10 +142,13 @@ class _Decision:
     def __init__(self, plan: FreezePlan, spec: ModelSpec, *, strict: bool = True) -> None:
         self.plan, self.spec, self.strict = plan, spec, strict
         self.atoms = spec.atoms
-        self.want: Mask = spec.found[self.atoms.tensor].copy()
+        self.unsaid = spec.found if spec.standing is None else spec.standing
+        self.want: Mask = self.unsaid[self.atoms.tensor].copy()
         self.rule = np.full(len(self.atoms), -1, np.intp)
         self.fixed = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
         self.matched: list[Mask] = []
+        self.bare: list[bool] = []
+        """For each rule, whether it names a norm without parameters."""
         self.notices: list[str] = []
 
     def resolution(self) -> Resolution:
@@ -131,29 +156,43 @@ class _Decision:
             self._apply(number, rule)
         trainable, rule_of = self._per_parameter()
         effects = self._effects()
-        self._check_trivial(trainable)
+        # What another plan has frozen, or trained, is no fault of this one.
+        self._check_trivial(np.where(rule_of >= 0, trainable, self.spec.found))
         self._check_shared(trainable)
         lr_scale, weight_decay = group_settings(self.plan, self.spec, select)
-        held = held_modules(self.plan, self.spec, trainable, select)
+        still = wanted_still(self.plan, self.spec, trainable, select)
+        self._leave_alone(still)
         return Resolution(
             self.plan,
             self.spec,
             trainable,
             rule_of,
             effects,
-            held,
+            tuple(sorted(still.difference(self.spec.tree.modeless))),
             quiet_modules(self.plan, self.spec, trainable),
             lr_scale,
             weight_decay,
             (*self.notices, *reading_notices(self.plan, self.spec)),
         )
 
+    def _leave_alone(self, still: set[int]) -> None:
+        """Say of each layer that should hold and has no mode for it that it does not."""
+        tree, left = self.spec.tree, sorted(still & self.spec.tree.modeless.keys())
+        for why in dict.fromkeys(tree.modeless[owner] for owner in left):
+            named = [tree.paths[owner] for owner in left if tree.modeless[owner] == why]
+            self.notices.append(
+                f"left alone, {why}; its statistics move, and are not verified: {listing(named)}"
+            )
+
     def _apply(self, number: int, rule: Rule) -> None:
         where = f'rule {number + 1} ({rule.verb}: "{rule.selector(self.spec.framework)}")'
         selector = rule.selector(self.spec.framework)
-        mask = select(selector, self.spec, where, optional=rule.optional)
+        # A norm without parameters is something to be about, too.
+        bare = bool(stand_ins_of(self.spec).reach(selector.expression).named.any())
+        mask = select(selector, self.spec, where, optional=rule.optional or bare)
         self.matched.append(mask)
-        if not mask.any():
+        self.bare.append(bare)
+        if not mask.any() and not bare:
             self.notices.append(f"{where} is optional and matches nothing")
         if rule.verb == "only":
             self._write(np.ones_like(mask), number, trainable=False)
@@ -197,7 +236,7 @@ class _Decision:
             trainable[self.atoms.tensor], rule[self.atoms.tensor] = self.want, self.rule
             return trainable, rule
         self._check_fused()
-        trainable = self.spec.found.copy()
+        trainable = self.unsaid.copy()
         rule = np.full(count, -1, np.intp)
         decided = self.rule >= 0
         order = np.argsort(self.rule[decided], kind="stable")
@@ -244,7 +283,8 @@ class _Decision:
         for number, (rule, mask) in enumerate(zip(self.plan.rules, self.matched, strict=True)):
             # Of a tied or fused parameter, each name and part is decided for itself.
             decided = self._tensors_of(self.rule == number)
-            if self.strict and not decided.any() and not rule.optional:
+            needed = not rule.optional and not self.bare[number]
+            if self.strict and not decided.any() and needed:
                 raise self._undecided(number, rule, mask)
             selector = rule.selector(self.spec.framework)
             effects.append(
@@ -287,12 +327,19 @@ class _Decision:
                 context=f"all {len(trainable)} parameters end up frozen",
                 hint="if that is meant, say it: freeze: all",
             )
+        if self._holds_a_norm():
+            return
         if free.any() and trainable[free].all() and not self._says("train"):
             raise TrivialPlanError(
                 "the plan freezes nothing",
                 context=f"all {int(free.sum())} parameters that can be trained stay trainable",
                 hint="if that is meant, say it: train: all",
             )
+
+    def _holds_a_norm(self) -> bool:
+        """Tell whether a rule freezes a norm that has no parameters, which is something, too."""
+        pairs = zip(self.plan.rules, self.bare, strict=True)
+        return any(bare and rule.verb == "freeze" for rule, bare in pairs)
 
     def _says(self, verb: str) -> bool:
         """Tell whether a rule says outright that everything is frozen, or trained."""

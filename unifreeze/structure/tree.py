@@ -62,8 +62,10 @@ STATISTICS = frozenset({"mean", "var", "count"})
 class Tree:
     """The modules and tensors of one model, in pre-order, as parallel columns.
 
-    Modules are numbered in the order of `enter`; those under module i are i+1 … ends[i]-1.
+    Modules are numbered in the order of `enter`; those under module i are i+1 … ends[i]-1. Their
+    `keys`, and those of `numbers`, are the identities of the live modules and tensors.
     Names (a tensor has one per place it can be reached from) are numbered in the same walk.
+    `modeless` says of modules that have no inference mode to be held in why that is so.
     """
 
     framework: str
@@ -73,6 +75,7 @@ class Tree:
     parents: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     repeats: list[bool] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
     name_starts: list[int] = field(default_factory=list)
     name_ends: list[int] = field(default_factory=list)
 
@@ -86,10 +89,13 @@ class Tree:
     trainable: list[bool] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     shared: list[tuple[int, ...]] = field(default_factory=list)
+    modeless: dict[int, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     numbers: dict[int, int] = field(default_factory=dict)
 
-    def enter(self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool) -> int:
+    def enter(
+        self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool, key: int = 0
+    ) -> int:
         """Begin a module; everything until its `leave` is under it.
 
         Args:
@@ -98,6 +104,7 @@ class Tree:
             kind: From the backend's layer table; "" where that does not know the class.
             parent: Index of the parent, -1 for the root.
             repeat: The same module object has been met under another path.
+            key: Identity of the live module.
 
         Returns:
             Its index.
@@ -108,6 +115,7 @@ class Tree:
         self.kinds.append(kind)
         self.parents.append(parent)
         self.repeats.append(repeat)
+        self.keys.append(key)
         self.ends.append(index + 1)
         self.name_starts.append(len(self.names))
         self.name_ends.append(len(self.names))
@@ -174,6 +182,7 @@ class Tree:
             parents=[max(parent - start, -1) for parent in self.parents[start:end]],
             ends=[stop - start for stop in self.ends[start:end]],
             repeats=repeats,
+            keys=self.keys[start:end],
             name_starts=[at - low for at in self.name_starts[start:end]],
             name_ends=[at - low for at in self.name_ends[start:end]],
             names=[name[cut:] for name in self.names[low:high]],
@@ -188,6 +197,7 @@ class Tree:
                 for state in self.states
                 if start <= state.owner < end
             ],
+            modeless={n - start: why for n, why in self.modeless.items() if start <= n < end},
         )
         return tree, list(range(low, high)), tensors
 
