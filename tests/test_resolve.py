@@ -651,7 +651,8 @@ def test_a_norm_without_parameters_deep_in_a_block_still_goes_with_the_whole_blo
         return module("Block", inner=inner, b=linear(8, 8))
 
     made = spec(module("Net", blocks=stack(block(), block()), fc=linear(8, 2)))
-    assert held(resolve_spec(PLAN.freeze("blocks.0.inner"), made)) == set()
+    assert held(resolve_spec(PLAN.freeze("blocks.0.inner.a"), made)) == set()
+    assert held(resolve_spec(PLAN.freeze("**.a"), made)) == set()
     assert held(resolve_spec(PLAN.freeze("blocks.0"), made)) == {"blocks.0.inner.bn"}
 
 

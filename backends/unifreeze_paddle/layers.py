@@ -128,6 +128,17 @@ class PaddleReader:
         persistable = leaf not in module._non_persistable_buffer_names_set
         return leaf, persistable and is_floating(tensor)
 
+    def modeless(self, module: Any) -> str:
+        """Say why a layer has no inference mode: some norms never use what they gather."""
+        if not isinstance(module, BATCH_NORMS) or isinstance(module, nn.SyncBatchNorm):
+            return ""
+        own = module.__dict__
+        if isinstance(module, nn.BatchNorm):
+            batches = own["_trainable_statistics"] and not own["_use_global_stats"]
+        else:
+            batches = own["_use_global_stats"] is False
+        return "it normalises by the batch in inference mode, too" if batches else ""
+
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral."""
         shape = tuple(int(n) for n in tensor.shape)

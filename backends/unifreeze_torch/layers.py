@@ -129,6 +129,10 @@ class TorchReader:
         persistent = leaf not in module._non_persistent_buffers_set
         return leaf, persistent and tensor.is_floating_point()
 
+    def modeless(self, module: Any) -> str:
+        """Return "": a norm of PyTorch's that keeps statistics uses them in inference mode."""
+        return ""
+
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
         dtype = str(tensor.dtype).removeprefix("torch.")
