@@ -18,7 +18,7 @@ from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk, wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import guards
+from unifreeze_paddle import lending
 from unifreeze_paddle.layers import PaddleReader, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
@@ -162,7 +162,7 @@ def _forward_of(cls: type) -> Any:
 def _traced_whole(layer: Any) -> bool:
     """Tell whether a layer's forward is a program traced whole; later flags have no effect."""
     forward = getattr(layer, "forward", None)
-    while isinstance(forward, guards.GuardedForward):
+    while isinstance(forward, lending.GuardedForward):
         forward = forward.own_forward()
     if type(forward).__name__ != "ASTStaticFunction":
         return False

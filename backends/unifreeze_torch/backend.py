@@ -131,21 +131,17 @@ class TorchBackend(ModuleBackend):
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's modules now."""
-        if "guards" not in walk.memo:
-            pinned = [n for n in walk.marked() if modes.is_pinned(walk.module(n))]
-            walk.memo["guards"] = dict.fromkeys(pinned, Guard(still=True))
-        guards: dict[int, Guard] = walk.memo["guards"]
-        return guards
+        pins = {n: modes.pin_of(walk.module(n)) for n in walk.marked()}
+        return {n: Guard(still=True, copied=pin.copied) for n, pin in pins.items() if pin}
 
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
-        walk.memo.pop("guards")  # what is on is looked up anew should this fail half-way
-        for index in before.keys() - guards.keys():
-            modes.unpin(walk.module(index))
-        for index in guards:
-            modes.pin(walk.module(index))
-        walk.memo["guards"] = dict(guards)
+        for index, guard in before.items():
+            if guards.get(index) != guard:
+                modes.unpin(walk.module(index))
+        for index, guard in guards.items():
+            modes.pin(walk.module(index), copied=guard.copied)
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what PyTorch would get wrong."""

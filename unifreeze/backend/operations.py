@@ -28,11 +28,13 @@ class Guard(NamedTuple):
         still: It runs in inference mode, so that its state holds.
         lend: Names of its frozen parameters that it must see as if gradient passed through them.
         attach: Its input must take part in the gradient though nothing below trains.
+        copied: It came with a copy of a model under a plan, and lets go when the copy is thawed.
     """
 
     still: bool = False
     lend: tuple[str, ...] = ()
     attach: bool = False
+    copied: bool = False
 
 
 class Operations(ABC):
