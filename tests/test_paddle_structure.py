@@ -59,7 +59,8 @@ def inside(model):
                 continue
             held = list(value.items()) if isinstance(value, dict) else [("", value)]
             found[name, key] = [
-                (k, v if isinstance(v, bool | int | None) else id(v)) for k, v in held
+                (k, v if isinstance(v, bool | int | None) else getattr(v, "guard", id(v)))
+                for k, v in held
             ]
     return found
 

@@ -79,7 +79,7 @@ def put_on(layer: Any, guard: Guard) -> None:
     if guard.still:
         if _has_global_stats(layer):
             layer._use_global_stats = True
-            layer._forward_pre_hooks[_HOOK] = _OnCopies()
+            layer._forward_pre_hooks[_HOOK] = _ON_COPIES
             layer._forward_pre_hooks.move_to_end(_HOOK, last=False)
         else:
             _put_still_hooks(layer)
@@ -123,6 +123,9 @@ class _OnCopies:
         on: _On | None = getattr(layer, MARK, None)
         if on is not None and on.lets_go():
             _release(layer)
+
+
+_ON_COPIES = _OnCopies()
 
 
 def _release(layer: Any) -> None:

@@ -19,7 +19,14 @@ from unifreeze.errors import (
 )
 from unifreeze.plan import FreezePlan, Rule
 from unifreeze.resolution.hold import held_modules, quiet_modules, wanted_still
-from unifreeze.resolution.notices import reading_notices
+from unifreeze.resolution.notices import (
+    CONSTANT,
+    Outcome,
+    left_notices,
+    outcome_notices,
+    reading_notices,
+    tied_beside,
+)
 from unifreeze.resolution.settings import group_settings
 from unifreeze.resolution.value import Resolution, RuleEffect
 from unifreeze.select import (
@@ -145,7 +152,8 @@ class _Decision:
         self.unsaid = spec.found if spec.standing is None else spec.standing
         self.want: Mask = self.unsaid[self.atoms.tensor].copy()
         self.rule = np.full(len(self.atoms), -1, np.intp)
-        self.fixed = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
+        self.never = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
+        self.fixed = self.never | spec.constants
         self.matched: list[Mask] = []
         self.bare: list[bool] = []
         """For each rule, whether it names a norm without parameters."""
@@ -157,11 +165,11 @@ class _Decision:
         trainable, rule_of = self._per_parameter()
         effects = self._effects()
         # What another plan has frozen, or trained, is no fault of this one.
-        self._check_trivial(np.where(rule_of >= 0, trainable, self.spec.found))
+        self._check_trivial(np.where(rule_of >= 0, trainable, self.spec.found), rule_of)
         self._check_shared(trainable)
         lr_scale, weight_decay = group_settings(self.plan, self.spec, select)
         still = wanted_still(self.plan, self.spec, trainable, select)
-        self._leave_alone(still)
+        outcome = Outcome(trainable, rule_of, self.rule, still)
         return Resolution(
             self.plan,
             self.spec,
@@ -172,17 +180,12 @@ class _Decision:
             quiet_modules(self.plan, self.spec, trainable),
             lr_scale,
             weight_decay,
-            (*self.notices, *reading_notices(self.plan, self.spec)),
+            (
+                *self.notices,
+                *outcome_notices(self.plan, self.spec, outcome),
+                *reading_notices(self.plan, self.spec),
+            ),
         )
-
-    def _leave_alone(self, still: set[int]) -> None:
-        """Say of each layer that should hold and has no mode for it that it does not."""
-        tree, left = self.spec.tree, sorted(still & self.spec.tree.modeless.keys())
-        for why in dict.fromkeys(tree.modeless[owner] for owner in left):
-            named = [tree.paths[owner] for owner in left if tree.modeless[owner] == why]
-            self.notices.append(
-                f"left alone, {why}; its statistics move, and are not verified: {listing(named)}"
-            )
 
     def _apply(self, number: int, rule: Rule) -> None:
         where = f'rule {number + 1} ({rule.verb}: "{rule.selector(self.spec.framework)}")'
@@ -206,11 +209,16 @@ class _Decision:
         self.rule[mask] = number
 
     def _trainable_part(self, mask: Mask, selector: Selector, where: str) -> Mask:
-        """Leave out what the framework never trains, unless the rule names it by its path."""
+        """Leave out what is never trained, unless the rule names it by its path.
+
+        Constants may also be selected by a rule that selects nothing else.
+        """
         fixed = mask & self.fixed[self.atoms.tensor]
         if not fixed.any():
             return mask
         named = _named_tensors(selector.expression, self.spec)
+        if not (mask & ~self.spec.constants[self.atoms.tensor]).any():
+            named |= set(self.atoms.tensor[mask].tolist())
         for tensor in np.unique(self.atoms.tensor[fixed]):
             row = self.spec.tensors[tensor]
             if tensor in named and row.impossible:
@@ -220,9 +228,7 @@ class _Decision:
                 )
         left = fixed & ~np.isin(self.atoms.tensor, list(named))
         if left.any():
-            paths = self._names_of(np.unique(self.atoms.tensor[left]))
-            reason = self.spec.tensors[int(self.atoms.tensor[left][0])].fixed
-            self.notices.append(f"{where} leaves {listing(paths)} as found ({reason})")
+            self.notices += left_notices(self.spec, np.unique(self.atoms.tensor[left]), where)
         return mask & ~left
 
     def _names_of(self, tensors: NDArray[np.intp]) -> list[str]:
@@ -310,7 +316,7 @@ class _Decision:
             row = self.spec.tensors[int(fixed[0])]
             return FixedParameterError(
                 f"rule {number + 1} ({rule}) would train only what is never trained",
-                context=f"{listing(self._names_of(fixed))}: {row.fixed}",
+                context=f"{listing(self._names_of(fixed))}: {row.fixed or CONSTANT}",
                 hint="take it out" + ("" if row.impossible else ", or name parameters in full"),
             )
         return UndecidedRuleError(
@@ -319,12 +325,13 @@ class _Decision:
             hint="move it after those rules, or take it out",
         )
 
-    def _check_trivial(self, trainable: Mask) -> None:
-        free = ~self.fixed
+    def _check_trivial(self, trainable: Mask, rule_of: NDArray[np.intp]) -> None:
+        free = ~self.never
         if not trainable.any() and not self._says("freeze"):
+            tied = tied_beside(self.plan, self.spec, rule_of, self.rule)
             raise TrivialPlanError(
                 "the plan leaves nothing trainable",
-                context=f"all {len(trainable)} parameters end up frozen",
+                context="\n".join((f"all {len(trainable)} parameters end up frozen", *tied)),
                 hint="if that is meant, say it: freeze: all",
             )
         if self._holds_a_norm():

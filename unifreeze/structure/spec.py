@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze.structure.blocks import Run
+from unifreeze.structure.constants import find_constants
 from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
 from unifreeze.structure.words import (
     FUSED_KV,
@@ -123,7 +124,7 @@ class ModelSpec:
         if np.array_equal(found, self.found) and _same(standing, self.standing):
             return self
         other = replace(self, found=found, standing=standing, memo={})
-        own = {one.name for one in fields(self)} | {"parameters"}
+        own = {one.name for one in fields(self)} | {"parameters", "constants"}
         vars(other).update({name: had for name, had in vars(self).items() if name not in own})
         return other
 
@@ -207,6 +208,11 @@ class ModelSpec:
                 tensor_row.fixed,
                 bool(self.found[number]),
             )
+
+    @cached_property
+    def constants(self) -> Mask:
+        """For each parameter, whether it looks like a constant of the network's own."""
+        return find_constants(self.tree, self.placement.kinds, self.found)
 
     @cached_property
     def canonical_order(self) -> NDArray[np.intp]:
