@@ -21,7 +21,7 @@ from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
 from unifreeze import FreezePlan
 from unifreeze.backend import Batch, ProbeConfig, load_backend
-from unifreeze.errors import FixedParameterError, FrozenDriftError
+from unifreeze.errors import FixedParameterError, FrozenDriftError, UnsupportedPlanError
 from unifreeze.parity.record import make_record
 
 BACKEND = load_backend("paddle")
@@ -686,3 +686,32 @@ def test_an_integer_found_trainable_can_be_frozen():
     handle = FreezePlan().freeze("path:'codes' | path:'head.bias'").apply(model)
     assert model.codes.stop_gradient
     handle.verify()
+
+
+# Tables that rewrite themselves ------------------------------------------------------------------
+
+
+def table():
+    paddle.seed(0)
+    return nn.Sequential(nn.Embedding(5, 3, max_norm=0.5), nn.Linear(3, 2))
+
+
+def test_a_frozen_table_with_a_largest_norm_is_refused():
+    model = table()
+    with pytest.raises(UnsupportedPlanError, match=r"0: max_norm rewrites(.|\n)*_max_norm = None"):
+        FreezePlan().only('path:"1"').apply(model)
+    assert not model[0].weight.stop_gradient
+    model[0]._max_norm = None
+    FreezePlan().only('path:"1"').apply(model)
+    before = model[0].weight.numpy()
+    model(paddle.to_tensor([[0, 1, 2]]))
+    np.testing.assert_array_equal(model[0].weight.numpy(), before)
+
+
+def test_a_table_with_a_largest_norm_may_train_and_a_dry_run_leaves_its_rows():
+    model = table()
+    before = model[0].weight.numpy()
+    FreezePlan().only("head").resolve(model, batch=np.asarray([[0, 1, 2]]))
+    np.testing.assert_array_equal(model[0].weight.numpy(), before)
+    assert model[0]._max_norm == 0.5
+    FreezePlan().freeze('path:"1"').apply(model)

@@ -40,7 +40,7 @@ from unifreeze_paddle import (
     shipped,
     steering,
 )
-from unifreeze_paddle.layers import PaddleReader, is_floating
+from unifreeze_paddle.layers import PaddleReader, is_floating, largest_norms
 
 # Past the parameters' own `__setattr__`, which is written in Python.
 _set_stop_gradient = paddle.Tensor.stop_gradient.__set__
@@ -226,13 +226,17 @@ class PaddleBackend(ModuleBackend):
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before = self.modes(walk)
+        before, norms = self.modes(walk), largest_norms(walk.modules)
         with self.random_state(), paddle.no_grad():
             for layer in walk.modules:
                 layer.training = False
+            for table, _ in norms:
+                table._max_norm = None  # with it, looking up rewrites the table, in any mode
             try:
                 yield
             finally:
+                for table, largest in norms:
+                    table._max_norm = largest
                 self.set_modes(walk, before)
 
     @contextmanager

@@ -19,7 +19,7 @@ from unifreeze.backend.walking import Walk, wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import lending
-from unifreeze_paddle.layers import PaddleReader, qualified_bases
+from unifreeze_paddle.layers import PaddleReader, largest_norms, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
 """What libraries turn recompute on with, as attributes of the layer that does it."""
@@ -43,6 +43,7 @@ def findings(
         guards_change: Some layer's guard would.
     """
     yield from _reentrant_recompute(walk, resolution)
+    yield from _rewritten_tables(walk, resolution)
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -75,6 +76,22 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
                 "gradient",
                 "train what comes before them too, or turn it off: recompute=False in a "
                 "trainer's arguments, else enable_recompute = False on it",
+            )
+
+
+def _rewritten_tables(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A table with a largest norm shortens the rows it looks up, whatever its flag and mode."""
+    numbers = [
+        n for cls, found in walk.by_class.items() if issubclass(cls, nn.Embedding) for n in found
+    ]
+    tables = {id(walk.module(number)): walk.tree.paths[number] for number in numbers}
+    for table, _ in largest_norms(map(walk.module, numbers)):
+        weight = walk.tree.tensor(id(table.weight))
+        if weight is not None and not resolution.trainable[weight]:
+            yield Finding(
+                tables[id(table)] or "the model",
+                "max_norm rewrites the frozen table in every forward pass, in any mode",
+                "set _max_norm = None on it",
             )
 
 

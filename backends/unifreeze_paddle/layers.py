@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import paddle
@@ -168,6 +168,13 @@ class PaddleReader:
 def qualified_bases(cls: type) -> list[str]:
     """Return the dotted names of a class and its bases, the class first."""
     return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def largest_norms(layers: Iterable[Any]) -> list[tuple[Any, float]]:
+    """Return the tables that shorten the rows they look up, each with the length it allows."""
+    tables = [layer for layer in layers if isinstance(layer, nn.Embedding)]
+    found = [(table, getattr(table, "_max_norm", None)) for table in tables]
+    return [(table, largest) for table, largest in found if largest is not None]
 
 
 def dtype_name(tensor: Any) -> str:
