@@ -23,9 +23,10 @@ from unifreeze.backend.protocol import (
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering
+from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering, watches
 from unifreeze_torch.layers import TorchReader
 
 
@@ -164,6 +165,18 @@ class TorchBackend(ModuleBackend):
             last.remove()
 
         return remove
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes until that is stopped."""
+        return watches.on_forward(module, watch)
+
+    def runs(self, module: Any) -> bool:
+        """Tell whether a module computes anything itself; a mere list of modules does not."""
+        return type(module).forward is not nn.Module.forward or "forward" in vars(module)
+
+    def trains(self, module: Any) -> bool:
+        """Tell whether a forward pass now would be one of training: in that mode, with gradient."""
+        return bool(module.training) and torch.is_grad_enabled()
 
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:

@@ -39,6 +39,7 @@ from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
+from unifreeze.backend.watching import watch_training
 from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
 from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
@@ -364,6 +365,10 @@ class ModuleBackend(Operations):
                 digests.update((path, one.bits) for path, one in prints.items())
 
         return lambda: digests, self.on_load(walk, loaded)
+
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call back as a model, or one of its parts, begins a forward pass that trains."""
+        return watch_training(self, self.root(model), call)
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
 from unifreeze.backend.walking import Reader, Walk
+from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
 
@@ -150,6 +152,22 @@ class Operations(ABC):
     ) -> Callable[[], None]:
         """Call back around a module's forward; returns what takes the hooks off again."""
 
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes until that is stopped.
+
+        On copies of the module, also where it was pickled, it should be deaf; where a compiler
+        follows a pass, it should call `followed` in place of the other two.
+        """
+        return self.hook(module, watch.begins, partial(_ends, watch))
+
+    def runs(self, module: Any) -> bool:
+        """Tell whether a module computes anything itself; a mere list of modules does not."""
+        return True
+
+    def trains(self, module: Any) -> bool:
+        """Tell whether a forward pass now would be one of training: in that mode, with gradient."""
+        return bool(module.training)
+
     def around_forward(
         self, module: Any, stand_in: Callable[[Callable[..., Any], Any, Any], Any]
     ) -> Undo:
@@ -271,3 +289,7 @@ class Operations(ABC):
     @abstractmethod
     def seed(self, seed: int) -> None:
         """Seed the framework's random generators."""
+
+
+def _ends(watch: ForwardWatch, outputs: Any) -> None:
+    watch.ends(complete=outputs is not None)

@@ -432,6 +432,15 @@ class Backend(Protocol):
             that stops watching.
         """
 
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call back as a model, or one of its parts, begins a forward pass that trains.
+
+        That is one in training mode and with gradient. Copies of the model do not call back.
+
+        Returns:
+            What stops it; nothing of it may keep the model alive.
+        """
+
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at; the model is restored bit for bit."""
 

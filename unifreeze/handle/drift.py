@@ -12,9 +12,11 @@ from unifreeze.backend import Backend, Digest
 from unifreeze.backend.digests import change_at_least
 from unifreeze.backend.protocol import Array
 from unifreeze.errors import FrozenDriftError
+from unifreeze.schedule import UNTOLD
 
 _ADVICE = {
-    "moved": "find what writes to it: an optimizer that makes up gradients, a hook, a copy_",
+    "moved": "find what writes to it: an average of weights that is copied back (EMA, SWA), "
+    "an optimizer that makes up gradients, a hook, a copy_",
     "reloaded": "if the loaded values are wanted: handle.rebase()",
     "cast": "if the new dtype or device is wanted: handle.rebase()",
     "replaced": "take new modules into the plan: handle.reapply()",
@@ -47,13 +49,21 @@ class Verified(NamedTuple):
     Attributes:
         parameters: Frozen parameters, bit for bit as they were.
         states: Statistics and other held state tensors, likewise.
+        unchecked: Frozen parameters and held state tensors that have no values here to compare:
+            on the meta device, not initialised yet, or kept where they cannot be read.
+        told: False where phases wait to begin, and `Handle.step` was never called.
     """
 
     parameters: int
     states: int
+    unchecked: int = 0
+    told: bool = True
 
     def __str__(self) -> str:
-        return f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        text = f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        if self.unchecked:
+            text += f"; not checked: {self.unchecked} that have no values here"
+        return text if self.told else f"{text}; {UNTOLD}"
 
 
 @dataclass
@@ -102,7 +112,16 @@ class Baseline:
         paths = [path for path in self.paths if path not in self.digests and path in present]
         self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
         if self.keeps_values:
-            self.values |= {path: backend.tensor(model, path) for path in paths}
+            kept = [path for path in paths if self.digests[path].bits]
+            self.values |= {path: backend.tensor(model, path) for path in kept}
+
+    def verified(self) -> Verified:
+        """Count what nothing has become of; what has no values cannot be told to be unchanged."""
+        seen = [
+            [p for p in paths if self.digests[p].bits] for paths in (self.parameters, self.states)
+        ]
+        parameters, states = map(len, seen)
+        return Verified(parameters, states, len(self.paths) - parameters - states)
 
 
 def take_baseline(
@@ -116,7 +135,8 @@ def take_baseline(
     """Take down how frozen parameters and held states are now."""
     paths = (*parameters, *states)
     digests = backend.fingerprint(model, paths, sums=not keep_values)
-    values = {path: backend.tensor(model, path) for path in paths} if keep_values else {}
+    kept = [path for path in paths if digests[path].bits] if keep_values else []
+    values = {path: backend.tensor(model, path) for path in kept}
     return Baseline(
         parameters, states, backend.objects(model), digests, values, keeps_values=keep_values
     )

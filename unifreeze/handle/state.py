@@ -1,0 +1,117 @@
+"""What the state of any run says: of which plan and model it is; one of another is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import unified_diff
+from hashlib import sha256
+from typing import Any
+
+from unifreeze.errors import ScheduleError
+from unifreeze.history import History
+from unifreeze.plan import FreezePlan
+from unifreeze.structure import ModelSpec
+
+STATE_FORMAT = 3
+
+
+def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str) -> dict[str, Any]:
+    """Return the part of a run's state that says what the run is of.
+
+    Args:
+        plan: The plan as it was given.
+        spec: The model's description.
+        digest: Of the plan with plain phases.
+        digest_now: Of the same with what has been measured so far.
+    """
+    return {
+        "unifreeze_state": STATE_FORMAT,
+        "plan": digest,
+        "plan_now": digest_now,
+        "plan_text": plan.to_yaml(),
+        "model": _name_of(spec),
+        "phase": None,
+    }
+
+
+def plain_state(plan: FreezePlan, spec: ModelSpec) -> dict[str, Any]:
+    """Return the state of a run without phases."""
+    return origin_of(plan, spec, digest=plan.digest, digest_now=plan.digest)
+
+
+def check_format(state: Any) -> None:
+    """Refuse what is no state of a run, or one in another format.
+
+    Raises:
+        ScheduleError: It is.
+    """
+    if not isinstance(state, Mapping):
+        raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
+    version = state.get("unifreeze_state")
+    if version != STATE_FORMAT:
+        what = "no state of a plan" if version is None else f"of state format {version}"
+        raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
+
+
+def check_origin(
+    state: Mapping[str, Any], plan: FreezePlan, spec: ModelSpec, *, digest: str
+) -> None:
+    """Refuse the state of another plan or model; the message shows the difference.
+
+    Args:
+        state: The state.
+        plan: The plan as it was given.
+        spec: The model's description.
+        digest: Of the plan with plain phases.
+
+    Raises:
+        ScheduleError: It is one.
+    """
+    if plan.phases and state.get("phase") is None:
+        raise ScheduleError("the state is of a plan without phases, and this one has some")
+    if not plan.phases and state.get("phase") is not None:
+        raise ScheduleError("the state is of a plan with phases, and this one has none")
+    if state.get("model") != _name_of(spec):
+        raise ScheduleError(
+            f"the state is of another model than this one ({len(spec)} parameters)",
+            context="their canonical names or shapes differ",
+            hint="`unifreeze show` lists them; load it into the model that it was saved for",
+        )
+    # The plan as saved beside the run has what was measured in it.
+    if digest not in (state.get("plan"), state.get("plan_now")):
+        raise _other_plan(state, plan, digest)
+
+
+def restored_history(state: Mapping[str, Any]) -> History:
+    """Return the history of a run from its state.
+
+    Raises:
+        ScheduleError: There is none, or it is damaged.
+    """
+    if not isinstance(state.get("told"), bool) or "history" not in state:
+        missing = "history" if "history" not in state else "told"
+        raise ScheduleError(f"this is no state of a plan: it lacks {missing!r}")
+    return History.restored(state["history"])
+
+
+def _other_plan(state: Mapping[str, Any], plan: FreezePlan, digest: str) -> ScheduleError:
+    own, theirs = plan.to_yaml(), str(state.get("plan_text"))
+    lines = unified_diff(theirs.splitlines(), own.splitlines(), "saved", "now", "", "", 0)
+    place = state.get("phase")
+    phase = "" if place is None else f", in phase {place!r}"
+    return ScheduleError(
+        f"the state is of another plan ({state.get('plan')}{phase}), and not of this one "
+        f"({digest})",
+        context="\n".join(list(lines)[2:22]),
+        hint="load it under the plan that it was saved under; save plans beside runs",
+    )
+
+
+def _name_of(spec: ModelSpec) -> str:
+    """Return a name for a model's structure, the same in every framework."""
+    if "name" not in spec.memo:
+        rows = sorted((row.name, list(row.neutral_shape)) for row in spec.parameters)
+        spec.memo["name"] = sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    name: str = spec.memo["name"]
+    return name
