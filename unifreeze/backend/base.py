@@ -368,7 +368,9 @@ class ModuleBackend(Operations):
 
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
         """Call back as a model, or one of its parts, begins a forward pass that trains."""
-        return watch_training(self, self.root(model), call)
+        root = self.root(model)
+        members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
+        return watch_training(self, map(self.root, members), call)
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -150,12 +150,21 @@ class After:
         return After, (self.key, self.way)
 
 
-def watch_training(backend: Operations, root: Any, call: Callable[[], None]) -> Undo:
-    """Call back as a module, or one of its parts, begins a forward pass that trains."""
-    stops = [
-        backend.on_forward(module, TrainingWatch(partial(backend.trains, module), call))
-        for module in _entrances(backend, root)
-    ]
+def watch_training(backend: Operations, roots: Iterable[Any], call: Callable[[], None]) -> Undo:
+    """Call back as one of some models, or a part of one, begins a forward pass that trains.
+
+    Args:
+        backend: The models' backend.
+        roots: The models.
+        call: What is called; of the modules, the models themselves alone hold it.
+    """
+    stops = []
+    for root in roots:
+        first = TrainingWatch(partial(backend.trains, root), call)
+        parts = partial(_call_of, weakref.ref(first))  # walks hold parts, and must hold no model
+        for module in _entrances(backend, root):
+            other = TrainingWatch(partial(backend.trains, module), parts)
+            stops.append(backend.on_forward(module, first if module is root else other))
 
     def stop() -> None:
         for one in stops:
@@ -164,18 +173,24 @@ def watch_training(backend: Operations, root: Any, call: Callable[[], None]) -> 
     return stop
 
 
+def _call_of(reference: weakref.ref[TrainingWatch]) -> None:
+    watch = reference()
+    if watch is not None:
+        watch.call()
+
+
 def _entrances(backend: Operations, root: Any) -> list[Any]:
     """Return a module and its children: a loop may call these, and never the whole.
 
     Mere lists of modules are never called, so those in them count instead.
     """
-    found, waiting = {id(root): root}, [root]
+    seen, found, waiting = {id(root)}, [root], [root]
     while waiting:
         for child in backend.reader.dicts(waiting.pop())[0].values():
-            if child is not None and id(child) not in found:
-                found[id(child)] = child
-                waiting += [] if backend.runs(child) else [child]
-    return list(found.values())
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                (found if backend.runs(child) else waiting).append(child)
+    return found
 
 
 def watch_module(module: Any, watch: ForwardWatch, way: Way) -> Undo:

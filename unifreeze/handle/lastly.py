@@ -47,8 +47,13 @@ class LastLook:
 
 
 def take_out(callbacks: list[Any], last: object) -> None:
-    """Take a callback out of a list that is being gone through, and has come to it as its last."""
-    callbacks[:] = [one for one in callbacks if one is not last]
+    """Take a callback that is the last out of a list that is being gone through.
+
+    So are others of its kind, which earlier runs have left that did not come to their end; one of
+    those is called among the others, and takes nothing out.
+    """
+    if callbacks and callbacks[-1] is last:
+        callbacks[:] = [one for one in callbacks if type(one) is not type(last)]
 
 
 def calling_list(callback: object) -> list[Any]:

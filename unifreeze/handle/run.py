@@ -170,7 +170,7 @@ class Run:
         """
         phased = self.phased
         if self.waits:
-            raise untold_error(phased.phases)
+            raise untold_error(phased.phases, "the optimizer takes a step")
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:
             names = {row.path: row.name for row in phased.spec.parameters}

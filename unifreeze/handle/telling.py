@@ -10,11 +10,14 @@ from unifreeze.plan import After, At, Phase, When
 from unifreeze.schedule import UNTOLD
 
 
-def untold_error(phases: Sequence[Phase]) -> ScheduleError:
-    """Build the error for a step of the optimizer that comes before any `handle.step`."""
-    return ScheduleError(
-        f"the optimizer takes a step, and {UNTOLD}", context=_waiting(phases), hint=advice(phases)
-    )
+def untold_error(phases: Sequence[Phase], fact: str) -> ScheduleError:
+    """Build the error for what comes before any `handle.step`.
+
+    Args:
+        phases: The plan's plain phases.
+        fact: What has come.
+    """
+    return ScheduleError(f"{fact}, and {UNTOLD}", context=_waiting(phases), hint=advice(phases))
 
 
 def warn_untold(phases: Sequence[Phase]) -> None:
