@@ -103,7 +103,7 @@ class PaddleBackend(ModuleBackend):
 
     def has_values(self, tensor: Any) -> bool:
         """Tell whether a tensor has been initialised."""
-        return bool(tensor._is_initialized())
+        return bits.has_values(tensor)
 
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether all parameters still wait for their values.

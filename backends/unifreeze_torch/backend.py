@@ -26,7 +26,17 @@ from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering, watches
+from unifreeze_torch import (
+    bits,
+    checks,
+    layers,
+    modes,
+    offloaded,
+    saved_states,
+    settings,
+    steering,
+    watches,
+)
 from unifreeze_torch.layers import TorchReader
 
 
@@ -57,6 +67,8 @@ class TorchBackend(ModuleBackend):
     get_flag = staticmethod(attrgetter("requires_grad"))  # type: ignore[assignment]
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
     payload = staticmethod(bits.payload)
+    has_values = staticmethod(bits.has_values)
+    stored = staticmethod(offloaded.stored)
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""

@@ -15,9 +15,24 @@ from unifreeze.backend.protocol import Array
 from unifreeze.backend.walking import Slot
 
 
-def payload(tensor: torch.Tensor) -> Payload | None:
-    """Return a tensor's bits; None on the meta device or before a lazy layer's first call."""
+def has_values(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has values here, which can be read.
+
+    It has none on the meta device, before a lazy layer's first call, where its memory was given
+    back, and where DeepSpeed has cut it up between processes.
+    """
     if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
+        return False
+    if not tensor.numel():
+        return not hasattr(tensor, "ds_shape")
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    plain = plain and tensor.layout is torch.strided and tensor.device.type in ("cpu", "cuda")
+    return not plain or bool(tensor.data_ptr())
+
+
+def payload(tensor: torch.Tensor) -> Payload | None:
+    """Return a tensor's bits; None where it has none here."""
+    if not has_values(tensor):
         return None
     dtype = str(tensor.dtype).removeprefix("torch.")
     return Payload(dtype, tuple(tensor.shape), _bytes(tensor.detach()))

@@ -292,22 +292,34 @@ class ModuleBackend(Operations):
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
         objects, walk = self.objects(model), self.walk(model)
-        if not walk.slots and self.has_no_values(walk):
+        stored = self.stored(walk)
+        if not stored and not walk.slots and self.has_no_values(walk):
             return dict.fromkeys(paths, NO_VALUES)
         tensors = {path: objects[path] for path in paths}
         distinct = {id(tensor): tensor for tensor in tensors.values()}
-        payloads = map(self.payload, distinct.values())
+        payloads = (self.payload(_loaded(stored, one)) for one in distinct.values())
         prints = [NO_VALUES if one is None else digest(one, with_sums=sums) for one in payloads]
         by_key = dict(zip(distinct, prints, strict=True))
         return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
 
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of placeholders, for values that are kept elsewhere."""
+        stored = self.stored(self.walk(model))
+        live = self.objects(model).items() if stored else ()
+        return [path for path, tensor in live if id(tensor) in stored]
+
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own."""
-        return self.to_array(self._object(model, path))
+        tensor = _loaded(self.stored(self.walk(model)), self._object(model, path))
+        if not self.has_values(tensor):
+            raise _no_values(path)
+        return self.to_array(tensor)
 
     def assign(self, model: Any, path: str, array: Array) -> None:
         """Write values into a tensor in place."""
         tensor = self._object(model, path)
+        if not self.has_values(tensor):
+            raise _no_values(path)
         shape = tuple(int(n) for n in tensor.shape)
         if array.shape != shape:
             raise TargetError(f"{path} is of shape {list(shape)}, and not {list(array.shape)}")
@@ -498,6 +510,21 @@ class ModuleBackend(Operations):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
+
+
+def _loaded(stored: Mapping[int, Callable[[], Any]], tensor: Any) -> Any:
+    """Return what a placeholder stands for, if that can be loaded; else the tensor itself."""
+    load = stored.get(id(tensor))
+    loaded = load() if load else None
+    return tensor if loaded is None else loaded
+
+
+def _no_values(path: str) -> TargetError:
+    return TargetError(
+        f"{path} has no values in the model",
+        context="it is on the meta device, not initialised yet, or offloaded",
+        hint="give it its values first; offloaded ones: take the offloading hooks off",
+    )
 
 
 @contextmanager

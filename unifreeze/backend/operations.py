@@ -97,6 +97,13 @@ class Operations(ABC):
         """Tell whether a tensor has values; one that waits to be initialised has none."""
         return True
 
+    def stored(self, walk: Walk) -> Mapping[int, Callable[[], Any]]:
+        """Return, by identity of placeholders in a model, what loads the values they stand for.
+
+        Where weights are offloaded, others than the model keep them. What cannot be loaded is None.
+        """
+        return {}
+
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether none of a model's parameters has values."""
         return all(self.payload(tensor) is None for tensor in walk.tensors)

@@ -383,6 +383,12 @@ class Backend(Protocol):
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
 
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of placeholders, for values that are kept elsewhere.
+
+        Their objects come and go; `fingerprint` and `tensor` read the values where they are.
+        """
+
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own, in the framework's layout."""
 

@@ -26,6 +26,10 @@ _ADVICE = {
 }
 
 
+OFFLOADED = object()
+"""Stands for every object in whose place others come and go, while its values are elsewhere."""
+
+
 class Drift(NamedTuple):
     """One frozen tensor that is not as it was.
 
@@ -138,8 +142,13 @@ def take_baseline(
     kept = [path for path in paths if digests[path].bits] if keep_values else []
     values = {path: backend.tensor(model, path) for path in kept}
     return Baseline(
-        parameters, states, backend.objects(model), digests, values, keeps_values=keep_values
+        parameters, states, _objects(backend, model), digests, values, keeps_values=keep_values
     )
+
+
+def _objects(backend: Backend, model: Any) -> dict[str, Any]:
+    """Return live tensors by path; those whose values are offloaded have no object that stays."""
+    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
 
 
 def find_drifts(
@@ -153,13 +162,14 @@ def find_drifts(
         baseline: How they were.
         loaded: Digests right after the last state dict was loaded, {} if none was.
     """
-    objects, flags = backend.objects(model), backend.read(model)
+    objects, flags = _objects(backend, model), backend.read(model)
     present = [path for path in baseline.paths if path in objects]
     drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
     states = set(baseline.states)
     same: list[str] = []
     for path in present:
-        if path not in states and objects[path] is not baseline.objects[path]:
+        stays = objects[path] is OFFLOADED or objects[path] is baseline.objects[path]
+        if path not in states and not stays:
             drifts.append(Drift(path, "replaced", "another object stands in its place"))
         else:
             same.append(path)
