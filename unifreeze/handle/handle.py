@@ -22,7 +22,7 @@ from unifreeze.handle.drift import (
 from unifreeze.handle.groups import check_optimizers, param_groups
 from unifreeze.handle.lease import Lease
 from unifreeze.handle.run import Run
-from unifreeze.handle.state import check_format, check_origin, plain_state, restored_history
+from unifreeze.handle.state import check_format, check_origin, plain_state
 from unifreeze.handle.target import Target
 from unifreeze.handle.trained import load_trained, trained_state
 from unifreeze.history import History, RunReport, run_report
@@ -460,7 +460,7 @@ class Handle:
         check_format(state)
         if self._run is None:
             check_origin(state, self._plan, self.resolution.spec, digest=self._plan.digest)
-        history = restored_history(state)
+        history = History.restored(state["history"])
         if self._run is not None:
             self._run.load(state)
         self._history = history

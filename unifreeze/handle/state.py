@@ -8,12 +8,13 @@ from difflib import unified_diff
 from hashlib import sha256
 from typing import Any
 
-from unifreeze.errors import ScheduleError
-from unifreeze.history import History
+from unifreeze.errors import ScheduleError, listing
 from unifreeze.plan import FreezePlan
 from unifreeze.structure import ModelSpec
 
 STATE_FORMAT = 3
+_KEYS = ("plan", "plan_now", "plan_text", "model", "phase", "told", "history")
+"""What every state has; that of a plan with phases has more."""
 
 
 def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str) -> dict[str, Any]:
@@ -52,6 +53,11 @@ def check_format(state: Any) -> None:
     if version != STATE_FORMAT:
         what = "no state of a plan" if version is None else f"of state format {version}"
         raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
+    missing = [key for key in _KEYS if key not in state]
+    if missing:
+        raise ScheduleError(f"this is no state of a plan: it lacks {listing(missing)}")
+    if not isinstance(state["told"], bool):
+        raise ScheduleError(f"this is no state of a plan: told is {state['told']!r}")
 
 
 def check_origin(
@@ -68,41 +74,27 @@ def check_origin(
     Raises:
         ScheduleError: It is one.
     """
-    if plan.phases and state.get("phase") is None:
+    if plan.phases and state["phase"] is None:
         raise ScheduleError("the state is of a plan without phases, and this one has some")
-    if not plan.phases and state.get("phase") is not None:
+    if not plan.phases and state["phase"] is not None:
         raise ScheduleError("the state is of a plan with phases, and this one has none")
-    if state.get("model") != _name_of(spec):
+    if state["model"] != _name_of(spec):
         raise ScheduleError(
             f"the state is of another model than this one ({len(spec)} parameters)",
             context="their canonical names or shapes differ",
             hint="`unifreeze show` lists them; load it into the model that it was saved for",
         )
     # The plan as saved beside the run has what was measured in it.
-    if digest not in (state.get("plan"), state.get("plan_now")):
+    if digest not in (state["plan"], state["plan_now"]):
         raise _other_plan(state, plan, digest)
 
 
-def restored_history(state: Mapping[str, Any]) -> History:
-    """Return the history of a run from its state.
-
-    Raises:
-        ScheduleError: There is none, or it is damaged.
-    """
-    if not isinstance(state.get("told"), bool) or "history" not in state:
-        missing = "history" if "history" not in state else "told"
-        raise ScheduleError(f"this is no state of a plan: it lacks {missing!r}")
-    return History.restored(state["history"])
-
-
 def _other_plan(state: Mapping[str, Any], plan: FreezePlan, digest: str) -> ScheduleError:
-    own, theirs = plan.to_yaml(), str(state.get("plan_text"))
+    own, theirs = plan.to_yaml(), str(state["plan_text"])
     lines = unified_diff(theirs.splitlines(), own.splitlines(), "saved", "now", "", "", 0)
-    place = state.get("phase")
-    phase = "" if place is None else f", in phase {place!r}"
+    phase = "" if state["phase"] is None else f", in phase {state['phase']!r}"
     return ScheduleError(
-        f"the state is of another plan ({state.get('plan')}{phase}), and not of this one "
-        f"({digest})",
+        f"the state is of another plan ({state['plan']}{phase}), and not of this one ({digest})",
         context="\n".join(list(lines)[2:22]),
         hint="load it under the plan that it was saved under; save plans beside runs",
     )
