@@ -208,7 +208,7 @@ def test_what_a_callback_writes_in_the_end_is_found(trainer, plan, place, tmp_pa
         RUNS[trainer](tmp_path, PLANS[plan], epochs=2, **{place: [other]})
     assert "average of weights" in caught.value.hint
     assert "EMA, SWA" in caught.value.hint
-    assert ("came after the training" in str(caught.value)) is (place == "later")
+    assert ("unchanged when training ended" in str(caught.value)) is (place == "later")
     assert caught.value.drifts
 
 
@@ -256,11 +256,17 @@ def test_lightning_s_average_by_difference_keeps_what_is_frozen(tmp_path):
     RUNS["lightning"](tmp_path, STILL, epochs=2, later=[average]).handle.verify()
 
 
-@pytest.mark.parametrize("hook", ["on_train_end", "on_fit_end", "teardown"])
-@pytest.mark.parametrize("owner", ["callback", "module"])
-def test_what_lightning_s_last_hooks_write_is_found(hook, owner, tmp_path):
-    if (hook, owner) == ("teardown", "module"):
-        pytest.skip("the module's own teardown is the very last thing that Lightning calls")
+LAST_HOOKS = [
+    ("callback", "on_train_end"),
+    ("callback", "on_fit_end"),
+    ("callback", "teardown"),
+    ("module", "on_train_end"),
+    ("module", "on_fit_end"),  # its own teardown is the very last thing that Lightning calls
+]
+
+
+@pytest.mark.parametrize(("owner", "hook"), LAST_HOOKS)
+def test_what_lightning_s_last_hooks_write_is_found(owner, hook, tmp_path):
     module = torch_runs.lightning_module(lambda m: torch.optim.SGD(m.net.head.parameters(), 0.1))
     later = []
     if owner == "module":
@@ -321,6 +327,15 @@ def test_lightning_s_callbacks_are_its_own_again(tmp_path):
         RUNS["lightning"](tmp_path / str(number), callback=freeze, epochs=1, others=[Looking()])
         trainer, before = seen[-1]
         assert trainer.callbacks == before
+
+
+def test_a_plan_that_was_removed_meanwhile_is_not_verified():
+    model = torch_runs.task()
+    handle, look = STILL.apply(model), LastLook()
+    look.expect(handle, verify=True)
+    handle.remove()
+    push(model)
+    look.take()
 
 
 def test_what_could_not_be_checked_is_told_at_the_end():

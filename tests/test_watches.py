@@ -124,14 +124,18 @@ def test_a_watch_may_stop_itself_at_any_moment(side, moment, others):
     model(rows)
 
 
-def test_several_watches_do_not_know_of_each_other(side):
+@pytest.mark.parametrize("first", [True, False], ids=["the first stops", "the second stops"])
+def test_several_watches_do_not_know_of_each_other(side, first):
     model = side.build()
-    one, other = Heard("ends"), Heard()
-    one.stop, other.stop = side.on_forward(model, one), side.on_forward(model, other)
+    watches = [Heard("ends" if first else ""), Heard("" if first else "ends")]
+    for watch in watches:
+        watch.stop = side.on_forward(model, watch)
     rows = side.nets.rows()
     model(rows)
+    assert side.kept(model) == [1, 1, 1]
     model(rows)
-    assert one.heard == ["begins", "ends"]
+    stopped, other = watches if first else reversed(watches)
+    assert stopped.heard == ["begins", "ends"]
     assert other.heard == ["begins", "ends"] * 2
     other.stop()
     assert side.kept(model) == [0, 0, 0]

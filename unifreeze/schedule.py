@@ -15,7 +15,7 @@ from unifreeze.errors import ScheduleError
 from unifreeze.plan import After, At, Phase, When
 
 UNTOLD = "the schedule was never told of an epoch or step"
-"""What is said of a run whose phases wait, and whose trainer or loop has called nothing."""
+"""What is said of a run if later phases wait, and `handle.step` was never called."""
 PATIENCE = 4
 """How many epochs more than it takes a metric may be missing at first: some validate seldom."""
 
@@ -91,7 +91,7 @@ class Schedule:
 
     @property
     def told(self) -> bool:
-        """Tell whether any epoch or step has begun."""
+        """True once an epoch or step has begun."""
         return self.epoch >= 0 or self.step >= 0
 
     def advance(

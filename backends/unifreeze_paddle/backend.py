@@ -226,15 +226,15 @@ class PaddleBackend(ModuleBackend):
         return remove
 
     def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
-        """Call back around a layer's forward passes until that is stopped."""
+        """Call back around a layer's forward passes; return the function that stops it."""
         return watches.on_forward(module, watch)
 
     def runs(self, module: Any) -> bool:
-        """Tell whether a layer computes anything itself; a mere list of layers does not."""
+        """Return True if a layer computes something; a plain list of layers does not."""
         return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
 
     def trains(self, module: Any) -> bool:
-        """Tell whether a forward pass now would be one of training: in that mode, with gradient."""
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and paddle.is_grad_enabled()
 
     @contextmanager

@@ -17,12 +17,12 @@ _VIEWED_AS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8
 
 
 def has_values(tensor: Any) -> bool:
-    """Tell whether a tensor has values: not before a lazily built layer is initialised."""
-    return bool(tensor._is_initialized() or 0 in tensor.shape)  # an empty one never is
+    """Return True if a tensor has values; a lazily built one has none until it is initialised."""
+    return bool(tensor._is_initialized() or 0 in tensor.shape)  # an empty one is never initialised
 
 
 def payload(tensor: Any) -> Payload | None:
-    """Return a tensor's bits; None where it has no values."""
+    """Return a tensor's bits; None if it has no values."""
     if not has_values(tensor):
         return None
     dtype = dtype_name(tensor)

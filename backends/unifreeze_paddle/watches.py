@@ -10,12 +10,12 @@ import paddle
 from unifreeze.backend.protocol import Undo
 from unifreeze.backend.watching import ForwardWatch, Hooks, Way, tell_followed, watch_module
 
-# What to_static captures must not hold the call of a hook that is soon gone.
+# The code that to_static captures must not contain a hook that will be taken off.
 paddle.jit.ignore_module([sys.modules[__name__], sys.modules[Way.__module__]])
 
 
 def on_forward(layer: Any, watch: ForwardWatch) -> Undo:
-    """Call back around a layer's forward passes; returns what stops that."""
+    """Call back around a layer's forward passes; return the function that stops it."""
     return watch_module(layer, watch, _WAY)
 
 
@@ -26,7 +26,7 @@ def _hooks(layer: Any) -> Hooks:
 
 
 def _follows(key: str) -> bool:
-    """Tell whether a whole program is being traced."""
+    """Return True while a whole program is traced."""
     if paddle.in_dynamic_mode():
         return False
     if key:

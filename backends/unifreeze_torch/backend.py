@@ -179,15 +179,15 @@ class TorchBackend(ModuleBackend):
         return remove
 
     def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
-        """Call back around a module's forward passes until that is stopped."""
+        """Call back around a module's forward passes; return the function that stops it."""
         return watches.on_forward(module, watch)
 
     def runs(self, module: Any) -> bool:
-        """Tell whether a module computes anything itself; a mere list of modules does not."""
+        """Return True if a module computes something; a plain list of modules does not."""
         return type(module).forward is not nn.Module.forward or "forward" in vars(module)
 
     def trains(self, module: Any) -> bool:
-        """Tell whether a forward pass now would be one of training: in that mode, with gradient."""
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and torch.is_grad_enabled()
 
     @contextmanager

@@ -16,10 +16,10 @@ from unifreeze.backend.walking import Slot
 
 
 def has_values(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor has values here, which can be read.
+    """Return True if a tensor has values in this process.
 
-    It has none on the meta device, before a lazy layer's first call, where its memory was given
-    back, and where DeepSpeed has cut it up between processes.
+    It has none on the meta device, before a lazy layer's first call, after its memory was freed,
+    and while DeepSpeed has divided it among processes.
     """
     if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
         return False
@@ -31,7 +31,7 @@ def has_values(tensor: torch.Tensor) -> bool:
 
 
 def payload(tensor: torch.Tensor) -> Payload | None:
-    """Return a tensor's bits; None where it has none here."""
+    """Return a tensor's bits; None if it has no values."""
     if not has_values(tensor):
         return None
     dtype = str(tensor.dtype).removeprefix("torch.")

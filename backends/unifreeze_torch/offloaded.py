@@ -16,20 +16,20 @@ from torch import nn
 from unifreeze.backend.walking import Walk
 
 _HOOK = "_hf_hook"
-"""Where a module has such a hook."""
+"""The attribute of a module that holds its hook."""
 
 
 def stored(walk: Walk) -> dict[int, Callable[[], Any]]:
-    """Return for each placeholder in a model, by identity, what loads the values it stands for."""
-    found: dict[int, Callable[[], Any]] = {}
+    """Return for each placeholder in a model, by identity, a function that loads its values."""
+    loaders: dict[int, Callable[[], Any]] = {}
     for number in walk.modules_having(_HOOK):
         module = walk.module(number)
         for hook in _flat(vars(module)[_HOOK]):
             values = getattr(hook, "weights_map", None)
             if isinstance(values, Mapping):
                 below = bool(getattr(hook, "place_submodules", False))
-                found |= _of(module, values, below=below)
-    return found
+                loaders |= _loaders(module, values, below=below)
+    return loaders
 
 
 def _flat(hook: Any) -> Iterator[Any]:
@@ -37,11 +37,11 @@ def _flat(hook: Any) -> Iterator[Any]:
     if inner is None:
         yield hook
     else:
-        for one in inner:
-            yield from _flat(one)
+        for hook_inside in inner:
+            yield from _flat(hook_inside)
 
 
-def _of(
+def _loaders(
     module: nn.Module, values: Mapping[str, Any], *, below: bool
 ) -> dict[int, Callable[[], Any]]:
     named = chain(module.named_parameters(recurse=below), module.named_buffers(recurse=below))
@@ -49,7 +49,7 @@ def _of(
 
 
 def _load(values: Mapping[str, Any], name: str) -> Any:
-    """Return the values kept under a name; None if they are not there, or cannot be read."""
+    """Return the values with a name; None if they are missing or cannot be read."""
     try:
         return values[name]
     except (KeyError, OSError):

@@ -18,11 +18,11 @@ from unifreeze.backend.watching import (
 )
 
 _PREPARE = "__prepare_scriptable__"
-"""What `torch.jit.script` calls on a module first; it cannot compile hooks like ours."""
+"""The method that `torch.jit.script` calls first; it cannot compile hooks like ours."""
 
 
 def on_forward(module: nn.Module, watch: ForwardWatch) -> Undo:
-    """Call back around a module's forward passes; returns what stops that."""
+    """Call back around a module's forward passes; return the function that stops it."""
     if isinstance(module, torch.jit.ScriptModule):
         return lambda: None  # it takes no hooks
     if _PREPARE not in module.__dict__:
@@ -31,7 +31,7 @@ def on_forward(module: nn.Module, watch: ForwardWatch) -> Undo:
 
 
 class _Unwatched:
-    """Takes the hooks of watches off a module before it is scripted; off a copy, too."""
+    """Takes the hooks of watches off a module, or off a copy of it, before it is scripted."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -54,7 +54,7 @@ def _hooks(module: Any) -> Hooks:
 
 
 def _follows(key: str) -> bool:
-    """Tell whether the module is being compiled, exported or traced."""
+    """Return True while the module is compiled, exported or traced."""
     if torch.compiler.is_compiling():
         if key:
             _tell(key)
@@ -64,7 +64,7 @@ def _follows(key: str) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _tell(key: str) -> int:
-    """Tell the watch, once for each time that the module is compiled: not in what is compiled."""
+    """Tell the watch while the module is compiled; the compiled code does not call this."""
     if not getattr(torch.compiler, "is_exporting", lambda: False)():
         tell_followed(key)
     return 0

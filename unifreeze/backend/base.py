@@ -303,7 +303,7 @@ class ModuleBackend(Operations):
         return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
 
     def offloaded(self, model: Any) -> list[str]:
-        """Return the native paths of placeholders, for values that are kept elsewhere."""
+        """Return the native paths of tensors whose values are kept outside of the model."""
         stored = self.stored(self.walk(model))
         live = self.objects(model).items() if stored else ()
         return [path for path, tensor in live if id(tensor) in stored]
@@ -379,7 +379,7 @@ class ModuleBackend(Operations):
         return lambda: digests, self.on_load(walk, loaded)
 
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
-        """Call back as a model, or one of its parts, begins a forward pass that trains."""
+        """Call a function when a model, or one of its parts, begins a forward pass of training."""
         root = self.root(model)
         members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
         return watch_training(self, map(self.root, members), call)
@@ -513,7 +513,7 @@ class ModuleBackend(Operations):
 
 
 def _loaded(stored: Mapping[int, Callable[[], Any]], tensor: Any) -> Any:
-    """Return what a placeholder stands for, if that can be loaded; else the tensor itself."""
+    """Return a placeholder's values if they can be loaded; else the tensor itself."""
     load = stored.get(id(tensor))
     loaded = load() if load else None
     return tensor if loaded is None else loaded

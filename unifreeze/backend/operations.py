@@ -98,9 +98,10 @@ class Operations(ABC):
         return True
 
     def stored(self, walk: Walk) -> Mapping[int, Callable[[], Any]]:
-        """Return, by identity of placeholders in a model, what loads the values they stand for.
+        """Return for each placeholder in a model, by identity, a function that loads its values.
 
-        Where weights are offloaded, others than the model keep them. What cannot be loaded is None.
+        A model whose weights are offloaded holds placeholders. The function returns None if the
+        values cannot be loaded.
         """
         return {}
 
@@ -160,19 +161,19 @@ class Operations(ABC):
         """Call back around a module's forward; returns what takes the hooks off again."""
 
     def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
-        """Call back around a module's forward passes until that is stopped.
+        """Call back around a module's forward passes; return the function that stops it.
 
-        On copies of the module, also where it was pickled, it should be deaf; where a compiler
-        follows a pass, it should call `followed` in place of the other two.
+        Copies of the module, and pickled ones, should call nobody. Where a compiler records a pass,
+        `followed` should be called instead of the other two.
         """
         return self.hook(module, watch.begins, partial(_ends, watch))
 
     def runs(self, module: Any) -> bool:
-        """Tell whether a module computes anything itself; a mere list of modules does not."""
+        """Return True if a module computes something; a plain list of modules does not."""
         return True
 
     def trains(self, module: Any) -> bool:
-        """Tell whether a forward pass now would be one of training: in that mode, with gradient."""
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training)
 
     def around_forward(

@@ -384,9 +384,9 @@ class Backend(Protocol):
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
 
     def offloaded(self, model: Any) -> list[str]:
-        """Return the native paths of placeholders, for values that are kept elsewhere.
+        """Return the native paths of tensors whose values are kept outside of the model.
 
-        Their objects come and go; `fingerprint` and `tensor` read the values where they are.
+        Their objects change all the time; `fingerprint` and `tensor` read the values themselves.
         """
 
     def tensor(self, model: Any, path: str) -> Array:
@@ -439,12 +439,12 @@ class Backend(Protocol):
         """
 
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
-        """Call back as a model, or one of its parts, begins a forward pass that trains.
+        """Call a function when a model, or one of its parts, begins a forward pass of training.
 
-        That is one in training mode and with gradient. Copies of the model do not call back.
+        Such a pass is in training mode and with gradient. Copies of the model do not call.
 
         Returns:
-            What stops it; nothing of it may keep the model alive.
+            A function that stops it, and that does not keep the model alive.
         """
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:

@@ -1,7 +1,7 @@
 """Watching a live module's forward passes: two hooks that call back until the watch is stopped.
 
-Nothing else of the module changes. On a copy of it, or one that was pickled, the hooks are deaf,
-and go when it runs for the first time.
+Nothing else in the module changes. A copy of the module, or a pickled one, has hooks that call
+nobody, and that are taken off when the copy runs for the first time.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ class ForwardWatch(Protocol):
         """A forward pass has ended; it is not complete if it raised, or returned None."""
 
     def followed(self) -> None:
-        """A compiler follows a forward pass: what it makes of it will not call back."""
+        """A compiler records a forward pass: the compiled one will not call back."""
 
 
 class TrainingWatch:
-    """Calls back as a forward pass that trains begins.
+    """Calls a function when a forward pass of training begins.
 
     Attributes:
-        trains: Tells whether a forward pass now would be one.
-        call: What is called.
+        trains: Returns True if a forward pass that begins now is one of training.
+        call: The function.
     """
 
     def __init__(self, trains: Callable[[], bool], call: Callable[[], None]) -> None:
         self.trains, self.call = trains, call
 
     def begins(self) -> None:
-        """Call if it is one that trains."""
+        """Call the function if the pass is one of training."""
         if self.trains():
             self.call()
 
     def ends(self, *, complete: bool) -> None:
-        """Nothing is to be done."""
+        """Do nothing."""
 
     followed = begins
 
@@ -62,7 +62,7 @@ class Hooks(NamedTuple):
     Attributes:
         before: Called with the module and its inputs.
         after: Called with the module, its inputs and its outputs.
-        always: Keys of those in `after` that are called, without outputs, after an error too.
+        always: Keys of the hooks in `after` that are also called, without outputs, after an error.
     """
 
     before: OrderedDict[Any, Any]
@@ -79,8 +79,8 @@ class Way(NamedTuple):
 
     Attributes:
         hooks: Returns the dictionaries of a module.
-        follows: Tells whether a tracer or compiler follows what runs now; told a watch's key.
-        gone: Called with a module when its last watch has been taken off.
+        follows: Returns True while a tracer or compiler records what runs; it gets the watch's key.
+        gone: Called with a module after its last watch was taken off.
     """
 
     hooks: Callable[[Any], Hooks]
@@ -89,19 +89,20 @@ class Way(NamedTuple):
 
 
 class _On:
-    """A watch that is on a module; without a watch it has been stopped.
+    """The state of a watch that is on a module; a watch that was stopped is None.
 
-    The module's hooks alone hold it, so that what stops it does not keep the module alive.
+    Only the module's hooks hold it, so that the function that stops it keeps no model alive.
     """
 
     def __init__(self, watch: ForwardWatch) -> None:
         self.watch: ForwardWatch | None = watch
         self.calls = False
 
-    def call(self, what: Callable[..., None], **named: bool) -> None:
-        self.calls = True  # the framework goes through the hooks: none may be taken off
+    def call(self, function: Callable[..., None], **named: bool) -> None:
+        """Call one of the watch's methods; meanwhile the framework goes through the hooks."""
+        self.calls = True
         try:
-            what(**named)
+            function(**named)
         finally:
             self.calls = False
 
@@ -121,7 +122,7 @@ class Before:
             return
         after = self.way.hooks(module).after
         if self.key in after and not _is_last(after, self.key):
-            after.move_to_end(self.key)  # the last one may be taken off while it is called
+            after.move_to_end(self.key)  # only the last hook can be taken off while it is called
         if self.on is not None and self.on.watch is not None:
             self.on.call(self.on.watch.begins)
 
@@ -135,40 +136,46 @@ class After:
     def __init__(self, key: str, way: Way, on: _On | None = None) -> None:
         self.key, self.way, self.on = key, way, on
 
+    @property
+    def idle(self) -> bool:
+        """True if nobody is called back: the watch was stopped, or this is a copy."""
+        return self.on is None or self.on.watch is None
+
     def __call__(self, module: Any, _inputs: Any, outputs: Any) -> None:
-        """Call the watch; one that is stopped, or a copy's, is taken off."""
+        """Call the watch; the last hook of a module takes off all that are idle."""
         if self.way.follows(""):
             return
-        on = self.on
-        if on is not None and on.watch is not None:
-            on.call(on.watch.ends, complete=outputs is not None)
-        hooks = self.way.hooks(module)
-        if (on is None or on.watch is None) and _is_last(hooks.after, self.key):
-            _take_off(module, self.way, self.key)
+        if self.on is not None and self.on.watch is not None:
+            self.on.call(self.on.watch.ends, complete=outputs is not None)
+        after = self.way.hooks(module).after
+        if _is_last(after, self.key):
+            hooks = [(key, hook) for key, hook in after.items() if isinstance(hook, After)]
+            for key in [key for key, hook in hooks if hook.idle]:
+                _take_off(module, self.way, key)
 
     def __reduce__(self) -> tuple[type[After], tuple[str, Way]]:
         return After, (self.key, self.way)
 
 
 def watch_training(backend: Operations, roots: Iterable[Any], call: Callable[[], None]) -> Undo:
-    """Call back as one of some models, or a part of one, begins a forward pass that trains.
+    """Call a function when a model, or a part of it, begins a forward pass of training.
 
     Args:
         backend: The models' backend.
         roots: The models.
-        call: What is called; of the modules, the models themselves alone hold it.
+        call: The function; only the models themselves hold it, and not their parts.
     """
     stops = []
     for root in roots:
         first = TrainingWatch(partial(backend.trains, root), call)
-        parts = partial(_call_of, weakref.ref(first))  # walks hold parts, and must hold no model
+        from_part = partial(_call_of, weakref.ref(first))  # a walk holds parts, but not the model
         for module in _entrances(backend, root):
-            other = TrainingWatch(partial(backend.trains, module), parts)
-            stops.append(backend.on_forward(module, first if module is root else other))
+            part = TrainingWatch(partial(backend.trains, module), from_part)
+            stops.append(backend.on_forward(module, first if module is root else part))
 
     def stop() -> None:
-        for one in stops:
-            one()
+        for stop_module in stops:
+            stop_module()
 
     return stop
 
@@ -180,21 +187,21 @@ def _call_of(reference: weakref.ref[TrainingWatch]) -> None:
 
 
 def _entrances(backend: Operations, root: Any) -> list[Any]:
-    """Return a module and its children: a loop may call these, and never the whole.
+    """Return a module and its children, because a loop may call only these.
 
-    Mere lists of modules are never called, so those in them count instead.
+    A plain list of modules is never called; the modules in it are returned instead.
     """
-    seen, found, waiting = {id(root)}, [root], [root]
+    seen, entrances, waiting = {id(root)}, [root], [root]
     while waiting:
         for child in backend.reader.dicts(waiting.pop())[0].values():
             if child is not None and id(child) not in seen:
                 seen.add(id(child))
-                (found if backend.runs(child) else waiting).append(child)
-    return found
+                (entrances if backend.runs(child) else waiting).append(child)
+    return entrances
 
 
 def watch_module(module: Any, watch: ForwardWatch, way: Way) -> Undo:
-    """Call back around a module's forward passes; returns what stops that."""
+    """Call back around a module's forward passes; return the function that stops it."""
     key, on = f"unifreeze {next(_numbers)}", _On(watch)
     before, after, always = way.hooks(module)
     before[key], after[key], always[key] = Before(key, way, on), After(key, way, on), True
@@ -203,10 +210,10 @@ def watch_module(module: Any, watch: ForwardWatch, way: Way) -> Undo:
     module_now, on_now = weakref.ref(module), weakref.ref(on)
 
     def stop() -> None:
-        live, known = module_now(), on_now()
-        if known is not None:
-            known.watch = None
-        if live is not None and not (known is not None and known.calls):
+        live, state = module_now(), on_now()
+        if state is not None:
+            state.watch = None
+        if live is not None and not (state is not None and state.calls):
             _take_off(live, way, key)
 
     return stop
@@ -219,7 +226,7 @@ def forget(module: Any, way: Way) -> None:
 
 
 def tell_followed(key: str) -> None:
-    """Tell the watch of a key that a compiler follows a forward pass."""
+    """Tell the watch with a key that a compiler records a forward pass."""
     on = _known.get(key)
     if on is not None and on.watch is not None:
         on.call(on.watch.followed)
@@ -235,7 +242,7 @@ def _keys(hooks: Hooks) -> list[str]:
 
 def _take_off(module: Any, way: Way, key: str) -> None:
     hooks = way.hooks(module)
-    for held in hooks:
-        held.pop(key, None)
+    for hooks_of_one_sort in hooks:
+        hooks_of_one_sort.pop(key, None)
     if not _keys(hooks):
         way.gone(module)

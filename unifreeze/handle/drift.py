@@ -27,7 +27,7 @@ _ADVICE = {
 
 
 OFFLOADED = object()
-"""Stands for every object in whose place others come and go, while its values are elsewhere."""
+"""Stands for the object of an offloaded tensor, which is another one after each forward pass."""
 
 
 class Drift(NamedTuple):
@@ -53,9 +53,9 @@ class Verified(NamedTuple):
     Attributes:
         parameters: Frozen parameters, bit for bit as they were.
         states: Statistics and other held state tensors, likewise.
-        unchecked: Frozen parameters and held state tensors that have no values here to compare:
-            on the meta device, not initialised yet, or kept where they cannot be read.
-        told: False where phases wait to begin, and `Handle.step` was never called.
+        unchecked: Frozen parameters and held state tensors that have no values to compare: they
+            are on the meta device, not initialised yet, or offloaded and cannot be read.
+        told: False if later phases wait to begin, and `Handle.step` was never called.
     """
 
     parameters: int
@@ -120,7 +120,7 @@ class Baseline:
             self.values |= {path: backend.tensor(model, path) for path in kept}
 
     def verified(self) -> Verified:
-        """Count what nothing has become of; what has no values cannot be told to be unchanged."""
+        """Count what is unchanged; a tensor without values cannot be called unchanged."""
         seen = [
             [p for p in paths if self.digests[p].bits] for paths in (self.parameters, self.states)
         ]
@@ -147,7 +147,7 @@ def take_baseline(
 
 
 def _objects(backend: Backend, model: Any) -> dict[str, Any]:
-    """Return live tensors by path; those whose values are offloaded have no object that stays."""
+    """Return live tensors by path; an offloaded one has no object that stays."""
     return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
 
 

@@ -409,12 +409,12 @@ class Handle:
 
     @property
     def _told(self) -> bool:
-        """Tell whether the run has been told of an epoch or step."""
+        """True once the run was told of an epoch or step."""
         return bool(self._history.rows) if self._run is None else self._run.told
 
     @property
     def _waits(self) -> bool:
-        """Tell whether phases wait to begin, and nobody has told where the run is."""
+        """True if later phases wait to begin, and the schedule was never told where the run is."""
         return self._run is not None and self._run.waits
 
     def _note(

@@ -1,6 +1,6 @@
-"""Verifying at the very end of a trainer's run, when its other callbacks have had their turn.
+"""Verifying at the very end of a trainer's run, after all its other callbacks.
 
-Some of them write to weights as training ends: an average of weights is copied into the model.
+Some callbacks write to weights when training ends: they copy an average of weights into the model.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from unifreeze.handle.handle import Handle
 
 
 class LastLook:
-    """Verifies a run twice: when training has ended, and when all callbacks have heard of that.
+    """Verifies a run twice: when training ends, and again after all other callbacks.
 
-    Adapters have a callback that calls `take`, and append it to the trainer's as a run begins.
+    An adapter appends a callback that calls `take` to the trainer's list when a run begins.
     """
 
     def __init__(self) -> None:
         self._due: Handle | None = None
 
     def expect(self, handle: Handle, *, verify: bool) -> None:
-        """Look a first time, now that training has ended, and be ready for the last time.
+        """Look for the first time, when training ends.
 
         Args:
             handle: The plan in force.
-            verify: Verify; else other values have been loaded, which are the ones to hold.
+            verify: Verify; False if other values were loaded on purpose, and are the ones to hold.
         """
         if verify:
             _warn_unchecked(handle)
@@ -36,9 +36,9 @@ class LastLook:
         self._due = handle
 
     def take(self) -> None:
-        """Verify for the last time, if the training before it has ended."""
+        """Verify for the last time; does nothing if training has not ended, or the plan is gone."""
         handle, self._due = self._due, None
-        if handle is None:
+        if handle is None or not handle._is_in_force():
             return
         try:
             handle.verify()
@@ -47,26 +47,26 @@ class LastLook:
 
 
 def take_out(callbacks: list[Any], last: object) -> None:
-    """Take a callback that is the last out of a list that is being gone through.
+    """Take the last callback out of a list that a trainer goes through just now.
 
-    So are others of its kind, which earlier runs have left that did not come to their end; one of
-    those is called among the others, and takes nothing out.
+    Callbacks of the same kind go too: runs that failed have left them. Such a callback may stand
+    before others; when its turn comes, it must not take anything out.
     """
     if callbacks and callbacks[-1] is last:
-        callbacks[:] = [one for one in callbacks if type(one) is not type(last)]
+        callbacks[:] = [callback for callback in callbacks if type(callback) is not type(last)]
 
 
 def calling_list(callback: object) -> list[Any]:
-    """Return the list of callbacks with this one in it that a trainer goes through just now.
+    """Return the list of callbacks that a trainer goes through just now; it contains this one.
 
-    Trainers do not show callbacks the list that they are in, so it is looked for among our callers.
-    If it is not found, this is a list that nobody goes through.
+    Trainers do not give this list to callbacks, so it is looked for in the frames of the callers.
+    If there is no such list, an empty one is returned, which no trainer uses.
     """
     frame = sys._getframe(1)
     while frame is not None:
-        found = getattr(frame.f_locals.get("self"), "callbacks", None)
-        if isinstance(found, list) and any(one is callback for one in found):
-            return found
+        callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
+        if isinstance(callbacks, list) and any(row is callback for row in callbacks):
+            return callbacks
         frame = frame.f_back  # type: ignore[assignment]
     return []
 
@@ -78,7 +78,7 @@ def _warn_unchecked(handle: Handle) -> None:
 
 
 def _after_the_end(error: FrozenDriftError) -> FrozenDriftError:
-    later = "this came after the training: a callback or hook has written to them as it ended"
-    made = FrozenDriftError(error.fact, context=f"{error.context}\n{later}", hint=error.hint)
-    made.drifts = error.drifts
-    return made
+    later = "it was unchanged when training ended: a callback that was called later wrote to it"
+    later_error = FrozenDriftError(error.fact, context=f"{error.context}\n{later}", hint=error.hint)
+    later_error.drifts = error.drifts
+    return later_error

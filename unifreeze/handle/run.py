@@ -71,18 +71,18 @@ class Run:
 
     @property
     def told(self) -> bool:
-        """Tell whether the schedule has been told of an epoch or step, now or before a resume."""
+        """True once the schedule was told of an epoch or step, also before a resume."""
         return self.phased.schedule.told
 
     @property
     def waits(self) -> bool:
-        """Tell whether phases wait to begin, and nobody has told where the run is."""
+        """True if later phases wait to begin, and the schedule was never told where the run is."""
         return len(self.phased.phases) > 1 and not self.told
 
     def watch(self) -> Undo:
-        """Warn, once, if the model trains and nobody tells the schedule; returns what stops that.
+        """Warn once if the model trains before the schedule was told; return what stops the watch.
 
-        With an optimizer attached there is no need: its first step is refused then.
+        There is no need for it with an optimizer attached, whose first step is refused.
         """
         self._stop_watching()
         self._stop_watching = _nothing
@@ -166,7 +166,7 @@ class Run:
         """Take notice of a step of the optimizer that is about to happen.
 
         Raises:
-            ScheduleError: Nobody has told the schedule where the run is; nothing has changed.
+            ScheduleError: The schedule was never told where the run is; nothing has changed.
         """
         phased = self.phased
         if self.waits:

@@ -1,4 +1,4 @@
-"""What the state of any run says: of which plan and model it is; one of another is refused."""
+"""The part that the states of all runs share: which plan and model they are of."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from unifreeze.structure import ModelSpec
 
 STATE_FORMAT = 3
 _KEYS = ("plan", "plan_now", "plan_text", "model", "phase", "told", "history")
-"""What every state has; that of a plan with phases has more."""
+"""The keys of every state; the state of a plan with phases has more."""
 
 
 def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str) -> dict[str, Any]:
-    """Return the part of a run's state that says what the run is of.
+    """Return the part of a run's state that names its plan and model.
 
     Args:
         plan: The plan as it was given.
         spec: The model's description.
-        digest: Of the plan with plain phases.
-        digest_now: Of the same with what has been measured so far.
+        digest: Digest of the plan with plain phases.
+        digest_now: Digest of that plan with everything that was measured so far.
     """
     return {
         "unifreeze_state": STATE_FORMAT,
@@ -42,10 +42,10 @@ def plain_state(plan: FreezePlan, spec: ModelSpec) -> dict[str, Any]:
 
 
 def check_format(state: Any) -> None:
-    """Refuse what is no state of a run, or one in another format.
+    """Check that something is the state of a run in this release's format.
 
     Raises:
-        ScheduleError: It is.
+        ScheduleError: It is not.
     """
     if not isinstance(state, Mapping):
         raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
@@ -63,16 +63,16 @@ def check_format(state: Any) -> None:
 def check_origin(
     state: Mapping[str, Any], plan: FreezePlan, spec: ModelSpec, *, digest: str
 ) -> None:
-    """Refuse the state of another plan or model; the message shows the difference.
+    """Check that a state is of this plan and model.
 
     Args:
         state: The state.
         plan: The plan as it was given.
         spec: The model's description.
-        digest: Of the plan with plain phases.
+        digest: Digest of the plan with plain phases.
 
     Raises:
-        ScheduleError: It is one.
+        ScheduleError: It is of another one; the message shows the difference.
     """
     if plan.phases and state["phase"] is None:
         raise ScheduleError("the state is of a plan without phases, and this one has some")
@@ -90,8 +90,8 @@ def check_origin(
 
 
 def _other_plan(state: Mapping[str, Any], plan: FreezePlan, digest: str) -> ScheduleError:
-    own, theirs = plan.to_yaml(), str(state["plan_text"])
-    lines = unified_diff(theirs.splitlines(), own.splitlines(), "saved", "now", "", "", 0)
+    saved, now = str(state["plan_text"]).splitlines(), plan.to_yaml().splitlines()
+    lines = unified_diff(saved, now, "saved", "now", "", "", 0)
     phase = "" if state["phase"] is None else f", in phase {state['phase']!r}"
     return ScheduleError(
         f"the state is of another plan ({state['plan']}{phase}), and not of this one ({digest})",

@@ -1,4 +1,4 @@
-"""What is said where a plan's phases wait for `handle.step`, and nobody has called it."""
+"""The error and the warning for a plan whose phases wait for a `handle.step` that never comes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from unifreeze.schedule import UNTOLD
 
 
 def untold_error(phases: Sequence[Phase], fact: str) -> ScheduleError:
-    """Build the error for what comes before any `handle.step`.
+    """Build the error for something that must not come before the first `handle.step`.
 
     Args:
         phases: The plan's plain phases.
-        fact: What has come.
+        fact: What came.
     """
     return ScheduleError(f"{fact}, and {UNTOLD}", context=_waiting(phases), hint=advice(phases))
 
 
 def warn_untold(phases: Sequence[Phase]) -> None:
-    """Warn of a forward pass in training mode that comes before any `handle.step`."""
+    """Warn of a forward pass of training that comes before the first `handle.step`."""
     lines = [
         f"the model trains, and {UNTOLD}",
         _waiting(phases),
@@ -31,7 +31,7 @@ def warn_untold(phases: Sequence[Phase]) -> None:
 
 
 def advice(phases: Sequence[Phase]) -> str:
-    """Return the call that is missing, with what the phases are entered by.
+    """Return the call that is missing, with the arguments that the phases need.
 
     >>> advice([Phase("head"), Phase("all", At("epoch", 2))])
     "call handle.step(epoch=epoch) before each epoch's first batch"
@@ -39,8 +39,8 @@ def advice(phases: Sequence[Phase]) -> str:
     entries = [phase.entry for phase in phases]
     units = {entry.unit for entry in entries if isinstance(entry, At | After)}
     by_step = "step" in units
-    given = [unit for unit in ("epoch", "step") if unit in units] or ["epoch"]
-    arguments = [f"{unit}={unit}" for unit in given]
+    counted = [unit for unit in ("epoch", "step") if unit in units] or ["epoch"]
+    arguments = [f"{unit}={unit}" for unit in counted]
     metrics = dict.fromkeys(entry.metric for entry in entries if isinstance(entry, When))
     if metrics:
         named = ", ".join(f'"{name}": …' for name in metrics)

@@ -45,7 +45,7 @@ class RunReport:
         metrics: What was measured, such as "loss".
         begun: The epoch that has begun last, if nothing has been measured in it yet.
         left_out: Rows of the beginning that were dropped for length.
-        told: False where a plan's phases wait to begin, and `handle.step` was never called.
+        told: False if later phases wait to begin, and `handle.step` was never called.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -166,7 +166,7 @@ def run_report(history: History, *, told: bool = True) -> RunReport:
 
     Args:
         history: What was noted.
-        told: False where phases wait to begin, and nobody has told where the run is.
+        told: False if later phases wait to begin, and `handle.step` was never called.
     """
     done = list(history.rows)
     # A last call that only brings the last epoch's metrics begins an epoch that never runs.
