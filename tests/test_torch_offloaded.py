@@ -14,7 +14,7 @@ from kits.torch_nets import Stack, rows
 from torch import nn
 
 import unifreeze as uf
-from unifreeze.errors import FrozenDriftError, TargetError, WeightFileError
+from unifreeze.errors import FrozenDriftError, OptimizerError, TargetError, WeightFileError
 
 PLAN = uf.FreezePlan().only("head")
 CPU = torch.device("cpu")
@@ -196,6 +196,25 @@ def test_what_was_trained_knows_its_base_although_it_is_offloaded():
     handle = PLAN.apply(in_memory(Net()).model)
     with pytest.raises(TargetError, match=r"head\.\w+ has no values in the model"):
         handle.load_trainable_state_dict(state)
+
+
+def test_an_optimizer_over_what_is_offloaded_would_train_nothing():
+    made = in_memory(Net())
+    handle = PLAN.apply(made.model)
+    with pytest.raises(OptimizerError, match=r"2 parameters .* are offloaded: head\.weight"):
+        handle.optimizer(torch.optim.SGD, lr=0.1)
+    with pytest.raises(OptimizerError, match="are offloaded"):
+        handle.check_optimizer(torch.optim.SGD(made.model.parameters(), lr=0.1))
+    model = Net()  # with a frozen part offloaded, the rest trains
+    kept = {name: tensor.detach().clone() for name, tensor in model.stem.state_dict().items()}
+    accelerate.cpu_offload(model.stem, CPU, state_dict=kept)
+    handle = PLAN.apply(model)
+    optimizer, before = handle.optimizer(torch.optim.SGD, lr=0.1), model.head.weight.clone()
+    model(rows()).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.head.weight, before)
+    assert torch.equal(kept["weight"], Net().stem.weight)
+    assert handle.verify() == (4, 3, 0, True)
 
 
 # Values that are nowhere.

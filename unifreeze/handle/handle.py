@@ -19,7 +19,7 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
-from unifreeze.handle.groups import check_optimizers, param_groups
+from unifreeze.handle.groups import check_in_place, check_optimizers, param_groups
 from unifreeze.handle.lease import Lease
 from unifreeze.handle.run import Run
 from unifreeze.handle.state import check_format, check_origin, plain_state
@@ -498,6 +498,7 @@ class Handle:
         groups = self.groups()
         if not groups:
             raise OptimizerError("the plan leaves nothing to train")
+        check_in_place(self._backend, self.model, groups)
         return groups
 
     def __str__(self) -> str:
