@@ -13,7 +13,7 @@ import torch
 
 import unifreeze as uf
 from tests.sides import ROWS, SIDES, Paddle, Torch, values
-from unifreeze.errors import ScheduleError, UnifreezeWarning
+from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeWarning
 
 NEVER = "the schedule was never told of an epoch or step"
 FIRST = "{name: head, rules: [{only: head}], lr: 0.1}"
@@ -124,6 +124,21 @@ def test_the_first_step_is_refused_and_moves_nothing(side, entry, call):
     }
     assert moved == set(handle.resolution.trainable_paths)
     assert handle.state_dict()["taken"] == 1
+
+
+def test_an_optimizer_of_a_plan_that_was_replaced_is_told_apart(side):
+    """A notebook's cell that applies the plan runs twice, and the one with the optimizer once."""
+    model = side.build()
+    optimizer = plan().apply(model, batch=ROWS).optimizer(side.optimizers.SGD)
+    handle = plan().apply(model, batch=ROWS)
+    handle.step(epoch=0)
+    before = values(model)
+    with pytest.raises(OptimizerError, match="of a plan that was replaced"):
+        take_step(side, model, optimizer)
+    assert all(np.array_equal(before[name], value) for name, value in values(model).items())
+    handle.attach(optimizer)
+    take_step(side, model, optimizer)
+    assert any(not np.array_equal(before[name], value) for name, value in values(model).items())
 
 
 @pytest.mark.parametrize("text", [ONE, NONE], ids=["one phase", "no phases"])

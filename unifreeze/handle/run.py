@@ -167,8 +167,15 @@ class Run:
 
         Raises:
             ScheduleError: The schedule was never told where the run is; nothing has changed.
+            OptimizerError: Another plan has replaced this one before it was told anything.
         """
         phased = self.phased
+        if self.waits and not self.in_force():
+            raise OptimizerError(
+                "the optimizer is steered by the phases of a plan that was replaced by another",
+                hint="build one from the plan in force: handle.optimizer(cls, …), or "
+                "handle.attach(optimizer)",
+            )
         if self.waits:
             raise untold_error(phased.phases, "the optimizer takes a step")
         phased.taken += 1
