@@ -25,6 +25,7 @@ from unifreeze.backend.protocol import (
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import (
@@ -39,6 +40,7 @@ from unifreeze_paddle import (
     settings,
     shipped,
     steering,
+    watches,
 )
 from unifreeze_paddle.layers import PaddleReader, is_floating, largest_norms
 
@@ -101,7 +103,7 @@ class PaddleBackend(ModuleBackend):
 
     def has_values(self, tensor: Any) -> bool:
         """Tell whether a tensor has been initialised."""
-        return bool(tensor._is_initialized())
+        return bits.has_values(tensor)
 
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether all parameters still wait for their values.
@@ -222,6 +224,18 @@ class PaddleBackend(ModuleBackend):
                 handle.remove()
 
         return remove
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a layer's forward passes; return the function that stops it."""
+        return watches.on_forward(module, watch)
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a layer computes something; a plain list of layers does not."""
+        return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training) and paddle.is_grad_enabled()
 
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:

@@ -23,9 +23,20 @@ from unifreeze.backend.protocol import (
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering
+from unifreeze_torch import (
+    bits,
+    checks,
+    layers,
+    modes,
+    offloaded,
+    saved_states,
+    settings,
+    steering,
+    watches,
+)
 from unifreeze_torch.layers import TorchReader
 
 
@@ -56,6 +67,8 @@ class TorchBackend(ModuleBackend):
     get_flag = staticmethod(attrgetter("requires_grad"))  # type: ignore[assignment]
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
     payload = staticmethod(bits.payload)
+    has_values = staticmethod(bits.has_values)
+    stored = staticmethod(offloaded.stored)
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
@@ -164,6 +177,18 @@ class TorchBackend(ModuleBackend):
             last.remove()
 
         return remove
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes; return the function that stops it."""
+        return watches.on_forward(module, watch)
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a module computes something; a plain list of modules does not."""
+        return type(module).forward is not nn.Module.forward or "forward" in vars(module)
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training) and torch.is_grad_enabled()
 
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:

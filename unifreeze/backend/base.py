@@ -39,6 +39,7 @@ from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
+from unifreeze.backend.watching import watch_training
 from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
 from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
@@ -291,22 +292,34 @@ class ModuleBackend(Operations):
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
         objects, walk = self.objects(model), self.walk(model)
-        if not walk.slots and self.has_no_values(walk):
+        stored = self.stored(walk)
+        if not stored and not walk.slots and self.has_no_values(walk):
             return dict.fromkeys(paths, NO_VALUES)
         tensors = {path: objects[path] for path in paths}
         distinct = {id(tensor): tensor for tensor in tensors.values()}
-        payloads = map(self.payload, distinct.values())
+        payloads = (self.payload(_loaded(stored, one)) for one in distinct.values())
         prints = [NO_VALUES if one is None else digest(one, with_sums=sums) for one in payloads]
         by_key = dict(zip(distinct, prints, strict=True))
         return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
 
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of tensors whose values are kept outside of the model."""
+        stored = self.stored(self.walk(model))
+        live = self.objects(model).items() if stored else ()
+        return [path for path, tensor in live if id(tensor) in stored]
+
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own."""
-        return self.to_array(self._object(model, path))
+        tensor = _loaded(self.stored(self.walk(model)), self._object(model, path))
+        if not self.has_values(tensor):
+            raise _no_values(path)
+        return self.to_array(tensor)
 
     def assign(self, model: Any, path: str, array: Array) -> None:
         """Write values into a tensor in place."""
         tensor = self._object(model, path)
+        if not self.has_values(tensor):
+            raise _no_values(path)
         shape = tuple(int(n) for n in tensor.shape)
         if array.shape != shape:
             raise TargetError(f"{path} is of shape {list(shape)}, and not {list(array.shape)}")
@@ -364,6 +377,12 @@ class ModuleBackend(Operations):
                 digests.update((path, one.bits) for path, one in prints.items())
 
         return lambda: digests, self.on_load(walk, loaded)
+
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call a function when a model, or one of its parts, begins a forward pass of training."""
+        root = self.root(model)
+        members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
+        return watch_training(self, map(self.root, members), call)
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at."""
@@ -491,6 +510,21 @@ class ModuleBackend(Operations):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
+
+
+def _loaded(stored: Mapping[int, Callable[[], Any]], tensor: Any) -> Any:
+    """Return a placeholder's values if they can be loaded; else the tensor itself."""
+    load = stored.get(id(tensor))
+    loaded = load() if load else None
+    return tensor if loaded is None else loaded
+
+
+def _no_values(path: str) -> TargetError:
+    return TargetError(
+        f"{path} has no values in the model",
+        context="it is on the meta device, not initialised yet, or offloaded",
+        hint="give it its values first; offloaded ones: take the offloading hooks off",
+    )
 
 
 @contextmanager

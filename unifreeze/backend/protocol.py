@@ -383,6 +383,12 @@ class Backend(Protocol):
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
 
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of tensors whose values are kept outside of the model.
+
+        Their objects change all the time; `fingerprint` and `tensor` read the values themselves.
+        """
+
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own, in the framework's layout."""
 
@@ -430,6 +436,15 @@ class Backend(Protocol):
         Returns:
             A function that gives the digests right after the last load ({} before any), and one
             that stops watching.
+        """
+
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call a function when a model, or one of its parts, begins a forward pass of training.
+
+        Such a pass is in training mode and with gradient. Copies of the model do not call.
+
+        Returns:
+            A function that stops it, and that does not keep the model alive.
         """
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Batch, Finding, ParamGroup, refuse_unsupported
-from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, listing
+from unifreeze.backend import Batch, Finding, ParamGroup, Undo, refuse_unsupported
+from unifreeze.errors import OptimizerError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -19,10 +19,10 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
-from unifreeze.handle.groups import check_optimizers, param_groups
+from unifreeze.handle.groups import check_in_place, check_optimizers, param_groups
 from unifreeze.handle.lease import Lease
-from unifreeze.handle.phased import STATE_FORMAT
 from unifreeze.handle.run import Run
+from unifreeze.handle.state import check_format, check_origin, plain_state
 from unifreeze.handle.target import Target
 from unifreeze.handle.trained import load_trained, trained_state
 from unifreeze.history import History, RunReport, run_report
@@ -112,7 +112,9 @@ class Handle:
 
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
-        self._loads, self._lease.stop_watching = self._backend.watch_loads(self.model)
+        self._loads, stop = self._backend.watch_loads(self.model)
+        stops = [stop] if self._run is None else [stop, self._run.watch()]
+        self._lease.stop_watching = partial(_call_all, stops)
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(
@@ -140,7 +142,7 @@ class Handle:
             drifts += self._new_parts()
         if drifts:
             raise drift_error(drifts)
-        return Verified(len(self._baseline.parameters), len(self._baseline.states))
+        return self._baseline.verified()._replace(told=not self._waits)
 
     def _new_parts(self) -> list[Drift]:
         """Parameters and layers that came after the plan took effect, and that it would hold."""
@@ -405,6 +407,16 @@ class Handle:
             return False
         return self.stopped or self._run.would_stop(epoch, step, metrics)
 
+    @property
+    def _told(self) -> bool:
+        """True once the run was told of an epoch or step."""
+        return bool(self._history.rows) if self._run is None else self._run.told
+
+    @property
+    def _waits(self) -> bool:
+        """True if later phases wait to begin, and the schedule was never told where the run is."""
+        return self._run is not None and self._run.waits
+
     def _note(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> None:
@@ -424,14 +436,19 @@ class Handle:
         """
         if metrics:
             self._history.measured(metrics)
-        return run_report(self._history)
+        return run_report(self._history, told=not self._waits)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the run stands in its phases: plain data, the same in every framework."""
-        state = {} if self._run is None else self._run.state()
-        if self._history.rows:
-            state |= {"unifreeze_state": STATE_FORMAT, "history": self._history.state()}
-        return state
+        """Return where the run stands: plain data, the same in every framework.
+
+        It says which plan and model it is of, whether any epoch or step was told (`told`), the
+        history of the run and, of a plan with phases, where it stands in them.
+        """
+        if self._run is None:
+            state = plain_state(self._plan, self.resolution.spec)
+        else:
+            state = self._run.state()
+        return {**state, "told": self._told, "history": self._history.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; the values that the model has now are the ones to hold.
@@ -440,11 +457,10 @@ class Handle:
             ScheduleError: The state is of another plan or model; the message shows the difference.
         """
         self._check_in_force("load a state")
-        if not isinstance(state, Mapping):
-            raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
-        if self._run is None and "plan" in state:
-            raise ScheduleError("the state is of a plan with phases, and this one has none")
-        history = History.restored(state["history"]) if "history" in state else History()
+        check_format(state)
+        if self._run is None:
+            check_origin(state, self._plan, self.resolution.spec, digest=self._plan.digest)
+        history = History.restored(state["history"])
         if self._run is not None:
             self._run.load(state)
         self._history = history
@@ -482,6 +498,7 @@ class Handle:
         groups = self.groups()
         if not groups:
             raise OptimizerError("the plan leaves nothing to train")
+        check_in_place(self._backend, self.model, groups)
         return groups
 
     def __str__(self) -> str:
@@ -493,6 +510,11 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<unifreeze.Handle on {type(self.model).__name__}: {self}>"
+
+
+def _call_all(calls: Sequence[Undo]) -> None:
+    for call in calls:
+        call()
 
 
 def _held_states(resolution: Resolution) -> tuple[str, ...]:
