@@ -38,5 +38,17 @@ def kit(framework) -> Kit:
 
 
 @pytest.fixture
+def double():
+    """Make layers and tensors in double precision, in every framework that is imported."""
+    frameworks = [module for name in FRAMEWORKS if (module := sys.modules.get(name))]
+    before = [module.get_default_dtype() for module in frameworks]
+    for module in frameworks:
+        module.set_default_dtype(module.float64)
+    yield
+    for module, dtype in zip(frameworks, before, strict=True):
+        module.set_default_dtype(dtype)
+
+
+@pytest.fixture
 def kits() -> dict[str, Kit]:
     return {name: import_module(f"kits.{name}_kit").kit for name in FRAMEWORKS}

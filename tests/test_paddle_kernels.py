@@ -25,7 +25,6 @@ from kits.paddle_layers import (
     bits,
     build,
     check_same_gradients,
-    double_precision,
     floats,
     freeze_paths,
     gradients,
@@ -43,6 +42,8 @@ from unifreeze import FreezePlan
 from unifreeze.backend import load_backend
 from unifreeze.errors import UnsupportedPlanError
 
+pytestmark = pytest.mark.usefixtures("double")
+
 HERE = Path(__file__).parent
 BELOW = "below.0"
 
@@ -57,13 +58,6 @@ RECURRENT = {
 }
 # Without its cure PReLU kills the process, so it is tested in a process of its own.
 IN_PROCESS = [name for name in RECIPES if name != "PReLU"]
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """All models here compute in double precision, unless a test says otherwise."""
-    with double_precision():
-        yield
 
 
 def has_input_to_train(name):

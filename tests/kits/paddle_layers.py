@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,17 +32,6 @@ class Above(nn.Layer):
         if "float" in str(first.dtype):
             first = first * self.below[0]
         return self.layer(first, *rest)
-
-
-@contextmanager
-def double_precision():
-    """Make layers and `floats` in double precision meanwhile."""
-    before = paddle.get_default_dtype()
-    paddle.set_default_dtype("float64")
-    try:
-        yield
-    finally:
-        paddle.set_default_dtype(before)
 
 
 def floats(*shape):
