@@ -6,7 +6,10 @@
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
-#   make gpu      the GPU parity runs; skips, with the reason, where there is no GPU
+#   make any-machine  the tests as three other machines would run them, one of them in random order
+#   make gpu      the GPU run; skips, with the reason, where there is no GPU (docs/gpu.md)
+#   make gpu-wheels   what a GPU machine without a network lacks, into .gpu-wheels
+#   make gpu-records  Paddle's records on the CPU, for GPU machines without Paddle
 #
 # To choose a build of PyTorch, name its index:
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -15,9 +18,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
+GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs formers kill test check gpu bench clean
+.PHONY: setup parity pairs formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -47,11 +51,20 @@ kill: setup
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'
 
+any-machine: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/any_machine.sh
+
 check: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/check.sh
 
 gpu: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/gpu.sh
+
+gpu-wheels:
+	$(PYTHON) ci/gpu_wheels.py fetch $(GPU_PYTHON)
+
+gpu-records: setup
+	$(BIN)/python -W ignore ci/gpu.py --keep
 
 bench: setup
 	$(BIN)/python benchmarks/plan_engine.py

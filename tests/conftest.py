@@ -22,6 +22,26 @@ for folder in (HERE.parent, HERE):
 FRAMEWORKS = ("torch", "paddle")
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("unifreeze")
+    only = "of the tests that run on each framework, run these only; repeatable"
+    group.addoption("--framework", action="append", choices=FRAMEWORKS, help=only)
+    place = "where GPU tests run; cpu rehearses them where there is no GPU"
+    group.addoption("--device", choices=("gpu", "cpu"), default="gpu", help=place)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the frameworks out that were not asked for, as on a machine that has one of them."""
+    if chosen := config.getoption("--framework"):
+        left_out = [item for item in items if _framework_of(item) not in {None, *chosen}]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _framework_of(item):
+    return item.callspec.params.get("framework") if hasattr(item, "callspec") else None
+
+
 @pytest.fixture(params=FRAMEWORKS)
 def framework(request):
     return request.param

@@ -3,6 +3,8 @@
 All in double precision; Paddle keeps rates and momentums in single precision all the same.
 """
 
+import copy
+
 import numpy as np
 import paddle
 import torch
@@ -95,6 +97,15 @@ def named(model):
 
 def values(model):
     return {name: np.array(tensor.detach().numpy()) for name, tensor in named(model)}
+
+
+def outputs(model, batch):
+    """Return a model's output on an array, computed in double precision; the model stays."""
+    twin = copy.deepcopy(model)
+    batch = batch.astype("float64") if batch.dtype.kind == "f" else batch
+    if isinstance(model, torch.nn.Module):
+        return twin.double()(torch.tensor(batch)).detach().numpy()
+    return twin.to(dtype="float64")(paddle.to_tensor(batch)).numpy()
 
 
 def close(one, other):
