@@ -26,5 +26,6 @@ suite "no vector instructions beyond SSE4.1, one thread" \
 # shellcheck disable=SC2046
 suite "AVX2, two threads" \
   ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(threads 2) -- "$@"
-suite "this machine, in random order" UNIFREEZE_TESTS=1 -- --random-order "${ORDER:-$RANDOM}" "$@"
+order=${ORDER:-$RANDOM}
+suite "this machine, in random order (ORDER=$order)" -- --random-order "$order" "$@"
 exit "$failed"

@@ -5,6 +5,7 @@ Asking for a backend whose framework is not installed fails; it never skips.
 
 from __future__ import annotations
 
+import random
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -28,14 +29,27 @@ def pytest_addoption(parser):
     group.addoption("--framework", action="append", choices=FRAMEWORKS, help=only)
     place = "where GPU tests run; cpu rehearses them where there is no GPU"
     group.addoption("--device", choices=("gpu", "cpu"), default="gpu", help=place)
+    order = "run the modules, and the tests of each, in a random order, the same for one seed"
+    group.addoption("--random-order", type=int, metavar="SEED", help=order)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave the frameworks out that were not asked for, as on a machine that has one of them."""
+    """Leave the frameworks out that were not asked for; put the rest into a random order."""
     if chosen := config.getoption("--framework"):
         left_out = [item for item in items if _framework_of(item) not in {None, *chosen}]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    seed = config.getoption("--random-order")
+    if seed is not None:
+        drawn = random.Random(seed)
+        places = {path: drawn.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (places[item.path], drawn.random()))
+
+
+def pytest_report_header(config):
+    seed = config.getoption("--random-order")
+    return None if seed is None else f"random order: --random-order {seed}"
 
 
 def _framework_of(item):
