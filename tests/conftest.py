@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unifreeze.backend import load_backend
@@ -50,6 +51,17 @@ def pytest_collection_modifyitems(config, items):
 def pytest_report_header(config):
     seed = config.getoption("--random-order")
     return None if seed is None else f"random order: --random-order {seed}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Begin every test on the same random numbers, whatever ran before it, fixtures included."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    if paddle := sys.modules.get("paddle"):
+        paddle.seed(0)
 
 
 def _framework_of(item):

@@ -629,7 +629,9 @@ def test_the_command_line_measures_examples_in_a_file(framework, tmp_path):
         f"kits.{framework}_nets:Stack(blocks=3)", *words, "--batch-size", "8", "--json", str(found)
     )
     assert run.returncode == 0, run.stderr
-    assert run.stderr == "", "progress is for terminals"
+    # Paddle says something when it is imported with more than one thread.
+    said = [line for line in run.stderr.splitlines() if "OMP_NUM_THREADS" not in line]
+    assert not said, "progress is for terminals"
     assert "measured on 4 batches" in run.stdout
     assert "made-up" not in run.stdout
     report = json.loads(found.read_text())
