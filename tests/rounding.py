@@ -43,7 +43,7 @@ def check_same(found, expected, *, near=None, limit=LIMIT):
             continue
         assert found[name] is not None, f"{name} has no value"
         one, other = np.asarray(found[name]), np.asarray(array)
-        assert one.dtype == other.dtype, name
+        assert (one.dtype, one.shape) == (other.dtype, other.shape), name
         if near is None:
             assert other.dtype == np.float64, f"{name}: compare in double precision, or give `near`"
             allowed = limit * max(_size(other), SMALL * largest)
