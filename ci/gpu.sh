@@ -5,7 +5,7 @@
 #   ci/gpu.sh [FOLDER] --rehearse   the same with the CPU in the GPU's place
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-$(command -v python || command -v python3)}
+python=${PYTHON:-$(command -v python3 || command -v python)}
 metadata=$(mktemp -d)
 trap 'rm -rf "$metadata"' EXIT
 found=$("$python" ci/gpu_wheels.py path "$metadata")
