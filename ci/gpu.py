@@ -129,7 +129,7 @@ def machine() -> dict[str, str]:
 
 def page(result: dict[str, Any] | None) -> str:
     """Write the page that shows a run; `docs/gpu.md` is this, of what is in `docs/gpu.json`."""
-    head = (ROOT / "ci" / "gpu_page.md").read_text("utf-8")
+    head = (ROOT / "ci" / "gpu_page.md").read_text("utf-8").rstrip() + "\n"
     if result is None:
         return f"{head}\nNot run yet.\n"
     lines = [f"{name} {value}" for name, value in result["machine"].items()]
