@@ -10,6 +10,7 @@ import paddle
 import pytest
 import torch
 from kits import paddle_nets, torch_nets
+from rounding import check_same
 
 import unifreeze as uf
 from unifreeze.errors import UnifreezeWarning
@@ -258,14 +259,17 @@ def check_trained_way(side, way, *, evaluated=True):
     assert side.kept(model) == [0, 0, 0]
     twin.train()
     wanted = outcome(side, twin, rows)
-    assert all(np.allclose(one, wanted, rtol=1e-5, atol=1e-6) for one in made)
+    for one in made:
+        check_same(one, wanted)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", torch_ways())
 def test_what_torch_compiles_warns_once_and_computes_the_same(name):
     check_trained_way(SIDES["torch"], torch_ways()[name])
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", paddle_ways())
 def test_what_paddle_makes_static_warns_once_and_computes_the_same(name):
     # Paddle traces a function around a model once, for whatever mode the model is in later.
@@ -273,6 +277,7 @@ def test_what_paddle_makes_static_warns_once_and_computes_the_same(name):
     check_trained_way(SIDES["paddle"], paddle_ways()[name], evaluated=evaluated)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", torch_exports(None))
 def test_what_torch_exports_does_not_train_and_is_the_same(name):
     torch._dynamo.reset()
@@ -282,9 +287,11 @@ def test_what_torch_exports_does_not_train_and_is_the_same(name):
     PLAN.apply(model)
     made, told = product_warnings(lambda: twice(torch_exports(rows)[name](model), rows))
     assert not told
-    assert all(np.allclose(one, wanted, rtol=1e-5, atol=1e-6) for one in made)
+    for one in made:
+        check_same(one, wanted)
 
 
+@pytest.mark.usefixtures("double")
 def test_what_paddle_saves_for_inference_does_not_train_and_is_the_same(tmp_path):
     side = SIDES["paddle"]
     model, rows = side.build(), side.nets.rows()
@@ -293,13 +300,14 @@ def test_what_paddle_saves_for_inference_does_not_train_and_is_the_same(tmp_path
     PLAN.apply(model)
 
     def saved():
-        spec = [paddle.static.InputSpec([None, 6])]
+        spec = [paddle.static.InputSpec([None, 6], "float64")]
         paddle.jit.save(model, str(tmp_path / "net"), input_spec=spec)
         return twice(paddle.jit.load(str(tmp_path / "net")), rows)
 
     made, told = product_warnings(saved)
     assert not told
-    assert all(np.allclose(one, wanted, rtol=1e-5, atol=1e-6) for one in made)
+    for one in made:
+        check_same(one, wanted)
 
 
 def test_a_compiled_watch_hears_that_it_is_followed_and_of_no_pass():
