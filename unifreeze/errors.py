@@ -13,6 +13,7 @@
     │   ├── TieConflictError         one tensor, two names, two decisions
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
+    │   ├── OrderError               layers run in another order than they are registered
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
@@ -130,6 +131,10 @@ class FusedTensorError(ResolveError):
 
 class FixedParameterError(ResolveError):
     """A rule would train a parameter that cannot be trained."""
+
+
+class OrderError(ResolveError):
+    """A plan counted layers as they are registered, and as they run it would decide otherwise."""
 
 
 class TrivialPlanError(ResolveError):

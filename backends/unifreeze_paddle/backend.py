@@ -233,6 +233,10 @@ class PaddleBackend(ModuleBackend):
         """Return True if a layer computes something; a plain list of layers does not."""
         return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
 
+    def is_compiled(self, walk: Walk) -> bool:
+        """Tell whether to_static runs a part of a model."""
+        return checks.has_static_parts(walk)
+
     def trains(self, module: Any) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and paddle.is_grad_enabled()

@@ -172,15 +172,29 @@ def traced_whole(walk: Walk) -> list[str]:
     ]
 
 
+def has_static_parts(walk: Walk) -> bool:
+    """Tell whether to_static has taken over the forward pass of any layer."""
+    likely = set(walk.modules_having("forward"))
+    for cls, numbers in walk.by_class.items():
+        if not isinstance(_forward_of(cls), FunctionType):
+            likely.update(numbers)
+    return any("StaticFunction" in type(_own_forward(walk.module(n))).__name__ for n in likely)
+
+
+def _own_forward(layer: Any) -> Any:
+    forward = getattr(layer, "forward", None)
+    while isinstance(forward, lending.GuardedForward):
+        forward = forward.own_forward()
+    return forward
+
+
 def _forward_of(cls: type) -> Any:
     return getattr(cls, "forward", None)
 
 
 def _traced_whole(layer: Any) -> bool:
     """Tell whether a layer's forward is a program traced whole; later flags have no effect."""
-    forward = getattr(layer, "forward", None)
-    while isinstance(forward, lending.GuardedForward):
-        forward = forward.own_forward()
+    forward = _own_forward(layer)
     if type(forward).__name__ != "ASTStaticFunction":
         return False
     return len(cast(Any, forward).program_cache) > 0

@@ -186,6 +186,11 @@ class TorchBackend(ModuleBackend):
         """Return True if a module computes something; a plain list of modules does not."""
         return type(module).forward is not nn.Module.forward or "forward" in vars(module)
 
+    def is_compiled(self, walk: Walk) -> bool:
+        """Tell whether `torch.compile` runs a part of a model."""
+        wrapped = any(hasattr(wrapper, "_orig_mod") for _, wrapper in walk.wrappers)
+        return wrapped or any(getattr(m, "_compiled_call_impl", None) for m in walk.modules)
+
     def trains(self, module: Any) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and torch.is_grad_enabled()

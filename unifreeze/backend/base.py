@@ -37,13 +37,13 @@ from unifreeze.backend.protocol import (
 )
 from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
-from unifreeze.backend.tracing import trace_forward
+from unifreeze.backend.tracing import FirstPass, trace_forward
 from unifreeze.backend.walking import Walk, unwrapped
 from unifreeze.backend.watching import watch_training
 from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
 from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
-from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
+from unifreeze.structure import STATISTICS, Mask, ModelSpec, Trace, derive
 
 _FLAGS = "flags as last read"
 
@@ -378,6 +378,22 @@ class ModuleBackend(Operations):
 
         return lambda: digests, self.on_load(walk, loaded)
 
+    def watch_order(self, model: Any, done: Callable[[Trace], None], lost: Undo) -> Undo:
+        """Watch a model's forward passes, each as a whole; see the protocol."""
+        root = self.root(model)
+        members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
+        stops = []
+        for member in map(self.root, members):
+            watch = FirstPass(self, weakref.ref(root), weakref.ref(member), done, lost)
+            watch.stop = self.on_forward(member, watch)
+            stops.append(watch.stop)
+
+        def stop() -> None:
+            for stop_member in stops:
+                stop_member()
+
+        return stop
+
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
         """Call a function when a model, or one of its parts, begins a forward pass of training."""
         root = self.root(model)
@@ -459,6 +475,7 @@ class ModuleBackend(Operations):
         like = self.anchor(model)
         args = [self.from_input(array, like) for array in batch.args]
         kwargs = {name: self.from_input(array, like) for name, array in batch.kwargs.items()}
+        outer, self.runs_itself = self.runs_itself, True
         try:
             return model(*args, **kwargs)
         except Exception as error:
@@ -469,6 +486,8 @@ class ModuleBackend(Operations):
                 context=f"batch: {listing(shown)}",
                 hint="give inputs that its forward takes",
             ) from error
+        finally:
+            self.runs_itself = outer
 
     def first_gradients(
         self, model: Any, batch: Batch

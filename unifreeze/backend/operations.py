@@ -46,11 +46,13 @@ class Operations(ABC):
         name: Import root of the framework.
         reader: Reads its modules for the walk.
         forward: What a module's method that computes is called.
+        runs_itself: A model runs because the backend looks at it: no pass for a watch.
     """
 
     name: str
     reader: Reader
     forward = "forward"
+    runs_itself = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -167,6 +169,10 @@ class Operations(ABC):
         `followed` should be called instead of the other two.
         """
         return self.hook(module, watch.begins, partial(_ends, watch))
+
+    def is_compiled(self, walk: Walk) -> bool:
+        """Tell whether a compiler runs a part of a model, so that its modules are not called."""
+        return False
 
     def runs(self, module: Any) -> bool:
         """Return True if a module computes something; a plain list of modules does not."""

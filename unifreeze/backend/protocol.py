@@ -17,7 +17,7 @@ from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.projections import Parts, Sketch
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
-from unifreeze.structure import ModelSpec
+from unifreeze.structure import ModelSpec, Trace
 
 Array = NDArray[Any]
 Undo = Callable[[], None]
@@ -436,6 +436,18 @@ class Backend(Protocol):
         Returns:
             A function that gives the digests right after the last load ({} before any), and one
             that stops watching.
+        """
+
+    def watch_order(self, model: Any, done: Callable[[Trace], None], lost: Undo) -> Undo:
+        """Watch a model's forward passes, until one as a whole has been taken without an error.
+
+        Args:
+            model: A live model; of several held as one, each is watched for itself.
+            done: Gets what a complete pass showed; whatever it raises, the pass raises.
+            lost: Called where a compiler runs the model, so that nothing can be seen.
+
+        Returns:
+            What stops it.
         """
 
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:

@@ -167,10 +167,10 @@ def watch_training(backend: Operations, roots: Iterable[Any], call: Callable[[],
     """
     stops = []
     for root in roots:
-        first = TrainingWatch(partial(backend.trains, root), call)
+        first = TrainingWatch(partial(_trains, backend, root), call)
         from_part = partial(_call_of, weakref.ref(first))  # a walk holds parts, but not the model
         for module in _entrances(backend, root):
-            part = TrainingWatch(partial(backend.trains, module), from_part)
+            part = TrainingWatch(partial(_trains, backend, module), from_part)
             stops.append(backend.on_forward(module, first if module is root else part))
 
     def stop() -> None:
@@ -178,6 +178,10 @@ def watch_training(backend: Operations, roots: Iterable[Any], call: Callable[[],
             stop_module()
 
     return stop
+
+
+def _trains(backend: Operations, module: Any) -> bool:
+    return not backend.runs_itself and backend.trains(module)
 
 
 def _call_of(reference: weakref.ref[TrainingWatch]) -> None:

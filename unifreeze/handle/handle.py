@@ -21,6 +21,7 @@ from unifreeze.handle.drift import (
 )
 from unifreeze.handle.groups import check_in_place, check_optimizers, param_groups
 from unifreeze.handle.lease import Lease
+from unifreeze.handle.ordering import OrderCheck, Phases
 from unifreeze.handle.run import Run
 from unifreeze.handle.state import check_format, check_origin, plain_state
 from unifreeze.handle.target import Target
@@ -51,7 +52,7 @@ class Handle:
         self._plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
-        self._history = History()
+        self._history, self._order = History(), OrderCheck(self._in_phases)
         self._run: Run | None = None
         if plan.phases:
             self._run = Run(
@@ -113,8 +114,18 @@ class Handle:
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
         self._loads, stop = self._backend.watch_loads(self.model)
-        stops = [stop] if self._run is None else [stop, self._run.watch()]
+        stops = [stop, self._order.watch(self._backend, self.model)]
+        stops += [] if self._run is None else [self._run.watch()]
         self._lease.stop_watching = partial(_call_all, stops)
+
+    def _in_phases(self) -> Phases:
+        """Return what was decided, phase by phase, with the plan that holds in each."""
+        if self._run is None:
+            return [("", self._plan, self.resolution)]
+        phased = self._run.phased
+        plans = phased.expanded.in_phases()
+        rows = zip(phased.phases, plans, phased.resolutions, strict=True)
+        return [(phase.name, plan, resolution) for phase, plan, resolution in rows]
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(
@@ -142,7 +153,8 @@ class Handle:
             drifts += self._new_parts()
         if drifts:
             raise drift_error(drifts)
-        return self._baseline.verified()._replace(told=not self._waits)
+        verified = self._baseline.verified()
+        return verified._replace(told=not self._waits, ordered=not self._order.lost)
 
     def _new_parts(self) -> list[Drift]:
         """Parameters and layers that came after the plan took effect, and that it would hold."""

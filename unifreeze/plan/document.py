@@ -59,6 +59,9 @@ class PlanDocument(Strict):
     moments: Literal["keep", "clear"] = Field(
         default="keep", description="what becomes of an optimizer's moments when a phase freezes"
     )
+    order: Literal["executed", "as_described"] = Field(
+        default="executed", description="what positions count by; see the first forward pass"
+    )
 
     @field_validator("phases", mode="after")
     @classmethod
@@ -111,6 +114,7 @@ def _plan(document: PlanDocument) -> FreezePlan:
         tuple(group.value() for group in document.groups),
         tuple(phase.value() for phase in document.phases),
         document.moments,
+        document.order,
     )
 
 
@@ -127,6 +131,8 @@ def write_document(plan: FreezePlan) -> dict[str, Any]:
         document["phases"] = [plain_phase(phase) for phase in plan.phases]
     if plan.moments != "keep":
         document["moments"] = plan.moments
+    if plan.order != "executed":
+        document["order"] = plan.order
     return document
 
 

@@ -94,6 +94,8 @@ class FreezePlan:
         phases: The phases of a run; () where the plan holds from beginning to end.
         moments: What becomes of an optimizer's moments of what a phase freezes: `keep` (they are
             still there when it is unfrozen) or `clear`.
+        order: What positions count by: `executed` (a plan applied without a batch is checked by the
+            first forward pass), or `as_described`: by registration, whatever runs first.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -106,6 +108,7 @@ class FreezePlan:
     groups: tuple[Group, ...] = ()
     phases: tuple[Phase, ...] = ()
     moments: Literal["keep", "clear"] = "keep"
+    order: Literal["executed", "as_described"] = "executed"
 
     def freeze(
         self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
@@ -160,6 +163,10 @@ class FreezePlan:
     def with_moments(self, policy: Literal["keep", "clear"]) -> FreezePlan:
         """Return the plan with another policy for moments of what a phase freezes."""
         return self._reread(moments=policy)
+
+    def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
+        """Return the plan with another order that positions count by."""
+        return self._reread(order=policy)
 
     def _with_rule(
         self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool

@@ -116,6 +116,12 @@ def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = 
     return mask
 
 
+def train_everything(spec: ModelSpec) -> Resolution:
+    """Return a resolution that trains whatever can be, a network's own constants too."""
+    can = np.asarray([not tensor.fixed for tensor in spec.tensors], np.bool_)
+    return resolve_spec(FreezePlan().train("all"), spec.with_found(spec.found | can))
+
+
 def settle(resolution: Resolution, trainable: Mask) -> Resolution:
     """Return a resolution under flags that other plans have a say in: what holds goes by those."""
     plan, spec = resolution.plan, resolution.spec

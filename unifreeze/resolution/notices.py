@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unifreeze.errors import ResolveError, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.select import Expression, Word, evaluate
-from unifreeze.select.expression import Quoted, Within, nodes, parts
+from unifreeze.select.expression import Within, nodes, parts
 from unifreeze.structure import Mask, ModelSpec
 
 CONSTANT = "a constant of the network: found frozen beside what trains"
@@ -148,10 +148,6 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
         if place is not None:
             yield from _reading(expression.inner, spec.within(place)[0])
         return
-    if _counts_positions(expression) and spec.order == "registration":
-        yield (
-            "positions count in order of registration; give a batch to count in order of execution"
-        )
     if isinstance(expression, Word) and _hides_path(expression, spec):
         name = expression.name
         yield (
@@ -160,14 +156,6 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
         )
     for part in parts(expression):
         yield from _reading(part, spec)
-
-
-def _counts_positions(expression: Expression) -> bool:
-    if isinstance(expression, Quoted):
-        return expression.by == "at" and any(map(str.isdigit, expression.pattern))
-    if isinstance(expression, Word):
-        return expression.index is not None and expression.name != "children"
-    return False
 
 
 def _hides_path(word: Word, spec: ModelSpec) -> bool:
