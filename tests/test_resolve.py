@@ -43,7 +43,7 @@ from unifreeze.errors import (
     UnmatchedSelectorError,
 )
 from unifreeze.plan import FreezePlan, Group
-from unifreeze.resolution import resolve_spec
+from unifreeze.resolution import resolve_spec, rests_on_order
 from unifreeze.select import Selector, evaluate
 from unifreeze.structure import State, derive
 
@@ -866,30 +866,32 @@ def notices(plan, made):
     return resolve_spec(plan, made).notices
 
 
-POSITIONS = "positions count in order of registration; give a batch to count in order of execution"
+COUNTS = ["blocks[0]", "params[:3]", "stages[0]", "head | blocks[:1]", 'at:"blocks.0"', "stem"]
 
 
-@pytest.mark.parametrize(
-    "what", ["blocks[0]", "params[:3]", "stages[0]", "head | blocks[:1]", 'at:"blocks.0"']
-)
-def test_positions_without_a_batch_say_how_they_were_counted(what):
-    assert notices(PLAN.freeze(what), spec(conv_net())) == (POSITIONS,)
+@pytest.mark.parametrize("what", COUNTS)
+def test_words_that_count_layers_rest_on_their_order(what):
+    assert rests_on_order([PLAN.freeze("all"), PLAN.freeze(what)], spec(conv_net()))
+    assert not rests_on_order([PLAN.freeze(what).with_order("as_described")], spec(conv_net()))
 
 
-@pytest.mark.parametrize("what", ["blocks", "children[0]", "layer1[0]", "head", 'at:"head"'])
-def test_what_counts_no_positions_says_nothing(what):
+@pytest.mark.parametrize("what", ["norm", "children[0]", "layer1[0]", "size(> 50)", 're:".*bn.*"'])
+def test_paths_and_kinds_do_not_rest_on_the_order(what):
+    assert not rests_on_order([PLAN.freeze(what)], spec(conv_net()))
     assert notices(PLAN.freeze(what), spec(conv_net())) == ()
 
 
-def test_positions_in_groups_and_rules_for_norms_say_it_too():
-    made, base = spec(conv_net()), PLAN.freeze("stem")
-    assert notices(base.with_group("blocks[0]", lr_scale=2), made) == (POSITIONS,)
-    assert notices(base.with_norm_stats([{"hold": "blocks[0]"}]), made) == (POSITIONS,)
+def test_groups_and_rules_for_norms_can_rest_on_the_order_too():
+    made, base = spec(conv_net()), PLAN.freeze("norm")
+    assert rests_on_order([base.with_group("blocks[0]", lr_scale=2)], made)
+    assert rests_on_order([base.with_group("all", layer_decay=0.5)], made)
+    assert rests_on_order([base.with_norm_stats([{"hold": "blocks[0]"}])], made)
+    assert rests_on_order([base], affineless_net())
 
 
-def test_positions_counted_by_execution_say_nothing():
+def test_positions_counted_by_execution_rest_on_nothing():
     made = spec(conv_net(stages=1), calls=["conv1", "bn1", "layer1.0", "layer1.1", "fc"])
-    assert notices(PLAN.freeze("blocks[0]"), made) == ()
+    assert not rests_on_order([PLAN.freeze("blocks[0]")], made)
 
 
 def test_a_dry_run_of_a_plan_with_phases_says_that_they_are_left_out():
