@@ -17,6 +17,7 @@
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
     │   ├── MissingFrameworkError    the backend is there, its framework is not
+    │   ├── DescriptionError         a description would miss parameters, or name one twice
     │   ├── UnsupportedPlanError     this framework would get this plan wrong
     │   ├── OptimizerError           this optimizer cannot keep the promise
     │   └── WriteError               a flag did not read back as written
@@ -146,6 +147,10 @@ class UnknownFrameworkError(BackendError):
 
 class MissingFrameworkError(BackendError):
     """A framework is asked for that is not installed."""
+
+
+class DescriptionError(BackendError):
+    """A description of a model would miss parameters, or count one tensor as two things."""
 
 
 class UnsupportedPlanError(BackendError):

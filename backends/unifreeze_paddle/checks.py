@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk, wrappers
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import guards

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import paddle
@@ -14,8 +14,9 @@ from paddle.nn.layer.rnn import RNNBase, RNNCellBase
 from paddle.nn.quant.qat.conv import QuantedConv2D
 from paddle.nn.quant.qat.linear import QuantedLinear
 
-from unifreeze.backend.walking import Dicts
+from unifreeze.backend.reader import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
+from unifreeze_paddle import recurrent
 
 MARK = "_unifreeze_guard"
 """Under which a guarded layer keeps its guard."""
@@ -53,6 +54,8 @@ _WRAPPED = {
     "paddleformers.peft.lora.lora_model.LoRAModel": "model",
 }
 
+_LISTING = ("named_sublayers", "__eq__", "__hash__")
+"""What makes `nn.Layer` list parameters by what layers hold, each layer once."""
 _STATISTICS = {"_mean": "mean", "_variance": "var"}
 _MEANS_AND_VARIANCES = ("mean", "variance", "var")
 _LINEAR = re.compile(r"(?:Linear|Dense)$")
@@ -70,16 +73,29 @@ class PaddleReader:
         self._inner: dict[type, str] = {}
 
     def dicts(self, module: Any) -> Dicts:
-        """Return the layer's own dictionaries of children, parameters and buffers.
-
-        A recurrent network's cells hold its own weights once more, under other names; it is one
-        layer here, as it is in PyTorch.
-        """
+        """Return the layer's own dictionaries of children, parameters and buffers."""
         own = module.__dict__
         if "_sub_layers" not in own:
             return {}, {}, {}
-        children = {} if isinstance(module, RNNBase) else own["_sub_layers"]
-        return children, own["_parameters"], own["_buffers"]
+        return own["_sub_layers"], own["_parameters"], own["_buffers"]
+
+    def listed(self, module: Any) -> Iterable[tuple[str, Any]]:
+        """Return the parameters of a layer and all under it, as `nn.Layer` lists them.
+
+        Whatever a class of a user's own makes of `parameters`: some give optimizers only a part.
+        """
+        named: Iterable[tuple[str, Any]] = nn.Layer.named_parameters(module)
+        return named
+
+    def plain(self, module: Any) -> bool:
+        """Tell whether `nn.Layer` lists layers of a class by what `dicts` gives of them."""
+        cls, own = type(module), module.__dict__
+        children, parameters, _ = self.dicts(module)
+        return (
+            children is own.get("_sub_layers")
+            and parameters is own.get("_parameters")
+            and all(getattr(cls, name) is getattr(nn.Layer, name) for name in _LISTING)
+        )
 
     def kind(self, module: Any) -> str:
         """Return the layer's kind from the table, "" if unknown."""
@@ -96,6 +112,14 @@ class PaddleReader:
             self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
         return self._inner[cls]
 
+    def choice(self, wrapper: Any) -> Hashable:
+        """Return None: what a wrapper wraps always runs."""
+        return None
+
+    def idle(self, wrapper: Any, path: str) -> bool:
+        """Return False: everything in a wrapper runs."""
+        return False
+
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds adapting parameters (in Paddle the layers hold them)."""
         return False
@@ -107,6 +131,15 @@ class PaddleReader:
     def swallows(self, module: Any, child: str) -> bool:
         """Tell whether a child's parameters are really this layer's own (never, in Paddle)."""
         return False
+
+    def spread(self, module: Any) -> Mapping[int, str]:
+        """Return the roles of what the cells of a recurrent network hold: it is one layer.
+
+        The network registers most of it itself, and only then is it listed under the names it gives
+        there. Those may be another tensor's: with a projection, or without a bias, Paddle counts
+        past its own list of names. So roles are told by where a tensor hangs in the cells.
+        """
+        return recurrent.roles(module) if isinstance(module, RNNBase) else {}
 
     def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
         """Return the role of a tensor that Paddle holds as a parameter though none trains it."""
@@ -136,6 +169,8 @@ class PaddleReader:
             neutral = shape[::-1]
         elif isinstance(module, nn.Bilinear) and leaf == "bias":
             neutral = shape[1:]
+        elif recurrent.projects(module, leaf):
+            neutral = shape[::-1]
         fixed, impossible = _fixed(module, tensor)
         return Tensor(shape, neutral, dtype_name(tensor), fixed, impossible)
 

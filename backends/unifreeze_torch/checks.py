@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk, wrappers
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import beside, join, wrappers
 from unifreeze.resolution import Resolution
 from unifreeze.structure import Mask
 from unifreeze_torch.layers import (
@@ -98,10 +99,15 @@ def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fin
 
 def _parameters_beside(model: Any) -> Iterator[Finding]:
     """What a wrapper around the model holds beside it is not described, so no plan reaches it."""
-    for wrapper, inner in wrappers(TorchReader(), model):
-        children = [child for name, child in wrapper.named_children() if name != inner]
-        beside = [name for child in children for name, _ in child.named_parameters()]
-        if beside or wrapper._parameters:
+    reader = TorchReader()
+    for wrapper, inner in wrappers(reader, model):
+        held = [
+            join(path, leaf)
+            for path, _, (_, parameters, _) in beside(reader, wrapper, inner)
+            for leaf, tensor in parameters.items()
+            if tensor is not None
+        ]
+        if not all(reader.idle(wrapper, path) for path in held):
             yield Finding(
                 type(wrapper).__name__,
                 "it holds parameters beside the model, such as prompts, which the plan leaves out",
@@ -114,10 +120,12 @@ def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     policy = resolution.plan.norm_stats
     if policy == "update":
         return
-    known = set(map(id, walk.modules)) if walk.wrappers else set()
+    reader, known = TorchReader(), set(map(id, walk.modules)) if walk.wrappers else set()
     for index, wrapper in walk.wrappers:
         for name, module in wrapper.named_modules():
             if id(module) in known or not keeps_statistics(module):
+                continue
+            if reader.idle(wrapper, join(name, "running_mean")):
                 continue
             numbers = [walk.tree.tensor(id(tensor)) for tensor in module.parameters()]
             trains = any(resolution.trainable[n] for n in numbers if n is not None)

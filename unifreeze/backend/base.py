@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifreeze.backend.accounting import check_accounted
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
@@ -38,7 +39,8 @@ from unifreeze.backend.protocol import (
 from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
-from unifreeze.backend.walking import Walk, unwrapped
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import unwrapped
 from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
 from unifreeze.resolution import Resolution
 from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
@@ -86,6 +88,7 @@ class ModuleBackend(Operations):
     def _walk_anew(self, root: Any) -> Walk:
         walk = Walk(self.reader, root)
         walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
+        check_accounted(self.reader, root, walk)
         self.find_shared(walk)
         walk.memo["types"] = list(map(type, walk.tensors))
         walk.memo["spec"] = derive(walk.tree)

@@ -14,7 +14,8 @@ import numpy as np
 
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
-from unifreeze.backend.walking import Reader, Walk
+from unifreeze.backend.reader import Reader
+from unifreeze.backend.walking import Walk
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
 

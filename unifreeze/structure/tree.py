@@ -54,6 +54,18 @@ class State(NamedTuple):
     dtype: str
 
 
+class Unused(NamedTuple):
+    """One parameter that no forward pass uses: it belongs to a copy of a layer that does not run.
+
+    Attributes:
+        path: Native path.
+        owner: Index of the layer that runs in its place.
+    """
+
+    path: str
+    owner: int
+
+
 STATISTICS = frozenset({"mean", "var", "count"})
 """Roles of a normalisation layer's running statistics."""
 
@@ -85,6 +97,9 @@ class Tree:
     tensors: list[Tensor] = field(default_factory=list)
     trainable: list[bool] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """Stretches of names in copies of layers that an adapter library trains in their place."""
     shared: list[tuple[int, ...]] = field(default_factory=list)
     members: tuple[str, ...] = ()
     numbers: dict[int, int] = field(default_factory=dict)
@@ -188,6 +203,12 @@ class Tree:
                 for state in self.states
                 if start <= state.owner < end
             ],
+            unused=[
+                Unused(row.path[cut:], row.owner - start)
+                for row in self.unused
+                if start <= row.owner < end
+            ],
+            copies=[(max(a, low) - low, min(b, high) - low) for a, b in self.copies if a < high],
         )
         return tree, list(range(low, high)), tensors
 
