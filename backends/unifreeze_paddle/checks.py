@@ -19,7 +19,7 @@ from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import guards
+from unifreeze_paddle import guards, quantised
 from unifreeze_paddle.layers import PaddleReader, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
@@ -44,6 +44,7 @@ def findings(
         guards_change: Some layer's guard would.
     """
     yield from _reentrant_recompute(walk, resolution)
+    yield from _quantisers(walk, resolution)
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -77,6 +78,23 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
                 "train what comes before them too, or turn it off: recompute=False in a "
                 "trainer's arguments, else enable_recompute = False on it",
             )
+
+
+def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A range that has observed nothing, or goes on measuring, must not be frozen as it is."""
+    tree, held = walk.tree, {*resolution.held, *resolution.quiet}
+    if "quantisers" not in walk.memo:
+        found = {s.owner for s in tree.states if quantised.averages(s.role)}
+        sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, quantised.MEASURING)]
+        walk.memo["quantisers"] = sorted(found.union(*sorts))
+    for index in walk.memo["quantisers"]:
+        own = [tree.tensor_of[name] for name in tree.own_names(index)]
+        frozen = not all(resolution.trainable[number] for number in own)
+        reason = quantised.reason_against_holding(
+            walk.module(index), held=index in held, frozen=frozen
+        )
+        if reason:
+            yield Finding(tree.paths[index] or "the model", *reason)
 
 
 def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:

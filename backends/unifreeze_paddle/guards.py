@@ -23,6 +23,7 @@ from paddle.jit.sot import psdb
 from paddle.jit.sot.opcode_translator.executor.executor_cache import OpcodeExecutorCache
 from paddle.nn.layer.norm import _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
+from paddle.nn.quant.quant_layers import MovingAverageAbsMaxScale
 
 from unifreeze.backend.operations import Guard
 from unifreeze.errors import UnsupportedPlanError
@@ -43,7 +44,10 @@ FORGETFUL = (nn.LayerNorm,)
 NEEDS_LIVE_INPUT = (nn.PReLU, _InstanceNormBase, nn.HSigmoidLoss)
 """Layers whose backward pass fails, or crashes, if the input takes no part in it."""
 
-_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT)
+CLAIMS_GRADIENT = (MovingAverageAbsMaxScale,)
+"""Layers that ask for gradient though nothing in or below them trains, and then fail likewise."""
+
+_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT, *CLAIMS_GRADIENT)
 # A user's own layer may call these kernels with parameters of its own.
 _LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
 _ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
@@ -98,7 +102,8 @@ def _needs(
     some_train = True in flags
     calls = _calls_of(cls) if leaves else frozenset()
     live = issubclass(cls, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
-    return _to_lend(cls, frozen, calls, some_train=some_train), live and some_train
+    attach = (live and some_train) or issubclass(cls, CLAIMS_GRADIENT)
+    return _to_lend(cls, frozen, calls, some_train=some_train), attach
 
 
 def _to_lend(

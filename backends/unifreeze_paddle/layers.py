@@ -13,10 +13,11 @@ from paddle.nn.layer.norm import _BatchNormBase, _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase, RNNCellBase
 from paddle.nn.quant.qat.conv import QuantedConv2D
 from paddle.nn.quant.qat.linear import QuantedLinear
+from paddle.nn.quant.quant_layers import QuantizedConv2D, QuantizedConv2DTranspose, QuantizedLinear
 
 from unifreeze.backend.reader import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
-from unifreeze_paddle import recurrent
+from unifreeze_paddle import quantised, recurrent
 
 MARK = "_unifreeze_guard"
 """Under which a guarded layer keeps its guard."""
@@ -35,7 +36,10 @@ _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (nn.Linear, "linear"),
     (nn.Bilinear, "linear"),
     (QuantedConv2D, "conv"),
+    (QuantizedConv2D, "conv"),
+    (QuantizedConv2DTranspose, "conv"),
     (QuantedLinear, "linear"),
+    (QuantizedLinear, "linear"),
     (nn.Embedding, "embedding"),
     (RNNBase, "rnn"),
     (RNNCellBase, "rnn"),
@@ -155,6 +159,10 @@ class PaddleReader:
         if leaf.startswith("_") and _quantises(type(module)):
             return leaf
         return ""
+
+    def moves(self, module: Any, leaf: str) -> bool:
+        """Tell whether training moves state that is held as a parameter."""
+        return not quantised.derives(module)
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""

@@ -30,7 +30,9 @@ def _bytes(tensor: torch.Tensor) -> Array:
     if inner is not None and type(tensor) is not torch.Tensor:
         parts = [getattr(tensor, name) for name in inner()[0]]
         return np.concatenate([_bytes(part) for part in parts])
-    flat: Array = _plain(tensor).contiguous().reshape(-1).view(torch.uint8).numpy()
+    plain = _plain(tensor).contiguous().reshape(-1).view(torch.uint8)
+    # Not by `numpy()`: that forbids the tensor ever to be resized, which observers and shards are.
+    flat: Array = np.from_dlpack(plain)
     return flat
 
 
@@ -52,8 +54,8 @@ def to_array(tensor: torch.Tensor) -> Array:
     plain = _plain(_local(tensor.detach()))
     if plain.dtype is torch.bfloat16 or str(plain.dtype).startswith("torch.float8"):
         plain = plain.float()
-    array: Array = plain.numpy()
-    return array.copy()
+    array: Array = plain.clone().numpy()
+    return array
 
 
 def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import beside, join, wrappers
 from unifreeze.resolution import Resolution
 from unifreeze.structure import Mask
+from unifreeze_torch import quantised
 from unifreeze_torch.layers import (
     TorchReader,
     keeps_statistics,
@@ -53,12 +54,10 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
                     "max_norm rewrites the frozen table in every forward pass, in any mode",
                     "set max_norm = None on it",
                 )
-        if index in held and _observes(module):
-            yield Finding(
-                path,
-                "its observer moves the quantiser's range in any mode",
-                "call its disable_observer() before freezing",
-            )
+        if index in held or _has_frozen(walk, resolution, index):
+            bases = qualified_bases(type(module))
+            if reason := quantised.reason_against_holding(module, bases):
+                yield Finding(path, *reason)
         if "_flat_param" in module._parameters:
             yield Finding(path, "FSDP has flattened its parameters", "wrap with use_orig_params")
 
@@ -69,15 +68,15 @@ def _wayward(walk: Walk) -> list[int]:
     sorts = (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)
     wayward = [numbers for cls, numbers in walk.by_class.items() if issubclass(cls, sorts)]
     found = set(chain.from_iterable(wayward))
-    found |= {state.owner for state in tree.states if state.role == "observer_enabled"}
+    found |= {state.owner for state in tree.states if state.role in quantised.SWITCHES}
     pairs = zip(tree.leaves, tree.owners, strict=True)
     return sorted(found | {owner for leaf, owner in pairs if leaf == "_flat_param"})
 
 
-def _observes(module: nn.Module) -> bool:
-    """Tell whether a fake quantiser is still learning its range from what passes through it."""
-    enabled = module._buffers.get("observer_enabled")
-    return enabled is not None and bool(enabled.any())
+def _has_frozen(walk: Walk, resolution: Resolution, index: int) -> bool:
+    """Tell whether a module has parameters of its own of which one is frozen."""
+    numbers = [walk.tree.tensor_of[name] for name in walk.tree.own_names(index)]
+    return not all(resolution.trainable[number] for number in numbers)
 
 
 def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from unifreeze.backend.reader import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
-from unifreeze_torch import adapters
+from unifreeze_torch import adapters, quantised
 
 _CONTAINERS = (
     nn.ModuleList,
@@ -74,6 +74,7 @@ class TorchReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
+        self._looking: dict[type, bool] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
@@ -152,12 +153,20 @@ class TorchReader:
         """Return "": PyTorch keeps no statistics among the parameters."""
         return ""
 
+    def moves(self, module: Any, leaf: str) -> bool:
+        """Return True; see `state_role`."""
+        return True
+
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
-        persistent = leaf not in module._non_persistent_buffers_set
-        return leaf, persistent and tensor.is_floating_point()
+        if leaf in module._non_persistent_buffers_set or not tensor.is_floating_point():
+            return leaf, False
+        cls = type(module)
+        if cls not in self._looking:
+            self._looking[cls] = quantised.only_looks(qualified_bases(cls))
+        return leaf, not self._looking[cls]
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""

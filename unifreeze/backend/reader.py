@@ -83,6 +83,10 @@ class Reader(Protocol):
         """Return the role of a tensor that is state though it is held as a parameter, else ""."""
         return ""
 
+    def moves(self, module: Any, leaf: str) -> bool:
+        """Tell whether training moves state that is held as a parameter, and holding stops that."""
+        return True
+
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
 

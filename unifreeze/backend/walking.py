@@ -240,7 +240,8 @@ class Walk:
             found = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
             if isinstance(found, str):
                 self._kept.append(len(self.slots))
-                self._add_state(tensor, parameters, stem, leaf, index, found, moves=True)
+                moves = self._reader.moves(module, leaf)
+                self._add_state(tensor, parameters, stem, leaf, index, found, moves=moves)
             else:
                 self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *found)
 
