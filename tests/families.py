@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import inspect
-import json
 import os
 import pkgutil
 import re
@@ -34,8 +33,9 @@ for folder in (ROOT, ROOT / "tests"):
 
 from examples.torchvision_on_cpu import import_torchvision  # noqa: E402
 from unifreeze.backend import backend_for  # noqa: E402
+from unifreeze.errors import UnifreezeError  # noqa: E402
 
-PAGE, DATA = ROOT / "docs" / "families.md", ROOT / "docs" / "families.json"
+PAGE = ROOT / "docs" / "families.md"
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
@@ -61,7 +61,10 @@ class Built(NamedTuple):
 def faults(model: Any) -> tuple[str, ...]:
     """Say what of a model's description is not what the framework lists, by identity."""
     backend = backend_for(model)
-    spec, live = backend.describe(model), backend.objects(model)
+    try:
+        spec, live = backend.describe(model), backend.objects(model)
+    except UnifreezeError as error:
+        return (f"refused: {error}",)
     described = [id(live[parameter.path]) for parameter in spec.parameters]
     states = {id(live[state.path]) for state in spec.states if state.path in live}
     listed = {id(tensor): name for name, tensor in model.named_parameters()}
@@ -92,12 +95,18 @@ def tried(name: str, attempts: Iterator[Callable[[], Any]]) -> Built:
                 model = attempt()
                 count = len(list(model.parameters()))
         except Exception as error:  # whatever a library's own code raises
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+            reason = _short(error)
             continue
         if not count:
             return Built(name, 0, "it has no parameters")
         return Built(name, count, "", faults(model))
     return Built(name, 0, reason)
+
+
+def _short(error: Exception) -> str:
+    """Say what went wrong, in one line that fits a list."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= 120 else f"{text[:119].rstrip()}…"
 
 
 # Making configurations smaller --------------------------------------------------------------------
@@ -168,14 +177,17 @@ class TorchVision:
         """Build it."""
         import torch
 
-        def build(**more: Any) -> Any:
-            with torch.device("meta"):
+        def build(place: AbstractContextManager[Any], **more: Any) -> Any:
+            with place:
                 return import_torchvision().models.get_model(family, weights=None, **more)
 
-        def without_backbone() -> Any:
-            return build(weights_backbone=None)
-
-        yield tried(family, iter((without_backbone, build)))
+        meta = torch.device("meta")
+        attempts = (
+            lambda: build(meta, weights_backbone=None),
+            lambda: build(meta),
+            lambda: build(nullcontext()),
+        )
+        yield tried(family, iter(attempts))
 
 
 class Transformers:
@@ -199,7 +211,7 @@ class Transformers:
             config_class = CONFIG_MAPPING[family]
             module = import_module(config_class.__module__.replace("configuration_", "modeling_"))
         except Exception as error:  # a family of which there is a configuration alone
-            yield Built(family, 0, f"{type(error).__name__}: {error}"[:120])
+            yield Built(family, 0, _short(error))
             return
         classes = _classes(module, PreTrainedModel, config_class)
         if not classes:
@@ -265,7 +277,7 @@ class PaddleNLP:
         try:
             module = import_module(f"paddlenlp.transformers.{family}.modeling")
         except ImportError as error:
-            yield Built(family, 0, f"{type(error).__name__}: {error}")
+            yield Built(family, 0, _short(error))
             return
         classes = _classes(module, PretrainedModel, None)
         if not classes:
@@ -406,7 +418,6 @@ def main() -> int:
         print(f"{library.name}: {time.perf_counter() - start:.0f} s", flush=True)
     if not given.libraries:
         PAGE.write_text(page(rows), encoding="utf-8")
-        DATA.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
     print(page(rows).partition("\n## ")[0])
     return 1 if wrong else 0
 
