@@ -17,7 +17,7 @@
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
     │   ├── MissingFrameworkError    the backend is there, its framework is not
-    │   ├── DescriptionError         a description would miss parameters, or name one twice
+    │   ├── DescriptionError         a model cannot be described, or not the whole of it
     │   ├── UnsupportedPlanError     this framework would get this plan wrong
     │   ├── OptimizerError           this optimizer cannot keep the promise
     │   └── WriteError               a flag did not read back as written
@@ -150,7 +150,7 @@ class MissingFrameworkError(BackendError):
 
 
 class DescriptionError(BackendError):
-    """A description of a model would miss parameters, or count one tensor as two things."""
+    """A model cannot be described, or its description would miss parameters that it has."""
 
 
 class UnsupportedPlanError(BackendError):

@@ -19,7 +19,7 @@ from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import guards, quantised
+from unifreeze_paddle import guards, quantised, translated
 from unifreeze_paddle.layers import PaddleReader, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
@@ -45,6 +45,7 @@ def findings(
     """
     yield from _reentrant_recompute(walk, resolution)
     yield from _quantisers(walk, resolution)
+    yield from _saved_programs(walk, resolution)
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -95,6 +96,15 @@ def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
         )
         if reason:
             yield Finding(tree.paths[index] or "the model", *reason)
+
+
+def _saved_programs(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A layer loaded from a saved program does what that says."""
+    sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, translated.MOVING)]
+    for index in sorted({*resolution.held} & {*chain.from_iterable(sorts)}):
+        reason = translated.reason_against_holding(walk.module(index), is_root=index == 0)
+        if reason:
+            yield Finding(walk.tree.paths[index] or "the model", *reason)
 
 
 def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:

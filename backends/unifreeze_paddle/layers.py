@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import paddle
 from paddle import nn
@@ -16,8 +17,9 @@ from paddle.nn.quant.qat.linear import QuantedLinear
 from paddle.nn.quant.quant_layers import QuantizedConv2D, QuantizedConv2DTranspose, QuantizedLinear
 
 from unifreeze.backend.reader import Dicts
+from unifreeze.errors import DescriptionError
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
-from unifreeze_paddle import quantised, recurrent
+from unifreeze_paddle import quantised, recurrent, translated
 
 MARK = "_unifreeze_guard"
 """Under which a guarded layer keeps its guard."""
@@ -75,6 +77,7 @@ class PaddleReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
+        self._programs: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 
     def dicts(self, module: Any) -> Dicts:
         """Return the layer's own dictionaries of children, parameters and buffers."""
@@ -149,6 +152,10 @@ class PaddleReader:
         """Return the role of a tensor that Paddle holds as a parameter though none trains it."""
         if leaf in ("weight", "bias"):
             return ""
+        if isinstance(module, translated.CLASSES):
+            if module not in self._programs:
+                self._programs[module] = translated.statistics(module)
+            return self._programs[module].get(leaf, "")
         if leaf in _STATISTICS and isinstance(module, BATCH_NORMS):
             return _STATISTICS[leaf]
         if leaf in ("weight_u", "weight_v") and isinstance(module, nn.SpectralNorm):
@@ -162,6 +169,8 @@ class PaddleReader:
 
     def moves(self, module: Any, leaf: str) -> bool:
         """Tell whether training moves state that is held as a parameter."""
+        if isinstance(module, translated.CLASSES):
+            return isinstance(module, translated.MOVING)
         return not quantised.derives(module)
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
@@ -170,7 +179,17 @@ class PaddleReader:
         return leaf, persistable and is_floating(tensor)
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral."""
+        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral.
+
+        Raises:
+            DescriptionError: It is a variable of a static program.
+        """
+        if not isinstance(tensor, paddle.Tensor):
+            raise DescriptionError(
+                f"{leaf} of a {type(module).__name__} is a variable of a static program",
+                context="such a network is run by its program, which keeps no flags of ours",
+                hint="build it in dynamic mode: paddle.disable_static()",
+            )
         shape = tuple(int(n) for n in tensor.shape)
         neutral = shape
         if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):

@@ -191,6 +191,11 @@ class TorchReader:
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
+def is_lazy(tensor: Any) -> bool:
+    """Tell whether a lazy layer's tensor waits for the first batch to get its shape."""
+    return isinstance(tensor, UninitializedTensorMixin)
+
+
 def made_in_inference_mode(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor can only in inference mode be made to require a gradient."""
     return not isinstance(tensor, UninitializedTensorMixin) and tensor.is_inference()

@@ -41,7 +41,14 @@ from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import unwrapped
-from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
+from unifreeze.errors import (
+    DescriptionError,
+    OptimizerError,
+    TargetError,
+    UnifreezeError,
+    WriteError,
+    listing,
+)
 from unifreeze.resolution import Resolution
 from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
 
@@ -77,6 +84,8 @@ class ModuleBackend(Operations):
         """Walk a model, or return the last walk if the model still has that structure."""
         root = self.root(model)
         walk = self._walks.get(root)
+        if walk is None:
+            self.check_model(root)
         if walk is not None and root in self._settled:
             return walk
         if walk is None or not walk.current():
@@ -91,6 +100,7 @@ class ModuleBackend(Operations):
         check_accounted(self.reader, root, walk)
         self.find_shared(walk)
         walk.memo["types"] = list(map(type, walk.tensors))
+        walk.memo["sizes"] = self.sizes(walk)
         walk.memo["spec"] = derive(walk.tree)
         return walk
 
@@ -112,6 +122,9 @@ class ModuleBackend(Operations):
         """Tell whether a model was made by `group`."""
         return model in self._groups
 
+    def check_model(self, model: Any) -> None:
+        """Refuse what is not one of the framework's models."""
+
     def root(self, model: Any) -> Any:
         """Return the model itself, seen through its wrappers."""
         return unwrapped(self.reader, model)
@@ -130,13 +143,18 @@ class ModuleBackend(Operations):
         return spec
 
     def _cast(self, walk: Walk) -> bool:
-        """Tell whether tensors that stayed where they are have become of another dtype or type.
+        """Tell whether tensors that stayed where they are have got another type, size or dtype.
 
         Looking at every dtype takes time, and no decision depends on it, so that is left to those
         who ask for a description and nothing else.
         """
         if walk.memo["types"] != list(map(type, walk.tensors)):
             return True  # a lazy layer has seen its first batch
+        sizes = self.sizes(walk)
+        if walk.memo["sizes"] is None:
+            walk.memo["sizes"] = sizes
+        elif walk.memo["sizes"] != sizes:
+            return True  # a vocabulary has been resized in place
         if walk.root in self._settled:
             return False
         if "dtypes" not in walk.memo:
@@ -459,6 +477,12 @@ class ModuleBackend(Operations):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
+
+
+def not_a_model(given: Any, wanted: str) -> DescriptionError:
+    """Build the error for what belongs to a framework and is not one of its models."""
+    shown = f"{type(given).__module__}.{type(given).__qualname__}"
+    return DescriptionError(f"a {shown} is not a model", hint=f"give a {wanted}")
 
 
 @contextmanager

@@ -54,6 +54,10 @@ class Operations(ABC):
         """Facts about the framework."""
         return Capabilities()
 
+    def sizes(self, walk: Walk) -> list[Any] | None:
+        """Return what shows whether a parameter is resized in place; None if none has values."""
+        return None if self.has_no_values(walk) else [tuple(t.shape) for t in walk.tensors]
+
     @abstractmethod
     def is_tensor(self, value: Any) -> bool:
         """Tell whether a value is one of the framework's tensors."""
