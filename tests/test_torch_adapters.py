@@ -228,6 +228,13 @@ def test_the_word_adapter_takes_what_the_library_trains():
     assert flags(model) == expected
 
 
+def test_copies_that_do_not_run_are_told_of():
+    notes = "\n".join(FreezePlan().only("head").resolve(adapted()).notices)
+    assert "6 parameters belong to copies of layers that do not run" in notes
+    assert "classifier.original_module.weight" in notes
+    assert "copies" not in "\n".join(FreezePlan().only("head").resolve(Net()).notices)
+
+
 def test_no_rule_names_a_copy_that_does_not_run():
     model = adapted()
     with pytest.raises(UnmatchedSelectorError):

@@ -100,11 +100,17 @@ def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
 
 def _saved_programs(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """A layer loaded from a saved program does what that says."""
-    sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, translated.MOVING)]
-    for index in sorted({*resolution.held} & {*chain.from_iterable(sorts)}):
-        reason = translated.reason_against_holding(walk.module(index), is_root=index == 0)
-        if reason:
-            yield Finding(walk.tree.paths[index] or "the model", *reason)
+    tree = walk.tree
+    sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, translated.CLASSES)]
+    for index in sorted(chain.from_iterable(sorts)):
+        own = [tree.tensor_of[name] for name in tree.own_names(index)]
+        reasons = translated.reasons_against(
+            walk.module(index),
+            is_root=index == 0,
+            held=index in resolution.held,
+            trains=any(resolution.trainable[number] for number in own),
+        )
+        yield from (Finding(tree.paths[index] or "the model", *reason) for reason in reasons)
 
 
 def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:

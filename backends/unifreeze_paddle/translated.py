@@ -50,18 +50,32 @@ def statistics(layer: Any) -> dict[str, str]:
         ) from error
 
 
-def reason_against_holding(layer: Any, *, is_root: bool) -> tuple[str, str] | None:
-    """Say why a layer would not hold its statistics, and the cure.
+def reasons_against(
+    layer: Any, *, is_root: bool, held: bool, trains: bool
+) -> Iterator[tuple[str, str]]:
+    """Say why a plan would not do on a loaded layer what it says, and the cure.
 
-    Its own `train()` switches its program over; a model's around it does not reach that far.
+    A layer's own `train()` and `eval()` switch its program over; those of a model around it do not
+    reach that far.
+
+    Args:
+        layer: The layer.
+        is_root: It is the model itself, so that training loops switch it over.
+        held: The plan holds its statistics.
+        trains: The plan trains some of it.
     """
-    if not isinstance(layer, MOVING) or (layer._is_test and not is_root):
-        return None
-    return (
-        "its saved program updates its statistics while it trains, and cannot be told otherwise",
-        "build the network from its code and load its weights, or put it into another layer "
-        "and call eval() on it once",
-    )
+    in_use = layer._is_test and not is_root
+    if held and isinstance(layer, MOVING) and not in_use:
+        yield (
+            "its saved program updates its statistics while it trains, and cannot be told not to",
+            "build the network from its code and load its weights, or put it into another layer "
+            "and call eval() on it once",
+        )
+    if trains and in_use:
+        yield (
+            "its saved program runs as in use, and gives no gradient to what the plan trains",
+            "call train() on it: that of a model around it does not reach it",
+        )
 
 
 def _taken_as_state(program: Any) -> Iterator[tuple[str, str]]:
