@@ -49,18 +49,6 @@ def test_a_plan_is_not_applied_to_a_model_that_is_frozen_for_a_while(kit):
     uf.freeze(model, "head").remove()
 
 
-def test_overlapping_plans_are_removed_the_latest_first(kit):
-    model = kit.plain.make()
-    before = kit.backend.read(model)
-    inner = uf.freeze(model.head, "all")
-    outer = uf.freeze(model, "blocks[0]")
-    with pytest.raises(PlanError, match="remove that one first"):
-        inner.remove()
-    outer.remove()
-    inner.remove()
-    assert kit.backend.read(model) == before
-
-
 def test_parity_refuses_what_apply_refuses(kit, monkeypatch):
     finding = Finding("blocks.0", "would not hold")
     monkeypatch.setattr(type(kit.backend), "check", lambda *_: [finding])

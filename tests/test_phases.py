@@ -130,6 +130,7 @@ def test_a_rate_goes_by_the_framework_s_name_for_it_too():
     scheduler = paddle.optimizer.lr.ExponentialDecay(0.2, 0.5)
     optimizer = Paddle.sgd(handle, learning_rate=scheduler)
     scheduler.step()
+    handle.step(epoch=0)
     check_step(Paddle, model, optimizer, 0.05)
     with pytest.raises(OptimizerError, match=r"lr=0\.5, and the plan's first phase sets 0\.1"):
         Paddle.sgd(handle, learning_rate=0.5)
@@ -234,6 +235,7 @@ def test_groups_without_decay_beside_others_keep_none(side):
     else:
         optimizer = paddle.optimizer.AdamW(0.01, parameters=groups)
     handle.attach(optimizer)
+    handle.step(epoch=0)
     for tensor in biases:
         side.write(tensor)
     before = values(model)
@@ -369,6 +371,7 @@ def test_an_optimizer_that_makes_up_gradients_is_stopped_at_its_first_step():
     model = small.torch_image()
     handle = uf.FreezePlan.from_yaml(PLAN).apply(model, batch=ROWS)
     optimizer = handle.optimizer(Synchronised, weight_decay=0.1)
+    handle.step(epoch=0)
     with pytest.raises(OptimizerError, match="Synchronised made up a gradient for what is frozen"):
         Torch.train(model, optimizer)
     with pytest.raises(FrozenDriftError):
@@ -390,7 +393,6 @@ def test_a_state_is_plain_and_of_its_plan(side):
     with pytest.raises(ScheduleError, match="no state of a plan"):
         again.load_state_dict({"a": 1})
     plain = uf.freeze(side.build(), "head")
-    assert plain.state_dict() == {}
     with pytest.raises(ScheduleError, match="this one has none"):
         plain.load_state_dict(state)
 

@@ -378,6 +378,7 @@ def test_statistics_that_moved_are_part_of_what_was_trained(side):
 
 def test_what_was_trained_refuses_another_base_and_loses_nothing(side):
     model, handle, optimizer = started(side, plan(HEAD, WARM))
+    handle.step(step=0)
     side.train(model, optimizer)
     state = handle.trainable_state_dict()
     other, fresh, _ = started(side, plan(HEAD, WARM))
@@ -533,6 +534,7 @@ def test_paddle_s_own_names_that_match_nothing_are_told():
     its_optimizer = paddle.optimizer.AdamW(0.1, parameters=again.parameters())
     its_optimizer.set_state_dict(state)
     handle.attach(its_optimizer)
+    handle.step(step=0)
     with pytest.raises(OptimizerError, match="of other parameters, or names them otherwise"):
         Paddle.train(again, its_optimizer)
 
@@ -540,7 +542,9 @@ def test_paddle_s_own_names_that_match_nothing_are_told():
 def test_a_state_loaded_before_the_optimizer_is_attached_counts():
     text = plan(HEAD, WARM)
     model = small.paddle_image()
-    optimizer = adamw(Paddle, text.apply(model, batch=ROWS))
+    handle = text.apply(model, batch=ROWS)
+    optimizer = adamw(Paddle, handle)
+    handle.step(step=0)
     Paddle.train(model, optimizer)
     state, moments = saved(Paddle, optimizer), first_moments(Paddle, model, optimizer)
     again = small.paddle_image()

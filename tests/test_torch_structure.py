@@ -948,7 +948,7 @@ def test_every_change_of_bits_is_seen(change):
     model = Odd(values.clone(), trainable=True)
     handle = uf.freeze(model, "odd")
     write(model.odd)
-    with pytest.raises(FrozenDriftError, match="odd: (?:moved|resized)"):
+    with pytest.raises(FrozenDriftError, match=r"odd: (?:moved|resized)"):
         handle.verify()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unifreeze.capturing import capture
     from unifreeze.comparing import compare_plans
     from unifreeze.errors import FrozenDriftError, UnifreezeError
-    from unifreeze.handle import Handle, apply, freeze, frozen, resolve
+    from unifreeze.handle import Handle, apply, freeze, frozen, resolve, unpin
     from unifreeze.pairing import Pairing, pair
     from unifreeze.parity import Record, Report, check_parity
     from unifreeze.plan import FreezePlan
@@ -47,6 +47,7 @@ __all__ = [
     "port_weights",
     "resolve",
     "suggest",
+    "unpin",
 ]
 
 _HOME = {
@@ -69,6 +70,7 @@ _HOME = {
     "port_weights": "porting",
     "resolve": "handle",
     "suggest": "advising",
+    "unpin": "handle",
 }
 
 

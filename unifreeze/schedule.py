@@ -14,6 +14,8 @@ from typing import Any
 from unifreeze.errors import ScheduleError
 from unifreeze.plan import After, At, Phase, When
 
+UNTOLD = "the schedule was never told of an epoch or step"
+"""What is said of a run if later phases wait, and `handle.step` was never called."""
 PATIENCE = 4
 """How many epochs more than it takes a metric may be missing at first: some validate seldom."""
 
@@ -86,6 +88,11 @@ class Schedule:
     def current(self) -> Phase:
         """The phase that the run is in."""
         return self.phases[self.phase]
+
+    @property
+    def told(self) -> bool:
+        """True once an epoch or step has begun."""
+        return self.epoch >= 0 or self.step >= 0
 
     def advance(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None

@@ -19,8 +19,8 @@ from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import guards, quantised, translated
-from unifreeze_paddle.layers import PaddleReader, qualified_bases
+from unifreeze_paddle import lending, quantised, translated
+from unifreeze_paddle.layers import PaddleReader, largest_norms, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
 """What libraries turn recompute on with, as attributes of the layer that does it."""
@@ -46,6 +46,7 @@ def findings(
     yield from _reentrant_recompute(walk, resolution)
     yield from _quantisers(walk, resolution)
     yield from _saved_programs(walk, resolution)
+    yield from _rewritten_tables(walk, resolution)
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -111,6 +112,22 @@ def _saved_programs(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
             trains=any(resolution.trainable[number] for number in own),
         )
         yield from (Finding(tree.paths[index] or "the model", *reason) for reason in reasons)
+
+
+def _rewritten_tables(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A table with a largest norm shortens the rows it looks up, whatever its flag and mode."""
+    numbers = [
+        n for cls, found in walk.by_class.items() if issubclass(cls, nn.Embedding) for n in found
+    ]
+    tables = {id(walk.module(number)): walk.tree.paths[number] for number in numbers}
+    for table, _ in largest_norms(map(walk.module, numbers)):
+        weight = walk.tree.tensor(id(table.weight))
+        if weight is not None and not resolution.trainable[weight]:
+            yield Finding(
+                tables[id(table)] or "the model",
+                "max_norm rewrites the frozen table in every forward pass, in any mode",
+                "set _max_norm = None on it",
+            )
 
 
 def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:
@@ -197,7 +214,7 @@ def _forward_of(cls: type) -> Any:
 def _traced_whole(layer: Any) -> bool:
     """Tell whether a layer's forward is a program traced whole; later flags have no effect."""
     forward = getattr(layer, "forward", None)
-    while isinstance(forward, guards.GuardedForward):
+    while isinstance(forward, lending.GuardedForward):
         forward = forward.own_forward()
     if type(forward).__name__ != "ASTStaticFunction":
         return False

@@ -178,6 +178,17 @@ class PaddleReader:
         persistable = leaf not in module._non_persistable_buffer_names_set
         return leaf, persistable and is_floating(tensor)
 
+    def modeless(self, module: Any) -> str:
+        """Say why a layer has no inference mode: some norms never use what they gather."""
+        if not isinstance(module, BATCH_NORMS) or isinstance(module, nn.SyncBatchNorm):
+            return ""
+        own = module.__dict__
+        if isinstance(module, nn.BatchNorm):
+            batches = own["_trainable_statistics"] and not own["_use_global_stats"]
+        else:
+            batches = own["_use_global_stats"] is False
+        return "it normalises by the batch in inference mode, too" if batches else ""
+
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral.
 
@@ -219,6 +230,13 @@ class PaddleReader:
 def qualified_bases(cls: type) -> list[str]:
     """Return the dotted names of a class and its bases, the class first."""
     return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def largest_norms(layers: Iterable[Any]) -> list[tuple[Any, float]]:
+    """Return the tables that shorten the rows they look up, each with the length it allows."""
+    tables = [layer for layer in layers if isinstance(layer, nn.Embedding)]
+    found = [(table, getattr(table, "_max_norm", None)) for table in tables]
+    return [(table, largest) for table, largest in found if largest is not None]
 
 
 def dtype_name(tensor: Any) -> str:

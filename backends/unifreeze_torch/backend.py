@@ -22,10 +22,22 @@ from unifreeze.backend.protocol import (
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
-from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.backend.sharing import overlapping
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering
+from unifreeze_torch import (
+    bits,
+    checks,
+    layers,
+    modes,
+    offloaded,
+    saved_states,
+    settings,
+    steering,
+    watches,
+)
 from unifreeze_torch.layers import TorchReader
 
 
@@ -65,6 +77,8 @@ class TorchBackend(ModuleBackend):
     get_flag = staticmethod(attrgetter("requires_grad"))  # type: ignore[assignment]
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
     payload = staticmethod(bits.payload)
+    has_values = staticmethod(bits.has_values)
+    stored = staticmethod(offloaded.stored)
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
@@ -148,21 +162,17 @@ class TorchBackend(ModuleBackend):
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's modules now."""
-        if "guards" not in walk.memo:
-            pinned = [n for n in walk.marked() if modes.is_pinned(walk.module(n))]
-            walk.memo["guards"] = dict.fromkeys(pinned, Guard(still=True))
-        guards: dict[int, Guard] = walk.memo["guards"]
-        return guards
+        pins = {n: modes.pin_of(walk.module(n)) for n in walk.marked()}
+        return {n: Guard(still=True, copied=pin.copied) for n, pin in pins.items() if pin}
 
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
-        walk.memo.pop("guards")  # what is on is looked up anew should this fail half-way
-        for index in before.keys() - guards.keys():
-            modes.unpin(walk.module(index))
-        for index in guards:
-            modes.pin(walk.module(index))
-        walk.memo["guards"] = dict(guards)
+        for index, guard in before.items():
+            if guards.get(index) != guard:
+                modes.unpin(walk.module(index))
+        for index, guard in guards.items():
+            modes.pin(walk.module(index), copied=guard.copied)
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what PyTorch would get wrong."""
@@ -185,6 +195,18 @@ class TorchBackend(ModuleBackend):
             last.remove()
 
         return remove
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes; return the function that stops it."""
+        return watches.on_forward(module, watch)
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a module computes something; a plain list of modules does not."""
+        return type(module).forward is not nn.Module.forward or "forward" in vars(module)
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training) and torch.is_grad_enabled()
 
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:

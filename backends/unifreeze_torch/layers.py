@@ -168,6 +168,10 @@ class TorchReader:
             self._looking[cls] = quantised.only_looks(qualified_bases(cls))
         return leaf, not self._looking[cls]
 
+    def modeless(self, module: Any) -> str:
+        """Return "": a norm of PyTorch's that keeps statistics uses them in inference mode."""
+        return ""
+
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
         dtype = str(tensor.dtype).removeprefix("torch.")

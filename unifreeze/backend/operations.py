@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
 from unifreeze.backend.reader import Reader
 from unifreeze.backend.walking import Walk
+from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
 
@@ -29,11 +31,13 @@ class Guard(NamedTuple):
         still: It runs in inference mode, so that its state holds.
         lend: Names of its frozen parameters that it must see as if gradient passed through them.
         attach: Its input must take part in the gradient though nothing below trains.
+        copied: It came with a copy of a model under a plan, and lets go when the copy is thawed.
     """
 
     still: bool = False
     lend: tuple[str, ...] = ()
     attach: bool = False
+    copied: bool = False
 
 
 class Operations(ABC):
@@ -98,6 +102,14 @@ class Operations(ABC):
         """Tell whether a tensor has values; one that waits to be initialised has none."""
         return True
 
+    def stored(self, walk: Walk) -> Mapping[int, Callable[[], Any]]:
+        """Return for each placeholder in a model, by identity, a function that loads its values.
+
+        A model whose weights are offloaded holds placeholders. The function returns None if the
+        values cannot be loaded.
+        """
+        return {}
+
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether none of a model's parameters has values."""
         return all(self.payload(tensor) is None for tensor in walk.tensors)
@@ -152,6 +164,22 @@ class Operations(ABC):
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
     ) -> Callable[[], None]:
         """Call back around a module's forward; returns what takes the hooks off again."""
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes; return the function that stops it.
+
+        Copies of the module, and pickled ones, should call nobody. Where a compiler records a pass,
+        `followed` should be called instead of the other two.
+        """
+        return self.hook(module, watch.begins, partial(_ends, watch))
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a module computes something; a plain list of modules does not."""
+        return True
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training)
 
     def around_forward(
         self, module: Any, stand_in: Callable[[Callable[..., Any], Any, Any], Any]
@@ -274,3 +302,7 @@ class Operations(ABC):
     @abstractmethod
     def seed(self, seed: int) -> None:
         """Seed the framework's random generators."""
+
+
+def _ends(watch: ForwardWatch, outputs: Any) -> None:
+    watch.ends(complete=outputs is not None)

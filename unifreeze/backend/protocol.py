@@ -351,8 +351,25 @@ class Backend(Protocol):
     def check(self, model: Any, resolution: Resolution) -> list[Finding]:
         """Say what this framework would get wrong, before anything is written."""
 
-    def write(self, model: Any, resolution: Resolution) -> Undo:
-        """Write the decisions, all or nothing: flags, held state, and no stale gradients."""
+    def write(
+        self, model: Any, resolution: Resolution, found: Mapping[int, Any] | None = None
+    ) -> Undo:
+        """Write the decisions, all or nothing: flags, held state, and no stale gradients.
+
+        Args:
+            model: A live model.
+            resolution: The decisions.
+            found: What `guards` gave before any plan; modules that no plan covers get it back.
+        """
+
+    def guards(self, model: Any) -> dict[int, Any]:
+        """Return what modules do differently now because a plan asked for it, by identity."""
+
+    def contents(self, model: Any) -> Any:
+        """Return what a model consists of now, for `departed` to compare with later."""
+
+    def departed(self, model: Any, contents: Any) -> Any | None:
+        """Return the parts that have left a model since, held as one; None if none has."""
 
     def unheld(self, model: Any, resolution: Resolution) -> list[str]:
         """Return the paths of layers that should hold still under a resolution and do not."""
@@ -367,6 +384,12 @@ class Backend(Protocol):
         self, model: Any, paths: Iterable[str], *, sums: bool = False
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
+
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of tensors whose values are kept outside of the model.
+
+        Their objects change all the time; `fingerprint` and `tensor` read the values themselves.
+        """
 
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own, in the framework's layout."""
@@ -415,6 +438,15 @@ class Backend(Protocol):
         Returns:
             A function that gives the digests right after the last load ({} before any), and one
             that stops watching.
+        """
+
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call a function when a model, or one of its parts, begins a forward pass of training.
+
+        Such a pass is in training mode and with gradient. Copies of the model do not call.
+
+        Returns:
+            A function that stops it, and that does not keep the model alive.
         """
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:

@@ -8,7 +8,7 @@ reached by, and can tell cheaply whether the model still has the structure that 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
+from collections.abc import Hashable, Iterator, Mapping, Set
 from itertools import chain, compress, count, filterfalse, repeat
 from operator import attrgetter, contains, is_
 from typing import Any, NamedTuple
@@ -18,6 +18,10 @@ from unifreeze.backend.wrapping import adapter_role, below, beside, join
 from unifreeze.structure import State, Tensor, Tree, Unused
 
 _END = object()
+
+
+class _Gone:
+    """Stands for a model that is no longer there."""
 
 
 class Slot(NamedTuple):
@@ -51,7 +55,6 @@ class Walk:
         unused: Live copies of layers that no forward pass uses, numbered as in the tree.
         wrappers: Each wrapper below the root, with the number of the module it wraps.
         by_class: Numbers of the modules of each class.
-        fresh: No time has passed since the model was walked.
     """
 
     def __init__(self, reader: Reader, root: Any) -> None:
@@ -62,10 +65,8 @@ class Walk:
         self.unused: list[Any] = []
         self.wrappers: list[tuple[int, Any]] = []
         self.by_class: dict[type, list[int]] = {}
-        self.fresh = True
         self.memo: dict[Any, Any] = {}
         self._reader = reader
-        self._marked: list[int] = []
         self._seen: set[int] = set()
         self._on_path: set[int] = set()
         self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
@@ -106,17 +107,17 @@ class Walk:
 
     def marked(self) -> list[int]:
         """Return the numbers of the modules that have the reader's mark now."""
-        if not self.fresh:
-            self._marked = list(self.modules_having(self._reader.mark))
-        self.fresh = False
-        return self._marked
+        return list(self.modules_having(self._reader.mark))
 
     def modules_having(self, attribute: str) -> Iterator[int]:
         """Give the numbers of the modules that have an attribute of their own, not their class's.
 
         It looks at every module of a large model, so all of it runs without a Python frame.
         """
-        own = map(attrgetter("__dict__"), self.modules)
+        modules = self.modules
+        if modules[0] is None:  # what held several models as one has gone; they need not have
+            modules[0] = _Gone()
+        own = map(attrgetter("__dict__"), modules)
         return compress(count(), map(contains, own, repeat(attribute)))
 
     def current(self) -> bool:
@@ -131,6 +132,12 @@ class Walk:
             and all(map(is_, content, self._content))
             and all(self._reader.choice(module) == choice for module, choice in self._choices)
         )
+
+    def modeless(self) -> dict[int, str]:
+        """Return the modules with state that moves and no inference mode now, each with why."""
+        owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
+        found = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
+        return {owner: why for owner, why in found.items() if why}
 
     def states(self) -> Iterator[tuple[State, Any]]:
         """Give every state of the tree with its live tensor (None where it is gone)."""
@@ -189,12 +196,12 @@ class Walk:
         if key in self._on_path:
             return
         kind = reader.kind(module)
-        index = self.tree.enter(path, type(module).__name__, kind, parent, repeat=key in self._seen)
+        index = self.tree.enter(
+            path, type(module).__name__, kind, parent, repeat=key in self._seen, key=key
+        )
         self._seen.add(key)
         self._modules.append(module)
         self.by_class.setdefault(type(module), []).append(index)
-        if reader.mark and reader.mark in module.__dict__:
-            self._marked.append(index)
         for wrapper, inner in wrappers:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""
@@ -331,23 +338,3 @@ class Walk:
                 known.add(id(tensor))
                 self.tree.unused.append(row)
                 self.unused.append(tensor)
-
-
-def overlapping(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, ...]]:
-    """Find tensors whose bytes overlap.
-
-    Args:
-        spans: For each tensor its number, first address and number of bytes.
-
-    Returns:
-        Groups of numbers that share bytes.
-    """
-    groups: list[list[int]] = []
-    reach = -1
-    for number, start, size in sorted(spans, key=lambda span: span[1]):
-        if size and start < reach:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-        reach = max(reach, start + size)
-    return [tuple(group) for group in groups if len(group) > 1]

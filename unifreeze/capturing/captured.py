@@ -14,7 +14,7 @@ from unifreeze.capturing.statistics import with_statistics
 from unifreeze.capturing.substrings import find_loop
 from unifreeze.capturing.text import written
 from unifreeze.errors import ResolveError
-from unifreeze.handle.lease import Target
+from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, Rule, save_text
 from unifreeze.resolution import resolve_spec
 from unifreeze.structure import Mask, ModelSpec

@@ -19,6 +19,7 @@ from unifreeze.comparing.given import Metrics, Plans, check_in_place, named_plan
 from unifreeze.comparing.start import Start
 from unifreeze.errors import TargetError, UnifreezeError, listing
 from unifreeze.handle import Handle, apply
+from unifreeze.handle.telling import untold_error
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution
 
@@ -129,7 +130,8 @@ class _Trial:
         self._wait(handle)
         seconds = perf_counter() - began
         check_in_place(model, returned)
-        handle.verify()
+        if not handle.verify().told:
+            raise untold_error(handle.plan.phases, "train has returned")
         _check_kept(before, self._start.objects(model))
         return seconds
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from unifreeze.backend import Backend, backend_for
 from unifreeze.errors import TargetError, listing
-from unifreeze.handle.lease import Target
+from unifreeze.handle.target import Target
 
 _SEED_OR_LOAD = "seed is set before each call: draw from it alone, or load weights in make_model"
 

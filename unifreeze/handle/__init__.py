@@ -11,7 +11,8 @@ from unifreeze.backend import Batch, backend_for
 from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.groups import param_groups
 from unifreeze.handle.handle import Handle
-from unifreeze.handle.lease import Target, for_a_while
+from unifreeze.handle.lease import for_a_while
+from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, check_plan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
 from unifreeze.select import Selector
@@ -26,6 +27,7 @@ __all__ = [
     "frozen",
     "param_groups",
     "resolve",
+    "unpin",
 ]
 
 
@@ -113,13 +115,30 @@ def frozen(model: Any) -> Iterator[None]:
     target = Target(model, backend_for(model))
     undo = target.backend.flags(target.model, trainable=False)
     outermost = [root for root in target.names.values() if root not in for_a_while]
-    for_a_while.update(outermost)
+    for root in outermost:
+        for_a_while.add(root)
     try:
         yield
     finally:
         for root in outermost:
             for_a_while.discard(root)
         undo()
+
+
+def unpin(model: Any) -> None:
+    """Let a copy of a model under a plan go: its layers follow training mode again.
+
+    Copies and pickles of a model hold still what the model holds, as teachers and averages of
+    weights need it. A copy lets go by itself of a layer that somebody thaws, or whose statistics
+    are reset; this lets go of all. Flags stay as they are.
+
+    Raises:
+        PlanError: The model itself is under a plan; that takes the handle's `remove`.
+
+    >>> average = AveragedModel(model)  # doctest: +SKIP
+    >>> unpin(average)  # doctest: +SKIP
+    """
+    Target(model, backend_for(model)).unpin()
 
 
 def _batch(batch: Any) -> Batch | None:

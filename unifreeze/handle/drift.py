@@ -12,9 +12,11 @@ from unifreeze.backend import Backend, Digest
 from unifreeze.backend.digests import change_at_least
 from unifreeze.backend.protocol import Array
 from unifreeze.errors import FrozenDriftError
+from unifreeze.schedule import UNTOLD
 
 _ADVICE = {
-    "moved": "find what writes to it: an optimizer that makes up gradients, a hook, a copy_",
+    "moved": "find what writes to it: an average of weights that is copied back (EMA, SWA), "
+    "an optimizer that makes up gradients, a hook, a copy_",
     "reloaded": "if the loaded values are wanted: handle.rebase()",
     "resized": "if the new shape is wanted: handle.rebase()",
     "cast": "if the new dtype or device is wanted: handle.rebase()",
@@ -23,6 +25,10 @@ _ADVICE = {
     "missing": "take the new structure into the plan: handle.reapply()",
     "thawed": "something set the flag again: handle.reapply()",
 }
+
+
+OFFLOADED = object()
+"""Stands for the object of an offloaded tensor, which is another one after each forward pass."""
 
 
 class Drift(NamedTuple):
@@ -48,13 +54,21 @@ class Verified(NamedTuple):
     Attributes:
         parameters: Frozen parameters, bit for bit as they were.
         states: Statistics and other held state tensors, likewise.
+        unchecked: Frozen parameters and held state tensors that have no values to compare: they
+            are on the meta device, not initialised yet, or offloaded and cannot be read.
+        told: False if later phases wait to begin, and `Handle.step` was never called.
     """
 
     parameters: int
     states: int
+    unchecked: int = 0
+    told: bool = True
 
     def __str__(self) -> str:
-        return f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        text = f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        if self.unchecked:
+            text += f"; not checked: {self.unchecked} that have no values here"
+        return text if self.told else f"{text}; {UNTOLD}"
 
 
 @dataclass
@@ -67,6 +81,7 @@ class Baseline:
         objects: The live tensors then.
         digests: Their digests then.
         values: Copies of their values, where they were asked for.
+        keeps_values: They were.
     """
 
     parameters: tuple[str, ...]
@@ -74,11 +89,44 @@ class Baseline:
     objects: Mapping[str, Any]
     digests: dict[str, Digest]
     values: dict[str, Array] = field(default_factory=dict)
+    keeps_values: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All of them."""
         return (*self.parameters, *self.states)
+
+    def hold(
+        self,
+        backend: Backend,
+        model: Any,
+        parameters: Iterable[str],
+        states: Iterable[str],
+        moving: Iterable[str],
+    ) -> None:
+        """Be about other parameters and states from now on.
+
+        Those in `moving` move, or did until now: what is known of them counts no more. What is
+        not known is held to what it is now.
+        """
+        self.parameters, self.states = tuple(parameters), tuple(states)
+        for path in moving:
+            self.digests.pop(path, None)
+            self.values.pop(path, None)
+        present = backend.objects(model)
+        paths = [path for path in self.paths if path not in self.digests and path in present]
+        self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
+        if self.keeps_values:
+            kept = [path for path in paths if self.digests[path].bits]
+            self.values |= {path: backend.tensor(model, path) for path in kept}
+
+    def verified(self) -> Verified:
+        """Count what is unchanged; a tensor without values cannot be called unchanged."""
+        seen = [
+            [p for p in paths if self.digests[p].bits] for paths in (self.parameters, self.states)
+        ]
+        parameters, states = map(len, seen)
+        return Verified(parameters, states, len(self.paths) - parameters - states)
 
 
 def take_baseline(
@@ -92,8 +140,16 @@ def take_baseline(
     """Take down how frozen parameters and held states are now."""
     paths = (*parameters, *states)
     digests = backend.fingerprint(model, paths, sums=not keep_values)
-    values = {path: backend.tensor(model, path) for path in paths} if keep_values else {}
-    return Baseline(parameters, states, backend.objects(model), digests, values)
+    kept = [path for path in paths if digests[path].bits] if keep_values else []
+    values = {path: backend.tensor(model, path) for path in kept}
+    return Baseline(
+        parameters, states, _objects(backend, model), digests, values, keeps_values=keep_values
+    )
+
+
+def _objects(backend: Backend, model: Any) -> dict[str, Any]:
+    """Return live tensors by path; an offloaded one has no object that stays."""
+    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
 
 
 def find_drifts(
@@ -107,13 +163,14 @@ def find_drifts(
         baseline: How they were.
         loaded: Digests right after the last state dict was loaded, {} if none was.
     """
-    objects, flags = backend.objects(model), backend.read(model)
+    objects, flags = _objects(backend, model), backend.read(model)
     present = [path for path in baseline.paths if path in objects]
     drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
     states = set(baseline.states)
     same: list[str] = []
     for path in present:
-        if path not in states and objects[path] is not baseline.objects[path]:
+        stays = objects[path] is OFFLOADED or objects[path] is baseline.objects[path]
+        if path not in states and not stays:
             new = backend.fingerprint(model, [path])[path]
             drifts.append(_replaced(path, baseline.digests[path], new))
         else:

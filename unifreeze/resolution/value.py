@@ -47,6 +47,7 @@ class Resolution:
         lr_scale: For each parameter, the factor on its learning rate.
         weight_decay: For each parameter, its weight decay, NaN for the optimizer's own.
         notices: What the user should know though it is no mistake.
+        covered: For each module, whether a plan in force covers it; None where every module is.
     """
 
     plan: FreezePlan
@@ -59,6 +60,30 @@ class Resolution:
     lr_scale: NDArray[np.float64]
     weight_decay: NDArray[np.float64]
     notices: tuple[str, ...]
+    covered: Mask | None = None
+
+    @classmethod
+    def without_plan(cls, spec: ModelSpec) -> Resolution:
+        """Return what holds on a model that no plan covers: all of it as found."""
+        count, modules = len(spec), len(spec.tree.paths)
+        return cls(
+            FreezePlan(),
+            spec,
+            spec.found,
+            np.full(count, -1, np.intp),
+            (),
+            (),
+            (),
+            np.ones(count),
+            np.full(count, np.nan),
+            (),
+            np.zeros(modules, np.bool_),
+        )
+
+    @cached_property
+    def decided(self) -> Mask:
+        """For each parameter, whether a rule decided it."""
+        return np.asarray(self.rule >= 0, np.bool_)
 
     @cached_property
     def frozen_paths(self) -> tuple[str, ...]:

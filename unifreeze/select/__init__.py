@@ -5,6 +5,7 @@ from unifreeze.select.expression import Expression, Path, Word
 from unifreeze.select.parse import parse
 from unifreeze.select.paths import find_module
 from unifreeze.select.selector import Selector
+from unifreeze.select.stand_ins import StandIns, stand_ins_of
 from unifreeze.select.vocabulary import WORDS
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "Expression",
     "Path",
     "Selector",
+    "StandIns",
     "Word",
     "evaluate",
     "find_module",
     "parse",
+    "stand_ins_of",
     "unit_count",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze.structure.blocks import Run
+from unifreeze.structure.constants import find_constants
 from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
 from unifreeze.structure.words import (
     FUSED_KV,
@@ -83,6 +84,8 @@ class ModelSpec:
         order: "registration" or "execution": what positions count by.
         found: For each parameter, whether it was trainable as found.
         trace: What a forward pass showed, if one was run.
+        standing: For each parameter, the flag that holds where a plan says nothing about it, if
+            that is not as found: other plans may be in force.
     """
 
     tree: Tree
@@ -90,6 +93,7 @@ class ModelSpec:
     order: str
     found: Mask
     trace: Trace | None = None
+    standing: Mask | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -115,12 +119,12 @@ class ModelSpec:
     def __len__(self) -> int:
         return len(self.tree.tensors)
 
-    def with_found(self, found: Mask) -> ModelSpec:
-        """Return the same description with other flags as found."""
-        if np.array_equal(found, self.found):
+    def with_found(self, found: Mask, standing: Mask | None = None) -> ModelSpec:
+        """Return the same description with other flags as found, and as they stand."""
+        if np.array_equal(found, self.found) and _same(standing, self.standing):
             return self
-        other = replace(self, found=found, memo={})
-        own = {one.name for one in fields(self)} | {"parameters"}
+        other = replace(self, found=found, standing=standing, memo={})
+        own = {one.name for one in fields(self)} | {"parameters", "constants"}
         vars(other).update({name: had for name, had in vars(self).items() if name not in own})
         return other
 
@@ -204,6 +208,11 @@ class ModelSpec:
                 tensor_row.fixed,
                 bool(self.found[number]),
             )
+
+    @cached_property
+    def constants(self) -> Mask:
+        """For each parameter, whether it looks like a constant of the network's own."""
+        return find_constants(self.tree, self.placement.kinds, self.found)
 
     @cached_property
     def canonical_order(self) -> NDArray[np.intp]:
@@ -339,6 +348,10 @@ def _unit_key(unit: Unit) -> tuple[object, ...]:
     zone = Zone.BLOCK if middle else unit.zone
     position = (unit.block, unit.zone is Zone.BLOCK) if middle else (0, False)
     return (zone, unit.run, *position, unit.expert, unit.label)
+
+
+def _same(one: Mask | None, other: Mask | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:

@@ -331,10 +331,30 @@ class _Placer:
             cut, zone = len(tail), Zone.NECK
         else:
             cut, zone = _neck_length(kinds), Zone.NECK
+        cut -= self._norms_of_head(tail, kinds, cut)
         for owner in tail[:cut]:
             self._put(owner, zone, tower)
         for owner in tail[cut:]:
             self._put(owner, Zone.HEAD, tower)
+
+    def _norms_of_head(self, tail: list[int], kinds: list[str], cut: int) -> int:
+        """Count norms without parameters right before a head that stand in one module with it.
+
+        Linear probes begin with one.
+        """
+        if cut == len(tail):
+            return 0
+        count, parent = 0, self.tree.parents[tail[cut]]
+        while (
+            parent > 0
+            and not self._order.spans(parent)
+            and count < cut
+            and kinds[owner := cut - count - 1] == "norm"
+            and not self.tree.own_names(tail[owner])
+            and self._under(tail[owner], parent)
+        ):
+            count += 1
+        return count
 
     def _kind(self, owner: int) -> str:
         kind = self.at.kinds[owner]
