@@ -14,6 +14,7 @@ import pytest
 import torch
 from paddle import nn
 
+import unifreeze as uf
 from unifreeze import FreezePlan
 from unifreeze.backend import load_backend
 
@@ -295,3 +296,20 @@ def test_gradient_passes_one_that_does_not_register_a_frozen_weight(leaf):
     model(x).square().sum().backward()
     np.testing.assert_allclose(model.below.weight.grad.numpy(), expected, rtol=1e-9)
     assert all(p.grad is None for p in rnn.parameters())
+
+
+@pytest.mark.parametrize("shape", [("LSTM", 1, False, 3), ("LSTM", 2, True, 3)], ids=str)
+def test_weights_are_carried_over_by_what_they_do_not_by_what_they_are_called(shape):
+    """Paddle calls the second layer's `weight_ih` what is the first one's projection."""
+    _, _, both, projection = shape
+    width = projection * (2 if both else 1)
+    one, other = Torch(in_torch(*shape), width), Paddle(in_paddle(*shape), width)
+    pairing = uf.pair(one, other, batch=batch())
+    names = {p.path: p.name for p in TORCH.describe(one).parameters}
+    theirs = {p.path: p.name for p in PADDLE.describe(other).parameters}
+    assert {names[pair.one]: theirs[pair.other] for pair in pairing.pairs} == {
+        name: name for name in names.values()
+    }
+    uf.port_weights(one, other, pairing=pairing)
+    expected = one(torch.from_numpy(batch())).detach().numpy()
+    np.testing.assert_allclose(other(paddle.to_tensor(batch())).numpy(), expected, rtol=1e-9)
