@@ -14,7 +14,7 @@ import unifreeze as uf
 from unifreeze import FreezePlan
 from unifreeze.backend import load_backend
 from unifreeze.backend.base import ModuleBackend
-from unifreeze.errors import DescriptionError
+from unifreeze.errors import DescriptionError, UnsupportedPlanError
 
 BASES = {"torch": torch.nn.Module, "paddle": paddle.nn.Layer}
 LINEARS = {"torch": torch.nn.Linear, "paddle": paddle.nn.Linear}
@@ -73,6 +73,21 @@ def test_a_wrapper_that_holds_more_than_it_wraps_is_found_out(framework, fresh):
     model = DICTS[framework]({"first": Around(), "last": LINEARS[framework](3, 2)})
     with pytest.raises(DescriptionError, match=r"2 of .*first\.more\.weight"):
         fresh.describe(model)
+
+
+def test_what_a_wrapper_around_a_model_of_paddle_holds_is_not_silently_left_out():
+    """As in PyTorch, where prompts hang there."""
+    from paddlenlp.peft import LoRAConfig, LoRAModel
+
+    inner = paddle.nn.Sequential(paddle.nn.Linear(3, 3), paddle.nn.Linear(3, 2))
+    inner.config = None
+    around = LoRAModel.__new__(LoRAModel)
+    paddle.nn.Layer.__init__(around)
+    around.model, around.lora_config = inner, LoRAConfig(r=2, target_modules=["0"])
+    uf.freeze(around, 'path:"0"').remove()
+    around.prompt = around.create_parameter([4, 3])
+    with pytest.raises(UnsupportedPlanError, match="LoRAModel: it holds parameters beside"):
+        uf.freeze(around, 'path:"0"')
 
 
 def test_state_that_is_a_parameter_elsewhere_is_refused(framework, fresh):

@@ -14,6 +14,7 @@ import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
+from unifreeze.backend.accounting import parameters_beside
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import wrappers
@@ -44,6 +45,7 @@ def findings(
         guards_change: Some layer's guard would.
     """
     yield from _reentrant_recompute(walk, resolution)
+    yield from parameters_beside(PaddleReader(), model)
     yield from _quantisers(walk, resolution)
     yield from _saved_programs(walk, resolution)
     yield from _rewritten_tables(walk, resolution)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from unifreeze.backend.accounting import parameters_beside
 from unifreeze.backend.protocol import Finding
 from unifreeze.backend.walking import Walk
-from unifreeze.backend.wrapping import beside, join, wrappers
+from unifreeze.backend.wrapping import join, wrappers
 from unifreeze.resolution import Resolution
 from unifreeze.structure import Mask
 from unifreeze_torch import quantised
@@ -31,7 +32,7 @@ def findings(walk: Walk, model: Any, resolution: Resolution, flags: Mask) -> Ite
     """Give every reason why the plan would not hold in PyTorch; `flags` are those as found."""
     yield from _modules(walk, resolution)
     yield from _parameters(walk, resolution, flags)
-    yield from _parameters_beside(model)
+    yield from parameters_beside(TorchReader(), model)
     yield from _norms_in_adapters(walk, resolution)
     yield from _reentrant_checkpointing(walk, resolution)
     yield from _distributed(walk, model, resolution)
@@ -94,24 +95,6 @@ def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fin
         else:
             continue
         yield Finding(names[resolution.spec.first_names[number]], problem)
-
-
-def _parameters_beside(model: Any) -> Iterator[Finding]:
-    """What a wrapper around the model holds beside it is not described, so no plan reaches it."""
-    reader = TorchReader()
-    for wrapper, inner in wrappers(reader, model):
-        held = [
-            join(path, leaf)
-            for path, _, (_, parameters, _) in beside(reader, wrapper, inner)
-            for leaf, tensor in parameters.items()
-            if tensor is not None
-        ]
-        if not all(reader.idle(wrapper, path) for path in held):
-            yield Finding(
-                type(wrapper).__name__,
-                "it holds parameters beside the model, such as prompts, which the plan leaves out",
-                "give the plan the model inside it, and set their flags yourself",
-            )
 
 
 def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:

@@ -75,6 +75,7 @@ class TorchReader:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
         self._looking: dict[type, bool] = {}
+        self._bases: dict[type, list[str]] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
@@ -114,28 +115,34 @@ class TorchReader:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
         cls = type(module)
         if cls not in self._inner:
-            names = qualified_bases(cls)
+            names = self._bases_of(module)
             self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
         inner = self._inner[cls]
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
         if not inner or not hasattr(module, inner):
             return ""
-        return adapters.running_copy(module, qualified_bases(cls)) or inner
+        return adapters.running_copy(module, self._bases_of(module)) or inner
+
+    def _bases_of(self, module: Any) -> list[str]:
+        cls = type(module)
+        if cls not in self._bases:
+            self._bases[cls] = qualified_bases(cls)
+        return self._bases[cls]
 
     def choice(self, wrapper: Any) -> Hashable:
         """Return which adapters of a wrapper run now; None if it holds none."""
-        if not adapters.chooses(qualified_bases(type(wrapper))):
+        if not adapters.chooses(self._bases_of(wrapper)):
             return None
         return adapters.running_adapters(wrapper)
 
     def idle(self, wrapper: Any, path: str) -> bool:
         """Tell whether a parameter belongs to a copy, or to an adapter, that does not run now."""
-        bases = qualified_bases(type(wrapper))
+        bases = self._bases_of(wrapper)
         return adapters.chooses(bases) and adapters.is_idle(wrapper, path, bases)
 
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds parameters that adapt what it wraps."""
-        return any(name in adapters.ADAPTING for name in qualified_bases(type(module)))
+        return any(name in adapters.ADAPTING for name in self._bases_of(module))
 
     def adapter_leaf(self, module: Any, leaf: str) -> bool:
         """Tell whether one of a layer's own parameters is an adapter's (never, in PyTorch)."""

@@ -6,11 +6,13 @@ of every check.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Any
 
+from unifreeze.backend.protocol import Finding
 from unifreeze.backend.reader import Reader
 from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import beside, join, wrappers
 from unifreeze.errors import DescriptionError, listing
 
 
@@ -35,6 +37,26 @@ def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
     models = reader.dicts(root)[0].values()
     for model, index in zip(models, walk.tree.children(0), strict=True):
         _compare(reader, model, walk, index)
+
+
+def parameters_beside(reader: Reader, model: Any) -> Iterator[Finding]:
+    """Give what wrappers around a model hold beside it: no description has it, no plan reaches it.
+
+    Copies in no use are no matter.
+    """
+    for wrapper, inner in wrappers(reader, model):
+        held = [
+            join(path, leaf)
+            for path, _, (_, parameters, _) in beside(reader, wrapper, inner)
+            for leaf, tensor in parameters.items()
+            if tensor is not None
+        ]
+        if not all(reader.idle(wrapper, path) for path in held):
+            yield Finding(
+                type(wrapper).__name__,
+                "it holds parameters beside the model, such as prompts, which the plan leaves out",
+                "give the plan the model inside it, and set their flags yourself",
+            )
 
 
 def _check_disjoint(walk: Walk) -> None:

@@ -313,7 +313,7 @@ class Walk:
 
     def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
         """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
-        reader = self._reader
+        reader, adapts = self._reader, self._reader.adapts(wrapper)
         self.wrappers.append((index, wrapper))
         if (choice := reader.choice(wrapper)) is not None:
             self._choices.append((wrapper, choice))
@@ -326,7 +326,7 @@ class Walk:
                     continue
                 if reader.idle(wrapper, inside):
                     self._idle.append((Unused(join(path, inside), index), tensor))
-                elif reader.adapts(wrapper):
+                elif adapts:
                     row, role = reader.tensor(module, leaf, tensor), adapter_role(inside)
                     self._add_parameter(tensor, join(path, inside), index, role, row, True)
 
