@@ -2,6 +2,7 @@
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
 #   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
+#   make families every family of four libraries described, and held against the libraries' own lists
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
@@ -21,7 +22,7 @@ TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -40,6 +41,9 @@ parity: setup
 
 pairs: setup
 	$(BIN)/python -W ignore -m tests.pairs.table --budget 120
+
+families: setup
+	$(BIN)/python -W ignore -m tests.families
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh

@@ -169,7 +169,7 @@ def test_show_writes_json_to_a_file_or_to_the_output(cli, tmp_path):
     code, out, _ = cli("show", MODELS["paddle"], "--json", "-")
     assert code == 0
     shown = json.loads(out)
-    assert list(shown) == ["framework", "order", "parameters", "states", "runs"]
+    assert list(shown) == ["framework", "order", "parameters", "states", "unused", "runs"]
     assert len(shown["parameters"]) == 14
     assert shown["parameters"][0]["name"] == "blocks.0/linear.0/weight"
     assert shown["runs"] == [

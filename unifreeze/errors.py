@@ -18,6 +18,7 @@
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
     │   ├── MissingFrameworkError    the backend is there, its framework is not
+    │   ├── DescriptionError         a model cannot be described, or not the whole of it
     │   ├── UnsupportedPlanError     this framework would get this plan wrong
     │   ├── OptimizerError           this optimizer cannot keep the promise
     │   └── WriteError               a flag did not read back as written
@@ -151,6 +152,10 @@ class UnknownFrameworkError(BackendError):
 
 class MissingFrameworkError(BackendError):
     """A framework is asked for that is not installed."""
+
+
+class DescriptionError(BackendError):
+    """A model cannot be described, or its description would miss parameters that it has."""
 
 
 class UnsupportedPlanError(BackendError):

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from unifreeze.backend.base import ModuleBackend
+from unifreeze.backend.base import ModuleBackend, not_a_model
 from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
@@ -24,9 +24,10 @@ from unifreeze.backend.protocol import (
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
-from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.backend.sharing import overlapping
+from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import ForwardWatch
-from unifreeze.errors import TargetError
+from unifreeze.errors import DescriptionError, TargetError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import (
     bits,
@@ -43,6 +44,14 @@ from unifreeze_paddle import (
     watches,
 )
 from unifreeze_paddle.layers import PaddleReader, is_floating, largest_norms
+
+STATIC_PROGRAMS = (
+    paddle.static.Program,
+    paddle.static.CompiledProgram,
+    paddle.base.framework.Program,
+    paddle.base.libpaddle.pir.Program,
+)
+"""What a static graph is described by, in every form."""
 
 # Past the parameters' own `__setattr__`, which is written in Python.
 _set_stop_gradient = paddle.Tensor.stop_gradient.__set__
@@ -62,6 +71,22 @@ class PaddleBackend(ModuleBackend):
         """Facts about the framework."""
         gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
         return Capabilities(("cpu", "gpu") if gpu else ("cpu",), group_rates="scale")
+
+    def check_model(self, model: Any) -> None:
+        """Refuse what is no layer; static programs have none.
+
+        Raises:
+            DescriptionError: With what to give instead.
+        """
+        if isinstance(model, nn.Layer):
+            return
+        if isinstance(model, STATIC_PROGRAMS):
+            raise DescriptionError(
+                "a static program has no layers to freeze",
+                context="what trains in it was fixed when its optimizer was added",
+                hint="freeze the layer that it is built from, in dynamic mode",
+            )
+        raise not_a_model(model, "paddle.nn.Layer")
 
     def is_tensor(self, value: Any) -> bool:
         """Tell whether a value is a Paddle tensor."""

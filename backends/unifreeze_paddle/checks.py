@@ -14,11 +14,13 @@ import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
+from unifreeze.backend.accounting import parameters_beside
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk, wrappers
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import lending
+from unifreeze_paddle import lending, quantised, translated
 from unifreeze_paddle.layers import PaddleReader, largest_norms, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
@@ -43,6 +45,9 @@ def findings(
         guards_change: Some layer's guard would.
     """
     yield from _reentrant_recompute(walk, resolution)
+    yield from parameters_beside(PaddleReader(), model)
+    yield from _quantisers(walk, resolution)
+    yield from _saved_programs(walk, resolution)
     yield from _rewritten_tables(walk, resolution)
     if not len(changed) and not guards_change:
         return
@@ -77,6 +82,38 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
                 "train what comes before them too, or turn it off: recompute=False in a "
                 "trainer's arguments, else enable_recompute = False on it",
             )
+
+
+def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A range that has observed nothing, or goes on measuring, must not be frozen as it is."""
+    tree, held = walk.tree, {*resolution.held, *resolution.quiet}
+    if "quantisers" not in walk.memo:
+        found = {s.owner for s in tree.states if quantised.averages(s.role)}
+        sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, quantised.MEASURING)]
+        walk.memo["quantisers"] = sorted(found.union(*sorts))
+    for index in walk.memo["quantisers"]:
+        own = [tree.tensor_of[name] for name in tree.own_names(index)]
+        frozen = not all(resolution.trainable[number] for number in own)
+        reason = quantised.reason_against_holding(
+            walk.module(index), held=index in held, frozen=frozen
+        )
+        if reason:
+            yield Finding(tree.paths[index] or "the model", *reason)
+
+
+def _saved_programs(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A layer loaded from a saved program does what that says."""
+    tree = walk.tree
+    sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, translated.CLASSES)]
+    for index in sorted(chain.from_iterable(sorts)):
+        own = [tree.tensor_of[name] for name in tree.own_names(index)]
+        reasons = translated.reasons_against(
+            walk.module(index),
+            is_root=index == 0,
+            held=index in resolution.held,
+            trains=any(resolution.trainable[number] for number in own),
+        )
+        yield from (Finding(tree.paths[index] or "the model", *reason) for reason in reasons)
 
 
 def _rewritten_tables(walk: Walk, resolution: Resolution) -> Iterator[Finding]:

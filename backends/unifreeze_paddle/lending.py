@@ -21,9 +21,11 @@ import paddle
 from paddle import nn
 from paddle.nn.layer.norm import _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
+from paddle.nn.quant.quant_layers import MovingAverageAbsMaxScale
 
 from unifreeze.backend.operations import Guard
 from unifreeze.errors import UnsupportedPlanError
+from unifreeze_paddle import recurrent
 from unifreeze_paddle.layers import BATCH_NORMS, MARK, is_floating
 
 # Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
@@ -38,7 +40,10 @@ FORGETFUL = (nn.LayerNorm,)
 NEEDS_LIVE_INPUT = (nn.PReLU, _InstanceNormBase, nn.HSigmoidLoss)
 """Layers whose backward pass fails, or crashes, if the input takes no part in it."""
 
-_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT)
+CLAIMS_GRADIENT = (MovingAverageAbsMaxScale,)
+"""Layers that ask for gradient though nothing in or below them trains, and then fail likewise."""
+
+_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT, *CLAIMS_GRADIENT)
 # A user's own layer may call these kernels with parameters of its own.
 _LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
 _ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
@@ -66,10 +71,16 @@ def needs(
         numbers: Number of each parameter by its identity.
         trainable: For each parameter, whether the plan trains it.
     """
-    own = layer.__dict__.get("_parameters", {})
+    own = _kernel_tensors(layer)
     found = [numbers.get(id(tensor)) for tensor in own.values()]
     flags = tuple([None if number is None else trainable[number] for number in found])
     return _needs(layer.__class__, tuple(own), flags)
+
+
+def _kernel_tensors(layer: Any) -> dict[str, Any]:
+    """Return by name what a layer's kernel computes with: a recurrent network registers not all."""
+    own: dict[str, Any] = layer.__dict__.get("_parameters", {})
+    return {**own, **recurrent.weights(layer)} if isinstance(layer, RNNBase) else own
 
 
 @cache
@@ -81,7 +92,8 @@ def _needs(
     some_train = True in flags
     calls = _calls_of(cls) if leaves else frozenset()
     live = issubclass(cls, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
-    return _to_lend(cls, frozen, calls, some_train=some_train), live and some_train
+    attach = (live and some_train) or issubclass(cls, CLAIMS_GRADIENT)
+    return _to_lend(cls, frozen, calls, some_train=some_train), attach
 
 
 def _to_lend(
@@ -179,7 +191,7 @@ class GuardedForward:
 
     def _worth_lending(self, inputs: Any, named: Any) -> bool:
         """Tell whether any gradient comes this way; a frozen prefix should stay out of it."""
-        own = [tensor for tensor in self.layer._parameters.values() if tensor is not None]
+        own = [t for t in _kernel_tensors(self.layer).values() if t is not None]
         if isinstance(self.layer, FORGETFUL) and not _on_cpu(own[0]):
             return False
         return _any_live(own) or _any_live((inputs, named))
@@ -226,19 +238,19 @@ def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
 @contextmanager
 def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
     """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
-    parameters = layer._parameters
-    found = {name: parameters.get(name) for name in names}
+    parameters, shown = layer._parameters, _kernel_tensors(layer)
+    found = {name: shown.get(name) for name in names}
     kept = {name: t for name, t in found.items() if t is not None and t.stop_gradient}
     aliases = {name: _alias(tensor) for name, tensor in kept.items()}
     swapped = {id(kept[name]): alias for name, alias in aliases.items()}
     weights = layer.__dict__.get("_all_weights")
     try:
-        parameters.update(aliases)
+        parameters.update({name: a for name, a in aliases.items() if name in parameters})
         if weights is not None:
             layer._all_weights = [swapped.get(id(tensor), tensor) for tensor in weights]
         yield
     finally:
-        parameters.update(kept)
+        parameters.update({name: t for name, t in kept.items() if name in parameters})
         if weights is not None:
             layer._all_weights = weights
 

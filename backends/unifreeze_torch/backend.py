@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unifreeze.backend.base import ModuleBackend
+from unifreeze.backend.base import ModuleBackend, not_a_model
 from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
@@ -22,7 +22,8 @@ from unifreeze.backend.protocol import (
     Undo,
 )
 from unifreeze.backend.settings import optimizer_defaults, read_settings
-from unifreeze.backend.walking import Walk, overlapping
+from unifreeze.backend.sharing import overlapping
+from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
@@ -54,6 +55,15 @@ class TorchBackend(ModuleBackend):
         """Facts about the framework."""
         devices = ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",)
         return Capabilities(devices, group_rates="absolute")
+
+    def check_model(self, model: Any) -> None:
+        """Refuse what is no module, such as a program made by `torch.export`.
+
+        Raises:
+            DescriptionError: It is none.
+        """
+        if not isinstance(model, nn.Module):
+            raise not_a_model(model, "torch.nn.Module")
 
     def is_tensor(self, value: Any) -> bool:
         """Tell whether a value is a torch tensor."""
@@ -88,6 +98,13 @@ class TorchBackend(ModuleBackend):
             walk.memo["meta"] = all(map(attrgetter("is_meta"), walk.tensors))
         return bool(walk.memo["meta"])
 
+    def sizes(self, walk: Walk) -> list[Any]:
+        """Return each parameter's number of values: its shape would take five times as long."""
+        try:
+            return list(map(torch.Tensor.numel, walk.tensors))
+        except ValueError:  # a lazy layer has yet to see its first batch
+            return [-1 if layers.is_lazy(tensor) else tensor.numel() for tensor in walk.tensors]
+
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""
         return bits.to_array(tensor)
@@ -112,6 +129,7 @@ class TorchBackend(ModuleBackend):
 
     def walk(self, model: Any) -> Walk:
         """Walk a model; FSDP shows the parameters that keep their flags only while it shards."""
+        self.check_model(model)
         root = self.root(model)
         for module in layers.sharded(root):
             module.reshard()

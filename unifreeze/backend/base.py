@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifreeze.backend.accounting import check_accounted
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
@@ -38,9 +39,17 @@ from unifreeze.backend.protocol import (
 from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
 from unifreeze.backend.tracing import FirstPass, trace_forward
-from unifreeze.backend.walking import Walk, unwrapped
+from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import watch_training
-from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
+from unifreeze.backend.wrapping import unwrapped
+from unifreeze.errors import (
+    DescriptionError,
+    OptimizerError,
+    TargetError,
+    UnifreezeError,
+    WriteError,
+    listing,
+)
 from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
 from unifreeze.structure import STATISTICS, Mask, ModelSpec, Trace, derive
@@ -76,6 +85,8 @@ class ModuleBackend(Operations):
         """Walk a model, or return the last walk if the model still has that structure."""
         root = self.root(model)
         walk = self._walks.get(root)
+        if walk is None:
+            self.check_model(root)
         if walk is not None and root in self._settled:
             return walk
         if walk is None or not walk.current():
@@ -85,9 +96,11 @@ class ModuleBackend(Operations):
     def _walk_anew(self, root: Any) -> Walk:
         walk = Walk(self.reader, root)
         walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
+        check_accounted(self.reader, root, walk)
         walk.tree.modeless = walk.modeless()
         self.find_shared(walk)
         walk.memo["types"] = list(map(type, walk.tensors))
+        walk.memo["sizes"] = self.sizes(walk)
         walk.memo["spec"] = derive(walk.tree)
         return walk
 
@@ -109,6 +122,9 @@ class ModuleBackend(Operations):
         """Tell whether a model was made by `group`."""
         return model in self._groups
 
+    def check_model(self, model: Any) -> None:
+        """Refuse what is not one of the framework's models."""
+
     def root(self, model: Any) -> Any:
         """Return the model itself, seen through its wrappers."""
         return unwrapped(self.reader, model)
@@ -127,13 +143,18 @@ class ModuleBackend(Operations):
         return spec
 
     def _cast(self, walk: Walk) -> bool:
-        """Tell whether what stayed where it is has become of another dtype or type, or lost a mode.
+        """Tell whether what stayed where it is has another type, size or dtype, or lost a mode.
 
         Looking at every dtype takes time, and no decision depends on it, so that is left to those
         who ask for a description and nothing else.
         """
         if walk.memo["types"] != list(map(type, walk.tensors)):
             return True  # a lazy layer has seen its first batch
+        sizes = self.sizes(walk)
+        if walk.memo["sizes"] is None:
+            walk.memo["sizes"] = sizes
+        elif walk.memo["sizes"] != sizes:
+            return True  # a vocabulary has been resized in place
         if walk.root in self._settled:
             return False
         if walk.tree.states and walk.modeless() != walk.tree.modeless:
@@ -529,6 +550,12 @@ class ModuleBackend(Operations):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
+
+
+def not_a_model(given: Any, wanted: str) -> DescriptionError:
+    """Build the error for what belongs to a framework and is not one of its models."""
+    shown = f"{type(given).__module__}.{type(given).__qualname__}"
+    return DescriptionError(f"a {shown} is not a model", hint=f"give a {wanted}")
 
 
 def _loaded(stored: Mapping[int, Callable[[], Any]], tensor: Any) -> Any:

@@ -15,7 +15,8 @@ import numpy as np
 
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
-from unifreeze.backend.walking import Reader, Walk
+from unifreeze.backend.reader import Reader
+from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import ForwardWatch
 from unifreeze.errors import OptimizerError, TargetError
 from unifreeze.resolution import Resolution
@@ -58,6 +59,10 @@ class Operations(ABC):
     def capabilities(self) -> Capabilities:
         """Facts about the framework."""
         return Capabilities()
+
+    def sizes(self, walk: Walk) -> list[Any] | None:
+        """Return what shows whether a parameter is resized in place; None if none has values."""
+        return None if self.has_no_values(walk) else [tuple(t.shape) for t in walk.tensors]
 
     @abstractmethod
     def is_tensor(self, value: Any) -> bool:

@@ -67,12 +67,14 @@ class Digest:
         dtype: Neutral dtype name.
         sums: Interleaved sums of the values, where they were asked for.
         count: Number of values.
+        shape: As stored.
     """
 
     bits: str
     dtype: str
     count: int = 0
     sums: Array | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

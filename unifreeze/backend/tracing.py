@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from unifreeze.backend.outputs import tensors_in
 from unifreeze.backend.protocol import Batch, Undo
-from unifreeze.backend.walking import Reader, Walk
+from unifreeze.backend.reader import Reader
+from unifreeze.backend.walking import Walk
 from unifreeze.structure import Trace
 
 if TYPE_CHECKING:

@@ -115,6 +115,7 @@ def _spec_json(spec: ModelSpec) -> dict[str, Any]:
             {"path": state.path, "name": spec.state_name(state), "role": state.role}
             for state in spec.states
         ],
+        "unused": [row.path for row in spec.tree.unused],
         "runs": [
             {
                 "label": label,

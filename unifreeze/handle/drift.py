@@ -18,6 +18,7 @@ _ADVICE = {
     "moved": "find what writes to it: an average of weights that is copied back (EMA, SWA), "
     "an optimizer that makes up gradients, a hook, a copy_",
     "reloaded": "if the loaded values are wanted: handle.rebase()",
+    "resized": "if the new shape is wanted: handle.rebase()",
     "cast": "if the new dtype or device is wanted: handle.rebase()",
     "replaced": "take new modules into the plan: handle.reapply()",
     "new": "take new modules into the plan: handle.reapply()",
@@ -37,7 +38,7 @@ class Drift(NamedTuple):
 
     Attributes:
         path: Native path.
-        kind: `moved`, `reloaded`, `cast`, `replaced`, `new`, `missing` or `thawed`.
+        kind: `moved`, `reloaded`, `resized`, `cast`, `replaced`, `new`, `missing` or `thawed`.
         detail: How much, or from what to what.
     """
 
@@ -177,13 +178,21 @@ def find_drifts(
     for path in present:
         stays = objects[path] is OFFLOADED or objects[path] is baseline.objects[path]
         if path not in states and not stays:
-            drifts.append(Drift(path, "replaced", "another object stands in its place"))
+            new = backend.fingerprint(model, [path])[path]
+            drifts.append(_replaced(path, baseline.digests[path], new))
         else:
             same.append(path)
     drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
     now = backend.fingerprint(model, same)
     changed = [path for path in same if now[path].bits != baseline.digests[path].bits]
     return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+
+
+def _replaced(path: str, before: Digest, new: Digest) -> Drift:
+    if before.bits and new.bits and before.shape != new.shape:
+        shapes = f"{list(new.shape)} stands in the place of one of {list(before.shape)}"
+        return Drift(path, "resized", f"another object, of shape {shapes}")
+    return Drift(path, "replaced", "another object stands in its place")
 
 
 def _changed(
@@ -197,6 +206,8 @@ def _changed(
     before = baseline.digests[path]
     if before.dtype != now[path].dtype:
         return Drift(path, "cast", f"{before.dtype or 'no values'} to {now[path].dtype or 'none'}")
+    if before.shape != now[path].shape:
+        return Drift(path, "resized", f"shape {list(before.shape)} to {list(now[path].shape)}")
     kind = "reloaded" if loaded.get(path) == now[path].bits else "moved"
     return Drift(path, kind, _amount(backend, model, baseline, path))
 

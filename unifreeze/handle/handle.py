@@ -143,9 +143,9 @@ class Handle:
             How much was checked.
 
         Raises:
-            FrozenDriftError: Naming each tensor that moved, or was reloaded, cast, replaced,
-                thawed, removed or is new, with how much. The amount is exact if the plan was
-                applied with `keep_values=True`, else a lower bound.
+            FrozenDriftError: Naming each tensor that moved, or was reloaded, resized, cast,
+                replaced, thawed, removed or is new, with how much. The amount is exact if the plan
+                was applied with `keep_values=True`, else a lower bound.
         """
         self._check_in_force("verify")
         with self._backend.settled(self.model):
@@ -179,7 +179,9 @@ class Handle:
         return new + [Drift(path, "replaced", swapped) for path in unheld]
 
     def rebase(self) -> None:
-        """Accept the values that frozen tensors have now as the ones to hold.
+        """Accept the values, and shapes, that frozen tensors have now as the ones to hold.
+
+        Of a model of which a tensor has another shape, the plan is resolved and written again.
 
         Raises:
             UnifreezeError: A frozen tensor is no longer there; that takes `reapply`.
@@ -193,6 +195,9 @@ class Handle:
                 context=listing(missing),
                 hint="take the new structure into the plan: handle.reapply()",
             )
+        if self._backend.describe(self.model).tree is not self.resolution.spec.tree:
+            self._put_in_force()
+            return
         self._lease.baseline = self._take_baseline(self.resolution)
         self._watch_loads()
 

@@ -120,6 +120,11 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
     ]
     if spec.trace and spec.placement.ambiguous:
         found.append(_ambiguity(spec))
+    if unused := spec.tree.unused:
+        found.append(
+            f"{len(unused)} parameters belong to copies of layers that do not run, are in no count "
+            f"and stay as they are: {listing(row.path for row in unused)}"
+        )
     if plan.phases:
         found.append("this is of the plan's own rules; its phases add theirs")
     return tuple(dict.fromkeys(found))

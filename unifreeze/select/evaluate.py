@@ -227,6 +227,12 @@ def _adapter(spec: ModelSpec) -> Mask:
     return _of_kind("adapter", spec)
 
 
+def _adapted(spec: ModelSpec) -> Mask:
+    """What an adapter library trains: adapters, and copies of layers in the place of layers."""
+    found: Mask = _adapter(spec) | spec.atoms.copied
+    return found
+
+
 def _has(word: int) -> Callable[[ModelSpec], Mask]:
     def carries(spec: ModelSpec) -> Mask:
         found: Mask = spec.atoms.words & word != 0
@@ -286,7 +292,7 @@ _SIMPLE: dict[str, Callable[[ModelSpec], Mask]] = {
     "embeddings": _embeddings,
     "pooler": _has(POOLER),
     "classifier": _classifier,
-    "adapter": _adapter,
+    "adapter": _adapted,
     "attention": _attention,
     "mlp": _mlp,
     "query": _projection(QUERY),

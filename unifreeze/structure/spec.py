@@ -295,6 +295,7 @@ class Atoms:
         zone, unit, block, run: For each atom, where it is.
         kind: For each atom, index into `KINDS`.
         part: For each atom, 1 for a weight, 2 for a bias, 0 for neither.
+        copied: For each atom, whether it is in a copy that an adapter library trains.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -316,6 +317,10 @@ class Atoms:
         self.kind = _column(kinds, len(tree.paths))[owners]
         adapters = np.asarray(tree.adapters, np.bool_)[names]
         self.kind[adapters] = numbers["adapter"]
+        copied = np.zeros(len(tree.names), np.bool_)
+        for low, high in tree.copies:
+            copied[low:high] = True
+        self.copied = copied[names]
         in_norm = np.asarray([kind == "norm" for kind in at.kinds], np.intp)[spec.owner_of]
         parts = [[_PARTS[role_of(leaf, kind)[1]] for kind in ("", "norm")] for leaf in leaves]
         self.part = np.asarray(parts, np.int64)[codes, in_norm][names]

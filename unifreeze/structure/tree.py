@@ -54,6 +54,18 @@ class State(NamedTuple):
     dtype: str
 
 
+class Unused(NamedTuple):
+    """One parameter that no forward pass uses: it belongs to a copy of a layer that does not run.
+
+    Attributes:
+        path: Native path.
+        owner: Index of the layer that runs in its place.
+    """
+
+    path: str
+    owner: int
+
+
 STATISTICS = frozenset({"mean", "var", "count"})
 """Roles of a normalisation layer's running statistics."""
 
@@ -88,6 +100,9 @@ class Tree:
     tensors: list[Tensor] = field(default_factory=list)
     trainable: list[bool] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """Stretches of names in copies of layers that an adapter library trains in their place."""
     shared: list[tuple[int, ...]] = field(default_factory=list)
     modeless: dict[int, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
@@ -197,6 +212,12 @@ class Tree:
                 for state in self.states
                 if start <= state.owner < end
             ],
+            unused=[
+                Unused(row.path[cut:], row.owner - start)
+                for row in self.unused
+                if start <= row.owner < end
+            ],
+            copies=[(max(a, low) - low, min(b, high) - low) for a, b in self.copies if a < high],
             modeless={n - start: why for n, why in self.modeless.items() if start <= n < end},
         )
         return tree, list(range(low, high)), tensors

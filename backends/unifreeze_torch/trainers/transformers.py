@@ -161,7 +161,6 @@ def _refuse_unsaved(handle: Handle) -> None:
     if not configs or any(config.is_prompt_learning for config in configs.values()):
         return
     from peft import get_peft_model_state_dict
-    from peft.utils import ModulesToSaveWrapper
 
     known = {
         tensor.data_ptr()
@@ -170,9 +169,6 @@ def _refuse_unsaved(handle: Handle) -> None:
             handle.model, adapter_name=name, save_embedding_layers=False
         ).values()
     }
-    for module in handle.model.modules():
-        if isinstance(module, ModulesToSaveWrapper):  # has a copy at work in the original's place
-            known |= {tensor.data_ptr() for tensor in module.original_module.parameters()}
     live = backend.objects(handle.model)
     trained = [path for group in handle.groups() for path in group.paths]
     lost = [path for path in trained if live[path].data_ptr() not in known]
