@@ -171,7 +171,7 @@ class PaddleReader:
         """Tell whether training moves state that is held as a parameter."""
         if isinstance(module, translated.CLASSES):
             return isinstance(module, translated.MOVING)
-        return not quantised.derives(module)
+        return True
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
@@ -179,7 +179,9 @@ class PaddleReader:
         return leaf, persistable and is_floating(tensor)
 
     def modeless(self, module: Any) -> str:
-        """Say why a layer has no inference mode: some norms never use what they gather."""
+        """Say why a layer has no inference mode: it never uses what it gathers."""
+        if quantised.derives(module):
+            return "it takes the range of what passes, in any mode"
         if not isinstance(module, BATCH_NORMS) or isinstance(module, nn.SyncBatchNorm):
             return ""
         own = module.__dict__

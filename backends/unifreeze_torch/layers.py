@@ -168,16 +168,15 @@ class TorchReader:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
-        if leaf in module._non_persistent_buffers_set or not tensor.is_floating_point():
-            return leaf, False
+        persistent = leaf not in module._non_persistent_buffers_set
+        return leaf, persistent and tensor.is_floating_point()
+
+    def modeless(self, module: Any) -> str:
+        """Say why a module has no inference mode: an observer only looks, in any mode."""
         cls = type(module)
         if cls not in self._looking:
             self._looking[cls] = quantised.only_looks(qualified_bases(cls))
-        return leaf, not self._looking[cls]
-
-    def modeless(self, module: Any) -> str:
-        """Return "": a norm of PyTorch's that keeps statistics uses them in inference mode."""
-        return ""
+        return "it only looks at what passes, in any mode" if self._looking[cls] else ""
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""

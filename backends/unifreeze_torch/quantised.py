@@ -12,6 +12,7 @@ _LOOKING = (
     "torch.ao.quantization.observer.AffineQuantizedObserverBase",
     "torch.ao.quantization.fx._equalize._InputEqualizationObserver",
     "torch.ao.quantization.fx._equalize._WeightEqualizationObserver",
+    "torch.ao.quantization.fx._model_report.model_report_observer.ModelReportObserver",
 )
 """Observers give back what they are given, and take notes in any mode."""
 _FIXED = "torch.ao.quantization.fake_quantize.FixedQParamsFakeQuantize"
