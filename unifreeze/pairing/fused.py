@@ -8,21 +8,18 @@ gradients then say which part is which, and the certificate whether all of it wa
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial as bound
 from itertools import permutations
 from math import gcd, prod
 from typing import NamedTuple
 
-from unifreeze.backend import SketchRun
-from unifreeze.backend.projections import plain_shape
+from unifreeze.backend.projections import plain_shape, squeezed
 from unifreeze.pairing.layout import Part
-from unifreeze.pairing.match import LIMIT
-from unifreeze.pairing.record import ModelSketch, RunRow, TensorRow
+from unifreeze.pairing.record import ModelSketch, TensorRow
 
 Rows = Mapping[str, TensorRow]
 MOST_PARTS = 4
-MOST_TRIES = 200
-"""Layouts tried in all: each takes a forward and a backward pass."""
 
 
 class Layout(NamedTuple):
@@ -37,72 +34,8 @@ class Sort(NamedTuple):
     """Tensors that are fused in one way: those of one layer in every block."""
 
     label: str
+    role: str
     shape: tuple[int, ...]
-
-
-def taken_apart(
-    one: ModelSketch, rows: Rows, first: SketchRun, attempt: Callable[[Rows], SketchRun]
-) -> tuple[Rows, SketchRun]:
-    """Find the layouts of fused tensors with which a model is the same function as another.
-
-    Args:
-        one: The other model, whose tensors may be the parts.
-        rows: The tensors of this one.
-        first: Its run with every tensor whole.
-        attempt: Runs it with the tensors given, on shared values.
-
-    Returns:
-        Its tensors, fused ones in parts, and the run with them: the two are one function then, or
-        as nearly as layouts can make them.
-    """
-    search = _Search(one, rows, first, attempt)
-    for narrow in (True, False):
-        sorts = _fused_sorts(one, search.rows, narrow=narrow)
-        for _ in range(len(sorts)):  # one that depends on another's being right may come before it
-            better = [sort for sort, layouts in sorts.items() if search.improve(sort, layouts)]
-            for sort in better:
-                del sorts[sort]
-            if search.done or not better:
-                break
-        if search.done:
-            break
-    return search.rows, search.run
-
-
-class _Search:
-    """The best layouts so far."""
-
-    def __init__(
-        self, one: ModelSketch, rows: Rows, run: SketchRun, attempt: Callable[[Rows], SketchRun]
-    ) -> None:
-        self.one, self.attempt = one, attempt
-        self.rows, self.run, self.agreeing = rows, run, _agreement(one, run)
-        self.left = MOST_TRIES
-
-    @property
-    def done(self) -> bool:
-        """Tell whether the two are one function."""
-        return one_function(self.one, self.run)
-
-    def improve(self, sort: Sort, layouts: list[Layout]) -> bool:
-        """Try every layout of a sort; keep the one with which most layers agree, if any does."""
-        start = self.rows, self.agreeing
-        for layout in [] if self.done else layouts[: self.left]:
-            rows = _split(start[0], sort, layout)
-            run = self.attempt(rows)
-            self.left -= 1
-            count = _agreement(self.one, run)
-            if count > self.agreeing or one_function(self.one, run):
-                self.rows, self.run, self.agreeing = rows, run, count
-            if self.done:
-                break
-        return self.rows is not start[0]
-
-
-def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
-    """Tell whether a run on shared values gave the outputs that the other model gave."""
-    shared = [i for i in one.shared.outputs if i in run.outputs]
-    return bool(shared) and all(one.shared.outputs[i].gap(run.outputs[i]) <= LIMIT for i in shared)
 
 
 def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
@@ -110,30 +43,41 @@ def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
     return bool(_fused_sorts(one, {row.path: row for row in other.tensors}, narrow=False))
 
 
-def _agreement(one: ModelSketch, run: SketchRun) -> int:
-    """Count the layers of the other model that have an equal in a run."""
-    there = defaultdict(list)
-    for _, shape, sketch in run.layers:
-        there[shape].append(sketch)
-    return sum(
-        any(layer.sketch.gap(other) <= LIMIT for other in there[layer.shape])
-        for layer in one.layers
-    )
+def ways_to_split(
+    one: ModelSketch, rows: Rows, *, narrow: bool
+) -> Iterator[tuple[Sort, Iterator[Rows]]]:
+    """Give each sort of what may be fused, with the tensors in every layout to try.
+
+    Args:
+        one: The other model, whose tensors may be the parts.
+        rows: The tensors of this one.
+        narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
+    """
+    for sort, layouts in _fused_sorts(one, rows, narrow=narrow).items():
+        yield sort, map(bound(_split, rows, sort), layouts)
 
 
 def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, list[Layout]]:
-    """List what may be fused, with every layout to try.
-
-    Those are matrices as long as two or more of the other model's put one beside another, where
-    those are neighbours and of one width; and only if this model has fewer matrices, and these hold
-    as many values as the other's.
+    """List what may be fused, with every layout to try: matrices, and biases that lie alone.
 
     Args:
         one: The other model.
         rows: The tensors of this one.
         narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
     """
-    here, there = _matrices(rows.values()), _matrices(one.tensors)
+    sides = list(rows.values()), list(one.tensors)
+    matrices = _matrices(sides[0], sides[1]), _matrices(sides[1], sides[0])
+    vectors = _reached(sides[0], axes=1), _reached(sides[1], axes=1)
+    return _sorts(*matrices, narrow=narrow) | _sorts(*vectors, narrow=narrow)
+
+
+def _sorts(
+    here: list[TensorRow], there: list[TensorRow], *, narrow: bool
+) -> dict[Sort, list[Layout]]:
+    """List tensors as long as two or more of the other model's, neighbours of one width.
+
+    Only if this model has fewer of them, and these hold as many values as the other's.
+    """
     values = [sum(prod(row.shape) for row in side) for side in (here, there)]
     if values[0] != values[1] or len(here) >= len(there):
         return {}
@@ -142,7 +86,7 @@ def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, li
     neighbours: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for row in there:
         if not narrow or counts[plain_shape(row.shape)] < 0:
-            neighbours[row.owner.rpartition(".")[0]].append(row.shape)
+            neighbours[row.owner.rpartition(".")[0]].append(squeezed(row.shape))
     sorts: dict[Sort, list[Layout]] = {}
     for row in here:
         sort = _sort(row)
@@ -157,26 +101,51 @@ def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, li
     return sorts
 
 
-def _matrices(rows: Iterable[TensorRow]) -> list[TensorRow]:
-    found = [row for row in rows if len(plain_shape(row.shape)) == 2 and row.reached]
-    return [row for row in found if not row.state and row.kind != "embedding"]
+def _matrices(rows: Iterable[TensorRow], others: Iterable[TensorRow]) -> list[TensorRow]:
+    """Return matrices that are no tables, nor what the other model has as a table."""
+    tables = Counter(plain_shape(row.shape) for row in others if row.kind == "embedding")
+    found = _reached(rows, axes=2)
+    tables.subtract(plain_shape(row.shape) for row in found if row.kind == "embedding")
+    made = []
+    for row in found:
+        if row.kind == "embedding":
+            continue
+        if tables[plain_shape(row.shape)] > 0:
+            tables[plain_shape(row.shape)] -= 1
+        else:
+            made.append(row)
+    return made
+
+
+def _reached(rows: Iterable[TensorRow], *, axes: int) -> list[TensorRow]:
+    """Return the parameters with so many axes, but for those of length 1, that ran."""
+    found = [row for row in rows if len(squeezed(row.shape)) == axes]
+    return [row for row in found if row.reached and not row.state]
 
 
 def _sort(row: TensorRow) -> Sort:
-    return Sort(row.owner.rpartition(".")[2], row.shape)
+    return Sort(row.owner.rpartition(".")[2], row.role, row.shape)
 
 
 def _layouts(
     shape: tuple[int, ...], neighbours: Iterable[list[tuple[int, ...]]]
 ) -> Iterator[Layout]:
-    """Give the layouts in which neighbours may fill a matrix, the commonest first."""
-    for axis in (0, 1):
-        length, width = shape[axis], shape[1 - axis]
+    """Give the layouts in which neighbours may fill a tensor, the commonest first."""
+    for axis in (number for number, size in enumerate(shape) if size != 1):
+        length, width = shape[axis], squeezed((*shape[:axis], *shape[axis + 1 :]))
         for near in neighbours:
-            sizes = [sum(one) - width for one in near if width in one]
+            sizes = [size for found in near for size in _beside(found, width)]
             for chosen in _filling(length, list(Counter(sizes).items()), MOST_PARTS):
                 if len(chosen) > 1:
                     yield from _orders(axis, chosen)
+
+
+def _beside(shape: tuple[int, ...], width: tuple[int, ...]) -> Iterator[int]:
+    """Give the length of a tensor along the axis that is not its width, if it has that width."""
+    if not width:
+        yield from shape
+    elif width[0] in shape:
+        yield sum(shape) - width[0]
 
 
 def _filling(length: int, sizes: list[tuple[int, int]], most: int) -> Iterator[tuple[int, ...]]:
@@ -217,13 +186,14 @@ def _split(rows: Rows, sort: Sort, layout: Layout) -> Rows:
 def _part_row(row: TensorRow, part: Part) -> TensorRow:
     shape = part.shape(row.shape)
     turned = row.neutral_shape != row.shape
+    role = "bias" if len(squeezed(shape)) == 1 else "weight"
     return row.model_copy(
         update={
             "path": part.path,
             "aliases": tuple(part._replace(of=alias).path for alias in row.aliases),
             "name": f"{row.name}[{part.number}]",
             "owner": f"{row.owner}[{part.number}]",
-            "role": "bias" if len(shape) == 1 else "weight",
+            "role": role,
             "shape": shape,
             "neutral_shape": shape[::-1] if turned else shape,
             "part": part,

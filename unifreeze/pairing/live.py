@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from unifreeze.backend import Batch, backend_for
-from unifreeze.pairing.fused import may_be_fused, one_function
-from unifreeze.pairing.judge import common_ids, pair_sketches
+from unifreeze.pairing.fused import may_be_fused
+from unifreeze.pairing.judge import pair_sketches
 from unifreeze.pairing.pairing import Pairing
 from unifreeze.pairing.record import ModelSketch
+from unifreeze.pairing.search import one_function
 from unifreeze.pairing.sketching import make_sketch
-
-Outputs = tuple[str, ...] | None
-"""Ids of the outputs the loss may use; None for all."""
+from unifreeze.pairing.ties import may_be_tied
 
 
 def pair(
@@ -35,7 +34,9 @@ def pair(
     Args:
         one: A live model, of any framework.
         other: Another port of the same network.
-        batch: One batch of inputs for both: an array, a sequence, or a mapping by name.
+        batch: One batch of inputs for both: an array, a sequence, or a mapping by name; or, where
+            the two call their inputs differently, one for each by its framework's name:
+            `{"torch": {"input_ids": ids}, "paddle": {"tokens": ids}}`.
         hints: Native paths of the first model with those of the second, from a table that you
             have. It is never believed: the certificate says whether it was right.
         shipped: Ask the table of names that the second model's own library ships (PaddleNLP and
@@ -47,30 +48,45 @@ def pair(
             does not hold.
         TargetError: A model does not run on the batch.
     """
-    inputs = Batch.of(batch)
     backends = backend_for(one), backend_for(other)
+    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name))
 
-    def sketch(like: ModelSketch | None, outputs: Outputs, *, second: bool) -> ModelSketch:
-        model, backend = ((one, backends[0]), (other, backends[1]))[second]
+    def sketch(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
+        model, backend, own = ((one, backends[0], inputs[0]), (other, backends[1], inputs[1]))[
+            second
+        ]
         return make_sketch(
             model,
             backend,
-            inputs,
+            own,
             name=type(model).__name__,
             like=like,
             hints=hints if second else {there: here for here, there in (hints or {}).items()},
             shipped=shipped,
-            outputs=outputs,
+            outputs=wanted.outputs,
+            states=wanted.states,
             seed=seed,
         )
 
     return pair_by(sketch)
 
 
+class Wanted(NamedTuple):
+    """How the first of two models is to be sketched.
+
+    Attributes:
+        outputs: Keys of the outputs the loss may use; None for all.
+        states: Give values to state that is no statistic, too.
+    """
+
+    outputs: tuple[str, ...] | None = None
+    states: bool = False
+
+
 class Sketcher(Protocol):
     """Sketches the first or the second model, perhaps on the values of the other's sketch."""
 
-    def __call__(self, like: ModelSketch | None, outputs: Outputs, *, second: bool) -> ModelSketch:  # noqa: D102 - the class says it
+    def __call__(self, like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:  # noqa: D102 - the class says it
         ...
 
 
@@ -78,23 +94,41 @@ def pair_by(sketch: Sketcher) -> Pairing:
     """Pair two models that something sketches, in this process or elsewhere.
 
     The second is sketched on the first one's values; or the first on the second one's, where it
-    holds in one tensor what the second holds apart.
+    holds in one tensor what the second holds apart. Where the two are not one function while each
+    keeps what it holds as state, both are given that, too.
 
     Raises:
         PairingError: As `pair` does.
     """
-
-    def sketch_both(outputs: Outputs = None) -> tuple[ModelSketch, ModelSketch]:
-        source = sketch(None, outputs, second=turned)
-        return source, sketch(source, outputs, second=not turned)
-
-    turned = False
-    source, partner = sketch_both()
-    if not one_function(source, partner.shared) and may_be_fused(partner, source):
-        turned = True
-        source, partner = sketch_both()
-    shared = common_ids(source.shared, partner.shared)
-    if shared and not (len(shared) == len(source.shared.outputs) == len(partner.shared.outputs)):
-        source, partner = sketch_both(shared)
+    source, partner, turned = _sketch_both(sketch, Wanted())
+    if not one_function(source, partner.shared) and _have_state(source) and _have_state(partner):
+        given = _sketch_both(sketch, Wanted(states=True))
+        if one_function(given[0], given[1].shared):
+            source, partner, turned = given
+    shared = tuple(partner.shared.chosen.values())
+    if shared and len(shared) < len(source.shared.chosen):
+        source, partner, turned = _sketch_both(sketch, Wanted(shared, source.states), turned=turned)
     pairing = pair_sketches(source, partner)
     return pairing.turned() if turned else pairing
+
+
+def _sketch_both(
+    sketch: Sketcher, wanted: Wanted, *, turned: bool | None = None
+) -> tuple[ModelSketch, ModelSketch, bool]:
+    """Sketch both, the second on the first one's values; the other way round if that is needed.
+
+    Returns:
+        The two, and whether they are the other way round.
+    """
+    source = sketch(None, wanted, second=bool(turned))
+    partner = sketch(source, wanted, second=not turned)
+    if turned is None and not one_function(source, partner.shared):
+        if may_be_fused(partner, source) or may_be_tied(source, partner):
+            back = _sketch_both(sketch, wanted, turned=True)
+            if one_function(back[0], back[1].shared):
+                return back
+    return source, partner, bool(turned)
+
+
+def _have_state(sketch: ModelSketch) -> bool:
+    return any(row.kept for row in sketch.tensors)

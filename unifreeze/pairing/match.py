@@ -1,40 +1,59 @@
 """Which tensor of one sketch is which of the other: equal gradients on shared values say it.
 
 The gradient decides. Where it cannot (none at all, or tensors that the network treats as one: two
-biases that are added up) the owner does, then the role; and what is left over is said to be.
+biases that are added up) the owner does, or what the owner returns; and what is left over is said
+to be. Names decide only where nothing else could: what never ran, and what is interchangeable.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from unifreeze.backend import Sketch
-from unifreeze.backend.projections import plain_shape
+from unifreeze.backend.projections import LIMIT, plain_shape, squeezed
 from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.given import is_given
+from unifreeze.pairing.places import Places
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
 from unifreeze.structure.words import FAMILIES, words_in
 
-LIMIT, GRADIENT_LIMIT = 1e-6, 1e-5
-"""Relative differences of outputs and gradients up to which two runs are of one function.
+GRADIENT_LIMIT = 1e-5
+"""Relative difference of gradients up to which two runs are of one function.
 
-In double precision ports of one network differ by 1e-16 to 1e-11, and by 1e-7 where their code
-computes a part in single precision; small gradients through such a part by some 1e-6."""
+Like `LIMIT`, but small gradients through a part in single precision differ by some 1e-6."""
 
 SAME = 1e-4
 """Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
 
+NEGLIGIBLE = 1e-7
+"""Share of the largest gradient below which one may be rounding error."""
+
+There = Callable[[Places, TensorRow, TensorRow], bool]
+
 
 class Matching:
-    """One matching under way."""
+    """One matching under way.
+
+    Attributes:
+        sides: The two sketches.
+        rows: Their tensors that may have partners, by native path.
+        pairs: What is paired so far, by the first model's native path.
+        alike: For tensors that several there could be, by gradient: those.
+    """
 
     def __init__(self, one: ModelSketch, other: ModelSketch) -> None:
         self.sides = one, other
         self.rows = tuple(
-            {row.path: row for row in side.tensors if is_paired(row)} for side in self.sides
+            {row.path: row for row in side.tensors if row.takes_part} for side in self.sides
         )
         self.pairs: dict[str, Pair] = {}
+        self.alike: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
         self._taken: set[str] = set()
+        self._layouts = [
+            {row.path: str(row.settings.get("stored", "")) for row in side.settings}
+            for side in self.sides
+        ]
 
     def run(self, shipped: Mapping[str, str] | None = None) -> list[Pair]:
         """Pair what can be paired, the surest first; what was taken as given stays as it is.
@@ -44,10 +63,18 @@ class Matching:
         """
         self._by_gradient()
         self._by_owner()
+        self._by_result()
+        self._by_owner()
+        self._by_neighbours()
+        self._by_outputs()
+        self._by_owner()
         if shipped:
             self._by_table(shipped)
             self._by_owner()
+        self._by_words()
         self._by_name()
+        self._by_gradient()
+        self._by_owner()
         order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
         return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
 
@@ -89,101 +116,207 @@ class Matching:
         for one, other in sorted(known):
             self._add(one, other, "hint")
 
-    def _by_table(self, names: Mapping[str, str]) -> None:
-        """Take of a table what is left to pair and nothing seen speaks against."""
-        owners = self._owners()
-        rest = [{row.path: row for row in self.left(side)} for side in (0, 1)]
-        for one, other in names.items():
-            a, b = rest[0].get(one), rest[1].pop(other, None)
-            if a is None or b is None or not self._fits(a, b):
-                continue
-            if owners.get(a.owner, b.owner) == b.owner:
-                self._add(one, other, "hint")
-
     def _comparable(self, one: str, other: str) -> bool:
         """Tell whether two tensors are both parameters or both one statistic, of shapes alike."""
         a, b = self.rows[0][one], self.rows[1][other]
-        return a.state == b.state and (not a.state or a.role == b.role) and _may_be(a, b)
+        return a.state == b.state and a.statistic == b.statistic and may_be(a, b)
 
     def left(self, side: int) -> list[TensorRow]:
         """Return the tensors of a side that have no partner."""
         taken = self._taken if side else self.pairs.keys()
         return [row for row in self.rows[side].values() if row.path not in taken]
 
+    def is_left(self, side: int, path: str) -> bool:
+        """Tell whether a tensor has no partner."""
+        return path not in (self._taken if side else self.pairs)
+
     def _by_gradient(self) -> None:
         """Pair tensors whose gradients are equal and those of no others."""
         groups: dict[str, list[str]] = {}
         for row in self._parameters(0):
-            groups[row.path] = [o.path for o in self._parameters(1) if self._equal(row, o)]
-        rivals = Counter(path for group in groups.values() for path in group)
+            groups[row.path] = [o.path for o in self._parameters(1) if self.is_equal(row, o)]
+        rivals: dict[str, list[str]] = defaultdict(list)
         for path, group in groups.items():
-            if len(group) == 1 and rivals[group[0]] == 1:
-                self._add(path, group[0], "gradient")
+            for other in group:
+                rivals[other].append(path)
+        self.alike = groups, rivals
+        for path, group in groups.items():
+            if len(group) == 1 and len(rivals[group[0]]) == 1:
+                if self._is_laid(self.rows[0][path], self.rows[1][group[0]]):
+                    self._add(path, group[0], "gradient")
 
     def _parameters(self, side: int) -> list[TensorRow]:
         return [row for row in self.left(side) if not row.state]
 
-    def _equal(self, one: TensorRow, other: TensorRow) -> bool:
-        if not _may_be(one, other):
+    def is_equal(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether two tensors have one gradient, whichever way round they are stored."""
+        if not may_be(one, other):
             return False
-        a, b = self._gradients(one, other)
+        a, b = self.gradients(one, other)
         if a is None or b is None:
             return False
         return min(a.distance(b), a.distance(b, transposed=True)) < SAME
 
-    def _gradients(self, one: TensorRow, other: TensorRow) -> tuple[Sketch | None, Sketch | None]:
+    def gradients(self, one: TensorRow, other: TensorRow) -> tuple[Sketch | None, Sketch | None]:
+        """Return both gradients on shared values; None where there is none."""
         found = [side.shared.gradients for side in self.sides]
         return found[0].get(one.path), found[1].get(other.path)
 
+    def _places(self) -> Places:
+        """Return where the tensors are whose partners are known."""
+        pairs = self.pairs.values()
+        return Places([(self.rows[0][p.one].owner, self.rows[1][p.other].owner) for p in pairs])
+
     def _by_owner(self) -> None:
         """Give the rest of a layer's tensors to the layer that its others have gone to."""
+
+        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+            return places.partner(one.owner) == other.owner
+
+        self._one_by_one("owner", there)
+
+    def _by_neighbours(self) -> None:
+        """Pair what ran and is the only one left of its sort where its neighbours' partners are."""
+
+        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+            silent = self._is_silent(0, one) and self._is_silent(1, other)
+            ran = silent and one.reached and other.reached
+            return ran and places.are_near(one.owner, other.owner)
+
+        self._one_by_one("owner", there)
+
+    def _by_outputs(self) -> None:
+        """Pair what no gradient tells and outputs depend on, if there is one such of a shape.
+
+        The certificate sees it if that was wrong.
+        """
+        ones, others = (self._ran_by_shape(side) for side in (0, 1))
+        for shape, rows in ones.items():
+            if not len(rows) == len(others[shape]) == 1:
+                continue
+            one, other = rows[0], others[shape][0]
+            if self._matters(0, one) and self._matters(1, other) and self._is_laid(one, other):
+                self._add(one.path, other.path, "result")
+
+    def _ran_by_shape(self, side: int) -> dict[object, list[TensorRow]]:
+        """Return the tensors left that ran and hold given values, by their shapes."""
+        found: dict[object, list[TensorRow]] = defaultdict(list)
+        for row in self.left(side):
+            if row.reached and is_given(row, states=self.sides[side].states):
+                found[shape_alone(row)].append(row)
+        return found
+
+    def _matters(self, side: int, row: TensorRow) -> bool:
+        return row.shown or (not row.state and not self._is_silent(side, row))
+
+    def _is_silent(self, side: int, row: TensorRow) -> bool:
+        """Tell whether a tensor has no gradient, or one that is rounding error."""
+        gradient = self.sides[side].shared.gradients.get(row.path)
+        return gradient is None or self._negligible(side, gradient)
+
+    def _by_words(self) -> None:
+        """Pair what ran and one word names, a query or a table of positions, among neighbours."""
+
+        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+            ran = one.reached and other.reached and _word(one) and _word(one) == _word(other)
+            return bool(ran) and places.are_near(one.owner, other.owner)
+
+        self._one_by_one("name", there)
+
+    def _one_by_one(self, by: str, there: There) -> None:
+        """Pair tensors that fit and have no rival in the place where they must be.
+
+        Args:
+            by: What decides.
+            there: Tells whether a tensor of the second model is in the place for one of the first.
+        """
         changed = True
         while changed:
             changed = False
-            owners = self._owners()
-            rest = self.left(0), self.left(1)
+            places, rest = self._places(), (self.left(0), self.left(1))
             for row in rest[0]:
-                partners = [o for o in rest[1] if owners.get(row.owner) == o.owner]
-                fitting = [o for o in partners if self._fits(row, o)]
-                rivals = [r for r in rest[0] if fitting and self._fits(r, fitting[0])]
-                rivals = [r for r in rivals if owners.get(r.owner) == fitting[0].owner]
-                if len(fitting) == len(rivals) == 1:
-                    self._add(row.path, fitting[0].path, "owner")
+                fitting = [o for o in rest[1] if self._fits(row, o) and there(places, row, o)]
+                if len(fitting) != 1 or not self._is_laid(row, fitting[0]):
+                    continue
+                rivals = [r for r in rest[0] if self._fits(r, fitting[0])]
+                if [r for r in rivals if there(places, r, fitting[0])] == [row]:
+                    self._add(row.path, fitting[0].path, by)
                     changed = True
 
-    def _owners(self) -> dict[str, str]:
-        """Say which layer is which, by the tensors that gradients have paired: all must agree."""
-        votes: dict[str, set[str]] = defaultdict(set)
-        for pair in self.pairs.values():
-            one, other = self.rows[0][pair.one], self.rows[1][pair.other]
-            votes[one.owner].add(other.owner)
-        return {owner: next(iter(found)) for owner, found in votes.items() if len(found) == 1}
+    def _by_result(self) -> None:
+        """Pair layers that return the same, where no gradient tells their tensors from others."""
+        left = [self._layers_left(side) for side in (0, 1)]
+        found = [(one, other) for one in left[0] for other in left[1] if self._agree(one, other)]
+        alike = {pair: _by_sort(left[0][pair[0]], left[1][pair[1]]) for pair in found}
+        known = [pair for pair, rows in alike.items() if rows]
+        ones, others = (Counter(pair[side] for pair in known) for side in (0, 1))
+        for pair in known:
+            if ones[pair[0]] == others[pair[1]] == 1:
+                for row, other in alike[pair]:
+                    if self._is_laid(row, other):
+                        self._add(row.path, other.path, "result")
+
+    def _layers_left(self, side: int) -> dict[str, list[TensorRow]]:
+        """Return the layers that ran and have tensors without partners: those."""
+        found: dict[str, list[TensorRow]] = defaultdict(list)
+        for row in self.left(side):
+            if row.reached:
+                found[row.owner].append(row)
+        return found
+
+    def _agree(self, one: str, other: str) -> bool:
+        """Tell whether two layers return the same on shared values."""
+        found = [s.shared.result_of(path) for s, path in zip(self.sides, (one, other), strict=True)]
+        return bool(found[0] and found[1] and found[0].gap(found[1]) <= LIMIT)
+
+    def _by_table(self, names: Mapping[str, str]) -> None:
+        """Take of a table what is left to pair and nothing seen speaks against."""
+        places = self._places()
+        rest = [{row.path: row for row in self.left(side)} for side in (0, 1)]
+        for one, other in names.items():
+            a, b = rest[0].get(one), rest[1].pop(other, None)
+            if a is None or b is None or not self._fits(a, b):
+                continue
+            if places.partner(a.owner) in (None, b.owner) and self._is_laid(a, b):
+                self._add(one, other, "hint")
 
     def _by_name(self) -> None:
-        """Pair by canonical name what ran on neither side, what is fixed, and lone statistics.
+        """Pair by native names what never ran, and what is interchangeable on this batch.
 
-        What ran and got no gradient that tells it apart is left: a name is no evidence.
+        Never by how many of a sort stand before it. Only where names have proved to agree: some
+        tensor that is known by other means has one name in both models, and none has the name that
+        another has there.
         """
-        names = [Counter(row.name for row in self.left(side)) for side in (0, 1)]
-        others = {row.name: row for row in self.left(1)}
+        if not self._names_agree():
+            return
+        others = {_native(row): row for row in self.left(1)}
         for row in self.left(0):
-            other = others.get(row.name)
-            if other is None or not names[0][row.name] == names[1][row.name] == 1:
+            other = others.get(_native(row))
+            if other is None or not self._fits(row, other) or not self._is_laid(row, other):
                 continue
             idle = not (row.reached or other.reached)
-            fixed = bool(row.fixed and other.fixed)  # its values reach the outputs all the same
-            told = _word(row) != 0 and _word(row) == _word(other)
-            if (row.state or idle or fixed or told) and self._fits(row, other):
+            if idle or other.path in self.alike[0].get(row.path, ()):
                 self._add(row.path, other.path, "name")
+
+    def _names_agree(self) -> bool:
+        names = [{_native(row) for row in rows.values()} for rows in self.rows]
+        agreed = False
+        for pair in self.pairs.values():
+            one, other = _native(self.rows[0][pair.one]), _native(self.rows[1][pair.other])
+            if one == other:
+                agreed = True
+            elif one in names[1] or other in names[0]:
+                return False
+        return agreed
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether nothing seen speaks against two tensors' being one."""
-        if one.role != other.role or one.state != other.state or not _may_be(one, other):
+        if not _are_of_a_sort(one, other):
             return False
-        a, b = self._gradients(one, other)
+        a, b = self.gradients(one, other)
         if one.state or a is None or b is None:
             return True
-        return self._equal(one, other) or (self._negligible(0, a) and self._negligible(1, b))
+        return self.is_equal(one, other) or (self._negligible(0, a) and self._negligible(1, b))
 
     def _negligible(self, side: int, gradient: Sketch) -> bool:
         """Tell whether a gradient is rounding error: a key's bias changes no attention."""
@@ -192,29 +325,35 @@ class Matching:
         return gradient.norm <= NEGLIGIBLE * largest
 
     def _add(self, one: str, other: str, by: str) -> None:
-        transposed = self._transposed(self.rows[0][one], self.rows[1][other])
+        transposed = bool(self._transposed(self.rows[0][one], self.rows[1][other]))
         self.pairs[one] = Pair(one, other, transposed, by)
         self._taken.add(other)
 
-    def _transposed(self, one: TensorRow, other: TensorRow) -> bool:
-        """Tell whether the second side stores a tensor the other way round."""
+    def _is_laid(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether it is known which way round the second side stores a tensor."""
+        return self._transposed(one, other) is not None
+
+    def _transposed(self, one: TensorRow, other: TensorRow) -> bool | None:
+        """Tell whether the second side stores a tensor the other way round; None if unknown."""
+        shapes = squeezed(one.shape), squeezed(other.shape)
         tables = one.kind == other.kind == "embedding"
-        if len(one.shape) != 2 or len(other.shape) != 2 or tables:
+        if len(shapes[0]) != 2 or tables or one.state:
             return False
-        a, b = self._gradients(one, other)
-        if a and b and a.across and b.across:
+        if shapes[0] != shapes[1] or shapes[0] != shapes[0][::-1]:
+            return shapes[0] != shapes[1]
+        a, b = self.gradients(one, other)
+        if a and b:
             straight, turned = a.distance(b), a.distance(b, transposed=True)
-            if min(straight, turned) < SAME and straight != turned:
+            if min(straight, turned) < SAME <= max(straight, turned):
                 return turned < straight
-        if one.shape[0] == one.shape[1]:
-            # Nothing tells but what the other layers of this kind are like.
-            alike = [p for p in self.pairs.values() if self.rows[0][p.one].kind == one.kind]
-            return any(pair.transposed for pair in alike)
-        return (one.shape[0] > one.shape[1]) != (other.shape[0] > other.shape[1])
+        stored = self._stored(0, one), self._stored(1, other)
+        return None if "" in stored else stored[0] != stored[1]
 
-
-NEGLIGIBLE = 1e-7
-"""Share of the largest gradient below which one may be rounding error."""
+    def _stored(self, side: int, row: TensorRow) -> str:
+        """Return which way round a layer stores its matrix, "" where its class does not say."""
+        if len(row.shape) > 2 or row.kind == "rnn":
+            return "out x in"
+        return self._layouts[side].get(row.owner.partition("[")[0], "")
 
 
 def _word(row: TensorRow) -> int:
@@ -222,12 +361,20 @@ def _word(row: TensorRow) -> int:
     return words_in(row.owner.rpartition(".")[2]) & (FAMILIES[0] | FAMILIES[1])
 
 
-def is_paired(row: TensorRow) -> bool:
-    """Tell whether a tensor is a parameter or a statistic; other state is each port's own."""
-    return not row.state or row.role in ("mean", "var")
+def _native(row: TensorRow) -> tuple[str, str]:
+    """Return what a tensor is called: its layer's path, and what it is there."""
+    return row.owner, row.statistic or row.role
 
 
-def _may_be(one: TensorRow, other: TensorRow) -> bool:
+def _are_of_a_sort(one: TensorRow, other: TensorRow) -> bool:
+    """Tell whether two tensors are both parameters of one role or both one state, alike in shape."""
+    if one.state != other.state or one.statistic != other.statistic:
+        return False
+    roles = {one.role, other.role}
+    return (bool(one.statistic) or len(roles) == 1) and may_be(one, other)
+
+
+def may_be(one: TensorRow, other: TensorRow) -> bool:
     """Tell whether two tensors' shapes allow them to be one; tables may differ in length."""
     a, b = plain_shape(one.shape), plain_shape(other.shape)
     if a == b:
@@ -236,25 +383,22 @@ def _may_be(one: TensorRow, other: TensorRow) -> bool:
     return tables and len(one.shape) == len(other.shape) == 2 and one.shape[1] == other.shape[1]
 
 
-def summed(total: Sketch, parts: Iterable[Sketch]) -> bool:
-    """Tell whether one tensor's gradient is the sum of others': it is tied there, and not here."""
-    found = list(parts)
-    sums = [sum(numbers) for numbers in zip(*(part.along for part in found), strict=True)]
-    gap = max(abs(a - b) for a, b in zip(total.along, sums, strict=True))
-    return bool(total.norm) and gap < SAME * total.norm
+def _by_sort(ones: list[TensorRow], others: list[TensorRow]) -> list[tuple[TensorRow, TensorRow]]:
+    """Pair the tensors of two layers, by role or else by shape; [] unless all have one partner."""
+    made: list[tuple[TensorRow, TensorRow]] = []
+    for key in (_role_and_shape, shape_alone):
+        rest = [row for row in ones if row not in [one for one, _ in made]]
+        there = [row for row in others if row not in [other for _, other in made]]
+        for row in rest:
+            same = [o for o in there if key(o) == key(row)]
+            if len(same) == 1 == [key(r) for r in rest].count(key(row)):
+                made.append((row, same[0]))
+    return made if len(made) == len(ones) == len(others) else []
 
 
-def tied_on_one_side(matching: Matching) -> Iterator[tuple[int, str, tuple[str, str]]]:
-    """Give tensors that one side holds once and the other twice: the side, the one, the two."""
-    for side in (0, 1):
-        gradients = [s.shared.gradients for s in matching.sides]
-        theirs = [row for row in matching.left(1 - side) if row.path in gradients[1 - side]]
-        for row in matching.left(side):
-            total = gradients[side].get(row.path)
-            for n, a in enumerate(theirs):
-                for b in theirs[n + 1 :]:
-                    if total is None or plain_shape(a.shape) != plain_shape(b.shape):
-                        continue
-                    parts = gradients[1 - side][a.path], gradients[1 - side][b.path]
-                    if _may_be(row, a) and summed(total, parts):
-                        yield side, row.path, (a.path, b.path)
+def _role_and_shape(row: TensorRow) -> tuple[object, ...]:
+    return (row.statistic or row.role, *shape_alone(row))
+
+
+def shape_alone(row: TensorRow) -> tuple[object, ...]:
+    return row.state, row.statistic, plain_shape(row.shape)

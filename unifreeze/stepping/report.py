@@ -7,7 +7,7 @@ from typing import Any
 
 from unifreeze.backend import Finding
 from unifreeze.errors import ParityError
-from unifreeze.stepping.settings import SettingDifference
+from unifreeze.pairing.settings import SettingDifference
 
 CLAUSES = {
     "decisions": "the plan decides the same for both tensors of every pair",

@@ -57,12 +57,13 @@ class Place(NamedTuple):
             array[list(self.rows)] = values
 
 
-def inner_names(net: Description, side: int, part: str) -> list[str]:
+def inner_names(net: Description, side: int, part: str) -> dict[str, str]:
     """Return what a part calls what it holds, on one side."""
     where = side if net.naming != "same" else "both"
+    known = ("q", "k", "v", "o", "g", "u", "all", "weight", "bias", "value")
     words = ["kuma", "leto", "mosa", "nari", "pilu", "runo", "sake", "tovi", "vamo", "wilo"]
     Random(f"{net.seed}/{where}/{part}").shuffle(words)
-    return words
+    return dict(zip(known, words, strict=True))
 
 
 def fused_rows(form: str, sizes: list[int], heads: int) -> list[tuple[int, ...]]:
@@ -125,7 +126,7 @@ class Program:
         """Return a holder of parameters and layers, under names of this side's own."""
         holder = self.f.Holder()
         names = inner_names(self.net, self.side, part.name)
-        holder.__dict__["names"] = dict(zip([*loose, *layers], names, strict=False))
+        holder.__dict__["names"] = {known: names[known] for known in (*loose, *layers)}
         for known, tensor in loose.items():
             self.f.add_parameter(holder, holder.names[known], tensor)
         for known, layer in layers.items():

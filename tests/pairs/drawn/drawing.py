@@ -78,10 +78,17 @@ class _Drawing:
         return self.norm(x) if self.chance(0.6) else x
 
     def gamma(self, x):
+        self.multiply("gamma")
         return self.apply(x, "gamma", self.forms(*self.gammas), c=self.width)
 
     def scalar(self, x):
+        self.multiply("scalar")
         return self.apply(x, "scalar", self.forms("[]", "[1]", "[1, 1]"))
+
+    def multiply(self, kind):
+        """Note that two factors of one product cannot be told apart."""
+        if any(part.kind == kind for part in self.net.parts.values()):
+            self.net.obstacles.add("twins")
 
     def dropout(self, x):
         return self.apply(x, "dropout", percent=self.random.choice((0, 10, 30)))
