@@ -18,7 +18,15 @@ import unifreeze as uf
 from unifreeze.backend import Batch, StepConfig, load_backend, registry
 from unifreeze.cli import main
 from unifreeze.errors import PairingError, ParityError, RecordError
-from unifreeze.stepping import StepSide, check, check_step, compare_sides, make_side
+from unifreeze.stepping import (
+    LayerRow,
+    StepSide,
+    check,
+    check_step,
+    compare_settings,
+    compare_sides,
+    make_side,
+)
 from unifreeze.stepping.moments import Moments, corrected
 
 IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
@@ -397,8 +405,8 @@ def test_sides_travel_as_files_and_are_compared_with_neither_framework_loaded(pa
 def shifted(rows, path, share):
     """Rows with one sketch's projections moved by a share of its norm."""
     sketch = rows[path]
-    along = tuple(value + share * sketch.norm for value in sketch.along)
-    return {**rows, path: sketch._replace(along=along)}
+    along, across = (tuple(n + share * sketch.norm for n in side) for side in sketch[1:])
+    return {**rows, path: sketch._replace(along=along, across=across)}
 
 
 def test_adamw_in_single_precision_may_turn_what_rounding_of_the_gradient_turns(pairings):
@@ -451,7 +459,10 @@ def test_a_side_that_is_not_finite_does_not_hold(pairings):
     one, other = sides(pairings, "text")
     nan = float("nan")
     run = other.run
-    outputs = {i: s._replace(norm=nan, along=(nan,) * len(s.along)) for i, s in run.outputs.items()}
+    outputs = {
+        key: seen._replace(sketch=seen.sketch._replace(norm=nan, along=(nan,) * 8))
+        for key, seen in run.outputs.items()
+    }
     broken = other.model_copy(update={"run": run.model_copy(update={"outputs": outputs})})
     report = compare_sides(one, broken, pairings["text"])
     assert report.broken == ("outputs",)
@@ -496,10 +507,10 @@ def test_sides_of_different_steps_are_refused(pairings):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_step": 1, "fra', "no complete side"),
+        ('{"unifreeze_step": 2, "fra', "no complete side"),
         ("[]", "is no side"),
         ('{"unifreeze_step": 7}', "of step format 7"),
-        ('{"unifreeze_step": 1}', "no valid side"),
+        ('{"unifreeze_step": 2}', "no valid side"),
     ],
 )
 def test_a_file_that_is_no_side_is_refused(content, words, tmp_path):
@@ -576,8 +587,6 @@ SETTINGS = {
 
 @pytest.mark.parametrize("case", SETTINGS)
 def test_settings_that_differ_are_listed(case):
-    from unifreeze.stepping.settings import LayerRow, compare_settings
-
     make, expected = SETTINGS[case]
     rows = []
     for framework, layer in zip(("torch", "paddle"), make(), strict=True):

@@ -143,3 +143,8 @@ OPTIMIZER_SETTINGS = {
     "epsilon": "default epsilon",
     "weight_decay": "default weight decay",
 }
+OPTIMIZER_RULES = {
+    "RMSprop": "epsilon under the root",
+    "Adamax": "epsilon added to the largest gradient so far",
+}
+"""Formulas that differ from PyTorch's, whatever the settings."""

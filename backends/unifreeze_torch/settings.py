@@ -125,3 +125,8 @@ OPTIMIZER_SETTINGS = {
     "eps": "default epsilon",
     "weight_decay": "default weight decay",
 }
+OPTIMIZER_RULES = {
+    "RMSprop": "epsilon beside the root",
+    "Adamax": "epsilon added to the new gradient",
+}
+"""Formulas that differ from Paddle's, whatever the settings."""

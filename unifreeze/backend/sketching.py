@@ -68,7 +68,9 @@ def _run(
     arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
     outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
     chosen = {key: key for key in found} if config.choose is None else config.choose(outputs)
-    if not chosen or not weighted_backward(backend, found, chosen, config.seed):
+    # None may be chosen: another model's outputs are none of these, and that is to be told.
+    nothing = not chosen and config.choose is None
+    if nothing or (chosen and not weighted_backward(backend, found, chosen, config.seed)):
         raise no_gradient(found)
     gradients: dict[str, Sketch] = {}
     for path, tensor in zip(first, walk.tensors, strict=True):

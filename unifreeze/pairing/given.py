@@ -73,18 +73,23 @@ def scales_of(rows: Iterable[TensorRow], like: Iterable[TensorRow] = ()) -> dict
     """Return how large the values of each tensor are.
 
     A kernel of one point in one port may be a linear layer in the other, and a table of positions a
-    matrix: a shape that the other model has in one scale alone is of that scale here.
+    matrix: where one scale alone of a shape has no equal in the other model, and one of the other
+    model's has none here, the two are taken for one.
 
     Args:
         rows: A model's tensors.
         like: Those of a model sketched before.
     """
-    there = scales_by_shape(like)
-    made = {}
-    for row in rows:
-        found = there[plain_shape(row.shape)]
-        made[row.path] = next(iter(found)) if len(found) == 1 else scale_of_row(row)
-    return made
+    known = list(rows)
+    here, there = scales_by_shape(known), scales_by_shape(like)
+    taken: dict[tuple[tuple[int, ...], float], float] = {}
+    for shape in here.keys() & there.keys():
+        ours, theirs = here[shape] - there[shape], there[shape] - here[shape]
+        alone = [scale for scale, count in ours.items() if count == here[shape][scale]]
+        if len(ours) == len(alone) == len(theirs) == 1:
+            taken[shape, alone[0]] = next(iter(theirs))
+    own = {row.path: scale_of_row(row) for row in known}
+    return {r.path: taken.get((plain_shape(r.shape), own[r.path]), own[r.path]) for r in known}
 
 
 def scales_by_shape(rows: Iterable[TensorRow]) -> dict[tuple[int, ...], Counter[float]]:

@@ -18,7 +18,7 @@ from unifreeze.pairing.pairing import (
 )
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow, outputs_of
 from unifreeze.pairing.settings import layers_alike
-from unifreeze.pairing.ties import may_be_tied, tied_on_one_side
+from unifreeze.pairing.ties import may_be_tied
 from unifreeze.structure.words import FUSED_KV, FUSED_QKV, words_in
 
 
@@ -143,7 +143,7 @@ def _cure(one: ModelSketch, other: ModelSketch) -> str:
         )
     if may_be_tied(one, other):
         return (
-            f"{other.model} may use a table twice where {one.model} has a matrix of its own: sketch "
+            f"{other.model} may use a table twice where {one.model} has a matrix besides: sketch "
             "the second first, and the first with --like, to see"
         )
     return "make them the same network first: its settings, not its weights, differ"
@@ -170,7 +170,7 @@ def _is_fused(path: str) -> bool:
 
 def _check_ties(matching: Matching) -> None:
     """Refuse two models of which one ties what the other holds apart."""
-    for side, path, two in tied_on_one_side(matching):
+    for side, path, two in matching.ties:
         here, there = (matching.sides[n].framework for n in (side, 1 - side))
         raise PairingError(
             f"{here} ties what {there} holds in two tensors: in training they are not one network",
@@ -199,7 +199,7 @@ def all_one(sketch: ModelSketch, keys: tuple[str, ...]) -> bool:
 
 
 def _left(matching: Matching) -> list[LeftRow]:
-    ties = {(side, path): two for side, path, two in tied_on_one_side(matching)}
+    ties = {(side, path): two for side, path, two in matching.ties}
     halves = {(1 - side, half): path for (side, path), two in ties.items() for half in two}
     rows = []
     for side in (0, 1):

@@ -122,11 +122,11 @@ def _sketch_both(
     """
     source = sketch(None, wanted, second=bool(turned))
     partner = sketch(source, wanted, second=not turned)
-    if turned is None and not one_function(source, partner.shared):
-        if may_be_fused(partner, source) or may_be_tied(source, partner):
-            back = _sketch_both(sketch, wanted, turned=True)
-            if one_function(back[0], back[1].shared):
-                return back
+    turnable = may_be_fused(partner, source) or may_be_tied(source, partner)
+    if turned is None and turnable and not one_function(source, partner.shared):
+        back = _sketch_both(sketch, wanted, turned=True)
+        if one_function(back[0], back[1].shared):
+            return back
     return source, partner, bool(turned)
 
 

@@ -11,20 +11,26 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from unifreeze.backend import Sketch
-from unifreeze.backend.projections import LIMIT, plain_shape, squeezed
+from unifreeze.backend.projections import LIMIT, squeezed
 from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.alike import (
+    are_of_a_sort,
+    by_sort,
+    may_be,
+    native,
+    shape_alone,
+    word,
+)
 from unifreeze.pairing.given import is_given
+from unifreeze.pairing.names import Names, Native
 from unifreeze.pairing.places import Places
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
-from unifreeze.structure.words import FAMILIES, words_in
+from unifreeze.pairing.ties import SAME, Tie, tied_on_one_side
 
 GRADIENT_LIMIT = 1e-5
 """Relative difference of gradients up to which two runs are of one function.
 
 Like `LIMIT`, but small gradients through a part in single precision differ by some 1e-6."""
-
-SAME = 1e-4
-"""Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
 
 NEGLIGIBLE = 1e-7
 """Share of the largest gradient below which one may be rounding error."""
@@ -40,6 +46,7 @@ class Matching:
         rows: Their tensors that may have partners, by native path.
         pairs: What is paired so far, by the first model's native path.
         alike: For tensors that several there could be, by gradient: those.
+        ties: What one side holds once and the other twice; it has no partner.
     """
 
     def __init__(self, one: ModelSketch, other: ModelSketch) -> None:
@@ -49,6 +56,7 @@ class Matching:
         )
         self.pairs: dict[str, Pair] = {}
         self.alike: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+        self.ties: tuple[Tie, ...] = ()
         self._taken: set[str] = set()
         self._layouts = [
             {row.path: str(row.settings.get("stored", "")) for row in side.settings}
@@ -63,6 +71,8 @@ class Matching:
         """
         self._by_gradient()
         self._by_owner()
+        gradients = self.sides[0].shared.gradients, self.sides[1].shared.gradients
+        self.ties = tuple(tied_on_one_side((self.left(0), self.left(1)), gradients))
         self._by_result()
         self._by_owner()
         self._by_neighbours()
@@ -123,12 +133,17 @@ class Matching:
 
     def left(self, side: int) -> list[TensorRow]:
         """Return the tensors of a side that have no partner."""
-        taken = self._taken if side else self.pairs.keys()
-        return [row for row in self.rows[side].values() if row.path not in taken]
+        return [row for row in self.rows[side].values() if self.is_left(side, row.path)]
 
     def is_left(self, side: int, path: str) -> bool:
         """Tell whether a tensor has no partner."""
         return path not in (self._taken if side else self.pairs)
+
+    def _rest(self, side: int) -> list[TensorRow]:
+        """Return the tensors of a side that may still get a partner."""
+        tied = {tie.path for tie in self.ties if tie.side == side}
+        tied |= {half for tie in self.ties if tie.side != side for half in tie.halves}
+        return [row for row in self.left(side) if row.path not in tied]
 
     def _by_gradient(self) -> None:
         """Pair tensors whose gradients are equal and those of no others."""
@@ -141,12 +156,12 @@ class Matching:
                 rivals[other].append(path)
         self.alike = groups, rivals
         for path, group in groups.items():
-            if len(group) == 1 and len(rivals[group[0]]) == 1:
-                if self._is_laid(self.rows[0][path], self.rows[1][group[0]]):
-                    self._add(path, group[0], "gradient")
+            alone = len(group) == 1 and len(rivals[group[0]]) == 1
+            if alone and self._is_laid(self.rows[0][path], self.rows[1][group[0]]):
+                self._add(path, group[0], "gradient")
 
     def _parameters(self, side: int) -> list[TensorRow]:
-        return [row for row in self.left(side) if not row.state]
+        return [row for row in self._rest(side) if not row.state]
 
     def is_equal(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether two tensors have one gradient, whichever way round they are stored."""
@@ -201,7 +216,7 @@ class Matching:
     def _ran_by_shape(self, side: int) -> dict[object, list[TensorRow]]:
         """Return the tensors left that ran and hold given values, by their shapes."""
         found: dict[object, list[TensorRow]] = defaultdict(list)
-        for row in self.left(side):
+        for row in self._rest(side):
             if row.reached and is_given(row, states=self.sides[side].states):
                 found[shape_alone(row)].append(row)
         return found
@@ -218,7 +233,7 @@ class Matching:
         """Pair what ran and one word names, a query or a table of positions, among neighbours."""
 
         def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
-            ran = one.reached and other.reached and _word(one) and _word(one) == _word(other)
+            ran = one.reached and other.reached and word(one) and word(one) == word(other)
             return bool(ran) and places.are_near(one.owner, other.owner)
 
         self._one_by_one("name", there)
@@ -233,7 +248,7 @@ class Matching:
         changed = True
         while changed:
             changed = False
-            places, rest = self._places(), (self.left(0), self.left(1))
+            places, rest = self._places(), (self._rest(0), self._rest(1))
             for row in rest[0]:
                 fitting = [o for o in rest[1] if self._fits(row, o) and there(places, row, o)]
                 if len(fitting) != 1 or not self._is_laid(row, fitting[0]):
@@ -247,7 +262,7 @@ class Matching:
         """Pair layers that return the same, where no gradient tells their tensors from others."""
         left = [self._layers_left(side) for side in (0, 1)]
         found = [(one, other) for one in left[0] for other in left[1] if self._agree(one, other)]
-        alike = {pair: _by_sort(left[0][pair[0]], left[1][pair[1]]) for pair in found}
+        alike = {pair: by_sort(left[0][pair[0]], left[1][pair[1]]) for pair in found}
         known = [pair for pair, rows in alike.items() if rows]
         ones, others = (Counter(pair[side] for pair in known) for side in (0, 1))
         for pair in known:
@@ -259,7 +274,7 @@ class Matching:
     def _layers_left(self, side: int) -> dict[str, list[TensorRow]]:
         """Return the layers that ran and have tensors without partners: those."""
         found: dict[str, list[TensorRow]] = defaultdict(list)
-        for row in self.left(side):
+        for row in self._rest(side):
             if row.reached:
                 found[row.owner].append(row)
         return found
@@ -272,7 +287,7 @@ class Matching:
     def _by_table(self, names: Mapping[str, str]) -> None:
         """Take of a table what is left to pair and nothing seen speaks against."""
         places = self._places()
-        rest = [{row.path: row for row in self.left(side)} for side in (0, 1)]
+        rest = [{row.path: row for row in self._rest(side)} for side in (0, 1)]
         for one, other in names.items():
             a, b = rest[0].get(one), rest[1].pop(other, None)
             if a is None or b is None or not self._fits(a, b):
@@ -281,37 +296,27 @@ class Matching:
                 self._add(one, other, "hint")
 
     def _by_name(self) -> None:
-        """Pair by native names what never ran, and what is interchangeable on this batch.
-
-        Never by how many of a sort stand before it. Only where names have proved to agree: some
-        tensor that is known by other means has one name in both models, and none has the name that
-        another has there.
-        """
-        if not self._names_agree():
-            return
-        others = {_native(row): row for row in self.left(1)}
-        for row in self.left(0):
-            other = others.get(_native(row))
+        """Pair by native names what never ran, and what is interchangeable on this batch."""
+        names = Names([self._owner_names(pair) for pair in self.pairs.values()], self._all_names())
+        others = {native(row): row for row in self._rest(1)}
+        for row in self._rest(0):
+            other = others.get(native(row))
             if other is None or not self._fits(row, other) or not self._is_laid(row, other):
                 continue
             idle = not (row.reached or other.reached)
-            if idle or other.path in self.alike[0].get(row.path, ()):
+            if (idle or other.path in self.alike[0].get(row.path, ())) and names.tell(row.owner):
                 self._add(row.path, other.path, "name")
 
-    def _names_agree(self) -> bool:
-        names = [{_native(row) for row in rows.values()} for rows in self.rows]
-        agreed = False
-        for pair in self.pairs.values():
-            one, other = _native(self.rows[0][pair.one]), _native(self.rows[1][pair.other])
-            if one == other:
-                agreed = True
-            elif one in names[1] or other in names[0]:
-                return False
-        return agreed
+    def _owner_names(self, pair: Pair) -> tuple[Native, Native]:
+        return native(self.rows[0][pair.one]), native(self.rows[1][pair.other])
+
+    def _all_names(self) -> tuple[set[Native], set[Native]]:
+        one, other = ({native(row) for row in rows.values()} for rows in self.rows)
+        return one, other
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether nothing seen speaks against two tensors' being one."""
-        if not _are_of_a_sort(one, other):
+        if not are_of_a_sort(one, other):
             return False
         a, b = self.gradients(one, other)
         if one.state or a is None or b is None:
@@ -354,51 +359,3 @@ class Matching:
         if len(row.shape) > 2 or row.kind == "rnn":
             return "out x in"
         return self._layouts[side].get(row.owner.partition("[")[0], "")
-
-
-def _word(row: TensorRow) -> int:
-    """Return what a layer's own name says it is: a query, a table of token types."""
-    return words_in(row.owner.rpartition(".")[2]) & (FAMILIES[0] | FAMILIES[1])
-
-
-def _native(row: TensorRow) -> tuple[str, str]:
-    """Return what a tensor is called: its layer's path, and what it is there."""
-    return row.owner, row.statistic or row.role
-
-
-def _are_of_a_sort(one: TensorRow, other: TensorRow) -> bool:
-    """Tell whether two tensors are both parameters of one role or both one state, alike in shape."""
-    if one.state != other.state or one.statistic != other.statistic:
-        return False
-    roles = {one.role, other.role}
-    return (bool(one.statistic) or len(roles) == 1) and may_be(one, other)
-
-
-def may_be(one: TensorRow, other: TensorRow) -> bool:
-    """Tell whether two tensors' shapes allow them to be one; tables may differ in length."""
-    a, b = plain_shape(one.shape), plain_shape(other.shape)
-    if a == b:
-        return True
-    tables = one.kind == other.kind == "embedding"
-    return tables and len(one.shape) == len(other.shape) == 2 and one.shape[1] == other.shape[1]
-
-
-def _by_sort(ones: list[TensorRow], others: list[TensorRow]) -> list[tuple[TensorRow, TensorRow]]:
-    """Pair the tensors of two layers, by role or else by shape; [] unless all have one partner."""
-    made: list[tuple[TensorRow, TensorRow]] = []
-    for key in (_role_and_shape, shape_alone):
-        rest = [row for row in ones if row not in [one for one, _ in made]]
-        there = [row for row in others if row not in [other for _, other in made]]
-        for row in rest:
-            same = [o for o in there if key(o) == key(row)]
-            if len(same) == 1 == [key(r) for r in rest].count(key(row)):
-                made.append((row, same[0]))
-    return made if len(made) == len(ones) == len(others) else []
-
-
-def _role_and_shape(row: TensorRow) -> tuple[object, ...]:
-    return (row.statistic or row.role, *shape_alone(row))
-
-
-def shape_alone(row: TensorRow) -> tuple[object, ...]:
-    return row.state, row.statistic, plain_shape(row.shape)

@@ -42,7 +42,7 @@ EFFECTS = {
     "default smoothing": "squared gradients are averaged over another time where nothing is given",
     "default epsilon": "small gradients take steps of another size where nothing is given",
     "default weight decay": "weights shrink on one side only where nothing is given",
-    "update rule": "small gradients take steps of another size, whatever is given",
+    "update rule": "small gradients take steps of another size, even with one epsilon",
 }
 """What a difference in a setting would do."""
 

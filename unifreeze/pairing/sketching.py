@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from unifreeze.backend import Backend, Batch, SketchConfig, SketchRun
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.protocol import Chosen
-from unifreeze.errors import PairingError
+from unifreeze.errors import PairingError, TargetError, listing
 from unifreeze.pairing.given import (
     Rows,
     Scales,
@@ -116,7 +116,13 @@ class _Running:
         """Sketch it on values of its own."""
 
         def choose(seen: Mapping[str, Seen]) -> Chosen:
-            return {key: key for key in seen if outputs is None or key in outputs}
+            chosen = {key: key for key in seen if outputs is None or key in outputs}
+            if outputs and not chosen:
+                raise TargetError(
+                    f"none of the outputs asked for is there: {listing(outputs)}",
+                    context=f"it returns: {listing(seen) or 'none'}",
+                )
+            return chosen
 
         shared = self._shared(choose, scales_of(self.rows.values()))
         own = self.run(own_of(self.rows, self.seed, states=self.states), self.rows, choose)

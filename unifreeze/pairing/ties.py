@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, product
+from typing import NamedTuple
 
 from unifreeze.backend import Sketch
 from unifreeze.backend.projections import plain_shape
-from unifreeze.pairing.match import SAME, Matching, may_be
 from unifreeze.pairing.record import ModelSketch, TensorRow
+
+Gradients = Mapping[str, Sketch]
+
+SAME = 1e-4
+"""Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
 
 
 def may_be_tied(one: ModelSketch, other: ModelSketch) -> bool:
@@ -20,23 +25,44 @@ def may_be_tied(one: ModelSketch, other: ModelSketch) -> bool:
     return any(counts[0][shape] < counts[1][shape] for shape in tables)
 
 
-def tied_on_one_side(matching: Matching) -> Iterator[tuple[int, str, tuple[str, str]]]:
-    """Give tensors that one side holds once and the other twice: the side, the one, the two."""
+class Tie(NamedTuple):
+    """A tensor that one side holds once and the other twice.
+
+    Attributes:
+        side: The side that holds it once.
+        path: Its native path there.
+        halves: Those of the two on the other side.
+    """
+
+    side: int
+    path: str
+    halves: tuple[str, str]
+
+
+def tied_on_one_side(
+    left: tuple[list[TensorRow], list[TensorRow]], gradients: tuple[Gradients, Gradients]
+) -> Iterator[Tie]:
+    """Give tensors without partners whose gradient is the sum of two of the other side.
+
+    Args:
+        left: The tensors without partners of both models.
+        gradients: Of both models, on shared values.
+    """
     for side in (0, 1):
-        gradients = [s.shared.gradients for s in matching.sides]
-        theirs = [row for row in matching.left(1 - side) if row.path in gradients[1 - side]]
-        for row in matching.left(side):
+        by_shape: dict[tuple[int, ...], list[TensorRow]] = defaultdict(list)
+        for row in left[1 - side]:
+            if row.path in gradients[1 - side]:
+                by_shape[plain_shape(row.shape)].append(row)
+        for row in left[side]:
             total = gradients[side].get(row.path)
-            for a, b in combinations(theirs, 2):
-                if total is None or plain_shape(a.shape) != plain_shape(b.shape):
-                    continue
+            for a, b in combinations(by_shape[plain_shape(row.shape)], 2) if total else ():
                 parts = gradients[1 - side][a.path], gradients[1 - side][b.path]
-                if may_be(row, a) and _is_sum(total, parts):
-                    yield side, row.path, (a.path, b.path)
+                if total and _is_sum(total, parts):
+                    yield Tie(side, row.path, (a.path, b.path))
 
 
 def _is_sum(total: Sketch, parts: Iterable[Sketch]) -> bool:
-    """Tell whether one gradient is the sum of others, whichever way round those are stored."""
+    """Tell whether one gradient is the sum of others', whichever way round those are stored."""
     sides = [[found for found in (part.along, part.across) if found] for part in parts]
     gaps = [
         max(abs(a - sum(several)) for a, *several in zip(total.along, *chosen, strict=True))

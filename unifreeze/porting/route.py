@@ -234,8 +234,8 @@ def rows_read_otherwise(way: Route, read: Callable[[Piece], Array]) -> tuple[str
         if piece is not None and np.any(read(piece)[found.row]):
             zeros, other = way.frameworks[found.side], way.frameworks[1 - found.side]
             notes.append(
-                f"row {found.row} of {found.one} is not zero: {zeros} reads it as zeros and {other} "
-                f"as it is, so outputs differ on inputs that hold {found.row}"
+                f"row {found.row} of {found.one} is not zero: {zeros} reads it as zeros and "
+                f"{other} as it is, so outputs differ on inputs that hold {found.row}"
             )
     return tuple(notes)
 

@@ -63,7 +63,7 @@ class RunRow(Row):
 
     @property
     def by_name(self) -> dict[str, Sketch]:
-        """Sketches of the outputs that the loss was made of, by the names they have on both sides."""
+        """Sketches of the outputs that the loss was made of, by their names on both sides."""
         found = {name: self.outputs[key].sketch for key, name in self.chosen.items()}
         return {name: sketch for name, sketch in found.items() if sketch is not None}
 
