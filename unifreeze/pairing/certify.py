@@ -119,7 +119,12 @@ def _refused(
 ) -> PairingError:
     """Say what does not hold, and what is likely behind it."""
     ran = [row for row in left if matching.rows[row.side][row.path].reached]
-    if outputs <= LIMIT:
+    names = [side.framework for side in matching.sides]
+    if matching.ties:
+        side = matching.ties[0].side
+        fact = f"{names[side]} ties what {names[1 - side]} holds in two tensors"
+        hint = "tie them in both ports, or in neither: in training they are not one network"
+    elif outputs <= LIMIT:
         fact = f"outputs agree, and gradients of {len(wrong)} tensors do not"
         hint = (
             "one port cuts gradients (detach, no_grad, stop_gradient) where the other does not, or "
@@ -131,13 +136,14 @@ def _refused(
     else:
         fact = "on values carried over by it the two models differ"
         hint = "these tensors' partners are wrong, or a statistic or state is not paired"
-    names = [side.framework for side in matching.sides]
+    tied = {tie.path for tie in matching.ties}
+    told = sorted(left, key=lambda row: row.path not in tied)  # a tie first
     return PairingError(
         f"the pairing does not hold: {fact}",
         context="\n".join(
             [
                 f"outputs by {outputs:.1e}; gradients of {listing(wrong) or 'none'}",
-                *(f"without partner in {names[r.side]}: {r.path}: {r.reason}" for r in left[:6]),
+                *(f"without partner in {names[r.side]}: {r.path}: {r.reason}" for r in told[:6]),
             ]
         ),
         hint=hint,

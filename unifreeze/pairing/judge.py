@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unifreeze.backend.outputs import BARE
 from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.certify import certify, output_gap
@@ -44,7 +45,6 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
                 f"{other.model} was sketched on the values of another model than {one.model}",
                 hint="sketch it again with --like the first model's sketch",
             )
-        _check_ties(matching)
         _check_outputs(one, other)
         certificate = certify(matching, pairs, left)
     rows = tuple(_pair_row(matching, pair) for pair in pairs)
@@ -123,11 +123,15 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
     if not gaps[worst] <= LIMIT:
         context = first_divergence(one, other), _fused(one, other)
         raise PairingError(
-            f"the two models compute different functions: output {worst} "
+            f"the two models compute different functions: {_named(worst)} "
             f"{list(used[worst].shape)} differs by {gaps[worst]:.1e} on the same values",
             context="\n".join(filter(None, context)),
             hint=_cure(one, other),
         )
+
+
+def _named(output: str) -> str:
+    return "the output" if output == BARE else f"output {output}"
 
 
 def _returned(sketch: ModelSketch) -> str:
@@ -166,17 +170,6 @@ def _fused(one: ModelSketch, other: ModelSketch) -> str:
 
 def _is_fused(path: str) -> bool:
     return any(words_in(piece) & (FUSED_QKV | FUSED_KV) for piece in path.split("."))
-
-
-def _check_ties(matching: Matching) -> None:
-    """Refuse two models of which one ties what the other holds apart."""
-    for side, path, two in matching.ties:
-        here, there = (matching.sides[n].framework for n in (side, 1 - side))
-        raise PairingError(
-            f"{here} ties what {there} holds in two tensors: in training they are not one network",
-            context=f"{path} of {here}: held once here, and twice there: {' and '.join(two)}",
-            hint="tie them in both ports, or in neither",
-        )
 
 
 def _check_outputs(one: ModelSketch, other: ModelSketch) -> None:

@@ -71,8 +71,7 @@ class Matching:
         """
         self._by_gradient()
         self._by_owner()
-        gradients = self.sides[0].shared.gradients, self.sides[1].shared.gradients
-        self.ties = tuple(tied_on_one_side((self.left(0), self.left(1)), gradients))
+        self.ties = self._tied()
         self._by_result()
         self._by_owner()
         self._by_neighbours()
@@ -85,6 +84,7 @@ class Matching:
         self._by_name()
         self._by_gradient()
         self._by_owner()
+        self.ties = self._tied()
         order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
         return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
 
@@ -139,8 +139,12 @@ class Matching:
         """Tell whether a tensor has no partner."""
         return path not in (self._taken if side else self.pairs)
 
+    def _tied(self) -> tuple[Tie, ...]:
+        gradients = self.sides[0].shared.gradients, self.sides[1].shared.gradients
+        return tuple(tied_on_one_side((self.left(0), self.left(1)), gradients))
+
     def _rest(self, side: int) -> list[TensorRow]:
-        """Return the tensors of a side that may still get a partner."""
+        """Return the tensors without partners, but for what seems to be tied on one side only."""
         tied = {tie.path for tie in self.ties if tie.side == side}
         tied |= {half for tie in self.ties if tie.side != side for half in tie.halves}
         return [row for row in self.left(side) if row.path not in tied]
@@ -161,7 +165,7 @@ class Matching:
                 self._add(path, group[0], "gradient")
 
     def _parameters(self, side: int) -> list[TensorRow]:
-        return [row for row in self._rest(side) if not row.state]
+        return [row for row in self.left(side) if not row.state]
 
     def is_equal(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether two tensors have one gradient, whichever way round they are stored."""
@@ -298,8 +302,8 @@ class Matching:
     def _by_name(self) -> None:
         """Pair by native names what never ran, and what is interchangeable on this batch."""
         names = Names([self._owner_names(pair) for pair in self.pairs.values()], self._all_names())
-        others = {native(row): row for row in self._rest(1)}
-        for row in self._rest(0):
+        others = {native(row): row for row in self.left(1)}
+        for row in self.left(0):
             other = others.get(native(row))
             if other is None or not self._fits(row, other) or not self._is_laid(row, other):
                 continue
