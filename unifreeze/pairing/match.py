@@ -190,7 +190,7 @@ class Matching:
         """Give the rest of a layer's tensors to the layer that its others have gone to."""
 
         def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
-            return places.partner(one.owner) == other.owner
+            return one.reached and other.reached and places.partner(one.owner) == other.owner
 
         self._one_by_one("owner", there)
 

@@ -202,8 +202,12 @@ def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
 
 
 def with_reach(row: TensorRow, reached: Collection[str]) -> TensorRow:
-    """Say of a tensor whether it, or its layer, ran."""
-    own = {row.owner} if row.state else {row.path, *row.aliases, row.owner}
+    """Say of a tensor whether it, or its layer, ran.
+
+    A module that is no layer may run and leave some of its own parameters alone.
+    """
+    own = set() if row.kind == "param" and not row.state else {row.owner}
+    own |= set() if row.state else {row.path, *row.aliases}
     return row.model_copy(update={"reached": not own.isdisjoint(reached)})
 
 

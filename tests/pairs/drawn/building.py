@@ -193,6 +193,14 @@ class Program:
         self._add(part, logical, holder.names[logical], shape)
         return holder
 
+    def _make_choice(self, part: Part, form: str, sizes: dict[str, int]) -> Any:
+        known = list("qkv")[: sizes["modes"]]
+        loose = {name: self.f.parameter((sizes["c"],)) for name in known}
+        holder = self._hold(part, loose, {})
+        for name in known:
+            self._add(part, name, holder.names[name], (sizes["c"],))
+        return holder
+
     def _make_dropout(self, part: Part, form: str, sizes: dict[str, int]) -> Any:
         return self.f.dropout(sizes["percent"] / 100)
 
@@ -307,6 +315,7 @@ class Program:
     def run(self, model: Any, x: Any, mode: str) -> Any:
         """Run the program."""
         side, found = self.net.sides[self.side], {"x": x}
+        self.mode = mode
         for step in self.net.steps:
             if step.mode in ("", mode):
                 inputs = [found[register] for register in step.of]
@@ -343,8 +352,9 @@ class Program:
     def _apply(self, model: Any, part: Part, inputs: list[Any]) -> Any:
         layer, form, x = self._layer(model, part.name), part.forms[self.side], inputs[0]
         special = {
-            "gamma": lambda: x * self._shaped(layer, part),
+            "gamma": lambda: x * self._shape(self._own(layer, "value"), part.sizes["c"]),
             "scalar": lambda: x * self._own(layer, "value"),
+            "choice": lambda: x * self._shape(self._own(layer, self._chosen()), part.sizes["c"]),
             "positions": lambda: x + self._positions(layer, form, part.sizes["n"]),
             "attention": lambda: self._attention(layer, x, part.sizes["heads"]),
             "gated": lambda: self._gated(layer, x),
@@ -364,9 +374,10 @@ class Program:
     def _own(self, layer: Any, known: str) -> Any:
         return getattr(layer, layer.names[known])
 
-    def _shaped(self, layer: Any, part: Part) -> Any:
-        value = self._own(layer, "value")
-        c = part.sizes["c"]
+    def _chosen(self) -> str:
+        return "qkv"[self.net.modes.index(self.mode)]
+
+    def _shape(self, value: Any, c: int) -> Any:
         return value.reshape((1, c, 1, 1) if self.net.domain == "image" else (c,))
 
     def _positions(self, layer: Any, form: str, n: int) -> Any:

@@ -80,6 +80,8 @@ class Description:
         cut: Parts that get a gradient on one side only, or on neither.
         obstacles: Why it may be refused, or why parts may be left.
         inputs: What each side calls its input.
+        tied: The table that is used as a head, too.
+        lists: Parts that are elements of a list.
     """
 
     seed: int
@@ -94,6 +96,7 @@ class Description:
     obstacles: set[str] = field(default_factory=set)
     inputs: tuple[str, str] = ("", "")
     tied: str = ""
+    lists: list[list[str]] = field(default_factory=list)
 
     def used(self, mode: str) -> set[str]:
         """Return the parts that run in a mode."""

@@ -96,10 +96,19 @@ class _Drawing:
     def adapters(self, x):
         """One layer a mode; only the first runs where pairing looks."""
         self.net.modes = [MAIN, *self.other_modes]
-        to = f"r{len(self.net.steps)}"
+        to, first = f"r{len(self.net.steps)}", len(self.net.parts)
         for mode in self.net.modes:
             self.adapter(x, mode, to)
+        if self.chance(0.4):
+            self.net.lists.append([f"p{n}" for n in range(first, len(self.net.parts))])
         return to
+
+    def choices(self, x):
+        """One loose vector a mode, all of one module that runs."""
+        self.net.modes = [MAIN, *self.other_modes]
+        part = self.part("choice", c=self.width, modes=len(self.net.modes))
+        self.net.obstacles.add("choices")
+        return self.step("part", x, part=part)
 
     def twins(self, x):
         """Two layers that the network treats alike."""
@@ -164,6 +173,7 @@ class _Vector(_Drawing):
         "weighted": 1,
         "branches": 1,
         "adapters": 1,
+        "choices": 1,
         "dropout": 1,
         "gated": 1,
     }
@@ -215,6 +225,7 @@ class _Tokens(_Vector):
         "gamma": 1,
         "scalar": 1,
         "adapters": 1,
+        "choices": 1,
         "dropout": 1,
         "branches": 1,
     }
@@ -276,6 +287,7 @@ class _Image(_Drawing):
         "weighted": 1,
         "spectral": 1,
         "adapters": 1,
+        "choices": 1,
         "branches": 1,
         "loose_norms": 1,
         "dropout": 1,
@@ -350,7 +362,9 @@ def _write_sides(random: Random, net: Description) -> None:
             random.shuffle(side.order)
     _write_outputs(random, net)
     if net.naming == "same":
-        net.obstacles.discard("twins")
+        net.obstacles -= {"twins", "choices"}
+        # A number in a list says what it is of only where others of that list ran.
+        net.obstacles |= {"idle"} if net.lists else set()
     elif net.idle:
         net.obstacles.add("idle")
     if random.random() < 0.2:
@@ -363,13 +377,22 @@ def _paths(random: Random, net: Description) -> tuple[dict[str, str], dict[str, 
         return one, dict(one)
     if net.naming == "random":
         return one, _drawn_paths(random, net)
-    names = list(one.values())
+    other = _permuted(random, net, one) if not net.lists else dict(one)
+    for parts in net.lists:  # the same lists, in another order
+        names = [other[part] for part in parts]
+        random.shuffle(names)
+        other |= dict(zip(parts, names, strict=True))
+    return one, other
+
+
+def _permuted(random: Random, net: Description, one: dict[str, str]) -> dict[str, str]:
+    """Give the parts each other's names, so that one which runs has another's."""
+    names, other = list(one.values()), dict(one)
     running = [part for part in net.parts if part not in net.idle]
-    other = dict(one)
     while len(running) > 1 and all(other[part] == one[part] for part in running):
         random.shuffle(names)
         other = dict(zip(one, names, strict=True))
-    return one, other
+    return other
 
 
 def _drawn_paths(random: Random, net: Description) -> dict[str, str]:
@@ -380,6 +403,11 @@ def _drawn_paths(random: Random, net: Description) -> dict[str, str]:
     for part, name in zip(net.parts, names[4:], strict=True):
         group = random.choice(groups)
         made[part] = f"{group}.{name}" if group else name
+    for number, parts in enumerate(net.lists):
+        order = list(range(len(parts)))
+        random.shuffle(order)
+        for part, place in zip(parts, order, strict=True):
+            made[part] = f"{names[0]}{number}.{place}"
     return made
 
 
