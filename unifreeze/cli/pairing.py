@@ -32,6 +32,7 @@ from unifreeze.pairing import (
     make_sketch,
     pair_by,
     pair_sketches,
+    parts_of,
 )
 from unifreeze.porting import port_file
 
@@ -63,6 +64,12 @@ def sketch(
     states: Annotated[
         bool, typer.Option("--states", help="Give values to state that is no statistic, too.")
     ] = False,
+    parts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SKETCH", help="Sketch of MODEL in which its fused tensors are apart."
+        ),
+    ] = None,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Run a model on seeded values and write down what pairing needs to know of it."""
@@ -84,6 +91,7 @@ def sketch(
         shipped=shipped,
         outputs=used,
         states=states,
+        parts=parts_of(ModelSketch.load(parts)) if parts else (),
         seed=seed,
     )
     made.save(output)
@@ -219,6 +227,7 @@ def _pair_models(
             if wanted.outputs:
                 words.append(f"--outputs={','.join(wanted.outputs)}")
             words += ["--states"] if wanted.states else []
+            words += ["--parts", str(file)] if wanted.parts else []  # of its last sketch
             run_sides([Side(python, model, tuple(words))])
             return ModelSketch.load(file)
 

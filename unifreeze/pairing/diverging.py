@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from unifreeze.backend.projections import LIMIT
 from unifreeze.pairing.places import above
 from unifreeze.pairing.record import ModelSketch, ResultRow
 
 
-def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
-    """Say where two models part: the first layer of one whose result is nowhere in the other.
+def first_apart(ones: Iterable[ResultRow], others: Iterable[ResultRow]) -> ResultRow | None:
+    """Return the first layer of one model whose result no layer of the other returns.
 
     A layer inside one that agrees is passed over: the two only come to the same in another way.
     """
-    partners = [(row, _partner(row, other)) for row in one.shared.layers]
+    partners = [(row, _partner(row, others)) for row in ones]
     agreeing = {row.path for row, partner in partners if partner is not None}
+    apart = (row for row, partner in partners if partner is None)
+    return next((row for row in apart if not agreeing.intersection(above(row.path))), None)
+
+
+def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
+    """Say where two models part: the first layer of one whose result is nowhere in the other."""
+    apart = first_apart(one.shared.layers, other.shared.layers)
+    if apart is None:
+        has_more = f"{other.framework} does more after that"
+        return f"every layer of {one.framework} has its equal; {has_more}"
     agreed = "the inputs"
-    for row, partner in partners:
+    for row in one.shared.layers[: one.shared.layers.index(apart)]:
+        partner = _partner(row, other.shared.layers)
         if partner is not None:
             agreed = f"{_name(row)} of {one.framework} and {_name(partner)} of {other.framework}"
-        elif not agreeing.intersection(above(row.path)):
-            return (
-                f"first divergence: {_name(row)} of {one.framework} returns "
-                f"{list(row.shape)} and nothing in {other.framework} returns the same\n"
-                f"last agreement: {agreed}"
-            )
-    return f"every layer of {one.framework} has its equal; {other.framework} does more after that"
+    return (
+        f"first divergence: {_name(apart)} of {one.framework} returns {list(apart.shape)} and "
+        f"nothing in {other.framework} returns the same\nlast agreement: {agreed}"
+    )
 
 
-def _partner(row: ResultRow, other: ModelSketch) -> ResultRow | None:
-    return next((r for r in other.shared.layers if row.sketch.gap(r.sketch) <= LIMIT), None)
+def _partner(row: ResultRow, others: Iterable[ResultRow]) -> ResultRow | None:
+    return next((found for found in others if row.sketch.gap(found.sketch) <= LIMIT), None)
 
 
 def _name(row: ResultRow) -> str:

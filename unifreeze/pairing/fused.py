@@ -15,7 +15,9 @@ from math import gcd, prod
 from typing import NamedTuple
 
 from unifreeze.backend.projections import plain_shape, squeezed
+from unifreeze.pairing.diverging import first_apart
 from unifreeze.pairing.layout import Part
+from unifreeze.pairing.places import is_under
 from unifreeze.pairing.record import ModelSketch, TensorRow
 
 Rows = Mapping[str, TensorRow]
@@ -38,66 +40,83 @@ class Sort(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Where(NamedTuple):
+    """Which tensors may be fused.
+
+    Attributes:
+        surplus: Only of shapes that this model has more of, made of shapes that it has fewer of;
+            otherwise any, if this model has fewer tensors.
+        front: Only in this layer, whatever the numbers are; "" for all.
+    """
+
+    surplus: bool = False
+    front: str = ""
+
+
 def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
     """Tell whether the second model may hold in one what the first holds apart."""
-    return bool(_fused_sorts(one, {row.path: row for row in other.tensors}, narrow=False))
+    rows = {row.path: row for row in other.tensors}
+    front = first_apart(other.shared.layers, one.shared.layers)
+    tries = Where(surplus=True), Where(), *([Where(front=front.path)] if front else [])
+    return any(_fused_sorts(one, rows, where) for where in tries)
 
 
 def ways_to_split(
-    one: ModelSketch, rows: Rows, *, narrow: bool
+    one: ModelSketch, rows: Rows, where: Where
 ) -> Iterator[tuple[Sort, Iterator[Rows]]]:
     """Give each sort of what may be fused, with the tensors in every layout to try.
 
     Args:
         one: The other model, whose tensors may be the parts.
         rows: The tensors of this one.
-        narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
+        where: Which of them.
     """
-    for sort, layouts in _fused_sorts(one, rows, narrow=narrow).items():
+    for sort, layouts in _fused_sorts(one, rows, where).items():
         yield sort, map(bound(_split, rows, sort), layouts)
 
 
-def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, list[Layout]]:
-    """List what may be fused, with every layout to try: matrices, and biases that lie alone.
+def split_as(rows: Rows, parts: Iterable[Part]) -> Rows:
+    """Replace fused tensors by parts that are known."""
+    by_tensor: dict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        by_tensor[part.of].append(part)
+    made: dict[str, TensorRow] = {}
+    for path, row in rows.items():
+        made |= {part.path: _part_row(row, part) for part in by_tensor[path]} or {path: row}
+    return made
 
-    Args:
-        one: The other model.
-        rows: The tensors of this one.
-        narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
-    """
+
+def _fused_sorts(one: ModelSketch, rows: Rows, where: Where) -> dict[Sort, list[Layout]]:
+    """List what may be fused, with every layout to try: matrices, and biases that lie alone."""
     sides = list(rows.values()), list(one.tensors)
     matrices = _matrices(sides[0], sides[1]), _matrices(sides[1], sides[0])
     vectors = _reached(sides[0], axes=1), _reached(sides[1], axes=1)
-    return _sorts(*matrices, narrow=narrow) | _sorts(*vectors, narrow=narrow)
+    return _sorts(*matrices, where) | _sorts(*vectors, where)
 
 
-def _sorts(
-    here: list[TensorRow], there: list[TensorRow], *, narrow: bool
-) -> dict[Sort, list[Layout]]:
+def _sorts(here: list[TensorRow], there: list[TensorRow], where: Where) -> dict[Sort, list[Layout]]:
     """List tensors as long as two or more of the other model's, neighbours of one width.
 
-    Only if this model has fewer of them, and these hold as many values as the other's.
+    Only if all of the one kind hold as many values in both models.
     """
     values = [sum(prod(row.shape) for row in side) for side in (here, there)]
-    if values[0] != values[1] or len(here) >= len(there):
+    fewer = len(here) < len(there) or where.surplus or where.front
+    if values[0] != values[1] or not fewer:
         return {}
     counts = Counter(plain_shape(row.shape) for row in here)
     counts.subtract(plain_shape(row.shape) for row in there)
     neighbours: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for row in there:
-        if not narrow or counts[plain_shape(row.shape)] < 0:
+        if not where.surplus or counts[plain_shape(row.shape)] < 0:
             neighbours[row.owner.rpartition(".")[0]].append(squeezed(row.shape))
     sorts: dict[Sort, list[Layout]] = {}
     for row in here:
-        sort = _sort(row)
-        if (
-            row.part is None
-            and sort not in sorts
-            and (not narrow or counts[plain_shape(row.shape)] > 0)
-        ):
+        wanted = counts[plain_shape(row.shape)] > 0 if where.surplus else True
+        wanted = wanted and row.part is None and is_under(row.owner, where.front)
+        if wanted and _sort(row) not in sorts:
             layouts = list(dict.fromkeys(_layouts(row.shape, neighbours.values())))
             if layouts:
-                sorts[sort] = layouts
+                sorts[_sort(row)] = layouts
     return sorts
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from unifreeze.backend import Batch, backend_for
 from unifreeze.pairing.fused import may_be_fused
 from unifreeze.pairing.judge import pair_sketches
+from unifreeze.pairing.layout import Part
 from unifreeze.pairing.pairing import Pairing
 from unifreeze.pairing.record import ModelSketch
 from unifreeze.pairing.search import one_function
@@ -65,6 +66,7 @@ def pair(
             shipped=shipped,
             outputs=wanted.outputs,
             states=wanted.states,
+            parts=wanted.parts,
             seed=seed,
         )
 
@@ -77,10 +79,12 @@ class Wanted(NamedTuple):
     Attributes:
         outputs: Keys of the outputs the loss may use; None for all.
         states: Give values to state that is no statistic, too.
+        parts: How its fused tensors lie, as far as that is known.
     """
 
     outputs: tuple[str, ...] | None = None
     states: bool = False
+    parts: tuple[Part, ...] = ()
 
 
 class Sketcher(Protocol):
@@ -100,34 +104,67 @@ def pair_by(sketch: Sketcher) -> Pairing:
     Raises:
         PairingError: As `pair` does.
     """
-    source, partner, turned = _sketch_both(sketch, Wanted())
-    if not one_function(source, partner.shared) and _have_state(source) and _have_state(partner):
+    both = _sketch_both(sketch, Wanted())
+    if not both.are_one and _have_state(both.source) and _have_state(both.partner):
         given = _sketch_both(sketch, Wanted(states=True))
-        if one_function(given[0], given[1].shared):
-            source, partner, turned = given
-    shared = tuple(partner.shared.chosen.values())
-    if shared and len(shared) < len(source.shared.chosen):
-        source, partner, turned = _sketch_both(sketch, Wanted(shared, source.states), turned=turned)
-    pairing = pair_sketches(source, partner)
-    return pairing.turned() if turned else pairing
+        both = given if given.are_one else both
+    shared = tuple(both.partner.shared.chosen.values())
+    if shared and len(shared) < len(both.source.shared.chosen):
+        wanted = Wanted(shared, both.source.states, parts_of(both.source))
+        source = sketch(None, wanted, second=both.turned)
+        partner = sketch(source, Wanted(parts=parts_of(both.partner)), second=not both.turned)
+        both = _Both(source, partner, both.turned)
+    pairing = pair_sketches(both.source, both.partner)
+    return pairing.turned() if both.turned else pairing
 
 
-def _sketch_both(
-    sketch: Sketcher, wanted: Wanted, *, turned: bool | None = None
-) -> tuple[ModelSketch, ModelSketch, bool]:
-    """Sketch both, the second on the first one's values; the other way round if that is needed.
+class _Both(NamedTuple):
+    """Two sketches.
 
-    Returns:
-        The two, and whether they are the other way round.
+    Attributes:
+        source: The one on values of its own.
+        partner: The one on the source's values.
+        turned: The source is the second model.
     """
-    source = sketch(None, wanted, second=bool(turned))
-    partner = sketch(source, wanted, second=not turned)
-    turnable = may_be_fused(partner, source) or may_be_tied(source, partner)
-    if turned is None and turnable and not one_function(source, partner.shared):
-        back = _sketch_both(sketch, wanted, turned=True)
-        if one_function(back[0], back[1].shared):
-            return back
-    return source, partner, bool(turned)
+
+    source: ModelSketch
+    partner: ModelSketch
+    turned: bool
+
+    @property
+    def are_one(self) -> bool:
+        """Tell whether the two are one function."""
+        return one_function(self.source, self.partner.shared)
+
+
+MOST_TURNS = 4
+"""Of two models that both hold in one what the other holds apart, each is looked at twice."""
+
+
+def _sketch_both(sketch: Sketcher, wanted: Wanted) -> _Both:
+    """Sketch both, the second on the first one's values; or the other way round, if need be."""
+    first: _Both | None = None
+    parts: list[tuple[Part, ...]] = [(), ()]
+    for turn in range(MOST_TURNS):
+        turned = bool(turn % 2)
+        source = sketch(None, wanted._replace(parts=parts[turned]), second=turned)
+        partner = sketch(source, Wanted(parts=parts[not turned]), second=not turned)
+        both = _Both(source, partner, turned)
+        first = first or both
+        if both.are_one:
+            return both
+        found = parts_of(partner)
+        more = len(found) > len(parts[not turned])
+        parts[not turned] = found
+        if not (more or may_be_fused(partner, source) or may_be_tied(source, partner)):
+            break
+    assert first is not None
+    return first
+
+
+def parts_of(sketch: ModelSketch) -> tuple[Part, ...]:
+    """Return how a model's fused tensors lie, as far as its sketch has them apart."""
+    return tuple(row.part for row in sketch.tensors if row.part is not None)
 
 
 def _have_state(sketch: ModelSketch) -> bool:

@@ -206,8 +206,9 @@ def with_reach(row: TensorRow, reached: Collection[str]) -> TensorRow:
 
     A module that is no layer may run and leave some of its own parameters alone.
     """
-    own = set() if row.kind == "param" and not row.state else {row.owner}
-    own |= set() if row.state else {row.path, *row.aliases}
+    end = f"[{row.part.number}]" if row.part else ""
+    own = set() if row.kind == "param" and not row.state else {row.owner.removesuffix(end)}
+    own |= set() if row.state else {n.removesuffix(end) for n in (row.path, *row.aliases)}
     return row.model_copy(update={"reached": not own.isdisjoint(reached)})
 
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from unifreeze.backend import SketchRun
 from unifreeze.backend.projections import LIMIT, plain_shape
-from unifreeze.pairing.fused import ways_to_split
+from unifreeze.pairing.diverging import first_apart
+from unifreeze.pairing.fused import Where, ways_to_split
 from unifreeze.pairing.given import Rows, Scales, scales_by_shape, scales_of
-from unifreeze.pairing.record import ModelSketch, RunRow
+from unifreeze.pairing.record import ModelSketch, RunRow, run_row
 
 MOST_TRIES = 200
 """Guesses tried in all: each takes a forward and a backward pass."""
@@ -55,7 +56,7 @@ def made_one(
         The best guess, and the run with it: the two are one function then, or as nearly as can be.
     """
     search = _Search(one, first, run, attempt)
-    for tries in (_in_other_scales, _in_parts, _in_any_parts):
+    for tries in (_in_other_scales, _in_surplus_parts, _in_any_parts, _in_parts_at_the_front):
         while not search.done and any([search.improve(guesses) for guesses in tries(search)]):
             pass  # what depends on another guess's being right may have come before it
     return search.guess, search.run
@@ -114,17 +115,27 @@ def _rescaled(search: _Search, path: str, scales: list[float]) -> Iterator[Guess
             yield Guess(rows, {**known, path: scale})
 
 
-def _in_parts(search: _Search, *, narrow: bool = True) -> Iterator[Iterator[Guess]]:
-    """Give for each sort of what may be fused the guesses at its layout."""
-    sorts = [sort for sort, _ in ways_to_split(search.one, search.guess.rows, narrow=narrow)]
-    for sort in sorts:
-        # Asked anew, because a sort before it may have been split by now.
-        ways = dict(ways_to_split(search.one, search.guess.rows, narrow=narrow))
-        yield (_split(search, rows) for rows in ways.get(sort, ()))
+def _in_surplus_parts(search: _Search) -> Iterator[Iterator[Guess]]:
+    return _in_parts(search, Where(surplus=True))
 
 
 def _in_any_parts(search: _Search) -> Iterator[Iterator[Guess]]:
-    return _in_parts(search, narrow=False)
+    return _in_parts(search, Where())
+
+
+def _in_parts_at_the_front(search: _Search) -> Iterator[Iterator[Guess]]:
+    """Look only where the two models part: each may hold in one what the other holds apart."""
+    front = first_apart(run_row(search.run).layers, search.one.shared.layers)
+    return _in_parts(search, Where(front=front.path)) if front else iter(())
+
+
+def _in_parts(search: _Search, where: Where) -> Iterator[Iterator[Guess]]:
+    """Give for each sort of what may be fused the guesses at its layout."""
+    sorts = [sort for sort, _ in ways_to_split(search.one, search.guess.rows, where)]
+    for sort in sorts:
+        # Asked anew, because a sort before it may have been split by now.
+        ways = dict(ways_to_split(search.one, search.guess.rows, where))
+        yield (_split(search, rows) for rows in ways.get(sort, ()))
 
 
 def _split(search: _Search, rows: Rows) -> Guess:

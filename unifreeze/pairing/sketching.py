@@ -10,6 +10,7 @@ from unifreeze.backend import Backend, Batch, SketchConfig, SketchRun
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.protocol import Chosen
 from unifreeze.errors import PairingError, TargetError, listing
+from unifreeze.pairing.fused import split_as
 from unifreeze.pairing.given import (
     Rows,
     Scales,
@@ -20,7 +21,7 @@ from unifreeze.pairing.given import (
     shared_of,
     whole,
 )
-from unifreeze.pairing.layout import places
+from unifreeze.pairing.layout import Part, places
 from unifreeze.pairing.match import Matching
 from unifreeze.pairing.record import (
     SKETCH_FORMAT,
@@ -64,6 +65,7 @@ def make_sketch(
     shipped: bool = False,
     outputs: tuple[str, ...] | None = None,
     states: bool = False,
+    parts: Iterable[Part] = (),
     seed: int = 0,
 ) -> ModelSketch:
     """Run a live model on seeded values, twice, and keep what pairing needs.
@@ -81,30 +83,39 @@ def make_sketch(
         shipped: Ask the model's own library for a table of names, for what nothing else tells.
         outputs: Keys of the outputs the loss may use; None for all.
         states: Give values to state that is no statistic, too; as `like` did, if that is given.
+        parts: How fused tensors lie, as far as that is known.
         seed: Seed of everything random.
 
     Raises:
         TargetError: The model does not run on the batch, or gives no gradient.
     """
     if like is None:
-        running = _Running(model, backend, batch, seed, states)
+        running = _Running(model, backend, batch, seed, states, parts)
         return running.alone(name, outputs)
     if like.like:
         raise PairingError(
             f"the sketch of {like.model} was itself made on another model's values",
             hint="give the first of the two, which was made without --like",
         )
-    running = _Running(model, backend, batch, like.seed, like.states)
+    running = _Running(model, backend, batch, like.seed, like.states, parts)
     return running.like(name, like, Known(hints or {}, tuple(given), shipped))
 
 
 class _Running:
     """A live model that runs on given values."""
 
-    def __init__(self, model: Any, backend: Backend, batch: Batch, seed: int, states: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        backend: Backend,
+        batch: Batch,
+        seed: int,
+        states: bool,
+        parts: Iterable[Part],
+    ) -> None:
         self.model, self.backend, self.batch = model, backend, batch
         self.seed, self.states = seed, states
-        self.rows: Rows = tensor_rows(backend.describe(model))
+        self.rows: Rows = split_as(tensor_rows(backend.describe(model)), parts)
 
     def run(self, values: Values, rows: Rows, choose: Choose | None) -> SketchRun:
         """Run once."""

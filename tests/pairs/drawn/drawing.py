@@ -59,10 +59,11 @@ class _Drawing:
         return self.random.choice(choices), self.random.choice(choices)
 
     def fused_forms(self, *fused):
-        """Split on one side at least, unless both write it alike."""
+        """Fuse on one side, perhaps; a network in which both fuse something has no such side."""
         forms = ["split", "split"]
-        if self.fused_side is not None and self.chance(0.8):
-            forms[self.fused_side] = self.random.choice(fused)
+        side = self.random.choice((TORCH, PADDLE)) if self.fused_side is None else self.fused_side
+        if self.chance(0.8):
+            forms[side] = self.random.choice(fused)
         return tuple(forms)
 
     def linear(self, x, to_width, *, plain=False):
@@ -249,16 +250,10 @@ class _Tokens(_Vector):
         return self.maybe_norm(self.step("add", x, y))
 
     def library_attention(self, x):
-        if self.fused_side == PADDLE:
-            return self.attention(x)
-        self.fused_side = TORCH
         return self.step("add", x, self.apply(x, "library attention", c=self.width, heads=2))
 
     def crossed(self, x):
         """Attention to something of another width: one bias is fused in PyTorch, no matrix."""
-        if self.fused_side == PADDLE:
-            return self.attention(x)
-        self.fused_side = TORCH
         memory = self.apply(x, "linear", i=self.width, o=5, bias=1)
         part = self.part("crossed attention", c=self.width, heads=2, m=5)
         return self.step("add", x, self.step("part", x, memory, part=part))
