@@ -247,6 +247,7 @@ class SketchRun:
         calls: Native paths in order of first use.
         layers: For each module that ran and returned a floating tensor, in order: its path, the
             shape of that and its sketch.
+        passed: Sketches of what modules were given and none returned.
     """
 
     dtype: str
@@ -255,6 +256,7 @@ class SketchRun:
     gradients: Mapping[str, Sketch]
     calls: tuple[str, ...]
     layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
+    passed: tuple[Sketch, ...] = ()
 
 
 class Rate(NamedTuple):

@@ -62,7 +62,8 @@ def _run(
     calls = trace_forward(backend, walk, model, config.batch).calls
     backend.turn_random_off(walk)
     layers: dict[str, tuple[tuple[int, ...], Sketch]] = {}
-    with _sketched_layers(backend, walk, layers):
+    given: dict[Sketch, None] = {}
+    with _sketched_layers(backend, walk, layers, given):
         result = backend.run(model, config.batch)
     found = floating_outputs(backend, result)
     arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
@@ -83,7 +84,9 @@ def _run(
                 gradients.update(sketch_parts(path, array, config.parts))
     dtype = next((str(array.dtype) for array in arrays.values()), "")
     rows = tuple((path, *row) for path, row in layers.items())
-    return SketchRun(dtype, outputs, chosen, gradients, calls, rows)
+    returned = {sketch for _, sketch in layers.values()}
+    passed = tuple(sketch for sketch in given if sketch not in returned)
+    return SketchRun(dtype, outputs, chosen, gradients, calls, rows, passed)
 
 
 @contextmanager
@@ -136,24 +139,37 @@ def _assign(
 
 @contextmanager
 def _sketched_layers(
-    backend: ModuleBackend, walk: Walk, layers: dict[str, tuple[tuple[int, ...], Sketch]]
+    backend: ModuleBackend,
+    walk: Walk,
+    layers: dict[str, tuple[tuple[int, ...], Sketch]],
+    given: dict[Sketch, None],
 ) -> Iterator[None]:
-    """Sketch the first floating tensor that each module returns."""
+    """Sketch the first floating tensor that each module gets, and that it returns."""
+
+    def first_of(values: Any) -> Array | None:
+        tensors = filter(backend.is_floating, tensors_in(values, backend.is_tensor))
+        tensor = next(tensors, None)
+        return None if tensor is None else backend.to_array(tensor)
 
     def listen(path: str, module: Any) -> Any:
         def after(result: Any) -> None:
-            tensors = tensors_in(result, backend.is_tensor)
-            tensor = next(filter(backend.is_floating, tensors), None)
-            if path not in layers and tensor is not None:
-                array = backend.to_array(tensor)
+            array = None if path in layers else first_of(result)
+            if array is not None:
                 layers[path] = array.shape, sketch_flat(without_copies(array))
 
         return backend.hook(module, lambda: None, after)
+
+    def look(forward: Callable[..., Any], args: Any, named: Any) -> Any:
+        array = first_of((*args, named))
+        if array is not None:
+            given[sketch_flat(without_copies(array))] = None
+        return forward(*args, **named)
 
     with ExitStack() as stack:
         for index, module in enumerate(walk.modules):
             if not walk.tree.repeats[index]:
                 stack.callback(listen(walk.tree.paths[index], module))
+                stack.callback(backend.around_forward(module, look))
         yield
 
 

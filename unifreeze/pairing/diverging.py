@@ -6,23 +6,22 @@ from collections.abc import Iterable
 
 from unifreeze.backend.projections import LIMIT
 from unifreeze.pairing.places import above
-from unifreeze.pairing.record import ModelSketch, ResultRow
+from unifreeze.pairing.record import ModelSketch, ResultRow, RunRow
 
 
-def first_apart(ones: Iterable[ResultRow], others: Iterable[ResultRow]) -> ResultRow | None:
-    """Return the first layer of one model whose result no layer of the other returns.
+def first_apart(one: RunRow, other: RunRow) -> ResultRow | None:
+    """Return the first layer of one run whose result no layer of the other has seen.
 
     A layer inside one that agrees is passed over: the two only come to the same in another way.
     """
-    partners = [(row, _partner(row, others)) for row in ones]
-    agreeing = {row.path for row, partner in partners if partner is not None}
-    apart = (row for row, partner in partners if partner is None)
+    agreeing = {row.path for row in one.layers if other.has(row.sketch)}
+    apart = (row for row in one.layers if row.path not in agreeing)
     return next((row for row in apart if not agreeing.intersection(above(row.path))), None)
 
 
 def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
     """Say where two models part: the first layer of one whose result is nowhere in the other."""
-    apart = first_apart(one.shared.layers, other.shared.layers)
+    apart = first_apart(one.shared, other.shared)
     if apart is None:
         has_more = f"{other.framework} does more after that"
         return f"every layer of {one.framework} has its equal; {has_more}"

@@ -56,7 +56,7 @@ class Where(NamedTuple):
 def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
     """Tell whether the second model may hold in one what the first holds apart."""
     rows = {row.path: row for row in other.tensors}
-    front = first_apart(other.shared.layers, one.shared.layers)
+    front = first_apart(other.shared, one.shared)
     tries = Where(surplus=True), Where(), *([Where(front=front.path)] if front else [])
     return any(_fused_sorts(one, rows, where) for where in tries)
 

@@ -7,6 +7,7 @@ environments or on two machines, and paired where neither framework is installed
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
@@ -17,6 +18,7 @@ from pydantic import field_serializer, model_validator
 
 from unifreeze.backend import Sketch, SketchRun
 from unifreeze.backend.outputs import Matched, Seen, match_outputs
+from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import RecordError
 from unifreeze.files import Format, Row, Saved
 from unifreeze.pairing.layout import Part
@@ -104,6 +106,11 @@ class RunRow(Row):
     chosen: dict[str, str]
     gradients: dict[str, Sketch]
     layers: tuple[ResultRow, ...] = ()
+    passed: tuple[Sketch, ...] = ()
+
+    @field_serializer("passed")
+    def _passed_rounded(self, sketches: tuple[Sketch, ...]) -> Any:
+        return [_round(sketch, digits=8) for sketch in sketches]
 
     @field_serializer("gradients")
     def _rounded(self, sketches: dict[str, Sketch]) -> Any:
@@ -117,6 +124,22 @@ class RunRow(Row):
     def by_name(self) -> dict[str, Seen]:
         """The outputs that the loss was made of, by the names that their weights follow from."""
         return {name: self.outputs[key] for key, name in self.chosen.items()}
+
+    def has(self, values: Sketch) -> bool:
+        """Tell whether some module returned these values, or was given them."""
+        margin = 2 * LIMIT * values.norm
+        low = bisect_left(self._norms, values.norm - margin)
+        high = bisect_right(self._norms, values.norm + margin)
+        return any(values.gap(sketch) <= LIMIT for sketch in self._seen[low:high])
+
+    @cached_property
+    def _seen(self) -> list[Sketch]:
+        found = (*(row.sketch for row in self.layers), *self.passed)
+        return sorted((s for s in found if isfinite(s.norm)), key=lambda sketch: sketch.norm)
+
+    @cached_property
+    def _norms(self) -> list[float]:
+        return [sketch.norm for sketch in self._seen]
 
     def result_of(self, path: str) -> Sketch | None:
         """Return what a module returned; None where it did not run."""
@@ -198,6 +221,7 @@ def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
             for path, shape, found in run.layers
             if of is None or path in of
         ),
+        passed=() if of else run.passed,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from unifreeze.backend import SketchRun
-from unifreeze.backend.projections import LIMIT, plain_shape
+from unifreeze.backend.projections import plain_shape
 from unifreeze.pairing.diverging import first_apart
 from unifreeze.pairing.fused import Where, ways_to_split
 from unifreeze.pairing.given import Rows, Scales, scales_by_shape, scales_of
@@ -91,10 +91,9 @@ class _Search:
         return self.guess is not start
 
     def _agreement(self, run: SketchRun) -> int:
-        """Count the layers of the other model that have an equal in a run."""
-        there = [sketch for _, _, sketch in run.layers]
-        rows = self.one.shared.layers
-        return sum(any(row.sketch.gap(found) <= LIMIT for found in there) for row in rows)
+        """Count the layers of the other model whose results, or inputs, a run has seen."""
+        there, shared = run_row(run), self.one.shared
+        return sum(map(there.has, (*(row.sketch for row in shared.layers), *shared.passed)))
 
 
 def _in_other_scales(search: _Search) -> Iterator[Iterator[Guess]]:
@@ -125,7 +124,7 @@ def _in_any_parts(search: _Search) -> Iterator[Iterator[Guess]]:
 
 def _in_parts_at_the_front(search: _Search) -> Iterator[Iterator[Guess]]:
     """Look only where the two models part: each may hold in one what the other holds apart."""
-    front = first_apart(run_row(search.run).layers, search.one.shared.layers)
+    front = first_apart(run_row(search.run), search.one.shared)
     return _in_parts(search, Where(front=front.path)) if front else iter(())
 
 

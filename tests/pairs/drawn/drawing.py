@@ -94,6 +94,10 @@ class _Drawing:
     def dropout(self, x):
         return self.apply(x, "dropout", percent=self.random.choice((0, 10, 30)))
 
+    def modal(self, x):
+        """Something that another mode does otherwise."""
+        return self.random.choice((self.layer, self.layer, self.adapters, self.choices))(x)
+
     def adapters(self, x):
         """One layer a mode; only the first runs where pairing looks."""
         self.net.modes = [MAIN, *self.other_modes]
@@ -145,7 +149,7 @@ class _Drawing:
             x = self.twins(x)
         x = self.pool(x)
         self.heads(x)
-        for _ in range(self.random.choice((0, 0, 0, 0, 0, 1))):
+        if self.chance(0.1):
             self.part("linear", i=self.width, o=4, bias=1)  # no mode runs it
 
     def heads(self, x):
@@ -173,8 +177,7 @@ class _Vector(_Drawing):
         "spectral": 1,
         "weighted": 1,
         "branches": 1,
-        "adapters": 1,
-        "choices": 1,
+        "modal": 1,
         "dropout": 1,
         "gated": 1,
     }
@@ -225,8 +228,7 @@ class _Tokens(_Vector):
         "gated": 2,
         "gamma": 1,
         "scalar": 1,
-        "adapters": 1,
-        "choices": 1,
+        "modal": 1,
         "dropout": 1,
         "branches": 1,
     }
@@ -273,7 +275,7 @@ class _Tokens(_Vector):
 class _Image(_Drawing):
     gammas = ("c", "c11", "1c11")
     sorts = {  # noqa: RUF012
-        "conv": 3,
+        "layer": 3,
         "residual": 2,
         "gamma": 1,
         "scalar": 1,
@@ -281,8 +283,7 @@ class _Image(_Drawing):
         "depthwise": 1,
         "weighted": 1,
         "spectral": 1,
-        "adapters": 1,
-        "choices": 1,
+        "modal": 1,
         "branches": 1,
         "loose_norms": 1,
         "dropout": 1,
@@ -304,7 +305,7 @@ class _Image(_Drawing):
         affine = int(kind == "group norm" or self.chance(0.75))
         return self.apply(x, kind, c=self.width, affine=affine)
 
-    def conv(self, x):
+    def layer(self, x):
         return self.act(self.maybe_norm(self.plain_conv(x, self.random.choice((4, 6)))))
 
     def pointwise(self, x):
