@@ -90,14 +90,23 @@ def _fused_sorts(one: ModelSketch, rows: Rows, where: Where) -> dict[Sort, list[
     """List what may be fused, with every layout to try: matrices, and biases that lie alone."""
     sides = list(rows.values()), list(one.tensors)
     matrices = _matrices(sides[0], sides[1]), _matrices(sides[1], sides[0])
+    near = [row for row in _reached(sides[1], axes=2) if row.kind != "embedding"]
     vectors = _reached(sides[0], axes=1), _reached(sides[1], axes=1)
-    return _sorts(*matrices, where) | _sorts(*vectors, where)
+    return _sorts(*matrices, near, where) | _sorts(*vectors, vectors[1], where)
 
 
-def _sorts(here: list[TensorRow], there: list[TensorRow], where: Where) -> dict[Sort, list[Layout]]:
+def _sorts(
+    here: list[TensorRow], there: list[TensorRow], near: list[TensorRow], where: Where
+) -> dict[Sort, list[Layout]]:
     """List tensors as long as two or more of the other model's, neighbours of one width.
 
-    Only if all of the one kind hold as many values in both models.
+    Only if all of the kind hold as many values in both models.
+
+    Args:
+        here: This model's tensors of a kind.
+        there: The other's.
+        near: Those of the other's that may be parts.
+        where: Which of this one's may be fused.
     """
     values = [sum(prod(row.shape) for row in side) for side in (here, there)]
     fewer = len(here) < len(there) or where.surplus or where.front
@@ -106,7 +115,7 @@ def _sorts(here: list[TensorRow], there: list[TensorRow], where: Where) -> dict[
     counts = Counter(plain_shape(row.shape) for row in here)
     counts.subtract(plain_shape(row.shape) for row in there)
     neighbours: dict[str, list[tuple[int, ...]]] = defaultdict(list)
-    for row in there:
+    for row in near:
         if not where.surplus or counts[plain_shape(row.shape)] < 0:
             neighbours[row.owner.rpartition(".")[0]].append(squeezed(row.shape))
     sorts: dict[Sort, list[Layout]] = {}

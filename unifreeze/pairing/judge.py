@@ -219,8 +219,8 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
         return "its module never ran on this batch"
     if row.state:
         return "its layer has no partner"
-    if len(alike) == 1:
-        return f"it is square, and nothing tells which way round {alike[0]} is stored"
+    if len(alike) == 1 or matching.is_unlaid(side, row):
+        return "it is square, and nothing tells which way round its partner is stored"
     if alike:
         return f"{len(alike)} there have an equal gradient, interchangeable here: {listing(alike)}"
     if gradient is None or not gradient.norm:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from unifreeze.backend import Sketch
-from unifreeze.backend.projections import LIMIT, squeezed
+from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.alike import (
     are_of_a_sort,
@@ -22,6 +22,7 @@ from unifreeze.pairing.alike import (
     word,
 )
 from unifreeze.pairing.given import is_given
+from unifreeze.pairing.laying import Laying, gradients_of
 from unifreeze.pairing.names import Names, Native
 from unifreeze.pairing.places import Places
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
@@ -58,10 +59,8 @@ class Matching:
         self.alike: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
         self.ties: tuple[Tie, ...] = ()
         self._taken: set[str] = set()
-        self._layouts = [
-            {row.path: str(row.settings.get("stored", "")) for row in side.settings}
-            for side in self.sides
-        ]
+        self._unlaid: set[tuple[int, str]] = set()
+        self._laying = Laying(self.sides)
 
     def run(self, shipped: Mapping[str, str] | None = None) -> list[Pair]:
         """Pair what can be paired, the surest first; what was taken as given stays as it is.
@@ -143,6 +142,10 @@ class Matching:
         gradients = self.sides[0].shared.gradients, self.sides[1].shared.gradients
         return tuple(tied_on_one_side((self.left(0), self.left(1)), gradients))
 
+    def is_unlaid(self, side: int, row: TensorRow) -> bool:
+        """Tell whether a tensor lacks a partner only because it is square."""
+        return (side, row.path) in self._unlaid
+
     def _rest(self, side: int) -> list[TensorRow]:
         """Return the tensors without partners, but for what seems to be tied on one side only."""
         tied = {tie.path for tie in self.ties if tie.side == side}
@@ -171,15 +174,10 @@ class Matching:
         """Tell whether two tensors have one gradient, whichever way round they are stored."""
         if not may_be(one, other):
             return False
-        a, b = self.gradients(one, other)
+        a, b = gradients_of(self.sides, one, other)
         if a is None or b is None:
             return False
         return min(a.distance(b), a.distance(b, transposed=True)) < SAME
-
-    def gradients(self, one: TensorRow, other: TensorRow) -> tuple[Sketch | None, Sketch | None]:
-        """Return both gradients on shared values; None where there is none."""
-        found = [side.shared.gradients for side in self.sides]
-        return found[0].get(one.path), found[1].get(other.path)
 
     def _places(self) -> Places:
         """Return where the tensors are whose partners are known."""
@@ -214,8 +212,11 @@ class Matching:
             if not len(rows) == len(others[shape]) == 1:
                 continue
             one, other = rows[0], others[shape][0]
-            if self._matters(0, one) and self._matters(1, other) and self._is_laid(one, other):
-                self._add(one.path, other.path, "result")
+            if self._matters(0, one) and self._matters(1, other):
+                if self._is_laid(one, other):
+                    self._add(one.path, other.path, "result")
+                else:
+                    self._unlaid |= {(0, one.path), (1, other.path)}
 
     def _ran_by_shape(self, side: int) -> dict[object, list[TensorRow]]:
         """Return the tensors left that ran and hold given values, by their shapes."""
@@ -322,7 +323,7 @@ class Matching:
         """Tell whether nothing seen speaks against two tensors' being one."""
         if not are_of_a_sort(one, other):
             return False
-        a, b = self.gradients(one, other)
+        a, b = gradients_of(self.sides, one, other)
         if one.state or a is None or b is None:
             return True
         return self.is_equal(one, other) or (self._negligible(0, a) and self._negligible(1, b))
@@ -334,32 +335,10 @@ class Matching:
         return gradient.norm <= NEGLIGIBLE * largest
 
     def _add(self, one: str, other: str, by: str) -> None:
-        transposed = bool(self._transposed(self.rows[0][one], self.rows[1][other]))
+        transposed = bool(self._laying.is_transposed(self.rows[0][one], self.rows[1][other]))
         self.pairs[one] = Pair(one, other, transposed, by)
         self._taken.add(other)
 
     def _is_laid(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether it is known which way round the second side stores a tensor."""
-        return self._transposed(one, other) is not None
-
-    def _transposed(self, one: TensorRow, other: TensorRow) -> bool | None:
-        """Tell whether the second side stores a tensor the other way round; None if unknown."""
-        shapes = squeezed(one.shape), squeezed(other.shape)
-        tables = one.kind == other.kind == "embedding"
-        if len(shapes[0]) != 2 or tables or one.state:
-            return False
-        if shapes[0] != shapes[1] or shapes[0] != shapes[0][::-1]:
-            return shapes[0] != shapes[1]
-        a, b = self.gradients(one, other)
-        if a and b:
-            straight, turned = a.distance(b), a.distance(b, transposed=True)
-            if min(straight, turned) < SAME <= max(straight, turned):
-                return turned < straight
-        stored = self._stored(0, one), self._stored(1, other)
-        return None if "" in stored else stored[0] != stored[1]
-
-    def _stored(self, side: int, row: TensorRow) -> str:
-        """Return which way round a layer stores its matrix, "" where its class does not say."""
-        if len(row.shape) > 2 or row.kind == "rnn":
-            return "out x in"
-        return self._layouts[side].get(row.owner.partition("[")[0], "")
+        return self._laying.is_transposed(one, other) is not None

@@ -160,7 +160,10 @@ class _Drawing:
             y = self.linear(x, self.random.choice((3, 3, 4)), plain=number == 0)
             if count > 1 and number == 1 and self.chance(0.2):
                 y = self.step("detach", y)  # on both sides, so that this head gets no gradient
-                self.net.cut.add(self.net.steps[-2].part)
+                part = self.net.parts[self.net.steps[-2].part]
+                self.net.cut.add(part.name)
+                if part.sizes["i"] == part.sizes["o"] and part.forms != ("layer", "layer"):
+                    self.net.obstacles.add("square")  # nothing says how it is stored
             self.net.outputs[f"head{number}"] = y
         self.width = width
         if self.chance(0.15):
