@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unifreeze.backend.projections import plain_shape
+from unifreeze.backend.projections import LIMIT, plain_shape
 from unifreeze.pairing.names import Native
 from unifreeze.pairing.record import TensorRow
 from unifreeze.structure.words import FAMILIES, words_in
@@ -23,7 +23,16 @@ def are_of_a_sort(one: TensorRow, other: TensorRow) -> bool:
     if one.state != other.state or one.statistic != other.statistic:
         return False
     roles = {one.role, other.role}
-    return (bool(one.statistic) or len(roles) == 1) and may_be(one, other)
+    return (
+        (bool(one.statistic) or len(roles) == 1) and may_be(one, other) and hold_alike(one, other)
+    )
+
+
+def hold_alike(one: TensorRow, other: TensorRow) -> bool:
+    """Tell whether two states that were given no values hold the same."""
+    if one.held is None or other.held is None:
+        return one.held is other.held
+    return one.held.gap(other.held) <= LIMIT
 
 
 def may_be(one: TensorRow, other: TensorRow) -> bool:
@@ -42,10 +51,15 @@ def by_sort(ones: list[TensorRow], others: list[TensorRow]) -> list[tuple[Tensor
         rest = [row for row in ones if row not in [one for one, _ in made]]
         there = [row for row in others if row not in [other for _, other in made]]
         for row in rest:
-            same = [o for o in there if key(o) == key(row)]
+            same = [o for o in there if key(o) == key(row) and _mean_alike(o, row)]
             if len(same) == 1 == [key(r) for r in rest].count(key(row)):
                 made.append((row, same[0]))
     return made if len(made) == len(ones) == len(others) else []
+
+
+def _mean_alike(one: TensorRow, other: TensorRow) -> bool:
+    """Tell whether two states hold the same, and outputs depend on both or on neither."""
+    return not one.kept or (hold_alike(one, other) and one.shown == other.shown)
 
 
 def _role_and_shape(row: TensorRow) -> tuple[object, ...]:

@@ -98,7 +98,7 @@ def _result_gap(matching: Matching, pair: Pair, outputs: float) -> float | None:
     That is what its layer returns, or the model, if that was seen to depend on it.
     """
     rows = matching.rows[0][pair.one], matching.rows[1][pair.other]
-    if rows[0].shown or rows[1].shown:
+    if rows[0].held is None and (rows[0].shown or rows[1].shown):
         return outputs
     if rows[0].state or rows[0].kind != rows[1].kind or rows[0].kind not in TELLING:
         return None

@@ -16,12 +16,12 @@ from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.alike import (
     are_of_a_sort,
     by_sort,
+    hold_alike,
     may_be,
     native,
     shape_alone,
     word,
 )
-from unifreeze.pairing.given import is_given
 from unifreeze.pairing.laying import Laying, gradients_of
 from unifreeze.pairing.names import Names, Native
 from unifreeze.pairing.places import Places
@@ -123,6 +123,12 @@ class Matching:
                 context="\n".join(bad),
             )
         for one, other in sorted(known):
+            if not self._is_laid(self.rows[0][one], self.rows[1][other]):
+                raise PairingError(
+                    f"{one} and {other} are square, and nothing tells which way round each is "
+                    "stored",
+                    hint="use a batch on which a gradient reaches them",
+                )
             self._add(one, other, "hint")
 
     def _comparable(self, one: str, other: str) -> bool:
@@ -205,29 +211,23 @@ class Matching:
     def _by_outputs(self) -> None:
         """Pair what no gradient tells and outputs depend on, if there is one such of a shape.
 
-        The certificate sees it if that was wrong.
+        The certificate sees it if that was wrong; of state that both models keep, what they hold.
         """
-        ones, others = (self._ran_by_shape(side) for side in (0, 1))
-        for shape, rows in ones.items():
-            if not len(rows) == len(others[shape]) == 1:
-                continue
-            one, other = rows[0], others[shape][0]
-            if self._matters(0, one) and self._matters(1, other):
-                if self._is_laid(one, other):
-                    self._add(one.path, other.path, "result")
-                else:
-                    self._unlaid |= {(0, one.path), (1, other.path)}
+        ones, others = (self._mattering(side) for side in (0, 1))
+        for one in ones:
+            fitting = [o for o in others if shape_alone(o) == shape_alone(one)]
+            fitting = [o for o in fitting if hold_alike(one, o)]
+            rivals = [r for r in ones if shape_alone(r) == shape_alone(one)]
+            rivals = [r for r in rivals if hold_alike(r, one)]
+            if len(fitting) == len(rivals) == 1 and not self._is_laid(one, fitting[0]):
+                self._unlaid |= {(0, one.path), (1, fitting[0].path)}
+            elif len(fitting) == len(rivals) == 1:
+                self._add(one.path, fitting[0].path, "result")
 
-    def _ran_by_shape(self, side: int) -> dict[object, list[TensorRow]]:
-        """Return the tensors left that ran and hold given values, by their shapes."""
-        found: dict[object, list[TensorRow]] = defaultdict(list)
-        for row in self._rest(side):
-            if row.reached and is_given(row, states=self.sides[side].states):
-                found[shape_alone(row)].append(row)
-        return found
-
-    def _matters(self, side: int, row: TensorRow) -> bool:
-        return row.shown or (not row.state and not self._is_silent(side, row))
+    def _mattering(self, side: int) -> list[TensorRow]:
+        """Return the tensors left that outputs are known to depend on."""
+        rows = [row for row in self._rest(side) if row.reached]
+        return [r for r in rows if r.shown or not (r.state or self._is_silent(side, r))]
 
     def _is_silent(self, side: int, row: TensorRow) -> bool:
         """Tell whether a tensor has no gradient, or one that is rounding error."""
@@ -302,22 +302,21 @@ class Matching:
 
     def _by_name(self) -> None:
         """Pair by native names what never ran, and what is interchangeable on this batch."""
-        names = Names([self._owner_names(pair) for pair in self.pairs.values()], self._all_names())
-        others = {native(row): row for row in self.left(1)}
-        for row in self.left(0):
+        left = self.left(0), self.left(1)
+        others = {native(row): row for row in left[1]}
+        names = Names(
+            map(self._names_of, self.pairs.values()), ({*map(native, left[0])}, {*others})
+        )
+        for row in left[0]:
             other = others.get(native(row))
             if other is None or not self._fits(row, other) or not self._is_laid(row, other):
                 continue
             idle = not (row.reached or other.reached)
-            if (idle or other.path in self.alike[0].get(row.path, ())) and names.tell(row.owner):
+            if (idle or other.path in self.alike[0].get(row.path, ())) and names.tell(native(row)):
                 self._add(row.path, other.path, "name")
 
-    def _owner_names(self, pair: Pair) -> tuple[Native, Native]:
+    def _names_of(self, pair: Pair) -> tuple[Native, Native]:
         return native(self.rows[0][pair.one]), native(self.rows[1][pair.other])
-
-    def _all_names(self) -> tuple[set[Native], set[Native]]:
-        one, other = ({native(row) for row in rows.values()} for rows in self.rows)
-        return one, other
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether nothing seen speaks against two tensors' being one."""

@@ -53,6 +53,7 @@ class TensorRow(Row):
         state: No optimizer sees it.
         kept: State that is no statistic, but saved with the weights: training may move it.
         shown: No gradient tells of it, and outputs were seen to depend on it all the same.
+        held: What kept state held, where it was not given values.
         statistic: What a statistic is, whatever its port calls it: "mean", "var"; "u" or "v" of a
             spectral norm; "" for all else.
     """
@@ -71,8 +72,13 @@ class TensorRow(Row):
     state: bool
     kept: bool = False
     shown: bool = False
+    held: Sketch | None = None
     statistic: str = ""
     part: Part | None = None
+
+    @field_serializer("held")
+    def _held_rounded(self, held: Sketch | None) -> Any:
+        return None if held is None else _round(held)
 
     @property
     def takes_part(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from unifreeze.backend import SketchRun
-from unifreeze.backend.projections import Array
+from unifreeze.backend.projections import Array, sketch
 from unifreeze.errors import TargetError
 from unifreeze.pairing.given import Rows, Values
 from unifreeze.pairing.record import TensorRow
@@ -24,7 +24,9 @@ def with_shown(
     run: Callable[[Values], SketchRun],
     current: Callable[[str], Array],
 ) -> Rows:
-    """Say whether outputs depend on tensors that no gradient tells of, by changing those.
+    """Say what state holds, and whether outputs depend on what no gradient tells of.
+
+    That is found out by changing it.
 
     Args:
         rows: The model's tensors.
@@ -33,6 +35,7 @@ def with_shown(
         run: Runs on other values.
         current: Returns what a tensor holds.
     """
+    rows = {path: _with_held(row, values, current) for path, row in rows.items()}
     results = {path for path, _, _ in shared.layers}
     silent = [row for row in rows.values() if row.reached and row.path not in shared.gradients]
     silent = [row for row in silent if row.kept or not row.state]
@@ -59,6 +62,13 @@ def with_shown(
         path: row.model_copy(update={"shown": True}) if path in shown else row
         for path, row in rows.items()
     }
+
+
+def _with_held(row: TensorRow, values: Values, current: Callable[[str], Array]) -> TensorRow:
+    """Say what state holds that is given no values."""
+    if not row.kept or values(row.path, row.shape) is not None:
+        return row
+    return row.model_copy(update={"held": sketch(current(row.path))})
 
 
 def _is_told(row: TensorRow, results: Collection[str]) -> bool:
