@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import isclose
 from typing import Any, NamedTuple
 
@@ -134,6 +134,21 @@ def compare_settings(
         SettingDifference(setting, value, theirs, tuple(layers), EFFECTS[setting])
         for (setting, value, theirs), layers in found.items()
     )
+
+
+def random_layers(
+    rows: Iterable[LayerRow], paired: Collection[str]
+) -> Iterator[tuple[str, Any, str]]:
+    """Give the layers that draw random numbers and have no partner: setting, value, native path.
+
+    Args:
+        rows: A model's layers.
+        paired: Native paths of those with partners.
+    """
+    for row in rows:
+        for setting in ("dropout", "attention dropout"):
+            if row.settings.get(setting) and row.path not in paired:
+                yield setting, row.settings[setting], row.path
 
 
 Results = Callable[[str], Sketch | None]

@@ -13,7 +13,7 @@ from unifreeze.backend import Finding, Sketch
 from unifreeze.backend.projections import Array
 from unifreeze.errors import RecordError
 from unifreeze.pairing import Pairing, PairRow
-from unifreeze.pairing.settings import compare_settings
+from unifreeze.pairing.settings import compare_settings, random_layers
 from unifreeze.plan import FreezePlan
 from unifreeze.stepping.moments import Moments, corrected
 from unifreeze.stepping.report import CLAUSES, StepClause, StepReport
@@ -90,14 +90,26 @@ def compare_sides(
         "frozen": comparison.frozen,
     }
     sides = tuple(f"{s.model} in {s.framework} on {s.device}" for s in (one, other))
+    layers = _layer_pairs(one, other, pairing)
     return StepReport(
         tuple(clauses[name]() for name in CLAUSES),
-        compare_settings(one.layers, other.layers, _layer_pairs(one, other, pairing)),
+        compare_settings(one.layers, other.layers, layers),
         sides,
         one.run.dtype,
         one.steps,
         compare_settings(one.defaults, other.defaults, ((r.path, r.path) for r in one.defaults)),
+        tuple(_alone(one, other, layers)),
     )
+
+
+def _alone(one: StepSide, other: StepSide, layers: list[tuple[str, str]]) -> Iterator[str]:
+    """Say which layers that draw random numbers have no partner to be compared with."""
+    for number, (side, there) in enumerate(((one, other), (other, one))):
+        for setting, value, path in random_layers(side.layers, {pair[number] for pair in layers}):
+            yield (
+                f"{setting} {value} in {path} of {_name(side)}: no layer of {_name(there)} is in "
+                "its place"
+            )
 
 
 def _check_comparable(one: StepSide, other: StepSide) -> None:
