@@ -1,4 +1,4 @@
-"""Judge many random networks, or a few by their seeds."""
+"""Judge many random networks, or a few by their seeds; exits 1 if a pairing was wrong."""
 
 import argparse
 import sys

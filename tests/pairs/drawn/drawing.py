@@ -96,7 +96,8 @@ class _Drawing:
 
     def modal(self, x):
         """Something that another mode does otherwise."""
-        return self.random.choice((self.layer, self.layer, self.adapters, self.choices))(x)
+        sorts = (self.layer, self.layer, self.adapters, self.adapters, self.choices)
+        return self.random.choice(sorts)(x)
 
     def adapters(self, x):
         """One layer a mode; only the first runs where pairing looks."""
@@ -104,7 +105,7 @@ class _Drawing:
         to, first = f"r{len(self.net.steps)}", len(self.net.parts)
         for mode in self.net.modes:
             self.adapter(x, mode, to)
-        if self.chance(0.4):
+        if self.chance(0.5):
             self.net.lists.append([f"p{n}" for n in range(first, len(self.net.parts))])
         return to
 
@@ -149,7 +150,7 @@ class _Drawing:
             x = self.twins(x)
         x = self.pool(x)
         self.heads(x)
-        if self.chance(0.1):
+        if self.chance(0.05):
             self.part("linear", i=self.width, o=4, bias=1)  # no mode runs it
 
     def heads(self, x):
