@@ -77,6 +77,11 @@ def shape_of(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in tensor.shape)
 
 
+def shown_outputs(found: Mapping[str, Any]) -> str:
+    """Write a model's outputs for a message."""
+    return listing(f"{key} {list(shape_of(tensor))}" for key, tensor in found.items()) or "none"
+
+
 def weighted_backward(
     backend: ModuleBackend, found: Mapping[str, Any], chosen: Chosen, seed: int
 ) -> bool:
@@ -96,7 +101,7 @@ def no_gradient(found: Mapping[str, Any]) -> TargetError:
     """Return the error for a model none of whose outputs is a function of a parameter."""
     return TargetError(
         "the model returns no floating tensor that a gradient could come from",
-        context=f"it returns: {', '.join(found) or 'none'}",
+        context=f"it returns: {shown_outputs(found)}",
     )
 
 
@@ -231,7 +236,7 @@ class _Run:
         if not used:
             raise TargetError(
                 "the model returns no floating tensor that a loss could be made of",
-                context=f"it returns: {listing(found) or 'none'}; "
+                context=f"it returns: {shown_outputs(found)}; "
                 f"asked for: {listing(config.outputs or ()) or 'any'}",
             )
         weighted_backward(backend, found, used, config.seed)
