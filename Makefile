@@ -3,6 +3,9 @@
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
 #   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
 #   make families every family of four libraries described, and held against the libraries' own lists
+#   make plans    10,000 random operations with plans in each framework, against a plain reference
+#   make shuffled 100 models registered in another order than they run
+#   make drawn    200 random small networks, each built in both frameworks, paired and judged
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
@@ -22,7 +25,7 @@ TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled drawn formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -44,6 +47,15 @@ pairs: setup
 
 families: setup
 	$(BIN)/python -W ignore -m tests.families
+
+plans: setup
+	$(BIN)/python -W ignore -m tests.plan_machine --operations 10000
+
+shuffled: setup
+	$(BIN)/python -W ignore -m tests.shuffled --models 100
+
+drawn: setup
+	$(BIN)/python -W ignore -m tests.pairs.drawn --count 200
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh

@@ -122,7 +122,7 @@ def test_parity_catches(case):
     records = [wrong(fault, framework), right(other)]
     shared = common_outputs(*records)
     if shared:
-        records = [wrong(fault, framework, shared), right(other, shared)]
+        records = [wrong(fault, framework, shared[0]), right(other, shared[1])]
     assert broken(compare_records(*records)) == clauses
     assert broken(compare_records(*reversed(records))) == clauses
 

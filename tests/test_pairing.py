@@ -14,7 +14,7 @@ import unifreeze as uf
 from tests.pairs import small
 from unifreeze.backend import Batch, load_backend
 from unifreeze.errors import PairingError, RecordError
-from unifreeze.pairing import ModelSketch, Pairing, make_sketch, pair_sketches, sketching
+from unifreeze.pairing import ModelSketch, Pairing, given, make_sketch, pair_sketches
 from unifreeze.pairing.record import Pair
 
 IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
@@ -376,7 +376,7 @@ def test_an_untransposed_square_breaks_the_certificate(text):
 
 
 def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):
-    straight = sketching.reshaped
+    straight = given.reshaped
 
     def spoil(array, shape, *, transposed):
         array = straight(array, shape, transposed=transposed).copy()
@@ -386,7 +386,7 @@ def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):
         return array
 
     spoilt = []
-    monkeypatch.setattr(sketching, "reshaped", spoil)
+    monkeypatch.setattr(given, "reshaped", spoil)
     with pytest.raises(PairingError, match="the pairing does not hold"):
         pair_sketches(*sketches(small.torch_image(), small.paddle_image(), PIXELS))
     assert spoilt
@@ -438,10 +438,10 @@ def test_a_pairing_is_read_back_as_it_was_written(text, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_pairing": 1, "one"', "no complete pairing"),
+        ('{"unifreeze_pairing": 2, "one"', "no complete pairing"),
         ("{}", "is no pairing"),
         ('{"unifreeze_pairing": 7}', "of pairing format 7"),
-        ('{"unifreeze_pairing": 1}', "no valid pairing"),
+        ('{"unifreeze_pairing": 2}', "no valid pairing"),
     ],
 )
 def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
@@ -454,10 +454,10 @@ def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_sketch": 1, "frame', "no complete sketch"),
+        ('{"unifreeze_sketch": 2, "frame', "no complete sketch"),
         ("[]", "is no sketch"),
-        ('{"unifreeze_sketch": 2}', "of sketch format 2"),
-        ('{"unifreeze_sketch": 1}', "no valid sketch"),
+        ('{"unifreeze_sketch": 7}', "of sketch format 7"),
+        ('{"unifreeze_sketch": 2}', "no valid sketch"),
     ],
 )
 def test_a_file_that_is_no_sketch_is_refused(content, words, tmp_path):

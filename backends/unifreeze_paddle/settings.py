@@ -76,6 +76,10 @@ def _any(padding: Any) -> bool:
     return padding != "VALID" if isinstance(padding, str) else bool(padding)
 
 
+def _linear(layer: Any) -> Settings:
+    return {"layer": "linear", "stored": "in x out"}
+
+
 def _attention(layer: Any) -> Settings:
     return {"layer": "attention", "attention dropout": layer.dropout}
 
@@ -106,6 +110,7 @@ LAYERS: Table = (
     ((nn.AvgPool1D, nn.AvgPool2D, nn.AvgPool3D), _average_pool),
     ((nn.MaxPool1D, nn.MaxPool2D, nn.MaxPool3D), _max_pool),
     (nn.layer.conv._ConvNd, _conv),
+    (nn.Linear, _linear),
     (nn.MultiHeadAttention, _attention),
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
@@ -138,3 +143,8 @@ OPTIMIZER_SETTINGS = {
     "epsilon": "default epsilon",
     "weight_decay": "default weight decay",
 }
+OPTIMIZER_RULES = {
+    "RMSprop": "epsilon under the root",
+    "Adamax": "epsilon added to the largest gradient so far",
+}
+"""Formulas that differ from PyTorch's, whatever the settings."""

@@ -363,7 +363,9 @@ class TorchBackend(ModuleBackend):
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""
-        return optimizer_defaults(settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS)
+        return optimizer_defaults(
+            settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
+        )
 
     def container(self, models: Mapping[str, Any]) -> Any:
         """Put several models into a `ModuleDict`."""

@@ -61,6 +61,10 @@ def _any(padding: Any) -> bool:
     return any(padding) if isinstance(padding, tuple | list) else bool(padding)
 
 
+def _linear(module: Any) -> Settings:
+    return {"layer": "linear", "stored": "out x in"}
+
+
 def _attention(module: Any) -> Settings:
     return {"layer": "attention", "attention dropout": module.dropout}
 
@@ -88,6 +92,7 @@ LAYERS: Table = (
     ((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
     (nn.modules.pooling._MaxPoolNd, _max_pool),
     (nn.modules.conv._ConvNd, _conv),
+    (nn.Linear, _linear),
     (nn.MultiheadAttention, _attention),
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
@@ -120,3 +125,8 @@ OPTIMIZER_SETTINGS = {
     "eps": "default epsilon",
     "weight_decay": "default weight decay",
 }
+OPTIMIZER_RULES = {
+    "RMSprop": "epsilon beside the root",
+    "Adamax": "epsilon added to the new gradient",
+}
+"""Formulas that differ from Paddle's, whatever the settings."""

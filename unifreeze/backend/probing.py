@@ -7,16 +7,17 @@ gradients lie about, and the loop calls the model's training mode before every s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
+from unifreeze.backend.outputs import loss_weights, outputs_in
 from unifreeze.backend.protocol import (
     Batch,
+    Chosen,
     OptimizerSpec,
     ProbeConfig,
     ProbeResult,
@@ -38,13 +39,13 @@ def run_probe(
     """Run the probe and return what it showed; the model is restored bit for bit."""
     walk = backend.walk(model)
     trace = trace_forward(backend, walk, model, config.batch)
-    outputs: list[str] = []
+    outputs: dict[str, tuple[int, ...]] = {}
     with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         runs = []
         for spec in config.optimizers:
             rewind()
             runs.append(_Run(backend, model, walk, resolution, config).train(spec, outputs))
-    return ProbeResult(tuple(outputs), trace.calls, tuple(runs))
+    return ProbeResult(outputs, trace.calls, tuple(runs))
 
 
 def first_gradients(
@@ -60,12 +61,48 @@ def first_gradients(
     with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         rewind()
         backend.train_mode(model)
-        result = backend.run(model, batch)
-        found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
-        shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
-        weights = [loss_weights(i, s, 0) for i, s in zip(output_ids(shapes), shapes, strict=True)]
-        backend.backward(found, weights)
+        found = floating_outputs(backend, backend.run(model, batch))
+        weighted_backward(backend, found, {key: key for key in found}, seed=0)
         return backend.gradients(model), frozenset(trace.calls)
+
+
+def floating_outputs(backend: ModuleBackend, result: Any) -> dict[str, Any]:
+    """Return the floating tensors in a model's result by where they are in it."""
+    found = outputs_in(result, backend.is_tensor)
+    return {key: tensor for key, tensor in found.items() if backend.is_floating(tensor)}
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """Return a live tensor's shape as plain numbers."""
+    return tuple(int(size) for size in tensor.shape)
+
+
+def shown_outputs(found: Mapping[str, Any]) -> str:
+    """Write a model's outputs for a message."""
+    return listing(f"{key} {list(shape_of(tensor))}" for key, tensor in found.items()) or "none"
+
+
+def weighted_backward(
+    backend: ModuleBackend, found: Mapping[str, Any], chosen: Chosen, seed: int
+) -> bool:
+    """Run backward from a weighted sum of outputs; return False where nothing takes part.
+
+    Args:
+        backend: The model's backend.
+        found: Its floating outputs.
+        chosen: Those to use, with the names that their weights follow from.
+        seed: Seed of the weights.
+    """
+    weights = [loss_weights(name, shape_of(found[key]), seed) for key, name in chosen.items()]
+    return backend.backward([found[key] for key in chosen], weights)
+
+
+def no_gradient(found: Mapping[str, Any]) -> TargetError:
+    """Return the error for a model none of whose outputs is a function of a parameter."""
+    return TargetError(
+        "the model returns no floating tensor that a gradient could come from",
+        context=f"it returns: {shown_outputs(found)}",
+    )
 
 
 @contextmanager
@@ -138,7 +175,7 @@ class _Run:
         self.backend, self.model, self.walk = backend, model, walk
         self.resolution, self.config = resolution, config
 
-    def train(self, spec: OptimizerSpec, outputs: list[str]) -> ProbeRun:
+    def train(self, spec: OptimizerSpec, outputs: dict[str, tuple[int, ...]]) -> ProbeRun:
         """Plant, freeze, train; return what was seen."""
         backend, model = self.backend, self.model
         step, clear = backend.plain_optimizer(model, spec)
@@ -152,7 +189,7 @@ class _Run:
             gradients: dict[str, float | None] = {}
             with self._listening() as live:
                 for number in range(self.config.steps):
-                    outputs[:] = self._step_forward(number)
+                    outputs |= self._step_forward(number)
                     gradients = gradients or backend.gradients(model)
                     self._step(step, spec)
                     clear()
@@ -189,25 +226,21 @@ class _Run:
         if self.backend.modes(self.walk)[index]:
             live[self.walk.tree.paths[index]] = None
 
-    def _step_forward(self, number: int) -> list[str]:
-        """Run one forward and backward pass; return the ids of all floating outputs."""
+    def _step_forward(self, number: int) -> dict[str, tuple[int, ...]]:
+        """Run one forward and backward pass; return the shapes of all floating outputs."""
         backend, config = self.backend, self.config
         backend.train_mode(self.model)
         _seed_all(backend, config.seed + number)
-        result = backend.run(self.model, config.batch)
-        found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
-        shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
-        ids = output_ids(shapes)
-        used = [n for n, i in enumerate(ids) if config.outputs is None or i in config.outputs]
+        found = floating_outputs(backend, backend.run(self.model, config.batch))
+        used = {key: key for key in found if config.outputs is None or key in config.outputs}
         if not used:
             raise TargetError(
                 "the model returns no floating tensor that a loss could be made of",
-                context=f"it returns: {listing(ids) or 'none'}; "
+                context=f"it returns: {shown_outputs(found)}; "
                 f"asked for: {listing(config.outputs or ()) or 'any'}",
             )
-        weights = [loss_weights(ids[n], shapes[n], config.seed) for n in used]
-        backend.backward([found[n] for n in used], weights)
-        return ids
+        weighted_backward(backend, found, used, config.seed)
+        return {key: shape_of(tensor) for key, tensor in found.items()}
 
     def _plant_gradients(self) -> None:
         """Leave a gradient on everything that is about to be frozen, as an earlier step would."""

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Parts = Mapping[str, tuple[int, Mapping[str, Array]]]
 
+LIMIT = 1e-6
+"""Relative difference of outputs up to which two runs are of one function.
+
+In double precision ports of one network differ by 1e-16 to 1e-11, and by 1e-7 where their code
+computes a part in single precision."""
+
 PROJECTIONS = 8
+_WIDTH = 4096
 _MILLION = 2**20
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -27,8 +34,8 @@ class Sketch(NamedTuple):
 
     Attributes:
         norm: Euclidean norm.
-        along: Its projections, matrices with the longer axis first.
-        across: Projections of the transposed matrix, of square ones only.
+        along: Its projections, as it is stored but for axes of length 1.
+        across: Projections of the transposed matrix; none for what is no matrix, and for tables.
     """
 
     norm: float
@@ -37,11 +44,13 @@ class Sketch(NamedTuple):
 
     def distance(self, other: Sketch, *, transposed: bool = False) -> float:
         """Return the largest difference of a projection or norm, relative to the larger norm."""
-        there = other.across if transposed else other.along
+        here, there = self.along, other.across if transposed else other.along
+        if transposed and not there:  # the other is a table, which is never transposed
+            here, there = self.across, other.along
         largest = max(self.norm, other.norm)
-        if not largest or len(self.along) != len(there):
+        if not largest or len(here) != len(there):
             return float("inf")
-        pairs = [(self.norm, other.norm), *zip(self.along, there, strict=True)]
+        pairs = [(self.norm, other.norm), *zip(here, there, strict=True)]
         return max(abs(a - b) for a, b in pairs) / largest
 
     def gap(self, other: Sketch) -> float:
@@ -52,17 +61,23 @@ class Sketch(NamedTuple):
         return gap if isfinite(gap) else float("inf")
 
 
-def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape as comparisons see it: matrices longer axis first, a row or column a vector.
+def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without its axes of length 1: one port may have them, and the other not.
 
-    >>> plain_shape((3, 5)), plain_shape((1, 7)), plain_shape((4, 2, 3, 3))
-    ((5, 3), (7,), (4, 2, 3, 3))
+    >>> squeezed((1, 7)), squeezed((4, 1, 1)), squeezed((1,))
+    ((7,), (4,), ())
     """
-    if len(shape) != 2:
-        return shape
-    if 1 in shape:
-        return (max(shape),)
-    return (max(shape), min(shape))
+    return tuple(size for size in shape if size != 1)
+
+
+def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape as comparisons see it: no axes of length 1, matrices with the longer first.
+
+    >>> plain_shape((3, 5)), plain_shape((1, 7)), plain_shape((4, 2, 3, 3)), plain_shape((5, 2, 1))
+    ((5, 3), (7,), (4, 2, 3, 3), (5, 2))
+    """
+    plain = squeezed(shape)
+    return (max(plain), min(plain)) if len(plain) == 2 else plain
 
 
 def numbers(count: int, *key: int) -> Array:
@@ -100,20 +115,24 @@ def scrambled(index: Array, *key: int) -> Array:
     return np.asarray((mixed >> np.uint64(11)) * 2.0**-52 - 1.0)
 
 
-def sketch(array: Array, *, as_stored: bool = False) -> Sketch:
-    """Sketch a tensor.
-
-    Args:
-        array: Its values.
-        as_stored: Take the axes as they are: for outputs, which no framework transposes.
-    """
+def sketch(array: Array) -> Sketch:
+    """Sketch a tensor; axes of length 1 make no difference."""
     values = np.asarray(array, np.float64)
+    values = values.reshape(squeezed(values.shape))
     norm = float(np.linalg.norm(values.reshape(-1)))
-    if as_stored or values.ndim != 2 or 1 in values.shape:
-        return Sketch(norm, _projected(values.reshape(len(values) if values.ndim > 2 else 1, -1)))
-    if values.shape[0] == values.shape[1]:
+    if values.ndim == 2:
         return Sketch(norm, _projected(values), _projected(values.T))
-    return Sketch(norm, _projected(values if values.shape[0] > values.shape[1] else values.T))
+    rows = len(values) if values.ndim > 2 else 1
+    return Sketch(norm, _projected(values.reshape(rows, -1)))
+
+
+def sketch_flat(array: Array) -> Sketch:
+    """Sketch values in their order, whatever shape they are in: results, which none transposes."""
+    values = np.asarray(array, np.float64).reshape(-1)
+    width = max(1, min(len(values), _WIDTH))
+    padded = np.zeros((-(-len(values) // width), width))
+    padded.reshape(-1)[: len(values)] = values
+    return Sketch(float(np.linalg.norm(values)), _projected(padded))
 
 
 def sketch_parts(path: str, array: Array, parts: Parts) -> dict[str, Sketch]:
@@ -133,6 +152,8 @@ def sketch_parts(path: str, array: Array, parts: Parts) -> dict[str, Sketch]:
 def sketch_table(array: Array) -> Sketch:
     """Sketch a table of rows, which none transposes; zero rows at its end change nothing."""
     values = np.asarray(array, np.float64)
+    if 1 in values.shape:
+        return sketch(values)
     return Sketch(float(np.linalg.norm(values.reshape(-1))), _projected(values))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
+from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import Parts, Sketch
-from unifreeze.errors import TargetError
+from unifreeze.errors import TargetError, listing
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec, Trace
 
@@ -85,6 +86,24 @@ class Batch:
     kwargs: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
+    def for_sides(cls, batch: object, names: tuple[str, str]) -> tuple[Batch, Batch]:
+        """Read a batch for two models: one for both, or one by the framework of each.
+
+        Raises:
+            TargetError: There is one for another framework, or none for one of these.
+        """
+        known = set(names)
+        if not isinstance(batch, Mapping) or not known & set(batch):
+            return cls.of(batch), cls.of(batch)
+        if set(batch) != known:
+            raise TargetError(
+                f"the batch is for {listing(map(str, batch))}, and the models are of "
+                f"{' and '.join(sorted(known))}",
+                hint="give one batch for both models, or one by the name of each one's framework",
+            )
+        return cls.of(batch[names[0]]), cls.of(batch[names[1]])
+
+    @classmethod
     def of(cls, batch: object) -> Batch:
         """Read what users pass as a batch: an array, a sequence of them, a mapping, or a Batch."""
         if isinstance(batch, Batch):
@@ -141,7 +160,7 @@ class ProbeConfig:
         batch: Inputs.
         steps: Steps per optimizer.
         seed: Seed of gradients planted, loss weights and random layers.
-        outputs: Ids of the outputs the loss may use; None for all.
+        outputs: Keys of the outputs the loss may use; None for all.
         optimizers: One run each.
     """
 
@@ -183,14 +202,18 @@ class ProbeResult:
     """What the probe showed.
 
     Attributes:
-        outputs: Ids of the floating outputs, caches left out.
+        outputs: Shapes of the floating outputs by their keys, caches left out.
         reached: Native paths of the modules that ran and parameters that were read.
         runs: One per optimizer.
     """
 
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, tuple[int, ...]]
     reached: tuple[str, ...]
     runs: tuple[ProbeRun, ...]
+
+
+Chosen = Mapping[str, str]
+"""Outputs that a loss is made of, by their keys, with the names that their weights follow from."""
 
 
 @dataclass(frozen=True)
@@ -201,14 +224,14 @@ class SketchConfig:
         batch: Inputs.
         values: Gives each parameter and statistic, by its first native path and shape as stored,
             the values it runs with; None leaves it as it is.
-        outputs: Ids of the outputs the loss may use; None for all.
+        choose: Chooses outputs for the loss, once they are there; None for all, by their keys.
         seed: Seed of the loss's weights.
         parts: For a fused tensor, by its path: an axis, and by name where along it each part lies.
     """
 
     batch: Batch
     values: Callable[[str, tuple[int, ...]], Array | None]
-    outputs: tuple[str, ...] | None = None
+    choose: Callable[[Mapping[str, Seen]], Chosen] | None = None
     seed: int = 0
     parts: Parts = field(default_factory=dict)
 
@@ -219,19 +242,23 @@ class SketchRun:
 
     Attributes:
         dtype: Neutral name of the floating dtype it ran in.
-        outputs: Sketch of every floating output by its id.
+        outputs: Every floating output by its key.
+        chosen: Those that the loss was made of.
         gradients: Sketch of every parameter's gradient by its first native path, or those of its
             parts by their names; none for those that got no gradient.
         calls: Native paths in order of first use.
         layers: For each module that ran and returned a floating tensor, in order: its path, the
             shape of that and its sketch.
+        passed: Sketches of what modules were given and none returned.
     """
 
     dtype: str
-    outputs: Mapping[str, Sketch]
+    outputs: Mapping[str, Seen]
+    chosen: Chosen
     gradients: Mapping[str, Sketch]
     calls: tuple[str, ...]
     layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
+    passed: tuple[Sketch, ...] = ()
 
 
 class Rate(NamedTuple):
@@ -275,7 +302,7 @@ class StepConfig:
         batch: Inputs.
         values: What parameters and statistics hold meanwhile, by native path, in the framework's
             layout; the others keep what they hold.
-        outputs: Ids of the outputs the loss may use; None for all.
+        chosen: Outputs that the loss is made of; None for all, by their keys.
         seed: Seed of the loss's weights.
         double: Compute in double precision, where the framework can.
         nudge: Move floating inputs and lookup tables by about one unit in the last place.
@@ -287,7 +314,7 @@ class StepConfig:
 
     batch: Batch
     values: Mapping[str, Array] = field(default_factory=dict)
-    outputs: tuple[str, ...] | None = None
+    chosen: Chosen | None = None
     seed: int = 0
     double: bool = True
     nudge: bool = False
@@ -305,7 +332,8 @@ class StepRun:
 
     Attributes:
         dtype: Neutral name of the floating dtype of the outputs.
-        outputs: Sketch of every floating output by its id.
+        outputs: Every floating output by its key.
+        chosen: Those that the loss was made of.
         gradients: Sketch of every parameter's gradient by its first native path; none for those
             that got no gradient.
         weights: Norm of every parameter before the steps.
@@ -317,7 +345,8 @@ class StepRun:
     """
 
     dtype: str
-    outputs: Mapping[str, Sketch]
+    outputs: Mapping[str, Seen]
+    chosen: Chosen
     gradients: Mapping[str, Sketch]
     weights: Mapping[str, float]
     updates: Mapping[str, Mapping[str, Sketch]]

@@ -56,7 +56,9 @@ def activation(name: str, **attributes: str) -> Reader:
 
 
 def optimizer_defaults(
-    optimizers: Mapping[str, Callable[..., Any]], names: Mapping[str, str]
+    optimizers: Mapping[str, Callable[..., Any]],
+    names: Mapping[str, str],
+    rules: Mapping[str, str],
 ) -> dict[str, Settings]:
     """Read from signatures what optimizers do if nobody says otherwise.
 
@@ -64,10 +66,12 @@ def optimizer_defaults(
         optimizers: Classes by neutral name.
         names: The framework's names of settings, with the neutral ones; of a pair such as `betas`
             both, with a bar between.
+        rules: Of optimizers whose formula is another in other frameworks, what it is here.
     """
     found = {}
     for name, built in optimizers.items():
         row: Settings = {"layer": name}
+        row |= {"update rule": rules[name]} if name in rules else {}
         for key, parameter in inspect.signature(built).parameters.items():
             if key in names and parameter.default is not inspect.Parameter.empty:
                 default = parameter.default

@@ -10,9 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
-from unifreeze.backend.probing import python_random_state, restored
-from unifreeze.backend.projections import Sketch, sketch, sketch_parts, sketch_table
+import numpy as np
+
+from unifreeze.backend.outputs import Seen, tensors_in
+from unifreeze.backend.probing import (
+    floating_outputs,
+    no_gradient,
+    python_random_state,
+    restored,
+    weighted_backward,
+)
+from unifreeze.backend.projections import Sketch, sketch_flat, sketch_parts, sketch_table
 from unifreeze.backend.protocol import Array, SketchConfig, SketchRun
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
@@ -53,21 +61,17 @@ def _run(
     calls = trace_forward(backend, walk, model, config.batch).calls
     backend.turn_random_off(walk)
     layers: dict[str, tuple[tuple[int, ...], Sketch]] = {}
-    with _sketched_layers(backend, walk, layers):
+    given: dict[Sketch, None] = {}
+    with _sketched_layers(backend, walk, layers, given):
         result = backend.run(model, config.batch)
-    found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
-    shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
-    ids = output_ids(shapes)
-    outputs = {
-        i: sketch(backend.to_array(t), as_stored=True) for i, t in zip(ids, found, strict=True)
-    }
-    used = [n for n, i in enumerate(ids) if config.outputs is None or i in config.outputs]
-    weights = [loss_weights(ids[n], shapes[n], config.seed) for n in used]
-    if not used or not backend.backward([found[n] for n in used], weights):
-        raise TargetError(
-            "the model returns no floating tensor that a gradient could come from",
-            context=f"it returns: {', '.join(ids) or 'none'}",
-        )
+    found = floating_outputs(backend, result)
+    arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
+    outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
+    chosen = {key: key for key in found} if config.choose is None else config.choose(outputs)
+    # None may be chosen: another model's outputs are none of these, and that is to be told.
+    nothing = not chosen and config.choose is None
+    if nothing or (chosen and not weighted_backward(backend, found, chosen, config.seed)):
+        raise no_gradient(found)
     gradients: dict[str, Sketch] = {}
     for path, tensor in zip(first, walk.tensors, strict=True):
         gradient = backend.get_gradient(tensor)
@@ -77,9 +81,11 @@ def _run(
                 gradients[path] = sketch_table(array)
             else:
                 gradients.update(sketch_parts(path, array, config.parts))
-    dtype = next((str(backend.to_array(t).dtype) for t in found), "")
+    dtype = next((str(array.dtype) for array in arrays.values()), "")
     rows = tuple((path, *row) for path, row in layers.items())
-    return SketchRun(dtype, outputs, gradients, calls, rows)
+    returned = {sketch for _, sketch in layers.values()}
+    passed = tuple(sketch for sketch in given if sketch not in returned)
+    return SketchRun(dtype, outputs, chosen, gradients, calls, rows, passed)
 
 
 @contextmanager
@@ -132,21 +138,50 @@ def _assign(
 
 @contextmanager
 def _sketched_layers(
-    backend: ModuleBackend, walk: Walk, layers: dict[str, tuple[tuple[int, ...], Sketch]]
+    backend: ModuleBackend,
+    walk: Walk,
+    layers: dict[str, tuple[tuple[int, ...], Sketch]],
+    given: dict[Sketch, None],
 ) -> Iterator[None]:
-    """Sketch the first floating tensor that each module returns."""
+    """Sketch the first floating tensor that each module gets, and that it returns."""
+
+    def first_of(values: Any) -> Array | None:
+        tensors = filter(backend.is_floating, tensors_in(values, backend.is_tensor))
+        tensor = next(tensors, None)
+        return None if tensor is None else backend.to_array(tensor)
 
     def listen(path: str, module: Any) -> Any:
         def after(result: Any) -> None:
-            tensor = next(tensors_in(result, backend.is_tensor), None)
-            if path not in layers and tensor is not None and backend.is_floating(tensor):
-                array = backend.to_array(tensor)
-                layers[path] = array.shape, sketch(array, as_stored=True)
+            array = None if path in layers else first_of(result)
+            if array is not None:
+                layers[path] = array.shape, sketch_flat(without_copies(array))
 
         return backend.hook(module, lambda: None, after)
+
+    def look(forward: Callable[..., Any], args: Any, named: Any) -> Any:
+        array = first_of((*args, named))
+        if array is not None:
+            given[sketch_flat(without_copies(array))] = None
+        return forward(*args, **named)
 
     with ExitStack() as stack:
         for index, module in enumerate(walk.modules):
             if not walk.tree.repeats[index]:
                 stack.callback(listen(walk.tree.paths[index], module))
+                stack.callback(backend.around_forward(module, look))
         yield
+
+
+def without_copies(array: Array) -> Array:
+    """Leave out what only repeats: of an axis along which all values are the same, keep one.
+
+    One port adds a table of positions to every row of a batch, the other repeats it first.
+
+    >>> without_copies(np.array([[1, 2], [1, 2], [1, 2]])).tolist()
+    [[1, 2]]
+    """
+    for axis, size in enumerate(array.shape):
+        first = array.take([0], axis) if size > 1 else array
+        if size > 1 and np.array_equal(first, array.take([1], axis)) and np.all(array == first):
+            array = first
+    return array

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unifreeze.backend.outputs import loss_weights, output_ids, tensors_in
-from unifreeze.backend.probing import restored
-from unifreeze.backend.projections import Sketch, numbers, sketch, sketch_parts
+from unifreeze.backend.outputs import Seen, tensors_in
+from unifreeze.backend.probing import floating_outputs, no_gradient, restored, weighted_backward
+from unifreeze.backend.projections import Sketch, numbers, sketch_flat, sketch_parts
 from unifreeze.backend.protocol import Array, Batch, OptimizerSpec, StepConfig, StepRun
 from unifreeze.backend.walking import Walk
-from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze.structure import STATISTICS
 
@@ -108,23 +107,17 @@ class _Steps:
         before = self._statistics()
         with self._counted() as counts:
             result = backend.run(self.model, self.batch)
-        found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
-        shapes = [tuple(int(n) for n in tensor.shape) for tensor in found]
-        ids = output_ids(shapes)
-        used = [n for n, i in enumerate(ids) if config.outputs is None or i in config.outputs]
-        weights = [loss_weights(ids[n], shapes[n], config.seed) for n in used]
-        arrays = [backend.to_array(tensor) for tensor in found]
-        if not used or not backend.backward([found[n] for n in used], weights):
-            raise TargetError(
-                "the model returns no floating tensor that a gradient could come from",
-                context=f"it returns: {', '.join(ids) or 'none'}",
-            )
+        found = floating_outputs(backend, result)
+        arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
+        wanted = {key: key for key in found} if config.chosen is None else config.chosen
+        chosen = {key: name for key, name in wanted.items() if key in found}
+        if not chosen or not weighted_backward(backend, found, chosen, config.seed):
+            raise no_gradient(found)
         after = self._statistics()
         return {
-            "dtype": next((str(array.dtype) for array in arrays), ""),
-            "outputs": {
-                i: sketch(array, as_stored=True) for i, array in zip(ids, arrays, strict=True)
-            },
+            "dtype": next((str(array.dtype) for array in arrays.values()), ""),
+            "outputs": {key: Seen(a.shape, sketch_flat(a)) for key, a in arrays.items()},
+            "chosen": chosen,
             "gradients": self._gradients(),
             "statistics": {path: (before[path], after[path]) for path in before},
             "counts": {path: tuple(calls) for path, calls in counts.items()},

@@ -27,11 +27,12 @@ from unifreeze.cli.targets import load_model, use_backends
 from unifreeze.errors import TargetError
 from unifreeze.pairing import (
     ModelSketch,
-    Outputs,
     Pairing,
+    Wanted,
     make_sketch,
     pair_by,
     pair_sketches,
+    parts_of,
 )
 from unifreeze.porting import port_file
 
@@ -58,8 +59,17 @@ def sketch(
     shipped: ShippedOption = False,
     seed: SeedOption = 0,
     outputs: Annotated[
-        str, typer.Option(metavar="IDS", help="Outputs the loss may use; all by default.")
+        str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
     ] = "",
+    states: Annotated[
+        bool, typer.Option("--states", help="Give values to state that is no statistic, too.")
+    ] = False,
+    parts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SKETCH", help="Sketch of MODEL in which its fused tensors are apart."
+        ),
+    ] = None,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Run a model on seeded values and write down what pairing needs to know of it."""
@@ -80,6 +90,8 @@ def sketch(
         hints=known,
         shipped=shipped,
         outputs=used,
+        states=states,
+        parts=parts_of(ModelSketch.load(parts)) if parts else (),
         seed=seed,
     )
     made.save(output)
@@ -205,15 +217,17 @@ def _pair_models(
         maps[0].write_text(json_module.dumps({there: here for here, there in hints.items()}))
         maps[1].write_text(json_module.dumps(hints))
 
-        def sketched(like: ModelSketch | None, outputs: Outputs, *, second: bool) -> ModelSketch:
+        def sketched(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
             model, file = models[second], files[second]
             python = other_python if second else sys.executable
             words = ["sketch", model, "-o", str(file), *settings]
             if like is not None:
                 words += ["--like", str(files[not second])]
                 words += ["--map", str(maps[second])] if hints else []
-            if outputs:
-                words.append(f"--outputs={','.join(outputs)}")
+            if wanted.outputs:
+                words.append(f"--outputs={','.join(wanted.outputs)}")
+            words += ["--states"] if wanted.states else []
+            words += ["--parts", str(file)] if wanted.parts else []  # of its last sketch
             run_sides([Side(python, model, tuple(words))])
             return ModelSketch.load(file)
 

@@ -55,7 +55,7 @@ def record(
     seed: SeedOption = 0,
     order: OrderOption = "registration",
     outputs: Annotated[
-        str, typer.Option(metavar="IDS", help="Outputs the loss may use; all by default.")
+        str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
     ] = "",
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -164,8 +164,9 @@ def parity(
         one, two = map(Record.load, files)
         check_backends_used(backend, {one.framework, two.framework})
         if shared := common_outputs(one, two):
-            limit = f"--outputs={','.join(shared)}"
-            run_sides([side._replace(arguments=(*side.arguments, limit)) for side in sides])
+            limits = [f"--outputs={','.join(keys)}" for keys in shared]
+            limited = zip(sides, limits, strict=True)
+            run_sides([side._replace(arguments=(*side.arguments, to)) for side, to in limited])
             one, two = map(Record.load, files)
     _finish(compare_records(one, two), json)
 

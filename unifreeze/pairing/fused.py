@@ -8,21 +8,20 @@ gradients then say which part is which, and the certificate whether all of it wa
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial as bound
 from itertools import permutations
 from math import gcd, prod
 from typing import NamedTuple
 
-from unifreeze.backend import SketchRun
-from unifreeze.backend.projections import plain_shape
+from unifreeze.backend.projections import plain_shape, squeezed
+from unifreeze.pairing.diverging import first_apart
 from unifreeze.pairing.layout import Part
-from unifreeze.pairing.match import LIMIT
-from unifreeze.pairing.record import ModelSketch, RunRow, TensorRow
+from unifreeze.pairing.places import is_under
+from unifreeze.pairing.record import ModelSketch, TensorRow
 
 Rows = Mapping[str, TensorRow]
 MOST_PARTS = 4
-MOST_TRIES = 200
-"""Layouts tried in all: each takes a forward and a backward pass."""
 
 
 class Layout(NamedTuple):
@@ -37,146 +36,144 @@ class Sort(NamedTuple):
     """Tensors that are fused in one way: those of one layer in every block."""
 
     label: str
+    role: str
     shape: tuple[int, ...]
 
 
-def taken_apart(
-    one: ModelSketch, rows: Rows, first: SketchRun, attempt: Callable[[Rows], SketchRun]
-) -> tuple[Rows, SketchRun]:
-    """Find the layouts of fused tensors with which a model is the same function as another.
+class Where(NamedTuple):
+    """Which tensors may be fused.
 
-    Args:
-        one: The other model, whose tensors may be the parts.
-        rows: The tensors of this one.
-        first: Its run with every tensor whole.
-        attempt: Runs it with the tensors given, on shared values.
-
-    Returns:
-        Its tensors, fused ones in parts, and the run with them: the two are one function then, or
-        as nearly as layouts can make them.
+    Attributes:
+        surplus: Only of shapes that this model has more of, made of shapes that it has fewer of;
+            otherwise any, if this model has fewer tensors.
+        front: Only in this layer, whatever the numbers are; "" for all.
     """
-    search = _Search(one, rows, first, attempt)
-    for narrow in (True, False):
-        sorts = _fused_sorts(one, search.rows, narrow=narrow)
-        for _ in range(len(sorts)):  # one that depends on another's being right may come before it
-            better = [sort for sort, layouts in sorts.items() if search.improve(sort, layouts)]
-            for sort in better:
-                del sorts[sort]
-            if search.done or not better:
-                break
-        if search.done:
-            break
-    return search.rows, search.run
 
-
-class _Search:
-    """The best layouts so far."""
-
-    def __init__(
-        self, one: ModelSketch, rows: Rows, run: SketchRun, attempt: Callable[[Rows], SketchRun]
-    ) -> None:
-        self.one, self.attempt = one, attempt
-        self.rows, self.run, self.agreeing = rows, run, _agreement(one, run)
-        self.left = MOST_TRIES
-
-    @property
-    def done(self) -> bool:
-        """Tell whether the two are one function."""
-        return one_function(self.one, self.run)
-
-    def improve(self, sort: Sort, layouts: list[Layout]) -> bool:
-        """Try every layout of a sort; keep the one with which most layers agree, if any does."""
-        start = self.rows, self.agreeing
-        for layout in [] if self.done else layouts[: self.left]:
-            rows = _split(start[0], sort, layout)
-            run = self.attempt(rows)
-            self.left -= 1
-            count = _agreement(self.one, run)
-            if count > self.agreeing or one_function(self.one, run):
-                self.rows, self.run, self.agreeing = rows, run, count
-            if self.done:
-                break
-        return self.rows is not start[0]
-
-
-def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
-    """Tell whether a run on shared values gave the outputs that the other model gave."""
-    shared = [i for i in one.shared.outputs if i in run.outputs]
-    return bool(shared) and all(one.shared.outputs[i].gap(run.outputs[i]) <= LIMIT for i in shared)
+    surplus: bool = False
+    front: str = ""
 
 
 def may_be_fused(one: ModelSketch, other: ModelSketch) -> bool:
     """Tell whether the second model may hold in one what the first holds apart."""
-    return bool(_fused_sorts(one, {row.path: row for row in other.tensors}, narrow=False))
+    rows = {row.path: row for row in other.tensors}
+    front = first_apart(other.shared, one.shared)
+    tries = Where(surplus=True), Where(), *([Where(front=front.path)] if front else [])
+    return any(_fused_sorts(one, rows, where) for where in tries)
 
 
-def _agreement(one: ModelSketch, run: SketchRun) -> int:
-    """Count the layers of the other model that have an equal in a run."""
-    there = defaultdict(list)
-    for _, shape, sketch in run.layers:
-        there[shape].append(sketch)
-    return sum(
-        any(layer.sketch.gap(other) <= LIMIT for other in there[layer.shape])
-        for layer in one.layers
-    )
-
-
-def _fused_sorts(one: ModelSketch, rows: Rows, *, narrow: bool) -> dict[Sort, list[Layout]]:
-    """List what may be fused, with every layout to try.
-
-    Those are matrices as long as two or more of the other model's put one beside another, where
-    those are neighbours and of one width; and only if this model has fewer matrices, and these hold
-    as many values as the other's.
+def ways_to_split(
+    one: ModelSketch, rows: Rows, where: Where
+) -> Iterator[tuple[Sort, Iterator[Rows]]]:
+    """Give each sort of what may be fused, with the tensors in every layout to try.
 
     Args:
-        one: The other model.
+        one: The other model, whose tensors may be the parts.
         rows: The tensors of this one.
-        narrow: Only shapes that this model has more of, made of shapes that it has fewer of.
+        where: Which of them.
     """
-    here, there = _matrices(rows.values()), _matrices(one.tensors)
+    for sort, layouts in _fused_sorts(one, rows, where).items():
+        yield sort, map(bound(_split, rows, sort), layouts)
+
+
+def split_as(rows: Rows, parts: Iterable[Part]) -> Rows:
+    """Replace fused tensors by parts that are known."""
+    by_tensor: dict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        by_tensor[part.of].append(part)
+    made: dict[str, TensorRow] = {}
+    for path, row in rows.items():
+        made |= {part.path: _part_row(row, part) for part in by_tensor[path]} or {path: row}
+    return made
+
+
+def _fused_sorts(one: ModelSketch, rows: Rows, where: Where) -> dict[Sort, list[Layout]]:
+    """List what may be fused, with every layout to try: matrices, and biases that lie alone."""
+    sides = list(rows.values()), list(one.tensors)
+    matrices = _matrices(sides[0], sides[1]), _matrices(sides[1], sides[0])
+    near = [row for row in _reached(sides[1], axes=2) if row.kind != "embedding"]
+    vectors = _reached(sides[0], axes=1), _reached(sides[1], axes=1)
+    return _sorts(*matrices, near, where) | _sorts(*vectors, vectors[1], where)
+
+
+def _sorts(
+    here: list[TensorRow], there: list[TensorRow], near: list[TensorRow], where: Where
+) -> dict[Sort, list[Layout]]:
+    """List tensors as long as two or more of the other model's, neighbours of one width.
+
+    Only if all of the kind hold as many values in both models.
+
+    Args:
+        here: This model's tensors of a kind.
+        there: The other's.
+        near: Those of the other's that may be parts.
+        where: Which of this one's may be fused.
+    """
     values = [sum(prod(row.shape) for row in side) for side in (here, there)]
-    if values[0] != values[1] or len(here) >= len(there):
+    fewer = len(here) < len(there) or where.surplus or where.front
+    if values[0] != values[1] or not fewer:
         return {}
     counts = Counter(plain_shape(row.shape) for row in here)
     counts.subtract(plain_shape(row.shape) for row in there)
     neighbours: dict[str, list[tuple[int, ...]]] = defaultdict(list)
-    for row in there:
-        if not narrow or counts[plain_shape(row.shape)] < 0:
-            neighbours[row.owner.rpartition(".")[0]].append(row.shape)
+    for row in near:
+        if not where.surplus or counts[plain_shape(row.shape)] < 0:
+            neighbours[row.owner.rpartition(".")[0]].append(squeezed(row.shape))
     sorts: dict[Sort, list[Layout]] = {}
     for row in here:
-        sort = _sort(row)
-        if (
-            row.part is None
-            and sort not in sorts
-            and (not narrow or counts[plain_shape(row.shape)] > 0)
-        ):
+        wanted = counts[plain_shape(row.shape)] > 0 if where.surplus else True
+        wanted = wanted and row.part is None and is_under(row.owner, where.front)
+        if wanted and _sort(row) not in sorts:
             layouts = list(dict.fromkeys(_layouts(row.shape, neighbours.values())))
             if layouts:
-                sorts[sort] = layouts
+                sorts[_sort(row)] = layouts
     return sorts
 
 
-def _matrices(rows: Iterable[TensorRow]) -> list[TensorRow]:
-    found = [row for row in rows if len(plain_shape(row.shape)) == 2 and row.reached]
-    return [row for row in found if not row.state and row.kind != "embedding"]
+def _matrices(rows: Iterable[TensorRow], others: Iterable[TensorRow]) -> list[TensorRow]:
+    """Return matrices that are no tables, nor what the other model has as a table."""
+    tables = Counter(plain_shape(row.shape) for row in others if row.kind == "embedding")
+    found = _reached(rows, axes=2)
+    tables.subtract(plain_shape(row.shape) for row in found if row.kind == "embedding")
+    made = []
+    for row in found:
+        if row.kind == "embedding":
+            continue
+        if tables[plain_shape(row.shape)] > 0:
+            tables[plain_shape(row.shape)] -= 1
+        else:
+            made.append(row)
+    return made
+
+
+def _reached(rows: Iterable[TensorRow], *, axes: int) -> list[TensorRow]:
+    """Return the parameters with so many axes, but for those of length 1, that ran."""
+    found = [row for row in rows if len(squeezed(row.shape)) == axes]
+    return [row for row in found if row.reached and not row.state]
 
 
 def _sort(row: TensorRow) -> Sort:
-    return Sort(row.owner.rpartition(".")[2], row.shape)
+    return Sort(row.owner.rpartition(".")[2], row.role, row.shape)
 
 
 def _layouts(
     shape: tuple[int, ...], neighbours: Iterable[list[tuple[int, ...]]]
 ) -> Iterator[Layout]:
-    """Give the layouts in which neighbours may fill a matrix, the commonest first."""
-    for axis in (0, 1):
-        length, width = shape[axis], shape[1 - axis]
+    """Give the layouts in which neighbours may fill a tensor, the commonest first."""
+    for axis in (number for number, size in enumerate(shape) if size != 1):
+        length, width = shape[axis], squeezed((*shape[:axis], *shape[axis + 1 :]))
         for near in neighbours:
-            sizes = [sum(one) - width for one in near if width in one]
+            sizes = [size for found in near for size in _beside(found, width)]
             for chosen in _filling(length, list(Counter(sizes).items()), MOST_PARTS):
                 if len(chosen) > 1:
                     yield from _orders(axis, chosen)
+
+
+def _beside(shape: tuple[int, ...], width: tuple[int, ...]) -> Iterator[int]:
+    """Give the length of a tensor along the axis that is not its width, if it has that width."""
+    if not width:
+        yield from shape
+    elif width[0] in shape:
+        yield sum(shape) - width[0]
 
 
 def _filling(length: int, sizes: list[tuple[int, int]], most: int) -> Iterator[tuple[int, ...]]:
@@ -217,13 +214,14 @@ def _split(rows: Rows, sort: Sort, layout: Layout) -> Rows:
 def _part_row(row: TensorRow, part: Part) -> TensorRow:
     shape = part.shape(row.shape)
     turned = row.neutral_shape != row.shape
+    role = "bias" if len(squeezed(shape)) == 1 else "weight"
     return row.model_copy(
         update={
             "path": part.path,
             "aliases": tuple(part._replace(of=alias).path for alias in row.aliases),
             "name": f"{row.name}[{part.number}]",
             "owner": f"{row.owner}[{part.number}]",
-            "role": "bias" if len(shape) == 1 else "weight",
+            "role": role,
             "shape": shape,
             "neutral_shape": shape[::-1] if turned else shape,
             "part": part,

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite
-
-from unifreeze.backend import Sketch
+from unifreeze.backend.outputs import BARE
+from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.certify import certify, output_gap
+from unifreeze.pairing.differ import differing_settings, read_as_zeros
+from unifreeze.pairing.diverging import first_divergence
 from unifreeze.pairing.fused import may_be_fused
-from unifreeze.pairing.match import (
-    GRADIENT_LIMIT,
-    LIMIT,
-    NEGLIGIBLE,
-    Matching,
-    is_paired,
-    tied_on_one_side,
-)
+from unifreeze.pairing.match import Matching
 from unifreeze.pairing.pairing import (
     PAIRING_FORMAT,
-    Certificate,
     LeftRow,
     Pairing,
     PairRow,
     SideRow,
 )
-from unifreeze.pairing.record import ModelSketch, Pair, RunRow, TensorRow
+from unifreeze.pairing.record import ModelSketch, Pair, TensorRow, outputs_of
+from unifreeze.pairing.settings import layers_alike
+from unifreeze.pairing.ties import may_be_tied
 from unifreeze.structure.words import FUSED_KV, FUSED_QKV, words_in
-
-WEAK = 1e-6
-"""Gradients below this share of the largest are compared against that share, not themselves."""
 
 
 def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
@@ -37,6 +29,10 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
     Raises:
         PairingError: They compute different functions, or the certificate does not hold.
     """
+    if not other.like:
+        outputs = outputs_of(one, other.shared.outputs).names
+        chosen = other.shared.model_copy(update={"chosen": outputs})
+        other = other.model_copy(update={"shared": chosen})
     _check_one_function(one, other)
     matching = Matching(one, other)
     matching.take(other.carried if other.like else ())
@@ -49,19 +45,29 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
                 f"{other.model} was sketched on the values of another model than {one.model}",
                 hint="sketch it again with --like the first model's sketch",
             )
-        certificate = _certify(matching, pairs, left)
+        _check_outputs(one, other)
+        certificate = certify(matching, pairs, left)
+    rows = tuple(_pair_row(matching, pair) for pair in pairs)
+    layers = tuple(_layers(matching, pairs))
     return Pairing(
         unifreeze_pairing=PAIRING_FORMAT,
-        one=_side_row(one),
-        other=_side_row(other),
-        pairs=tuple(_pair_row(matching, pair) for pair in pairs),
+        one=_side_row(matching, 0, left),
+        other=_side_row(matching, 1, left),
+        pairs=rows,
         left=left,
+        outputs=tuple((name, key) for key, name in other.shared.chosen.items()),
+        layers=layers,
+        differences=differing_settings(one, other, (*_owners(matching, pairs), *layers)),
+        zeros=tuple(read_as_zeros(one, other, rows)),
         certificate=certificate,
     )
 
 
-def _side_row(sketch: ModelSketch) -> SideRow:
-    own = tuple(row.path for row in sketch.tensors if not is_paired(row))
+def _side_row(matching: Matching, side: int, left: tuple[LeftRow, ...]) -> SideRow:
+    sketch = matching.sides[side]
+    known = {row.path for row in left if row.side == side}
+    known |= {pair.other if side else pair.one for pair in matching.pairs.values()}
+    own = tuple(row.path for row in sketch.tensors if row.path not in known)
     return SideRow(framework=sketch.framework, model=sketch.model, own_state=own)
 
 
@@ -82,19 +88,29 @@ def _pair_row(matching: Matching, pair: Pair) -> PairRow:
     )
 
 
-def common_ids(one: RunRow, other: RunRow) -> tuple[str, ...]:
-    """Return the ids of the outputs that both runs gave."""
-    return tuple(i for i in one.outputs if i in other.outputs)
+def _owners(matching: Matching, pairs: list[Pair]) -> list[tuple[str, str]]:
+    rows = [(matching.rows[0][pair.one], matching.rows[1][pair.other]) for pair in pairs]
+    return [(one.owner, other.owner) for one, other in rows]
+
+
+def _layers(matching: Matching, pairs: list[Pair]) -> list[tuple[str, str]]:
+    """Pair the layers that no tensor pairs, by what they return."""
+    known = _owners(matching, pairs)
+    paired = {one for one, _ in known}, {other for _, other in known}
+    loose = [
+        ([row for row in side.settings if row.path not in done], side.shared.result_of)
+        for side, done in zip(matching.sides, paired, strict=True)
+    ]
+    return list(layers_alike(*loose))
 
 
 def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
     """Refuse to pair models that do not compute the same on shared values."""
-    used = one.used or tuple(one.shared.outputs)
-    theirs = other.used or tuple(other.shared.outputs)
+    used, theirs = one.shared.by_name, other.shared.by_name
     if set(used) != set(theirs):
         raise PairingError(
             "the two models do not return the same",
-            context=f"{one.framework}: {listing(used)}\n{other.framework}: {listing(theirs)}",
+            context=f"{one.framework}: {_returned(one)}\n{other.framework}: {_returned(other)}",
             hint="their shapes (and so their classes, labels or vocabularies) must agree",
         )
     if not any(sketch.norm for sketch in one.shared.gradients.values()):
@@ -102,15 +118,25 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
             "this batch shows nothing: every gradient is zero",
             hint="use a batch on which the model's output depends on its parameters",
         )
-    gaps = {i: _gap(one.shared.outputs.get(i), other.shared.outputs.get(i)) for i in used}
-    worst = max(gaps, key=lambda i: gaps[i])
+    gaps = {name: output_gap(seen, theirs[name]) for name, seen in used.items()}
+    worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] <= LIMIT:
+        context = first_divergence(one, other), _fused(one, other)
         raise PairingError(
-            f"the two models compute different functions: output {worst} differs by "
-            f"{gaps[worst]:.1e} on the same values",
-            context="\n".join(filter(None, (first_divergence(one, other), _fused(one, other)))),
+            f"the two models compute different functions: {_named(worst)} "
+            f"{list(used[worst].shape)} differs by {gaps[worst]:.1e} on the same values",
+            context="\n".join(filter(None, context)),
             hint=_cure(one, other),
         )
+
+
+def _named(output: str) -> str:
+    return "the output" if output == BARE else f"output {output}"
+
+
+def _returned(sketch: ModelSketch) -> str:
+    found = sketch.shared.outputs.items()
+    return listing(f"{key} {list(seen.shape)}" for key, seen in found)
 
 
 def _cure(one: ModelSketch, other: ModelSketch) -> str:
@@ -119,11 +145,12 @@ def _cure(one: ModelSketch, other: ModelSketch) -> str:
             f"{one.model} may hold in one tensor what {other.model} holds apart: sketch the second "
             "first, and the first with --like"
         )
+    if may_be_tied(one, other):
+        return (
+            f"{other.model} may use a table twice where {one.model} has a matrix besides: sketch "
+            "the second first, and the first with --like, to see"
+        )
     return "make them the same network first: its settings, not its weights, differ"
-
-
-def _gap(a: Sketch | None, b: Sketch | None) -> float:
-    return float("inf") if a is None or b is None else a.gap(b)
 
 
 def _fused(one: ModelSketch, other: ModelSketch) -> str:
@@ -145,24 +172,27 @@ def _is_fused(path: str) -> bool:
     return any(words_in(piece) & (FUSED_QKV | FUSED_KV) for piece in path.split("."))
 
 
-def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
-    """Say where two models part: the first layer of one whose result is nowhere in the other."""
-    agreed = "the inputs"
-    for layer in one.layers:
-        alike = [row for row in other.layers if row.shape == layer.shape]
-        match = next((row for row in alike if layer.sketch.gap(row.sketch) <= LIMIT), None)
-        if match is None:
-            return (
-                f"first divergence: {layer.path or 'the model'} of {one.framework} returns "
-                f"{list(layer.shape)} and nothing in {other.framework} returns the same\n"
-                f"last agreement: {agreed}"
-            )
-        agreed = f"{layer.path} of {one.framework} and {match.path} of {other.framework}"
-    return f"every layer of {one.framework} has its equal; {other.framework} does more after that"
+def _check_outputs(one: ModelSketch, other: ModelSketch) -> None:
+    """Refuse outputs that could be swapped: alike in shape and values, and not called alike."""
+    for ones, others in outputs_of(one, other.shared.outputs).unsure:
+        if all_one(one, ones) and all_one(other, others):
+            continue
+        raise PairingError(
+            f"it is not certain which output is which: {listing(ones)} of {one.framework} and "
+            f"{listing(others)} of {other.framework} are alike in shape",
+            context="on the values that both models share, they are equal, and nothing else tells",
+            hint="let both models return them under the same keys, in a dictionary",
+        )
+
+
+def all_one(sketch: ModelSketch, keys: tuple[str, ...]) -> bool:
+    """Tell whether outputs are the same one, returned several times."""
+    seen = [sketch.own.outputs[key] for key in keys]
+    return all(found.is_alike(seen[0]) for found in seen)
 
 
 def _left(matching: Matching) -> list[LeftRow]:
-    ties = {(side, path): two for side, path, two in tied_on_one_side(matching)}
+    ties = {(side, path): two for side, path, two in matching.ties}
     halves = {(1 - side, half): path for (side, path), two in ties.items() for half in two}
     rows = []
     for side in (0, 1):
@@ -172,70 +202,27 @@ def _left(matching: Matching) -> list[LeftRow]:
             elif (side, row.path) in halves:
                 reason = f"tied there, as {halves[side, row.path]}"
             else:
-                reason = _reason(row, matching.sides[side])
-            rows.append(LeftRow(side=side, path=row.path, reason=reason))
+                reason = _reason(matching, side, row)
+            if reason:
+                rows.append(LeftRow(side=side, path=row.path, reason=reason))
     return rows
 
 
-def _reason(row: TensorRow, side: ModelSketch) -> str:
-    gradient = side.shared.gradients.get(row.path)
+def _reason(matching: Matching, side: int, row: TensorRow) -> str:
+    """Say why a tensor has no partner; "" where it needs none."""
+    gradient = matching.sides[side].shared.gradients.get(row.path)
+    alike = matching.alike[side].get(row.path, ())
+    alike = [path for path in alike if matching.is_left(1 - side, path)]
+    if row.kept:
+        return "outputs depend on it, and nothing there is the same" if row.shown else ""
     if not row.reached:
         return "its module never ran on this batch"
     if row.state:
         return "its layer has no partner"
+    if len(alike) == 1 or matching.is_unlaid(side, row):
+        return "it is square, and nothing tells which way round its partner is stored"
+    if alike:
+        return f"{len(alike)} there have an equal gradient, interchangeable here: {listing(alike)}"
     if gradient is None or not gradient.norm:
         return "no gradient on this batch tells it from others"
     return "nothing there has an equal gradient"
-
-
-def _certify(matching: Matching, pairs: list[Pair], left: Sequence[LeftRow]) -> Certificate:
-    """Compare the runs on carried-over values.
-
-    Raises:
-        PairingError: They differ.
-    """
-    one, other = (side.own for side in matching.sides)
-    used = matching.sides[0].used or tuple(one.outputs)
-    outputs = max(_gap(one.outputs.get(i), other.outputs.get(i)) for i in used)
-    norms = [one.gradients[pair.one].norm for pair in pairs if pair.one in one.gradients]
-    largest = max(filter(isfinite, norms), default=0.0)
-    gaps: dict[str, float] = {}
-    unproven = []
-    for pair in pairs:
-        a, b = one.gradients.get(pair.one), other.gradients.get(pair.other)
-        strength = max((sketch.norm for sketch in (a, b) if sketch), default=0.0)
-        if strength <= NEGLIGIBLE * largest:
-            if not matching.rows[0][pair.one].state:
-                unproven.append(pair.one)
-        elif a is None or b is None:
-            gaps[pair.one] = float("inf")
-        else:
-            gaps[pair.one] = _gradient_gap(a, b, WEAK * largest, transposed=pair.transposed)
-    worst = max(gaps, key=lambda path: gaps[path], default="")
-    if not (outputs <= LIMIT and gaps.get(worst, 0.0) <= GRADIENT_LIMIT):
-        wrong = [path for path, gap in gaps.items() if not gap <= GRADIENT_LIMIT]
-        raise PairingError(
-            "the pairing does not hold: on values carried over by it the two models differ",
-            context="\n".join(
-                [
-                    f"outputs by {outputs:.1e}; gradients of {listing(wrong) or 'none'}",
-                    *(f"without partner: {row.path}: {row.reason}" for row in left[:6]),
-                ]
-            ),
-            hint="these tensors' partners are wrong, or a statistic or state is not paired",
-        )
-    return Certificate(
-        dtype=one.dtype,
-        outputs=outputs,
-        gradients=gaps.get(worst, 0.0),
-        worst=worst,
-        compared=len(gaps),
-        unproven=tuple(unproven),
-    )
-
-
-def _gradient_gap(a: Sketch, b: Sketch, floor: float, *, transposed: bool) -> float:
-    there = b.across if transposed and b.across else b.along
-    pairs = [(a.norm, b.norm), *zip(a.along, there, strict=True)]
-    gap = max(abs(x - y) for x, y in pairs) / max(a.norm, b.norm, floor)
-    return gap if isfinite(gap) else float("inf")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unifreeze.backend.projections import Array
+from unifreeze.backend.projections import Array, squeezed
 
 
 class Part(NamedTuple):
@@ -85,13 +85,25 @@ def places(parts: Iterable[Part | None]) -> dict[str, tuple[int, dict[str, Array
 def reshaped(array: Array, shape: tuple[int, ...], *, transposed: bool) -> Array:
     """Lay a tensor's values out as its partner stores them.
 
-    A table with more rows than its partner loses the last; one with fewer gets zeros.
+    Axes of length 1 come and go. A table with more rows than its partner loses the last; one with
+    fewer gets zeros.
     """
+    size = np.prod(shape, dtype=np.int64)
     if transposed:
-        array = array.T
-    if array.size == np.prod(shape, dtype=np.int64):
+        array = array.reshape(squeezed(array.shape)).T
+    if array.size == size:
         return array.reshape(shape)
     fitted = np.zeros(shape, array.dtype)
     rows = min(len(array), len(fitted))
     fitted[:rows] = array[:rows]
     return fitted
+
+
+def are_one(one: tuple[int, ...], other: tuple[int, ...], *, transposed: bool) -> bool:
+    """Tell whether tensors of two shapes may be one, but for axes of length 1.
+
+    >>> are_one((5, 1), (5,), transposed=False), are_one((3, 5), (5, 3), transposed=False)
+    (True, False)
+    """
+    here = squeezed(one)
+    return (here[::-1] if transposed else here) == squeezed(other)

@@ -1,40 +1,66 @@
 """Which tensor of one sketch is which of the other: equal gradients on shared values say it.
 
 The gradient decides. Where it cannot (none at all, or tensors that the network treats as one: two
-biases that are added up) the owner does, then the role; and what is left over is said to be.
+biases that are added up) the owner does, or what the owner returns; and what is left over is said
+to be. Names decide only where nothing else could: what never ran, and what is interchangeable.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from unifreeze.backend import Sketch
-from unifreeze.backend.projections import plain_shape
+from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.alike import (
+    are_of_a_sort,
+    by_sort,
+    hold_alike,
+    may_be,
+    native,
+    shape_alone,
+    word,
+)
+from unifreeze.pairing.laying import Laying, gradients_of
+from unifreeze.pairing.names import Names, Native
+from unifreeze.pairing.places import Places
 from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
-from unifreeze.structure.words import FAMILIES, words_in
+from unifreeze.pairing.ties import SAME, Tie, tied_on_one_side
 
-LIMIT, GRADIENT_LIMIT = 1e-6, 1e-5
-"""Relative differences of outputs and gradients up to which two runs are of one function.
+GRADIENT_LIMIT = 1e-5
+"""Relative difference of gradients up to which two runs are of one function.
 
-In double precision ports of one network differ by 1e-16 to 1e-11, and by 1e-7 where their code
-computes a part in single precision; small gradients through such a part by some 1e-6."""
+Like `LIMIT`, but small gradients through a part in single precision differ by some 1e-6."""
 
-SAME = 1e-4
-"""Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
+NEGLIGIBLE = 1e-7
+"""Share of the largest gradient below which one may be rounding error."""
+
+There = Callable[[Places, TensorRow, TensorRow], bool]
 
 
 class Matching:
-    """One matching under way."""
+    """One matching under way.
+
+    Attributes:
+        sides: The two sketches.
+        rows: Their tensors that may have partners, by native path.
+        pairs: What is paired so far, by the first model's native path.
+        alike: For tensors that several there could be, by gradient: those.
+        ties: What one side holds once and the other twice; it has no partner.
+    """
 
     def __init__(self, one: ModelSketch, other: ModelSketch) -> None:
         self.sides = one, other
         self.rows = tuple(
-            {row.path: row for row in side.tensors if is_paired(row)} for side in self.sides
+            {row.path: row for row in side.tensors if row.takes_part} for side in self.sides
         )
         self.pairs: dict[str, Pair] = {}
+        self.alike: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+        self.ties: tuple[Tie, ...] = ()
         self._taken: set[str] = set()
+        self._unlaid: set[tuple[int, str]] = set()
+        self._laying = Laying(self.sides)
 
     def run(self, shipped: Mapping[str, str] | None = None) -> list[Pair]:
         """Pair what can be paired, the surest first; what was taken as given stays as it is.
@@ -44,10 +70,20 @@ class Matching:
         """
         self._by_gradient()
         self._by_owner()
+        self.ties = self._tied()
+        self._by_result()
+        self._by_owner()
+        self._by_neighbours()
+        self._by_outputs()
+        self._by_owner()
         if shipped:
             self._by_table(shipped)
             self._by_owner()
+        self._by_words()
         self._by_name()
+        self._by_gradient()
+        self._by_owner()
+        self.ties = self._tied()
         order = {row.path: n for n, row in enumerate(self.sides[0].tensors)}
         return sorted(self.pairs.values(), key=lambda pair: order[pair.one])
 
@@ -87,103 +123,209 @@ class Matching:
                 context="\n".join(bad),
             )
         for one, other in sorted(known):
+            if not self._is_laid(self.rows[0][one], self.rows[1][other]):
+                raise PairingError(
+                    f"{one} and {other} are square, and nothing tells which way round each is "
+                    "stored",
+                    hint="use a batch on which a gradient reaches them",
+                )
             self._add(one, other, "hint")
-
-    def _by_table(self, names: Mapping[str, str]) -> None:
-        """Take of a table what is left to pair and nothing seen speaks against."""
-        owners = self._owners()
-        rest = [{row.path: row for row in self.left(side)} for side in (0, 1)]
-        for one, other in names.items():
-            a, b = rest[0].get(one), rest[1].pop(other, None)
-            if a is None or b is None or not self._fits(a, b):
-                continue
-            if owners.get(a.owner, b.owner) == b.owner:
-                self._add(one, other, "hint")
 
     def _comparable(self, one: str, other: str) -> bool:
         """Tell whether two tensors are both parameters or both one statistic, of shapes alike."""
         a, b = self.rows[0][one], self.rows[1][other]
-        return a.state == b.state and (not a.state or a.role == b.role) and _may_be(a, b)
+        return a.state == b.state and a.statistic == b.statistic and may_be(a, b)
 
     def left(self, side: int) -> list[TensorRow]:
         """Return the tensors of a side that have no partner."""
-        taken = self._taken if side else self.pairs.keys()
-        return [row for row in self.rows[side].values() if row.path not in taken]
+        return [row for row in self.rows[side].values() if self.is_left(side, row.path)]
+
+    def is_left(self, side: int, path: str) -> bool:
+        """Tell whether a tensor has no partner."""
+        return path not in (self._taken if side else self.pairs)
+
+    def _tied(self) -> tuple[Tie, ...]:
+        gradients = self.sides[0].shared.gradients, self.sides[1].shared.gradients
+        return tuple(tied_on_one_side((self.left(0), self.left(1)), gradients))
+
+    def is_unlaid(self, side: int, row: TensorRow) -> bool:
+        """Tell whether a tensor lacks a partner only because it is square."""
+        return (side, row.path) in self._unlaid
+
+    def _rest(self, side: int) -> list[TensorRow]:
+        """Return the tensors without partners, but for what seems to be tied on one side only."""
+        tied = {tie.path for tie in self.ties if tie.side == side}
+        tied |= {half for tie in self.ties if tie.side != side for half in tie.halves}
+        return [row for row in self.left(side) if row.path not in tied]
 
     def _by_gradient(self) -> None:
         """Pair tensors whose gradients are equal and those of no others."""
         groups: dict[str, list[str]] = {}
         for row in self._parameters(0):
-            groups[row.path] = [o.path for o in self._parameters(1) if self._equal(row, o)]
-        rivals = Counter(path for group in groups.values() for path in group)
+            groups[row.path] = [o.path for o in self._parameters(1) if self.is_equal(row, o)]
+        rivals: dict[str, list[str]] = defaultdict(list)
         for path, group in groups.items():
-            if len(group) == 1 and rivals[group[0]] == 1:
+            for other in group:
+                rivals[other].append(path)
+        self.alike = groups, rivals
+        for path, group in groups.items():
+            alone = len(group) == 1 and len(rivals[group[0]]) == 1
+            if alone and self._is_laid(self.rows[0][path], self.rows[1][group[0]]):
                 self._add(path, group[0], "gradient")
 
     def _parameters(self, side: int) -> list[TensorRow]:
         return [row for row in self.left(side) if not row.state]
 
-    def _equal(self, one: TensorRow, other: TensorRow) -> bool:
-        if not _may_be(one, other):
+    def is_equal(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether two tensors have one gradient, whichever way round they are stored."""
+        if not may_be(one, other):
             return False
-        a, b = self._gradients(one, other)
+        a, b = gradients_of(self.sides, one, other)
         if a is None or b is None:
             return False
         return min(a.distance(b), a.distance(b, transposed=True)) < SAME
 
-    def _gradients(self, one: TensorRow, other: TensorRow) -> tuple[Sketch | None, Sketch | None]:
-        found = [side.shared.gradients for side in self.sides]
-        return found[0].get(one.path), found[1].get(other.path)
+    def _places(self) -> Places:
+        """Return where the tensors are whose partners are known."""
+        pairs = self.pairs.values()
+        return Places([(self.rows[0][p.one].owner, self.rows[1][p.other].owner) for p in pairs])
 
     def _by_owner(self) -> None:
         """Give the rest of a layer's tensors to the layer that its others have gone to."""
+
+        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+            return one.reached and other.reached and places.partner(one.owner) == other.owner
+
+        self._one_by_one("owner", there)
+
+    def _by_neighbours(self) -> None:
+        """Pair what ran and is the only one left of its sort where its neighbours' partners are."""
+
+        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+            silent = self._is_silent(0, one) and self._is_silent(1, other)
+            ran = silent and one.reached and other.reached
+            return ran and places.are_near(one.owner, other.owner)
+
+        self._one_by_one("owner", there)
+
+    def _by_outputs(self) -> None:
+        """Pair what no gradient tells and outputs depend on, if there is one such of a shape.
+
+        The certificate sees it if that was wrong; of state that both models keep, what they hold.
+        """
+        ones, others = (self._mattering(side) for side in (0, 1))
+        for one in ones:
+            fitting = [o for o in others if shape_alone(o) == shape_alone(one)]
+            fitting = [o for o in fitting if hold_alike(one, o)]
+            rivals = [r for r in ones if shape_alone(r) == shape_alone(one)]
+            rivals = [r for r in rivals if hold_alike(r, one)]
+            if len(fitting) == len(rivals) == 1 and not self._is_laid(one, fitting[0]):
+                self._unlaid |= {(0, one.path), (1, fitting[0].path)}
+            elif len(fitting) == len(rivals) == 1:
+                self._add(one.path, fitting[0].path, "result")
+
+    def _mattering(self, side: int) -> list[TensorRow]:
+        """Return the tensors left that outputs are known to depend on."""
+        rows = [row for row in self._rest(side) if row.reached]
+        return [r for r in rows if r.shown or not (r.state or self._is_silent(side, r))]
+
+    def _is_silent(self, side: int, row: TensorRow) -> bool:
+        """Tell whether a tensor has no gradient, or one that is rounding error."""
+        gradient = self.sides[side].shared.gradients.get(row.path)
+        return gradient is None or self._negligible(side, gradient)
+
+    def _by_words(self) -> None:
+        """Pair what ran and one word names, a query or a table of positions, among neighbours."""
+
+        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+            ran = one.reached and other.reached and word(one) and word(one) == word(other)
+            return bool(ran) and places.are_near(one.owner, other.owner)
+
+        self._one_by_one("name", there)
+
+    def _one_by_one(self, by: str, there: There) -> None:
+        """Pair tensors that fit and have no rival in the place where they must be.
+
+        Args:
+            by: What decides.
+            there: Tells whether a tensor of the second model is in the place for one of the first.
+        """
         changed = True
         while changed:
             changed = False
-            owners = self._owners()
-            rest = self.left(0), self.left(1)
+            places, rest = self._places(), (self._rest(0), self._rest(1))
             for row in rest[0]:
-                partners = [o for o in rest[1] if owners.get(row.owner) == o.owner]
-                fitting = [o for o in partners if self._fits(row, o)]
-                rivals = [r for r in rest[0] if fitting and self._fits(r, fitting[0])]
-                rivals = [r for r in rivals if owners.get(r.owner) == fitting[0].owner]
-                if len(fitting) == len(rivals) == 1:
-                    self._add(row.path, fitting[0].path, "owner")
+                fitting = [o for o in rest[1] if self._fits(row, o) and there(places, row, o)]
+                if len(fitting) != 1 or not self._is_laid(row, fitting[0]):
+                    continue
+                rivals = [r for r in rest[0] if self._fits(r, fitting[0])]
+                if [r for r in rivals if there(places, r, fitting[0])] == [row]:
+                    self._add(row.path, fitting[0].path, by)
                     changed = True
 
-    def _owners(self) -> dict[str, str]:
-        """Say which layer is which, by the tensors that gradients have paired: all must agree."""
-        votes: dict[str, set[str]] = defaultdict(set)
-        for pair in self.pairs.values():
-            one, other = self.rows[0][pair.one], self.rows[1][pair.other]
-            votes[one.owner].add(other.owner)
-        return {owner: next(iter(found)) for owner, found in votes.items() if len(found) == 1}
+    def _by_result(self) -> None:
+        """Pair layers that return the same, where no gradient tells their tensors from others."""
+        left = [self._layers_left(side) for side in (0, 1)]
+        found = [(one, other) for one in left[0] for other in left[1] if self._agree(one, other)]
+        alike = {pair: by_sort(left[0][pair[0]], left[1][pair[1]]) for pair in found}
+        known = [pair for pair, rows in alike.items() if rows]
+        ones, others = (Counter(pair[side] for pair in known) for side in (0, 1))
+        for pair in known:
+            if ones[pair[0]] == others[pair[1]] == 1:
+                for row, other in alike[pair]:
+                    if self._is_laid(row, other):
+                        self._add(row.path, other.path, "result")
+
+    def _layers_left(self, side: int) -> dict[str, list[TensorRow]]:
+        """Return the layers that ran and have tensors without partners: those."""
+        found: dict[str, list[TensorRow]] = defaultdict(list)
+        for row in self._rest(side):
+            if row.reached:
+                found[row.owner].append(row)
+        return found
+
+    def _agree(self, one: str, other: str) -> bool:
+        """Tell whether two layers return the same on shared values."""
+        found = [s.shared.result_of(path) for s, path in zip(self.sides, (one, other), strict=True)]
+        return bool(found[0] and found[1] and found[0].gap(found[1]) <= LIMIT)
+
+    def _by_table(self, names: Mapping[str, str]) -> None:
+        """Take of a table what is left to pair and nothing seen speaks against."""
+        places = self._places()
+        rest = [{row.path: row for row in self._rest(side)} for side in (0, 1)]
+        for one, other in names.items():
+            a, b = rest[0].get(one), rest[1].pop(other, None)
+            if a is None or b is None or not self._fits(a, b):
+                continue
+            if places.partner(a.owner) in (None, b.owner) and self._is_laid(a, b):
+                self._add(one, other, "hint")
 
     def _by_name(self) -> None:
-        """Pair by canonical name what ran on neither side, what is fixed, and lone statistics.
-
-        What ran and got no gradient that tells it apart is left: a name is no evidence.
-        """
-        names = [Counter(row.name for row in self.left(side)) for side in (0, 1)]
-        others = {row.name: row for row in self.left(1)}
-        for row in self.left(0):
-            other = others.get(row.name)
-            if other is None or not names[0][row.name] == names[1][row.name] == 1:
+        """Pair by native names what never ran, and what is interchangeable on this batch."""
+        left = self.left(0), self.left(1)
+        others = {native(row): row for row in left[1]}
+        names = Names(
+            map(self._names_of, self.pairs.values()), ({*map(native, left[0])}, {*others})
+        )
+        for row in left[0]:
+            other = others.get(native(row))
+            if other is None or not self._fits(row, other) or not self._is_laid(row, other):
                 continue
             idle = not (row.reached or other.reached)
-            fixed = bool(row.fixed and other.fixed)  # its values reach the outputs all the same
-            told = _word(row) != 0 and _word(row) == _word(other)
-            if (row.state or idle or fixed or told) and self._fits(row, other):
+            if (idle or other.path in self.alike[0].get(row.path, ())) and names.tell(native(row)):
                 self._add(row.path, other.path, "name")
+
+    def _names_of(self, pair: Pair) -> tuple[Native, Native]:
+        return native(self.rows[0][pair.one]), native(self.rows[1][pair.other])
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether nothing seen speaks against two tensors' being one."""
-        if one.role != other.role or one.state != other.state or not _may_be(one, other):
+        if not are_of_a_sort(one, other):
             return False
-        a, b = self._gradients(one, other)
+        a, b = gradients_of(self.sides, one, other)
         if one.state or a is None or b is None:
             return True
-        return self._equal(one, other) or (self._negligible(0, a) and self._negligible(1, b))
+        return self.is_equal(one, other) or (self._negligible(0, a) and self._negligible(1, b))
 
     def _negligible(self, side: int, gradient: Sketch) -> bool:
         """Tell whether a gradient is rounding error: a key's bias changes no attention."""
@@ -192,69 +334,10 @@ class Matching:
         return gradient.norm <= NEGLIGIBLE * largest
 
     def _add(self, one: str, other: str, by: str) -> None:
-        transposed = self._transposed(self.rows[0][one], self.rows[1][other])
+        transposed = bool(self._laying.is_transposed(self.rows[0][one], self.rows[1][other]))
         self.pairs[one] = Pair(one, other, transposed, by)
         self._taken.add(other)
 
-    def _transposed(self, one: TensorRow, other: TensorRow) -> bool:
-        """Tell whether the second side stores a tensor the other way round."""
-        tables = one.kind == other.kind == "embedding"
-        if len(one.shape) != 2 or len(other.shape) != 2 or tables:
-            return False
-        a, b = self._gradients(one, other)
-        if a and b and a.across and b.across:
-            straight, turned = a.distance(b), a.distance(b, transposed=True)
-            if min(straight, turned) < SAME and straight != turned:
-                return turned < straight
-        if one.shape[0] == one.shape[1]:
-            # Nothing tells but what the other layers of this kind are like.
-            alike = [p for p in self.pairs.values() if self.rows[0][p.one].kind == one.kind]
-            return any(pair.transposed for pair in alike)
-        return (one.shape[0] > one.shape[1]) != (other.shape[0] > other.shape[1])
-
-
-NEGLIGIBLE = 1e-7
-"""Share of the largest gradient below which one may be rounding error."""
-
-
-def _word(row: TensorRow) -> int:
-    """Return what a layer's own name says it is: a query, a table of token types."""
-    return words_in(row.owner.rpartition(".")[2]) & (FAMILIES[0] | FAMILIES[1])
-
-
-def is_paired(row: TensorRow) -> bool:
-    """Tell whether a tensor is a parameter or a statistic; other state is each port's own."""
-    return not row.state or row.role in ("mean", "var")
-
-
-def _may_be(one: TensorRow, other: TensorRow) -> bool:
-    """Tell whether two tensors' shapes allow them to be one; tables may differ in length."""
-    a, b = plain_shape(one.shape), plain_shape(other.shape)
-    if a == b:
-        return True
-    tables = one.kind == other.kind == "embedding"
-    return tables and len(one.shape) == len(other.shape) == 2 and one.shape[1] == other.shape[1]
-
-
-def summed(total: Sketch, parts: Iterable[Sketch]) -> bool:
-    """Tell whether one tensor's gradient is the sum of others': it is tied there, and not here."""
-    found = list(parts)
-    sums = [sum(numbers) for numbers in zip(*(part.along for part in found), strict=True)]
-    gap = max(abs(a - b) for a, b in zip(total.along, sums, strict=True))
-    return bool(total.norm) and gap < SAME * total.norm
-
-
-def tied_on_one_side(matching: Matching) -> Iterator[tuple[int, str, tuple[str, str]]]:
-    """Give tensors that one side holds once and the other twice: the side, the one, the two."""
-    for side in (0, 1):
-        gradients = [s.shared.gradients for s in matching.sides]
-        theirs = [row for row in matching.left(1 - side) if row.path in gradients[1 - side]]
-        for row in matching.left(side):
-            total = gradients[side].get(row.path)
-            for n, a in enumerate(theirs):
-                for b in theirs[n + 1 :]:
-                    if total is None or plain_shape(a.shape) != plain_shape(b.shape):
-                        continue
-                    parts = gradients[1 - side][a.path], gradients[1 - side][b.path]
-                    if _may_be(row, a) and summed(total, parts):
-                        yield side, row.path, (a.path, b.path)
+    def _is_laid(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether it is known which way round the second side stores a tensor."""
+        return self._laying.is_transposed(one, other) is not None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from math import prod
 from typing import Any, ClassVar
 
 from pydantic import model_validator
 
 from unifreeze.errors import PairingError, listing
 from unifreeze.files import Format, Row, Saved
-from unifreeze.pairing.layout import Part
+from unifreeze.pairing.layout import Part, are_one
+from unifreeze.pairing.settings import SettingDifference
 
-PAIRING_FORMAT = 1
+PAIRING_FORMAT = 2
 
 
 class SideRow(Row):
@@ -37,9 +39,9 @@ class PairRow(Row):
         one_shape: As the first stores it.
         other_shape: As the second stores it.
         transposed: The second stores it the other way round.
-        by: What decided: `gradient`, `owner` (another tensor of the same layer did), `name`, or
-            `hint` (a table of names).
-        state: It is a statistic.
+        by: What decided: `gradient`, `owner` (other tensors of the same layer, or beside it, did),
+            `result` (what its layer returns), `name`, or `hint` (a table of names).
+        state: It is a statistic, or other state that is saved.
         one_aliases: Its other paths in the first model.
         other_aliases: Its other paths in the second.
         one_part: Which part of which tensor it is, where the first model holds it fused.
@@ -66,10 +68,9 @@ class PairRow(Row):
         ):
             if part is not None and (mistake := part.mistake(path, shape)):
                 raise ValueError(mistake)
-        here = self.one_shape[::-1] if self.transposed else self.one_shape
-        plain = [[n for n in shape if n != 1] for shape in (here, self.other_shape)]
-        tables = len(here) == len(self.other_shape) == 2 and here[1:] == self.other_shape[1:]
-        if plain[0] != plain[1] and not tables:
+        here, there = self.one_shape, self.other_shape
+        tables = len(here) == len(there) == 2 and here[1:] == there[1:] and not self.transposed
+        if not tables and not are_one(here, there, transposed=self.transposed):
             shapes = f"{list(self.one_shape)} and {list(self.other_shape)}"
             raise ValueError(f"{self.one} and {self.other} cannot be one tensor: {shapes}")
         return self
@@ -96,7 +97,7 @@ class PairRow(Row):
     @property
     def cropped(self) -> bool:
         """Tell whether the tables differ in length."""
-        return sorted(self.one_shape) != sorted(self.other_shape) and len(self.one_shape) == 2
+        return prod(self.one_shape) != prod(self.other_shape)
 
 
 class LeftRow(Row):
@@ -105,6 +106,22 @@ class LeftRow(Row):
     side: int
     path: str
     reason: str
+
+
+class ZerosRow(Row):
+    """A row of a table that one port reads as zeros, whatever it holds, and the other as it is.
+
+    Attributes:
+        one: Native path of the table in the first model.
+        other: The same in the second.
+        row: Number of the row.
+        side: Which model reads zeros: 0 or 1.
+    """
+
+    one: str
+    other: str
+    row: int
+    side: int
 
 
 class Certificate(Row):
@@ -119,6 +136,8 @@ class Certificate(Row):
         unproven: Paired tensors that this batch says nothing of: no gradient, or only rounding
             error. Their layer's other tensors are proven, or neither side ran them, or a hint said
             so.
+        by_results: Paired tensors without a gradient, whose layers return the same.
+        cut: The same where one port has a gradient and the other cuts it off: which does.
     """
 
     dtype: str
@@ -127,12 +146,17 @@ class Certificate(Row):
     worst: str
     compared: int
     unproven: tuple[str, ...] = ()
+    by_results: tuple[str, ...] = ()
+    cut: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         text = (
             f"{self.dtype}: outputs differ by {self.outputs:.1e}, "
             f"{self.compared} gradients by {self.gradients:.1e} at most ({self.worst})"
         )
+        if self.by_results:
+            names = listing(self.by_results)
+            text += f"\nwithout a gradient, told by what their layers return: {names}"
         if self.unproven:
             text += f"\nthis batch says nothing of {listing(self.unproven)}"
         return text
@@ -147,6 +171,10 @@ class Pairing(Saved):
         other: The second.
         pairs: Parameters, then statistics, in the order of the model that was sketched first.
         left: Tensors without a partner, each with the reason.
+        outputs: Where the first model returns what, and the second the same.
+        layers: Layers without tensors that return the same, by their native paths in both.
+        differences: Settings that differ and that this batch may not show.
+        zeros: Rows of tables that one port reads as zeros.
         certificate: The evidence; None where the second model was never run on the first's values.
     """
 
@@ -163,6 +191,10 @@ class Pairing(Saved):
     other: SideRow
     pairs: tuple[PairRow, ...]
     left: tuple[LeftRow, ...]
+    outputs: tuple[tuple[str, str], ...] = ()
+    layers: tuple[tuple[str, str], ...] = ()
+    differences: tuple[SettingDifference, ...] = ()
+    zeros: tuple[ZerosRow, ...] = ()
     certificate: Certificate | None
 
     @model_validator(mode="after")
@@ -176,26 +208,39 @@ class Pairing(Saved):
                     raise ValueError(f"{row.other_tensor} is paired twice, or in two layouts")
                 seen.add(row.other)
         known = {row.one for row in self.pairs}
-        if self.certificate and not known.issuperset(self.certificate.unproven):
+        told = self.certificate and (*self.certificate.unproven, *self.certificate.by_results)
+        if not known.issuperset(told or ()):
             raise ValueError("the certificate is of other pairs")
         return self
 
     def turned(self) -> Pairing:
         """Return the same seen from the second model."""
-        first = {row.one: row.other for row in self.pairs}
-        certificate = self.certificate and self.certificate.model_copy(
-            update={
-                "worst": first.get(self.certificate.worst, ""),
-                "unproven": tuple(first[path] for path in self.certificate.unproven),
-            }
-        )
         return self.model_copy(
             update={
                 "one": self.other,
                 "other": self.one,
                 "pairs": tuple(row.turned() for row in self.pairs),
                 "left": tuple(r.model_copy(update={"side": 1 - r.side}) for r in self.left),
-                "certificate": certificate,
+                "outputs": tuple((other, one) for one, other in self.outputs),
+                "layers": tuple((other, one) for one, other in self.layers),
+                "differences": tuple(found.turned() for found in self.differences),
+                "zeros": tuple(
+                    ZerosRow(one=row.other, other=row.one, row=row.row, side=1 - row.side)
+                    for row in self.zeros
+                ),
+                "certificate": self._turned_certificate(),
+            }
+        )
+
+    def _turned_certificate(self) -> Certificate | None:
+        there = {row.one: row.other for row in self.pairs}
+        made = self.certificate
+        return made and made.model_copy(
+            update={
+                "worst": there.get(made.worst, ""),
+                "unproven": tuple(there[path] for path in made.unproven),
+                "by_results": tuple(there[path] for path in made.by_results),
+                "cut": tuple((there[path], 1 - side) for path, side in made.cut),
             }
         )
 
@@ -212,10 +257,24 @@ class Pairing(Saved):
             if pair.cropped:
                 shapes = f"{list(pair.one_shape)} and {list(pair.other_shape)}"
                 lines.append(f"tables of unequal length: {pair.one} and {pair.other}, {shapes}")
-        lines += self._fused_lines()
         sides = self.one.framework, self.other.framework
+        lines += self._fused_lines()
+        lines += self._cut_lines(sides)
+        lines += [zeros_line(row, sides) for row in self.zeros]
+        lines += [f"settings differ: {found}" for found in self.differences]
         lines += [f"without partner in {sides[r.side]}: {r.path}: {r.reason}" for r in self.left]
         return "\n".join(lines)
+
+    def _cut_lines(self, sides: tuple[str, str]) -> list[str]:
+        """Say which tensors get a gradient in one port only."""
+        found = self.certificate.cut if self.certificate else ()
+        cut = [[path for path, side in found if side == number] for number in (0, 1)]
+        return [
+            f"{sides[n]} cuts off the gradient of {len(paths)} tensors, and {sides[1 - n]} does "
+            f"not: {listing(paths)}"
+            for n, paths in enumerate(cut)
+            if paths
+        ]
 
     def _fused_lines(self) -> list[str]:
         """Say which tensors are held in one: the first of each sort, and how many there are."""
@@ -234,3 +293,13 @@ class Pairing(Saved):
                 more = f" (and {len(wholes) - 1} more like it)" if len(wholes) > 1 else ""
                 lines.append(f"fused in {side.framework}: {wholes[0].of} is {names}{how}{more}")
         return lines
+
+
+def zeros_line(row: ZerosRow, sides: tuple[str, str]) -> str:
+    """Say what a row that one port reads as zeros means."""
+    table = row.other if row.side else row.one
+    return (
+        f"row {row.row} of {table} is zeros in {sides[row.side]} whatever it holds, and read as it "
+        f"is in {sides[1 - row.side]}: outputs differ on inputs that hold {row.row}, unless that "
+        "row is zero"
+    )

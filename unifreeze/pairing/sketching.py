@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
-import numpy as np
+from functools import partial as bound
+from typing import Any, NamedTuple
 
 from unifreeze.backend import Backend, Batch, SketchConfig, SketchRun
-from unifreeze.backend.projections import Array
-from unifreeze.errors import PairingError
-from unifreeze.pairing.fused import one_function, taken_apart
-from unifreeze.pairing.layout import Part, places, reshaped
-from unifreeze.pairing.match import Matching, is_paired
+from unifreeze.backend.outputs import Seen
+from unifreeze.backend.protocol import Chosen
+from unifreeze.errors import PairingError, TargetError, listing
+from unifreeze.pairing.fused import split_as
+from unifreeze.pairing.given import (
+    Rows,
+    Scales,
+    Values,
+    carried_over,
+    own_of,
+    scales_of,
+    shared_of,
+    whole,
+)
+from unifreeze.pairing.layout import Part, places
+from unifreeze.pairing.match import Matching
 from unifreeze.pairing.record import (
     SKETCH_FORMAT,
-    LayerRow,
     ModelSketch,
     Pair,
-    TensorRow,
+    outputs_of,
     run_row,
     tensor_rows,
     with_reach,
 )
-from unifreeze.pairing.values import own_values, shared_values
+from unifreeze.pairing.search import Guess, made_one, one_function
+from unifreeze.pairing.settings import layer_rows
+from unifreeze.pairing.states import with_shown
 
-Values = Callable[[str, tuple[int, ...]], Array | None]
-Rows = Mapping[str, TensorRow]
+Choose = Callable[[Mapping[str, Seen]], Chosen]
+
+
+class Known(NamedTuple):
+    """What is known of a pair before it is paired.
+
+    Attributes:
+        hints: Paths of the first model with those of this one, taken as given.
+        given: The same as pairs, which also say what is stored the other way round.
+        shipped: Ask the model's own library for a table of names, for what nothing else tells.
+    """
+
+    hints: Mapping[str, str] = {}
+    given: tuple[Pair, ...] = ()
+    shipped: bool = False
 
 
 def make_sketch(
@@ -42,6 +64,8 @@ def make_sketch(
     given: Iterable[Pair] = (),
     shipped: bool = False,
     outputs: tuple[str, ...] | None = None,
+    states: bool = False,
+    parts: Iterable[Part] = (),
     seed: int = 0,
 ) -> ModelSketch:
     """Run a live model on seeded values, twice, and keep what pairing needs.
@@ -57,133 +81,115 @@ def make_sketch(
             whether they were right.
         given: The same as pairs, which also say what is stored the other way round.
         shipped: Ask the model's own library for a table of names, for what nothing else tells.
-        outputs: Ids of the outputs the loss may use; None for all.
+        outputs: Keys of the outputs the loss may use; None for all.
+        states: Give values to state that is no statistic, too; as `like` did, if that is given.
+        parts: How fused tensors lie, as far as that is known.
         seed: Seed of everything random.
 
     Raises:
         TargetError: The model does not run on the batch, or gives no gradient.
     """
-    spec = backend.describe(model)
-    if like is not None:
-        if like.like:
-            raise PairingError(
-                f"the sketch of {like.model} was itself made on another model's values",
-                hint="give the first of the two, which was made without --like",
-            )
-        seed, outputs = like.seed, like.used or None
-
-    def run(values: Values, rows: Rows) -> SketchRun:
-        parts = places(row.part for row in rows.values())
-        config = SketchConfig(batch, whole(rows, values), outputs, seed, parts)
-        return backend.sketch(model, config)
-
-    def on_shared_values(rows: Rows) -> SketchRun:
-        return run(shared_of(rows), rows)
-
-    rows: Rows = tensor_rows(spec)
-    shared = on_shared_values(rows)
-    rows = {path: with_reach(row, shared.calls) for path, row in rows.items()}
-    if like is not None and not one_function(like, shared):
-        rows, shared = taken_apart(like, rows, shared, on_shared_values)
-    made = ModelSketch(
-        unifreeze_sketch=SKETCH_FORMAT,
-        framework=backend.name,
-        model=name,
-        seed=seed,
-        used=outputs or (),
-        tensors=tuple(rows.values()),
-        layers=tuple(LayerRow(path=p, shape=s, sketch=k) for p, s, k in shared.layers),
-        shared=run_row(shared),
-        own=run_row(shared) if like else run_row(run(own_of(rows, seed), rows)),
-    )
     if like is None:
-        return made
-    if not one_function(like, shared):
-        return made.model_copy(update={"like": like.digest})  # there is nothing to pair
-    matching = Matching(like, made)
-    matching.take(given)
-    matching.take_map(hints or {})
-    table = backend.shipped_map(model, [row.path for row in like.tensors]) if shipped else {}
-    pairs = tuple(matching.run(table))
-    own = run_row(run(carried_over(like, rows, pairs), rows))
-    return made.model_copy(update={"own": own, "like": like.digest, "carried": pairs})
+        running = _Running(model, backend, batch, seed, states, parts)
+        return running.alone(name, outputs)
+    if like.like:
+        raise PairingError(
+            f"the sketch of {like.model} was itself made on another model's values",
+            hint="give the first of the two, which was made without --like",
+        )
+    running = _Running(model, backend, batch, like.seed, like.states, parts)
+    return running.like(name, like, Known(hints or {}, tuple(given), shipped))
 
 
-def whole(rows: Rows, values: Values) -> Values:
-    """Return what gives each tensor its values, fused ones put together from those of their parts.
+class _Running:
+    """A live model that runs on given values."""
 
-    Args:
-        rows: A model's tensors, or parts of them.
-        values: Gives each of those its values.
-    """
-    fused: dict[str, list[Part]] = defaultdict(list)
-    for row in rows.values():
-        if row.part is not None:
-            fused[row.part.of].append(row.part)
+    def __init__(
+        self,
+        model: Any,
+        backend: Backend,
+        batch: Batch,
+        seed: int,
+        states: bool,
+        parts: Iterable[Part],
+    ) -> None:
+        self.model, self.backend, self.batch = model, backend, batch
+        self.seed, self.states = seed, states
+        self.rows: Rows = split_as(tensor_rows(backend.describe(model)), parts)
 
-    def of_tensor(path: str, shape: tuple[int, ...]) -> Array | None:
-        if path not in fused:
-            return values(path, shape)
-        made = np.empty(shape)
-        for part in fused[path]:
-            array = values(part.path, part.shape(shape))
-            assert array is not None
-            part.put(made, array)
-        return made
+    def run(self, values: Values, rows: Rows, choose: Choose | None) -> SketchRun:
+        """Run once."""
+        parts = places(row.part for row in rows.values())
+        config = SketchConfig(self.batch, whole(rows, values), choose, self.seed, parts)
+        return self.backend.sketch(self.model, config)
 
-    return of_tensor
+    def alone(self, name: str, outputs: tuple[str, ...] | None) -> ModelSketch:
+        """Sketch it on values of its own."""
 
+        def choose(seen: Mapping[str, Seen]) -> Chosen:
+            chosen = {key: key for key in seen if outputs is None or key in outputs}
+            if outputs and not chosen:
+                raise TargetError(
+                    f"none of the outputs asked for is there: {listing(outputs)}",
+                    context=f"it returns: {listing(seen) or 'none'}",
+                )
+            return chosen
 
-def shared_of(rows: Rows) -> Values:
-    """Return what gives each of a model's tensors the values of its shape."""
+        shared = self._shared(choose, scales_of(self.rows.values()))
+        own = self.run(own_of(self.rows, self.seed, states=self.states), self.rows, choose)
+        return self._sketch(name, shared, own)
 
-    def values(path: str, shape: tuple[int, ...]) -> Array | None:
-        row = rows.get(path)
-        if row is None or not is_paired(row):
-            return None
-        return shared_values(shape, table=_is_table(row), role=_state_role(row))
+    def like(self, name: str, like: ModelSketch, known: Known) -> ModelSketch:
+        """Sketch it on the values of another model's tensors, once it is known which is which."""
 
-    return values
+        def choose(seen: Mapping[str, Seen]) -> Chosen:
+            return outputs_of(like, seen).names
 
+        def attempt(guess: Guess) -> SketchRun:
+            return self.run(shared_of(*guess, states=self.states), guess.rows, choose)
 
-def own_of(rows: Rows, seed: int) -> Values:
-    """Return what gives each of a model's tensors values of its own.
+        first = Guess(self.rows, scales_of(self.rows.values(), like.tensors))
+        shared = self._shared(choose, first.scales)
+        first = first._replace(rows=self.rows)
+        if not one_function(like, shared):
+            (self.rows, _), shared = made_one(like, first, shared, attempt)
+        made = self._sketch(name, shared, shared).model_copy(update={"like": like.digest})
+        if not one_function(like, shared):
+            return made  # there is nothing to pair
+        matching = Matching(like, made)
+        matching.take(known.given)
+        matching.take_map(known.hints)
+        theirs = [row.path for row in like.tensors]
+        table = self.backend.shipped_map(self.model, theirs) if known.shipped else {}
+        pairs = tuple(matching.run(table))
+        own = self.run(carried_over(like, self.rows, pairs), self.rows, lambda _: shared.chosen)
+        return self._sketch(name, shared, own).model_copy(
+            update={"like": like.digest, "carried": pairs}
+        )
 
-    Biases of convolutions and batch norms are all above zero: few channels die behind a ReLU then.
-    """
-    averaging = {row.owner for row in rows.values() if row.state}
+    def _shared(self, choose: Choose, scales: Scales) -> SketchRun:
+        """Run on shared values, and see what ran and what matters."""
 
-    def values(path: str, shape: tuple[int, ...]) -> Array | None:
-        row = rows.get(path)
-        if row is None or not is_paired(row):
-            return None
-        key = zlib.crc32(f"{seed}/{path}".encode())
-        positive = row.kind == "conv" or row.owner in averaging
-        role = "bias" if row.role == "bias" and not positive else _state_role(row)
-        return own_values(shape, key, table=_is_table(row), role=role)
+        def run(rows: Rows, values: Values) -> SketchRun:
+            return self.run(values, rows, choose)
 
-    return values
+        values = shared_of(self.rows, scales, states=self.states)
+        shared = run(self.rows, values)
+        self.rows = {path: with_reach(row, shared.calls) for path, row in self.rows.items()}
+        current = bound(self.backend.tensor, self.model)
+        self.rows = with_shown(self.rows, values, shared, bound(run, self.rows), current)
+        return shared
 
-
-def carried_over(one: ModelSketch, rows: Rows, pairs: Iterable[Pair]) -> Values:
-    """Return what gives each of a model's tensors its partner's own values."""
-    partners = {pair.other: pair for pair in pairs}
-    theirs = {row.path: row for row in one.tensors}
-    own, source = own_of(rows, one.seed), own_of(theirs, one.seed)
-
-    def values(path: str, shape: tuple[int, ...]) -> Array | None:
-        pair = partners.get(path)
-        if pair is None:
-            return own(path, shape)
-        array = source(pair.one, theirs[pair.one].shape)
-        return None if array is None else reshaped(array, shape, transposed=pair.transposed)
-
-    return values
-
-
-def _state_role(row: TensorRow) -> str:
-    return row.role if row.state else ""
-
-
-def _is_table(row: TensorRow) -> bool:
-    return row.kind == "embedding"
+    def _sketch(self, name: str, shared: SketchRun, own: SketchRun) -> ModelSketch:
+        owners = {row.owner for row in self.rows.values()}
+        return ModelSketch(
+            unifreeze_sketch=SKETCH_FORMAT,
+            framework=self.backend.name,
+            model=name,
+            seed=self.seed,
+            states=self.states,
+            tensors=tuple(self.rows.values()),
+            settings=layer_rows(self.backend, self.model, shared.calls),
+            shared=run_row(shared),
+            own=run_row(own, of=owners),
+        )

@@ -10,35 +10,49 @@ from math import prod, sqrt
 
 import numpy as np
 
-from unifreeze.backend.projections import Array, factors, numbers, plain_shape, scrambled
+from unifreeze.backend.projections import Array, factors, numbers, scrambled, squeezed
 
 _TILE = 512
 """Rows and columns after which a large matrix repeats itself, but for a factor."""
 
 
-def shared_values(shape: tuple[int, ...], *, table: bool, role: str) -> Array:
+def shared_values(shape: tuple[int, ...], *, scale: float, role: str) -> Array:
     """Return the values of every tensor of a shape, in whichever layout it is stored.
 
     A matrix takes the upper left corner of one symmetric matrix: so it is the same stored either
-    way round, and a longer table begins as a shorter one does.
+    way round, and a longer table begins as a shorter one does. Axes of length 1 change nothing.
 
     Args:
         shape: As stored.
-        table: It is looked up, not multiplied with; its scale must not depend on its length.
+        scale: Of a matrix; see `scale_of`.
         role: "var" for a variance, which is positive; "mean"; anything else.
     """
-    plain = plain_shape(shape)
+    plain = squeezed(shape)
     if role == "var":
         return (1.0 + 0.5 * numbers(prod(shape), 5)).reshape(shape)
     if role == "mean":
         return (0.3 * numbers(prod(shape), 6)).reshape(shape)
-    if len(plain) == 1:
-        return (0.4 + 0.6 * numbers(plain[0], 3)).reshape(shape)
+    if len(plain) < 2:
+        return (0.4 + 0.6 * numbers(prod(plain), 3)).reshape(shape)
     if len(plain) == 2:
-        scale = 0.8 if table else 0.9 / sqrt(plain[1])
-        return _symmetric(shape[0], shape[1], scale)
-    fan = max(1, prod(shape[1:]))
-    return (numbers(prod(shape), 4, *shape) * (1.7 / sqrt(fan))).reshape(shape)
+        return _symmetric(*plain, scale).reshape(shape)
+    fan = prod(plain[1:])
+    return (numbers(prod(plain), 4, *plain) * (1.7 / sqrt(fan))).reshape(shape)
+
+
+def scale_of(shape: tuple[int, ...], *, table: bool) -> float:
+    """Return how large a matrix's values are.
+
+    Args:
+        shape: As stored; a kernel of one point is a matrix, too, and larger.
+        table: It is looked up, not multiplied with; its scale must not depend on its length.
+    """
+    plain = squeezed(shape)
+    if len(plain) != 2:
+        return 1.0
+    if table:
+        return 0.8
+    return 1.7 / sqrt(plain[1]) if len(shape) > 2 else 0.9 / sqrt(min(plain))
 
 
 def _symmetric(rows: int, columns: int, scale: float) -> Array:
@@ -62,7 +76,7 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
     Args:
         shape: As stored on the side whose values these are.
         key: Says whose they are.
-        table: As for `shared_values`.
+        table: As for `scale_of`.
         role: As for `shared_values`; or "bias", for one that may be below zero.
     """
     drawn = numbers(prod(shape), 8, key).reshape(shape)
@@ -70,14 +84,14 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
         return np.asarray(1.0 + 0.5 * drawn)
     if role == "mean":
         return np.asarray(0.3 * drawn)
-    plain = plain_shape(shape)
+    plain = squeezed(shape)
     if role == "bias":
         # Large ones, one after another, would make a deep network treat every input alike.
         return np.asarray(0.15 + 0.3 * drawn)
-    if len(plain) == 1:
+    if len(plain) < 2:
         return np.asarray(0.5 + 0.5 * drawn)
     if len(plain) == 2:
-        drawn *= 0.8 if table else 0.9 / sqrt(plain[1])
+        drawn *= scale_of(shape, table=table)
     else:
-        drawn *= 1.7 / sqrt(max(1, prod(shape[1:])))
+        drawn *= 1.7 / sqrt(prod(plain[1:]))
     return drawn

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from unifreeze.backend import Backend, Batch, ProbeConfig, backend_for
 from unifreeze.parity.compare import compare_records
-from unifreeze.parity.record import Order, common_outputs, make_record
+from unifreeze.parity.record import Order, Record, common_outputs, make_record
 from unifreeze.parity.report import Report
 from unifreeze.plan import FreezePlan
 
@@ -31,7 +30,8 @@ def check_parity(
         plan: The plan.
         model: A live model, of any framework.
         other: Another, of another framework or on another device.
-        batch: One batch of inputs for both: an array, a sequence, or a mapping by name.
+        batch: One batch of inputs for both: an array, a sequence, or a mapping by name; or one for
+            each, by the names of their frameworks.
         steps: Training steps per optimizer.
         seed: Seed of everything random.
         order: What positions count by; `execution` is what `apply(…, batch=…)` does.
@@ -43,19 +43,23 @@ def check_parity(
         ResolveError: The plan does not fit one of the models.
         TargetError: A model does not run on the batch.
     """
-    config = ProbeConfig(Batch.of(batch), steps=steps, seed=seed)
-    sides = [(m, backend_for(m)) for m in (model, other)]
-    records = [_record(plan, m, backend, config, order) for m, backend in sides]
+    models, backends = (model, other), (backend_for(model), backend_for(other))
+    batches = Batch.for_sides(batch, (backends[0].name, backends[1].name))
+
+    def record(side: int, outputs: tuple[str, ...] | None) -> Record:
+        config = ProbeConfig(batches[side], steps=steps, seed=seed, outputs=outputs)
+        return _record(plan, models[side], backends[side], config, order)
+
+    records = record(0, None), record(1, None)
     shared = common_outputs(*records)
     if shared:
-        config = replace(config, outputs=shared)
-        records = [_record(plan, m, backend, config, order) for m, backend in sides]
+        records = record(0, shared[0]), record(1, shared[1])
     return compare_records(*records)
 
 
 def _record(
     plan: FreezePlan, model: Any, backend: Backend, config: ProbeConfig, order: Order
-) -> Any:
+) -> Record:
     name = type(model).__name__
     device = backend.device_of(model)
     return make_record(plan, model, backend, config, device=device, name=name, order=order)

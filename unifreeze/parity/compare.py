@@ -8,7 +8,7 @@ from math import isfinite
 
 from unifreeze.backend import Finding
 from unifreeze.errors import RecordError
-from unifreeze.parity.record import ParameterRow, Record, RunRow
+from unifreeze.parity.record import ParameterRow, Record, RunRow, matched_outputs
 from unifreeze.parity.report import CLAUSES, Clause, Report, Side
 
 NEGLIGIBLE = 1e-6
@@ -128,11 +128,19 @@ class _Comparison:
                     yield Finding(row.path, f"is decided {_decision(row)}, {read}{_where(record)}")
 
     def outputs(self) -> Iterator[Finding]:
-        """Same floating outputs."""
-        for record, other in (self.records, self.records[::-1]):
-            for output in record.outputs:
-                if output not in other.outputs:
-                    yield Finding(output, f"is an output of {record.side} only")
+        """Floating outputs of the same shapes, by name where both sides name them."""
+        names = matched_outputs(*self.records).names
+        known = {*names.values()}, {*names}
+        for record, paired in zip(self.records, known, strict=True):
+            for output, shape in record.outputs.items():
+                if output not in paired:
+                    yield Finding(output, f"{list(shape)} is an output of {record.side} only")
+        for output, partner in names.items():
+            shapes = self.records[0].outputs[partner], self.records[1].outputs[output]
+            if shapes[0] != shapes[1]:
+                left, right = (record.side for record in self.records)
+                said = f"is {list(shapes[0])} in {left}, and {list(shapes[1])} in {right}"
+                yield Finding(partner, said)
 
     def gradients(self) -> Iterator[Finding]:
         """Gradients reach exactly the trainable parameters."""

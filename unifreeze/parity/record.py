@@ -7,13 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal
 
 from unifreeze.backend import Backend, ProbeConfig, ProbeResult, refuse_unsupported
+from unifreeze.backend.outputs import Matched, Seen, match_outputs
 from unifreeze.errors import RecordError
 from unifreeze.files import Format, Row, Saved
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import STATISTICS, ModelSpec
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 Order = Literal["registration", "execution"]
 
 
@@ -76,7 +77,7 @@ class Record(Saved):
         order: What positions were counted by.
         steps: Training steps per optimizer.
         seed: Seed of everything random.
-        outputs: Ids of the model's floating outputs.
+        outputs: Shapes of the model's floating outputs by where they are in its result.
         parameters: Every parameter, in canonical order.
         states: Every statistic and other state tensor.
         notices: What the resolution remarked.
@@ -101,7 +102,7 @@ class Record(Saved):
     order: Order
     steps: int
     seed: int
-    outputs: tuple[str, ...]
+    outputs: dict[str, tuple[int, ...]]
     parameters: tuple[ParameterRow, ...]
     states: tuple[StateRow, ...]
     notices: tuple[str, ...]
@@ -159,7 +160,7 @@ def make_record(
         order=order,
         steps=config.steps,
         seed=config.seed,
-        outputs=result.outputs,
+        outputs=dict(result.outputs),
         parameters=tuple(_parameter_rows(resolution, by_execution, traced, result)),
         states=tuple(_state_rows(resolution)),
         notices=resolution.notices,
@@ -227,11 +228,18 @@ def _versions(framework: str) -> dict[str, str]:
     return found
 
 
-def common_outputs(one: Record, other: Record) -> tuple[str, ...]:
-    """Return the outputs to which both losses must be limited; () where there is no need.
+def matched_outputs(one: Record, other: Record) -> Matched:
+    """Return which output of one record is which of the other: by names, or by shapes in order."""
+    sides = ({key: Seen(shape) for key, shape in record.outputs.items()} for record in (one, other))
+    return match_outputs(*sides)
+
+
+def common_outputs(one: Record, other: Record) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the outputs of each to which its loss must be limited; None where there is no need.
 
     There is none where both sides have the same outputs, and no use where they share none.
     """
-    if set(one.outputs) == set(other.outputs):
-        return ()
-    return tuple(output for output in one.outputs if output in other.outputs)
+    names = matched_outputs(one, other).names
+    if not names or len(names) == len(one.outputs) == len(other.outputs):
+        return None
+    return tuple(names.values()), tuple(names)

@@ -13,7 +13,7 @@ CLAUSES = {
     "decisions": "every parameter gets the same decision, by the same rule",
     "order": "counting by execution would decide the same",
     "flags": "every flag reads as decided",
-    "outputs": "both sides have the same floating outputs",
+    "outputs": "both sides return floating outputs of the same shapes (values are not compared)",
     "gradients": "gradients reach exactly the trainable parameters",
     "frozen": "frozen parameters keep every bit through the training steps",
     "state": "held statistics keep every bit, others move alike, dropout is off where it should be",

@@ -11,7 +11,14 @@ import numpy as np
 
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing
-from unifreeze.porting.route import Piece, Ported, Route, check_route, route
+from unifreeze.porting.route import (
+    Piece,
+    Ported,
+    Route,
+    check_route,
+    route,
+    rows_read_otherwise,
+)
 from unifreeze.weights import Array, Named, Progress, WeightFile, open_weights, save_weights
 
 
@@ -53,8 +60,9 @@ def port_file(
             )
         _check_entries(way, weights)
         save_weights(target, _named(way, weights), metadata=_metadata(target), progress=progress)
+        notes = rows_read_otherwise(way, bound(_read, weights))
     values = sum(prod(step.shape) for step in way.steps)
-    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left))
+    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left), notes)
 
 
 def _way(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Route:

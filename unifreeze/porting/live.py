@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial as bound
 from math import prod
 from typing import Any
@@ -14,7 +14,15 @@ from unifreeze.backend.projections import Array
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing, pair
 from unifreeze.pairing.record import TensorRow, tensor_rows
-from unifreeze.porting.route import Piece, Ported, Route, Step, check_route, route
+from unifreeze.porting.route import (
+    Piece,
+    Ported,
+    Route,
+    Step,
+    check_route,
+    route,
+    rows_read_otherwise,
+)
 
 Rows = Mapping[str, TensorRow]
 
@@ -37,7 +45,8 @@ def port_weights(
     Args:
         source: A live model.
         target: A live model of the other framework, of the same dtypes.
-        batch: One batch for both, to pair them on; not needed with a pairing.
+        batch: One batch for both, or one for each by its framework's name, to pair them on; not
+            needed with a pairing.
         pairing: Which tensor is which, if that is known.
         reverse: The source is the pairing's second model.
         partial: Leave alone what has no partner on the other side.
@@ -59,9 +68,14 @@ def port_weights(
         for backend, model in zip(backends, (source, target), strict=True)
     )
     _check_fit(way, (rows[0], rows[1]), partial=partial)
-    _write(way, backends, source, target)
+
+    def read(piece: Piece) -> Array:
+        return backends[0].tensor(source, piece.names[0])
+
+    _write(way, backends[1], target, read)
     values = sum(prod(step.shape) for step in way.steps)
-    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left))
+    notes = rows_read_otherwise(way, read)
+    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left), notes)
 
 
 def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
@@ -106,21 +120,18 @@ def _not_as_paired(
         yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {what}"
 
 
-def _write(way: Route, backends: tuple[Backend, Backend], source: Any, target: Any) -> None:
-    def read(piece: Piece) -> Array:
-        return backends[0].tensor(source, piece.names[0])
-
+def _write(way: Route, backend: Backend, target: Any, read: Callable[[Piece], Array]) -> None:
     kept: list[tuple[Step, Any]] = []
     try:
         for step in way.steps:
-            own = bound(backends[1].tensor, target, step.targets[0])
+            own = bound(backend.tensor, target, step.targets[0])
             array = step.filled(read, own)
             kept.append((step, own()))
-            backends[1].assign(target, step.targets[0], np.array(array, order="C"))
-            written = backends[1].tensor(target, step.targets[0])
+            backend.assign(target, step.targets[0], np.array(array, order="C"))
+            written = backend.tensor(target, step.targets[0])
             if not np.array_equal(written, array, equal_nan=True):
                 raise PortError(f"{step.targets[0]} did not read back as written")
     except BaseException:
         for step, array in kept:
-            backends[1].assign(target, step.targets[0], array)
+            backend.assign(target, step.targets[0], array)
         raise

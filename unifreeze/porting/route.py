@@ -11,6 +11,7 @@ from unifreeze.backend.projections import Array
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing, PairRow
 from unifreeze.pairing.layout import Part, reshaped
+from unifreeze.pairing.pairing import ZerosRow
 
 
 class Piece(NamedTuple):
@@ -83,7 +84,8 @@ class Route(NamedTuple):
         target_left: Tensors of the target that have no partner, with the reason.
         source_own: State that the source's port keeps for itself.
         target_own: State that the target's port keeps for itself.
-        towards: Framework of the target.
+        zeros: Rows of tables that one port reads as zeros, seen from the source.
+        frameworks: Of the source and the target.
     """
 
     steps: tuple[Step, ...]
@@ -91,7 +93,8 @@ class Route(NamedTuple):
     target_left: dict[str, str]
     source_own: frozenset[str]
     target_own: frozenset[str]
-    towards: str
+    zeros: tuple[ZerosRow, ...]
+    frameworks: tuple[str, str]
 
     @property
     def names(self) -> set[str]:
@@ -112,18 +115,20 @@ class Ported(NamedTuple):
         values: Number of values.
         passed_over: Names in the source that have no place in the target.
         untouched: Tensors of the target that nothing was carried to.
+        notes: What differs all the same, in sentences.
     """
 
     tensors: int
     values: int
     passed_over: tuple[str, ...]
     untouched: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.tensors} tensors with {self.values:,} values carried over"
         for what, names in (("passed over", self.passed_over), ("not touched", self.untouched)):
             text += f"\n{what}: {listing(names)}" if names else ""
-        return text
+        return "\n".join([text, *self.notes])
 
 
 def route(pairing: Pairing, *, reverse: bool) -> Route:
@@ -137,22 +142,21 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
             "the pairing has no certificate: the second model was not run on the first's values",
             hint="sketch it with --like the first one's sketch, and pair again",
         )
-    rows = [pair.turned() for pair in pairing.pairs] if reverse else pairing.pairs
+    pairing = pairing.turned() if reverse else pairing
     steps: dict[str, Step] = {}
-    for row in rows:
+    for row in pairing.pairs:
         targets, shape = _whole(row.other, row.other_aliases, row.other_shape, row.other_part)
         before = steps.get(targets[0], Step(targets, shape, ()))
         steps[targets[0]] = before._replace(pieces=(*before.pieces, _piece(row)))
     left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]
-    source, target = (1, 0) if reverse else (0, 1)
-    sides = pairing.one, pairing.other
     return Route(
         steps=tuple(steps.values()),
-        source_left=left[source],
-        target_left=left[target],
-        source_own=frozenset(sides[source].own_state),
-        target_own=frozenset(sides[target].own_state),
-        towards=sides[target].framework,
+        source_left=left[0],
+        target_left=left[1],
+        source_own=frozenset(pairing.one.own_state),
+        target_own=frozenset(pairing.other.own_state),
+        zeros=pairing.zeros,
+        frameworks=(pairing.one.framework, pairing.other.framework),
     )
 
 
@@ -214,6 +218,26 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
             hint=_hint(partial=bool(others or way.target_left), crop=bool(unequal)),
         )
     return [*others, *(name for name in present if name in way.source_own)]
+
+
+def rows_read_otherwise(way: Route, read: Callable[[Piece], Array]) -> tuple[str, ...]:
+    """Say which rows of tables hold something that one port reads as zeros, and the other does not.
+
+    Args:
+        way: The route.
+        read: Reads a piece's source tensor, whole.
+    """
+    pieces = {piece.names[0]: piece for piece in way.pieces}
+    notes = []
+    for found in way.zeros:
+        piece = pieces.get(found.one)
+        if piece is not None and np.any(read(piece)[found.row]):
+            zeros, other = way.frameworks[found.side], way.frameworks[1 - found.side]
+            notes.append(
+                f"row {found.row} of {found.one} is not zero: {zeros} reads it as zeros and "
+                f"{other} as it is, so outputs differ on inputs that hold {found.row}"
+            )
+    return tuple(notes)
 
 
 def _unfilled(way: Route, *, partial: bool) -> list[str]:

@@ -16,8 +16,8 @@ from unifreeze.backend import Backend, StepConfig
 from unifreeze.backend.projections import Array
 from unifreeze.errors import PairingError
 from unifreeze.pairing import ModelSketch, Pairing
+from unifreeze.pairing.given import own_of
 from unifreeze.pairing.layout import places
-from unifreeze.pairing.sketching import own_of
 from unifreeze.porting.route import Piece, route
 
 
@@ -45,22 +45,30 @@ def on_sketched_values(
             f"the sketch of {sketch.model} is not the one that the pairing was made from",
             hint="give the first of the two sketches, which was made without --like",
         )
-    own = own_of(rows, sketch.seed)
-    config = replace(config, outputs=sketch.used or None)
+    own = own_of(rows, sketch.seed, states=sketch.states)
     if not _is_second(pairing, backend, model):
-        values = {row.one: _given(own(row.one, row.one_shape)) for row in pairing.pairs}
-        return replace(config, values=values)
+        held = {row.one: own(row.one, row.one_shape) for row in pairing.pairs}
+        values = {path: array for path, array in held.items() if array is not None}
+        return replace(config, values=values, chosen={key: key for key, _ in pairing.outputs})
 
     def read(piece: Piece) -> Array:
-        return _given(own(piece.names[0], piece.shape))
+        array = own(piece.names[0], piece.shape)
+        assert array is not None
+        return array
 
+    given = [row for row in pairing.pairs if own(row.one, row.one_shape) is not None]
     values = {
         step.targets[0]: np.array(
             step.filled(read, bound(backend.tensor, model, step.targets[0])), order="C"
         )
-        for step in route(pairing, reverse=False).steps
+        for step in route(pairing.model_copy(update={"pairs": given}), reverse=False).steps
     }
-    return replace(config, values=values, parts=places(r.other_part for r in pairing.pairs))
+    return replace(
+        config,
+        values=values,
+        chosen={key: name for name, key in pairing.outputs},
+        parts=places(r.other_part for r in pairing.pairs),
+    )
 
 
 def _is_second(pairing: Pairing, backend: Backend, model: Any) -> bool:
@@ -77,8 +85,3 @@ def _is_second(pairing: Pairing, backend: Backend, model: Any) -> bool:
             f"the {backend.name} model is neither of the two that were paired, or both: {why}"
         )
     return fits[1]
-
-
-def _given(array: Array | None) -> Array:
-    assert array is not None
-    return array

@@ -16,9 +16,9 @@ from unifreeze.pairing.layout import places
 from unifreeze.parity import Order
 from unifreeze.plan import FreezePlan
 from unifreeze.porting.route import Piece, route
-from unifreeze.stepping.compare import common_outputs, compare_sides
+from unifreeze.stepping.compare import compare_sides
 from unifreeze.stepping.report import StepReport
-from unifreeze.stepping.side import StepSide, make_side
+from unifreeze.stepping.side import make_side
 
 Precision = Literal["float64", "as is"]
 
@@ -46,7 +46,8 @@ def check_step(
         plan: The plan.
         one: A live model; its weights are used.
         other: Another port of the same network.
-        batch: One batch of inputs for both: an array, a sequence, or a mapping by name.
+        batch: One batch of inputs for both: an array, a sequence, or a mapping by name; or one for
+            each, by the names of their frameworks.
         pairing: Which tensor is which; found out where it is not given.
         dtype: Compute in double precision, where differences are no rounding; or as the models
             are, where each framework's own rounding noise is measured and allowed for.
@@ -70,28 +71,28 @@ def check_step(
     """
     if dtype not in ("float64", "as is"):
         raise ValueError(f"dtype is 'float64' or 'as is', and not {dtype!r}")
-    inputs = Batch.of(batch)
-    if pairing is None:
-        pairing = pair(one, other, batch=inputs, seed=seed)
     backends = backend_for(one), backend_for(other)
-    config = StepConfig(inputs, double=dtype == "float64", steps=steps, seed=seed)
-    ours = replace(config, parts=places(row.one_part for row in pairing.pairs))
+    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name))
+    if pairing is None:
+        pairing = pair(one, other, batch=batch, seed=seed)
+    config = StepConfig(inputs[0], double=dtype == "float64", steps=steps, seed=seed)
+    ours = replace(
+        config,
+        chosen={key: key for key, _ in pairing.outputs},
+        parts=places(row.one_part for row in pairing.pairs),
+    )
     theirs = replace(
         config,
+        batch=inputs[1],
         values=carried_values(pairing, backends, one, other),
+        chosen={key: name for name, key in pairing.outputs},
         parts=places(row.other_part for row in pairing.pairs),
     )
-
-    def run(outputs: tuple[str, ...] | None) -> tuple[StepSide, StepSide]:
-        (a, b), (first, second) = backends, (replace(c, outputs=outputs) for c in (ours, theirs))
-        return (
-            make_side(plan, one, a, first, name=type(one).__name__, order=order),
-            make_side(plan, other, b, second, name=type(other).__name__, order=order),
-        )
-
-    sides = run(None)
-    if shared := common_outputs(*sides):
-        sides = run(shared)
+    a, b = backends
+    sides = (
+        make_side(plan, one, a, ours, name=type(one).__name__, order=order),
+        make_side(plan, other, b, theirs, name=type(other).__name__, order=order),
+    )
     return compare_sides(*sides, pairing)
 
 

@@ -13,10 +13,10 @@ from unifreeze.backend import Finding, Sketch
 from unifreeze.backend.projections import Array
 from unifreeze.errors import RecordError
 from unifreeze.pairing import Pairing, PairRow
+from unifreeze.pairing.settings import compare_settings, random_layers
 from unifreeze.plan import FreezePlan
 from unifreeze.stepping.moments import Moments, corrected
 from unifreeze.stepping.report import CLAUSES, StepClause, StepReport
-from unifreeze.stepping.settings import compare_settings, owners_of
 from unifreeze.stepping.side import RunRow, StepSide
 
 LIMITS = {
@@ -62,12 +62,6 @@ class Gap(NamedTuple):
     floor: float
 
 
-def common_outputs(one: StepSide, other: StepSide) -> tuple[str, ...]:
-    """Return the outputs that both losses must be limited to; () where there is no need."""
-    ids = tuple(one.run.outputs), tuple(other.run.outputs)
-    return () if set(ids[0]) == set(ids[1]) else tuple(i for i in ids[0] if i in ids[1])
-
-
 def compare_sides(
     one: StepSide, other: StepSide, pairing: Pairing, *, plan: FreezePlan | None = None
 ) -> StepReport:
@@ -96,16 +90,26 @@ def compare_sides(
         "frozen": comparison.frozen,
     }
     sides = tuple(f"{s.model} in {s.framework} on {s.device}" for s in (one, other))
+    layers = _layer_pairs(one, other, pairing)
     return StepReport(
         tuple(clauses[name]() for name in CLAUSES),
-        compare_settings(
-            one.layers, other.layers, owners_of(pairing, _owners(one), _owners(other))
-        ),
+        compare_settings(one.layers, other.layers, layers),
         sides,
         one.run.dtype,
         one.steps,
         compare_settings(one.defaults, other.defaults, ((r.path, r.path) for r in one.defaults)),
+        tuple(_alone(one, other, layers)),
     )
+
+
+def _alone(one: StepSide, other: StepSide, layers: list[tuple[str, str]]) -> Iterator[str]:
+    """Say which layers that draw random numbers have no partner to be compared with."""
+    for number, (side, there) in enumerate(((one, other), (other, one))):
+        for setting, value, path in random_layers(side.layers, {pair[number] for pair in layers}):
+            yield (
+                f"{setting} {value} in {path} of {_name(side)}: no layer of {_name(there)} is in "
+                "its place"
+            )
 
 
 def _check_comparable(one: StepSide, other: StepSide) -> None:
@@ -166,24 +170,25 @@ class _Comparison:
     def outputs(self) -> StepClause:
         """Outputs agree; those of one side only are left out, and said so."""
         runs, moved = self._runs()
-        shared = [i for i in runs[0].outputs if i in runs[1].outputs]
+        found = [run.by_name for run in runs]
         extra = [
-            Finding(output, f"is an output of {_name(side)} only", severity="note")
+            Finding(key, f"is an output of {_name(side)} only", severity="note")
             for side, run in zip(self.sides, runs, strict=True)
-            for output in run.outputs
-            if output not in shared
+            for key in run.outputs
+            if key not in run.chosen
         ]
         gaps = [
             Gap(
                 output,
-                _distance(runs[0].outputs[output], runs[1].outputs[output]),
+                _distance(sketch, found[1].get(output)),
                 max(
-                    _distance(run.outputs[output], near.outputs[output])
-                    for run, near in zip(runs, moved, strict=True)
+                    _distance(run[output], near.by_name.get(output))
+                    for run, near in zip(found, moved, strict=True)
+                    if output in run
                 ),
                 self._limit("outputs"),
             )
-            for output in shared
+            for output, sketch in found[0].items()
         ]
         return self._clause("outputs", gaps, extra)
 
@@ -371,6 +376,14 @@ def _skipped(weak: list[str]) -> Iterator[Finding]:
 def _still(side: StepSide) -> int:
     parameters = sum(not row.trainable for row in side.parameters)
     return parameters + sum(row.held for row in side.statistics)
+
+
+def _layer_pairs(one: StepSide, other: StepSide, pairing: Pairing) -> list[tuple[str, str]]:
+    """Return the layers that paired tensors belong to, and those that return the same."""
+    here, there = _owners(one), _owners(other)
+    tensors = [(pair.one_tensor, pair.other_tensor) for pair in pairing.pairs]
+    owners = [(here[a], there[b]) for a, b in tensors if a in here and b in there]
+    return [*owners, *pairing.layers]
 
 
 def _owners(side: StepSide) -> dict[str, str]:

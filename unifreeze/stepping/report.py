@@ -7,7 +7,7 @@ from typing import Any
 
 from unifreeze.backend import Finding
 from unifreeze.errors import ParityError
-from unifreeze.stepping.settings import SettingDifference
+from unifreeze.pairing.settings import SettingDifference
 
 CLAUSES = {
     "decisions": "the plan decides the same for both tensors of every pair",
@@ -67,6 +67,8 @@ class StepReport:
         steps: Steps per optimizer.
         defaults: What the two frameworks' optimizers do differently if nobody says otherwise; the
             steps compared here say all of it.
+        alone: Layers that draw random numbers and have no counterpart, in sentences; the other port
+            may have a function in their place.
     """
 
     clauses: tuple[StepClause, ...]
@@ -75,6 +77,7 @@ class StepReport:
     precision: str
     steps: int
     defaults: tuple[SettingDifference, ...] = ()
+    alone: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -117,6 +120,7 @@ class StepReport:
             ],
             "differences": [difference._asdict() for difference in self.differences],
             "defaults": [difference._asdict() for difference in self.defaults],
+            "alone": list(self.alone),
             "sides": list(self.sides),
             "precision": self.precision,
             "steps": self.steps,
@@ -131,10 +135,12 @@ class StepReport:
             lines += [f"          {_shown(finding)}" for finding in clause.findings[:10]]
             if len(clause.findings) > 10:
                 lines.append(f"          … and {len(clause.findings) - 10} more")
-        for what, found in (
+        lists: tuple[tuple[str, tuple[object, ...]], ...] = (
             ("settings that differ:", self.differences),
+            ("not compared, because nothing shows that the other port has them:", self.alone),
             ("optimizers whose defaults differ:", self.defaults),
-        ):
+        )
+        for what, found in lists:
             lines += [what, *(f"          {one}" for one in found)] if found else []
         return "\n".join(lines)
 

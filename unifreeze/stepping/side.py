@@ -17,16 +17,17 @@ from unifreeze.backend import (
     StepRun,
     refuse_unsupported,
 )
+from unifreeze.backend.outputs import Seen
 from unifreeze.backend.stepping import unit_of
 from unifreeze.errors import RecordError
 from unifreeze.files import Format, Row, Saved
+from unifreeze.pairing.settings import LayerRow, default_rows, layer_rows
 from unifreeze.parity import Order
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
-from unifreeze.stepping.settings import LayerRow, default_rows, layer_rows
 from unifreeze.structure import STATISTICS
 
-STEP_FORMAT = 1
+STEP_FORMAT = 2
 
 
 class ParameterRow(Row):
@@ -51,13 +52,20 @@ class RunRow(Row):
     """What the steps gave; see `unifreeze.backend.StepRun`."""
 
     dtype: str
-    outputs: dict[str, Sketch]
+    outputs: dict[str, Seen]
+    chosen: dict[str, str]
     gradients: dict[str, Sketch]
     weights: dict[str, float]
     updates: dict[str, dict[str, Sketch]]
     statistics: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
     counts: dict[str, tuple[int, ...]]
     changed: tuple[tuple[str, str], ...]
+
+    @property
+    def by_name(self) -> dict[str, Sketch]:
+        """Sketches of the outputs that the loss was made of, by their names on both sides."""
+        found = {name: self.outputs[key].sketch for key, name in self.chosen.items()}
+        return {name: sketch for name, sketch in found.items() if sketch is not None}
 
 
 class StepSide(Saved):
@@ -154,7 +162,7 @@ def make_side(
         optimizers=config.optimizers,
         parameters=tuple(_parameter_rows(resolution, double=config.double)),
         statistics=tuple(_statistic_rows(resolution)),
-        layers=layer_rows(backend, model, traced),
+        layers=layer_rows(backend, model, traced.trace.calls if traced.trace else ()),
         defaults=default_rows(backend),
         run=_run_row(run),
         moved=moved,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import isclose
 from typing import Any, NamedTuple
 
-from unifreeze.backend import Backend
+from unifreeze.backend import Backend, Sketch
+from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import listing
-from unifreeze.pairing import Pairing
-from unifreeze.structure import ModelSpec
 
 EFFECTS = {
     "epsilon": "changes every normalised value, most where the variance is small",
@@ -43,8 +42,12 @@ EFFECTS = {
     "default smoothing": "squared gradients are averaged over another time where nothing is given",
     "default epsilon": "small gradients take steps of another size where nothing is given",
     "default weight decay": "weights shrink on one side only where nothing is given",
+    "update rule": "small gradients take steps of another size, even with one epsilon",
 }
 """What a difference in a setting would do."""
+
+UNSEEN = ("padding_idx", "padding row", "max_norm", "ceil_mode", "padded cells", "threshold")
+"""Settings whose difference one batch may not show though another does, in inference as well."""
 
 
 class LayerRow(NamedTuple):
@@ -76,20 +79,25 @@ class SettingDifference(NamedTuple):
     layers: tuple[tuple[str, str], ...]
     effect: str
 
+    def turned(self) -> SettingDifference:
+        """Return the same seen from the second model."""
+        layers = tuple((other, one) for one, other in self.layers)
+        return self._replace(one=self.other, other=self.one, layers=layers)
+
     def __str__(self) -> str:
         shown = listing((one for one, _ in self.layers), limit=3)
         return f"{self.setting}: {self.one} and {self.other} in {shown}: {self.effect}"
 
 
-def layer_settings(backend: Backend, model: Any) -> dict[str, dict[str, Any]]:
-    """Return the settings of a model's layers in neutral terms, by native path."""
-    return backend.layer_settings(model)
+def layer_rows(backend: Backend, model: Any, calls: Sequence[str]) -> tuple[LayerRow, ...]:
+    """Return a model's layers that have settings in order of execution; what never ran last.
 
-
-def layer_rows(backend: Backend, model: Any, traced: ModelSpec) -> tuple[LayerRow, ...]:
-    """Return a model's layers that have settings in order of execution; what never ran last."""
-    found = layer_settings(backend, model)
-    calls = traced.trace.calls if traced.trace else ()
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        calls: Native paths in order of first use.
+    """
+    found = backend.layer_settings(model)
     order = {path: number for number, path in enumerate(calls)}
     paths = sorted(found, key=lambda path: order.get(path, len(order)))
     return tuple(LayerRow(path, found[path]) for path in paths)
@@ -101,20 +109,22 @@ def default_rows(backend: Backend) -> tuple[LayerRow, ...]:
 
 
 def compare_settings(
-    one: Sequence[LayerRow], other: Sequence[LayerRow], owners: Iterable[tuple[str, str]]
+    one: Sequence[LayerRow], other: Sequence[LayerRow], pairs: Iterable[tuple[str, str]]
 ) -> tuple[SettingDifference, ...]:
     """List the settings in which paired layers differ.
-
-    Layers with tensors are paired as those are; layers without, such as dropout, in order of
-    execution, where both models have as many of a sort.
 
     Args:
         one: The first model's layers.
         other: The second's.
-        owners: Native paths of paired layers.
+        pairs: Native paths of paired layers.
     """
     found: dict[tuple[str, Any, Any], dict[tuple[str, str], None]] = defaultdict(dict)
-    for a, b in _paired_layers(one, other, list(dict.fromkeys(owners))):
+    rows = [{row.path: row for row in side} for side in (one, other)]
+    partners = defaultdict(list)
+    for path, partner in dict.fromkeys(pairs):
+        partners[path].append(partner)
+    known = ((a, rows[1][path]) for a in one for path in partners[a.path] if path in rows[1])
+    for a, b in known:
         for setting, value in a.settings.items():
             if setting in EFFECTS and setting in b.settings:
                 theirs = b.settings[setting]
@@ -126,38 +136,77 @@ def compare_settings(
     )
 
 
-def owners_of(pairing: Pairing, one: dict[str, str], other: dict[str, str]) -> set[tuple[str, str]]:
-    """Return the layers that paired tensors belong to, each once.
+def random_layers(
+    rows: Iterable[LayerRow], paired: Collection[str]
+) -> Iterator[tuple[str, Any, str]]:
+    """Give the layers that draw random numbers and have no partner: setting, value, native path.
 
     Args:
-        pairing: Which tensor is which.
-        one: The layer of each tensor of the first model.
-        other: Of the second.
+        rows: A model's layers.
+        paired: Native paths of those with partners.
     """
-    paths = [(pair.one_tensor, pair.other_tensor) for pair in pairing.pairs]
-    return {(one[a], other[b]) for a, b in paths if a in one and b in other}
-
-
-def _paired_layers(
-    one: Sequence[LayerRow], other: Sequence[LayerRow], owners: list[tuple[str, str]]
-) -> Iterator[tuple[LayerRow, LayerRow]]:
-    rows = [{row.path: row for row in side} for side in (one, other)]
-    partner = dict(owners)
-    for row in one:
-        if partner.get(row.path) in rows[1]:
-            yield row, rows[1][partner[row.path]]
-    loose = (_by_sort(one, set(partner)), _by_sort(other, set(partner.values())))
-    for sort, alike in loose[0].items():
-        if len(alike) == len(loose[1].get(sort, ())):
-            yield from zip(alike, loose[1][sort], strict=True)
-
-
-def _by_sort(rows: Sequence[LayerRow], paired: set[str]) -> dict[Any, list[LayerRow]]:
-    sorts: dict[Any, list[LayerRow]] = defaultdict(list)
     for row in rows:
-        if row.path not in paired:
-            sorts[row.settings.get("layer")].append(row)
+        for setting in ("dropout", "attention dropout"):
+            if row.settings.get(setting) and row.path not in paired:
+                yield setting, row.settings[setting], row.path
+
+
+Results = Callable[[str], Sketch | None]
+"""What a layer returned on shared values, by its native path; None where it did not run."""
+
+
+def layers_alike(
+    one: tuple[Sequence[LayerRow], Results], other: tuple[Sequence[LayerRow], Results]
+) -> Iterator[tuple[str, str]]:
+    """Give pairs of layers of one sort that return the same on the values that both models share.
+
+    Which dropout is which is not told by any tensor, nor by how many there are before it: one port
+    may have some that the other does not have. Of several in one place those that do nothing are
+    left out where the numbers differ; what then is still unclear is not paired.
+    """
+    left, right = _by_sort(*one), _by_sort(*other)
+    for sort, found in left.items():
+        done: set[str] = set()
+        for row, sketch in found:
+            if row.path in done:
+                continue
+            ones = [a for a, other in found if a.path not in done and other.gap(sketch) <= LIMIT]
+            others = [b for b, other in right.get(sort, ()) if other.gap(sketch) <= LIMIT]
+            done.update(a.path for a in ones)
+            yield from _in_one_place(ones, others)
+
+
+def _in_one_place(ones: list[LayerRow], others: list[LayerRow]) -> Iterator[tuple[str, str]]:
+    """Pair layers that return the same: those that are set alike first."""
+    rest = list(others)
+    left = []
+    for row in ones:
+        same = next((b for b in rest if b.settings == row.settings), None)
+        if same is None:
+            left.append(row)
+        else:
+            rest.remove(same)
+            yield row.path, same.path
+    if len(left) != len(rest):
+        left, rest = ([r for r in rows if not _is_idle(r)] for rows in (left, rest))
+    if len(left) == len(rest):
+        yield from ((a.path, b.path) for a, b in zip(left, rest, strict=True))
+
+
+def _by_sort(
+    rows: Sequence[LayerRow], results: Results
+) -> dict[Any, list[tuple[LayerRow, Sketch]]]:
+    sorts: dict[Any, list[tuple[LayerRow, Sketch]]] = defaultdict(list)
+    for row in rows:
+        sketch = results(row.path)
+        if sketch is not None:
+            sorts[row.settings.get("layer")].append((row, sketch))
     return sorts
+
+
+def _is_idle(row: LayerRow) -> bool:
+    """Tell whether a layer passes on what it gets, in training as in inference."""
+    return row.settings.get("dropout") == 0
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,0 +1,51 @@
+"""Which way round two models store one tensor: out x in, or in x out."""
+
+from __future__ import annotations
+
+from unifreeze.backend import Sketch
+from unifreeze.backend.projections import squeezed
+from unifreeze.pairing.record import ModelSketch, TensorRow
+from unifreeze.pairing.ties import SAME
+
+
+def gradients_of(
+    sides: tuple[ModelSketch, ModelSketch], one: TensorRow, other: TensorRow
+) -> tuple[Sketch | None, Sketch | None]:
+    """Return the gradients of two models' tensors on shared values; None where there is none."""
+    return sides[0].shared.gradients.get(one.path), sides[1].shared.gradients.get(other.path)
+
+
+class Laying:
+    """How two models store their matrices."""
+
+    def __init__(self, sides: tuple[ModelSketch, ModelSketch]) -> None:
+        self._sides = sides
+        self._stored = [
+            {row.path: str(row.settings.get("stored", "")) for row in side.settings}
+            for side in sides
+        ]
+
+    def is_transposed(self, one: TensorRow, other: TensorRow) -> bool | None:
+        """Tell whether the second side stores a tensor the other way round; None if unknown.
+
+        Shapes tell it, or the gradient of a square matrix, or classes that are the frameworks' own.
+        """
+        shapes = squeezed(one.shape), squeezed(other.shape)
+        tables = one.kind == other.kind == "embedding"
+        if len(shapes[0]) != 2 or tables or one.state:
+            return False
+        if shapes[0] != shapes[1] or shapes[0] != shapes[0][::-1]:
+            return shapes[0] != shapes[1]
+        a, b = gradients_of(self._sides, one, other)
+        if a and b:
+            straight, turned = a.distance(b), a.distance(b, transposed=True)
+            if min(straight, turned) < SAME <= max(straight, turned):
+                return turned < straight
+        stored = self._stored_by(0, one), self._stored_by(1, other)
+        return None if "" in stored else stored[0] != stored[1]
+
+    def _stored_by(self, side: int, row: TensorRow) -> str:
+        """Return which way round a layer stores its matrix, "" where its class does not say."""
+        if len(row.shape) > 2 or row.kind == "rnn":
+            return "out x in"
+        return self._stored[side].get(row.owner.partition("[")[0], "")
