@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "unifreeze"
 LAYERS = [
     "errors",
-    "files",
+    "arguments",
     "tables",
+    "files",
     "structure",
     "select",
     "plan",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
+from unifreeze.errors import cut
+
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Lay out a table for a terminal.
@@ -31,6 +33,15 @@ def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
         space = " " * (width - cell_len(cell))
         padded.append(cell + space if number < left else space + cell)
     return "  ".join(padded).rstrip()
+
+
+def one_line(value: object, gist: str) -> str:
+    r"""Write an object as notebooks and debuggers show it: its class and the gist, in one line.
+
+    >>> one_line([], "3 plans\nof 4")
+    '<unifreeze.list: 3 plans of 4>'
+    """
+    return cut(f"<unifreeze.{type(value).__name__}: {' '.join(gist.split())}>", 160)
 
 
 def number(value: float | None, form: str = ".4g") -> str:
