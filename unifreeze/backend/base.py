@@ -18,6 +18,7 @@ import numpy as np
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
+from unifreeze.backend.not_models import cure, described
 from unifreeze.backend.operations import Guard, Operations
 from unifreeze.backend.probing import first_gradients, run_probe
 from unifreeze.backend.protocol import (
@@ -67,6 +68,12 @@ class ModuleBackend(Operations):
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
+        for name, model in models.items():
+            if not self._is_model(model):
+                raise TargetError(
+                    f"{name!r} is {described(model)}, and should be a model of {self.name}",
+                    hint=cure(models, self._is_model),
+                )
         held = self.container(models)
         self._groups.add(held)
         return held
@@ -111,7 +118,23 @@ class ModuleBackend(Operations):
 
     def root(self, model: Any) -> Any:
         """Return the model itself, seen through its wrappers."""
+        self.check_model(model)
         return unwrapped(self.reader, model)
+
+    def check_model(self, model: Any) -> None:
+        """Refuse what is not one of the framework's modules.
+
+        Raises:
+            TargetError: It is something else; the message says what to pass.
+        """
+        if not self._is_model(model):
+            raise TargetError(
+                f"{described(model)} is not a model of {self.name}",
+                hint=cure(model, self._is_model),
+            )
+
+    def _is_model(self, value: Any) -> bool:
+        return isinstance(value, self.module_class)
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""

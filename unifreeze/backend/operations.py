@@ -42,10 +42,12 @@ class Operations(ABC):
         name: Import root of the framework.
         reader: Reads its modules for the walk.
         forward: What a module's method that computes is called.
+        module_class: What all its modules are of, so that anything else can be refused.
     """
 
     name: str
     reader: Reader
+    module_class: type = object
     forward = "forward"
 
     @property

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze.arguments import checked_methods
 from unifreeze.backend import Batch, Finding, ParamGroup, refuse_unsupported
-from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, listing
+from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, brief, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -31,6 +32,7 @@ from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
 
 
+@checked_methods
 class Handle:
     """A plan in force on a live model; made by `unifreeze.apply`.
 
@@ -299,7 +301,10 @@ class Handle:
         """
         self._check_in_force("attach an optimizer")
         if self._run is None:
-            raise OptimizerError("the plan has no phases, so there is nothing to steer")
+            raise OptimizerError(
+                "the plan has no phases, so there is nothing to steer",
+                hint="leave attach out: an optimizer over the plan's parameters trains as it is",
+            )
         self._run.attach(optimizer)
         self._name_states(optimizer)
 
@@ -428,7 +433,9 @@ class Handle:
         """
         self._check_in_force("load a state")
         if not isinstance(state, Mapping):
-            raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
+            raise ScheduleError(
+                f"{brief(state)} is not a state", hint="it is what state_dict() returned"
+            )
         if self._run is None and "plan" in state:
             raise ScheduleError("the state is of a plan with phases, and this one has none")
         history = History.restored(state["history"]) if "history" in state else History()
