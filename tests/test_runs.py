@@ -666,5 +666,5 @@ def test_the_report_tells_each_epoch_also_without_phases(side):
     report = again.report({"val_loss": 0.4})
     assert [row["val_loss"] for row in report.rows] == [1.0, 0.5, 0.4]
     assert {row["trainable"] for row in report.rows} == {handle.resolution.counts()[0]}
-    with pytest.raises(ScheduleError, match="no number"):
+    with pytest.raises(ScheduleError, match="not a number"):
         handle.step(epoch=3, metrics={"val_loss": "low"})

@@ -38,6 +38,7 @@ from trees import (
 )
 
 from unifreeze.errors import (
+    ArgumentError,
     ResolveError,
     SelectorRangeError,
     SelectorScopeError,
@@ -310,7 +311,7 @@ def test_a_selector_cannot_be_changed():
 
 
 def test_a_selector_is_made_of_text_alone():
-    with pytest.raises(SelectorSyntaxError, match="a selector is text, not list"):
+    with pytest.raises(ArgumentError, match=r"text is \['head'\], and should be a selector"):
         Selector(["head"])
 
 

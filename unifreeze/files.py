@@ -13,7 +13,9 @@ from typing import BinaryIO, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unifreeze.arguments import checked
 from unifreeze.errors import UnifreezeError
+from unifreeze.tables import one_line
 
 _MISTAKES_SHOWN = 6
 
@@ -75,6 +77,12 @@ class Saved(Row):
 
     format: ClassVar[Format]
 
+    def __repr__(self) -> str:
+        return one_line(self, f"a {self.format.what.removeprefix('unifreeze ')}")
+
+    __str__ = __repr__
+
+    @checked
     def save(self, path: str | Path) -> None:
         """Write it; a reader sees all of it or the file that was there before."""
         try:
@@ -85,6 +93,7 @@ class Saved(Row):
             raise self.format.error(f"cannot write {path}: {reason}") from None
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Self:
         """Read a file that `save` wrote.
 
@@ -103,6 +112,7 @@ class Saved(Row):
         return cls.read(data, str(path))
 
     @classmethod
+    @checked
     def read(cls, data: object, source: str) -> Self:
         """Check what was read elsewhere as plain data; raises as `load` does."""
         form = cls.format

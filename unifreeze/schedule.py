@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
-from unifreeze.errors import ScheduleError
+from unifreeze.errors import ScheduleError, brief
 from unifreeze.plan import After, At, Phase, When
 
 PATIENCE = 4
@@ -124,7 +124,7 @@ class Schedule:
             if given is None:
                 continue
             if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-                raise ScheduleError(f"{what} is a whole number from 0 on, and not {given!r}")
+                raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
             if given < last:
                 raise ScheduleError(
                     f"{what} {given} after {what} {last}: a schedule never goes back",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from operator import attrgetter, methodcaller, not_
 from typing import Any
@@ -23,7 +24,7 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
-from unifreeze.backend.settings import optimizer_defaults, read_settings
+from unifreeze.backend.settings import build_optimizer, optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
 from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
@@ -49,6 +50,7 @@ class PaddleBackend(ModuleBackend):
     """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
 
     name = "paddle"
+    module_class = nn.Layer
 
     def __init__(self) -> None:
         super().__init__()
@@ -328,7 +330,8 @@ class PaddleBackend(ModuleBackend):
     ) -> Any:
         """Build a Paddle optimizer over a plan's groups."""
         rows = optimizers.param_groups(self.objects(model), groups)
-        return optimizers.build(cls, rows, settings)
+        build = partial(optimizers.build, cls, rows, settings)
+        return build_optimizer(cls, settings, build)
 
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors of an optimizer's list or groups."""

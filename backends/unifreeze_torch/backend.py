@@ -21,9 +21,9 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
-from unifreeze.backend.settings import optimizer_defaults, read_settings
+from unifreeze.backend.settings import build_optimizer, optimizer_defaults, read_settings
 from unifreeze.backend.walking import Walk, overlapping
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.errors import OptimizerError, TargetError, brief
 from unifreeze.resolution import Resolution
 from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering
 from unifreeze_torch.layers import TorchReader
@@ -33,6 +33,7 @@ class TorchBackend(ModuleBackend):
     """Freezing in PyTorch: `requires_grad`, no stale `.grad`, held modules pinned to inference."""
 
     name = "torch"
+    module_class = nn.Module
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,14 +265,20 @@ class TorchBackend(ModuleBackend):
         """Build a torch optimizer over a plan's groups."""
         if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
             raise OptimizerError(
-                f"{cls!r} is no torch optimizer class", hint="for example torch.optim.AdamW"
+                f"{brief(cls)} is not a torch optimizer class",
+                hint="for example handle.optimizer(torch.optim.AdamW, lr=1e-3)",
             )
         if issubclass(cls, torch.optim.LBFGS):
             raise OptimizerError(
                 "LBFGS keeps one direction over all parameters and moves frozen ones",
                 hint="use a first-order optimizer",
             )
-        return cls(self.param_groups(model, groups, lr=settings.get("lr")), **settings)
+
+        def build() -> Any:
+            rows = self.param_groups(model, groups, lr=settings.get("lr"))
+            return cls(rows, **settings)
+
+        return build_optimizer(cls, settings, build)
 
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors of an optimizer's groups."""

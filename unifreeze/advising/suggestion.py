@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze.advising.measured import Measure, ranked
+from unifreeze.arguments import checked_methods
 from unifreeze.plan import FreezePlan, save_text
-from unifreeze.tables import number, plain_table
+from unifreeze.tables import number, one_line, plain_table
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Suggestion:
     """A plan to start from.
@@ -56,6 +58,9 @@ class Suggestion:
             "ranking": list(self.ranking),
             "measures": [asdict(one) for one in self.measures],
         }
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.plan!r}; print it to see the reasons")
 
     def __str__(self) -> str:
         return "\n\n".join(filter(None, [self.table(), self.written.rstrip("\n")]))

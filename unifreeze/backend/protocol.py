@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.projections import Parts, Sketch
-from unifreeze.errors import TargetError
+from unifreeze.errors import TargetError, brief
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
 
@@ -95,11 +95,17 @@ class Batch:
 
 
 def _input(value: object) -> Array:
-    array = np.asarray(value)
+    reason = ""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        array, reason = np.asarray(None), f"{type(error).__name__}: {error}"
     if array.dtype.kind not in "biufc":
         raise TargetError(
-            f"a batch holds arrays of numbers, and no {type(value).__name__}",
-            hint="an array, a sequence of arrays, or a mapping from names to arrays",
+            f"a batch holds arrays of numbers, and not {brief(value)}",
+            context=reason,
+            hint="an array, a sequence of arrays, or a mapping from names to arrays; a tensor as "
+            "tensor.detach().cpu().numpy()",
         )
     return array
 

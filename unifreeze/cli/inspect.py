@@ -22,7 +22,6 @@ from unifreeze.cli.output import (
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
 from unifreeze.cli.timeline import phase_rows, phase_table
-from unifreeze.errors import TargetError
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec, Zone
@@ -161,13 +160,7 @@ def explain(
         return
     out = console()
     if why:
-        lines = resolution.why(why)
-        if not lines:
-            raise TargetError(
-                f"no parameter matches {why!r}",
-                hint='a glob over native or canonical names: "head.*", "blocks.0/*"',
-            )
-        out.print("\n".join(lines), markup=False)
+        out.print("\n".join(resolution.why(why)), markup=False)
         return
     if rows:
         out.print(phase_table(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Batch, backend_for
 from unifreeze.pairing.fused import may_be_fused, one_function
 from unifreeze.pairing.judge import common_ids, pair_sketches
@@ -16,6 +17,7 @@ Outputs = tuple[str, ...] | None
 """Ids of the outputs the loss may use; None for all."""
 
 
+@checked
 def pair(
     one: Any,
     other: Any,

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
+from unifreeze.arguments import checked
 from unifreeze.errors import PairingError, listing
 from unifreeze.files import Format, Row, Saved
 from unifreeze.pairing.layout import Part
+from unifreeze.tables import one_line
 
 PAIRING_FORMAT = 1
 
@@ -180,6 +182,7 @@ class Pairing(Saved):
             raise ValueError("the certificate is of other pairs")
         return self
 
+    @checked
     def turned(self) -> Pairing:
         """Return the same seen from the second model."""
         first = {row.one: row.other for row in self.pairs}
@@ -198,6 +201,10 @@ class Pairing(Saved):
                 "certificate": certificate,
             }
         )
+
+    def __repr__(self) -> str:
+        paired = f"{len(self.pairs)} tensors of {self.one.framework} with {self.other.framework}"
+        return one_line(self, f"{paired}, {len(self.left)} without partner")
 
     def __str__(self) -> str:
         parameters = [pair for pair in self.pairs if not pair.state]

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from unifreeze.arguments import checked
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing
 from unifreeze.porting.route import Piece, Ported, Route, check_route, route
 from unifreeze.weights import Array, Named, Progress, WeightFile, open_weights, save_weights
 
 
+@checked
 def port_file(
     source: str | Path,
     target: str | Path,

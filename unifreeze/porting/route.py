@@ -11,6 +11,7 @@ from unifreeze.backend.projections import Array
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing, PairRow
 from unifreeze.pairing.layout import Part, reshaped
+from unifreeze.tables import one_line
 
 
 class Piece(NamedTuple):
@@ -118,6 +119,9 @@ class Ported(NamedTuple):
     values: int
     passed_over: tuple[str, ...]
     untouched: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self).partition("\n")[0])
 
     def __str__(self) -> str:
         text = f"{self.tensors} tensors with {self.values:,} values carried over"

@@ -9,6 +9,7 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
 from unifreeze_paddle.trainers.run import TrainerRun, is_grouped
@@ -44,6 +45,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     >>> model.fit(data, callbacks=FreezeCallback(plan))  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         plan: FreezePlan | Handle,

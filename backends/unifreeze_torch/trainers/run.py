@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze import FreezePlan
-from unifreeze.backend import ParamGroup
+from unifreeze.backend import Batch, ParamGroup
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
 from unifreeze.plan import When
@@ -31,7 +31,8 @@ class TrainerRun:
     def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
         self.handle = plan if isinstance(plan, Handle) else None
         self.metrics: dict[str, float] = {}
-        self._plan, self._batch, self._keep_values = plan, batch, keep_values
+        self._plan, self._keep_values = plan, keep_values
+        self._batch = None if batch is None else Batch.of(batch)
         self._model: Any = None
         self._start: dict[str, Any] = {}
         self._thawed: list[Any] = []
