@@ -119,7 +119,13 @@ class ResolveError(UnifreezeError):
 
 
 class UnmatchedSelectorError(ResolveError):
-    """A rule, or a path in it, matches no parameter."""
+    """A rule, or a path in it, matches no parameter.
+
+    Attributes:
+        part: The part of the selector that matches nothing; None where that is all of it.
+    """
+
+    part: object = None
 
 
 class UndecidedRuleError(ResolveError):
@@ -215,6 +221,15 @@ class TargetError(UnifreezeError):
 def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return the candidates spelled most like `word`, best first."""
     return get_close_matches(word, list(candidates), n=limit, cutoff=0.6)
+
+
+def quoted(text: str) -> str:
+    r"""Put a selector into quotes that it has not in it, so that it can be copied.
+
+    >>> quoted("head"), quoted('type:"LayerNorm"')
+    ('"head"', '\'type:"LayerNorm"\'')
+    """
+    return f'"{text}"' if '"' not in text else f"'{text}'"
 
 
 def listing(names: Iterable[str], *, limit: int = 6) -> str:
