@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -39,6 +40,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, which is UTF-8 in every format here.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is in another encoding; the message says what to do.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        data = path.read_bytes()[:2]
+        what = "UTF-16" if data in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "not UTF-8"
+        raise ValueError(
+            f"it is {what} (byte {error.start}): open it in an editor and save it as UTF-8"
+        ) from None
 
 
 class Row(BaseModel):
@@ -103,7 +121,7 @@ class Saved(Row):
         """
         form = cls.format
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(read_text(Path(path)))
         except OSError as error:
             raise form.error(f"cannot read {path}: {error.strerror or error}") from None
         except (ValueError, RecursionError) as error:

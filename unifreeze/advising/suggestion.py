@@ -65,12 +65,16 @@ class Suggestion:
     def __str__(self) -> str:
         return "\n\n".join(filter(None, [self.table(), self.written.rstrip("\n")]))
 
-    def table(self) -> str:
-        """Lay out what was measured, in the order of the ranking; "" by rules alone."""
+    def table(self, width: int | None = None) -> str:
+        """Lay out what was measured, in the order of the ranking; "" by rules alone.
+
+        Args:
+            width: What it must fit into; None for as much as it takes.
+        """
         if not self.measures:
             return ""
         order = ranked(self.measures)
-        table = plain_table(_HEADER, [_row(one) for one in order])
+        table = plain_table(_HEADER, [_row(one) for one in order], left=(0, 6), width=width)
         kept = [f"{one.unit} is not left out: {one.why}" for one in order if one.why]
         first = f"mean loss {number(self.loss)}; tuning pays from the top down"
         return "\n".join([first, table, *kept])

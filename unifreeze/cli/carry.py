@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,8 @@ from unifreeze.cli.output import (
     ModelArgument,
     PlanArgument,
     SeedOption,
-    console,
+    say_as_it_is,
+    say_plan,
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
@@ -77,6 +77,7 @@ def expand(
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
 ) -> None:
     """Write a plan's generators out as plain phases, as they are on a model, ready to edit."""
     use_backends(backend)
@@ -85,11 +86,15 @@ def expand(
     check_backends_used(backend, {framework.name})
     made = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))
     text = f"# {plan.name}, as it is on {model}\n{made.to_yaml()}"
-    if output is None:
-        sys.stdout.write(text)
+    if output is not None:
+        save_text(output, text)
+    if json:
+        write_json({"plan": made.document(), "text": text}, json)
+    elif output is None:
+        say_plan(text)
+    if output is None or json == "-":
         return
-    save_text(output, text)
-    console().print(f"{len(made.phases)} phases written to {output}", markup=False)
+    say_as_it_is(f"{len(made.phases)} phases written to {output}")
 
 
 def _finish(found: Capture, output: Path | None, json: str) -> None:
@@ -100,9 +105,9 @@ def _finish(found: Capture, output: Path | None, json: str) -> None:
     elif output is not None:
         rules = len(found.plan.rules)
         count = f"{rules} rule{'' if rules == 1 else 's'}"
-        console().print(f"{count}; written to {output}", markup=False, soft_wrap=True)
+        say_as_it_is(f"{count}; written to {output}")
     else:
-        console().print(str(found), markup=False, soft_wrap=True)
+        say_plan(str(found))
 
 
 def _json(found: Capture) -> dict[str, Any]:
