@@ -12,12 +12,13 @@ from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from unifreeze.arguments.cures import cure, in_words
-from unifreeze.arguments.fitting import Misfit, fits, misfit
+from unifreeze.arguments.fitting import Misfit, fits, misfit, plain_types
 from unifreeze.errors import ArgumentError, brief, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
+_NOTHING: frozenset[type] = frozenset()
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -34,14 +35,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
       it is called as: freeze(model, what)
       hint: for example what="backbone"
     """
-    door = _Door(function)
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        door.check(args, kwargs)
-        return function(*args, **kwargs)
-
-    return call
+    return _through(_Door(function), function)
 
 
 def checked_methods(kind: C) -> C:
@@ -52,15 +46,25 @@ def checked_methods(kind: C) -> C:
         if isinstance(member, classmethod):
             setattr(kind, name, classmethod(checked(member.__func__)))
         elif inspect.isfunction(member):
-            setattr(kind, name, checked(member))
+            setattr(kind, name, _through(_Door(member, kind), member))
     return kind
+
+
+def _through(door: _Door, function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not door.fits_at_a_glance(args, kwargs):
+            door.check(args, kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 class _Door:
     """What one function takes."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Any], owner: type | None = None) -> None:
+        self._function, self._owner = function, owner
         self.name = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
 
     @cached_property
@@ -94,8 +98,36 @@ class _Door:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return {row.name for row in rows if row.kind is kind and row.annotation is not row.empty}
 
+    @cached_property
+    def _glance(self) -> tuple[list[str], list[str], dict[str, frozenset[type] | None]]:
+        """Parameters that may be positional, those that must be given, and the plainest types."""
+        rows = self.signature.parameters.values()
+        plain = [row for row in rows if row.kind not in (row.VAR_POSITIONAL, row.VAR_KEYWORD)]
+        types = {row.name: plain_types(self.wanted[row.name]) for row in plain}
+        if self._owner is not None:
+            types[plain[0].name] = frozenset({self._owner})
+        return (
+            [row.name for row in plain if row.kind is not row.KEYWORD_ONLY],
+            [row.name for row in plain if row.default is row.empty],
+            types,
+        )
+
+    def fits_at_a_glance(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Tell whether all is there and of the plainest types; most calls are, in training too."""
+        positional, needed, types = self._glance
+        given = {**dict(zip(positional, args, strict=False)), **kwargs}
+        if len(given) != len(args) + len(kwargs) or any(name not in given for name in needed):
+            return False
+        for name, value in given.items():
+            wanted = types.get(name, _NOTHING)
+            if wanted is not None and type(value) not in wanted:
+                return False
+        return True
+
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that do not fit."""
+        if self._owner is not None and not (args and isinstance(args[0], self._owner)):
+            raise self._unowned(self._owner)
         try:
             bound = self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -106,6 +138,16 @@ class _Door:
             for one in several.get(int(kind), [value]):
                 if found := misfit(one, self.wanted[name]):
                     raise self._unfit(name, found, bound)
+
+    def _unowned(self, owner: type) -> ArgumentError:
+        """Say that a method was called on its class."""
+        method = self.name.rpartition(".")[2]
+        on = {"FreezePlan": "FreezePlan()", "Handle": "handle"}.get(owner.__name__)
+        return ArgumentError(
+            f"{self.name}() is called on the class, and not on an object of it",
+            context=f"it is called as: {self.form}",
+            hint=f"{on or owner.__name__.lower()}.{method}(…)",
+        )
 
     def _unbound(
         self, error: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -51,6 +51,15 @@ def misfit(value: object, wanted: Any) -> Misfit | None:
     return _misfit_in_list(cast(Collection[Any], value), args) if plain and args else None
 
 
+def plain_types(wanted: Any) -> frozenset[type] | None:
+    """Return types whose values fit without a further look; None where every value does."""
+    members = get_args(wanted) if get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+    if any(one is Any or one is object for one in members):
+        return None
+    found = {one for one in members if isinstance(one, type) and not get_args(one)}
+    return frozenset(found | ({int} if float in found else set()))
+
+
 def _is_of(value: object, origin: Any) -> bool:
     """Tell whether a value is of a class, whatever it holds."""
     if origin in _PLAIN:
