@@ -14,6 +14,7 @@ from wrong_types import HEAD, INSTANCES, PHASES, World, good, wrong_values
 import unifreeze as uf
 from unifreeze.arguments import checked, checked_methods, in_words
 from unifreeze.errors import ArgumentError, UnifreezeError, UnknownNameError
+from unifreeze.stepping import check_step
 
 CALLABLES = public_callables()
 LONGEST = 1000
@@ -145,6 +146,16 @@ def test_the_cure_is_the_line_that_a_colleague_would_write(world):
         (lambda: uf.FreezePlan.only("head"), "FreezePlan().only(…)"),
         (lambda: uf.Handle.verify(), "handle.verify(…)"),
         (lambda: uf.Handle.step(model, epoch=0), "handle.step(…)"),
+        (lambda: uf.capture(model, step=lambda batch: None), "step=lambda: "),
+        (
+            lambda: uf.compare_plans({"a": HEAD}, type(model), lambda m: 1, len),
+            "train(model, handle)",
+        ),
+        (lambda: uf.compare_plans([HEAD], lambda: 3, lambda m, h: 1, len), "torch.nn.Module"),
+        (lambda: uf.pair(model, model), "batch=np.zeros("),
+        (lambda: uf.Selector("head") | 3, '"head | blocks[-2:]"'),
+        (lambda: HEAD.with_norm_stats(["norm"]), '{"hold": "norm & backbone"}'),
+        (lambda: uf.FreezePlan().only({}), '"torch": "layer4"'),
         (lambda: uf.unfreeze(model), "handle.remove()"),
         (lambda: uf.verify(model), "handle.verify("),
         (lambda: uf.Freeze(model), "uf.freeze"),
@@ -152,6 +163,37 @@ def test_the_cure_is_the_line_that_a_colleague_would_write(world):
     ):
         message = refused(call)
         assert cure in message.partition("hint: ")[2] or cure in message.splitlines()[-1], message
+
+
+def test_what_is_out_of_range_is_refused_before_anything_runs(world):
+    model, batch = world.model(), world.batch
+    for call in (
+        lambda: uf.check_parity(HEAD, model, model, batch=batch, steps=0),
+        lambda: uf.check_parity(HEAD, model, model, batch=batch, seed=-1),
+        lambda: uf.pair(model, model, batch=batch, seed=-1),
+        lambda: check_step(HEAD, model, model, batch=batch, steps=-1),
+        lambda: uf.suggest(model, examples=0),
+        lambda: uf.compare_plans([HEAD], world.model, lambda m, h: 1, len, repeats=0),
+        lambda: HEAD.resolve(model).reason(10**6),
+        lambda: world.instance("RunReport").to_csv(world.folder / "nowhere" / "rows.csv"),
+    ):
+        assert not what_is_wrong_with(call)
+
+
+def test_a_step_of_numpy_is_a_step(world):
+    handle = world.handle()
+    handle.step(epoch=np.int64(0), metrics={"val_loss": np.float32(0.5)})
+    state = handle.state_dict()
+    assert type(state["schedule"]["epoch"]) is int
+    assert type(state["history"]["epoch"]) is int
+
+
+def test_the_other_frameworks_optimizer_is_refused(world):
+    other = World({"torch": "paddle", "paddle": "torch"}[world.framework], world.folder)
+    handle = world.handle()
+    message = refused(lambda: handle.attach(other.optimizer()))
+    assert f"one of {world.framework}'s own optimizers" in message
+    assert "optimizer class" in refused(lambda: handle.optimizer(other.optimizers.SGD, lr=0.1))
 
 
 def test_what_is_not_a_model_of_its_framework_is_said_to_be_none(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ def _alternatives(wanted: Any) -> list[str]:
         return [_WORDS[wanted]]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return ["a mapping"]
+    if origin is Callable and args and isinstance(args[0], list):
+        count = len(args[0])
+        return [f"a function of {count or 'no'} argument{'' if count == 1 else 's'}"]
     if origin is Callable:
         return ["a function"]
     if isinstance(origin, type) and issubclass(origin, Iterable) and args:
@@ -57,7 +61,7 @@ def _either(words: Sequence[str]) -> str:
 
 
 _PLAN = 'a plan is made by FreezePlan().only("head"), or read: FreezePlan.load("plan.yaml")'
-_EXAMPLES = {
+EXAMPLES = {
     "what": 'what="backbone"',
     "match": 'match="head"',
     "place": 'place="encoder"',
@@ -78,7 +82,8 @@ _EXAMPLES = {
     "examples": "examples=2000",
     "state": "what state_dict() returned",
     "call": "lambda phase: print(phase.name)",
-    "text": 'text="unifreeze: 1\\nrules: [{only: head}]"',
+    "policy": '"hold", or [{"hold": "norm & backbone"}, {"update": "norm & head"}]',
+    "batch": 'batch=np.zeros((2, 3, 224, 224), "float32")',
     "hints": 'hints={"layer1.0.conv1.weight": "blocks.0.conv1.weight"}',
     "make_model": "make_model=lambda: Net(classes=5), a function that builds it",
     "train": "a function: def train(model, handle): …",
@@ -92,8 +97,15 @@ _EXAMPLES = {
 """What parameters of these names look like; one name means the same in every function."""
 
 
-def cure(name: str, value: Any, wanted: Any) -> str:
-    """Return what to write instead."""
+def cure(place: str, value: Any, wanted: Any) -> str:
+    """Return what to write instead.
+
+    Args:
+        place: The parameter's name; and where in it the value stands, if not all of it is wrong.
+        value: The value.
+        wanted: The type of what should stand there.
+    """
+    name = place.partition("[")[0]
     kinds = {getattr(one, "__name__", "") for one in (wanted, *get_args(wanted))}
     if "Selector" in kinds and isinstance(value, list | tuple | set | frozenset) and value:
         if all(isinstance(one, str) for one in value):
@@ -103,16 +115,27 @@ def cure(name: str, value: Any, wanted: Any) -> str:
         return _plan_cure(value)
     if isinstance(value, type) and value.__name__ in kinds:
         return f"the class is given; an instance is wanted: {value.__name__}(…)"
-    if isinstance(value, str) and {"int", "float", "bool"} & kinds and "str" not in kinds:
-        return f"without quotes: {name}={value}" if value else f"leave {name} out"
+    if "str" not in kinds and {"int", "float", "bool"} & kinds and _is_quoted(value):
+        return f"without quotes: {name}={value}" if place == name else f"without quotes: {value}"
     words = [one for one in _literals(wanted) if isinstance(value, str)]
     if close := nearest(str(value), words, limit=1):
         return f'did you mean "{close[0]}"?'
     if isinstance(value, Mapping) and {"Iterable", "Sequence"} & kinds and "Mapping" not in kinds:
         return f"in a list: {name}=[…]"
-    if name in _EXAMPLES:
-        return f"for example {_EXAMPLES[name]}"
+    if "Callable" in kinds and name == "step":
+        return "for example step=lambda: train_one_step(model), a function that runs one"
+    if "Selector" in kinds and name not in EXAMPLES:
+        return 'for example "head | blocks[-2:]"'
+    if name in EXAMPLES:
+        return f"for example {EXAMPLES[name]}"
     return f"leave {name} out, or give {in_words(wanted)}"
+
+
+def _is_quoted(value: Any) -> bool:
+    """Tell whether a value is a number, or a truth value, in text."""
+    return isinstance(value, str) and bool(
+        re.fullmatch(r"[-+.\deE_]*\d[\deE_.]*|True|False", value)
+    )
 
 
 def _literals(wanted: Any) -> list[str]:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from unifreeze.arguments.cures import cure, in_words
+from unifreeze.arguments.cures import EXAMPLES, cure, in_words
 from unifreeze.arguments.fitting import Misfit, fits, misfit, plain_types
 from unifreeze.errors import ArgumentError, brief, nearest
 
@@ -157,7 +158,10 @@ class _Door:
         unknown = [name for name in kwargs if name not in names]
         close = nearest(unknown[0], names, limit=1) if unknown else []
         selectors = [value for value in args if isinstance(value, str)]
-        hint = f"did you mean {close[0]}=…?" if close else f"write {self.form}"
+        missing = re.search(r"missing a required argument: '(\w+)'", str(error))
+        example = EXAMPLES.get(missing[1]) if missing else None
+        hint = f"for example {example}" if example else f"write {self.form}"
+        hint = f"did you mean {close[0]}=…?" if close else hint
         if "too many" in str(error) and len(selectors) > 1 and "what" in names:
             hint = f'several selectors are one: "{" | ".join(selectors)}"'
         return ArgumentError(
@@ -172,7 +176,7 @@ class _Door:
             f"{self.name}(): {place}{was} should be {in_words(found.wanted)}",
             context=f"it is called as: {self.form}",
             hint=(not found.place and self._swapped(name, bound))
-            or cure(name, found.value, found.wanted),
+            or ("its keys are text" if is_key else cure(place, found.value, found.wanted)),
         )
 
     def _swapped(self, name: str, bound: Mapping[str, Any]) -> str:

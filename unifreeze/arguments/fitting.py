@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -45,10 +46,25 @@ def misfit(value: object, wanted: Any) -> Misfit | None:
         return None
     if not _is_of(value, origin):
         return Misfit("", value, wanted)
+    if origin is Callable:
+        return None if _takes(value, args) else Misfit("", value, wanted)
     if issubclass(origin, Mapping):
         return _misfit_in_mapping(cast(Mapping[Any, Any], value), *(args or (Any, Any)))
     plain = isinstance(value, list | tuple | set | frozenset)
     return _misfit_in_list(cast(Collection[Any], value), args) if plain and args else None
+
+
+def _takes(function: object, args: tuple[Any, ...]) -> bool:
+    """Tell whether a function can be called with as many arguments as it will be."""
+    if not args or not isinstance(args[0], list):
+        return True
+    try:
+        inspect.signature(cast(Callable[..., Any], function)).bind(*args[0])
+    except TypeError:
+        return False
+    except ValueError:  # some that are not written in Python do not say
+        return True
+    return True
 
 
 def plain_types(wanted: Any) -> frozenset[type] | None:

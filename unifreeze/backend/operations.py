@@ -15,7 +15,7 @@ import numpy as np
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
 from unifreeze.backend.walking import Reader, Walk
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.errors import OptimizerError, TargetError, brief
 from unifreeze.resolution import Resolution
 
 _PIECE = 2**15
@@ -236,8 +236,10 @@ class Operations(ABC):
             OptimizerError: It is no optimizer whose parameters this backend knows how to read.
         """
         raise OptimizerError(
-            f"{self.name} cannot say what {type(optimizer).__name__} updates",
-            hint="leave the optimizer out",
+            f"{self.name} cannot say what {brief(optimizer)} updates",
+            hint="pass the optimizer that it steers: its .optimizer"
+            if hasattr(optimizer, "optimizer")
+            else f"pass one of {self.name}'s own optimizers, or leave it out",
         )
 
     def moves_statistics(self, module: Any) -> bool:

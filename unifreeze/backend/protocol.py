@@ -158,6 +158,21 @@ class ProbeConfig:
         OptimizerSpec("sgd", lr=1e-2, weight_decay=1e-2, momentum=0.9),
     )
 
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, seed=self.seed)
+
+
+def check_counts(*, steps: int, seed: int) -> None:
+    """Refuse a number of steps, or a seed, that there cannot be.
+
+    Raises:
+        TargetError: Naming it.
+    """
+    if steps < 1:
+        raise TargetError(f"steps={steps} trains nothing", hint="a whole number from 1 on")
+    if seed < 0:
+        raise TargetError(f"seed={seed} is not a seed", hint="a whole number from 0 on")
+
 
 @dataclass(frozen=True)
 class ProbeRun:
@@ -215,6 +230,9 @@ class SketchConfig:
     outputs: tuple[str, ...] | None = None
     seed: int = 0
     parts: Parts = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_counts(steps=1, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -301,6 +319,9 @@ class StepConfig:
         OptimizerSpec("sgd", lr=2**-7, weight_decay=2**-7, momentum=0.875),
         OptimizerSpec("adamw", lr=2**-10, weight_decay=0.125),
     )
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
 from unifreeze.errors import ScheduleError, brief
@@ -206,9 +207,9 @@ def plain(value: float | None) -> float | str | None:
 def _place(what: str, given: int | None, last: int | None) -> int | None:
     if given is None:
         return last
-    if type(given) is not int or given < 0:
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
         raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
-    return given
+    return int(given)
 
 
 def _word(value: Any) -> str:

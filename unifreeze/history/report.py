@@ -132,11 +132,21 @@ class RunReport:
         }
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows to a file, for a spreadsheet or pandas."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        """Write the rows to a file, for a spreadsheet or pandas.
+
+        Raises:
+            UnifreezeError: It cannot be written there.
+        """
+        try:
+            with Path(path).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
+                writer.writeheader()
+                writer.writerows(self.rows)
+        except OSError as error:
+            raise UnifreezeError(
+                f"cannot write {path}: {error.strerror or error}",
+                hint="a file in a folder there is",
+            ) from None
 
     def __repr__(self) -> str:
         measured = ", ".join(self.metrics) or "nothing"

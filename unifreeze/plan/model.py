@@ -188,7 +188,10 @@ class FreezePlan:
     ) -> FreezePlan:
         if isinstance(what, Mapping):
             if not what:
-                raise PlanError(f"{verb}: has no selector for any framework")
+                raise PlanError(
+                    f"{verb}: has no selector for any framework",
+                    hint=f'.{verb}({{"torch": "layer4", "paddle": "stage4"}}), or one for all',
+                )
             choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
         else:
             choice = Selector(what)

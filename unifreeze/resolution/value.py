@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze.arguments import checked_methods
-from unifreeze.errors import UnmatchedSelectorError, nearest
+from unifreeze.errors import ResolveError, UnmatchedSelectorError, nearest
 from unifreeze.plan import FreezePlan
 from unifreeze.structure import Mask, ModelSpec
 from unifreeze.tables import one_line
@@ -121,7 +121,16 @@ class Resolution:
         return lines
 
     def reason(self, number: int) -> str:
-        """Say what was decided for a parameter, and by what."""
+        """Say what was decided for a parameter, and by what.
+
+        Raises:
+            ResolveError: There is no parameter of that number.
+        """
+        if not 0 <= number < len(self.spec):
+            raise ResolveError(
+                f"there is no parameter {number}: the model has {len(self.spec)}",
+                hint='by name: resolution.why("head.*")',
+            )
         decision = "trainable" if self.trainable[number] else "frozen"
         fixed = self.spec.tensors[number].fixed
         if fixed and not self.trainable[number]:
