@@ -291,6 +291,12 @@ def test_nobody_reads_any_more(run, folder):
     assert len(done.stdout.splitlines()) == 1
 
 
+def test_a_plan_and_a_model_in_the_other_order_are_told(run):
+    code, _, err = run("explain", "./nets.py:net", "plan.yaml")
+    assert code == 2
+    assert "the plan comes before the model: plan.yaml nets.py:net" in err
+
+
 # JSON ---------------------------------------------------------------------------------------
 
 

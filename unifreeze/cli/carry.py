@@ -21,8 +21,14 @@ from unifreeze.cli.output import (
     say_plan,
     write_json,
 )
-from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
-from unifreeze.plan import FreezePlan, save_text
+from unifreeze.cli.targets import (
+    check_backends_used,
+    load_model,
+    read_batch,
+    read_plan,
+    use_backends,
+)
+from unifreeze.plan import save_text
 from unifreeze.resolution import expand_plan
 
 OutputOption = Annotated[
@@ -60,7 +66,7 @@ def translate(
 ) -> None:
     """Say a plan written for one port of a network so that it means the same on the other."""
     use_backends(backend)
-    loaded = FreezePlan.load(plan)
+    loaded = read_plan(plan)
     one, framework = load_model(source, seed=seed)
     other, its_framework = load_model(target, seed=seed)
     check_backends_used(backend, {framework.name, its_framework.name})
@@ -81,7 +87,7 @@ def expand(
 ) -> None:
     """Write a plan's generators out as plain phases, as they are on a model, ready to edit."""
     use_backends(backend)
-    loaded = FreezePlan.load(plan)
+    loaded = read_plan(plan)
     live, framework = load_model(model, seed=seed)
     check_backends_used(backend, {framework.name})
     made = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))

@@ -19,10 +19,15 @@ from unifreeze.cli.output import (
     say,
     write_json,
 )
-from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
+from unifreeze.cli.targets import (
+    check_backends_used,
+    load_model,
+    read_batch,
+    read_plan,
+    use_backends,
+)
 from unifreeze.cli.timeline import phase_rows, say_phases
 from unifreeze.cli.units import plain_resolution, savings, say_groups, say_units
-from unifreeze.plan import FreezePlan
 from unifreeze.resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
 
@@ -140,7 +145,7 @@ def explain(
 ) -> None:
     """Explain a plan on a model, touching nothing: what each rule takes, and what it saves."""
     use_backends(backend)
-    loaded = FreezePlan.load(plan)
+    loaded = read_plan(plan)
     live, framework = load_model(model, seed=seed)
     check_backends_used(backend, {framework.name})
     spec = framework.describe(live, read_batch(batch, seed=seed))

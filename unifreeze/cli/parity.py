@@ -28,11 +28,11 @@ from unifreeze.cli.targets import (
     device_for,
     load_model,
     read_batch,
+    read_plan,
     use_backends,
 )
 from unifreeze.errors import TargetError
 from unifreeze.parity import Order, Record, Report, common_outputs, compare_records, make_record
-from unifreeze.plan import FreezePlan
 
 DeviceOption = Annotated[
     str, typer.Option(metavar="DEVICES", help="cpu or gpu, or torch=gpu,paddle=cpu by framework.")
@@ -65,7 +65,7 @@ def record(
 ) -> None:
     """Run one side of a parity check and write down what it showed."""
     use_backends(backend)
-    loaded, counted = FreezePlan.load(plan), read_order(order)
+    loaded, counted = read_plan(plan), read_order(order)
     inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     if kind := device_for(device, framework.name):
@@ -147,7 +147,7 @@ def parity(
 
     Each side runs in a process of its own.
     """
-    FreezePlan.load(plan)
+    read_plan(plan)
     use_backends(backend)
     read_inputs(batch, seed)
     read_order(order)

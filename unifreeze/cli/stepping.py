@@ -20,7 +20,12 @@ from unifreeze.cli.output import (
     write_json,
 )
 from unifreeze.cli.parity import OrderOption, read_inputs, read_order
-from unifreeze.cli.targets import check_backends_used, load_model, use_backends
+from unifreeze.cli.targets import (
+    check_backends_used,
+    load_model,
+    read_plan,
+    use_backends,
+)
 from unifreeze.errors import TargetError
 from unifreeze.pairing import ModelSketch, Pairing
 from unifreeze.parity import Order
@@ -84,7 +89,7 @@ def step(
     side is run alone, where its framework is, and the two files are compared.
     """
     use_backends(backend)
-    loaded, known = FreezePlan.load(plan), Pairing.load(pairing) if pairing else None
+    loaded, known = read_plan(plan), Pairing.load(pairing) if pairing else None
     files = [name.endswith(".json") for name in (model, other)]
     if all(files):
         sides = StepSide.load(model), StepSide.load(other)

@@ -8,6 +8,7 @@ import re
 import sys
 import zlib
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from unifreeze.cli.modules import (
     target_hint,
 )
 from unifreeze.errors import TargetError, UnifreezeError
+from unifreeze.plan import FreezePlan
 
 _SPEC = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
@@ -103,6 +105,21 @@ def _seed_all(seed: int) -> None:
     for name in backend_names():
         if name in sys.modules:
             load_backend(name).seed(seed)
+
+
+def read_plan(file: Path) -> FreezePlan:
+    """Read a plan file.
+
+    Raises:
+        TargetError: It names a model: the two stand in another order.
+        PlanFileError: It has mistakes, or cannot be read.
+    """
+    if ":" in file.name and not file.exists():
+        raise TargetError(
+            f"{file} names a model, and no plan file",
+            hint=f"the plan comes before the model: plan.yaml {file}",
+        )
+    return FreezePlan.load(file)
 
 
 def read_batch(specs: list[str], *, seed: int = 0) -> Batch | None:
