@@ -522,6 +522,11 @@ def test_a_misspelt_verb_is_named_with_what_was_meant():
         ("a: b: c", "line 1: mapping values are not allowed here"),
         ("unifreeze: 1\n---\nunifreeze: 1", "line 2: but found another document"),
         ("{[a]: 1}", "line 1: found unhashable key"),
+        (
+            "unifreeze: 1\nrules: [{only: [head, norm]}]",
+            "line 2: rules[0].only: should be a selector in text, or one per framework, not a list "
+            "(['head', 'norm']), write them as one: \"head | norm\"",
+        ),
         ("{1: 2, unifreeze: 1}", "[1]: Keys should be strings, not 1"),
         ("[" * 600, "it is nested too deeply"),
         ("rules: &a [*a]\nunifreeze: 1", "line 1: rules[0]: should be a mapping, not [[[…]]]"),

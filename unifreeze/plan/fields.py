@@ -51,9 +51,16 @@ def _read_choice(value: object) -> Choice:
         return tuple(sorted((name, _read_selector(text)) for name, text in value.items()))
     raise PydanticCustomError(
         "selector",
-        "should be a selector in text, or one per framework, not {got}",
-        {"got": _name_of(value)},
+        "should be a selector in text, or one per framework, not {got}{cure}",
+        {"got": _name_of(value), "cure": _joined(value)},
     )
+
+
+def _joined(value: object) -> str:
+    """Say how several selectors are written as one."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return f', write them as one: "{" | ".join(value)}"'
+    return ""
 
 
 def _read_selector(text: str | Selector) -> Selector:
