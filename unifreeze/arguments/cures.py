@@ -132,7 +132,7 @@ def cure(place: str, value: Any, wanted: Any) -> str:
 
 
 def _is_quoted(value: Any) -> bool:
-    """Tell whether a value is a number, or a truth value, in text."""
+    """Return whether a value is a number, or a truth value, in text."""
     return isinstance(value, str) and bool(
         re.fullmatch(r"[-+.\deE_]*\d[\deE_.]*|True|False", value)
     )

@@ -114,7 +114,7 @@ class _Door:
         )
 
     def fits_at_a_glance(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Tell whether all is there and of the plainest types; most calls are, in training too."""
+        """Return whether all is there and of the plainest types; most calls are, in training too."""
         positional, needed, types = self._glance
         given = {**dict(zip(positional, args, strict=False)), **kwargs}
         if len(given) != len(args) + len(kwargs) or any(name not in given for name in needed):
@@ -180,7 +180,7 @@ class _Door:
         )
 
     def _swapped(self, name: str, bound: Mapping[str, Any]) -> str:
-        """Tell whether another argument is the one wanted here, and this one is wanted there."""
+        """Return whether another argument is the one wanted here, and this one is wanted there."""
         for other, value in bound.items():
             there = self.wanted[other]
             if other == name or not {other, name} <= self._by_position:

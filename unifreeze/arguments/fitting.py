@@ -30,7 +30,7 @@ class Misfit(NamedTuple):
 
 
 def fits(value: object, wanted: Any) -> bool:
-    """Tell whether a value is of an annotated type."""
+    """Return whether a value is of an annotated type."""
     return misfit(value, wanted) is None
 
 
@@ -55,7 +55,7 @@ def misfit(value: object, wanted: Any) -> Misfit | None:
 
 
 def _takes(function: object, args: tuple[Any, ...]) -> bool:
-    """Tell whether a function can be called with as many arguments as it will be."""
+    """Return whether a function can be called with as many arguments as it will be."""
     if not args or not isinstance(args[0], list):
         return True
     try:
@@ -77,7 +77,7 @@ def plain_types(wanted: Any) -> frozenset[type] | None:
 
 
 def _is_of(value: object, origin: Any) -> bool:
-    """Tell whether a value is of a class, whatever it holds."""
+    """Return whether a value is of a class, whatever it holds."""
     if origin in _PLAIN:
         return _PLAIN[origin](value)
     if origin is Callable:
@@ -114,7 +114,7 @@ def _misfit_in_list(value: Collection[Any], args: tuple[Any, ...]) -> Misfit | N
 
 
 def _is_number(value: object) -> bool:
-    """Tell whether a value is a number, or an array or tensor of one."""
+    """Return whether a value is a number, or an array or tensor of one."""
     if isinstance(value, bool | np.bool_ | str) or not isinstance(value, Real | SupportsFloat):
         return False
     return all(length == 1 for length in tuple(getattr(value, "shape", ())))

@@ -206,7 +206,7 @@ def _read_map(file: Path | None) -> dict[str, str]:
     """Read which path is which.
 
     Raises:
-        TargetError: The file is no JSON object of names.
+        TargetError: The file is not a JSON object of names.
     """
     try:
         found = json_module.loads(read_text(file)) if file else {}

@@ -116,7 +116,7 @@ def read_plan(file: Path) -> FreezePlan:
     """
     if ":" in file.name and not file.exists():
         raise TargetError(
-            f"{file} names a model, and no plan file",
+            f"{file} names a model, and not a plan file",
             hint=f"the plan comes before the model: plan.yaml {file}",
         )
     return FreezePlan.load(file)

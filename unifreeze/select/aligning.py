@@ -173,6 +173,6 @@ def unlike(written: str, known: str) -> float:
 
 
 def _is_short_for(short: str, long: str) -> bool:
-    """Tell whether a word's letters stand in a longer one in that order: attn in attention."""
+    """Return whether a word's letters stand in a longer one in that order: attn in attention."""
     letters = iter(long)
     return len(short) <= 0.6 * len(long) and all(letter in letters for letter in short)

@@ -54,7 +54,7 @@ def unmatched_module(place: str, spec: ModelSpec) -> UnmatchedSelectorError:
     if place in WORDS and not near:
         hint = f"after `in` stands a module's path; for what is in both, write … & {place}"
     return UnmatchedSelectorError(
-        f"{place!r} is no module of the model", context=top_level(spec), hint=hint
+        f"{place!r} is not a module of the model", context=top_level(spec), hint=hint
     )
 
 
