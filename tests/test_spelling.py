@@ -8,11 +8,18 @@ from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trees import adapted, encoder_decoder, linear, module, several, spec, text_model, two_towers
 from zoo import runnable
 
 from unifreeze.backend import load_backend
-from unifreeze.errors import ResolveError, SelectorSyntaxError, UnmatchedSelectorError
+from unifreeze.errors import (
+    ResolveError,
+    SelectorSyntaxError,
+    UnifreezeError,
+    UnmatchedSelectorError,
+)
 from unifreeze.resolution.decide import select
 from unifreeze.select import Selector, evaluate, parse
 from unifreeze.select.aligning import unlike
@@ -307,6 +314,52 @@ def test_a_spoilt_path_is_put_right_or_left_alone(way):
     assert not wrong, "\n".join(wrong)
     assert answered >= 50
     assert right / answered > 0.9, f"{right} of {answered}"
+
+
+PIECES = st.sampled_from(
+    [
+        *("bert", "encoder", "layer", "layers", "head", "norm", "LayerNorm", "_", "q_proj", "zzz"),
+        *("**", "*", "?", "0", "12", "in", "re:", "type:", "at:", "path:", '"', "'", "size(", ")"),
+        *(
+            ".",
+            "..",
+            "[",
+            "]",
+            "[:2]",
+            "[-1]",
+            "[0-5]",
+            "|",
+            "&",
+            "~",
+            "-",
+            " ",
+            ",",
+            "/",
+            "^",
+            "$",
+        ),
+        *("(", "{", "}", "+", "\\", "and", "not", "计划", "é", "\n", "\t", "%", ">", "1e6", "#"),
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PIECES, min_size=1, max_size=7).map("".join))
+def test_whatever_is_written_is_an_answer_or_an_error_of_ours(text):
+    for model in (MODELS["text"], MODELS["bert"], MODELS["several"]):
+        error = error_of(text, model())
+        if error is not None:
+            assert error.hint or error.context
+            assert len(str(error)) < 3000
+            assert all(parse(one) for one in suggested(error))
+
+
+def error_of(text, made):
+    try:
+        select(Selector(text), made, "rule 1")
+    except UnifreezeError as error:
+        return error
+    return None
 
 
 def test_words_are_alike_only_if_their_digits_are_equal():

@@ -114,7 +114,7 @@ class _Door:
         )
 
     def fits_at_a_glance(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Return whether all is there and of the plainest types; most calls are, in training too."""
+        """Return whether all is there and of the plainest types, as in most calls."""
         positional, needed, types = self._glance
         given = {**dict(zip(positional, args, strict=False)), **kwargs}
         if len(given) != len(args) + len(kwargs) or any(name not in given for name in needed):

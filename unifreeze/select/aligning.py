@@ -167,7 +167,7 @@ def unlike(written: str, known: str) -> float:
         return 1.1 - ratio
     if len(given) > 2 and there.startswith(given):
         return 0.3
-    if len(given) > 2 and given[0] == there[0] and _is_short_for(given, there):
+    if len(given) > 2 and given[0] == there[:1] and _is_short_for(given, there):
         return 0.38
     return 0.45 if ratio >= 0.66 and min(len(given), len(there)) > 3 else inf
 

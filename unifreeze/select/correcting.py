@@ -86,7 +86,7 @@ def _regular(text: str) -> str:
     back = "" if ends or inner.endswith(".*") else r"(\..*)?" if not begins else ".*"
     try:
         re.compile(inner)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return text
     return f're:"{front}{inner}{back}"'
 

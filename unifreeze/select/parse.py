@@ -153,7 +153,7 @@ class _Reader(Transformer[Any, Any]):
         if by == "re":
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise SelectorSyntaxError(
                     f"regular expression {pattern!r} does not compile: {error}"
                 ) from None

@@ -89,7 +89,9 @@ def _guesses(path: Path, spec: ModelSpec) -> Iterator[Guess]:
     if len(path.segments) == 1:
         first = path.segments[0]
         index = "" if first.index is None else str(first.index)
-        if index and any(re.fullmatch(rf"{first.name}\d+", child) for child in _top(spec)):
+        if index and any(
+            re.fullmatch(rf"{re.escape(first.name)}\d+", child) for child in _top(spec)
+        ):
             yield Guess(0.0, f"stages{index}")  # layer1, layer2, …
         yield from _words(first.name, index)
         yield from _classes(first.name, spec)
