@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from wrong_types import HEAD, INSTANCES, PHASES, World, good, wrong_values
 
 import unifreeze as uf
 from unifreeze.arguments import checked, checked_methods, in_words
+from unifreeze.arguments.fitting import misfit, plain_types
 from unifreeze.errors import ArgumentError, UnifreezeError, UnknownNameError
 from unifreeze.stepping import check_step
 
@@ -304,6 +306,18 @@ def test_methods_are_checked_with_the_constructor_and_classmethods():
     assert Thing(1)._private("x") == "x"
     for call in (lambda: Thing("1"), lambda: Thing.of("1"), lambda: Thing(1).grow(None)):
         assert "should be a whole number" in refused(call)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [int, float, bool, str, int | None, str | Path, float | Mapping[str, int], Any, uf.FreezePlan,
+     Literal["min"], type, Callable[[], Any], list[str], tuple[int, ...] | None, uf.Selector | str],
+)  # fmt: skip
+def test_what_fits_at_a_glance_fits(world, annotation):
+    plain = plain_types(annotation)
+    for value in [*world.wrong.values(), 1.5, 2, True, "min", Path("x"), np.int64(3)]:
+        if plain is None or type(value) in plain:
+            assert misfit(value, annotation) is None
 
 
 def test_annotations_are_written_in_words():

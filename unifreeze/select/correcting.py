@@ -78,7 +78,7 @@ def _slashes(text: str) -> str:
 
 def _regular(text: str) -> str:
     """Write what has the signs of a regular expression as one that matches whole names."""
-    if not re.search(r"[\^$+\\]", text) or '"' in text:
+    if not re.search(r"[\^$+\\]", text) or {*"\"'"} & {*text}:
         return text
     begins, ends = text.startswith("^"), text.endswith("$")
     inner = text.removeprefix("^").removesuffix("$")
