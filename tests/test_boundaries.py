@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "unifreeze"
 LAYERS = [
     "errors",
-    "files",
+    "arguments",
     "tables",
     "identity",
+    "files",
     "structure",
     "select",
     "plan",

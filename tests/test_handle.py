@@ -6,7 +6,13 @@ import pytest
 
 import unifreeze as uf
 from unifreeze.backend import Finding
-from unifreeze.errors import PlanError, PlanFileError, TargetError, UnsupportedPlanError
+from unifreeze.errors import (
+    ArgumentError,
+    PlanError,
+    PlanFileError,
+    TargetError,
+    UnsupportedPlanError,
+)
 
 
 @pytest.mark.parametrize("end", ["remove", "another plan"])
@@ -76,7 +82,7 @@ def test_what_is_no_plan_is_refused(kit, plan):
         lambda: uf.resolve(plan, model),
         lambda: uf.check_parity(plan, model, model, batch=kit.plain.batch),
     ):
-        with pytest.raises(PlanError, match=r"is no FreezePlan(.|\n)*FreezePlan\.load"):
+        with pytest.raises(ArgumentError, match=r"should be a FreezePlan(.|\n)*FreezePlan"):
             run()
 
 

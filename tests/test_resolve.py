@@ -125,7 +125,8 @@ def test_why_finds_parameters_by_either_name():
     (line,) = resolution.why("stem/norm.0/bias")
     assert line == "text.embeddings.norm.bias  stem/norm.0/bias  frozen by rule 1 (freeze: stem)"
     assert len(resolution.why("*.pooler.*")) == 2
-    assert resolution.why("nothing") == []
+    with pytest.raises(UnmatchedSelectorError, match=r"no parameter matches 'text\.pooler'"):
+        resolution.why("text.pooler")
 
 
 def test_each_rule_says_how_much_it_matched_and_decided():

@@ -22,7 +22,7 @@ import unifreeze as uf
 from unifreeze.advising.inputs import FEW, MANY
 from unifreeze.advising.units import has_head, stretches
 from unifreeze.backend import Batch, backend_for
-from unifreeze.errors import PlanFileError, TargetError
+from unifreeze.errors import ArgumentError, PlanFileError, TargetError
 from unifreeze.resolution import resolve_phases
 
 HERE = Path(__file__).parent
@@ -396,7 +396,7 @@ def test_labels_of_minus_100_count_for_nothing():
         ({"loss": lambda model, batch: torch.tensor(float("nan"))}, "the loss of a batch is nan"),
         ({"loss": lambda model, batch: torch.tensor(1.0)}, "no gradient comes from the loss"),
         ({"loss": lambda model, batch: 1, "labels": "y"}, "both a loss and labels"),
-        ({"labels": "y", "most": 0}, "most=0 is no number of batches"),
+        ({"labels": "y", "most": 0}, "most=0 is not a number of batches"),
     ],
 )
 def test_a_loss_that_means_nothing_is_refused(settings, message):
@@ -567,24 +567,27 @@ def test_units_select_what_they_name(framework, backend):
     ("settings", "message"),
     [
         ({}, "nothing to go by(.|\n)*hint: examples=2000"),
-        ({"examples": 0}, "examples=0 is no number of training examples"),
-        ({"examples": True}, "examples=True is no number"),
-        ({"examples": 2.5}, "examples=2.5 is no number"),
+        ({"examples": 0}, "examples=0 is not a number of training examples"),
+        ({"examples": True}, "examples is True, and should be a whole number"),
+        ({"examples": 2.5}, "examples is 2.5, and should be a whole number"),
         ({"examples": 9, "similarity": "simliar"}, "hint: did you mean 'similar'"),
         ({"examples": 9, "shift": "inputs"}, "hint: did you mean 'input'"),
         ({"examples": 9, "compute": "lots"}, "compute='lots' cannot be read"),
         ({"examples": 9, "compute": 0.2}, "from 0.34"),
         ({"examples": 9, "compute": 2}, "compute=2 cannot be read"),
-        ({"examples": 9, "compute": True}, "compute=True cannot be read"),
+        ({"examples": 9, "compute": True}, "compute is True, and should be text or a number"),
         ({"examples": 9, "labels": "y"}, "a loss is given, and nothing to measure it on"),
         ({"batches": []}, "there is no batch to measure on"),
-        ({"batches": {"y": 1}}, "batches is one batch(.|\n)*hint: batches=.batch."),
+        ({"batches": {"y": 1}}, r"batches is \{'y': 1\}, (.|\n)*hint: in a list: batches=\[…\]"),
         ({"batches": [([[1.0]], [1])], "labels": "y"}, "no array 'y'(.|\n)*hint: name its arrays"),
-        ({"batches": [1], "loss": "mse"}, "loss='mse' cannot be called"),
+        (
+            {"batches": [1], "loss": "mse"},
+            "loss is 'mse', (.|\n)*hint: for example loss=lambda model, batch",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(settings, message):
-    with pytest.raises(TargetError, match=message):
+    with pytest.raises((TargetError, ArgumentError), match=message):
         uf.suggest(stack("torch"), **settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from operator import attrgetter, methodcaller, not_
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from unifreeze.backend.base import ModuleBackend, not_a_model
+from unifreeze.backend.base import ModuleBackend
 from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
@@ -23,7 +24,7 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
-from unifreeze.backend.settings import optimizer_defaults, read_settings
+from unifreeze.backend.settings import build_optimizer, optimizer_defaults, read_settings
 from unifreeze.backend.sharing import overlapping
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import ForwardWatch
@@ -61,6 +62,7 @@ class PaddleBackend(ModuleBackend):
     """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
 
     name = "paddle"
+    module_class = nn.Layer
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,20 +75,19 @@ class PaddleBackend(ModuleBackend):
         return Capabilities(("cpu", "gpu") if gpu else ("cpu",), group_rates="scale")
 
     def check_model(self, model: Any) -> None:
-        """Refuse what is no layer; static programs have none.
+        """Refuse what is not one of Paddle's layers; static programs have none.
 
         Raises:
-            DescriptionError: With what to give instead.
+            DescriptionError: It is a static program.
+            TargetError: It is something else.
         """
-        if isinstance(model, nn.Layer):
-            return
         if isinstance(model, STATIC_PROGRAMS):
             raise DescriptionError(
                 "a static program has no layers to freeze",
                 context="what trains in it was fixed when its optimizer was added",
                 hint="freeze the layer that it is built from, in dynamic mode",
             )
-        raise not_a_model(model, "paddle.nn.Layer")
+        super().check_model(model)
 
     def is_tensor(self, value: Any) -> bool:
         """Tell whether a value is a Paddle tensor."""
@@ -376,7 +377,8 @@ class PaddleBackend(ModuleBackend):
     ) -> Any:
         """Build a Paddle optimizer over a plan's groups."""
         rows = optimizers.param_groups(self.objects(model), groups)
-        return optimizers.build(cls, rows, settings)
+        build = partial(optimizers.build, cls, rows, settings)
+        return build_optimizer(cls, settings, build)
 
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors of an optimizer's list or groups."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unifreeze.backend.base import ModuleBackend, not_a_model
+from unifreeze.backend.base import ModuleBackend
 from unifreeze.backend.operations import Guard
 from unifreeze.backend.protocol import (
     Array,
@@ -21,11 +21,11 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
-from unifreeze.backend.settings import optimizer_defaults, read_settings
+from unifreeze.backend.settings import build_optimizer, optimizer_defaults, read_settings
 from unifreeze.backend.sharing import overlapping
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import ForwardWatch
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.errors import OptimizerError, TargetError, brief
 from unifreeze.resolution import Resolution
 from unifreeze_torch import (
     bits,
@@ -45,6 +45,7 @@ class TorchBackend(ModuleBackend):
     """Freezing in PyTorch: `requires_grad`, no stale `.grad`, held modules pinned to inference."""
 
     name = "torch"
+    module_class = nn.Module
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,15 +56,6 @@ class TorchBackend(ModuleBackend):
         """Facts about the framework."""
         devices = ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",)
         return Capabilities(devices, group_rates="absolute")
-
-    def check_model(self, model: Any) -> None:
-        """Refuse what is no module, such as a program made by `torch.export`.
-
-        Raises:
-            DescriptionError: It is none.
-        """
-        if not isinstance(model, nn.Module):
-            raise not_a_model(model, "torch.nn.Module")
 
     def is_tensor(self, value: Any) -> bool:
         """Tell whether a value is a torch tensor."""
@@ -308,14 +300,20 @@ class TorchBackend(ModuleBackend):
         """Build a torch optimizer over a plan's groups."""
         if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
             raise OptimizerError(
-                f"{cls!r} is no torch optimizer class", hint="for example torch.optim.AdamW"
+                f"{brief(cls)} is not a torch optimizer class",
+                hint="for example handle.optimizer(torch.optim.AdamW, lr=1e-3)",
             )
         if issubclass(cls, torch.optim.LBFGS):
             raise OptimizerError(
                 "LBFGS keeps one direction over all parameters and moves frozen ones",
                 hint="use a first-order optimizer",
             )
-        return cls(self.param_groups(model, groups, lr=settings.get("lr")), **settings)
+
+        def build() -> Any:
+            rows = self.param_groups(model, groups, lr=settings.get("lr"))
+            return cls(rows, **settings)
+
+        return build_optimizer(cls, settings, build)
 
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors of an optimizer's groups."""

@@ -19,6 +19,7 @@ from unifreeze.backend.accounting import check_accounted
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
+from unifreeze.backend.not_models import cure, described
 from unifreeze.backend.operations import Guard, Operations
 from unifreeze.backend.probing import first_gradients, run_probe
 from unifreeze.backend.protocol import (
@@ -43,7 +44,6 @@ from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import watch_training
 from unifreeze.backend.wrapping import unwrapped
 from unifreeze.errors import (
-    DescriptionError,
     OptimizerError,
     TargetError,
     UnifreezeError,
@@ -77,6 +77,12 @@ class ModuleBackend(Operations):
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
+        for name, model in models.items():
+            if not self._is_model(model):
+                raise TargetError(
+                    f"{name!r} is {described(model)}, and should be a model of {self.name}",
+                    hint=cure(models, self._is_model),
+                )
         held = self.container(models)
         self._groups.add(held)
         return held
@@ -122,12 +128,25 @@ class ModuleBackend(Operations):
         """Tell whether a model was made by `group`."""
         return model in self._groups
 
-    def check_model(self, model: Any) -> None:
-        """Refuse what is not one of the framework's models."""
-
     def root(self, model: Any) -> Any:
         """Return the model itself, seen through its wrappers."""
+        self.check_model(model)
         return unwrapped(self.reader, model)
+
+    def check_model(self, model: Any) -> None:
+        """Refuse what is not one of the framework's modules.
+
+        Raises:
+            TargetError: It is something else; the message says what to pass.
+        """
+        if not self._is_model(model):
+            raise TargetError(
+                f"{described(model)} is not a model of {self.name}",
+                hint=cure(model, self._is_model),
+            )
+
+    def _is_model(self, value: Any) -> bool:
+        return isinstance(value, self.module_class)
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
@@ -550,12 +569,6 @@ class ModuleBackend(Operations):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
-
-
-def not_a_model(given: Any, wanted: str) -> DescriptionError:
-    """Build the error for what belongs to a framework and is not one of its models."""
-    shown = f"{type(given).__module__}.{type(given).__qualname__}"
-    return DescriptionError(f"a {shown} is not a model", hint=f"give a {wanted}")
 
 
 def _loaded(stored: Mapping[int, Callable[[], Any]], tensor: Any) -> Any:

@@ -18,7 +18,7 @@ from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSp
 from unifreeze.backend.reader import Reader
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import ForwardWatch
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.errors import OptimizerError, TargetError, brief
 from unifreeze.resolution import Resolution
 
 _PIECE = 2**15
@@ -48,10 +48,12 @@ class Operations(ABC):
         reader: Reads its modules for the walk.
         forward: What a module's method that computes is called.
         runs_itself: A model runs because the backend looks at it: no pass for a watch.
+        module_class: What all its modules are of, so that anything else can be refused.
     """
 
     name: str
     reader: Reader
+    module_class: type = object
     forward = "forward"
     runs_itself = False
 
@@ -273,8 +275,10 @@ class Operations(ABC):
             OptimizerError: It is no optimizer whose parameters this backend knows how to read.
         """
         raise OptimizerError(
-            f"{self.name} cannot say what {type(optimizer).__name__} updates",
-            hint="leave the optimizer out",
+            f"{self.name} cannot say what {brief(optimizer)} updates",
+            hint="pass the optimizer that it steers: its .optimizer"
+            if hasattr(optimizer, "optimizer")
+            else f"pass one of {self.name}'s own optimizers, or leave it out",
         )
 
     def moves_statistics(self, module: Any) -> bool:

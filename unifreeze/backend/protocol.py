@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import Parts, Sketch
-from unifreeze.errors import TargetError, listing
+from unifreeze.errors import TargetError, brief, listing
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec, Trace
 
@@ -116,11 +116,17 @@ class Batch:
 
 
 def _input(value: object) -> Array:
-    array = np.asarray(value)
+    reason = ""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        array, reason = np.asarray(None), f"{type(error).__name__}: {error}"
     if array.dtype.kind not in "biufc":
         raise TargetError(
-            f"a batch holds arrays of numbers, and no {type(value).__name__}",
-            hint="an array, a sequence of arrays, or a mapping from names to arrays",
+            f"a batch holds arrays of numbers, and not {brief(value)}",
+            context=reason,
+            hint="an array, a sequence of arrays, or a mapping from names to arrays; a tensor as "
+            "tensor.detach().cpu().numpy()",
         )
     return array
 
@@ -172,6 +178,21 @@ class ProbeConfig:
         OptimizerSpec("adamw", lr=1e-3, weight_decay=0.1),
         OptimizerSpec("sgd", lr=1e-2, weight_decay=1e-2, momentum=0.9),
     )
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, seed=self.seed)
+
+
+def check_counts(*, steps: int, seed: int) -> None:
+    """Refuse a number of steps, or a seed, that there cannot be.
+
+    Raises:
+        TargetError: Naming it.
+    """
+    if steps < 1:
+        raise TargetError(f"steps={steps} trains nothing", hint="a whole number from 1 on")
+    if seed < 0:
+        raise TargetError(f"seed={seed} is not a seed", hint="a whole number from 0 on")
 
 
 @dataclass(frozen=True)
@@ -234,6 +255,9 @@ class SketchConfig:
     choose: Callable[[Mapping[str, Seen]], Chosen] | None = None
     seed: int = 0
     parts: Parts = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_counts(steps=1, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -324,6 +348,9 @@ class StepConfig:
         OptimizerSpec("sgd", lr=2**-7, weight_decay=2**-7, momentum=0.875),
         OptimizerSpec("adamw", lr=2**-10, weight_decay=0.125),
     )
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Batch, backend_for
 from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.groups import param_groups
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@checked
 def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
     """Decide every parameter of a model without touching it.
 
@@ -55,6 +57,7 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str
     return replace(resolution, notices=(*resolution.notices, said))
 
 
+@checked
 def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
     """Return a plan with plain phases in place of generators, as they are on a model.
 
@@ -70,6 +73,7 @@ def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
     return expand_plan(plan, Target(model, backend_for(model)).describe(_batch(batch)))
 
 
+@checked
 def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
     """Put a plan in force on a live model; all of it, or on any error nothing.
 
@@ -93,6 +97,7 @@ def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool 
     return Handle(plan, target, batch=_batch(batch), keep_values=keep_values)
 
 
+@checked
 def freeze(
     model: Any, what: str | Selector, *, batch: Any = None, keep_values: bool = False
 ) -> Handle:
@@ -103,6 +108,7 @@ def freeze(
     return apply(FreezePlan().freeze(what), model, batch=batch, keep_values=keep_values)
 
 
+@checked
 @contextmanager
 def frozen(model: Any) -> Iterator[None]:
     """Freeze every parameter of a model for a while: flags only, gradient flows through.

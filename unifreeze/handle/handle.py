@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze.arguments import checked_methods
 from unifreeze.backend import Batch, Finding, ParamGroup, Undo, refuse_unsupported
 from unifreeze.errors import OptimizerError, UnifreezeError, listing
 from unifreeze.handle.drift import (
@@ -33,6 +34,7 @@ from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
 
 
+@checked_methods
 class Handle:
     """A plan in force on a live model; made by `unifreeze.apply`.
 
@@ -331,7 +333,10 @@ class Handle:
         """
         self._check_in_force("attach an optimizer")
         if self._run is None:
-            raise OptimizerError("the plan has no phases, so there is nothing to steer")
+            raise OptimizerError(
+                "the plan has no phases, so there is nothing to steer",
+                hint="leave attach out: an optimizer over the plan's parameters trains as it is",
+            )
         self._run.attach(optimizer)
         self._name_states(optimizer)
 

@@ -8,7 +8,7 @@ from difflib import unified_diff
 from hashlib import sha256
 from typing import Any
 
-from unifreeze.errors import ScheduleError, listing
+from unifreeze.errors import ScheduleError, brief, listing
 from unifreeze.plan import FreezePlan
 from unifreeze.structure import ModelSpec
 
@@ -48,7 +48,9 @@ def check_format(state: Any) -> None:
         ScheduleError: It is not.
     """
     if not isinstance(state, Mapping):
-        raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
+        raise ScheduleError(
+            f"{brief(state)} is not a state", hint="it is what state_dict() returned"
+        )
     version = state.get("unifreeze_state")
     if version != STATE_FORMAT:
         what = "no state of a plan" if version is None else f"of state format {version}"

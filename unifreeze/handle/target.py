@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifreeze.backend import Backend, Batch, backend_for, refuse_unsupported
-from unifreeze.errors import PlanError, TargetError
+from unifreeze.errors import PlanError, TargetError, brief, listing
 from unifreeze.handle.drift import Baseline
 from unifreeze.handle.lease import (
     Lease,
@@ -285,7 +285,8 @@ def _check_names(models: Mapping[Any, Any]) -> None:
     for name in models:
         if not isinstance(name, str) or not name or "." in name:
             raise TargetError(
-                f"{name!r} cannot name a model",
-                context=f"names given: {', '.join(map(repr, models))}",
-                hint='plain words: {"student": …, "teacher": …}',
+                f"{brief(name)} cannot name a model",
+                context=f"names given: {listing(map(brief, models))}",
+                hint='several models have plain names: {"student": …, "teacher": …}; in place of '
+                "a state dict, pass the model that it belongs to",
             )

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unifreeze.arguments import checked_methods
 from unifreeze.errors import UnifreezeError, nearest
 from unifreeze.history.history import BEFORE, History, Row, plain
 from unifreeze.schedule import UNTOLD
-from unifreeze.tables import number, plain_table
+from unifreeze.tables import number, one_line, plain_table
 
 Mode = Literal["min", "max"]
 SIDES = ("train", "val", "test", "gap")
@@ -32,6 +33,7 @@ def split_name(name: str) -> tuple[str, str]:
     return _SHORT.get(metric, metric), _SIDE.get(side, side)
 
 
+@checked_methods
 @dataclass(frozen=True)
 class RunReport:
     """What became of a run, epoch by epoch.
@@ -134,11 +136,25 @@ class RunReport:
         }
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows to a file, for a spreadsheet or pandas."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        """Write the rows to a file, for a spreadsheet or pandas.
+
+        Raises:
+            UnifreezeError: It cannot be written there.
+        """
+        try:
+            with Path(path).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
+                writer.writeheader()
+                writer.writerows(self.rows)
+        except OSError as error:
+            raise UnifreezeError(
+                f"cannot write {path}: {error.strerror or error}",
+                hint="a file in a folder there is",
+            ) from None
+
+    def __repr__(self) -> str:
+        measured = ", ".join(self.metrics) or "nothing"
+        return one_line(self, f"{len(self.rows)} rows, {measured} measured")
 
     def __str__(self) -> str:
         lines = [f"the first {self.left_out:,} rows were dropped"] if self.left_out else []

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from unifreeze.errors import PlanFileError, PlanVersionError
+from unifreeze.errors import PlanFileError, PlanVersionError, brief
 from unifreeze.plan.entry_document import ENTRIES
 from unifreeze.plan.fields import (
     GroupDocument,
@@ -87,7 +87,9 @@ def read_document(
         PlanVersionError: It is of another format version.
     """
     if not isinstance(data, Mapping):
-        raise PlanFileError(source, [f"a plan is a mapping with unifreeze and rules, not {data!r}"])
+        raise PlanFileError(
+            source, [f"a plan is a mapping with unifreeze and rules, not {brief(data)}"]
+        )
     _check_version(data, source)
     try:
         document = PlanDocument.model_validate(dict(data))
@@ -194,7 +196,7 @@ def _message(detail: ErrorDetails) -> str:
         return message
     if detail["type"] == "model_type":
         message = "should be a mapping"
-    return f"{message}, not {detail['input']!r}"
+    return f"{message}, not {brief(detail['input'])}"
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +31,16 @@ from unifreeze.resolution.notices import (
 from unifreeze.resolution.settings import group_settings
 from unifreeze.resolution.value import Resolution, RuleEffect
 from unifreeze.select import (
-    WORDS,
     Expression,
     Path,
     Selector,
     Word,
+    count_selected,
     evaluate,
-    parse,
     stand_ins_of,
 )
 from unifreeze.select.expression import nodes
+from unifreeze.select.spelling import explain_nothing, top_level
 from unifreeze.structure import Mask, ModelSpec
 
 
@@ -103,14 +104,14 @@ def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = 
     except UnmatchedSelectorError as error:
         if optional:
             return np.zeros(len(spec.atoms), np.bool_)
-        raise _at(error, where, _with_count(error.hint, spec)) from None
+        raise _at(error, where, error.hint) from None
     except ResolveError as error:
         raise _at(error, where, error.hint) from None
     if not mask.any() and not optional:
-        top = [spec.tree.paths[child] for child in spec.tree.children(0)]
+        reason = explain_nothing(selector.expression, spec, partial(count_selected, spec))
         raise UnmatchedSelectorError(
             f"{where} matches none of {len(spec)} parameters",
-            context=f"top-level names: {listing(top, limit=12)}",
+            context="\n".join(filter(None, [reason, top_level(spec)])),
             hint="`unifreeze show` lists the model; say optional: true if this is expected",
         )
     return mask
@@ -135,18 +136,6 @@ def settle(resolution: Resolution, trainable: Mask) -> Resolution:
 
 def _at(error: ResolveError, where: str, hint: str) -> ResolveError:
     return type(error)(f"{where}: {error.fact}", context=error.context, hint=hint)
-
-
-def _with_count(hint: str, spec: ModelSpec) -> str:
-    """Add to a suggested word how much it would select."""
-    word = hint.split('"')[1] if hint.count('"') >= 2 else ""
-    if word not in WORDS:
-        return hint
-    try:
-        count = len(np.unique(spec.atoms.tensor[evaluate(parse(word), spec)]))
-    except ResolveError:
-        return hint
-    return f'did you mean "{word}" (a word of the vocabulary, {count} parameters)?'
 
 
 class _Decision:

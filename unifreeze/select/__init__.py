@@ -1,6 +1,6 @@
 """The selector language: how a plan names sets of parameters."""
 
-from unifreeze.select.evaluate import evaluate, unit_count
+from unifreeze.select.evaluate import count_selected, evaluate, unit_count
 from unifreeze.select.expression import Expression, Path, Word
 from unifreeze.select.parse import parse
 from unifreeze.select.paths import find_module
@@ -15,6 +15,7 @@ __all__ = [
     "Selector",
     "StandIns",
     "Word",
+    "count_selected",
     "evaluate",
     "find_module",
     "parse",

@@ -29,6 +29,7 @@ from unifreeze.structure.words import (
     words_in,
 )
 from unifreeze.structure.zones import Placement, Unit, Zone, place
+from unifreeze.tables import one_line
 
 _ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
 _ITEM_SIZES |= {"bfloat16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
@@ -95,6 +96,9 @@ class ModelSpec:
     trace: Trace | None = None
     standing: Mask | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self)} parameters of a model in {self.framework}")
 
     @property
     def framework(self) -> str:

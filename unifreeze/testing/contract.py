@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze.arguments import checked_methods
 from unifreeze.backend import Backend, Batch, ProbeConfig
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.handle import apply, frozen, resolve
@@ -26,6 +27,7 @@ from unifreeze.plan import FreezePlan
 ROLES = ("weight", "bias")
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Example:
     """A way to make a model, and a batch it takes.
@@ -39,6 +41,7 @@ class Example:
     batch: Batch
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Kit:
     """What a backend's author provides.

@@ -9,6 +9,7 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook, calling_list, take_out
@@ -45,6 +46,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     >>> model.fit(data, callbacks=FreezeCallback(plan))  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         plan: FreezePlan | Handle,

@@ -10,6 +10,7 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook, calling_list, take_out
@@ -46,6 +47,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     >>> Trainer(model, args=args, callbacks=[FreezeCallback(plan)]).train()  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         plan: FreezePlan | Handle,

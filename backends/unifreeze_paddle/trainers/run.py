@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze import FreezePlan
+from unifreeze.backend import Batch
 from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook
@@ -44,7 +45,8 @@ class TrainerRun:
         self.waiting = False
         self.last = LastLook()
         self._given, self._start = self.handle, self.handle.state_dict() if self.handle else {}
-        self._batch, self._keep_values = batch, keep_values
+        self._batch = None if batch is None else Batch.of(batch)
+        self._keep_values = keep_values
         self._reports: dict[str, float] = {}
         self._best = ""
         self._files: set[Path] = set()

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.backend import Undo
 from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
@@ -32,6 +33,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     >>> Trainer(callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze import FreezePlan
-from unifreeze.backend import ParamGroup
+from unifreeze.backend import Batch, ParamGroup
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook
@@ -34,7 +34,8 @@ class TrainerRun:
         self.handle = plan if isinstance(plan, Handle) else None
         self.metrics: dict[str, float] = {}
         self.last = LastLook()
-        self._plan, self._batch, self._keep_values = plan, batch, keep_values
+        self._plan, self._keep_values = plan, keep_values
+        self._batch = None if batch is None else Batch.of(batch)
         self._model: Any = None
         self._start: dict[str, Any] = {}
         self._thawed: list[Any] = []

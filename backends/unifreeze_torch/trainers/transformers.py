@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook, calling_list, take_out
@@ -40,6 +41,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     >>> Trainer(model, args, callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:

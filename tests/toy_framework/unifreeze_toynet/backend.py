@@ -75,6 +75,7 @@ class ToynetBackend(ModuleBackend):
     name = "toynet"
     forward = "run"
     reader = ToynetReader()
+    module_class = toynet.Module
 
     def is_tensor(self, value):
         """Tell whether a value is a toynet tensor."""
