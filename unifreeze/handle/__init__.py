@@ -131,6 +131,7 @@ def frozen(model: Any) -> Iterator[None]:
         undo()
 
 
+@checked
 def unpin(model: Any) -> None:
     """Let a copy of a model under a plan go: its layers follow training mode again.
 
