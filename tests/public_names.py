@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import BaseModel
 
 import unifreeze
-import unifreeze.stepping
 import unifreeze.testing
 from examples.torchvision_on_cpu import import_torchvision
 
@@ -97,7 +96,6 @@ def public_classes() -> list[type]:
 def _reached() -> tuple[set[type], set[Callable[..., Any]]]:
     """Follow what public functions and methods return."""
     waiting = [getattr(door, name) for door in DOORS for name in door.__all__]
-    waiting.append(unifreeze.stepping.check_step)
     classes: set[type] = set()
     functions: set[Callable[..., Any]] = set()
     while waiting:

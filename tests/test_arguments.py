@@ -16,7 +16,6 @@ import unifreeze as uf
 from unifreeze.arguments import checked, checked_methods, in_words
 from unifreeze.arguments.fitting import misfit, plain_types
 from unifreeze.errors import ArgumentError, UnifreezeError, UnknownNameError
-from unifreeze.stepping import check_step
 
 CALLABLES = public_callables()
 LONGEST = 1000
@@ -173,7 +172,7 @@ def test_what_is_out_of_range_is_refused_before_anything_runs(world):
         lambda: uf.check_parity(HEAD, model, model, batch=batch, steps=0),
         lambda: uf.check_parity(HEAD, model, model, batch=batch, seed=-1),
         lambda: uf.pair(model, model, batch=batch, seed=-1),
-        lambda: check_step(HEAD, model, model, batch=batch, steps=-1),
+        lambda: uf.check_step(HEAD, model, model, batch=batch, steps=-1),
         lambda: uf.suggest(model, examples=0),
         lambda: uf.compare_plans([HEAD], world.model, lambda m, h: 1, len, repeats=0),
         lambda: HEAD.resolve(model).reason(10**6),

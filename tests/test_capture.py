@@ -11,7 +11,7 @@ import zoo
 
 import unifreeze as uf
 from unifreeze.backend import load_backend
-from unifreeze.capturing import capture_spec, shortest_plan, translate
+from unifreeze.capturing import capture_spec, shortest_plan, translate_spec
 from unifreeze.capturing.shortest import fresh
 from unifreeze.errors import OptimizerError, PlanError, TieConflictError
 from unifreeze.resolution import resolve_spec
@@ -333,21 +333,21 @@ def test_a_prefix_that_takes_ten_and_eleven_is_noticed(models, framework):
 def test_a_plan_in_native_names_becomes_neutral_and_native_again(models):
     one, other = (load_backend(f).describe(models("bert", f, full=True)) for f in zoo.FRAMEWORKS)
     plan = uf.FreezePlan().freeze("bert.encoder.layer[0:10]").freeze("bert.embeddings")
-    neutral = translate(plan, one, other).plan
+    neutral = translate_spec(plan, one, other).plan
     assert [str(rule) for rule in neutral.rules] == ["only: blocks[-2:] | head"]
-    theirs = translate(plan, one, other, native=True).plan
+    theirs = translate_spec(plan, one, other, native=True).plan
     wanted = set(resolve_spec(plan, fresh(one)).frozen_names)
     assert set(resolve_spec(neutral, fresh(other)).frozen_names) == wanted
     assert set(resolve_spec(theirs, fresh(other)).frozen_names) == wanted
     assert "bert.encoder.layers[" in str(theirs.rules[0].choice)
-    back = translate(theirs, other, one).plan
+    back = translate_spec(theirs, other, one).plan
     assert back.rules == neutral.rules
 
 
 def test_policies_are_carried_over_and_what_is_not_is_named():
     spec = trees.spec(trees.conv_net())
     plan = uf.FreezePlan().only("fc").with_norm_stats("update").with_dropout("off")
-    found = translate(plan.with_group("fc", lr_scale=2), spec, spec)
+    found = translate_spec(plan.with_group("fc", lr_scale=2), spec, spec)
     assert found.plan == uf.FreezePlan().only("head").with_norm_stats("update").with_dropout("off")
     assert "groups" in found.notes[0]
 
@@ -356,13 +356,13 @@ def test_a_plan_whose_rules_are_all_in_phases_is_translated_a_phase_at_a_time():
     plan = uf.FreezePlan.from_yaml("{unifreeze: 1, phases: [{name: a, rules: [{only: fc}]}]}")
     spec = trees.spec(trees.perceptron())
     with pytest.raises(PlanError, match=r"take one phase of it: plan.in_phase\(0\)"):
-        translate(plan, spec, spec)
+        translate_spec(plan, spec, spec)
 
 
 def test_two_networks_with_nothing_in_common_cannot_be_translated():
     plan = uf.FreezePlan().freeze('path:"0"')
     with pytest.raises(PlanError, match="no parameter in common"):
-        translate(plan, trees.spec(trees.perceptron()), trees.spec(trees.module("Net")))
+        translate_spec(plan, trees.spec(trees.perceptron()), trees.spec(trees.module("Net")))
 
 
 # What flags do not say ----------------------------------------------------------------------

@@ -108,9 +108,7 @@ def _record(world):
 
 
 def _step(world):
-    from unifreeze.stepping import check_step
-
-    return check_step(HEAD, world.model(), world.model(), batch=world.batch)
+    return uf.check_step(HEAD, world.model(), world.model(), batch=world.batch)
 
 
 INSTANCES = {
@@ -219,6 +217,9 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "tied": lambda world: world.kit.tied,
     "loose": lambda world: world.kit.loose,
     "Selector.text": lambda world: "head",
+    "pairing": lambda world: world.instance("Pairing"),
+    "port_file.source": lambda world: world.folder / "weights.safetensors",
+    "port_file.target": lambda world: world.folder / "ported.safetensors",
     "Pairing.read.source": lambda world: "here",
     "Record.read.source": lambda world: "here",
     "Example.batch": lambda world: world.kit.plain.batch,

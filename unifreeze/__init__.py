@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unifreeze.advising import suggest
-    from unifreeze.capturing import capture
+    from unifreeze.capturing import capture, translate
     from unifreeze.comparing import compare_plans
     from unifreeze.errors import FrozenDriftError, UnifreezeError, UnknownNameError
     from unifreeze.handle import Handle, apply, freeze, frozen, resolve, unpin
     from unifreeze.pairing import Pairing, pair
     from unifreeze.parity import Record, Report, check_parity
     from unifreeze.plan import FreezePlan
-    from unifreeze.porting import port_weights
+    from unifreeze.porting import port_file, port_weights
     from unifreeze.resolution import Resolution
     from unifreeze.select import Selector
+    from unifreeze.stepping import check_step
 
 __version__ = "0.1.0"
 
@@ -40,13 +41,16 @@ __all__ = [
     "apply",
     "capture",
     "check_parity",
+    "check_step",
     "compare_plans",
     "freeze",
     "frozen",
     "pair",
+    "port_file",
     "port_weights",
     "resolve",
     "suggest",
+    "translate",
     "unpin",
 ]
 
@@ -63,13 +67,16 @@ _HOME = {
     "apply": "handle",
     "capture": "capturing",
     "check_parity": "parity",
+    "check_step": "stepping",
     "compare_plans": "comparing",
     "freeze": "handle",
     "frozen": "handle",
     "pair": "pairing",
+    "port_file": "porting",
     "port_weights": "porting",
     "resolve": "handle",
     "suggest": "advising",
+    "translate": "capturing",
     "unpin": "handle",
 }
 
@@ -102,4 +109,6 @@ def _unknown(name: str) -> UnknownNameError:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    """List the public names alone: `uf.` completes to what there is to use."""
+    special = [name for name in globals() if name.startswith("__") and name.endswith("__")]
+    return sorted([*special, *__all__])

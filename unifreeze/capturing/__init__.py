@@ -2,7 +2,7 @@
 
 from unifreeze.capturing.captured import Capture, capture, capture_spec
 from unifreeze.capturing.shortest import Aim, by_name, shortest_plan
-from unifreeze.capturing.translation import translate
+from unifreeze.capturing.translation import translate, translate_spec
 
 __all__ = [
     "Aim",
@@ -12,4 +12,5 @@ __all__ = [
     "capture_spec",
     "shortest_plan",
     "translate",
+    "translate_spec",
 ]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from unifreeze.arguments import checked
+from unifreeze.backend import backend_for
 from unifreeze.capturing.captured import Capture, made
 from unifreeze.capturing.shortest import Aim, by_name, fresh, shortest_plan
 from unifreeze.errors import PlanError, listing
+from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, refuse_phases
 from unifreeze.resolution import resolve_spec
 from unifreeze.structure import ModelSpec
 
 
 @checked
-def translate(
-    plan: FreezePlan, source: ModelSpec, target: ModelSpec, *, native: bool = False
-) -> Capture:
+def translate(plan: FreezePlan, source: Any, target: Any, *, native: bool = False) -> Capture:
     """Say in neutral words, or in the target's own names, what a plan decides on the source.
 
     Which parameter is which goes by canonical names. A plan in neutral words is checked on both.
@@ -22,14 +24,24 @@ def translate(
     Args:
         plan: The plan; of what is not its rules, `dropout` and a `norm_stats` of one word are
             taken over, and a note names what else there is.
-        source: The model it was written for.
-        target: The other port of that network.
+        source: The live model it was written for.
+        target: A live model: the other port of that network.
         native: Use the target's own native paths; the plan is then for the target alone.
 
     Raises:
         ResolveError: The plan does not fit the source, or nothing says the same on the target.
         PlanError: The two models have no parameter in common, or all rules are in phases.
+
+    >>> print(translate(plan, torch_model, paddle_model))  # doctest: +SKIP
     """
+    both = [Target(model, backend_for(model)).describe(None) for model in (source, target)]
+    return translate_spec(plan, *both, native=native)
+
+
+def translate_spec(
+    plan: FreezePlan, source: ModelSpec, target: ModelSpec, *, native: bool = False
+) -> Capture:
+    """Translate a plan between two described models; see `translate`, which raises the same."""
     if not plan.rules:
         refuse_phases(plan)
     resolution = resolve_spec(plan, fresh(source))

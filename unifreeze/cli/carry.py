@@ -70,10 +70,7 @@ def translate(
     one, framework = load_model(source, seed=seed)
     other, its_framework = load_model(target, seed=seed)
     check_backends_used(backend, {framework.name, its_framework.name})
-    made = translate_plan(
-        loaded, framework.describe(one), its_framework.describe(other), native=native
-    )
-    _finish(made, output, json)
+    _finish(translate_plan(loaded, one, other, native=native), output, json)
 
 
 def expand(
