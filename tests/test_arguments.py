@@ -155,7 +155,7 @@ def test_the_cure_is_the_line_that_a_colleague_would_write(world):
         (lambda: uf.compare_plans([HEAD], lambda: 3, lambda m, h: 1, len), "torch.nn.Module"),
         (lambda: uf.pair(model, model), "batch=np.zeros("),
         (lambda: uf.Selector("head") | 3, '"head | blocks[-2:]"'),
-        (lambda: HEAD.with_norm_stats(["norm"]), '{"hold": "norm & backbone"}'),
+        (lambda: HEAD.with_norm_stats(["norm", "at"]), 'policy=[{"hold": "norm | at"}]'),
         (lambda: uf.FreezePlan().only({}), '"torch": "layer4"'),
         (lambda: uf.unfreeze(model), "handle.remove()"),
         (lambda: uf.verify(model), "handle.verify("),

@@ -101,14 +101,16 @@ class PlanFileError(PlanError):
     Args:
         source: The file, or what stands for it.
         mistakes: One line each: place, what is wrong, what to write.
+        hint: A line that would be right.
     """
 
-    def __init__(self, source: str, mistakes: Iterable[str]) -> None:
+    def __init__(self, source: str, mistakes: Iterable[str], *, hint: str = "") -> None:
         self.mistakes = tuple(mistakes)
         count = len(self.mistakes)
         super().__init__(
             f"{source}: {count} mistake{'s' if count != 1 else ''}",
             context="\n".join(self.mistakes),
+            hint=hint,
         )
 
 

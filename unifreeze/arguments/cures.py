@@ -74,6 +74,20 @@ EXAMPLES = {
     "phase": 'phase=0, or phase="head"',
     "path": 'path="run/plan.yaml"',
     "folder": 'folder="run/best"',
+    "name": 'name="top"',
+    "at": 'at={"epoch": 5}, counted from 0',
+    "after": 'after={"epochs": 2}',
+    "when": 'when={"metric": "val_loss", "stalled_for": 2}',
+    "like": 'like="head", the name of an earlier phase',
+    "add": 'add=[{"train": "blocks[-2:]"}]',
+    "warmup": 'warmup={"steps": 100, "divisor": 10}',
+    "norm_stats": 'norm_stats="hold", or [{"hold": "norm & backbone"}, {"update": "norm & head"}]',
+    "freeze_smallest": 'freeze_smallest={"share": 20}',
+    "gradual_unfreezing": 'gradual_unfreezing={"by": "stages", "every": {"epochs": 2}}',
+    "adaptive": 'adaptive={"share": 20, "metric": "val_loss", "stalled_for": 2}',
+    "by_gradient": 'by_gradient={"every": {"epochs": 1}, "share": 20, "times": 3}',
+    "lisa": 'lisa={"blocks": 2, "every": {"steps": 100}, "periods": 10}',
+    "stop_on_rise": 'stop_on_rise={"metric": "val_loss", "reports": 3}',
     "lr": "lr=1e-3",
     "lr_scale": "lr_scale=0.1",
     "weight_decay": "weight_decay=0.01",
@@ -95,22 +109,27 @@ EXAMPLES = {
     "groups": 'FreezePlan().with_group("head", lr_scale=10)',
 }
 """What parameters of these names look like; one name means the same in every function."""
+_NORMS = ("policy", "norm_stats")
+"""What takes rules for running statistics, or one word for all."""
 
 
-def cure(place: str, value: Any, wanted: Any) -> str:
+def cure(place: str, value: Any, wanted: Any, whole: Any = None) -> str:
     """Return what to write instead.
 
     Args:
         place: The parameter's name; and where in it the value stands, if not all of it is wrong.
         value: The value.
         wanted: The type of what should stand there.
+        whole: The whole argument, if the value is a part of it.
     """
     name = place.partition("[")[0]
     kinds = {getattr(one, "__name__", "") for one in (wanted, *get_args(wanted))}
+    selector = _as_one(value if whole is None else whole)
+    if selector and (name in ("rules", "add") or (name in _NORMS and "Mapping" in kinds)):
+        return _rule_cure(name, selector, kinds)
     if "Selector" in kinds and isinstance(value, list | tuple | set | frozenset) and value:
-        if all(isinstance(one, str) for one in value):
-            return f'several selectors are one, joined by |: "{" | ".join(map(str, value))}"'
-        return 'several selectors are one, joined by |: "head | blocks[-2:]"'
+        joined = _as_one(value) or '"head | blocks[-2:]"'
+        return f"several selectors are one, joined by |: {joined}"
     if "FreezePlan" in kinds or (name == "rules" and isinstance(value, Mapping)):
         return _plan_cure(value)
     if isinstance(value, type) and value.__name__ in kinds:
@@ -129,6 +148,24 @@ def cure(place: str, value: Any, wanted: Any) -> str:
     if name in EXAMPLES:
         return f"for example {EXAMPLES[name]}"
     return f"leave {name} out, or give {in_words(wanted)}"
+
+
+def _as_one(value: Any) -> str:
+    """Return selectors in text, or one, as the text of one; "" where there is anything else."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list | tuple | set | frozenset) or not given:
+        return ""
+    given = sorted(given, key=str) if isinstance(given, set | frozenset) else given
+    words = [str(one) for one in given if type(one).__name__ in ("str", "Selector")]
+    return f'"{" | ".join(words)}"' if len(words) == len(given) and "".join(words) else ""
+
+
+def _rule_cure(name: str, selector: str, kinds: set[str]) -> str:
+    """Write a selector that stands in place of rules as a rule."""
+    if kinds & {"tuple", "Rule"}:
+        return f"a plan is made by FreezePlan().only({selector}), .freeze(…) and .train(…)"
+    verb = {"rules": "only", "add": "train"}.get(name, "hold")
+    return f'a rule says what to do: {name}=[{{"{verb}": {selector}}}]'
 
 
 def _is_quoted(value: Any) -> bool:

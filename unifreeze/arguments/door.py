@@ -176,7 +176,11 @@ class _Door:
             f"{self.name}(): {place}{was} should be {in_words(found.wanted)}",
             context=f"it is called as: {self.form}",
             hint=(not found.place and self._swapped(name, bound))
-            or ("its keys are text" if is_key else cure(place, found.value, found.wanted)),
+            or (
+                "its keys are text"
+                if is_key
+                else cure(place, found.value, found.wanted, bound[name])
+            ),
         )
 
     def _swapped(self, name: str, bound: Mapping[str, Any]) -> str:

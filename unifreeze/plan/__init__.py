@@ -2,18 +2,8 @@
 
 from unifreeze.plan.files import save_text
 from unifreeze.plan.generators import Shape
-from unifreeze.plan.model import (
-    FORMAT,
-    Choice,
-    FreezePlan,
-    Group,
-    NormRule,
-    Rule,
-    check_plan,
-    describe_choice,
-    pick,
-    refuse_phases,
-)
+from unifreeze.plan.model import FORMAT, FreezePlan
+from unifreeze.plan.parts import Choice, Group, NormRule, Rule, describe_choice, pick
 from unifreeze.plan.phase_check import phase_mistakes
 from unifreeze.plan.phases import (
     After,
@@ -26,6 +16,7 @@ from unifreeze.plan.phases import (
     When,
     settings_of,
 )
+from unifreeze.plan.refusals import check_plan, refuse_phases
 
 __all__ = [
     "FORMAT",

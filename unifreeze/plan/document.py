@@ -23,7 +23,8 @@ from unifreeze.plan.fields import (
     unknown_key,
 )
 from unifreeze.plan.generator_document import GENERATORS
-from unifreeze.plan.model import FORMAT, FreezePlan, Group
+from unifreeze.plan.model import FORMAT, FreezePlan
+from unifreeze.plan.parts import Group
 from unifreeze.plan.phase_check import phase_mistakes
 from unifreeze.plan.phase_document import (
     PhaseDocument,

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from unifreeze.errors import SelectorSyntaxError, brief, nearest
-from unifreeze.plan.model import (
+from unifreeze.plan.parts import (
     Choice,
     Group,
     NormRule,
@@ -47,7 +47,11 @@ def _read_choice(value: object) -> Choice:
     if isinstance(value, Mapping) and value:
         for name, text in value.items():
             if not isinstance(name, str) or not isinstance(text, str | Selector):
-                raise PydanticCustomError("choice", "framework names and selectors are text")
+                raise PydanticCustomError(
+                    "choice",
+                    "framework names and selectors are text{cure}",
+                    {"cure": _joined(text)},
+                )
         return tuple(sorted((name, _read_selector(text)) for name, text in value.items()))
     raise PydanticCustomError(
         "selector",
@@ -56,11 +60,17 @@ def _read_choice(value: object) -> Choice:
     )
 
 
+JOIN = ", write them as one: "
+"""What a message says before the selector that several are, written as one."""
+
+
 def _joined(value: object) -> str:
     """Say how several selectors are written as one."""
-    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
-        return f', write them as one: "{" | ".join(value)}"'
-    return ""
+    if not isinstance(value, list | tuple | set | frozenset) or not value:
+        return ""
+    given = value if isinstance(value, list | tuple) else sorted(value, key=str)
+    words = [str(one) for one in given if isinstance(one, str | Selector)]
+    return f'{JOIN}"{" | ".join(words)}"' if len(words) == len(value) else ""
 
 
 def _read_selector(text: str | Selector) -> Selector:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from unifreeze.errors import SelectorRangeError
-from unifreeze.plan.model import Choice, Rule, Verb
+from unifreeze.plan.parts import Choice, Rule, Verb
 from unifreeze.plan.phases import BACKBONE, After, Entry, Phase, Smallest, When
 from unifreeze.select import Selector
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze.arguments import checked_methods
-from unifreeze.errors import PlanError, brief, nearest
+from unifreeze.errors import PlanError, nearest
+from unifreeze.plan.parts import Choice, Group, NormStats, Rule, Verb
 from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
 from unifreeze.tables import one_line
@@ -19,72 +20,8 @@ if TYPE_CHECKING:
     from unifreeze.handle import Handle
     from unifreeze.resolution import Resolution
 
-Verb = Literal["freeze", "train", "only"]
-Choice: TypeAlias = Selector | tuple[tuple[str, Selector], ...]
-"""One selector for all frameworks, or one per framework in the order of their names."""
 FORMAT = 1
 """Version of the plan format that this release reads and writes."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One line of a plan.
-
-    Attributes:
-        verb: `freeze`, `train`, or `only` (freeze everything, then train these).
-        choice: What it selects.
-        optional: It may match nothing.
-    """
-
-    verb: Verb
-    choice: Choice
-    optional: bool = False
-
-    def selector(self, framework: str) -> Selector:
-        """Return the selector that holds for a framework.
-
-        Raises:
-            PlanError: The rule names frameworks, and not this one.
-        """
-        return pick(self.choice, framework, self.verb)
-
-    def __str__(self) -> str:
-        return f"{self.verb}: {describe_choice(self.choice)}"
-
-
-@dataclass(frozen=True)
-class NormRule:
-    """What the running statistics of selected norms do: `hold` or `update`."""
-
-    verb: Literal["hold", "update"]
-    choice: Choice
-
-
-NormStats: TypeAlias = Literal["hold", "update", "hold_all"] | tuple[NormRule, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Optimizer settings for what `match` selects; None leaves the optimizer's own.
-
-    Attributes:
-        match: What it is for.
-        lr_scale: Factor on the learning rate.
-        weight_decay: Weight decay.
-        layer_decay: Factor on the learning rate per block away from the head.
-    """
-
-    match: Choice
-    lr_scale: float | None = None
-    weight_decay: float | None = None
-    layer_decay: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.lr_scale, self.weight_decay, self.layer_decay) == (None, None, None):
-            raise PlanError(
-                f"the group of {describe_choice(self.match)} sets nothing",
-                hint="give lr_scale, weight_decay or layer_decay",
-            )
 
 
 @checked_methods
@@ -145,8 +82,7 @@ class FreezePlan:
 
     def with_norm_stats(
         self,
-        policy: Literal["hold", "update", "hold_all"]
-        | Iterable[Mapping[str, str | Selector | Mapping[str, str | Selector]]],
+        policy: NormPolicy,
     ) -> FreezePlan:
         """Return the plan with another policy for running statistics."""
         return self._reread(norm_stats=policy if isinstance(policy, str) else list(policy))
@@ -177,6 +113,64 @@ class FreezePlan:
     def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
         """Return the plan with another order that positions count by."""
         return self._reread(order=policy)
+
+    def phase(
+        self,
+        name: str = "",
+        *,
+        at: Mapping[str, int] | None = None,
+        after: Mapping[str, int] | None = None,
+        when: Mapping[str, Any] | None = None,
+        rules: PhaseRules | None = None,
+        like: str = "",
+        add: PhaseRules | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        warmup: Mapping[str, float] | None = None,
+        norm_stats: NormPolicy | None = None,
+        freeze_smallest: Mapping[str, Any] | None = None,
+        restore_best: bool = False,
+        stop: bool = False,
+        gradual_unfreezing: Mapping[str, Any] | None = None,
+        adaptive: Mapping[str, Any] | None = None,
+        by_gradient: Mapping[str, Any] | None = None,
+        lisa: Mapping[str, Any] | None = None,
+        stop_on_rise: Mapping[str, Any] | None = None,
+    ) -> FreezePlan:
+        """Return the plan with one more phase, which says what a phase of a plan file says.
+
+        Args:
+            name: What it is called; it may be left out beside a generator.
+            at: Begins at an epoch or step, counted from 0: `{"epoch": 5}`.
+            after: Begins so long after the phase before: `{"epochs": 2}`.
+            when: Begins when a metric has turned: `{"metric": "val_loss", "stalled_for": 2}`.
+            rules: Its own rules: a list as in a plan file, one rule, or a plan of rules.
+            like: Name of an earlier phase to go on from.
+            add: Rules added to those of `like`, or of the phase before.
+            lr: Base learning rate from now on.
+            weight_decay: Weight decay from now on.
+            warmup: A lower rate at first for what begins to train: `{"steps": 100}`.
+            norm_stats: What running statistics do from now on.
+            freeze_smallest: Freeze by gradients of the phase before: `{"share": 20}`.
+            restore_best: Begin from the best values of the phase before.
+            stop: Training ends here.
+            gradual_unfreezing: Several phases: from the head down, one unit more each time.
+            adaptive: Several phases: a further share each time a metric has turned.
+            by_gradient: Several phases: a further share frozen each time, by gradient.
+            lisa: Several phases: random blocks for a while, then others.
+            stop_on_rise: Training ends once a metric got worse.
+
+        Raises:
+            PlanError: A plan file would be refused for the same phase.
+
+        >>> plan = FreezePlan().phase("head", rules={"only": "head"}, lr=1e-3)
+        >>> plan.phase("top", at={"epoch": 5}, add={"train": "blocks[-2:]"}, lr=1e-4).phases[1]
+        Phase('top' at epoch 5)
+        """
+        said = {key: value for key, value in locals().items() if key != "self"}
+        from unifreeze.plan.in_python import with_phase
+
+        return with_phase(self, said)
 
     def __repr__(self) -> str:
         rules = "".join(f".{_as_called(rule)}" for rule in self.rules)
@@ -333,55 +327,17 @@ class FreezePlan:
         return apply(self, model, batch=batch, keep_values=keep_values)
 
 
+NormPolicy: TypeAlias = (
+    Literal["hold", "update", "hold_all"]
+    | Iterable[Mapping[str, str | Selector | Mapping[str, str | Selector]]]
+)
+"""What running statistics do, as users write it."""
+PhaseRules: TypeAlias = FreezePlan | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Rules of one phase, as users write them."""
+
+
 def _as_called(rule: Rule) -> str:
     """Write a rule as the call that adds it."""
     what = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
     shown = f'"{what}"' if isinstance(what, Selector) and '"' not in str(what) else repr(what)
     return f"{rule.verb}({shown}{', optional=True' if rule.optional else ''})"
-
-
-def pick(choice: Choice, framework: str, what: str) -> Selector:
-    """Return the selector of a choice that holds for a framework."""
-    if isinstance(choice, Selector):
-        return choice
-    for name, selector in choice:
-        if name == framework:
-            return selector
-    raise PlanError(
-        f"{what}: has no selector for {framework!r}",
-        context=f"it has one for: {', '.join(name for name, _ in choice)}",
-        hint=f'add "{framework}: …", or write one selector for all',
-    )
-
-
-def describe_choice(choice: Choice) -> str:
-    """Return a choice as it stands in a message."""
-    if isinstance(choice, Selector):
-        return str(choice)
-    return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"
-
-
-def check_plan(plan: object) -> None:
-    """Refuse what is no plan; a path is a likely mistake.
-
-    Raises:
-        PlanError: It is none.
-    """
-    if not isinstance(plan, FreezePlan):
-        raise PlanError(
-            f"{brief(plan)} is not a FreezePlan", hint="read a file with FreezePlan.load(path)"
-        )
-
-
-def refuse_phases(plan: FreezePlan) -> None:
-    """Refuse a plan with phases where one that holds all the time is wanted.
-
-    Raises:
-        PlanError: It has some.
-    """
-    if plan.phases:
-        raise PlanError(
-            f"the plan has {len(plan.phases)} phases, and one that holds all the time is wanted",
-            context=f"they are: {', '.join(phase.name for phase in plan.phases)}",
-            hint="take one phase of it: plan.in_phase(0)",
-        )

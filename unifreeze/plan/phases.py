@@ -10,7 +10,7 @@ from unifreeze.tables import one_line
 
 if TYPE_CHECKING:
     from unifreeze.plan.generators import Generator
-    from unifreeze.plan.model import Choice, NormStats, Rule
+    from unifreeze.plan.parts import Choice, NormStats, Rule
 
 Unit = Literal["epoch", "step"]
 BACKBONE = Selector("backbone")
