@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +16,7 @@ from unifreeze.advising.thumb import by_rules, described
 from unifreeze.advising.units import Stretch, has_head, run_word, stretches
 from unifreeze.arguments import checked
 from unifreeze.backend import Batch, backend_for
+from unifreeze.backend.batches import is_made_up
 from unifreeze.backend.measures import MeasureConfig
 from unifreeze.errors import TargetError, TieConflictError, TrivialPlanError
 from unifreeze.plan import FreezePlan
@@ -22,6 +24,12 @@ from unifreeze.resolution import resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
 
 Progress = Callable[[str, int, int], None]
+
+MADE_UP = (
+    "Measured on made-up numbers, which shows how measuring goes and says nothing about your data: "
+    "give real examples, in arrays or in a .npz file."
+)
+"""What the plan's comments say where batches were drawn at random."""
 
 
 @checked
@@ -59,7 +67,7 @@ def suggest(
         shift: How the data differ, if that is known: `input`, `features`, `output`.
         batches: Batches of the task; the first few are used.
         loss: Takes the model and a batch, returns a tensor of one number, and leaves the model in
-            inference mode. Without it batches are arrays, as for `resolve`, and the loss is what
+            inference mode. Without it batches are as `resolve` takes one, and the loss is what
             the model returns as `loss`.
         labels: Name of the array in each batch that holds labels, for a cross-entropy.
         most: How many batches to use at most.
@@ -84,7 +92,10 @@ def suggest(
     if batches is None:
         _refuse_towers(spec)
         return _suggestion(_with(by_rules(inputs, spec, units), note), spec, inputs)
-    run = backend.measure(model, _config(units, batches, loss, labels, most, progress))
+    used = list(islice(batches, most))
+    if loss is None and any(map(is_made_up, used)):
+        note = f"{note} {MADE_UP}".strip()
+    run = backend.measure(model, _config(units, used, loss, labels, most, progress))
     measures = measures_of(spec, units, run)
     draft = _with(by_measures(inputs, spec, units, measures, fmean(run.losses)), note)
     if inputs.shift:

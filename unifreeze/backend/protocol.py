@@ -10,17 +10,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from unifreeze.backend.batches import Array as Array
+from unifreeze.backend.batches import Batch as Batch
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import Parts, Sketch
-from unifreeze.errors import TargetError, brief, listing
+from unifreeze.errors import TargetError
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec, Trace
 
-Array = NDArray[Any]
 Undo = Callable[[], None]
 """Puts flags, modes and hooks back as they were before a write; values stay."""
 
@@ -76,59 +74,6 @@ class Digest:
     count: int = 0
     sums: Array | None = None
     shape: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of inputs as NumPy arrays: positional ones, then named ones."""
-
-    args: tuple[Array, ...] = ()
-    kwargs: Mapping[str, Array] = field(default_factory=dict)
-
-    @classmethod
-    def for_sides(cls, batch: object, names: tuple[str, str]) -> tuple[Batch, Batch]:
-        """Read a batch for two models: one for both, or one by the framework of each.
-
-        Raises:
-            TargetError: There is one for another framework, or none for one of these.
-        """
-        known = set(names)
-        if not isinstance(batch, Mapping) or not known & set(batch):
-            return cls.of(batch), cls.of(batch)
-        if set(batch) != known:
-            raise TargetError(
-                f"the batch is for {listing(map(str, batch))}, and the models are of "
-                f"{' and '.join(sorted(known))}",
-                hint="give one batch for both models, or one by the name of each one's framework",
-            )
-        return cls.of(batch[names[0]]), cls.of(batch[names[1]])
-
-    @classmethod
-    def of(cls, batch: object) -> Batch:
-        """Read what users pass as a batch: an array, a sequence of them, a mapping, or a Batch."""
-        if isinstance(batch, Batch):
-            return batch
-        if isinstance(batch, Mapping):
-            return cls((), {str(name): _input(value) for name, value in batch.items()})
-        if isinstance(batch, tuple | list):
-            return cls(tuple(_input(value) for value in batch))
-        return cls((_input(batch),))
-
-
-def _input(value: object) -> Array:
-    reason = ""
-    try:
-        array = np.asarray(value)
-    except Exception as error:
-        array, reason = np.asarray(None), f"{type(error).__name__}: {error}"
-    if array.dtype.kind not in "biufc":
-        raise TargetError(
-            f"a batch holds arrays of numbers, and not {brief(value)}",
-            context=reason,
-            hint="an array, a sequence of arrays, or a mapping from names to arrays; a tensor as "
-            "tensor.detach().cpu().numpy()",
-        )
-    return array
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from unifreeze.advising import MADE_UP
 from unifreeze.advising import suggest as suggest_plan
 from unifreeze.backend import Batch
 from unifreeze.cli.carry import OutputOption
@@ -28,11 +29,6 @@ from unifreeze.cli.output import (
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
 from unifreeze.errors import TargetError
-
-_MADE_UP = (
-    "Measured on made-up numbers, which shows how measuring goes and says nothing about your data: "
-    "give real examples in a .npz file."
-)
 
 
 def suggest(
@@ -105,7 +101,7 @@ def suggest(
             labels=labels if measure else "",
             batch=None if measure or not inputs else inputs[0],
             progress=told,
-            note=_MADE_UP if made_up else "",
+            note=MADE_UP if made_up else "",
         )
     if output is not None:
         found.save(output)

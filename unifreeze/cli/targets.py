@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
-import re
 import sys
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +28,6 @@ from unifreeze.cli.modules import (
 )
 from unifreeze.errors import TargetError, UnifreezeError
 from unifreeze.plan import FreezePlan
-
-_SPEC = re.compile(
-    r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
-    r"(?:<(?P<low>[^:<>]+):(?P<high>[^:<>]+)>?)?"
-)
-_FORMS = 'forms: "float32[2,3,64,64]", "ids=int64[2,16]<1:1000>", or a .npz file'
 
 
 def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
@@ -123,78 +115,12 @@ def read_plan(file: Path) -> FreezePlan:
 
 
 def read_batch(specs: list[str], *, seed: int = 0) -> Batch | None:
-    """Read a batch: `float32[2,3,64,64]`, `ids=int64[2,16]<1:1000>`, or a .npz file; repeatable.
-
-    Floats are standard normal, or uniform between the bounds; integers are uniform from the first
-    bound up to, not including, the second. In a file, arrays called arr_0, arr_1 … are positional.
+    """Read a batch from texts, as `Batch.of` does; None where there are none.
 
     Raises:
-        TargetError: A specification cannot be read.
+        TargetError: A text cannot be read.
     """
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for spec in specs:
-        if spec.endswith(".npz"):
-            _read_file(spec, args, kwargs)
-            continue
-        name, array = _make_array(spec, seed + len(args))
-        if name in kwargs:
-            raise TargetError(f"batch names {name!r} twice")
-        if name:
-            kwargs[name] = array
-        else:
-            args.append(array)
-    return Batch(tuple(args), kwargs) if specs else None
-
-
-def _read_file(path: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                if re.fullmatch(r"arr_\d+", name):
-                    args.append(arrays[name])
-                else:
-                    kwargs[name] = arrays[name]
-    except Exception as error:
-        raise TargetError(f"cannot read the batch {path}: {error}") from None
-
-
-def _make_array(spec: str, seed: int) -> tuple[str, Any]:
-    match = _SPEC.fullmatch(spec.strip())
-    if match is None:
-        raise TargetError(f"batch {spec!r} cannot be read", hint=_FORMS)
-    name = match["name"] or ""
-    try:
-        dtype = np.dtype(match["dtype"])
-        shape = tuple(int(part) for part in match["shape"].split(",") if part.strip())
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        return name, _draw(generator, dtype, shape, match["low"], match["high"])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TargetError(f"batch {spec!r} cannot be read: {error}", hint=_FORMS) from None
-
-
-def _draw(
-    generator: np.random.Generator,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    low: str | None,
-    high: str | None,
-) -> Any:
-    if dtype.kind == "b":
-        return generator.integers(0, 2, shape).astype(dtype)
-    if dtype.kind == "f":
-        if low is None or high is None:
-            return generator.standard_normal(shape).astype(dtype)
-        if not float(low) < float(high):
-            raise ValueError(f"{low} is not below {high}")
-        return generator.uniform(float(low), float(high), shape).astype(dtype)
-    if dtype.kind not in "iu":
-        raise ValueError(f"a batch holds floats, whole numbers or truth values, not {dtype}")
-    if low is None or high is None:
-        raise ValueError(f"{dtype} needs a range, such as <0:1000>, 1000 left out")
-    if int(high) - 1 > np.iinfo(dtype).max or int(low) < np.iinfo(dtype).min:
-        raise ValueError(f"<{low}:{high}> goes past what {dtype} can hold")
-    return generator.integers(int(low), int(high), shape).astype(dtype)
+    return Batch.of(specs, seed=seed) if specs else None
 
 
 def device_for(devices: str, framework: str) -> str:

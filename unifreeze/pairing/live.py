@@ -52,7 +52,7 @@ def pair(
         TargetError: A model does not run on the batch.
     """
     backends = backend_for(one), backend_for(other)
-    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name))
+    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
 
     def sketch(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
         model, backend, own = ((one, backends[0], inputs[0]), (other, backends[1], inputs[1]))[

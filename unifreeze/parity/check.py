@@ -46,7 +46,7 @@ def check_parity(
         TargetError: A model does not run on the batch.
     """
     models, backends = (model, other), (backend_for(model), backend_for(other))
-    batches = Batch.for_sides(batch, (backends[0].name, backends[1].name))
+    batches = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
 
     def record(side: int, outputs: tuple[str, ...] | None) -> Record:
         config = ProbeConfig(batches[side], steps=steps, seed=seed, outputs=outputs)

@@ -72,7 +72,7 @@ def check_step(
         ```
     """
     backends = backend_for(one), backend_for(other)
-    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name))
+    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
     if pairing is None:
         pairing = pair(one, other, batch=batch, seed=seed)
     config = StepConfig(inputs[0], double=dtype == "float64", steps=steps, seed=seed)

@@ -1,0 +1,182 @@
+"""One batch of inputs, whatever users give as one: arrays, or texts that stand for arrays."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze.errors import TargetError, brief, listing
+
+Array = NDArray[Any]
+_TEXT = re.compile(
+    r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
+    r"(?:<(?P<low>[^:<>]+):(?P<high>[^:<>]+)>?)?"
+)
+_FORMS = 'forms: "float32[2,3,64,64]", "ids=int64[2,16]<1:1000>", or a .npz file'
+_SENTENCES = '; sentences go through a tokenizer: dict(tokenizer(sentences, return_tensors="np"))'
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of inputs as NumPy arrays: positional ones, then named ones."""
+
+    args: tuple[Array, ...] = ()
+    kwargs: Mapping[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def for_sides(
+        cls, batch: object, names: tuple[str, str], *, seed: int = 0
+    ) -> tuple[Batch, Batch]:
+        """Read a batch for two models: one for both, or one by the framework of each.
+
+        Raises:
+            TargetError: There is one for another framework, or none for one of these.
+        """
+        known = set(names)
+        if not isinstance(batch, Mapping) or not known & set(batch):
+            return cls.of(batch, seed=seed), cls.of(batch, seed=seed)
+        if set(batch) != known:
+            raise TargetError(
+                f"the batch is for {listing(map(str, batch))}, and the models are of "
+                f"{' and '.join(sorted(known))}",
+                hint="give one batch for both models, or one by the name of each one's framework",
+            )
+        return cls.of(batch[names[0]], seed=seed), cls.of(batch[names[1]], seed=seed)
+
+    @classmethod
+    def of(cls, batch: object, *, seed: int = 0) -> Batch:
+        """Read what users pass as a batch: an array, a sequence of them, a mapping, or a Batch.
+
+        In place of an array there may be text: `float32[2,3,64,64]`, `ids=int64[2,16]<1:1000>`, or
+        the name of a .npz file. Floats are then standard normal, or uniform between the bounds;
+        whole numbers are uniform from the first bound up to, not including, the second. In a file,
+        arrays called arr_0, arr_1 … are positional.
+
+        Args:
+            batch: The batch.
+            seed: Seed of the arrays that texts stand for.
+
+        Raises:
+            TargetError: It is no batch, or a text cannot be read.
+        """
+        if isinstance(batch, Batch):
+            return batch
+        if isinstance(batch, Mapping):
+            return cls((), {str(name): _named(name, one, seed) for name, one in batch.items()})
+        return cls._in_order(batch if isinstance(batch, tuple | list) else [batch], seed)
+
+    @classmethod
+    def _in_order(cls, batch: Iterable[object], seed: int) -> Batch:
+        args: list[Array] = []
+        kwargs: dict[str, Array] = {}
+        for one in batch:
+            text = _text_of(one)
+            if text.endswith(".npz"):
+                _read_file(text, args, kwargs)
+                continue
+            name, array = _made(text, seed + len(args)) if text else ("", _input(one))
+            if name in kwargs:
+                raise TargetError(f"batch names {name!r} twice", hint="give each input once")
+            if name:
+                kwargs[name] = array
+            else:
+                args.append(array)
+        return cls(tuple(args), kwargs)
+
+
+def is_made_up(batch: object) -> bool:
+    """Return whether a batch has texts in it that stand for random numbers."""
+    ones = [batch] if isinstance(batch, str) else batch
+    ones = list(ones.values()) if isinstance(ones, Mapping) else ones
+    listed = ones if isinstance(ones, tuple | list) else ()
+    return any(isinstance(one, str) and not one.endswith(".npz") for one in listed)
+
+
+def _text_of(value: object) -> str:
+    """Return the text, or the name of a file, that stands for arrays; "" for anything else."""
+    if isinstance(value, str) and not value:
+        raise TargetError("batch '' cannot be read", hint=_FORMS)
+    return os.fsdecode(value) if isinstance(value, str | os.PathLike) else ""
+
+
+def _named(name: object, value: object, seed: int) -> Array:
+    """Return one array of a mapping; a text in it has no name of its own."""
+    text = _text_of(value)
+    return _made(f"{name}={text}", seed)[1] if text else _input(value)
+
+
+def _input(value: object) -> Array:
+    reason = ""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        array, reason = np.asarray(None), f"{type(error).__name__}: {error}"
+    if array.dtype.kind not in "biufc":
+        raise TargetError(
+            f"a batch holds arrays of numbers, and not {brief(value)}",
+            context=reason,
+            hint="an array, a sequence of arrays, or a mapping from names to arrays; a tensor as "
+            "tensor.detach().cpu().numpy()",
+        )
+    return array
+
+
+def _read_file(path: str, args: list[Array], kwargs: dict[str, Array]) -> None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                if re.fullmatch(r"arr_\d+", name):
+                    args.append(arrays[name])
+                else:
+                    kwargs[name] = arrays[name]
+    except Exception as error:
+        raise TargetError(
+            f"cannot read the batch {path}: {error}", hint="write it with np.savez(path, ids=ids)"
+        ) from None
+
+
+def _made(text: str, seed: int) -> tuple[str, Array]:
+    """Make the array that a text stands for."""
+    match = _TEXT.fullmatch(text.strip())
+    if match is None:
+        sentences = "" if "[" in text else _SENTENCES
+        raise TargetError(f"batch {brief(text)} cannot be read", hint=f"{_FORMS}{sentences}")
+    name = match["name"] or ""
+    try:
+        dtype = np.dtype(match["dtype"])
+        shape = tuple(int(part) for part in match["shape"].split(",") if part.strip())
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        return name, _drawn(generator, dtype, shape, match["low"], match["high"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TargetError(f"batch {brief(text)} cannot be read: {error}", hint=_FORMS) from None
+
+
+def _drawn(
+    generator: np.random.Generator,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    low: str | None,
+    high: str | None,
+) -> Array:
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(dtype)
+    if dtype.kind == "f":
+        if low is None or high is None:
+            return generator.standard_normal(shape).astype(dtype)
+        if not float(low) < float(high):
+            raise ValueError(f"{low} is not below {high}")
+        return generator.uniform(float(low), float(high), shape).astype(dtype)
+    if dtype.kind not in "iu":
+        raise ValueError(f"a batch holds floats, whole numbers or truth values, not {dtype}")
+    if low is None or high is None:
+        raise ValueError(f"{dtype} needs a range, such as <0:1000>, 1000 left out")
+    if int(high) - 1 > np.iinfo(dtype).max or int(low) < np.iinfo(dtype).min:
+        raise ValueError(f"<{low}:{high}> goes past what {dtype} can hold")
+    return generator.integers(int(low), int(high), shape).astype(dtype)
