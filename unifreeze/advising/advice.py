@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -92,10 +91,11 @@ def suggest(
     if batches is None:
         _refuse_towers(spec)
         return _suggestion(_with(by_rules(inputs, spec, units), note), spec, inputs)
-    used = list(islice(batches, most))
-    if loss is None and any(map(is_made_up, used)):
+    used: list[bool] = []
+    seen = _watched(batches, used)
+    run = backend.measure(model, _config(units, seen, loss, labels, most, progress))
+    if loss is None and any(used):
         note = f"{note} {MADE_UP}".strip()
-    run = backend.measure(model, _config(units, used, loss, labels, most, progress))
     measures = measures_of(spec, units, run)
     draft = _with(by_measures(inputs, spec, units, measures, fmean(run.losses)), note)
     if inputs.shift:
@@ -129,6 +129,13 @@ def _refuse_towers(spec: ModelSpec) -> None:
             context=f"they are: {', '.join(spec.placement.labels)}",
             hint="suggest for one of them, or measure: batches=[…]",
         )
+
+
+def _watched(batches: Iterable[Any], made_up: list[bool]) -> Iterator[Any]:
+    """Give batches as they are drawn, and note of each whether its numbers are made up."""
+    for batch in batches:
+        made_up.append(is_made_up(batch))
+        yield batch
 
 
 def _config(
