@@ -638,10 +638,10 @@ def test_a_record_cut_in_half_is_unusable(cli, saved):
 
 def test_a_record_of_another_version_is_unusable(cli, saved):
     path = saved("torch")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "unifreeze_record": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "unifreeze_record": 1}))
     code, _, err = cli("compare", path, path)
     assert code == 2
-    assert "is of record format 2; this release reads 1" in err
+    assert "is of record format 1; this release reads 2" in err
 
 
 def test_records_of_different_plans_are_unusable(cli, saved):

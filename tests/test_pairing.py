@@ -454,10 +454,10 @@ def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_sketch": 1, "frame', "no complete sketch"),
+        ('{"unifreeze_sketch": 2, "frame', "no complete sketch"),
         ("[]", "is no sketch"),
-        ('{"unifreeze_sketch": 2}', "of sketch format 2"),
-        ('{"unifreeze_sketch": 1}', "no valid sketch"),
+        ('{"unifreeze_sketch": 1}', "of sketch format 1"),
+        ('{"unifreeze_sketch": 2}', "no valid sketch"),
     ],
 )
 def test_a_file_that_is_no_sketch_is_refused(content, words, tmp_path):

@@ -513,8 +513,8 @@ def test_a_record_cut_in_half_is_refused(kits, tmp_path):
     [
         ("[]", "is no unifreeze record"),
         ('{"a": 1}', "is no unifreeze record"),
-        ('{"unifreeze_record": 2}', "is of record format 2; this release reads 1"),
-        ('{"unifreeze_record": 1}', "is no valid record"),
+        ('{"unifreeze_record": 1}', "is of record format 1; this release reads 2"),
+        ('{"unifreeze_record": 2}', "is no valid record"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, text, said):

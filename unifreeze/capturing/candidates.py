@@ -8,9 +8,10 @@ language says it takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from fractions import Fraction
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class Masks:
         self._found: dict[Expression, Mask | None] = {}
         self._known = {*spec.module_numbers, *spec.tree.names}
         self._under: dict[str, list[int]] = {}
-        for number, name in enumerate(spec.canonical):
+        for number, name in enumerate(spec.atom_names):
             pieces = name.split("/")
             for end in range(1, len(pieces) + 1):
                 self._under.setdefault("/".join(pieces[:end]), []).append(number)
@@ -68,15 +69,16 @@ class Masks:
             self._found[expression] = self._evaluate(expression)
         return self._found[expression]
 
-    def _at(self, pattern: str) -> list[int]:
-        """Return the names under a canonical name or glob, without looking for likely ones."""
+    def _at(self, pattern: str) -> Mask | None:
+        """Return the atoms under a canonical name or glob, without looking for likely ones."""
         if not set("*?[") & set(pattern):
-            return self._under.get(pattern, [])
-        matches = re.compile(translate(pattern)).fullmatch
-        return [n for under, names in self._under.items() if matches(under) for n in names]
-
-    def _of_names(self, names: list[int]) -> Mask | None:
-        return np.isin(self.spec.atoms.name, names) if names else None
+            atoms = self._under.get(pattern, [])
+        else:
+            matches = re.compile(translate(pattern)).fullmatch
+            atoms = [n for under, found in self._under.items() if matches(under) for n in found]
+        mask = np.zeros(len(self.spec.atoms), np.bool_)
+        mask[atoms] = True
+        return mask if atoms else None
 
     def _evaluate(self, expression: Expression) -> Mask | None:
         match expression:
@@ -88,7 +90,7 @@ class Masks:
                     return one | other
                 return one & other if isinstance(expression, Both) else one & ~other
             case Quoted("at", pattern):
-                return self._of_names(self._at(pattern))
+                return self._at(pattern)
             case Path() if expression.literal and expression.literal not in self._known:
                 return None
         try:
@@ -174,16 +176,39 @@ def _any(masks: Masks, expression: Expression) -> bool:
 def _everywhere(spec: ModelSpec) -> Iterator[Candidate]:
     """Give the same layer of every block: `at:"blocks.*/linear.0"`."""
     in_block = np.unique(spec.atoms.name[spec.atoms.zone == Zone.BLOCK])
-    whole = dict.fromkeys(spec.canonical[name].partition("/")[2] for name in in_block)
-    tails = dict.fromkeys(piece for tail in whole for piece in _heads(tail))
+    whole = dict.fromkeys(
+        tuple(part.partition("/")[2] for part in spec.part_names(name)) for name in in_block
+    )
+    tails = dict.fromkeys(piece for tail in whole for piece in (_owners(tail), tail) if all(piece))
     for label in dict.fromkeys(spec.placement.labels):
         for tail in tails:
-            yield Candidate(Quoted("at", f"{label}.*/{tail}"), EVERYWHERE + 0.1 * tail.count("/"))
+            under = named(f"{label}.*/{piece}" for piece in tail)
+            yield Candidate(under, EVERYWHERE + 0.1 * tail[0].count("/") + _more(tail))
 
 
-def _heads(tail: str) -> list[str]:
-    owner, _, _ = tail.rpartition("/")
-    return [owner, tail] if owner else [tail]
+def _owners(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.rpartition("/")[0] for name in names))
+
+
+def _more(names: Sequence[str]) -> float:
+    """Return what it costs to name a fused tensor by each of its parts."""
+    return MANY * (len(names) - 1)
+
+
+def named(names: Iterable[str]) -> Expression:
+    """Select by canonical names; those of a fused tensor that differ in one digit as one name."""
+    first, *others = names
+    pieces = re.split(r"(\d+)", first), *(re.split(r"(\d+)", other) for other in others)
+    differ = [n for n, column in enumerate(zip(*pieces, strict=False)) if len(set(column)) > 1]
+    if not others:
+        return Quoted("at", first)
+    if len(differ) == 1 and all(len(one) == len(pieces[0]) for one in pieces):
+        digits = [one[differ[0]] for one in pieces]
+        if all(len(digit) == 1 for digit in digits):
+            before, after = pieces[0][: differ[0]], pieces[0][differ[0] + 1 :]
+            return Quoted("at", "".join([*before, f"[{''.join(digits)}]", *after]))
+    every: list[Expression] = [Quoted("at", one) for one in (first, *others)]
+    return reduce(Either, every)
 
 
 class Line(NamedTuple):
@@ -297,11 +322,12 @@ def _params(spec: ModelSpec, wanted: Mask) -> Iterator[Candidate]:
 
 def _canonical(spec: ModelSpec) -> Iterator[Candidate]:
     """Give units, layers and parameters by their canonical names, so that anything can be said."""
-    units, owners, names = dict[str, None](), dict[str, None](), dict[str, None]()
-    for name in spec.canonical:
-        owner, _, _ = name.rpartition("/")
-        units[owner.rpartition("/")[0] or owner] = None
+    units, owners, names = (dict[tuple[str, ...], None]() for _ in range(3))
+    for number in range(len(spec.tree.names)):
+        name = spec.part_names(number)
+        owner = _owners(name)
+        units[owner[0].rpartition("/")[0] or owner[0],] = None
         owners[owner] = None
         names[name] = None
     for found, cost in ((units, UNIT), (owners, OWNER), (names, NAME)):
-        yield from (Candidate(Quoted("at", one), cost) for one in found)
+        yield from (Candidate(named(one), cost + _more(one)) for one in found)

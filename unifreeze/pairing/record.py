@@ -20,7 +20,8 @@ from unifreeze.files import Format, Row, Saved
 from unifreeze.pairing.layout import Part
 from unifreeze.structure import ModelSpec
 
-SKETCH_FORMAT = 1
+SKETCH_FORMAT = 2
+"""In format 1 a fused projection took one place in canonical names, whatever it held."""
 
 
 class Pair(NamedTuple):

@@ -13,7 +13,8 @@ from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import STATISTICS, ModelSpec
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
+"""In format 1 a fused projection took one place in canonical names, whatever it held."""
 Order = Literal["registration", "execution"]
 
 

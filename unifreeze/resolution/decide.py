@@ -41,6 +41,7 @@ from unifreeze.select import (
 )
 from unifreeze.select.expression import nodes
 from unifreeze.structure import Mask, ModelSpec
+from unifreeze.structure.words import FUSED_GATE
 
 
 def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
@@ -260,12 +261,16 @@ class _Decision:
         split = same_name & (self.want[1:] != self.want[:-1])
         if split.any():
             at = int(np.argmax(split))
-            path = self.spec.tree.names[self.atoms.name[at]]
+            name = int(self.atoms.name[at])
+            path = self.spec.tree.names[name]
             rule = max(int(self.rule[at]), int(self.rule[at + 1]))
+            parts = " | ".join(f'at:"{part}"' for part in self.spec.part_names(name))
+            gate = self.atoms.words[at] & FUSED_GATE
+            what = "gate and up" if gate else "query, key and value"
             raise FusedTensorError(
                 f"rule {rule + 1} ({self.plan.rules[rule]}) would split {path}",
-                context="query, key and value are one tensor here and are frozen or trained whole",
-                hint="name all of them (query | key | value), or the layer",
+                context=f"{what} are one tensor here and are frozen or trained whole",
+                hint=f"name all of them ({parts if gate else 'query | key | value'}), or the layer",
             )
 
     def _tie_conflict(self, tensor: int) -> TieConflictError:

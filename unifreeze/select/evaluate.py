@@ -110,17 +110,26 @@ def _carried(
 def _quoted(by: str, pattern: str, spec: ModelSpec) -> Mask:
     if by == "type":
         return _of_type(pattern, spec)
-    if by == "re":
-        matches = re.compile(pattern).fullmatch
-        found = [bool(matches(name)) for name in spec.tree.names]
-        candidates: list[str] = []
-    else:
-        found = [
-            fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
-            for name in spec.canonical
-        ]
-        candidates = spec.canonical
-    return _require(np.asarray(found, np.bool_), f'{by}:"{pattern}"', candidates, spec)
+    if by == "at":
+        return _at(pattern, spec)
+    matches = re.compile(pattern).fullmatch
+    found = np.asarray([bool(matches(name)) for name in spec.tree.names], np.bool_)
+    _require(found, f'{by}:"{pattern}"', [], spec)
+    return found[spec.atoms.name]
+
+
+def _at(pattern: str, spec: ModelSpec) -> Mask:
+    """Select by canonical name; of a fused tensor the parts that are named."""
+    names = spec.atom_names
+    different = dict.fromkeys(names)
+    taken = {
+        name
+        for name in different
+        if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
+    }
+    found = np.asarray([name in taken for name in names], np.bool_)
+    _require(found, f'at:"{pattern}"', list(different), spec)
+    return found
 
 
 def _of_type(pattern: str, spec: ModelSpec) -> Mask:
@@ -129,17 +138,17 @@ def _of_type(pattern: str, spec: ModelSpec) -> Mask:
     for module, type_name in enumerate(tree.types):
         if fnmatchcase(type_name, pattern):
             found[tree.name_starts[module] : tree.name_ends[module]] = True
-    return _require(found, f'type:"{pattern}"', sorted(set(tree.types)), spec)
+    _require(found, f'type:"{pattern}"', sorted(set(tree.types)), spec)
+    return found[spec.atoms.name]
 
 
-def _require(found: Mask, what: str, candidates: list[str], spec: ModelSpec) -> Mask:
+def _require(found: Mask, what: str, candidates: list[str], spec: ModelSpec) -> None:
     if not found.any():
         close = nearest(what.split('"')[1], candidates)
         raise UnmatchedSelectorError(
             f"{what} matches none of {len(spec)} parameters",
             context=f"nearest: {', '.join(close)}" if close else "",
         )
-    return found[spec.atoms.name]
 
 
 def _word(name: str, index: Index | None, spec: ModelSpec) -> Mask:
