@@ -249,6 +249,25 @@ def test_a_recurrent_layer_saved_by_torch_is_carried_over(target, recurrent, tmp
     assert_same_bits(pairing, one.state_dict(), other.state_dict())
 
 
+@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell"])
+def test_a_layer_of_one_cell_is_a_recurrent_layer_of_depth_one(cell, tmp_path):
+    class Celled(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.rnn = paddle.nn.RNN(getattr(paddle.nn, cell)(6, 8))
+            self.out = paddle.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(self.rnn(x)[0])
+
+    one, other = torch_recurrent(cell.removesuffix("Cell")), shaken(Celled())
+    pairing = uf.pair(one, other, batch=STEPS)
+    assert len(pairing.pairs) == 6
+    paddle.save(other.state_dict(), str(tmp_path / "cells.pdparams"))
+    port_file(tmp_path / "cells.pdparams", tmp_path / "torch.pt", pairing)
+    assert_same_bits(pairing, torch.load(tmp_path / "torch.pt"), other.state_dict())
+
+
 def test_a_tensor_that_only_looks_like_another_is_still_one_too_many(tmp_path):
     one, other = torch_recurrent("LSTM"), paddle_recurrent("LSTM")
     pairing = uf.pair(one, other, batch=STEPS)

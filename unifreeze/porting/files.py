@@ -86,8 +86,8 @@ def _named(way: Route, weights: WeightFile, target: str | Path) -> Iterator[Name
         name = name_in(step.pieces[0], weights)
         assert name is not None
         read = bound(step.filled, bound(_read, weights), _no_values)
-        dtype, first = meant_by(way.origin, weights.entry(name).dtype), step.targets[0]
-        dtype = stored_for(way.towards, dtype) if plain else dtype
+        dtype, first = meant_by(way.frameworks[0], weights.entry(name).dtype), step.targets[0]
+        dtype = stored_for(way.frameworks[1], dtype) if plain else dtype
         yield Named(first, step.shape, dtype, read)
         for alias in step.targets[1:]:
             yield Named(alias, step.shape, dtype, read, first)
@@ -111,4 +111,6 @@ def _read(weights: WeightFile, piece: Piece) -> Array:
 
 
 def _metadata(way: Route, target: str | Path) -> dict[str, str] | None:
-    return {"format": format_for(way.towards)} if Path(target).suffix == ".safetensors" else None
+    return (
+        {"format": format_for(way.frameworks[1])} if Path(target).suffix == ".safetensors" else None
+    )

@@ -86,8 +86,7 @@ class Route(NamedTuple):
         target_left: Tensors of the target that have no partner, with the reason.
         source_own: State that the source's port keeps for itself.
         target_own: State that the target's port keeps for itself.
-        origin: Framework of the source.
-        towards: Framework of the target.
+        frameworks: Of the source and the target.
     """
 
     steps: tuple[Step, ...]
@@ -95,8 +94,7 @@ class Route(NamedTuple):
     target_left: dict[str, str]
     source_own: frozenset[str]
     target_own: frozenset[str]
-    origin: str
-    towards: str
+    frameworks: tuple[str, str]
 
     @property
     def names(self) -> set[str]:
@@ -148,28 +146,22 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
             "the pairing has no certificate: the second model was not run on the first's values",
             hint="sketch it with --like the first one's sketch, and pair again",
         )
-    rows = [pair.turned() for pair in pairing.pairs] if reverse else pairing.pairs
-    silent = {row.other if reverse else row.one for row in rows if row.state}
-    silent |= set(pairing.certificate.unproven)
+    pairing = pairing.turned() if reverse else pairing
+    unproven = set(pairing.certificate.unproven if pairing.certificate else ())
     steps: dict[str, Step] = {}
-    for row in rows:
+    for row in pairing.pairs:
         targets, shape = _whole(row.other, row.other_aliases, row.other_shape, row.other_part)
         before = steps.get(targets[0], Step(targets, shape, ()))
-        first = row.other if reverse else row.one
-        steps[targets[0]] = before._replace(
-            pieces=(*before.pieces, _piece(row, trains=first not in silent))
-        )
+        piece = _piece(row, trains=not row.state and row.one not in unproven)
+        steps[targets[0]] = before._replace(pieces=(*before.pieces, piece))
     left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]
-    source, target = (1, 0) if reverse else (0, 1)
-    sides = pairing.one, pairing.other
     return Route(
         steps=tuple(steps.values()),
-        source_left=left[source],
-        target_left=left[target],
-        source_own=frozenset(sides[source].own_state),
-        target_own=frozenset(sides[target].own_state),
-        origin=sides[source].framework,
-        towards=sides[target].framework,
+        source_left=left[0],
+        target_left=left[1],
+        source_own=frozenset(pairing.one.own_state),
+        target_own=frozenset(pairing.other.own_state),
+        frameworks=(pairing.one.framework, pairing.other.framework),
     )
 
 

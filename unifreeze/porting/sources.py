@@ -25,7 +25,9 @@ def direction(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Ro
         raise PortError(
             f"{weights.source} is of neither model: none of its {len(weights)} names is of one",
             context=f"names in the file: {listing(weights.names, limit=3)}\n"
-            + "\n".join(f"of {way.origin}: {listing(sorted(way.names), limit=3)}" for way in ways),
+            + "\n".join(
+                f"of {way.frameworks[0]}: {listing(sorted(way.names), limit=3)}" for way in ways
+            ),
             hint=next(filter(None, (prefix_hint(way, weights.names) for way in ways)), "")
             or "is it a file of one of the paired models?",
         )
@@ -36,6 +38,10 @@ def direction(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Ro
             hint="say which with reverse=False or reverse=True (--direction)",
         )
     return ways[fits[1] > fits[0]]
+
+
+def _named(ways: Iterable[Route]) -> list[str]:
+    return [f"of {way.frameworks[0]}: {listing(sorted(way.names), limit=3)}" for way in ways]
 
 
 def _fits(way: Route, weights: WeightFile) -> tuple[int, int]:
@@ -135,14 +141,14 @@ def misfits(way: Route, weights: WeightFile) -> dict[str, str]:
         if step.is_partly_filled:
             wrong[step.targets[0]] = "only parts of it are filled, and a file has nothing else"
         found = [(n, piece) for piece in step.pieces if (n := name_in(piece, weights)) is not None]
-        dtypes = {meant_by(way.origin, weights.entry(name).dtype) for name, _ in found}
+        dtypes = {meant_by(way.frameworks[0], weights.entry(name).dtype) for name, _ in found}
         if len(dtypes) > 1:
             wrong[step.targets[0]] = f"its parts are of several dtypes: {', '.join(sorted(dtypes))}"
         for name, piece in found:
             entry = weights.entry(name)
             if entry.shape != piece.shape:
                 wrong[name] = f"{list(entry.shape)} in the file, {list(piece.shape)} in the model"
-            elif piece.trains and _is_integer(meant_by(way.origin, entry.dtype)):
+            elif piece.trains and _is_integer(meant_by(way.frameworks[0], entry.dtype)):
                 wrong[name] = f"{entry.dtype} in the file, which nothing trains as in the model"
     return wrong
 

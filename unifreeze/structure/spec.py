@@ -265,6 +265,21 @@ class ModelSpec:
 
         return np.asarray(sorted(range(len(self)), key=key), dtype=np.intp)
 
+    def neutral_shape(self, number: int) -> tuple[tuple[int, ...], bool]:
+        """Return a parameter's shape in the neutral layout, and whether anything tells which it is.
+
+        Of a linear layer that nobody knows, a traced forward pass shows how long its output is.
+        """
+        tensor, name = self.tensors[number], int(self.first_names[number])
+        owner = self.tree.owners[name]
+        if tensor.oriented or self.trace is None or self.placement.kind_of[owner] != "linear":
+            return tensor.neutral, tensor.oriented
+        seen = self.trace.shapes.get(self.tree.paths[owner], ())
+        if len(seen) < 2 or seen[-1] not in tensor.shape:
+            return tensor.neutral, False
+        turned = seen[-1] == tensor.shape[1]
+        return tensor.shape[::-1] if turned else tensor.shape, True
+
     def module(self, path: str) -> int | None:
         """Return the number of the module at a native path, if there is one."""
         return self.module_numbers.get(path)

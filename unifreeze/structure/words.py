@@ -116,6 +116,7 @@ def guess_kind(type_name: str, ranks: Iterable[int]) -> str:
 
 
 _NORM_ROLES = {"scale": "weight", "gamma": "weight", "shift": "bias", "beta": "bias"}
+_CELL = re.compile(r"(?:weight|bias)_(?:ih|hh)")
 
 
 @cache
@@ -127,12 +128,16 @@ def role_of(leaf: str, kind: str) -> tuple[str, str]:
 
     >>> role_of("_weight", "activation"), role_of("scale", "norm"), role_of("bias_ih_l0", "rnn")
     (('weight', 'weight'), ('weight', 'weight'), ('bias_ih_l0', 'bias'))
+    >>> role_of("weight_hh", "rnn")  # a cell is a recurrent layer of depth one
+    ('weight_hh_l0', 'weight')
     >>> role_of("modules_to_save.bias", "linear")
     ('modules_to_save.bias', 'bias')
     """
     name = leaf.lstrip("_")
     if kind == "norm":
         name = _NORM_ROLES.get(name, name)
+    if kind == "rnn" and _CELL.fullmatch(name):
+        name += "_l0"
     # An adapter's or a computed tensor's name has several pieces; the last that says it counts.
     parts = (_part_of(piece) for piece in reversed(name.split(".")))
     return name, next(filter(None, parts), "")
