@@ -13,6 +13,7 @@
     │   ├── TieConflictError         one tensor, two names, two decisions
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
+    │   ├── CapturedPlanError        a captured plan comes to something else on this model
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
@@ -130,6 +131,10 @@ class FusedTensorError(ResolveError):
 
 class FixedParameterError(ResolveError):
     """A rule would train a parameter that cannot be trained."""
+
+
+class CapturedPlanError(ResolveError):
+    """A captured plan would not come to the same on this model as where it was captured."""
 
 
 class TrivialPlanError(ResolveError):

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import unifreeze as uf
 from tests.pairs import PAIRS, Pair
+from tests.pairs.pair import target
 from unifreeze.backend import Batch, backend_for
 from unifreeze.cli.targets import load_model, read_batch
 from unifreeze.errors import UnifreezeError
@@ -33,6 +34,32 @@ WAYS = ("plain", "batch", "captured with a batch", "applied with a batch", "pair
 """With a batch on neither side, on both, on one of them; with the pairing of the two."""
 LEAST = 0.85
 """The share that must come out right."""
+
+IDS = ("int64[2,7]<0:9>",)
+HOME_MADE = (
+    Pair(
+        "small text",
+        target("tests.pairs.small", "torch_text"),
+        target("tests.pairs.small", "paddle_text"),
+        IDS,
+    ),
+    Pair(
+        "small image",
+        target("tests.pairs.small", "torch_image"),
+        target("tests.pairs.small", "paddle_image"),
+        ("float32[2,3,8,8]",),
+    ),
+    *(
+        Pair(
+            f"decoder fused as {qkv}, {ffn}",
+            target("tests.pairs.fused", "torch_apart"),
+            target("tests.pairs.fused", "paddle_fused", qkv, heads, ffn, pieces),
+            IDS,
+        )
+        for qkv, heads, ffn, pieces in (("q k v", 2, "gate up", 1), ("v q k", 1, "up gate", 5))
+    ),
+)
+"""Networks that call nothing by the same name, and whose fused projections no word tells."""
 
 Names = list[str]
 Chosen = Callable[[Names, Random], set[str]]
@@ -79,6 +106,18 @@ def set_flag(tensor: Any, *, trainable: bool) -> None:
         tensor.stop_gradient = not trainable
     else:
         tensor.requires_grad = trainable
+
+
+def shuffle(model: Any, random: Random) -> None:
+    """Register the children of every module in another order; lists keep theirs."""
+    children = "_sub_layers" if hasattr(model, "sublayers") else "_modules"
+    modules = model.sublayers(include_self=True) if hasattr(model, "sublayers") else model.modules()
+    for module in list(modules):
+        held = getattr(module, children)
+        if not all(name.isdigit() for name in held):
+            items = random.sample(list(held.items()), len(held))
+            held.clear()
+            held.update(items)
 
 
 def is_trainable(tensor: Any) -> bool:
@@ -169,6 +208,20 @@ FREEZINGS: dict[str, Chosen] = {
 }
 
 
+def in_effect(model: Any, found: dict[str, bool]) -> dict[str, bool]:
+    """Say what trains in effect, which capturing with a batch goes by.
+
+    Paddle gives neither of a norm's weight and bias a gradient if one of them is frozen.
+    """
+    frozen = {name for name, trains in found.items() if not trains}
+    pairs = [] if not hasattr(model, "sublayers") else model.named_sublayers()
+    for path, layer in pairs:
+        if type(layer).__name__.startswith(("BatchNorm", "InstanceNorm")):
+            own = {f"{path}.{leaf}" for leaf in ("weight", "scale", "bias")} & found.keys()
+            frozen |= own if own & frozen else set()
+    return {name: name not in frozen for name in found}
+
+
 # What becomes of them -----------------------------------------------------------------------
 
 
@@ -202,13 +255,14 @@ def carry(ports: Ports, number: int, chosen: set[str], way: str) -> Outcome:
         chosen: The native names of what is frozen.
         way: One of `WAYS`.
     """
-    source, target = ports.models[number], ports.models[1 - number]
+    source, other = ports.models[number], ports.models[1 - number]
     freeze(source, chosen)
-    wanted = flags(source)
-    freeze(target, set())
+    kept = wanted = flags(source)
+    freeze(other, set())
     given: dict[str, Any] = {}
     if way in ("batch", "captured with a batch"):
         given["batch"] = ports.batch
+        wanted = in_effect(source, wanted)
     if way == "pairing":
         given["pairing"] = ports.pairing
     plan = ""
@@ -217,16 +271,16 @@ def carry(ports: Ports, number: int, chosen: set[str], way: str) -> Outcome:
         plan = "; ".join(map(str, found.plan.rules))
         loaded = uf.FreezePlan.from_yaml(found.text)
         batch = ports.batch if way in ("batch", "applied with a batch") else None
-        handle = loaded.apply(target, batch=batch)
+        handle = loaded.apply(other, batch=batch)
     except UnifreezeError as error:
         freeze(source, set())
         return Outcome(REFUSED, f"{type(error).__name__}: {error}", plan)
     try:
-        came, kept = flags(target), flags(source)
+        came, after = flags(other), flags(source)
     finally:
         handle.remove()
         freeze(source, set())
-    assert kept == wanted, "capturing changed a flag"
+    assert after == kept, "capturing changed a flag"
     return _compared(ports.pairing, number, wanted, came, plan)
 
 
@@ -260,16 +314,21 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="only these networks")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--shuffle", choices=("torch", "paddle"), help="register that port's layers in any order"
+    )
     parser.add_argument("--way", choices=WAYS, action="append", help="only these ways")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     random = Random(given.seed)
-    zoo = [PAIRS[name] for name in given.names] or [p for p in PAIRS.values() if not p.different]
-    shares = Counter(random.choices([pair.name for pair in zoo], k=given.count))
+    every = {pair.name: pair for pair in (*PAIRS.values(), *HOME_MADE) if not pair.different}
+    shares = Counter(random.choices(given.names or list(every), k=given.count))
     verdicts: Counter[str] = Counter()
     by_way: dict[str, Counter[str]] = defaultdict(Counter)
     for name, count in shares.items():
-        ports = Ports.of(PAIRS[name])
+        ports = Ports.of(every[name])
+        if given.shuffle:
+            shuffle(ports.models[given.shuffle == "paddle"], random)
         for what, outcome in random_freezings(ports, random, count, tuple(given.way or WAYS)):
             verdicts[outcome.verdict] += 1
             by_way[what.rpartition(", ")[2]][outcome.verdict] += 1

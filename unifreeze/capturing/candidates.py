@@ -1,8 +1,9 @@
 """Selectors that a captured plan may be made of: which there are, and what each takes.
 
-Neutral words come cheapest, then canonical names; native paths only where they are asked for. A
-candidate is kept as the very expression a plan would hold, and what it takes is what the selector
-language says it takes.
+Neutral words come cheapest, then canonical names; native paths only where they are asked for. What
+counts parameters or stages is of one model alone: ports of a network need not agree on how many
+there are. A candidate is kept as the very expression a plan would hold, and what it takes is what
+the selector language says it takes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LAYER_WORDS = ("norm", "conv", "linear", "embedding", "attention", "mlp", "query
 
 WORD, INDEXED, STAGES, BOTH, WITHOUT = 1.0, 1.2, 1.15, 0.7, 0.9
 EVERYWHERE, POSITIONS, UNIT, OWNER, NAME = 2.2, 2.5, 2.2, 2.6, 3.0
-MANY = 0.3
+MANY, SLIGHTLY = 0.3, 0.01
 """What a selector costs: the words in it, and how far they are from plain words."""
 
 
@@ -117,19 +118,23 @@ def _bound(value: int) -> Bound:
     return Bound(Fraction(value), percent=False)
 
 
-def neutral(spec: ModelSpec, wanted: Mask, masks: Masks) -> Iterator[Candidate]:
+def neutral(spec: ModelSpec, wanted: Mask, masks: Masks, *, one_model: bool) -> Iterator[Candidate]:
     """Give the selectors in neutral words that could have a part in a plan.
 
     Args:
         spec: The model.
         wanted: For each name, whether it is to be trainable.
         masks: What selectors take of it.
+        one_model: The plan is for no other: what counts parameters and stages will do.
     """
     kinds = list(_kinds(spec, masks))
-    places = [Candidate(Word(word), WORD) for word in (*PLACES, *STACKS, *TABLES, "tied")]
-    ranges = list(_ranges(spec, wanted, masks, kinds))
+    places = [Candidate(Word(word), WORD) for word in (*PLACES, *STACKS, *TABLES)]
+    # Another port may have more names for a tied tensor, and this word takes all of them.
+    places.append(Candidate(Word("tied"), WORD if one_model else WORD - SLIGHTLY))
+    lines = [line for line in _lines(spec) if one_model or line.word != "stages"]
+    ranges = list(_ranges(spec, wanted, masks, kinds, lines))
     yield from places
-    yield from _towers(spec)
+    yield from _towers(spec, one_model=one_model)
     yield from kinds
     yield from ranges
     plain = [one for one in kinds if one.cost < EVERYWHERE]
@@ -139,8 +144,10 @@ def neutral(spec: ModelSpec, wanted: Mask, masks: Masks) -> Iterator[Candidate]:
             yield Candidate(Both(place.expression, kind.expression), cost + BOTH - WORD)
             yield Candidate(Without(place.expression, kind.expression), cost + WITHOUT - WORD)
             yield Candidate(Without(kind.expression, place.expression), cost + WITHOUT - WORD)
-    yield from _params(spec, wanted)
+    if one_model:
+        yield from _params(spec, wanted)
     yield from _canonical(spec)
+    yield from _neighbours(spec, wanted)
 
 
 def _is_plain(expression: Expression) -> bool:
@@ -161,10 +168,14 @@ def _kinds(spec: ModelSpec, masks: Masks) -> Iterator[Candidate]:
     yield from _everywhere(spec)
 
 
-def _towers(spec: ModelSpec) -> Iterator[Candidate]:
-    """Give the submodules that hold a run of blocks each, of a model with several."""
-    for tower in spec.placement.towers if len(spec.runs) > 1 else ():
-        if path := spec.tree.paths[tower]:
+def _towers(spec: ModelSpec, *, one_model: bool) -> Iterator[Candidate]:
+    """Give the submodules that hold a run of blocks each, of a model with several.
+
+    What a word says is not said by a path, which another port may have another of.
+    """
+    for tower, label in zip(spec.placement.towers, spec.placement.labels, strict=True):
+        path = spec.tree.paths[tower]
+        if path and len(spec.runs) > 1 and (one_model or label not in STACKS):
             yield Candidate(Within(Word("all"), path), WORD + BOTH)
 
 
@@ -257,10 +268,14 @@ def _lines(spec: ModelSpec) -> Iterator[Line]:
 
 
 def _ranges(
-    spec: ModelSpec, wanted: Mask, masks: Masks, kinds: Sequence[Candidate]
+    spec: ModelSpec,
+    wanted: Mask,
+    masks: Masks,
+    kinds: Sequence[Candidate],
+    lines: Sequence[Line],
 ) -> Iterator[Candidate]:
     """Give the runs of blocks and stages in which all of a kind is decided alike."""
-    for line in _lines(spec):
+    for line in lines:
         numbers = dict[str, int]()
         within = (name.partition("/")[2] for name in spec.canonical)
         tails = np.asarray([numbers.setdefault(tail, len(numbers)) for tail in within])
@@ -331,3 +346,22 @@ def _canonical(spec: ModelSpec) -> Iterator[Candidate]:
         names[name] = None
     for found, cost in ((units, UNIT), (owners, OWNER), (names, NAME)):
         yield from (Candidate(named(one), cost + _more(one)) for one in found)
+
+
+def _neighbours(spec: ModelSpec, wanted: Mask) -> Iterator[Candidate]:
+    """Give layers of one kind in a row that are decided alike: `at:"blocks.0/conv.[012]"`."""
+    layers: dict[tuple[str, str], dict[tuple[str, ...], set[bool]]] = {}
+    for number in range(len(spec.tree.names)):
+        owner = _owners(spec.part_names(number))
+        unit, _, counted = owner[0].rpartition("/")
+        found = layers.setdefault((unit, counted.partition(".")[0]), {})
+        found.setdefault(owner, set()).add(bool(wanted[number]))
+    for found in layers.values():
+        rows = sorted(found.items(), key=lambda row: int(row[0][0].rpartition(".")[2]))
+        start = 0
+        for edge in range(1, len(rows) + 1):
+            if edge == len(rows) or len(rows[start][1] | rows[edge][1]) > 1:
+                names = [name for owner, _ in rows[start:edge] for name in owner]
+                if edge - start > 1:
+                    yield Candidate(named(names), OWNER + _more(names) / 2)
+                start = edge

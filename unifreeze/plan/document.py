@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from unifreeze.errors import PlanFileError, PlanVersionError
+from unifreeze.plan.captured import CapturedDocument, plain_captured
 from unifreeze.plan.entry_document import ENTRIES
 from unifreeze.plan.fields import (
     GroupDocument,
@@ -58,6 +59,9 @@ class PlanDocument(Strict):
     phases: list[PhaseDocument] = Field(default_factory=list, description="the life of a run")
     moments: Literal["keep", "clear"] = Field(
         default="keep", description="what becomes of an optimizer's moments when a phase freezes"
+    )
+    captured: CapturedDocument | None = Field(
+        default=None, description="what the plan came to where it was captured"
     )
 
     @field_validator("phases", mode="after")
@@ -111,6 +115,7 @@ def _plan(document: PlanDocument) -> FreezePlan:
         tuple(group.value() for group in document.groups),
         tuple(phase.value() for phase in document.phases),
         document.moments,
+        document.captured.value() if document.captured else None,
     )
 
 
@@ -127,6 +132,8 @@ def write_document(plan: FreezePlan) -> dict[str, Any]:
         document["phases"] = [plain_phase(phase) for phase in plan.phases]
     if plan.moments != "keep":
         document["moments"] = plan.moments
+    if plan.captured:
+        document["captured"] = plain_captured(plan.captured)
     return document
 
 
@@ -202,6 +209,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         "freeze_smallest": SmallestDocument,
         **GENERATORS,
         "every": ENTRIES["after"],
+        "captured": CapturedDocument,
         **ENTRIES,
     }
     places = [step for step in location[:-1] if step in models]

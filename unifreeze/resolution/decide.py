@@ -18,6 +18,7 @@ from unifreeze.errors import (
     listing,
 )
 from unifreeze.plan import FreezePlan, Rule
+from unifreeze.resolution.captured import check_captured
 from unifreeze.resolution.hold import held_modules, quiet_modules, wanted_still
 from unifreeze.resolution.notices import (
     CONSTANT,
@@ -54,6 +55,8 @@ def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     if key not in spec.memo:
         spec.memo[key] = _Decision(plan, spec).resolution()
     found: Resolution = spec.memo[key]
+    # Equal plans share a resolution, but not where they were captured.
+    check_captured(plan, found, resolve_spec)
     return found
 
 
