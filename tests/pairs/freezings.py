@@ -281,12 +281,13 @@ def carry(ports: Ports, number: int, chosen: set[str], way: str) -> Outcome:
         handle.remove()
         freeze(source, set())
     assert after == kept, "capturing changed a flag"
-    return _compared(ports.pairing, number, wanted, came, plan)
+    return compared(ports.pairing, number, wanted, came, plan)
 
 
-def _compared(
+def compared(
     pairing: uf.Pairing, number: int, wanted: dict[str, bool], came: dict[str, bool], plan: str
 ) -> Outcome:
+    """Compare the flags of two ports, tensor by tensor of their pairing."""
     rows = [row if number == 0 else row.turned() for row in pairing.pairs if not row.state]
     for row in rows:
         if wanted[row.one_tensor] != came[row.other_tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unifreeze.backend import Batch, backend_for
-from unifreeze.capturing.effects import cut_off, left_out, put_back
+from unifreeze.capturing.effects import cut_off, left_out, put_back, without_rate
 from unifreeze.capturing.partners import (
     other_framework,
     paired_decisions,
@@ -23,7 +23,7 @@ from unifreeze.capturing.text import written
 from unifreeze.errors import PlanError, ResolveError
 from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, Rule, save_text
-from unifreeze.resolution import describe_captured, out_of_order, resolve_spec
+from unifreeze.resolution import describe_captured, out_of_order, resolve_spec, told_by_order
 from unifreeze.structure import Mask, ModelSpec
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def capture(
         model: A live model, or several in a mapping from names to models.
         batch: One batch of inputs: shows what is cut off by `no_grad` or `detach`, and in which
             order layers run; names then say the same whichever order they are read in, if any do.
-        optimizer: The optimizer that trains it: shows what was left out of it.
+        optimizer: The optimizer that trains it: shows what was left out of it, or has a rate of 0.
         step: Runs one training step of the user's loop: shows what is put back after it.
         native: Use the framework's own names in place of neutral words.
         pairing: Which tensor of the model is which of another port, as `pair` found out; it then
@@ -93,7 +93,8 @@ def capture(
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model
     spec = backend.describe(model)
-    frozen, notes = ~spec.found, list[str]()
+    effect = without_rate(backend, model, spec, optimizer)
+    frozen, notes = ~spec.found | effect.frozen, [effect.note]
     if optimizer is not None:
         effect = left_out(backend, model, spec, optimizer)
         frozen = frozen | effect.frozen
@@ -226,8 +227,9 @@ def made(
         order: What its positions count by; None where both orders come to the same.
         checked: Whether the plan is to say what it came to.
     """
-    said = tuple(filter(None, notes))
     resolution = resolve_spec(plan, fresh(spec))
+    doubt = told_by_order(resolution) if checked and order == "registration" else ""
+    said = tuple(filter(None, (*notes, doubt)))
     if checked:
         plan = replace(plan, captured=describe_captured(resolution, order))
     return Capture(plan, written(plan, resolution, title, said), said)

@@ -125,6 +125,8 @@ def sketched(decided: Mapping[str, Decision], rows: list[PairRow], framework: st
 def rule_for_both(one: Aim, other: Aim) -> FreezePlan:
     """Return a plan of one rule with a selector for each framework, in its own names.
 
+    Nothing is counted in them: of a model that only its pairing tells of, not every child is known.
+
     Raises:
         PlanError: No selector takes just what trains, or just what is frozen.
     """
@@ -133,7 +135,8 @@ def rule_for_both(one: Aim, other: Aim) -> FreezePlan:
         choices = []
         for aim in (one, other):
             chosen = aim.trainable == trains
-            taken = covering(aim.spec, chosen & aim.known, chosen | ~aim.known, native_names=True)
+            need, allowed = chosen & aim.known, chosen | ~aim.known
+            taken = covering(aim.spec, need, allowed, native_names=True, positions=False)
             choices.append((aim.spec.framework, taken))
         found = [(name, selector) for name, selector in choices if selector is not None]
         if len(found) == 2:

@@ -115,11 +115,13 @@ class Words(NamedTuple):
         native: The framework's own names, and nothing else.
         one_model: What counts parameters and stages, too.
         paths: Native paths, where nothing else tells two parameters apart.
+        positions: Among native names, runs of a module's children.
     """
 
     native: bool = False
     one_model: bool = False
     paths: bool = True
+    positions: bool = True
 
 
 class Table:
@@ -135,7 +137,8 @@ class Table:
         self.candidates: list[Candidate] = []
         self._at: dict[bytes, int] = {}
         source, wanted = aims[0].spec, self.wanted[0]
-        for one in native(source, wanted) if words.native else self._neutral():
+        own = native(source, wanted, positions=words.positions)
+        for one in own if words.native else self._neutral():
             self._add(one)
         if words.paths and not words.native:
             for one in names(source, cost=3 * NAME):
@@ -208,7 +211,12 @@ def _check(plan: FreezePlan, aim: Aim) -> None:
 
 
 def covering(
-    spec: ModelSpec, need: Mask, allowed: Mask, *, native_names: bool = False
+    spec: ModelSpec,
+    need: Mask,
+    allowed: Mask,
+    *,
+    native_names: bool = False,
+    positions: bool = True,
 ) -> Selector | None:
     """Return a short selector that takes all parameters needed and only what is allowed.
 
@@ -217,8 +225,10 @@ def covering(
         need: For each parameter, whether it must be taken.
         allowed: For each parameter, whether it may be.
         native_names: Use the framework's own names.
+        positions: Among those, runs of a module's children, which must all be known then.
     """
-    table = Table([Aim(spec, need, need | ~allowed)], Words(native=native_names))
+    words = Words(native=native_names, positions=positions)
+    table = Table([Aim(spec, need, need | ~allowed)], words)
     problem = table.problem()
     rows = problem.cover(problem.wanted, problem.wanted, np.inf, any_name=True)
     if rows is None:

@@ -72,7 +72,11 @@ class CapturedDocument(Strict):
             for zone, rows in self.frozen.items()
         }
         held = {zone: (share[0], share[1]) for zone, share in self.held.items()}
-        return Captured(self.framework, self.order, frozen, held, self.layers)
+        layers = {
+            unit: {kind: tuple(rows) for kind, rows in kinds.items()}
+            for unit, kinds in self.layers.items()
+        }
+        return Captured(self.framework, self.order, frozen, held, layers)
 
 
 def plain_captured(captured: Captured) -> dict[str, Any]:

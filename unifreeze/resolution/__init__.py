@@ -1,6 +1,6 @@
 """Plan and model description → for every parameter the decision, and the rule that made it."""
 
-from unifreeze.resolution.captured import describe_captured, out_of_order
+from unifreeze.resolution.captured import describe_captured, out_of_order, told_by_order
 from unifreeze.resolution.decide import resolve_phases, resolve_spec, select, settle
 from unifreeze.resolution.expand import expand_plan
 from unifreeze.resolution.value import Resolution, RuleEffect
@@ -15,4 +15,5 @@ __all__ = [
     "resolve_spec",
     "select",
     "settle",
+    "told_by_order",
 ]

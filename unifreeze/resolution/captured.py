@@ -20,6 +20,7 @@ from unifreeze.select import Expression, Selector, Word
 from unifreeze.select.expression import Index, Quoted, nodes
 from unifreeze.structure import KINDS, STATISTICS, ModelSpec, derive
 from unifreeze.structure.likeness import (
+    alike_but_for_order,
     groups_of,
     misnumbered,
     same_layers,
@@ -197,6 +198,20 @@ def expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
             yield choice.expression
         else:
             yield from (one.expression for name, one in choice if name == framework)
+
+
+def told_by_order(resolution: Resolution) -> str:
+    """Say which layers a plan tells apart by the order in which they are registered alone."""
+    spec = resolution.spec
+    named = named_groups(resolution.plan, spec)
+    names = alike_but_for_order(spec, _flags(resolution), named)
+    if spec.order == "execution" or not names:
+        return ""
+    return (
+        f"{listing(names, limit=4)} are of one size and told apart by the order in which "
+        f"{spec.framework} registers them, which no run has shown: give a batch to be sure of them "
+        "in another port."
+    )
 
 
 def out_of_order(plan: FreezePlan, spec: ModelSpec) -> str:

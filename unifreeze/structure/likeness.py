@@ -8,7 +8,7 @@ projections counts as all of them, so sizes are compared where both ports have a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -148,17 +148,34 @@ def groups_of(spec: ModelSpec) -> Groups:
     return found
 
 
-def _groups(spec: ModelSpec) -> Groups:
-    at, largest = spec.placement, dict[int, int]()
+def alike_but_for_order(
+    spec: ModelSpec, trainable: Sequence[bool], groups: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Return canonical names of layers that nothing but their order tells from ones decided apart.
+
+    Args:
+        spec: The model.
+        trainable: For each parameter, the decision.
+        groups: The units and kinds to look at.
+    """
+    at, wanted = spec.placement, set(groups)
+    flags: dict[int, set[bool]] = {}
     for number, name in enumerate(spec.first_names.tolist()):
-        owner = spec.tree.owners[name]
-        best = largest.get(owner)
-        if not spec.tree.adapters[name] and (
-            best is None or spec.tensors[number].size > spec.tensors[best].size
-        ):
-            largest[owner] = number
+        flags.setdefault(spec.tree.owners[name], set()).add(bool(trainable[number]))
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for owner, number in _largest(spec).items():
+        unit, kind = at.units[at.unit_of[owner]].label, at.kind_of[owner]
+        if (unit, kind) in wanted:
+            rows.setdefault((unit, kind, _text(spec, owner, number)), []).append(owner)
+    alike = (owners for owners in rows.values() if len(owners) > 1)
+    apart = (owners for owners in alike if len(set().union(*(flags[o] for o in owners))) > 1)
+    return [spec.owner_name(owner) for owners in apart for owner in sorted(owners)]
+
+
+def _groups(spec: ModelSpec) -> Groups:
+    at = spec.placement
     rows: dict[str, dict[str, list[tuple[int, str]]]] = {}
-    for owner, number in largest.items():
+    for owner, number in _largest(spec).items():
         unit, kind = at.units[at.unit_of[owner]].label, at.kind_of[owner]
         row = at.count_of[owner], _text(spec, owner, number)
         rows.setdefault(unit, {}).setdefault(kind, []).append(row)
@@ -166,6 +183,19 @@ def _groups(spec: ModelSpec) -> Groups:
         unit: {kind: [text for _, text in sorted(found)] for kind, found in kinds.items()}
         for unit, kinds in rows.items()
     }
+
+
+def _largest(spec: ModelSpec) -> dict[int, int]:
+    """Return the largest parameter of each layer; adapters are none of it."""
+    largest: dict[int, int] = {}
+    for number, name in enumerate(spec.first_names.tolist()):
+        owner = spec.tree.owners[name]
+        best = largest.get(owner)
+        if not spec.tree.adapters[name] and (
+            best is None or spec.tensors[number].size > spec.tensors[best].size
+        ):
+            largest[owner] = number
+    return largest
 
 
 def _text(spec: ModelSpec, owner: int, number: int) -> str:
