@@ -2,6 +2,7 @@
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
 #   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
+#   make freezings  300 random freezings, captured on one port and applied on the other
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs formers kill test check gpu bench clean
+.PHONY: setup parity pairs freezings formers kill test check gpu bench clean
 
 setup: $(INSTALLED)
 
@@ -36,6 +37,9 @@ parity: setup
 
 pairs: setup
 	$(BIN)/python -W ignore -m tests.pairs.table --budget 120
+
+freezings: setup
+	$(BIN)/python -W ignore -m tests.pairs.freezings
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh

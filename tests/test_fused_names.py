@@ -193,6 +193,23 @@ def test_a_part_is_named_as_where_it_stands_apart_and_all_of_them_are_the_whole(
             frozen(made, f'at:"blocks.0/linear.{part}"')
 
 
+def test_a_plan_that_counts_beside_a_fused_layer_hears_of_its_places():
+    made = spec(trees.image_model())
+    said = (
+        "a layer that holds several projections counts as all of them: blocks.0.attn.qkv is "
+        "blocks.0/linear.0 to .2"
+    )
+    plan = uf.FreezePlan()
+    assert said in resolve_spec(plan.freeze('at:"blocks.0/linear.3"'), made).notices
+    for other in ('at:"blocks.0"', 'at:"blocks.0/norm.1"', "blocks[0]", "linear"):
+        notices = resolve_spec(plan.freeze(other), made).notices
+        assert not any("several projections" in notice for notice in notices), other
+    apart = spec(trees.text_model())
+    assert not any(
+        "several" in n for n in resolve_spec(plan.freeze('at:"blocks.0/linear.3"'), apart).notices
+    )
+
+
 def test_the_refusal_of_a_part_of_gate_and_up_says_what_to_write():
     root, _ = network(Random(0), "apart", "fused", bias=False, crossing=False)
     made = spec(root)

@@ -188,6 +188,21 @@ def named_groups(plan: FreezePlan, spec: ModelSpec) -> set[tuple[str, str]]:
     return found
 
 
+def fused_places(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
+    """Say which layers take several places where a plan written by hand counts layers."""
+    if plan.captured is not None or not spec.placement.spans:
+        return
+    groups, at = named_groups(plan, spec), spec.placement
+    rows = []
+    for owner, span in at.spans.items():
+        if (spec.units[at.unit_of[owner]].label, at.kind_of[owner]) in groups:
+            last = spec.owner_name(owner, span.width - 1).rpartition(".")[2]
+            rows.append(f"{spec.tree.paths[owner]} is {spec.owner_name(owner)} to .{last}")
+    if rows:
+        what = "a layer that holds several projections counts as all of them"
+        yield f"{what}: {listing(rows, limit=3)}"
+
+
 def expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
     """Give every selector of a plan that decides something in one framework."""
     choices: list[Choice] = [rule.choice for rule in plan.rules]
