@@ -21,10 +21,12 @@ from unifreeze.select.expression import Index, Quoted, nodes
 from unifreeze.structure import KINDS, STATISTICS, ModelSpec, derive
 from unifreeze.structure.likeness import (
     alike_but_for_order,
+    folded,
     groups_of,
     misnumbered,
     same_layers,
     shares_of,
+    unfolded,
     unlike_shares,
     zone_of,
 )
@@ -45,9 +47,8 @@ def describe_captured(resolution: Resolution, order: str | None) -> Captured:
         order: What its names count by; None where both orders come to the same.
     """
     plan, spec = resolution.plan, resolution.spec
-    named = named_groups(plan, spec)
-    units = dict.fromkeys(unit for unit, _ in named)
-    groups = groups_of(spec)
+    named, groups = named_groups(plan, spec), groups_of(spec)
+    counted = {unit for unit, _ in named}
     # All layers of a unit are written down: each is a witness of the order that they stand in.
     layers = {
         unit: {
@@ -55,14 +56,15 @@ def describe_captured(resolution: Resolution, order: str | None) -> Captured:
             for kind, rows in groups[unit].items()
             if (unit, kind) in named or kind != "param"
         }
-        for unit in units
+        for unit in groups
+        if unit in counted
     }
     return Captured(
         framework=spec.framework,
         order="execution" if order == "execution" else "registration" if order else None,
         frozen=shares_of(spec, resolution.trainable.tolist()),
         held={} if isinstance(plan.norm_stats, str) else _held(resolution),
-        layers=layers,
+        layers=folded(layers),
     )
 
 
@@ -143,14 +145,14 @@ def _check_order(
 
 def _check_layers(captured: Captured, plan: FreezePlan, spec: ModelSpec) -> None:
     """Refuse names that count other layers than they counted where they were written."""
-    named, groups = named_groups(plan, spec), groups_of(spec)
-    named |= {(unit, kind) for unit, kinds in captured.layers.items() for kind in kinds}
+    named, groups, layers = named_groups(plan, spec), groups_of(spec), unfolded(captured.layers)
+    written = {(unit, kind) for unit, kinds in layers.items() for kind in kinds}
     wrong = []
-    for unit, kind in sorted(named):
-        there = captured.layers.get(unit, {}).get(kind)
+    for unit, kind in sorted(named | written):
+        there = layers.get(unit, {}).get(kind)
         here = groups.get(unit, {}).get(kind)
         if there is None or here is None:
-            if (unit, kind) in named_groups(plan, spec):
+            if (unit, kind) in named:
                 wrong.append(f"{unit}: {'no' if here is None else 'other'} {kind} layers")
         elif not same_layers(there, here):
             wrong.append(f"{unit}: {kind} layers {_listed(there)}, and {_listed(here)} here")
@@ -174,17 +176,21 @@ def named_groups(plan: FreezePlan, spec: ModelSpec) -> set[tuple[str, str]]:
         for one in nodes(expression)
         if isinstance(one, Quoted) and one.by == "at"
     }
+    plain = {pattern for pattern in patterns if not set("*?[") & set(pattern)}
+    globs = [re.compile(translate(pattern)).fullmatch for pattern in patterns - plain]
+
+    def takes(name: str) -> bool:
+        return name in plain or any(matches(name) for matches in globs)
+
     found = set()
     for name in dict.fromkeys(spec.atom_names) if patterns else ():
         match = _COUNTED.fullmatch(name)
         if match is None or (match[1], match[2]) in found:
             continue
-        for pattern in patterns:
-            takes = re.compile(translate(pattern)).fullmatch
-            above = takes(match[1]) or takes(f"{match[1]}/{match[2]}.*")
-            owner = name.rpartition("/")[0]
-            if not above and (takes(name) or takes(owner)):
-                found.add((match[1], match[2]))
+        # Who names the whole unit, or all of a kind in it, counts nothing.
+        whole = takes(match[1]) or takes(f"{match[1]}/{match[2]}.*")
+        if not whole and (takes(name) or takes(name.rpartition("/")[0])):
+            found.add((match[1], match[2]))
     return found
 
 

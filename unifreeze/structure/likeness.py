@@ -27,6 +27,7 @@ _TAGS |= {TOKEN_TYPE: "type", TASK: "task"}
 _ROW = re.compile(
     r"(?:(?P<tags>[a-z ]+) )?(?P<unsure>~?)(?P<shape>\d+(?:x\d+)*)(?:/(?P<places>\d+))?"
 )
+_RANGE = re.compile(r"(.*)\.(\d{1,6})\.\.(\d{1,6})")
 _NUMBERED = re.compile(r"(.*?)_?(\d+)")
 
 
@@ -124,6 +125,40 @@ def _said(share: tuple[int, int]) -> str:
 
 
 # Layers that are counted --------------------------------------------------------------------
+
+
+def folded(groups: Groups) -> dict[str, Mapping[str, Sequence[str]]]:
+    """Write units in a row that hold the same layers as one: `blocks.0..11`."""
+    found: dict[str, Mapping[str, Sequence[str]]] = {}
+    start, last, before = "", -1, None
+    for unit, kinds in groups.items():
+        above, _, number = unit.rpartition(".")
+        follows = above and number.isdigit() and int(number) == last + 1 and kinds == before
+        if follows and start.rpartition(".")[0] == above:
+            found.pop(_run(start, last), None)
+            found[_run(start, last + 1)] = kinds
+        else:
+            start = unit
+            found[unit] = kinds
+        last, before = int(number) if number.isdigit() else -2, kinds
+    return found
+
+
+def _run(start: str, last: int) -> str:
+    return start if start.endswith(f".{last}") else f"{start}..{last}"
+
+
+def unfolded(groups: Groups) -> dict[str, Mapping[str, Sequence[str]]]:
+    """Return every unit by itself."""
+    found: dict[str, Mapping[str, Sequence[str]]] = {}
+    for name, kinds in groups.items():
+        match = _RANGE.fullmatch(name)
+        if match is None:
+            found[name] = kinds
+        else:
+            units = range(int(match[2]), int(match[3]) + 1)
+            found |= {f"{match[1]}.{number}": kinds for number in units}
+    return found
 
 
 class Row(NamedTuple):
