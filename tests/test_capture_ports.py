@@ -4,7 +4,9 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
+import paddle
 import pytest
+import torch
 import trees
 from trees import Node, Weight, conv, embedding, linear, module, norm, spec, stack
 
@@ -468,6 +470,20 @@ def test_a_pairing_decides_and_the_plan_has_names_of_both(ports):
     freeze(other, "stack.0.narrow")
     back = uf.capture(other, pairing=built.pairing)
     assert carried(back, one) == {f"blocks.0.mlp.down.{leaf}" for leaf in ("weight", "bias")}
+
+
+def test_no_children_are_counted_of_a_model_that_only_its_pairing_tells_of():
+    def stacked(nn):
+        widths = [nn.Linear(4, 4) for _ in range(5)]
+        return nn.Sequential(*(layer for width in widths for layer in (width, nn.Tanh())))
+
+    one, other = stacked(torch.nn), stacked(paddle.nn)
+    pairing = uf.pair(one, other, batch=np.random.default_rng(0).random((3, 4), "float32"))
+    for number in range(1, 5):
+        mine = {f"{2 * n}.{leaf}" for n in range(number) for leaf in ("weight", "bias")}
+        for source, target in ((one, other), (other, one)):
+            zoo.freeze(source, mine)
+            assert carried(uf.capture(source, pairing=pairing), target) == mine
 
 
 def test_a_pairing_says_which_tensor_holds_what_is_decided_apart(ports):

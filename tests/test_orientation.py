@@ -109,6 +109,27 @@ def test_a_layer_of_the_framework_and_a_home_made_one_are_one_network():
         assert report.holds, report
 
 
+@pytest.mark.parametrize(("one", "other"), list(product(LAYOUTS, LAYOUTS)))
+def test_what_never_runs_and_declares_nothing_may_be_stored_either_way(one, other):
+    models = []
+    for framework, layout in (("torch", one), ("paddle", other)):
+        base = torch.nn.Module if framework == "torch" else paddle.nn.Layer
+
+        class Net(base):
+            def __init__(self, framework=framework, layout=layout, base=base):
+                base.__init__(self)
+                self.body = network(framework, LAYERS[framework]("Linear", "in by out", None))
+                self.idle = LAYERS[framework]("Linear", layout, None)
+
+            def forward(self, x):
+                return self.body(x)
+
+        models.append(Net())
+    report = check_parity(uf.FreezePlan().freeze("params[:1]"), *models, batch=ROWS)
+    (clause,) = [c for c in report.clauses if c.name == "parameters"]
+    assert clause.holds, report
+
+
 def test_a_matrix_of_another_shape_is_still_found():
     class Wide(torch.nn.Module):
         def __init__(self):

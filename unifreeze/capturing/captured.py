@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unifreeze.backend import Batch, backend_for
 from unifreeze.capturing.effects import cut_off, left_out, put_back, without_rate
-from unifreeze.capturing.partners import (
-    other_framework,
-    paired_decisions,
-    rows_from,
-    rule_for_both,
-    sketched,
-)
+from unifreeze.capturing.partners import paired_decisions, rule_for_both, seen_from, sketched
 from unifreeze.capturing.shortest import Aim, fresh, shortest_plan
 from unifreeze.capturing.statistics import with_statistics
 from unifreeze.capturing.substrings import find_loop
@@ -195,11 +189,11 @@ def _in_order(
 
 def _for_both(spec: ModelSpec, trainable: Mask, pairing: Pairing) -> FreezePlan:
     """Return a plan that says the same of two paired models, in the names of each."""
-    decided = paired_decisions(spec, trainable, pairing)
-    mine = Aim.of(spec, trainable)
+    pairing = seen_from(spec, pairing)
+    decided, mine = paired_decisions(spec, trainable, pairing), Aim.of(spec, trainable)
     if not trainable[mine.known].any() or trainable[mine.known].all():
         return shortest_plan(spec, trainable)
-    other = sketched(decided, rows_from(spec, pairing), other_framework(spec, pairing))
+    other = sketched(decided, pairing)
     if other.spec.framework == spec.framework:
         raise PlanError(
             "a plan has one selector for each framework, and both models are of one",

@@ -65,7 +65,7 @@ def paired_decisions(spec: ModelSpec, trainable: Mask, pairing: Pairing) -> dict
         for name in (row.path, *row.aliases)
     }
     found: dict[str, Decision] = {}
-    for row in rows_from(spec, pairing):
+    for row in parameters_of(seen_from(spec, pairing)):
         here = Decision(flags[row.one_tensor], row.one_tensor)
         before = found.setdefault(row.other_tensor, here)
         if before.trainable != here.trainable:
@@ -78,8 +78,8 @@ def paired_decisions(spec: ModelSpec, trainable: Mask, pairing: Pairing) -> dict
     return found
 
 
-def rows_from(spec: ModelSpec, pairing: Pairing) -> list[PairRow]:
-    """Return a pairing's parameters, seen from the model that is described.
+def seen_from(spec: ModelSpec, pairing: Pairing) -> Pairing:
+    """Return a pairing with the model that is described first; it stays as it is if both could be.
 
     Raises:
         PlanError: It is neither of the two.
@@ -87,10 +87,10 @@ def rows_from(spec: ModelSpec, pairing: Pairing) -> list[PairRow]:
     known = {name for row in spec.parameters for name in (row.path, *row.aliases)}
     misses = []
     for made in (pairing, pairing.turned()):
-        rows = [row for row in made.pairs if not row.state]
+        rows = parameters_of(made)
         missing = [row.one_tensor for row in rows if row.one_tensor not in known]
         if made.one.framework == spec.framework and rows and not missing:
-            return rows
+            return made
         misses.append(f"{made.one.framework}: {listing(missing) or 'another framework'}")
     raise PlanError(
         f"the pairing is not of this model ({spec.framework})",
@@ -99,23 +99,21 @@ def rows_from(spec: ModelSpec, pairing: Pairing) -> list[PairRow]:
     )
 
 
-def other_framework(spec: ModelSpec, pairing: Pairing) -> str:
-    """Return the framework of the model that a described one is paired with."""
-    rows = rows_from(spec, pairing)
-    forward = rows == [row for row in pairing.pairs if not row.state]
-    return (pairing.other if forward else pairing.one).framework
+def parameters_of(pairing: Pairing) -> list[PairRow]:
+    """Return what a pairing pairs that is no statistic."""
+    return [row for row in pairing.pairs if not row.state]
 
 
-def sketched(decided: Mapping[str, Decision], rows: list[PairRow], framework: str) -> Aim:
-    """Describe a model by the paths that a pairing has of it, and aim at what is decided of it.
+def sketched(decided: Mapping[str, Decision], pairing: Pairing) -> Aim:
+    """Describe a pairing's second model by its paths, and aim at what is decided of it.
 
     It knows no kinds of layers, only paths; so only native selectors can be found on it.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for row in rows:
+    for row in parameters_of(pairing):
         size = sum(row.other_part.sizes) if row.other_part else 0
         shapes[row.other_tensor] = (size, prod(row.other_shape)) if size else row.other_shape
-    tree = Tree(framework)
+    tree = Tree(pairing.other.framework)
     _enter(tree, "", -1, _nested(shapes), shapes)
     spec = derive(tree)
     flags = [decided[path].trainable for path in tree.names]
