@@ -469,6 +469,14 @@ class Backend(Protocol):
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors that an optimizer updates."""
 
+    def without_rate(self, model: Any, optimizer: Any) -> dict[str, str]:
+        """Return what has a learning rate of 0 for good, by native path, with what says so.
+
+        Args:
+            model: A live model.
+            optimizer: What trains it, or None.
+        """
+
     def first_gradients(
         self, model: Any, batch: Batch
     ) -> tuple[dict[str, float | None], frozenset[str]]:
