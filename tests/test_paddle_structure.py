@@ -51,7 +51,8 @@ def names(model):
 def inside(model):
     """Everything that hangs on each layer, with the identity of each value that has one.
 
-    Paddle itself notes in `_built` that a layer with hooks has run.
+    Paddle itself notes in `_built` that a layer with hooks has run. What stands in for a forward
+    pass may be made anew, and counts by its sort.
     """
     found = {}
     for name, layer in model.named_sublayers(include_self=True):
@@ -60,10 +61,14 @@ def inside(model):
                 continue
             held = list(value.items()) if isinstance(value, dict) else [("", value)]
             found[name, key] = [
-                (k, v if isinstance(v, bool | int | None) else getattr(v, "guard", id(v)))
+                (k, v if isinstance(v, bool | int | None) else getattr(v, "guard", named(key, v)))
                 for k, v in held
             ]
     return found
+
+
+def named(key, value):
+    return type(value) if key == "forward" else id(value)
 
 
 def flags(model):
