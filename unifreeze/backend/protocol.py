@@ -593,8 +593,11 @@ class Backend(Protocol):
     def train_mode(self, model: Any) -> None:
         """Do what a training loop does before an epoch."""
 
+    def inputs(self, model: Any, batch: Batch) -> tuple[list[Any], dict[str, Any]]:
+        """Return a batch as a model's positional and named inputs."""
+
     def run(self, model: Any, batch: Batch) -> Any:
-        """Call a model on a batch."""
+        """Call a model on a batch; a watch on the model does not take it for training."""
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
