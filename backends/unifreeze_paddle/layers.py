@@ -169,9 +169,7 @@ class PaddleReader:
 
     def moves(self, module: Any, leaf: str) -> bool:
         """Tell whether training moves state that is held as a parameter."""
-        if isinstance(module, translated.CLASSES):
-            return isinstance(module, translated.MOVING)
-        return not quantised.derives(module)
+        return not isinstance(module, translated.CLASSES) or isinstance(module, translated.MOVING)
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
@@ -180,6 +178,8 @@ class PaddleReader:
 
     def modeless(self, module: Any) -> str:
         """Say why a layer has no inference mode: some norms never use what they gather."""
+        if quantised.derives(module):
+            return "it notes the range of what it is given in any mode, and never uses the note"
         if not isinstance(module, BATCH_NORMS) or isinstance(module, nn.SyncBatchNorm):
             return ""
         own = module.__dict__

@@ -74,7 +74,6 @@ class TorchReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
-        self._looking: dict[type, bool] = {}
         self._bases: dict[type, list[str]] = {}
 
     def dicts(self, module: Any) -> Dicts:
@@ -168,16 +167,16 @@ class TorchReader:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
-        if leaf in module._non_persistent_buffers_set or not tensor.is_floating_point():
-            return leaf, False
-        cls = type(module)
-        if cls not in self._looking:
-            self._looking[cls] = quantised.only_looks(qualified_bases(cls))
-        return leaf, not self._looking[cls]
+        persistent = leaf not in module._non_persistent_buffers_set
+        return leaf, persistent and tensor.is_floating_point()
 
     def modeless(self, module: Any) -> str:
-        """Return "": a norm of PyTorch's that keeps statistics uses them in inference mode."""
-        return ""
+        """Say why a module has no inference mode: observers look in any, and change nothing.
+
+        A norm of PyTorch's that keeps statistics uses them in inference mode.
+        """
+        looks = quantised.only_looks(self._bases_of(module))
+        return "it looks at what passes through in any mode, and changes nothing" if looks else ""
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""

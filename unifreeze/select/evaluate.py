@@ -129,7 +129,9 @@ def _of_type(pattern: str, spec: ModelSpec) -> Mask:
     for module, type_name in enumerate(tree.types):
         if fnmatchcase(type_name, pattern):
             found[tree.name_starts[module] : tree.name_ends[module]] = True
-    return _require(found, f'type:"{pattern}"', sorted(set(tree.types)), spec)
+    spans = zip(tree.types, tree.name_starts, tree.name_ends, strict=True)
+    holding = {type_name for type_name, low, high in spans if high > low}
+    return _require(found, f'type:"{pattern}"', sorted(holding), spec)
 
 
 def _require(found: Mask, what: str, candidates: list[str], spec: ModelSpec) -> Mask:
