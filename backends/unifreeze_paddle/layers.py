@@ -186,9 +186,7 @@ class PaddleReader:
 
     def moves(self, module: Any, leaf: str) -> bool:
         """Tell whether training moves state that is held as a parameter."""
-        if isinstance(module, translated.CLASSES):
-            return isinstance(module, translated.MOVING)
-        return True
+        return not isinstance(module, translated.CLASSES) or isinstance(module, translated.MOVING)
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""

@@ -75,7 +75,6 @@ class TorchReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
-        self._looking: dict[type, bool] = {}
         self._bases: dict[type, list[str]] = {}
 
     def dicts(self, module: Any) -> Dicts:
@@ -174,10 +173,8 @@ class TorchReader:
 
     def modeless(self, module: Any) -> str:
         """Say why a module has no inference mode: an observer only looks, in any mode."""
-        cls = type(module)
-        if cls not in self._looking:
-            self._looking[cls] = quantised.only_looks(qualified_bases(cls))
-        return "it only looks at what passes, in any mode" if self._looking[cls] else ""
+        looks = quantised.only_looks(self._bases_of(module))
+        return "it only looks at what passes, in any mode" if looks else ""
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
@@ -195,7 +192,7 @@ class TorchReader:
         if len(shape) != 2 or shape[0] == shape[1]:
             return False
         if self.kind(module):
-            return _IN_BY_OUT in qualified_bases(type(module))
+            return _IN_BY_OUT in self._bases_of(module)
         return declared_turned(module, shape)
 
     def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
