@@ -2,12 +2,18 @@
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
 #   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
+#   make families every family of four libraries described, and held against the libraries' own lists
+#   make plans    10,000 random operations with plans in each framework, against a plain reference
+#   make shuffled 100 models registered in another order than they run
 #   make drawn    200 random small networks, each built in both frameworks, paired and judged
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
-#   make gpu      the GPU parity runs; skips, with the reason, where there is no GPU
+#   make any-machine  the tests as three other machines would run them, one of them in random order
+#   make gpu      the GPU run; skips, with the reason, where there is no GPU (docs/gpu.md)
+#   make gpu-wheels   what a GPU machine without a network lacks, into .gpu-wheels
+#   make gpu-records  Paddle's records on the CPU, for GPU machines without Paddle
 #
 # To choose a build of PyTorch, name its index:
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -16,9 +22,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
+GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs drawn formers kill test check gpu bench clean
+.PHONY: setup parity pairs families plans shuffled drawn formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -38,6 +45,15 @@ parity: setup
 pairs: setup
 	$(BIN)/python -W ignore -m tests.pairs.table --budget 120
 
+families: setup
+	$(BIN)/python -W ignore -m tests.families
+
+plans: setup
+	$(BIN)/python -W ignore -m tests.plan_machine --operations 10000
+
+shuffled: setup
+	$(BIN)/python -W ignore -m tests.shuffled --models 100
+
 drawn: setup
 	$(BIN)/python -W ignore -m tests.pairs.drawn --count 200
 
@@ -51,11 +67,20 @@ kill: setup
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'
 
+any-machine: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/any_machine.sh
+
 check: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/check.sh
 
 gpu: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/gpu.sh
+
+gpu-wheels:
+	$(PYTHON) ci/gpu_wheels.py fetch $(GPU_PYTHON)
+
+gpu-records: setup
+	$(BIN)/python -W ignore ci/gpu.py --keep
 
 bench: setup
 	$(BIN)/python benchmarks/plan_engine.py

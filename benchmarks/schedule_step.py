@@ -78,6 +78,7 @@ def measure(framework: str, steps: int, batch: int, size: int) -> tuple[float, f
     """Return the median time of a step, and of what the schedule adds to one."""
     images = np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
     handle, train, empty = build(framework, images)
+    handle.step(step=0)
     train()
     whole, added, steered, plain = [], [], [], []
     for number in range(steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -49,12 +50,13 @@ class Side:
         self.clear()
         self.losses.append(float(loss))
 
-    def forward(self, inputs: Any) -> Any:
-        """Return the logits of some inputs."""
+    def forward(self, inputs: Any, model: Any = None) -> Any:
+        """Return the logits of some inputs, by this side's model or a copy of it."""
+        model = model or self.model
         if isinstance(inputs, Mapping):
-            result = self.model(**{name: self.tensor(array) for name, array in inputs.items()})
+            result = model(**{name: self.tensor(array) for name, array in inputs.items()})
         else:
-            result = self.model(self.tensor(inputs))
+            result = model(self.tensor(inputs))
         return getattr(result, "logits", result)
 
     def see(self, inputs: Any) -> None:
@@ -64,11 +66,12 @@ class Side:
             self.forward(inputs)
 
     def evaluate(self, inputs: Any, count: int, size: int = 64) -> np.ndarray:
-        """Return the logits of so many inputs in inference mode."""
-        self.model.eval()
-        starts = range(0, count, size)
+        """Return the logits of so many inputs in inference mode, in double precision."""
+        model = self.double(copy.deepcopy(self.model))
+        model.eval()
+        rows = [slice(start, start + size) for start in range(0, count, size)]
         with self.api.no_grad():
-            parts = [self.forward(_part(inputs, slice(i, i + size))).numpy() for i in starts]
+            parts = [self.forward(_part(inputs, few), model).numpy() for few in rows]
         return np.concatenate(parts)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -85,6 +88,10 @@ class TorchSide(Side):
     def seed(self, seed: int) -> None:
         """Seed the weights."""
         self.api.manual_seed(seed)
+
+    def double(self, model: Any) -> Any:
+        """Convert a model to double precision."""
+        return model.double()
 
     def optimizers(self) -> Any:
         """Return the module of optimizers."""
@@ -118,6 +125,10 @@ class PaddleSide(Side):
         """Seed the weights."""
         self.api.seed(seed)
 
+    def double(self, model: Any) -> Any:
+        """Convert a model to double precision."""
+        return model.to(dtype="float64")
+
     def optimizers(self) -> Any:
         """Return the module of optimizers."""
         return self.api.optimizer
@@ -145,9 +156,11 @@ SIDES = {"torch": TorchSide, "paddle": PaddleSide}
 
 
 def _part(inputs: Any, rows: slice) -> Any:
+    """Return some rows of the inputs, floating ones in double precision."""
     if isinstance(inputs, Mapping):
-        return {name: array[rows] for name, array in inputs.items()}
-    return inputs[rows]
+        return {name: _part(array, rows) for name, array in inputs.items()}
+    few = inputs[rows]
+    return few.astype("float64") if few.dtype.kind == "f" else few
 
 
 def import_quietly(*, one_thread: bool) -> None:

@@ -5,10 +5,12 @@ Asking for a backend whose framework is not installed fails; it never skips.
 
 from __future__ import annotations
 
+import random
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unifreeze.backend import load_backend
@@ -20,6 +22,50 @@ for folder in (HERE.parent, HERE):
         sys.path.insert(0, str(folder))
 
 FRAMEWORKS = ("torch", "paddle")
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("unifreeze")
+    only = "of the tests that run on each framework, run these only; repeatable"
+    group.addoption("--framework", action="append", choices=FRAMEWORKS, help=only)
+    place = "where GPU tests run; cpu rehearses them where there is no GPU"
+    group.addoption("--device", choices=("gpu", "cpu"), default="gpu", help=place)
+    order = "run the modules, and the tests of each, in a random order, the same for one seed"
+    group.addoption("--random-order", type=int, metavar="SEED", help=order)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave the frameworks out that were not asked for; put the rest into a random order."""
+    if chosen := config.getoption("--framework"):
+        left_out = [item for item in items if _framework_of(item) not in {None, *chosen}]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    seed = config.getoption("--random-order")
+    if seed is not None:
+        drawn = random.Random(seed)
+        places = {path: drawn.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (places[item.path], drawn.random()))
+
+
+def pytest_report_header(config):
+    seed = config.getoption("--random-order")
+    return None if seed is None else f"random order: --random-order {seed}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Begin every test on the same random numbers, whatever ran before it, fixtures included."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    if paddle := sys.modules.get("paddle"):
+        paddle.seed(0)
+
+
+def _framework_of(item):
+    return item.callspec.params.get("framework") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture(params=FRAMEWORKS)
@@ -35,6 +81,18 @@ def backend(framework):
 @pytest.fixture
 def kit(framework) -> Kit:
     return import_module(f"kits.{framework}_kit").kit
+
+
+@pytest.fixture
+def double():
+    """Make layers and tensors in double precision, in every framework that is imported."""
+    frameworks = [module for name in FRAMEWORKS if (module := sys.modules.get(name))]
+    before = [module.get_default_dtype() for module in frameworks]
+    for module in frameworks:
+        module.set_default_dtype(module.float64)
+    yield
+    for module, dtype in zip(frameworks, before, strict=True):
+        module.set_default_dtype(dtype)
 
 
 @pytest.fixture

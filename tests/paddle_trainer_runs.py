@@ -173,6 +173,7 @@ def model_fit(
     epochs=EPOCHS,
     callback=None,
     others=(),
+    later=(),
     validated=True,
     **settings,
 ):
@@ -190,7 +191,7 @@ def model_fit(
             epochs=epochs,
             shuffle=False,
             verbose=0,
-            callbacks=[*others, freeze],
+            callbacks=[*others, freeze, *later],
             **settings,
         )
     for file in Path(folder).glob("?.pdparams"):  # a resumed run counts them from 0 again
@@ -241,13 +242,15 @@ def trainer_of(
     )
 
 
-def paddlenlp(folder, plan=PLAN, *, checkpoint=None, callback=None, others=(), **settings):
+def paddlenlp(
+    folder, plan=PLAN, *, checkpoint=None, callback=None, others=(), later=(), **settings
+):
     """PaddleNLP's Trainer."""
     import_torchvision()
     from unifreeze_paddle.trainers.paddlenlp import FreezeCallback
 
     freeze = callback or FreezeCallback(plan, resume=checkpoint)
-    trainer = trainer_of(folder, [*others, freeze], **settings)
+    trainer = trainer_of(folder, [*others, freeze, *later], **settings)
     with traced(trainer.model, lambda: freeze.handle, folder) as trace:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     files = Path(folder).glob("checkpoint-*")

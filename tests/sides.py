@@ -1,18 +1,28 @@
-"""What tests of running plans do alike in both frameworks: build, train a step, look at values."""
+"""What tests of running plans do alike in both frameworks: build, train a step, look at values.
+
+All in double precision; Paddle keeps rates and momentums in single precision all the same.
+"""
+
+import copy
 
 import numpy as np
 import paddle
 import torch
 
 from tests.pairs import small
+from tests.rounding import SINGLE_PART, check_same
 
-ROWS = np.random.default_rng(0).standard_normal((4, 3, 7, 7)).astype("float32")
+ROWS = np.random.default_rng(0).standard_normal((4, 3, 7, 7))
 
 
 class Torch:
     """What a test does in PyTorch."""
 
-    build, optimizers = staticmethod(small.torch_image), torch.optim
+    optimizers = torch.optim
+
+    @staticmethod
+    def build():
+        return small.torch_image().double()
 
     @staticmethod
     def sgd(handle, **settings):
@@ -45,7 +55,11 @@ class Torch:
 class Paddle:
     """What a test does in Paddle."""
 
-    build, optimizers = staticmethod(small.paddle_image), paddle.optimizer
+    optimizers = paddle.optimizer
+
+    @staticmethod
+    def build():
+        return small.paddle_image().to(dtype="float64")
 
     @staticmethod
     def sgd(handle, **settings):
@@ -85,8 +99,17 @@ def values(model):
     return {name: np.array(tensor.detach().numpy()) for name, tensor in named(model)}
 
 
+def outputs(model, batch):
+    """Return a model's output on an array, computed in double precision; the model stays."""
+    twin = copy.deepcopy(model)
+    batch = batch.astype("float64") if batch.dtype.kind == "f" else batch
+    if isinstance(model, torch.nn.Module):
+        return twin.double()(torch.tensor(batch)).detach().numpy()
+    return twin.to(dtype="float64")(paddle.to_tensor(batch)).numpy()
+
+
 def close(one, other):
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    check_same(other, one, limit=SINGLE_PART)
 
 
 def check_step(side, model, optimizer, rate, decay=0.0):

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,10 +127,13 @@ def saved(tmp_path, kits):
 def alone(*arguments, cwd=HERE, code=None, **environment):
     """Run a command in a process of its own."""
     command = ["-c", code] if code else ["-m", "unifreeze"]
+    environment = {"PYTHONPATH": str(HERE / "toy_framework"), "PATH": "", **environment}
+    if paths := os.environ.get("PYTHONPATH"):
+        environment["PYTHONPATH"] += os.pathsep + paths
     return subprocess.run(
         [sys.executable, "-W", "ignore", *command, *map(str, arguments)],
         cwd=cwd,
-        env={"PYTHONPATH": str(HERE / "toy_framework"), "PATH": "", **environment},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -165,7 +169,7 @@ def test_show_writes_json_to_a_file_or_to_the_output(cli, tmp_path):
     code, out, _ = cli("show", MODELS["paddle"], "--json", "-")
     assert code == 0
     shown = json.loads(out)
-    assert list(shown) == ["framework", "order", "parameters", "states", "runs"]
+    assert list(shown) == ["framework", "order", "parameters", "states", "unused", "runs"]
     assert len(shown["parameters"]) == 14
     assert shown["parameters"][0]["name"] == "blocks.0/linear.0/weight"
     assert shown["runs"] == [

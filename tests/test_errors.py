@@ -17,6 +17,7 @@ from unifreeze.errors import (
     SelectorSyntaxError,
     UnifreezeError,
     UnifreezeWarning,
+    brief,
     listing,
     nearest,
 )
@@ -159,3 +160,36 @@ def test_a_listing_is_cut_and_says_how_many_are_left_out():
     assert listing("abcdefgh", limit=6) == "a, b, c, d, e, f, … (2 more)"
     assert listing(iter("ab"), limit=2) == "a, b"
     assert listing([]) == ""
+
+
+def test_long_lines_of_a_message_are_cut_and_its_parts_are_not():
+    error = UnifreezeError("a" * 5000, context="b" * 5000 + "\nshort", hint="c" * 5000)
+    assert max(map(len, str(error).splitlines())) <= errors.LONGEST_LINE + 2
+    assert len(str(error).splitlines()) == 4
+    assert (len(error.fact), len(error.hint)) == (5000, 5000)
+    assert "short" in str(error)
+
+
+class Speaking:
+    """What says a lot of itself."""
+
+    def __repr__(self):
+        raise AssertionError("nobody asked")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Speaking(), "a Speaking"),
+        ([Speaking(), 1], "[a Speaking, 1]"),
+        (Speaking, "the class Speaking"),
+        ({"a": {"b": {"c": 1}}}, "{'a': {'b': {…}}}"),
+        ("line\nline", "'line\\nline'"),
+        (list(range(10**6)), "[0, 1, 2, 3, 4, 5, …]"),
+        (True, "True"),
+        (None, "None"),
+    ],
+)
+def test_values_are_written_short_and_without_their_own_words(value, text):
+    assert brief(value) == text
+    assert len(brief("x" * 10**6)) <= 80

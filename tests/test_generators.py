@@ -185,7 +185,7 @@ def test_a_generator_survives_its_plan_file():
 )
 def test_a_mistake_in_a_generator_is_told(phase, message):
     with pytest.raises((PlanFileError, PlanError), match=message):
-        plan(phase).expand(small.torch_image())
+        plan(phase).expand(Torch.build())
 
 
 def test_a_model_that_has_not_what_a_generator_asks_for_is_told():
@@ -196,14 +196,14 @@ def test_a_model_that_has_not_what_a_generator_asks_for_is_told():
     with pytest.raises(SelectorScopeError, match="phase 'gradual unfreezing': 'blocks'"):
         plan(f"{{gradual_unfreezing: {{{every}}}}}").expand(plain)
     with pytest.raises(SelectorRangeError, match="3 blocks are wanted, and the model has 2"):
-        plan(f"{{lisa: {{blocks: 3, {every}, periods: 1}}}}").expand(small.torch_image())
+        plan(f"{{lisa: {{blocks: 3, {every}, periods: 1}}}}").expand(Torch.build())
     with pytest.raises(PlanError, match="generators, whose phases depend on the model: lisa"):
         plan(f"{{lisa: {{blocks: 1, {every}, periods: 1}}}}").in_phase(0)
 
 
 def test_a_plan_of_phases_alone_expands_to_itself():
     written = plan("{name: a, rules: [{only: head}]}", "{name: b, at: {epoch: 1}, lr: 0.1}")
-    assert written.expand(small.torch_image()) is written
+    assert written.expand(Torch.build()) is written
 
 
 def test_expand_writes_a_plan_to_edit(tmp_path):
@@ -283,7 +283,7 @@ BY_GRADIENT = "{by_gradient: {every: {epochs: 1}, share: 30, times: 2}, lr: 0.01
 
 def ported():
     """The same network with the same values in both frameworks."""
-    one, other = small.torch_image(), small.paddle_image()
+    one, other = Torch.build(), Paddle.build()
     uf.port_weights(one, other, pairing=uf.pair(one, other, batch=ROWS))
     return {Torch: one, Paddle: other}
 
@@ -353,7 +353,7 @@ def test_a_step_that_a_loss_scaler_skips_is_not_measured(side):
     side.train(model, optimizer)
     before = handle.state_dict()["sums"]
     stem = dict(named(model))["stem.bias" if side is Torch else "first.bias"]
-    side.assign(stem, np.full(4, np.nan, "float32"))
+    side.assign(stem, np.full(4, np.nan))
     side.train(model, optimizer)
     assert handle.state_dict()["sums"] == before
 
@@ -446,6 +446,6 @@ def test_a_measured_run_goes_on_under_the_plan_saved_beside_it(side):
 
 def test_thousands_of_periods_are_resolved_once_for_each_choice():
     written = plan("{lisa: {blocks: 1, every: {steps: 1}, periods: 4000}, lr: 0.1}")
-    handle = written.apply(small.torch_image())
+    handle = written.apply(Torch.build())
     resolutions = handle._run.phased.resolutions
     assert (len(resolutions), len(set(resolutions))) == (4000, 2)

@@ -220,10 +220,10 @@ def test_what_is_no_state_is_refused(state):
 def test_a_metric_is_a_number(value):
     made = noted((0, None, "head", None))
     before = made.state()
-    with pytest.raises(ScheduleError, match=r"metric 'val_loss' is .*, and no number"):
+    with pytest.raises(ScheduleError, match=r"metric 'val_loss' is .*, and not a number"):
         note(made, (1, None, "head", {"loss": 1.0, "val_loss": value}))
     assert made.state() == before
-    with pytest.raises(ScheduleError, match="no number"):
+    with pytest.raises(ScheduleError, match="not a number"):
         made.measured({"val_loss": value})
 
 

@@ -18,6 +18,7 @@ from kits.paddle_layers import Above, bits, floats, gradients, weighted
 from kits.paddle_nets import Block, Stack, loss_of, moved, train
 from paddle import nn
 from paddle.base.framework import EagerParamBase
+from rounding import check_same
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
@@ -27,7 +28,6 @@ from unifreeze.backend.digests import digest
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
-    PlanError,
     TieConflictError,
     TrivialPlanError,
     UndecidedRuleError,
@@ -60,7 +60,8 @@ def inside(model):
                 continue
             held = list(value.items()) if isinstance(value, dict) else [("", value)]
             found[name, key] = [
-                (k, v if isinstance(v, bool | int | None) else id(v)) for k, v in held
+                (k, v if isinstance(v, bool | int | None) else getattr(v, "guard", id(v)))
+                for k, v in held
             ]
     return found
 
@@ -193,20 +194,19 @@ def test_adapters_and_head_alone_can_be_trained(nlp):
 def test_frozen_norms_of_a_language_model_pass_the_right_gradient(nlp):
     """A model just made would not show it: its scales are one."""
     paddle.seed(0)
-    model = nlp.transformers.BertForSequenceClassification(nlp.config)
+    model = nlp.transformers.BertForSequenceClassification(nlp.config).to(dtype="float64")
     model.eval()
     rng = np.random.default_rng(0)
     for name, parameter in model.named_parameters():
         if "norm" in name.lower():
-            parameter.set_value(rng.standard_normal(parameter.shape).astype("float32"))
+            parameter.set_value(rng.standard_normal(parameter.shape))
     ids = paddle.to_tensor([[1, 2, 3], [4, 5, 6]])
     expected = gradients(model, ids)
     FreezePlan().freeze("norm").apply(model)
     found = gradients(model, ids)
     assert sum(gradient is None for gradient in found.values()) == 14
-    for name, gradient in found.items():
-        if gradient is not None:
-            np.testing.assert_array_equal(gradient, expected[name], name)
+    frozen = {name for name, gradient in found.items() if gradient is None}
+    check_same(found, expected | dict.fromkeys(frozen))
 
 
 # Ties --------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_a_lazy_model_is_described_resolved_and_put_under_a_plan():
     assert BACKEND.describe(lazy).parameters[0].values == 36
     handle = FreezePlan().only("head").apply(lazy)
     assert handle.resolution.counts() == (21, 255)
-    assert handle.verify().parameters == 14
+    assert handle.verify() == (0, 0, 18, True)  # 14 parameters and 4 statistics, none seen
     for parameter in lazy.parameters():
         parameter.initialize()
     assert flags(lazy)["stem.weight"] is True
@@ -630,6 +630,7 @@ class Discriminator(nn.Layer):
         return self.head(self.norm(self.lnorm(x)))
 
 
+@pytest.mark.usefixtures("double")
 def test_a_model_frozen_for_a_while_lets_the_right_gradient_through():
     """B, C, D: what a generator needs of its discriminator."""
     model = Discriminator()
@@ -643,11 +644,12 @@ def test_a_model_frozen_for_a_while_lets_the_right_gradient_through():
             parameter.clear_gradient(False)
         with uf.frozen(model):
             weighted(model(x)).backward()
-        np.testing.assert_array_equal(x.grad.numpy(), expected)
+        check_same(x.grad, expected)
         assert all(parameter.grad is None for parameter in model.parameters())
         assert (inside(model), flags(model)) == before
 
 
+@pytest.mark.usefixtures("double")
 def test_a_model_under_a_plan_can_be_frozen_for_a_while():
     model = Discriminator()
     x = paddle.to_tensor(floats(2, 3, 5), stop_gradient=False)
@@ -657,13 +659,9 @@ def test_a_model_under_a_plan_can_be_frozen_for_a_while():
     with uf.frozen(model):
         x.clear_gradient(False)
         assert set(gradients(model, x).values()) == {None}
-        np.testing.assert_array_equal(x.grad.numpy(), expected[1])
+        check_same(x.grad, expected[1])
     assert (inside(model), flags(model)) == before
-    for name, gradient in gradients(model, x).items():
-        if gradient is None:
-            assert expected[0][name] is None
-        else:
-            np.testing.assert_array_equal(gradient, expected[0][name])
+    check_same(gradients(model, x), expected[0])
     handle.verify()
 
 
@@ -693,14 +691,6 @@ def test_several_models_go_under_one_plan_and_come_back():
     assert (inside(student), inside(teacher), flags(student), flags(teacher)) == before
 
 
-def test_a_model_under_a_plan_with_others_is_not_replanned_alone():
-    student, teacher = Stack(), Stack()
-    uf.apply(FreezePlan().freeze("teacher"), {"student": student, "teacher": teacher})
-    with pytest.raises(PlanError, match="together with others"):
-        FreezePlan().only("head").apply(student)
-    assert not any(flags(student)[name] for name in ("head.weight", "stem.weight"))
-
-
 def test_freezing_everything_has_to_be_said():
     model = Stack()
     with pytest.raises(TrivialPlanError, match="leaves nothing trainable"):
@@ -718,7 +708,7 @@ def test_a_model_frozen_whole_gives_a_loss_without_gradient():
     loss.backward()
     assert all(parameter.grad is None for parameter in model.parameters())
     assert str(handle) == "trainable params: 0 || all params: 255 || trainable%: 0.0000"
-    assert handle.verify() == (16, 4)
+    assert handle.verify() == (16, 4, 0, True)
     with pytest.raises(OptimizerError, match="nothing to train"):
         handle.param_groups()
 

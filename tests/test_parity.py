@@ -217,9 +217,8 @@ def test_other_outputs_are_found_and_left_out_of_the_loss():
 
     report = check(uf.FreezePlan().freeze("body.bias"), torch_net(), paddle_net(both))
     assert broken(report) == ["outputs"]
-    assert findings(report, "outputs") == [
-        ("error", "1: [8, 6] is an output of paddle on cpu only")
-    ]
+    only = "1: [8, 6] is an output of paddle on cpu only"
+    assert findings(report, "outputs") == [("error", only)]
 
 
 def test_what_feeds_no_shared_output_has_no_gradient_on_either_side():

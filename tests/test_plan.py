@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 from random_models import EXPRESSIONS
 from trees import conv_net, spec
 
-from unifreeze.errors import PlanError, PlanFileError, PlanVersionError, SelectorSyntaxError
+from unifreeze.errors import (
+    ArgumentError,
+    PlanError,
+    PlanFileError,
+    PlanVersionError,
+    SelectorSyntaxError,
+)
 from unifreeze.plan import FreezePlan, Group, NormRule, Rule
 from unifreeze.plan.document import json_schema
 from unifreeze.plan.files import _Loader
@@ -49,7 +55,7 @@ def test_the_policy_for_moments_is_set_and_written():
     assert plan.moments == "clear"
     assert FreezePlan.from_yaml(plan.to_yaml()) == plan
     assert "moments" not in plan.with_moments("keep").document()
-    with pytest.raises(PlanFileError, match="moments: should be 'keep' or 'clear'"):
+    with pytest.raises(ArgumentError, match='should be "keep" or "clear"'):
         plan.with_moments("drop")
 
 
@@ -92,7 +98,7 @@ def test_a_plan_cannot_be_changed(attribute):
     plan = FreezePlan().only("head")
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
         setattr(plan, attribute, ())
-    for part in (plan.rules[0], Group(Selector("all")), NormRule("hold", Selector("all"))):
+    for part in (plan.rules[0], Group(Selector("all"), 2.0), NormRule("hold", Selector("all"))):
         with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
             part.choice = Selector("norm")
 
@@ -106,9 +112,9 @@ def test_what_a_plan_hands_out_changes_nothing_in_it():
 
 
 def test_settings_are_checked_as_in_a_file_when_set_in_python():
-    with pytest.raises(PlanFileError, match="norm_stats: should be"):
+    with pytest.raises(ArgumentError, match="policy is 'holdd', and should be"):
         FreezePlan().with_norm_stats("holdd")
-    with pytest.raises(PlanFileError, match="dropout: should be"):
+    with pytest.raises(ArgumentError, match="policy is 'on', and should be"):
         FreezePlan().with_dropout("on")
     with pytest.raises(PlanFileError, match=r"groups\[0\].layer_decay: should be less"):
         FreezePlan().with_group("all", layer_decay=1.5)
@@ -209,7 +215,7 @@ groups = st.fixed_dictionaries(
         "weight_decay": decays,
         "layer_decay": st.none() | st.floats(0, 1, exclude_min=True),
     },
-)
+).filter(lambda group: any(value is not None for key, value in group.items() if key != "match"))
 holding = st.sampled_from(["hold", "update"])
 norm_rules = st.lists(st.builds(lambda verb, choice: {verb: choice}, holding, choices), max_size=2)
 TRICKY = ("1e-4", "off", "yes", "~", "1:30", "010", "2001-01-01", "a: b", "é\n ", "", "name")
@@ -516,9 +522,14 @@ def test_a_misspelt_verb_is_named_with_what_was_meant():
         ("a: b: c", "line 1: mapping values are not allowed here"),
         ("unifreeze: 1\n---\nunifreeze: 1", "line 2: but found another document"),
         ("{[a]: 1}", "line 1: found unhashable key"),
+        (
+            "unifreeze: 1\nrules: [{only: [head, norm]}]",
+            "line 2: rules[0].only: should be a selector in text, or one per framework, not a list "
+            "(['head', 'norm']), write them as one: \"head | norm\"",
+        ),
         ("{1: 2, unifreeze: 1}", "[1]: Keys should be strings, not 1"),
         ("[" * 600, "it is nested too deeply"),
-        ("rules: &a [*a]\nunifreeze: 1", "line 1: rules[0]: should be a mapping, not [[...]]"),
+        ("rules: &a [*a]\nunifreeze: 1", "line 1: rules[0]: should be a mapping, not [[[…]]]"),
     ],
 )
 def test_a_mistake_is_said_in_plain_words(text, mistake):
@@ -619,6 +630,7 @@ BAD = (
     {"unifreeze": 1, "norm_stats": [{}]},
     {"unifreeze": 1, "dropout": "on"},
     {"unifreeze": 1, "groups": [{"lr_scale": 1}]},
+    {"unifreeze": 1, "groups": [{"match": "all"}]},
     {"unifreeze": 1, "groups": [{"match": "all", "lr": 1}]},
     {"unifreeze": 1, "groups": [{"match": "all", "lr_scale": -1}]},
     {"unifreeze": 1, "groups": [{"match": "all", "layer_decay": 0}]},

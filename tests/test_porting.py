@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import unifreeze as uf
 from tests.pairs import small
+from tests.rounding import check_same
+from tests.sides import outputs
 from tests.test_pairing import IDS, IMAGE, PIXELS, TEXT
 from unifreeze.errors import PortError, WeightFileError
 from unifreeze.pairing import Pairing
@@ -37,25 +39,19 @@ def trained_image():
     return model.eval()
 
 
-def outputs(model, batch):
-    if isinstance(model, torch.nn.Module):
-        return model(torch.tensor(batch)).detach().numpy()
-    return model(paddle.to_tensor(batch)).numpy()
-
-
 def test_live_models_give_equal_outputs_once_their_weights_are_carried_over(image):
     one, other = trained_image(), small.paddle_image()
     other.eval()
     ported = uf.port_weights(one, other, pairing=image)
     assert ported.tensors == len(IMAGE)
     assert set(ported.passed_over) == {n for n in one.state_dict() if "num_batches" in n}
-    np.testing.assert_allclose(outputs(one, PIXELS), outputs(other, PIXELS), rtol=1e-5)
+    check_same(outputs(other, PIXELS), outputs(one, PIXELS))
 
 
 def test_without_a_pairing_a_batch_makes_one():
     one, other = small.torch_text(), small.paddle_text()
     uf.port_weights(one, other, batch=IDS)
-    np.testing.assert_allclose(outputs(one, IDS), outputs(other, IDS), atol=1e-5)
+    check_same(outputs(other, IDS), outputs(one, IDS))
     with pytest.raises(PortError, match="needs a batch"):
         uf.port_weights(one, other)
 
@@ -164,7 +160,7 @@ def test_a_file_of_one_port_becomes_a_file_that_the_other_loads(name, source, im
     other = small.paddle_image()
     assert other.set_state_dict(paddle.load(str(target))) == ([], [])
     other.eval()
-    np.testing.assert_allclose(outputs(source, PIXELS), outputs(other, PIXELS), rtol=1e-5)
+    check_same(outputs(other, PIXELS), outputs(source, PIXELS))
 
 
 def test_and_back_to_the_same_bits(source, image, tmp_path):
@@ -279,4 +275,4 @@ def test_a_pairing_reads_back_with_all_that_porting_needs(text, tmp_path):
     one, other = small.torch_text(), small.paddle_text()
     uf.port_weights(one, other, pairing=Pairing.load(tmp_path / "pairing.json"))
     assert len(text.pairs) == len(TEXT)
-    np.testing.assert_allclose(outputs(one, IDS), outputs(other, IDS), atol=1e-5)
+    check_same(outputs(other, IDS), outputs(one, IDS))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import runpy
 import subprocess
@@ -62,7 +63,9 @@ def test_the_readme_shows_a_generator_as_a_timeline():
     assert block_after("<!-- examples/quickstart/generators.yaml -->") == file.read_text("utf-8")
     said = f"explain examples/quickstart/{file.name} paddle.vision.models:resnet18"
     command = [sys.executable, "-W", "ignore", "-m", "unifreeze", *said.split()]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    # Readline, which pytest imports, gives children a COLUMNS that os.environ does not have.
+    plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=plain)
     lines = run.stdout.partition("\n\n")[0].splitlines()
     shown = block_after(f"<!-- output of unifreeze {said} -->").splitlines()
     assert [line.rstrip() for line in lines] == shown

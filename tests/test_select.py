@@ -38,6 +38,7 @@ from trees import (
 )
 
 from unifreeze.errors import (
+    ArgumentError,
     ResolveError,
     SelectorRangeError,
     SelectorScopeError,
@@ -310,7 +311,7 @@ def test_a_selector_cannot_be_changed():
 
 
 def test_a_selector_is_made_of_text_alone():
-    with pytest.raises(SelectorSyntaxError, match="a selector is text, not list"):
+    with pytest.raises(ArgumentError, match=r"text is \['head'\], and should be a selector"):
         Selector(["head"])
 
 
@@ -872,9 +873,7 @@ def test_a_path_is_anchored_at_the_root():
     made = long_list()
     with pytest.raises(UnmatchedSelectorError) as caught:
         names("fc1", made)
-    assert "paths start at the root" in caught.value.hint
-    assert '"layers.0.fc1"' in caught.value.hint
-    assert '"**.fc1"' in caught.value.hint
+    assert '"**.fc1" (a native path, 24 parameters)? Paths start at the root.' in caught.value.hint
 
 
 def test_half_a_segment_matches_nothing():
@@ -992,7 +991,7 @@ def test_canonical_names_are_selected_by_glob_or_whole():
     assert names('at:"*/bias"', made) == names("**.bias", made)
     with pytest.raises(UnmatchedSelectorError) as caught:
         names('at:"blocks.3/linear.0/wieght"', made)
-    assert "blocks.3/linear.0/weight" in caught.value.context
+    assert """'at:"blocks.3/linear.0/weight"' (1 parameter)""" in caught.value.hint
 
 
 def test_size_counts_values():
@@ -1011,12 +1010,12 @@ def test_size_counts_values():
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
-        ("bakbone", 'did you mean "backbone" (a word of the vocabulary)?'),
-        ("bloks[0]", 'did you mean "blocks" (a word of the vocabulary)?'),
-        ("text.encodr", 'did you mean "text.encoder" (a native path)?'),
+        ("bakbone", 'did you mean "backbone" (a word of the vocabulary, 53 parameters)?'),
+        ("bloks[0]", 'did you mean "blocks[0]" (a word of the vocabulary, 16 parameters)?'),
+        ("text.encodr", 'did you mean "text.encoder" (a native path, 48 parameters)?'),
         (
             "text.pooler.dense.wieght",
-            'did you mean "text.pooler.dense.weight" (a native path)?',
+            'did you mean "text.pooler.dense.weight" (a native path, 1 parameter)?',
         ),
     ],
 )
@@ -1070,7 +1069,7 @@ def test_places_nest_from_the_inside_out():
 def test_a_place_that_is_not_there_is_an_error():
     with pytest.raises(UnmatchedSelectorError) as caught:
         names("head in studnet", several(student=text_model(depth=2)))
-    assert '"student"' in caught.value.hint
+    assert caught.value.hint == 'did you mean "in student"?'
 
 
 def test_a_module_met_twice_reads_the_same_under_both_paths():

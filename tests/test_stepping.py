@@ -300,20 +300,21 @@ def test_what_is_practically_zero_is_left_out_and_said(step):
 
 
 class Chaos(nn.Module):
-    """Multiplies rounding by ten million."""
+    """Multiplies rounding by a thousand million: whatever comes in, nothing is left of it."""
 
     def forward(self, x):
-        return torch.sin(1e7 * x)
+        return torch.sin(1e9 * x)
 
 
 class PaddleChaos(paddle.nn.Layer):
     def forward(self, x):
-        return paddle.sin(1e7 * x)
+        return paddle.sin(1e9 * x)
 
 
 def test_what_rounding_alone_changes_is_left_open():
-    one = nn.Sequential(nn.Linear(3, 3), Chaos(), nn.Linear(3, 2))
-    other = paddle.nn.Sequential(paddle.nn.Linear(3, 3), PaddleChaos(), paddle.nn.Linear(3, 2))
+    last = nn.Linear(3, 2, bias=False), paddle.nn.Linear(3, 2, bias_attr=False)
+    one = nn.Sequential(nn.Linear(3, 3), Chaos(), last[0])
+    other = paddle.nn.Sequential(paddle.nn.Linear(3, 3), PaddleChaos(), last[1])
     rows = np.random.default_rng(0).random((4, 3)).astype("float32")
     report = check_step(uf.FreezePlan().train("all"), one, other, batch=rows, dtype="as is")
     assert report.holds

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rounding import LIMIT, SINGLE_PART
 from torch import nn
 from torch.nn import functional
 from trained import BLOCKS, batches, damaged, in_framework, trained
@@ -21,7 +22,7 @@ import unifreeze as uf
 from unifreeze.advising.inputs import FEW, MANY
 from unifreeze.advising.units import has_head, stretches
 from unifreeze.backend import Batch, backend_for
-from unifreeze.errors import PlanFileError, TargetError
+from unifreeze.errors import ArgumentError, PlanFileError, TargetError
 from unifreeze.resolution import resolve_phases
 
 HERE = Path(__file__).parent
@@ -101,13 +102,13 @@ def test_both_frameworks_measure_the_same(name):
     model = damaged(trained(name), 2)
     one, other = (measured(framework, name, model) for framework in ("torch", "paddle"))
     assert one.ranking == other.ranking
-    assert one.loss == pytest.approx(other.loss, rel=1e-4)
+    assert one.loss == pytest.approx(other.loss, rel=SINGLE_PART)
     assert len(one.measures) == BLOCKS + 2
     for here, there in zip(one.measures, other.measures, strict=True):
         assert (here.unit, here.values) == (there.unit, there.values)
-        assert here.weight == pytest.approx(there.weight, rel=1e-5)
-        assert here.gradient == pytest.approx(there.gradient, rel=1e-3)
-        assert here.change == (there.change and pytest.approx(there.change, rel=1e-3, abs=1e-5))
+        assert here.weight == pytest.approx(there.weight, rel=LIMIT)
+        assert here.gradient == pytest.approx(there.gradient, rel=SINGLE_PART)
+        assert here.change == (there.change and pytest.approx(there.change, abs=SINGLE_PART))
 
 
 def test_relative_gradients_are_what_they_are_defined_to_be():
@@ -123,8 +124,8 @@ def test_relative_gradients_are_what_they_are_defined_to_be():
     model.zero_grad()
     weights = torch.cat([p.detach().reshape(-1) for p in model.blocks[1].parameters()])
     (block,) = [one for one in found.measures if one.unit == "blocks.1"]
-    assert block.gradient == pytest.approx(np.mean(norms), rel=1e-4)
-    assert block.ratio == pytest.approx(np.mean(norms) / float(weights.norm()), rel=1e-4)
+    assert block.gradient == pytest.approx(np.mean(norms), rel=LIMIT)
+    assert block.ratio == pytest.approx(np.mean(norms) / float(weights.norm()), rel=LIMIT)
 
 
 def test_passing_a_block_by_is_what_it_is_defined_to_be():
@@ -140,8 +141,8 @@ def test_passing_a_block_by_is_what_it_is_defined_to_be():
     model.blocks[2] = nn.Identity()
     without = loss()
     model.blocks[2] = kept
-    assert found.loss == pytest.approx(whole, rel=1e-5)
-    assert found.measures[3].change == pytest.approx(without - whole, abs=1e-5)
+    assert found.loss == pytest.approx(whole, rel=LIMIT)
+    assert found.measures[3].change == pytest.approx(without - whole, abs=LIMIT)
 
 
 def everything_of(framework, backend, model):
@@ -193,11 +194,12 @@ def test_the_model_comes_back_bit_for_bit(framework, backend, fails):
     handle.verify()
 
 
+@pytest.mark.usefixtures("double")
 def test_dropout_and_batch_statistics_do_not_enter(framework, backend):
     model = stack(framework, blocks=3, dropout=0.5)
     nets = import_module(f"kits.{framework}_nets")
     (backend.train_mode(model), [model(nets.rows()) for _ in range(3)])
-    rows = np.random.default_rng(0).standard_normal((8, 6)).astype("float32")
+    rows = np.random.default_rng(0).standard_normal((8, 6))
 
     def loss(live, batch):
         return (backend.run(live, Batch.of(batch)) ** 2).mean()
@@ -206,7 +208,7 @@ def test_dropout_and_batch_statistics_do_not_enter(framework, backend):
     again = uf.suggest(model, batches=[rows], loss=loss)
     model.eval()
     value = (backend.run(model, Batch.of(rows)) ** 2).mean()
-    assert found.loss == again.loss == pytest.approx(float(backend.to_array(value)), rel=1e-5)
+    assert found.loss == again.loss == pytest.approx(float(backend.to_array(value)), rel=LIMIT)
     assert found.measures == again.measures
 
 
@@ -292,13 +294,13 @@ def test_what_cannot_be_passed_by_says_why():
 
 
 def test_a_block_that_works_in_place_is_passed_its_input_as_it_came():
-    model, batch = Halves(), {"x": np.ones((2, 4), "float32"), "y": np.array([0, 1])}
+    model, batch = Halves().double(), {"x": np.ones((2, 4)), "y": np.array([0, 1])}
     found = uf.suggest(model, batches=[batch], labels="y")
     with torch.no_grad():
         x = model.blocks[0](torch.tensor(batch["x"]))
         scores = model.head(model.blocks[3](model.blocks[2](x))["x"])
         without = float(functional.cross_entropy(scores, torch.tensor(batch["y"])))
-    assert found.measures[1].change == pytest.approx(without - found.loss, abs=1e-6)
+    assert found.measures[1].change == pytest.approx(without - found.loss, abs=LIMIT)
 
 
 def test_new_heads_are_trained_before_what_was_measured(framework):
@@ -343,9 +345,9 @@ def test_labels_and_a_loss_of_ones_own_say_the_same(framework):
 
     one = uf.suggest(live, batches=given, loss=loss)
     other = uf.suggest(live, batches=given, labels="y")
-    assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    assert one.loss == pytest.approx(other.loss, rel=LIMIT)
     for mine, its in zip(one.measures, other.measures, strict=True):
-        assert mine.gradient == pytest.approx(its.gradient, rel=1e-4)
+        assert mine.gradient == pytest.approx(its.gradient, rel=LIMIT)
 
 
 def test_the_loss_that_a_model_returns_is_taken():
@@ -360,14 +362,14 @@ def test_the_loss_that_a_model_returns_is_taken():
             loss = functional.cross_entropy(scores, labels)
             return {"loss": loss, "logits": scores} if self.form == "dict" else (loss, scores)
 
-    batch = {"x": np.ones((3, 4), "float32"), "labels": np.array([0, 1, 1])}
+    batch = {"x": np.ones((3, 4)), "labels": np.array([0, 1, 1])}
     for form in ("dict", "tuple"):
-        model = WithLoss(form)
+        model = WithLoss(form).double()
         found = uf.suggest(model, batches=[batch])
         with torch.no_grad():
             result = model(*map(torch.tensor, batch.values()))
         expected = result["loss"] if form == "dict" else result[0]
-        assert found.loss == pytest.approx(float(expected), rel=1e-6)
+        assert found.loss == pytest.approx(float(expected), rel=LIMIT)
 
 
 def test_labels_of_minus_100_count_for_nothing():
@@ -377,8 +379,8 @@ def test_labels_of_minus_100_count_for_nothing():
     one, other = (
         uf.suggest(trained("words"), batches=[given], labels="y") for given in (some, few)
     )
-    assert one.loss == pytest.approx(other.loss, rel=1e-5)
-    assert one.measures[0].gradient == pytest.approx(other.measures[0].gradient, rel=1e-3)
+    assert one.loss == pytest.approx(other.loss, rel=LIMIT)
+    assert one.measures[0].gradient == pytest.approx(other.measures[0].gradient, rel=LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +396,7 @@ def test_labels_of_minus_100_count_for_nothing():
         ({"loss": lambda model, batch: torch.tensor(float("nan"))}, "the loss of a batch is nan"),
         ({"loss": lambda model, batch: torch.tensor(1.0)}, "no gradient comes from the loss"),
         ({"loss": lambda model, batch: 1, "labels": "y"}, "both a loss and labels"),
-        ({"labels": "y", "most": 0}, "most=0 is no number of batches"),
+        ({"labels": "y", "most": 0}, "most=0 is not a number of batches"),
     ],
 )
 def test_a_loss_that_means_nothing_is_refused(settings, message):
@@ -565,24 +567,27 @@ def test_units_select_what_they_name(framework, backend):
     ("settings", "message"),
     [
         ({}, "nothing to go by(.|\n)*hint: examples=2000"),
-        ({"examples": 0}, "examples=0 is no number of training examples"),
-        ({"examples": True}, "examples=True is no number"),
-        ({"examples": 2.5}, "examples=2.5 is no number"),
+        ({"examples": 0}, "examples=0 is not a number of training examples"),
+        ({"examples": True}, "examples is True, and should be a whole number"),
+        ({"examples": 2.5}, "examples is 2.5, and should be a whole number"),
         ({"examples": 9, "similarity": "simliar"}, "hint: did you mean 'similar'"),
         ({"examples": 9, "shift": "inputs"}, "hint: did you mean 'input'"),
         ({"examples": 9, "compute": "lots"}, "compute='lots' cannot be read"),
         ({"examples": 9, "compute": 0.2}, "from 0.34"),
         ({"examples": 9, "compute": 2}, "compute=2 cannot be read"),
-        ({"examples": 9, "compute": True}, "compute=True cannot be read"),
+        ({"examples": 9, "compute": True}, "compute is True, and should be text or a number"),
         ({"examples": 9, "labels": "y"}, "a loss is given, and nothing to measure it on"),
         ({"batches": []}, "there is no batch to measure on"),
-        ({"batches": {"y": 1}}, "batches is one batch(.|\n)*hint: batches=.batch."),
+        ({"batches": {"y": 1}}, r"batches is \{'y': 1\}, (.|\n)*hint: in a list: batches=\[…\]"),
         ({"batches": [([[1.0]], [1])], "labels": "y"}, "no array 'y'(.|\n)*hint: name its arrays"),
-        ({"batches": [1], "loss": "mse"}, "loss='mse' cannot be called"),
+        (
+            {"batches": [1], "loss": "mse"},
+            "loss is 'mse', (.|\n)*hint: for example loss=lambda model, batch",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(settings, message):
-    with pytest.raises(TargetError, match=message):
+    with pytest.raises((TargetError, ArgumentError), match=message):
         uf.suggest(stack("torch"), **settings)
 
 
@@ -627,7 +632,9 @@ def test_the_command_line_measures_examples_in_a_file(framework, tmp_path):
         f"kits.{framework}_nets:Stack(blocks=3)", *words, "--batch-size", "8", "--json", str(found)
     )
     assert run.returncode == 0, run.stderr
-    assert run.stderr == "", "progress is for terminals"
+    # Paddle says something when it is imported with more than one thread.
+    said = [line for line in run.stderr.splitlines() if "OMP_NUM_THREADS" not in line]
+    assert not said, "progress is for terminals"
     assert "measured on 4 batches" in run.stdout
     assert "made-up" not in run.stdout
     report = json.loads(found.read_text())

@@ -63,7 +63,8 @@ def python(tmp_path_factory):
         "--target",
     ]
     subprocess.run([sys.executable, *install, folder, HERE / "toy_framework"], check=True)
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    folders = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
     def run(*arguments):
         return subprocess.run(

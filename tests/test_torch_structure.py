@@ -376,19 +376,14 @@ def test_only_adapter_trains_what_the_adapter_library_trains(lora):
     model = lora(Adapted(), modules_to_save=["tail"])
     expected = {n for n, p in model.named_parameters() if p.requires_grad}
     assert any("modules_to_save" in name for name in expected)
-    model.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "original_module" not in name
     handle = uf.apply(FreezePlan().only("adapter"), model)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == expected
     before = bits(model)
     train(handle, model)
     assert moved(model, before) == expected
     handle.verify()
-
-
-def test_the_copy_to_save_and_its_original_are_two_parameters(lora):
-    """R5"""
-    model = lora(Adapted(), modules_to_save=["tail"])
-    assert {"tail.linear.weight", "tail.modules_to_save.default.linear.weight"} <= set(names(model))
 
 
 def test_dropout_off_leaves_the_adapters_dropout_alone(lora):
@@ -399,14 +394,18 @@ def test_dropout_off_leaves_the_adapters_dropout_alone(lora):
     assert model.base_model.model.first.lora_dropout["default"].training
 
 
-def test_a_frozen_norm_with_statistics_inside_an_adapter_is_refused(lora):
+def test_a_frozen_norm_with_statistics_inside_an_adapter_is_refused():
     """R4: it would go on updating."""
-    model = lora(Adapted(norm=True), modules_to_save=["tail"])
-    plan = FreezePlan().only("first.lora_A.default.weight")
-    with pytest.raises(UnsupportedPlanError, match=r"tail\.modules_to_save\.default\.norm"):
-        uf.apply(plan, model)
-    uf.apply(FreezePlan().only("adapter"), model)
-    uf.apply(plan.with_norm_stats("update"), model)
+    import_torchvision()
+    import peft
+
+    layer = peft.tuners.lora.layer.Linear(nn.Linear(6, 6), "default", peft.LoraConfig(), r=2)
+    layer.lora_A["default"] = nn.Sequential(layer.lora_A["default"], nn.BatchNorm1d(2))
+    model = nn.ModuleDict({"body": layer, "head": nn.Linear(6, 2)})
+    with pytest.raises(UnsupportedPlanError, match=r"body\.lora_A\.default\.1"):
+        uf.apply(FreezePlan().only("head"), model)
+    uf.apply(FreezePlan().only("head | adapter"), model)
+    uf.apply(FreezePlan().only("head").with_norm_stats("update"), model)
 
 
 def test_prompts_beside_the_model_are_not_silently_left_out(make_encoder):
@@ -949,7 +948,7 @@ def test_every_change_of_bits_is_seen(change):
     model = Odd(values.clone(), trainable=True)
     handle = uf.freeze(model, "odd")
     write(model.odd)
-    with pytest.raises(FrozenDriftError, match="odd: moved"):
+    with pytest.raises(FrozenDriftError, match=r"odd: (?:moved|resized)"):
         handle.verify()
 
 

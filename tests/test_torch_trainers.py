@@ -86,8 +86,11 @@ def test_the_history_is_that_of_the_plain_loop(whole, trainer):
 
 
 def loss(metrics):
-    """The validation's, as near as the trainers agree on the mean of a batch."""
-    return pytest.approx(metrics["val_loss"], rel=1e-5) if "val_loss" in metrics else None
+    """The validation's; trainers add a batch's losses up in orders of their own.
+
+    A mean of other losses would differ in its second digit, rounding does in its seventh.
+    """
+    return pytest.approx(metrics["val_loss"], rel=1e-4) if "val_loss" in metrics else None
 
 
 @pytest.mark.parametrize("trainer", CALLBACKS)

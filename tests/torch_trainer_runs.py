@@ -236,6 +236,7 @@ def lightning(
     module=None,
     callback=None,
     others=(),
+    later=(),
     **settings,
 ):
     """The trainer of Lightning."""
@@ -250,7 +251,7 @@ def lightning(
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[keep, *others, freeze],
+        callbacks=[keep, *others, freeze, *later],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -306,12 +307,14 @@ def hugging_face_trainer(folder, callbacks, *, model=None, optimizer=None, epoch
     )
 
 
-def hugging_face(folder, plan=PLAN, *, checkpoint=None, callback=None, **settings):
+def hugging_face(
+    folder, plan=PLAN, *, checkpoint=None, callback=None, others=(), later=(), **settings
+):
     """The Trainer of transformers."""
     from unifreeze_torch.trainers.transformers import FreezeCallback
 
     freeze = callback or FreezeCallback(plan)
-    trainer = hugging_face_trainer(folder, [freeze], **settings)
+    trainer = hugging_face_trainer(folder, [*others, freeze, *later], **settings)
     with traced(trainer.model, lambda: freeze.handle) as trace:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     files = Path(folder).glob("checkpoint-*")

@@ -1,5 +1,7 @@
 """Small residual networks, one per framework under the same names, and a task each to train on.
 
+In double precision, so that training ends at the same network on every processor.
+
 `tasks.NAME.trained()` trains the PyTorch one for a few seconds; `in_framework` gives it, or the
 Paddle one with its weights, and `damaged` fills one block's matrices with noise.
 """
@@ -143,7 +145,7 @@ def pictures_batch(count, seed):
     pairs = zip(labels, shifts, strict=True)
     images = np.stack([np.roll(textures[k], tuple(s), (1, 2)) for k, s in pairs])
     noise = 0.5 * drawn.standard_normal(images.shape)
-    return {"x": (images + noise).astype("float32"), "y": labels}
+    return {"x": images + noise, "y": labels}
 
 
 def words_batch(count, seed):
@@ -166,7 +168,7 @@ def trained(name):
     make, batch, steps, rate = NETWORKS[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = make()
+        model = make().double()
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
         for step in range(steps):
             *inputs, labels = map(torch.tensor, batch(32, step).values())
@@ -194,7 +196,7 @@ def in_framework(framework, name, model):
         return model
     import paddle
 
-    made = paddle_network(name)
+    made = paddle_network(name).to(dtype="float64")
     linear = {path for path, layer in made.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
     names = {"running_mean": "_mean", "running_var": "_variance"}
     state = {}

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from unifreeze.advising import suggest
     from unifreeze.capturing import capture
     from unifreeze.comparing import compare_plans
-    from unifreeze.errors import FrozenDriftError, UnifreezeError
-    from unifreeze.handle import Handle, apply, freeze, frozen, resolve
+    from unifreeze.errors import FrozenDriftError, UnifreezeError, UnknownNameError
+    from unifreeze.handle import Handle, apply, freeze, frozen, resolve, unpin
     from unifreeze.pairing import Pairing, pair
     from unifreeze.parity import Record, Report, check_parity
     from unifreeze.plan import FreezePlan
@@ -47,6 +47,7 @@ __all__ = [
     "port_weights",
     "resolve",
     "suggest",
+    "unpin",
 ]
 
 _HOME = {
@@ -69,15 +70,35 @@ _HOME = {
     "port_weights": "porting",
     "resolve": "handle",
     "suggest": "advising",
+    "unpin": "handle",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UnknownNameError:
+    """Say what a name that is not there was likely meant to be."""
+    from unifreeze.errors import UnknownNameError, nearest
+
+    held = [known for known in __all__ if name.lower() in known.lower()]
+    close = [known for known in held if known.lower().startswith(name.lower())] or held
+    close = close or nearest(name, __all__)
+    shortest = min(close, key=len, default="")
+    hint = f"did you mean uf.{shortest}?" if close else f"there are: {', '.join(__all__)}"
+    for owner, shown in (("Handle", "handle"), ("FreezePlan", "FreezePlan()")):
+        if hasattr(__getattr__(owner), name):
+            hint = f"it is a method: {shown}.{name}(…)"
+    if name in ("unfreeze", "thaw"):
+        hint = "handle.remove() puts back what was found; FreezePlan().train(…) makes it train"
+    return UnknownNameError(f"unifreeze has nothing called {name!r}", hint=hint)
 
 
 def __dir__() -> list[str]:

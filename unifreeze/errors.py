@@ -1,6 +1,8 @@
 """What can go wrong between the plan, the model and the framework: one tree of errors.
 
     UnifreezeError
+    ├── ArgumentError              a public function cannot use what it is called with
+    ├── UnknownNameError           unifreeze has no public name that is spelled so
     ├── PlanError                  the plan itself cannot be used
     │   ├── SelectorSyntaxError    an expression does not parse
     │   ├── PlanFileError          a plan file has mistakes, all of them listed
@@ -13,10 +15,12 @@
     │   ├── TieConflictError         one tensor, two names, two decisions
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
+    │   ├── OrderError               layers run in another order than they are registered
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
     │   ├── MissingFrameworkError    the backend is there, its framework is not
+    │   ├── DescriptionError         a model cannot be described, or not the whole of it
     │   ├── UnsupportedPlanError     this framework would get this plan wrong
     │   ├── OptimizerError           this optimizer cannot keep the promise
     │   └── WriteError               a flag did not read back as written
@@ -34,8 +38,12 @@ Every message is *fact*, then *context* (what was there instead), then *hint* (w
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+LONGEST_LINE = 400
+"""Characters of one line of a message; what is longer is cut in its middle."""
 
 
 class UnifreezeError(Exception):
@@ -49,10 +57,10 @@ class UnifreezeError(Exception):
 
     def __init__(self, fact: str, *, context: str = "", hint: str = "") -> None:
         self.fact, self.context, self.hint = fact, context, hint
-        lines = [fact, *context.splitlines()]
+        lines = [*fact.splitlines(), *context.splitlines()]
         if hint:
             lines.append(f"hint: {hint}")
-        super().__init__("\n  ".join(lines))
+        super().__init__("\n  ".join(cut(line, LONGEST_LINE) for line in lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -69,6 +77,14 @@ def _rebuild(
 
 class UnifreezeWarning(UserWarning):
     """Base of every warning that unifreeze gives."""
+
+
+class ArgumentError(UnifreezeError, TypeError):
+    """A public function cannot use what it is called with."""
+
+
+class UnknownNameError(UnifreezeError, AttributeError):
+    """There is no public name that is spelled so."""
 
 
 class PlanError(UnifreezeError):
@@ -105,7 +121,13 @@ class ResolveError(UnifreezeError):
 
 
 class UnmatchedSelectorError(ResolveError):
-    """A rule, or a path in it, matches no parameter."""
+    """A rule, or a path in it, matches no parameter.
+
+    Attributes:
+        part: The part of the selector that matches nothing; None where that is all of it.
+    """
+
+    part: object = None
 
 
 class UndecidedRuleError(ResolveError):
@@ -132,6 +154,10 @@ class FixedParameterError(ResolveError):
     """A rule would train a parameter that cannot be trained."""
 
 
+class OrderError(ResolveError):
+    """A plan counted layers as they are registered, and as they run it would decide otherwise."""
+
+
 class TrivialPlanError(ResolveError):
     """Nothing, or everything, ends up frozen, and the plan does not say so."""
 
@@ -146,6 +172,10 @@ class UnknownFrameworkError(BackendError):
 
 class MissingFrameworkError(BackendError):
     """A framework is asked for that is not installed."""
+
+
+class DescriptionError(BackendError):
+    """A model cannot be described, or its description would miss parameters that it has."""
 
 
 class UnsupportedPlanError(BackendError):
@@ -203,8 +233,67 @@ def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> list[str
     return get_close_matches(word, list(candidates), n=limit, cutoff=0.6)
 
 
+def quoted(text: str) -> str:
+    r"""Put a selector into quotes that it has not in it, so that it can be copied.
+
+    >>> quoted("head"), quoted('type:"LayerNorm"')
+    ('"head"', '\'type:"LayerNorm"\'')
+    """
+    return f'"{text}"' if '"' not in text else f"'{text}'"
+
+
 def listing(names: Iterable[str], *, limit: int = 6) -> str:
     """Join names for a message, cut after `limit` with the number left out."""
     items = list(names)
     shown = ", ".join(items[:limit])
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
+
+
+def cut(text: str, limit: int) -> str:
+    """Return a text that is no longer than `limit`: its middle is left out.
+
+    >>> cut("blocks[0] | blocks[1] | blocks[2]", 21)
+    'blocks[0] … blocks[2]'
+    """
+    if len(text) <= limit:
+        return text
+    front = (limit - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (limit - 1 - front) :]}"
+
+
+def brief(value: object) -> str:
+    """Write any value for a message: in one line, short, and without reading what it holds.
+
+    >>> brief(["head", "norm"]), brief("head"), brief(object()), brief(dict)
+    ("['head', 'norm']", "'head'", 'an object', 'the class dict')
+    """
+    return cut(" ".join(_Brief().repr(value).split()), 80)
+
+
+class _Brief(reprlib.Repr):
+    """Writes plain values as Python does, and of all others the type: a model prints pages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+        self.maxlevel, self.fillvalue = 2, "…"
+
+    def repr1(self, x: object, level: int) -> str:
+        """Write one value; subclasses of plain types are written as these are."""
+        if x is None or isinstance(x, bool | float | complex):
+            return repr(x)
+        if isinstance(x, type):
+            return f"the class {x.__name__}"
+        for kind in (int, str, list, tuple, set, frozenset, dict):
+            if isinstance(x, kind):
+                written: str = getattr(self, f"repr_{kind.__name__}")(x, level)
+                return written
+        return _kind(x)
+
+
+_KINDS = {"ndarray": "array", "method": "function", "builtin_function_or_method": "function"}
+
+
+def _kind(value: object) -> str:
+    name = _KINDS.get(type(value).__name__, type(value).__name__)
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

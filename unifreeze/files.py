@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -13,7 +14,9 @@ from typing import BinaryIO, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unifreeze.arguments import checked
 from unifreeze.errors import UnifreezeError
+from unifreeze.tables import one_line
 
 _MISTAKES_SHOWN = 6
 
@@ -37,6 +40,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, which is UTF-8 in every format here.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is in another encoding; the message says what to do.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        data = path.read_bytes()[:2]
+        what = "UTF-16" if data in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "not UTF-8"
+        raise ValueError(
+            f"it is {what} (byte {error.start}): open it in an editor and save it as UTF-8"
+        ) from None
 
 
 class Row(BaseModel):
@@ -75,6 +95,12 @@ class Saved(Row):
 
     format: ClassVar[Format]
 
+    def __repr__(self) -> str:
+        return one_line(self, f"a {self.format.what.removeprefix('unifreeze ')}")
+
+    __str__ = __repr__
+
+    @checked
     def save(self, path: str | Path) -> None:
         """Write it; a reader sees all of it or the file that was there before."""
         try:
@@ -85,6 +111,7 @@ class Saved(Row):
             raise self.format.error(f"cannot write {path}: {reason}") from None
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Self:
         """Read a file that `save` wrote.
 
@@ -94,7 +121,7 @@ class Saved(Row):
         """
         form = cls.format
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(read_text(Path(path)))
         except OSError as error:
             raise form.error(f"cannot read {path}: {error.strerror or error}") from None
         except (ValueError, RecursionError) as error:
@@ -103,6 +130,7 @@ class Saved(Row):
         return cls.read(data, str(path))
 
     @classmethod
+    @checked
     def read(cls, data: object, source: str) -> Self:
         """Check what was read elsewhere as plain data; raises as `load` does."""
         form = cls.format

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
-from unifreeze.errors import ScheduleError
+from unifreeze.errors import ScheduleError, brief
 from unifreeze.plan import After, At, Phase, When
 
+UNTOLD = "the schedule was never told of an epoch or step"
+"""What is said of a run if later phases wait, and `handle.step` was never called."""
 PATIENCE = 4
 """How many epochs more than it takes a metric may be missing at first: some validate seldom."""
 
@@ -87,6 +90,11 @@ class Schedule:
         """The phase that the run is in."""
         return self.phases[self.phase]
 
+    @property
+    def told(self) -> bool:
+        """True once an epoch or step has begun."""
+        return self.epoch >= 0 or self.step >= 0
+
     def advance(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> list[int]:
@@ -115,7 +123,7 @@ class Schedule:
 
     def _now(self, step: int | None) -> tuple[int, int]:
         """Return the epoch and step about to begin; an epoch alone is told before its steps."""
-        return max(self.epoch, 0), self.step + 1 if step is None else step
+        return max(self.epoch, 0), self.step + 1 if step is None else int(step)
 
     def _go_on(self, epoch: int | None, step: int | None) -> None:
         if epoch is None and step is None:
@@ -123,15 +131,15 @@ class Schedule:
         for what, given, last in (("epoch", epoch, self.epoch), ("step", step, self.step)):
             if given is None:
                 continue
-            if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-                raise ScheduleError(f"{what} is a whole number from 0 on, and not {given!r}")
+            if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
+                raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
             if given < last:
                 raise ScheduleError(
                     f"{what} {given} after {what} {last}: a schedule never goes back",
                     hint="to train anew, apply the plan anew",
                 )
-        self.epoch = self.epoch if epoch is None else epoch
-        self.step = self.step if step is None else step
+        self.epoch = self.epoch if epoch is None else int(epoch)
+        self.step = self.step if step is None else int(step)
 
     def _next(self) -> Phase | None:
         return self.phases[self.phase + 1] if self.phase + 1 < len(self.phases) else None

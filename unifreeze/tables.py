@@ -2,35 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from itertools import chain, zip_longest
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
+
+from unifreeze.errors import cut
+
+_BREAKS = ("", "./", "./_")
+"""After which signs words may be broken: the fewer, the more welcome."""
 
 
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+def plain_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int | Collection[int] = 1,
+    width: int | None = None,
+) -> str:
     """Lay out a table for a terminal.
 
     Args:
         header: Name of each column.
         rows: Their cells.
-        left: How many columns hold words, and begin at the left; the others end at the right.
+        left: Which columns hold words, and begin at the left, or how many; the others end at the
+            right.
+        width: What it must fit into; None for as much as it takes.
 
     >>> print(plain_table(("plan", "values"), [("head", "50"), ("everything", "1,000")]))
     plan        values
     head            50
     everything   1,000
     """
-    lines = [header, *rows]
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_line(line, widths, left) for line in lines)
+    return "\n".join(chain.from_iterable(table_lines(header, rows, left=left, width=width)))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
+def table_lines(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int | Collection[int] = 1,
+    width: int | None = None,
+) -> list[list[str]]:
+    """Lay out a table as the lines of its header and of each row, for `plain_table`.
+
+    Words are wrapped where the table is too wide, and paths broken at their dots. Where that is
+    not enough, each row becomes a few lines, a cell each.
+    """
+    words = range(left) if isinstance(left, int) else left
+    for breaks in _BREAKS:
+        widths = _fitted([header, *rows], words, width, breaks)
+        if widths is not None:
+            return [_row_lines(row, widths, words, breaks) for row in (header, *rows)]
+    return [_stacked(header, row, words, width or 0) for row in rows]
+
+
+def _fitted(
+    lines: Sequence[Sequence[str]], words: Collection[int], width: int | None, breaks: str
+) -> list[int] | None:
+    """Return the width of each column; None if they do not fit side by side."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    if width is None:
+        return widths
+    least = [
+        max(map(cell_len, _pieces(" ".join(column), width, breaks)), default=0)
+        if number in words
+        else widths[number]
+        for number, column in enumerate(columns)
+    ]
+    excess = sum(widths) + 2 * (len(widths) - 1) - width
+    for _ in range(max(excess, 0)):
+        spare = [(widths[n] - least[n], widths[n], n) for n in words if widths[n] > least[n]]
+        if not spare:
+            return None
+        widths[max(spare, key=lambda one: one[1])[2]] -= 1
+    return widths
+
+
+def _row_lines(
+    cells: Sequence[str], widths: Sequence[int], words: Collection[int], breaks: str
+) -> list[str]:
+    wrapped = [
+        wrap(cell, widths[n], indent=0, breaks=breaks) if n in words else [cell]
+        for n, cell in enumerate(cells)
+    ]
+    return [_line(line, widths, words) for line in zip_longest(*wrapped, fillvalue="")]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], words: Collection[int]) -> str:
     padded = []
     for number, (cell, width) in enumerate(zip(cells, widths, strict=True)):
         space = " " * (width - cell_len(cell))
-        padded.append(cell + space if number < left else space + cell)
+        padded.append(cell + space if number in words else space + cell)
     return "  ".join(padded).rstrip()
+
+
+def _stacked(
+    header: Sequence[str], row: Sequence[str], words: Collection[int], width: int
+) -> list[str]:
+    """Write a row as lines: the first cell, below it the others with their columns' names."""
+    lines = wrap(row[0], width)
+    numbers: list[str] = []
+    for column in range(1, len(row)):
+        said = f"{header[column]}: {row[column]}" if header[column] else row[column]
+        if column in words and row[column]:
+            lines += wrap(f"  {said}", width)
+        elif row[column]:
+            numbers.append(said)
+    return [*lines, *wrap(f"  {', '.join(numbers)}", width)] if numbers else lines
+
+
+def wrap(line: str, width: int, *, indent: int = 2, breaks: str = "./") -> list[str]:
+    """Break a line at spaces; what is longer than a line, such as a path, at its dots.
+
+    Args:
+        line: Without line breaks; its own indentation holds for all of it.
+        width: Characters of a line, wide ones counting twice.
+        indent: How much further the lines after the first begin.
+        breaks: After which signs a word that is longer than a line may be broken.
+
+    >>> wrap("  rule 1 takes encoder.layers.0.norm", 20)
+    ['  rule 1 takes', '    encoder.layers.', '    0.norm']
+    """
+    if cell_len(line) <= width:
+        return [line]
+    own = len(line) - len(line.lstrip(" "))
+    begin, more = " " * min(own, width // 2), " " * min(own + indent, width // 2)
+    lines = [begin]
+    for space, word in re.findall(r"( *)([^ ]+)", line.lstrip(" ")):
+        room = width - len(more)
+        pieces = [word] if cell_len(word) <= room else _pieces(word, room, breaks)
+        if pieces[1:] and lines[-1].strip():
+            lines.append(more)
+        for number, piece in enumerate(pieces):
+            gap = space if lines[-1].strip() and not number else ""
+            if lines[-1].strip() and cell_len(lines[-1] + gap + piece) > width:
+                lines.append(more)
+                gap = ""
+            lines[-1] += gap + piece
+    return lines
+
+
+def _pieces(text: str, room: int, breaks: str) -> list[str]:
+    """Split words after some signs, and what is still too long anywhere."""
+    found: list[str] = []
+    signs = rf"[^{breaks} ]*[{breaks}]+|[^{breaks} ]+" if breaks else "[^ ]+"
+    for part in re.findall(signs, text):
+        while cell_len(part) > max(room, 2):
+            head = set_cell_size(part, max(room, 2)).rstrip()
+            found.append(head)
+            part = part[len(head) :]
+        found.append(part)
+    return found
+
+
+def one_line(value: object, gist: str) -> str:
+    r"""Write an object as notebooks and debuggers show it: its class and the gist, in one line.
+
+    >>> one_line([], "3 plans\nof 4")
+    '<unifreeze.list: 3 plans of 4>'
+    """
+    return cut(f"<unifreeze.{type(value).__name__}: {' '.join(gist.split())}>", 160)
 
 
 def number(value: float | None, form: str = ".4g") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from operator import attrgetter, methodcaller, not_
 from typing import Any
@@ -23,14 +24,17 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
-from unifreeze.backend.settings import optimizer_defaults, read_settings
-from unifreeze.backend.walking import Walk, overlapping
-from unifreeze.errors import TargetError
+from unifreeze.backend.settings import build_optimizer, optimizer_defaults, read_settings
+from unifreeze.backend.sharing import overlapping
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.watching import ForwardWatch
+from unifreeze.errors import DescriptionError, TargetError
 from unifreeze.resolution import Resolution
 from unifreeze_paddle import (
     bits,
     checks,
     guards,
+    lending,
     loads,
     moments,
     optimizers,
@@ -38,8 +42,17 @@ from unifreeze_paddle import (
     settings,
     shipped,
     steering,
+    watches,
 )
-from unifreeze_paddle.layers import PaddleReader, is_floating
+from unifreeze_paddle.layers import PaddleReader, is_floating, largest_norms
+
+STATIC_PROGRAMS = (
+    paddle.static.Program,
+    paddle.static.CompiledProgram,
+    paddle.base.framework.Program,
+    paddle.base.libpaddle.pir.Program,
+)
+"""What a static graph is described by, in every form."""
 
 # Past the parameters' own `__setattr__`, which is written in Python.
 _set_stop_gradient = paddle.Tensor.stop_gradient.__set__
@@ -49,6 +62,7 @@ class PaddleBackend(ModuleBackend):
     """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
 
     name = "paddle"
+    module_class = nn.Layer
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +73,21 @@ class PaddleBackend(ModuleBackend):
         """Facts about the framework."""
         gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
         return Capabilities(("cpu", "gpu") if gpu else ("cpu",), group_rates="scale")
+
+    def check_model(self, model: Any) -> None:
+        """Refuse what is not one of Paddle's layers; static programs have none.
+
+        Raises:
+            DescriptionError: It is a static program.
+            TargetError: It is something else.
+        """
+        if isinstance(model, STATIC_PROGRAMS):
+            raise DescriptionError(
+                "a static program has no layers to freeze",
+                context="what trains in it was fixed when its optimizer was added",
+                hint="freeze the layer that it is built from, in dynamic mode",
+            )
+        super().check_model(model)
 
     def is_tensor(self, value: Any) -> bool:
         """Tell whether a value is a Paddle tensor."""
@@ -100,7 +129,7 @@ class PaddleBackend(ModuleBackend):
 
     def has_values(self, tensor: Any) -> bool:
         """Tell whether a tensor has been initialised."""
-        return bool(tensor._is_initialized())
+        return bits.has_values(tensor)
 
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether all parameters still wait for their values.
@@ -152,7 +181,7 @@ class PaddleBackend(ModuleBackend):
         helped = set(self._kernels_to_help(walk))
         wanted = {}
         for index in sorted(still | helped):
-            lend, attach = guards.needs(walk.module(index), walk.tree.numbers, flags)
+            lend, attach = lending.needs(walk.module(index), walk.tree.numbers, flags)
             if lend or attach or index in still:
                 wanted[index] = Guard(index in still, lend, attach)
         return wanted
@@ -160,7 +189,7 @@ class PaddleBackend(ModuleBackend):
     def _kernels_to_help(self, walk: Walk) -> list[int]:
         """Return the layers that may need help, whatever the plan says."""
         if "helped" not in walk.memo:
-            sorts = [numbers for cls, numbers in walk.by_class.items() if guards.may_need(cls)]
+            sorts = [numbers for cls, numbers in walk.by_class.items() if lending.may_need(cls)]
             walk.memo["helped"] = sorted(chain.from_iterable(sorts))
         found: list[int] = walk.memo["helped"]
         return found
@@ -173,7 +202,7 @@ class PaddleBackend(ModuleBackend):
         if "lent" not in walk.memo:
             numbers, frozen = walk.tree.numbers, [False] * len(walk.tensors)
             layers = {n: walk.module(n) for n in self._kernels_to_help(walk)}
-            found = {n: guards.needs(layer, numbers, frozen)[0] for n, layer in layers.items()}
+            found = {n: lending.needs(layer, numbers, frozen)[0] for n, layer in layers.items()}
             walk.memo["lent"] = {n: names for n, names in found.items() if names}
         before = self.get_guards(walk)
         wanted = dict(before)
@@ -184,23 +213,18 @@ class PaddleBackend(ModuleBackend):
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
-        if "guards" not in walk.memo:
-            found = {n: guards.guard_of(walk.module(n)) for n in walk.marked()}
-            walk.memo["guards"] = {n: guard for n, guard in found.items() if guard}
-        current: dict[int, Guard] = walk.memo["guards"]
-        return current
+        found = {n: lending.guard_of(walk.module(n)) for n in walk.marked()}
+        return {n: guard for n, guard in found.items() if guard}
 
     def set_guards(self, walk: Walk, guards_wanted: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
-        walk.memo.pop("guards")  # what is on is looked up anew should this fail half-way
         for index, guard in before.items():
             if guards_wanted.get(index) != guard:
                 guards.take_off(walk.module(index))
         for index, guard in guards_wanted.items():
             if before.get(index) != guard:
                 guards.put_on(walk.module(index), guard)
-        walk.memo["guards"] = dict(guards_wanted)
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what Paddle would get wrong."""
@@ -227,16 +251,36 @@ class PaddleBackend(ModuleBackend):
 
         return remove
 
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a layer's forward passes; return the function that stops it."""
+        return watches.on_forward(module, watch)
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a layer computes something; a plain list of layers does not."""
+        return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
+
+    def is_compiled(self, walk: Walk) -> bool:
+        """Tell whether to_static runs a part of a model."""
+        return checks.has_static_parts(walk)
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training) and paddle.is_grad_enabled()
+
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before = self.modes(walk)
+        before, norms = self.modes(walk), largest_norms(walk.modules)
         with self.random_state(), paddle.no_grad():
             for layer in walk.modules:
                 layer.training = False
+            for table, _ in norms:
+                table._max_norm = None  # with it, looking up rewrites the table, in any mode
             try:
                 yield
             finally:
+                for table, largest in norms:
+                    table._max_norm = largest
                 self.set_modes(walk, before)
 
     @contextmanager
@@ -302,18 +346,23 @@ class PaddleBackend(ModuleBackend):
         """Call back after `set_state_dict`."""
         return loads.on_load(walk.root, loaded)
 
-    def write(self, model: Any, resolution: Resolution) -> Undo:
-        """Write the decisions; undoing also forgets what optimizers wrote onto parameters."""
-        undo = super().write(model, resolution)
-        guards.forget_traces()
+    def write(
+        self, model: Any, resolution: Resolution, found: Mapping[int, Guard] | None = None
+    ) -> Undo:
+        """Write the decisions, and forget what optimizers wrote onto what no plan covers."""
         walk = self.walk(model)
-        tensors = walk.tensors
+        if resolution.covered is not None:
+            checks.refuse_traced(walk, "remove the plan")
+        undo = super().write(model, resolution, found)
+        guards.forget_traces()
+        if resolution.covered is not None:
+            owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
+            kept = {number for owner, number in owned if resolution.covered[owner]}
+            optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
 
         def restore() -> None:
-            checks.refuse_traced(walk, "remove the plan")
             undo()
             guards.forget_traces()
-            optimizers.forget(tensors)
 
         return restore
 
@@ -328,7 +377,8 @@ class PaddleBackend(ModuleBackend):
     ) -> Any:
         """Build a Paddle optimizer over a plan's groups."""
         rows = optimizers.param_groups(self.objects(model), groups)
-        return optimizers.build(cls, rows, settings)
+        build = partial(optimizers.build, cls, rows, settings)
+        return build_optimizer(cls, settings, build)
 
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors of an optimizer's list or groups."""

@@ -16,12 +16,19 @@ from unifreeze_paddle.layers import dtype_name, is_floating
 _VIEWED_AS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8"}
 
 
+def has_values(tensor: Any) -> bool:
+    """Return True if a tensor has values; a lazily built one has none until it is initialised."""
+    return bool(tensor._is_initialized() or 0 in tensor.shape)  # an empty one is never initialised
+
+
 def payload(tensor: Any) -> Payload | None:
-    """Return a tensor's bits; None before a lazily built layer is initialised."""
-    if not tensor._is_initialized():
+    """Return a tensor's bits; None if it has no values."""
+    if not has_values(tensor):
         return None
     dtype = dtype_name(tensor)
     shape = tuple(int(n) for n in tensor.shape)
+    if 0 in shape:
+        return Payload(dtype, shape, np.zeros(0, np.uint8))
     plain = tensor.detach()
     if not plain.place.is_cpu_place():
         plain = plain.cpu()

@@ -14,12 +14,14 @@ import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
+from unifreeze.backend.accounting import parameters_beside
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk, wrappers
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import wrappers
 from unifreeze.errors import UnsupportedPlanError
 from unifreeze.resolution import Resolution
-from unifreeze_paddle import guards
-from unifreeze_paddle.layers import PaddleReader, qualified_bases
+from unifreeze_paddle import lending, quantised, translated
+from unifreeze_paddle.layers import PaddleReader, largest_norms, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
 """What libraries turn recompute on with, as attributes of the layer that does it."""
@@ -43,6 +45,10 @@ def findings(
         guards_change: Some layer's guard would.
     """
     yield from _reentrant_recompute(walk, resolution)
+    yield from parameters_beside(PaddleReader(), model)
+    yield from _quantisers(walk, resolution)
+    yield from _saved_programs(walk, resolution)
+    yield from _rewritten_tables(walk, resolution)
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -75,6 +81,54 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
                 "gradient",
                 "train what comes before them too, or turn it off: recompute=False in a "
                 "trainer's arguments, else enable_recompute = False on it",
+            )
+
+
+def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A range that has observed nothing, or goes on measuring, must not be frozen as it is."""
+    tree, held = walk.tree, {*resolution.held, *resolution.quiet}
+    if "quantisers" not in walk.memo:
+        found = {s.owner for s in tree.states if quantised.averages(s.role)}
+        sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, quantised.MEASURING)]
+        walk.memo["quantisers"] = sorted(found.union(*sorts))
+    for index in walk.memo["quantisers"]:
+        own = [tree.tensor_of[name] for name in tree.own_names(index)]
+        frozen = not all(resolution.trainable[number] for number in own)
+        reason = quantised.reason_against_holding(
+            walk.module(index), held=index in held, frozen=frozen
+        )
+        if reason:
+            yield Finding(tree.paths[index] or "the model", *reason)
+
+
+def _saved_programs(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A layer loaded from a saved program does what that says."""
+    tree = walk.tree
+    sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, translated.CLASSES)]
+    for index in sorted(chain.from_iterable(sorts)):
+        own = [tree.tensor_of[name] for name in tree.own_names(index)]
+        reasons = translated.reasons_against(
+            walk.module(index),
+            is_root=index == 0,
+            held=index in resolution.held,
+            trains=any(resolution.trainable[number] for number in own),
+        )
+        yield from (Finding(tree.paths[index] or "the model", *reason) for reason in reasons)
+
+
+def _rewritten_tables(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """A table with a largest norm shortens the rows it looks up, whatever its flag and mode."""
+    numbers = [
+        n for cls, found in walk.by_class.items() if issubclass(cls, nn.Embedding) for n in found
+    ]
+    tables = {id(walk.module(number)): walk.tree.paths[number] for number in numbers}
+    for table, _ in largest_norms(map(walk.module, numbers)):
+        weight = walk.tree.tensor(id(table.weight))
+        if weight is not None and not resolution.trainable[weight]:
+            yield Finding(
+                tables[id(table)] or "the model",
+                "max_norm rewrites the frozen table in every forward pass, in any mode",
+                "set _max_norm = None on it",
             )
 
 
@@ -155,15 +209,29 @@ def traced_whole(walk: Walk) -> list[str]:
     ]
 
 
+def has_static_parts(walk: Walk) -> bool:
+    """Tell whether to_static has taken over the forward pass of any layer."""
+    likely = set(walk.modules_having("forward"))
+    for cls, numbers in walk.by_class.items():
+        if not isinstance(_forward_of(cls), FunctionType):
+            likely.update(numbers)
+    return any("StaticFunction" in type(_own_forward(walk.module(n))).__name__ for n in likely)
+
+
+def _own_forward(layer: Any) -> Any:
+    forward = getattr(layer, "forward", None)
+    while isinstance(forward, lending.GuardedForward):
+        forward = forward.own_forward()
+    return forward
+
+
 def _forward_of(cls: type) -> Any:
     return getattr(cls, "forward", None)
 
 
 def _traced_whole(layer: Any) -> bool:
     """Tell whether a layer's forward is a program traced whole; later flags have no effect."""
-    forward = getattr(layer, "forward", None)
-    while isinstance(forward, guards.GuardedForward):
-        forward = forward.own_forward()
+    forward = _own_forward(layer)
     if type(forward).__name__ != "ASTStaticFunction":
         return False
     return len(cast(Any, forward).program_cache) > 0

@@ -1,160 +1,86 @@
-"""What guarded Paddle layers do differently: hold still, lend frozen tensors, attach their input.
-
-Paddle computes the gradients of a norm's weight and bias together and gives none if one of them is
-frozen; it refuses to pass gradient through a recurrent network with a frozen weight, and through a
-few layers whose input takes no part; on the CPU it passes gradient through a layer norm as if a
-frozen weight were one. A guarded layer shows its kernel, for the time of the forward pass, a
-detached alias of the frozen tensor that lets gradient pass; the gradient of the alias goes nowhere,
-and the parameter is back in its place when the forward pass ends, however it ends.
-"""
+"""What guarded Paddle layers do differently: hold still, and help kernels that need it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from functools import cache
-from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
 from paddle.jit.sot import psdb
 from paddle.jit.sot.opcode_translator.executor.executor_cache import OpcodeExecutorCache
-from paddle.nn.layer.norm import _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
 
 from unifreeze.backend.operations import Guard
-from unifreeze.errors import UnsupportedPlanError
-from unifreeze_paddle.layers import BATCH_NORMS, MARK, is_floating
+from unifreeze_paddle.layers import BATCH_NORMS, MARK
+from unifreeze_paddle.lending import GuardedForward
 
 # Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
 paddle.jit.ignore_module([sys.modules[__name__]])
 
 _HOOK, _BREAK = "unifreeze", "unifreeze_break"
 
-PAIRED = (*BATCH_NORMS, _InstanceNormBase)
-"""Layers whose kernel gives gradients for all of their parameters or for none."""
-WHOLE = (RNNBase, nn.HSigmoidLoss)
-"""Layers through which no gradient passes if any parameter is frozen."""
-FORGETFUL = (nn.LayerNorm,)
-"""Layers whose CPU kernel passes gradient on as if a frozen weight were one."""
-NEEDS_LIVE_INPUT = (nn.PReLU, _InstanceNormBase, nn.HSigmoidLoss)
-"""Layers whose backward pass fails, or crashes, if the input takes no part in it."""
 
-_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT)
-# A user's own layer may call these kernels with parameters of its own.
-_LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
-_ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
+class _On:
+    """A guard that is on a layer, with what taking it off puts back.
 
-
-class _On(NamedTuple):
-    """A guard that is on a layer, with what taking it off puts back."""
-
-    guard: Guard
-    global_stats: Any
-
-
-def guard_of(layer: Any) -> Guard | None:
-    """Return the guard that is on a layer, if any; copies of a layer keep theirs."""
-    on: _On | None = layer.__dict__.get(MARK)
-    return on.guard if on else None
-
-
-def may_need(cls: Any) -> bool:
-    """Tell whether a layer of a class needs help under some plan."""
-    return _is_known(cls) or bool(_calls_of(cls))
-
-
-def needs(
-    layer: Any, numbers: Mapping[int, int], trainable: Sequence[bool]
-) -> tuple[tuple[str, ...], bool]:
-    """Return what a layer must lend, and whether its input must be attached.
-
-    Args:
-        layer: The layer.
-        numbers: Number of each parameter by its identity.
-        trainable: For each parameter, whether the plan trains it.
+    Attributes:
+        guard: The guard.
+        global_stats: What a norm was told about global statistics.
+        frozen: On a copy, names of what was frozen when it was copied.
+        measured: On a copy, whether the norm had gathered statistics then.
     """
-    own = layer.__dict__.get("_parameters", {})
-    found = [numbers.get(id(tensor)) for tensor in own.values()]
-    flags = tuple([None if number is None else trainable[number] for number in found])
-    return _needs(layer.__class__, tuple(own), flags)
+
+    def __init__(self, layer: Any, guard: Guard) -> None:
+        self.layer, self.guard = layer, guard
+        self.global_stats = layer.__dict__.get("_use_global_stats")
+        self.frozen = _frozen_in(layer) if guard.copied else ()
+        self.measured = guard.copied and not _is_reset(layer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: what is frozen now, if this is the original."""
+        state = dict(self.__dict__)
+        if not self.guard.copied:
+            state["frozen"], state["measured"] = _frozen_in(self.layer), not _is_reset(self.layer)
+        return {**state, "guard": self.guard._replace(copied=True)}
+
+    def lets_go(self) -> bool:
+        """Tell of a copy whether something that was frozen trains, or its statistics are reset."""
+        if not (self.guard.copied and self.guard.still):
+            return False
+        parameters = dict(self.layer.named_parameters())
+        if any(not parameters[n].stop_gradient for n in self.frozen if n in parameters):
+            return True
+        return self.measured and self.layer.training and _is_reset(self.layer)
 
 
-@cache
-def _needs(
-    cls: Any, leaves: tuple[str, ...], flags: tuple[bool | None, ...]
-) -> tuple[tuple[str, ...], bool]:
-    """Answer for a class, the names of its parameters, and which train (None: not one)."""
-    frozen = tuple(leaf for leaf, flag in zip(leaves, flags, strict=True) if flag is False)
-    some_train = True in flags
-    calls = _calls_of(cls) if leaves else frozenset()
-    live = issubclass(cls, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
-    return _to_lend(cls, frozen, calls, some_train=some_train), live and some_train
+def _frozen_in(layer: Any) -> tuple[str, ...]:
+    named = layer.named_parameters()
+    return tuple(name for name, p in named if p.stop_gradient and not _is_statistic(name))
 
 
-def _to_lend(
-    cls: type, frozen: tuple[str, ...], calls: Set[str], *, some_train: bool
-) -> tuple[str, ...]:
-    if issubclass(cls, WHOLE) or calls & _LENDING_CALLS:
-        return frozen
-    if issubclass(cls, PAIRED) and some_train:
-        return frozen
-    if issubclass(cls, FORGETFUL):
-        return tuple(leaf for leaf in frozen if leaf == "weight")
-    return ()
+def _is_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in ("_mean", "_variance")
 
 
-@cache
-def _is_known(cls: Any) -> bool:
-    return issubclass(cls, _KNOWN)
-
-
-@cache
-def _calls_of(cls: Any) -> Set[str]:
-    """Return which of the kernels that need help a layer of a user's own calls in its methods."""
-    if _is_known(cls):
-        return frozenset()
-    own = [base for base in cls.__mro__ if not base.__module__.startswith(("paddle.", "builtins"))]
-    functions = [f for base in own for f in vars(base).values() if isinstance(f, FunctionType)]
-    return (_LENDING_CALLS | _ATTACHING_CALLS).intersection(_names_used(functions))
-
-
-def _names_used(functions: list[FunctionType]) -> set[str]:
-    """Return the names that functions use, and the plain functions that they call in turn."""
-    names: set[str] = set()
-    waiting, seen = list(functions), set[int]()
-    while waiting:
-        function = waiting.pop()
-        if id(function) in seen:
-            continue
-        seen.add(id(function))
-        used = set(_names_in(function.__code__))
-        called = [function.__globals__.get(name) for name in used]
-        waiting += [f for f in called if isinstance(f, FunctionType) and not _is_paddles(f)]
-        names |= used
-    return names
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names_in(inner)
-
-
-def _is_paddles(function: FunctionType) -> bool:
-    return function.__module__ is None or function.__module__.partition(".")[0] == "paddle"
+def _is_reset(layer: Any) -> bool:
+    """Tell whether a norm's statistics are those of one that has seen nothing."""
+    mean, variance = (layer._parameters.get(name) for name in ("_mean", "_variance"))
+    if mean is None or variance is None or not mean._is_initialized():
+        return False
+    return not bool(mean.any()) and bool((variance == 1).all())
 
 
 def put_on(layer: Any, guard: Guard) -> None:
     """Put a guard on a layer."""
+    take_off(layer)
     own = layer.__dict__
-    own[MARK] = _On(guard, own.get("_use_global_stats"))
+    own[MARK] = _On(layer, guard)
     if guard.still:
         if _has_global_stats(layer):
             layer._use_global_stats = True
+            layer._forward_pre_hooks[_HOOK] = _ON_COPIES
+            layer._forward_pre_hooks.move_to_end(_HOOK, last=False)
         else:
             _put_still_hooks(layer)
     if guard.lend or guard.attach:
@@ -168,11 +94,9 @@ def take_off(layer: Any) -> None:
     on: _On | None = own.pop(MARK, None)
     if on is None:
         return
-    if on.guard.still:
-        if _has_global_stats(layer):
-            layer._use_global_stats = on.global_stats
-        else:
-            _take_still_hooks(layer)
+    if on.guard.still and _has_global_stats(layer):
+        layer._use_global_stats = on.global_stats
+    _take_still_hooks(layer)
     layer._forward_pre_hooks.pop(_BREAK, None)
     forward = own.get("forward")
     if isinstance(forward, GuardedForward):
@@ -191,6 +115,33 @@ def _has_global_stats(layer: Any) -> bool:
     return isinstance(layer, BATCH_NORMS) and not isinstance(layer, nn.SyncBatchNorm)
 
 
+class _OnCopies:
+    """A hook before a held norm's forward pass: a copy of it may have been freed since."""
+
+    def __call__(self, layer: Any, _inputs: Any) -> None:
+        # Not through `__dict__`: what to_static traces cannot read that.
+        on: _On | None = getattr(layer, MARK, None)
+        if on is not None and on.lets_go():
+            _release(layer)
+
+
+_ON_COPIES = _OnCopies()
+
+
+def _release(layer: Any) -> None:
+    """Let a copy's layer follow its mode again, and what is in it without parameters.
+
+    Its hooks stay: this happens while they are being called.
+    """
+    for one in [layer, *layer.sublayers()]:
+        on: _On | None = one.__dict__.get(MARK)
+        bare = one is layer or not any(True for _ in one.named_parameters())
+        if on is not None and on.guard.still and bare:
+            on.guard = on.guard._replace(still=False)
+            if _has_global_stats(one):
+                one._use_global_stats = on.global_stats
+
+
 class _Still:
     """A pair of hooks around a layer's forward pass that keep it in inference mode.
 
@@ -206,6 +157,11 @@ class _Still:
 
     def before(self, layer: Any) -> None:
         """Remember what was asked for, and be still."""
+        on: _On | None = getattr(layer, MARK, None)
+        if on is not None and on.lets_go():
+            _release(layer)
+        if on is None or not on.guard.still:
+            return
         now = getattr(layer, self.name)
         if self.kept is None or now != self.value:
             self.kept = now
@@ -246,123 +202,10 @@ def _take_still_hooks(layer: Any) -> None:
     before = layer._forward_pre_hooks.pop(_HOOK, None)
     layer._forward_post_hooks.pop(_HOOK, None)
     layer._forward_post_hooks_always_called.pop(_HOOK, None)
-    if before is not None:
+    if isinstance(before, _Before):
         before.still.after(layer)
 
 
 def _break_graph(_layer: Any, _inputs: Any) -> None:
     """Keep to_static from taking the layer for one of Paddle's own, whose forward it knows."""
     psdb.breakgraph()
-
-
-class GuardedForward:
-    """A layer's forward pass with frozen tensors lent out and the input attached.
-
-    It sits in the layer's own dictionary in place of the method, so copies keep it. Something that
-    wrapped it in turn may outlive the guard, so it asks the layer each time what to do.
-
-    Attributes:
-        layer: The layer.
-        inner: A forward that stood there before, None for the class's own.
-    """
-
-    def __init__(self, layer: Any, inner: Any) -> None:
-        self.layer, self.inner = layer, inner
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """Run the layer's forward pass, outside of what to_static captures."""
-        callback = paddle.framework.core.set_eval_frame(None)
-        try:
-            return self._guarded(*inputs, **named)
-        finally:
-            paddle.framework.core.set_eval_frame(callback)
-
-    def _guarded(self, *inputs: Any, **named: Any) -> Any:
-        guard = guard_of(self.layer)
-        if guard is None or not paddle.is_grad_enabled():
-            return self.own_forward()(*inputs, **named)
-        if guard.attach and not _any_live((inputs, named)):
-            inputs, named = _attached(self.layer, inputs, named)
-        if not self._worth_lending(inputs, named):
-            return self.own_forward()(*inputs, **named)
-        with _lent(self.layer, guard.lend):
-            return self.own_forward()(*inputs, **named)
-
-    def own_forward(self) -> Callable[..., Any]:
-        """Return the forward pass that is guarded."""
-        cls = type(self.layer)
-        own: Callable[..., Any] = self.inner or cls.forward.__get__(self.layer, cls)
-        return own
-
-    def _worth_lending(self, inputs: Any, named: Any) -> bool:
-        """Tell whether any gradient comes this way; a frozen prefix should stay out of it."""
-        own = [tensor for tensor in self.layer._parameters.values() if tensor is not None]
-        if isinstance(self.layer, FORGETFUL) and not _on_cpu(own[0]):
-            return False
-        return _any_live(own) or _any_live((inputs, named))
-
-
-def _on_cpu(tensor: Any) -> bool:
-    """Tell whether a tensor is on the CPU; while a whole program is traced it may yet be."""
-    return not paddle.in_dynamic_mode() or tensor.place.is_cpu_place()
-
-
-def _tensors(values: Any) -> Iterator[Any]:
-    if isinstance(values, paddle.Tensor | paddle.pir.Value):
-        yield values
-    elif isinstance(values, dict):
-        yield from _tensors(tuple(values.values()))
-    elif isinstance(values, tuple | list):
-        for value in values:
-            yield from _tensors(value)
-
-
-def _any_live(values: Any) -> bool:
-    """Tell whether any tensor takes part in the gradient."""
-    return any(not tensor.stop_gradient for tensor in _tensors(values))
-
-
-def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
-    """Let the first floating input take part in the gradient."""
-    first = next(filter(is_floating, _tensors((inputs, named))), None)
-    if first is None:
-        return inputs, named
-    if not paddle.in_dynamic_mode() and layer.training:
-        # A program traced whole drops the input's gradient again, and then crashes.
-        raise UnsupportedPlanError(
-            f"{type(layer).__name__} right above what is frozen cannot be traced whole",
-            context="in a whole program its backward pass fails or crashes the process",
-            hint="call to_static without full_graph, or eval() to export",
-        )
-    live = first.detach()
-    live.stop_gradient = False
-    swapped = tuple(live if value is first else value for value in inputs)
-    return swapped, {key: live if value is first else value for key, value in named.items()}
-
-
-@contextmanager
-def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
-    """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
-    parameters = layer._parameters
-    found = {name: parameters.get(name) for name in names}
-    kept = {name: t for name, t in found.items() if t is not None and t.stop_gradient}
-    aliases = {name: _alias(tensor) for name, tensor in kept.items()}
-    swapped = {id(kept[name]): alias for name, alias in aliases.items()}
-    weights = layer.__dict__.get("_all_weights")
-    try:
-        parameters.update(aliases)
-        if weights is not None:
-            layer._all_weights = [swapped.get(id(tensor), tensor) for tensor in weights]
-        yield
-    finally:
-        parameters.update(kept)
-        if weights is not None:
-            layer._all_weights = weights
-
-
-def _alias(tensor: Any) -> Any:
-    if not paddle.in_dynamic_mode():
-        tensor = paddle.pir.core._convert_into_value(tensor)
-    alias = tensor.detach()
-    alias.stop_gradient = False
-    return alias

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import paddle
 from paddle import nn
@@ -13,9 +14,12 @@ from paddle.nn.layer.norm import _BatchNormBase, _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase, RNNCellBase
 from paddle.nn.quant.qat.conv import QuantedConv2D
 from paddle.nn.quant.qat.linear import QuantedLinear
+from paddle.nn.quant.quant_layers import QuantizedConv2D, QuantizedConv2DTranspose, QuantizedLinear
 
-from unifreeze.backend.walking import Dicts
+from unifreeze.backend.reader import Dicts
+from unifreeze.errors import DescriptionError
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
+from unifreeze_paddle import quantised, recurrent, translated
 
 MARK = "_unifreeze_guard"
 """Under which a guarded layer keeps its guard."""
@@ -34,7 +38,10 @@ _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (nn.Linear, "linear"),
     (nn.Bilinear, "linear"),
     (QuantedConv2D, "conv"),
+    (QuantizedConv2D, "conv"),
+    (QuantizedConv2DTranspose, "conv"),
     (QuantedLinear, "linear"),
+    (QuantizedLinear, "linear"),
     (nn.Embedding, "embedding"),
     (RNNBase, "rnn"),
     (RNNCellBase, "rnn"),
@@ -53,6 +60,8 @@ _WRAPPED = {
     "paddleformers.peft.lora.lora_model.LoRAModel": "model",
 }
 
+_LISTING = ("named_sublayers", "__eq__", "__hash__")
+"""What makes `nn.Layer` list parameters by what layers hold, each layer once."""
 _STATISTICS = {"_mean": "mean", "_variance": "var"}
 _MEANS_AND_VARIANCES = ("mean", "variance", "var")
 _LINEAR = re.compile(r"(?:Linear|Dense)$")
@@ -68,18 +77,32 @@ class PaddleReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
+        self._programs: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 
     def dicts(self, module: Any) -> Dicts:
-        """Return the layer's own dictionaries of children, parameters and buffers.
-
-        A recurrent network's cells hold its own weights once more, under other names; it is one
-        layer here, as it is in PyTorch.
-        """
+        """Return the layer's own dictionaries of children, parameters and buffers."""
         own = module.__dict__
         if "_sub_layers" not in own:
             return {}, {}, {}
-        children = {} if isinstance(module, RNNBase) else own["_sub_layers"]
-        return children, own["_parameters"], own["_buffers"]
+        return own["_sub_layers"], own["_parameters"], own["_buffers"]
+
+    def listed(self, module: Any) -> Iterable[tuple[str, Any]]:
+        """Return the parameters of a layer and all under it, as `nn.Layer` lists them.
+
+        Whatever a class of a user's own makes of `parameters`: some give optimizers only a part.
+        """
+        named: Iterable[tuple[str, Any]] = nn.Layer.named_parameters(module)
+        return named
+
+    def plain(self, module: Any) -> bool:
+        """Tell whether `nn.Layer` lists layers of a class by what `dicts` gives of them."""
+        cls, own = type(module), module.__dict__
+        children, parameters, _ = self.dicts(module)
+        return (
+            children is own.get("_sub_layers")
+            and parameters is own.get("_parameters")
+            and all(getattr(cls, name) is getattr(nn.Layer, name) for name in _LISTING)
+        )
 
     def kind(self, module: Any) -> str:
         """Return the layer's kind from the table, "" if unknown."""
@@ -96,6 +119,14 @@ class PaddleReader:
             self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
         return self._inner[cls]
 
+    def choice(self, wrapper: Any) -> Hashable:
+        """Return None: what a wrapper wraps always runs."""
+        return None
+
+    def idle(self, wrapper: Any, path: str) -> bool:
+        """Return False: everything in a wrapper runs."""
+        return False
+
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds adapting parameters (in Paddle the layers hold them)."""
         return False
@@ -108,10 +139,23 @@ class PaddleReader:
         """Tell whether a child's parameters are really this layer's own (never, in Paddle)."""
         return False
 
+    def spread(self, module: Any) -> Mapping[int, str]:
+        """Return the roles of what the cells of a recurrent network hold: it is one layer.
+
+        The network registers most of it itself, and only then is it listed under the names it gives
+        there. Those may be another tensor's: with a projection, or without a bias, Paddle counts
+        past its own list of names. So roles are told by where a tensor hangs in the cells.
+        """
+        return recurrent.roles(module) if isinstance(module, RNNBase) else {}
+
     def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
         """Return the role of a tensor that Paddle holds as a parameter though none trains it."""
         if leaf in ("weight", "bias"):
             return ""
+        if isinstance(module, translated.CLASSES):
+            if module not in self._programs:
+                self._programs[module] = translated.statistics(module)
+            return self._programs[module].get(leaf, "")
         if leaf in _STATISTICS and isinstance(module, BATCH_NORMS):
             return _STATISTICS[leaf]
         if leaf in ("weight_u", "weight_v") and isinstance(module, nn.SpectralNorm):
@@ -123,19 +167,50 @@ class PaddleReader:
             return leaf
         return ""
 
+    def moves(self, module: Any, leaf: str) -> bool:
+        """Tell whether training moves state that is held as a parameter."""
+        if isinstance(module, translated.CLASSES):
+            return isinstance(module, translated.MOVING)
+        return True
+
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
         persistable = leaf not in module._non_persistable_buffer_names_set
         return leaf, persistable and is_floating(tensor)
 
+    def modeless(self, module: Any) -> str:
+        """Say why a layer has no inference mode: it never uses what it gathers."""
+        if quantised.derives(module):
+            return "it takes the range of what passes, in any mode"
+        if not isinstance(module, BATCH_NORMS) or isinstance(module, nn.SyncBatchNorm):
+            return ""
+        own = module.__dict__
+        if isinstance(module, nn.BatchNorm):
+            batches = own["_trainable_statistics"] and not own["_use_global_stats"]
+        else:
+            batches = own["_use_global_stats"] is False
+        return "it normalises by the batch in inference mode, too" if batches else ""
+
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral."""
+        """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral.
+
+        Raises:
+            DescriptionError: It is a variable of a static program.
+        """
+        if not isinstance(tensor, paddle.Tensor):
+            raise DescriptionError(
+                f"{leaf} of a {type(module).__name__} is a variable of a static program",
+                context="such a network is run by its program, which keeps no flags of ours",
+                hint="build it in dynamic mode: paddle.disable_static()",
+            )
         shape = tuple(int(n) for n in tensor.shape)
         neutral = shape
         if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):
             neutral = shape[::-1]
         elif isinstance(module, nn.Bilinear) and leaf == "bias":
             neutral = shape[1:]
+        elif recurrent.projects(module, leaf):
+            neutral = shape[::-1]
         fixed, impossible = _fixed(module, tensor)
         return Tensor(shape, neutral, dtype_name(tensor), fixed, impossible)
 
@@ -157,6 +232,13 @@ class PaddleReader:
 def qualified_bases(cls: type) -> list[str]:
     """Return the dotted names of a class and its bases, the class first."""
     return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def largest_norms(layers: Iterable[Any]) -> list[tuple[Any, float]]:
+    """Return the tables that shorten the rows they look up, each with the length it allows."""
+    tables = [layer for layer in layers if isinstance(layer, nn.Embedding)]
+    found = [(table, getattr(table, "_max_norm", None)) for table in tables]
+    return [(table, largest) for table, largest in found if largest is not None]
 
 
 def dtype_name(tensor: Any) -> str:

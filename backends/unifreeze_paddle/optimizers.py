@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import paddle
 
 from unifreeze.backend.protocol import ParamGroup
-from unifreeze.errors import OptimizerError
+from unifreeze.errors import OptimizerError, brief
 
 _MARK = "_unifreeze_found"
 
@@ -123,7 +123,8 @@ def build(
 def _check(cls: Any, rows: int, settings: Mapping[str, Any]) -> None:
     if not (isinstance(cls, type) and issubclass(cls, paddle.optimizer.Optimizer)):
         raise OptimizerError(
-            f"{cls!r} is no Paddle optimizer class", hint="for example paddle.optimizer.AdamW"
+            f"{brief(cls)} is not a Paddle optimizer class",
+            hint="for example handle.optimizer(paddle.optimizer.AdamW, lr=1e-3)",
         )
     if issubclass(cls, paddle.optimizer.LBFGS):
         raise OptimizerError(

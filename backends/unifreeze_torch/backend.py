@@ -21,11 +21,23 @@ from unifreeze.backend.protocol import (
     ParamGroup,
     Undo,
 )
-from unifreeze.backend.settings import optimizer_defaults, read_settings
-from unifreeze.backend.walking import Walk, overlapping
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.backend.settings import build_optimizer, optimizer_defaults, read_settings
+from unifreeze.backend.sharing import overlapping
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.watching import ForwardWatch
+from unifreeze.errors import OptimizerError, TargetError, brief
 from unifreeze.resolution import Resolution
-from unifreeze_torch import bits, checks, layers, modes, saved_states, settings, steering
+from unifreeze_torch import (
+    bits,
+    checks,
+    layers,
+    modes,
+    offloaded,
+    saved_states,
+    settings,
+    steering,
+    watches,
+)
 from unifreeze_torch.layers import TorchReader
 
 
@@ -33,6 +45,7 @@ class TorchBackend(ModuleBackend):
     """Freezing in PyTorch: `requires_grad`, no stale `.grad`, held modules pinned to inference."""
 
     name = "torch"
+    module_class = nn.Module
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,6 +69,8 @@ class TorchBackend(ModuleBackend):
     get_flag = staticmethod(attrgetter("requires_grad"))  # type: ignore[assignment]
     get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
     payload = staticmethod(bits.payload)
+    has_values = staticmethod(bits.has_values)
+    stored = staticmethod(offloaded.stored)
 
     def set_flag(self, tensor: Any, trainable: bool) -> None:
         """Make a parameter trainable or frozen."""
@@ -74,6 +89,13 @@ class TorchBackend(ModuleBackend):
         if "meta" not in walk.memo:
             walk.memo["meta"] = all(map(attrgetter("is_meta"), walk.tensors))
         return bool(walk.memo["meta"])
+
+    def sizes(self, walk: Walk) -> list[Any]:
+        """Return each parameter's number of values: its shape would take five times as long."""
+        try:
+            return list(map(torch.Tensor.numel, walk.tensors))
+        except ValueError:  # a lazy layer has yet to see its first batch
+            return [-1 if layers.is_lazy(tensor) else tensor.numel() for tensor in walk.tensors]
 
     def to_array(self, tensor: Any) -> Array:
         """Copy a tensor's values out."""
@@ -99,6 +121,7 @@ class TorchBackend(ModuleBackend):
 
     def walk(self, model: Any) -> Walk:
         """Walk a model; FSDP shows the parameters that keep their flags only while it shards."""
+        self.check_model(model)
         root = self.root(model)
         for module in layers.sharded(root):
             module.reshard()
@@ -131,21 +154,17 @@ class TorchBackend(ModuleBackend):
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's modules now."""
-        if "guards" not in walk.memo:
-            pinned = [n for n in walk.marked() if modes.is_pinned(walk.module(n))]
-            walk.memo["guards"] = dict.fromkeys(pinned, Guard(still=True))
-        guards: dict[int, Guard] = walk.memo["guards"]
-        return guards
+        pins = {n: modes.pin_of(walk.module(n)) for n in walk.marked()}
+        return {n: Guard(still=True, copied=pin.copied) for n, pin in pins.items() if pin}
 
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
-        walk.memo.pop("guards")  # what is on is looked up anew should this fail half-way
-        for index in before.keys() - guards.keys():
-            modes.unpin(walk.module(index))
-        for index in guards:
-            modes.pin(walk.module(index))
-        walk.memo["guards"] = dict(guards)
+        for index, guard in before.items():
+            if guards.get(index) != guard:
+                modes.unpin(walk.module(index))
+        for index, guard in guards.items():
+            modes.pin(walk.module(index), copied=guard.copied)
 
     def check_walk(self, walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
         """Say what PyTorch would get wrong."""
@@ -168,6 +187,23 @@ class TorchBackend(ModuleBackend):
             last.remove()
 
         return remove
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes; return the function that stops it."""
+        return watches.on_forward(module, watch)
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a module computes something; a plain list of modules does not."""
+        return type(module).forward is not nn.Module.forward or "forward" in vars(module)
+
+    def is_compiled(self, walk: Walk) -> bool:
+        """Tell whether `torch.compile` runs a part of a model."""
+        wrapped = any(hasattr(wrapper, "_orig_mod") for _, wrapper in walk.wrappers)
+        return wrapped or any(getattr(m, "_compiled_call_impl", None) for m in walk.modules)
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training) and torch.is_grad_enabled()
 
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
@@ -264,14 +300,20 @@ class TorchBackend(ModuleBackend):
         """Build a torch optimizer over a plan's groups."""
         if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
             raise OptimizerError(
-                f"{cls!r} is no torch optimizer class", hint="for example torch.optim.AdamW"
+                f"{brief(cls)} is not a torch optimizer class",
+                hint="for example handle.optimizer(torch.optim.AdamW, lr=1e-3)",
             )
         if issubclass(cls, torch.optim.LBFGS):
             raise OptimizerError(
                 "LBFGS keeps one direction over all parameters and moves frozen ones",
                 hint="use a first-order optimizer",
             )
-        return cls(self.param_groups(model, groups, lr=settings.get("lr")), **settings)
+
+        def build() -> Any:
+            rows = self.param_groups(model, groups, lr=settings.get("lr"))
+            return cls(rows, **settings)
+
+        return build_optimizer(cls, settings, build)
 
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors of an optimizer's groups."""

@@ -15,9 +15,24 @@ from unifreeze.backend.protocol import Array
 from unifreeze.backend.walking import Slot
 
 
-def payload(tensor: torch.Tensor) -> Payload | None:
-    """Return a tensor's bits; None on the meta device or before a lazy layer's first call."""
+def has_values(tensor: torch.Tensor) -> bool:
+    """Return True if a tensor has values in this process.
+
+    It has none on the meta device, before a lazy layer's first call, after its memory was freed,
+    and while DeepSpeed has divided it among processes.
+    """
     if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
+        return False
+    if not tensor.numel():
+        return not hasattr(tensor, "ds_shape")
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    plain = plain and tensor.layout is torch.strided and tensor.device.type in ("cpu", "cuda")
+    return not plain or bool(tensor.data_ptr())
+
+
+def payload(tensor: torch.Tensor) -> Payload | None:
+    """Return a tensor's bits; None if it has no values."""
+    if not has_values(tensor):
         return None
     dtype = str(tensor.dtype).removeprefix("torch.")
     return Payload(dtype, tuple(tensor.shape), _bytes(tensor.detach()))
@@ -30,7 +45,9 @@ def _bytes(tensor: torch.Tensor) -> Array:
     if inner is not None and type(tensor) is not torch.Tensor:
         parts = [getattr(tensor, name) for name in inner()[0]]
         return np.concatenate([_bytes(part) for part in parts])
-    flat: Array = _plain(tensor).contiguous().reshape(-1).view(torch.uint8).numpy()
+    # Not by `numpy()`: PyTorch lets no tensor be resized that it has once given to NumPy, and
+    # observers resize theirs.
+    flat: Array = np.from_dlpack(_plain(tensor).contiguous().reshape(-1).view(torch.uint8))
     return flat
 
 
@@ -52,8 +69,8 @@ def to_array(tensor: torch.Tensor) -> Array:
     plain = _plain(_local(tensor.detach()))
     if plain.dtype is torch.bfloat16 or str(plain.dtype).startswith("torch.float8"):
         plain = plain.float()
-    array: Array = plain.numpy()
-    return array.copy()
+    array: Array = plain.clone().numpy()
+    return array
 
 
 def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:

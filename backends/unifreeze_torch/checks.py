@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from unifreeze.backend.accounting import parameters_beside
 from unifreeze.backend.protocol import Finding
-from unifreeze.backend.walking import Walk, wrappers
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.wrapping import join, wrappers
 from unifreeze.resolution import Resolution
 from unifreeze.structure import Mask
+from unifreeze_torch import quantised
 from unifreeze_torch.layers import (
     TorchReader,
     keeps_statistics,
@@ -29,7 +32,7 @@ def findings(walk: Walk, model: Any, resolution: Resolution, flags: Mask) -> Ite
     """Give every reason why the plan would not hold in PyTorch; `flags` are those as found."""
     yield from _modules(walk, resolution)
     yield from _parameters(walk, resolution, flags)
-    yield from _parameters_beside(model)
+    yield from parameters_beside(TorchReader(), model)
     yield from _norms_in_adapters(walk, resolution)
     yield from _reentrant_checkpointing(walk, resolution)
     yield from _distributed(walk, model, resolution)
@@ -52,12 +55,10 @@ def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
                     "max_norm rewrites the frozen table in every forward pass, in any mode",
                     "set max_norm = None on it",
                 )
-        if index in held and _observes(module):
-            yield Finding(
-                path,
-                "its observer moves the quantiser's range in any mode",
-                "call its disable_observer() before freezing",
-            )
+        if index in held or _has_frozen(walk, resolution, index):
+            bases = qualified_bases(type(module))
+            if reason := quantised.reason_against_holding(module, bases):
+                yield Finding(path, *reason)
         if "_flat_param" in module._parameters:
             yield Finding(path, "FSDP has flattened its parameters", "wrap with use_orig_params")
 
@@ -68,15 +69,15 @@ def _wayward(walk: Walk) -> list[int]:
     sorts = (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)
     wayward = [numbers for cls, numbers in walk.by_class.items() if issubclass(cls, sorts)]
     found = set(chain.from_iterable(wayward))
-    found |= {state.owner for state in tree.states if state.role == "observer_enabled"}
+    found |= {state.owner for state in tree.states if state.role in quantised.SWITCHES}
     pairs = zip(tree.leaves, tree.owners, strict=True)
     return sorted(found | {owner for leaf, owner in pairs if leaf == "_flat_param"})
 
 
-def _observes(module: nn.Module) -> bool:
-    """Tell whether a fake quantiser is still learning its range from what passes through it."""
-    enabled = module._buffers.get("observer_enabled")
-    return enabled is not None and bool(enabled.any())
+def _has_frozen(walk: Walk, resolution: Resolution, index: int) -> bool:
+    """Tell whether a module has parameters of its own of which one is frozen."""
+    numbers = [walk.tree.tensor_of[name] for name in walk.tree.own_names(index)]
+    return not all(resolution.trainable[number] for number in numbers)
 
 
 def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
@@ -96,28 +97,17 @@ def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fin
         yield Finding(names[resolution.spec.first_names[number]], problem)
 
 
-def _parameters_beside(model: Any) -> Iterator[Finding]:
-    """What a wrapper around the model holds beside it is not described, so no plan reaches it."""
-    for wrapper, inner in wrappers(TorchReader(), model):
-        children = [child for name, child in wrapper.named_children() if name != inner]
-        beside = [name for child in children for name, _ in child.named_parameters()]
-        if beside or wrapper._parameters:
-            yield Finding(
-                type(wrapper).__name__,
-                "it holds parameters beside the model, such as prompts, which the plan leaves out",
-                "give the plan the model inside it, and set their flags yourself",
-            )
-
-
 def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """An adapter's own norms are no modules of the plan's, so nothing can hold them still."""
     policy = resolution.plan.norm_stats
     if policy == "update":
         return
-    known = set(map(id, walk.modules)) if walk.wrappers else set()
+    reader, known = TorchReader(), set(map(id, walk.modules)) if walk.wrappers else set()
     for index, wrapper in walk.wrappers:
         for name, module in wrapper.named_modules():
             if id(module) in known or not keeps_statistics(module):
+                continue
+            if reader.idle(wrapper, join(name, "running_mean")):
                 continue
             numbers = [walk.tree.tensor(id(tensor)) for tensor in module.parameters()]
             trains = any(resolution.trainable[n] for n in numbers if n is not None)

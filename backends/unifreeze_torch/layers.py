@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from unifreeze.backend.walking import Dicts
+from unifreeze.backend.reader import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
+from unifreeze_torch import adapters, quantised
 
 _CONTAINERS = (
     nn.ModuleList,
@@ -55,18 +56,12 @@ _WRAPPED = {
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.ActivationWrapper": (
         "_checkpoint_wrapped_module"
     ),
-    "peft.peft_model.PeftModel": "base_model",
-    "peft.tuners.tuners_utils.BaseTuner": "model",
-    "peft.tuners.tuners_utils.BaseTunerLayer": "base_layer",
-    "peft.utils.other.ModulesToSaveWrapper": "original_module",
+    **adapters.WRAPPED,
 }
-_ADAPTING = (
-    "peft.tuners.tuners_utils.BaseTunerLayer",
-    "peft.utils.other.ModulesToSaveWrapper",
-    "peft.peft_model.PeftModel",
-)
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var", "num_batches_tracked": "count"}
+_LISTING = ("named_modules", "_named_members", "__eq__", "__hash__")
+"""What makes `nn.Module` list parameters by what modules hold, each module once."""
 _IN_BY_OUT = "transformers.pytorch_utils.Conv1D"
 
 
@@ -79,6 +74,8 @@ class TorchReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
+        self._looking: dict[type, bool] = {}
+        self._bases: dict[type, list[str]] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
@@ -89,6 +86,24 @@ class TorchReader:
             return dict(parts[0].items()), dict(parts[1].items()), dict(parts[2].items())
         return own["_modules"], own["_parameters"], own["_buffers"]
 
+    def listed(self, module: Any) -> Iterable[tuple[str, Any]]:
+        """Return the parameters of a module and all under it, as `nn.Module` lists them.
+
+        Whatever a class of a user's own makes of `parameters`: some give optimizers only a part.
+        """
+        named: Iterable[tuple[str, Any]] = nn.Module.named_parameters(module)
+        return named
+
+    def plain(self, module: Any) -> bool:
+        """Tell whether `nn.Module` lists modules of a class by what `dicts` gives of them."""
+        cls, own = type(module), module.__dict__
+        children, parameters, _ = self.dicts(module)
+        return (
+            children is own["_modules"]
+            and parameters is own.get("_parameters")
+            and all(getattr(cls, name) is getattr(nn.Module, name) for name in _LISTING)
+        )
+
     def kind(self, module: Any) -> str:
         """Return the module's kind from the layer table, "" if unknown."""
         cls = type(module)
@@ -97,18 +112,37 @@ class TorchReader:
         return self._kinds[cls]
 
     def inner(self, module: Any) -> str:
-        """Return the name of the child that a wrapper wraps, "" if it is none."""
+        """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
         cls = type(module)
         if cls not in self._inner:
-            names = qualified_bases(cls)
+            names = self._bases_of(module)
             self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
         inner = self._inner[cls]
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
-        return inner if inner and hasattr(module, inner) else ""
+        if not inner or not hasattr(module, inner):
+            return ""
+        return adapters.running_copy(module, self._bases_of(module)) or inner
+
+    def _bases_of(self, module: Any) -> list[str]:
+        cls = type(module)
+        if cls not in self._bases:
+            self._bases[cls] = qualified_bases(cls)
+        return self._bases[cls]
+
+    def choice(self, wrapper: Any) -> Hashable:
+        """Return which adapters of a wrapper run now; None if it holds none."""
+        if not adapters.chooses(self._bases_of(wrapper)):
+            return None
+        return adapters.running_adapters(wrapper)
+
+    def idle(self, wrapper: Any, path: str) -> bool:
+        """Tell whether a parameter belongs to a copy, or to an adapter, that does not run now."""
+        bases = self._bases_of(wrapper)
+        return adapters.chooses(bases) and adapters.is_idle(wrapper, path, bases)
 
     def adapts(self, module: Any) -> bool:
         """Tell whether a wrapper adds parameters that adapt what it wraps."""
-        return any(name in _ADAPTING for name in qualified_bases(type(module)))
+        return any(name in adapters.ADAPTING for name in self._bases_of(module))
 
     def adapter_leaf(self, module: Any, leaf: str) -> bool:
         """Tell whether one of a layer's own parameters is an adapter's (never, in PyTorch)."""
@@ -118,9 +152,17 @@ class TorchReader:
         """Tell whether a child's parameters are really this layer's own."""
         return child == "parametrizations"
 
+    def spread(self, module: Any) -> Mapping[int, str]:
+        """Return {}: PyTorch's layers register what is theirs themselves."""
+        return {}
+
     def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
         """Return "": PyTorch keeps no statistics among the parameters."""
         return ""
+
+    def moves(self, module: Any, leaf: str) -> bool:
+        """Return True; see `state_role`."""
+        return True
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
@@ -128,6 +170,13 @@ class TorchReader:
             return _STATISTICS[leaf], not is_frozen_norm(module)
         persistent = leaf not in module._non_persistent_buffers_set
         return leaf, persistent and tensor.is_floating_point()
+
+    def modeless(self, module: Any) -> str:
+        """Say why a module has no inference mode: an observer only looks, in any mode."""
+        cls = type(module)
+        if cls not in self._looking:
+            self._looking[cls] = quantised.only_looks(qualified_bases(cls))
+        return "it only looks at what passes, in any mode" if self._looking[cls] else ""
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
@@ -150,6 +199,11 @@ class TorchReader:
         if isinstance(tensor, UninitializedTensorMixin):
             return (), str(tensor.dtype).removeprefix("torch.")
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+
+
+def is_lazy(tensor: Any) -> bool:
+    """Tell whether a lazy layer's tensor waits for the first batch to get its shape."""
+    return isinstance(tensor, UninitializedTensorMixin)
 
 
 def made_in_inference_mode(tensor: torch.Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import torch
 
 from unifreeze.backend.saved_states import check_names
+from unifreeze.identity import WeakIdentitySet
 
 NAMES = "param_names"
 """Key under which PyTorch itself keeps names in a param group."""
 
-_named: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+_named = WeakIdentitySet()
 
 
 def name_states(optimizer: torch.optim.Optimizer, paths: Mapping[int, str]) -> None:

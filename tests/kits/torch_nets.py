@@ -54,7 +54,7 @@ def backward(model, seed=0):
 
 def raw(tensor):
     """A tensor's bytes, read without the library."""
-    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return bytes(tensor.detach().clone().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def bits(model):

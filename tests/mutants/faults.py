@@ -449,3 +449,25 @@ class MixesModels:
 
     def group(self, models):
         return super().group(dict(zip(models, reversed(models.values()), strict=True)))
+
+
+class NoticesNothing:
+    """Calls nobody back when a model trains."""
+
+    def watch_training(self, model, call):
+        return lambda: None
+
+
+class TakesAllForTraining:
+    """Takes any forward pass for one that trains."""
+
+    def trains(self, module):
+        return True
+
+
+class NeverStopsWatching:
+    """Goes on calling back."""
+
+    def watch_training(self, model, call):
+        super().watch_training(model, call)
+        return lambda: None

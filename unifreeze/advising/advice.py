@@ -13,6 +13,7 @@ from unifreeze.advising.suggestion import Suggestion
 from unifreeze.advising.surgery import by_measures
 from unifreeze.advising.thumb import by_rules, described
 from unifreeze.advising.units import Stretch, has_head, run_word, stretches
+from unifreeze.arguments import checked
 from unifreeze.backend import Batch, backend_for
 from unifreeze.backend.measures import MeasureConfig
 from unifreeze.errors import TargetError, TieConflictError, TrivialPlanError
@@ -23,6 +24,7 @@ from unifreeze.structure import ModelSpec
 Progress = Callable[[str, int, int], None]
 
 
+@checked
 def suggest(
     model: Any,
     *,
@@ -93,14 +95,12 @@ def suggest(
 def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, most: int) -> None:
     if batches is None and (loss is not None or labels):
         raise TargetError("a loss is given, and nothing to measure it on", hint="batches=[…]")
-    if isinstance(batches, Mapping):
-        raise TargetError("batches is one batch, and no list or loader", hint="batches=[batch]")
-    if loss is not None and not callable(loss):
-        raise TargetError(f"loss={loss!r} cannot be called", hint="lambda model, batch: …")
     if loss is not None and labels:
         raise TargetError("both a loss and labels are given", hint="a loss takes labels itself")
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise TargetError(f"most={most!r} is no number of batches", hint="a whole number from 1 on")
+    if most < 1:
+        raise TargetError(
+            f"most={most} is not a number of batches", hint="a whole number from 1 on"
+        )
     if batches is None and inputs.examples is None and not inputs.shift:
         raise TargetError(
             "there is nothing to go by",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from unifreeze.errors import TargetError, nearest
+from unifreeze.errors import TargetError, brief, nearest
 
 FEW, MANY = 1_000, 20_000
 """Examples: fewer are few, from here on they are many. CS231n says "small" and "large" and gives no
@@ -65,18 +65,16 @@ class Inputs:
 
 
 def read_inputs(
-    examples: Any, similarity: Any, compute: Any, shift: Any, *, new_head: bool
+    examples: int | None, similarity: str, compute: str | float, shift: str, *, new_head: bool
 ) -> Inputs:
     """Check what a user gave.
 
     Raises:
         TargetError: It is none of what there is to choose from.
     """
-    if examples is not None and (
-        isinstance(examples, bool) or not isinstance(examples, int) or examples < 1
-    ):
+    if examples is not None and examples < 1:
         raise TargetError(
-            f"examples={examples!r} is no number of training examples",
+            f"examples={examples} is not a number of training examples",
             hint="a whole number from 1 on: examples=2000",
         )
     _one_of("similarity", similarity, SIMILARITIES)
@@ -89,7 +87,7 @@ def _one_of(name: str, given: object, known: Iterable[str]) -> None:
     if given not in words:
         close = nearest(str(given), words, limit=1)
         raise TargetError(
-            f"{name}={given!r} is not known",
+            f"{name}={brief(given)} is not known",
             context=f"it is one of: {', '.join(filter(None, words))}",
             hint=f"did you mean {close[0]!r}?" if close and close[0] else "",
         )
@@ -105,7 +103,7 @@ def _share(compute: Any) -> float:
         share = -1.0
     if isinstance(compute, bool) or not FORWARD <= share <= 1:
         raise TargetError(
-            f"compute={compute!r} cannot be read",
+            f"compute={brief(compute)} cannot be read",
             context=f"it is {', '.join(COMPUTE)}, or a share of what a full fine-tune takes",
             hint="from 0.34 (a forward pass is a third of a step) to 1",
         )

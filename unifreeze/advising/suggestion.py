@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze.advising.measured import Measure, ranked
+from unifreeze.arguments import checked_methods
 from unifreeze.plan import FreezePlan, save_text
-from unifreeze.tables import number, plain_table
+from unifreeze.tables import number, one_line, plain_table
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Suggestion:
     """A plan to start from.
@@ -57,15 +59,22 @@ class Suggestion:
             "measures": [asdict(one) for one in self.measures],
         }
 
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.plan!r}; print it to see the reasons")
+
     def __str__(self) -> str:
         return "\n\n".join(filter(None, [self.table(), self.written.rstrip("\n")]))
 
-    def table(self) -> str:
-        """Lay out what was measured, in the order of the ranking; "" by rules alone."""
+    def table(self, width: int | None = None) -> str:
+        """Lay out what was measured, in the order of the ranking; "" by rules alone.
+
+        Args:
+            width: What it must fit into; None for as much as it takes.
+        """
         if not self.measures:
             return ""
         order = ranked(self.measures)
-        table = plain_table(_HEADER, [_row(one) for one in order])
+        table = plain_table(_HEADER, [_row(one) for one in order], left=(0, 6), width=width)
         kept = [f"{one.unit} is not left out: {one.why}" for one in order if one.why]
         first = f"mean loss {number(self.loss)}; tuning pays from the top down"
         return "\n".join([first, table, *kept])

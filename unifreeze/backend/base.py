@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifreeze.backend.accounting import check_accounted
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
+from unifreeze.backend.not_models import cure, described
 from unifreeze.backend.operations import Guard, Operations
 from unifreeze.backend.probing import first_gradients, run_probe
 from unifreeze.backend.protocol import (
@@ -37,11 +39,20 @@ from unifreeze.backend.protocol import (
 )
 from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
-from unifreeze.backend.tracing import trace_forward
-from unifreeze.backend.walking import Walk, unwrapped
-from unifreeze.errors import OptimizerError, TargetError, UnifreezeError, WriteError, listing
+from unifreeze.backend.tracing import FirstPass, trace_forward
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.watching import watch_training
+from unifreeze.backend.wrapping import unwrapped
+from unifreeze.errors import (
+    OptimizerError,
+    TargetError,
+    UnifreezeError,
+    WriteError,
+    listing,
+)
+from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
-from unifreeze.structure import STATISTICS, Mask, ModelSpec, derive
+from unifreeze.structure import STATISTICS, Mask, ModelSpec, Trace, derive
 
 _FLAGS = "flags as last read"
 
@@ -61,12 +72,17 @@ class ModuleBackend(Operations):
     """A backend for a framework of modules."""
 
     def __init__(self) -> None:
-        self._walks: weakref.WeakKeyDictionary[Any, Walk] = weakref.WeakKeyDictionary()
-        self._groups: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._settled: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._walks: WeakIdentityDict[Walk] = WeakIdentityDict()
+        self._groups, self._settled = WeakIdentitySet(), WeakIdentitySet()
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""
+        for name, model in models.items():
+            if not self._is_model(model):
+                raise TargetError(
+                    f"{name!r} is {described(model)}, and should be a model of {self.name}",
+                    hint=cure(models, self._is_model),
+                )
         held = self.container(models)
         self._groups.add(held)
         return held
@@ -75,19 +91,22 @@ class ModuleBackend(Operations):
         """Walk a model, or return the last walk if the model still has that structure."""
         root = self.root(model)
         walk = self._walks.get(root)
+        if walk is None:
+            self.check_model(root)
         if walk is not None and root in self._settled:
             return walk
         if walk is None or not walk.current():
             walk = self._walks[root] = self._walk_anew(root)
-        else:
-            walk.fresh = False
         return walk
 
     def _walk_anew(self, root: Any) -> Walk:
         walk = Walk(self.reader, root)
         walk.tree.members = tuple(self.reader.dicts(root)[0]) if self.is_group(root) else ()
+        check_accounted(self.reader, root, walk)
+        walk.tree.modeless = walk.modeless()
         self.find_shared(walk)
         walk.memo["types"] = list(map(type, walk.tensors))
+        walk.memo["sizes"] = self.sizes(walk)
         walk.memo["spec"] = derive(walk.tree)
         return walk
 
@@ -111,7 +130,23 @@ class ModuleBackend(Operations):
 
     def root(self, model: Any) -> Any:
         """Return the model itself, seen through its wrappers."""
+        self.check_model(model)
         return unwrapped(self.reader, model)
+
+    def check_model(self, model: Any) -> None:
+        """Refuse what is not one of the framework's modules.
+
+        Raises:
+            TargetError: It is something else; the message says what to pass.
+        """
+        if not self._is_model(model):
+            raise TargetError(
+                f"{described(model)} is not a model of {self.name}",
+                hint=cure(model, self._is_model),
+            )
+
+    def _is_model(self, value: Any) -> bool:
+        return isinstance(value, self.module_class)
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
@@ -127,15 +162,22 @@ class ModuleBackend(Operations):
         return spec
 
     def _cast(self, walk: Walk) -> bool:
-        """Tell whether tensors that stayed where they are have become of another dtype or type.
+        """Tell whether what stayed where it is has another type, size or dtype, or lost a mode.
 
         Looking at every dtype takes time, and no decision depends on it, so that is left to those
         who ask for a description and nothing else.
         """
         if walk.memo["types"] != list(map(type, walk.tensors)):
             return True  # a lazy layer has seen its first batch
+        sizes = self.sizes(walk)
+        if walk.memo["sizes"] is None:
+            walk.memo["sizes"] = sizes
+        elif walk.memo["sizes"] != sizes:
+            return True  # a vocabulary has been resized in place
         if walk.root in self._settled:
             return False
+        if walk.tree.states and walk.modeless() != walk.tree.modeless:
+            return True
         if "dtypes" not in walk.memo:
             found = (self.reader.shape_of(tensor)[1] for tensor in walk.tensors)
             walk.memo["dtypes"] = _dtypes(walk)
@@ -154,7 +196,9 @@ class ModuleBackend(Operations):
         """Say what this framework would get wrong, before anything is written."""
         return list(self.check_walk(self.walk(model), model, resolution))
 
-    def write(self, model: Any, resolution: Resolution) -> Undo:
+    def write(
+        self, model: Any, resolution: Resolution, found: Mapping[int, Guard] | None = None
+    ) -> Undo:
         """Write the decisions, all or nothing: flags, held state, and no stale gradients.
 
         Raises:
@@ -165,17 +209,40 @@ class ModuleBackend(Operations):
         written = Written(self.flags_now(walk), self.get_guards(walk), [])
         try:
             self._write_flags(walk, wanted)
-            self.set_guards(walk, self.guards_for(walk, resolution))
+            self.set_guards(walk, self.guards_for(walk, resolution) | self._given_back(walk, found))
             self._drop_gradients(walk, ~wanted | ~written.flags, written)
             self._read_back(walk, wanted)
-        except Exception as error:
+        except BaseException as error:
             self._restore(walk, written, gradients=True)
-            if isinstance(error, UnifreezeError):
+            if isinstance(error, UnifreezeError) or not isinstance(error, Exception):
                 raise
             raise WriteError(
                 f"{self.name} refused to write the plan: {error}", context="nothing was changed"
             ) from error
         return lambda: self._restore(walk, written, gradients=False)
+
+    def guards(self, model: Any) -> dict[int, Guard]:
+        """Return what modules do differently now because a plan asked for it, by identity."""
+        walk = self.walk(model)
+        return {walk.tree.keys[n]: guard for n, guard in self.get_guards(walk).items()}
+
+    def contents(self, model: Any) -> Walk:
+        """Return what a model consists of now, for `departed` to compare with later."""
+        return self.walk(model)
+
+    def departed(self, model: Any, contents: Walk) -> Any | None:
+        """Return the parts that have left a model since, held as one; None if none has."""
+        walk = self.walk(model)
+        if walk is contents:
+            return None
+        tree, present, end = contents.tree, set(walk.tree.keys), 0
+        parts: dict[str, Any] = {}
+        for number, key in enumerate(tree.keys):
+            # What is below a part goes with it.
+            if number >= end and number and key not in present:
+                parts[f"part{number}"] = contents.module(number)
+                end = tree.ends[number]
+        return self.group(parts) if parts else None
 
     def unheld(self, model: Any, resolution: Resolution) -> list[str]:
         """Return the paths of layers that should hold still under a resolution and do not."""
@@ -187,9 +254,18 @@ class ModuleBackend(Operations):
         """Return the guards that a resolution takes; for the last one they are remembered."""
         last = walk.memo.get("guards wanted")
         if last is None or last[0] is not resolution:
-            last = walk.memo["guards wanted"] = resolution, self.wanted_guards(walk, resolution)
-        guards: dict[int, Guard] = last[1]
-        return guards
+            guards, covered = self.wanted_guards(walk, resolution), resolution.covered
+            if covered is not None:
+                guards = {n: guard for n, guard in guards.items() if covered[n]}
+            last = walk.memo["guards wanted"] = resolution, guards
+        wanted: dict[int, Guard] = last[1]
+        return wanted
+
+    def _given_back(self, walk: Walk, found: Mapping[int, Guard] | None) -> dict[int, Guard]:
+        """Return the guards as found, by the numbers that their modules have now."""
+        if not found:
+            return {}
+        return {n: found[key] for n, key in enumerate(walk.tree.keys) if key in found}
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
         different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()
@@ -256,22 +332,34 @@ class ModuleBackend(Operations):
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
         objects, walk = self.objects(model), self.walk(model)
-        if not walk.slots and self.has_no_values(walk):
+        stored = self.stored(walk)
+        if not stored and not walk.slots and self.has_no_values(walk):
             return dict.fromkeys(paths, NO_VALUES)
         tensors = {path: objects[path] for path in paths}
         distinct = {id(tensor): tensor for tensor in tensors.values()}
-        payloads = map(self.payload, distinct.values())
+        payloads = (self.payload(_loaded(stored, one)) for one in distinct.values())
         prints = [NO_VALUES if one is None else digest(one, with_sums=sums) for one in payloads]
         by_key = dict(zip(distinct, prints, strict=True))
         return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
 
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of tensors whose values are kept outside of the model."""
+        stored = self.stored(self.walk(model))
+        live = self.objects(model).items() if stored else ()
+        return [path for path, tensor in live if id(tensor) in stored]
+
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own."""
-        return self.to_array(self._object(model, path))
+        tensor = _loaded(self.stored(self.walk(model)), self._object(model, path))
+        if not self.has_values(tensor):
+            raise _no_values(path)
+        return self.to_array(tensor)
 
     def assign(self, model: Any, path: str, array: Array) -> None:
         """Write values into a tensor in place."""
         tensor = self._object(model, path)
+        if not self.has_values(tensor):
+            raise _no_values(path)
         shape = tuple(int(n) for n in tensor.shape)
         if array.shape != shape:
             raise TargetError(f"{path} is of shape {list(shape)}, and not {list(array.shape)}")
@@ -329,6 +417,28 @@ class ModuleBackend(Operations):
                 digests.update((path, one.bits) for path, one in prints.items())
 
         return lambda: digests, self.on_load(walk, loaded)
+
+    def watch_order(self, model: Any, done: Callable[[Trace], None], lost: Undo) -> Undo:
+        """Watch a model's forward passes, each as a whole; see the protocol."""
+        root = self.root(model)
+        members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
+        stops = []
+        for member in map(self.root, members):
+            watch = FirstPass(self, weakref.ref(root), weakref.ref(member), done, lost)
+            watch.stop = self.on_forward(member, watch)
+            stops.append(watch.stop)
+
+        def stop() -> None:
+            for stop_member in stops:
+                stop_member()
+
+        return stop
+
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call a function when a model, or one of its parts, begins a forward pass of training."""
+        root = self.root(model)
+        members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
+        return watch_training(self, map(self.root, members), call)
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
         """Run the seeded training steps that parity looks at."""
@@ -405,6 +515,7 @@ class ModuleBackend(Operations):
         like = self.anchor(model)
         args = [self.from_input(array, like) for array in batch.args]
         kwargs = {name: self.from_input(array, like) for name, array in batch.kwargs.items()}
+        outer, self.runs_itself = self.runs_itself, True
         try:
             return model(*args, **kwargs)
         except Exception as error:
@@ -415,6 +526,8 @@ class ModuleBackend(Operations):
                 context=f"batch: {listing(shown)}",
                 hint="give inputs that its forward takes",
             ) from error
+        finally:
+            self.runs_itself = outer
 
     def first_gradients(
         self, model: Any, batch: Batch
@@ -456,6 +569,21 @@ class ModuleBackend(Operations):
                 self.copy_into(tensor, clone)
                 if slot.holder.get(slot.leaf) is not tensor:
                     slot.holder[slot.leaf] = tensor  # type: ignore[index]
+
+
+def _loaded(stored: Mapping[int, Callable[[], Any]], tensor: Any) -> Any:
+    """Return a placeholder's values if they can be loaded; else the tensor itself."""
+    load = stored.get(id(tensor))
+    loaded = load() if load else None
+    return tensor if loaded is None else loaded
+
+
+def _no_values(path: str) -> TargetError:
+    return TargetError(
+        f"{path} has no values in the model",
+        context="it is on the meta device, not initialised yet, or offloaded",
+        hint="give it its values first; offloaded ones: take the offloading hooks off",
+    )
 
 
 @contextmanager

@@ -37,7 +37,8 @@ def digest(payload: Payload | None, *, with_sums: bool = False) -> Digest:
     hasher.update(payload.data.data)
     values = _values(payload) if with_sums else None
     sums = None if values is None else interleaved_sums(values)
-    return Digest(hasher.hexdigest(), payload.dtype, int(np.prod(payload.shape)), sums)
+    count = int(np.prod(payload.shape))
+    return Digest(hasher.hexdigest(), payload.dtype, count, sums, payload.shape)
 
 
 def _values(payload: Payload) -> Array | None:

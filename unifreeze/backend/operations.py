@@ -8,14 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.protocol import Array, Capabilities, Finding, OptimizerSpec, ParamGroup, Undo
-from unifreeze.backend.walking import Reader, Walk
-from unifreeze.errors import OptimizerError, TargetError
+from unifreeze.backend.reader import Reader
+from unifreeze.backend.walking import Walk
+from unifreeze.backend.watching import ForwardWatch
+from unifreeze.errors import OptimizerError, TargetError, brief
 from unifreeze.resolution import Resolution
 
 _PIECE = 2**15
@@ -28,11 +31,13 @@ class Guard(NamedTuple):
         still: It runs in inference mode, so that its state holds.
         lend: Names of its frozen parameters that it must see as if gradient passed through them.
         attach: Its input must take part in the gradient though nothing below trains.
+        copied: It came with a copy of a model under a plan, and lets go when the copy is thawed.
     """
 
     still: bool = False
     lend: tuple[str, ...] = ()
     attach: bool = False
+    copied: bool = False
 
 
 class Operations(ABC):
@@ -42,16 +47,24 @@ class Operations(ABC):
         name: Import root of the framework.
         reader: Reads its modules for the walk.
         forward: What a module's method that computes is called.
+        runs_itself: A model runs because the backend looks at it: no pass for a watch.
+        module_class: What all its modules are of, so that anything else can be refused.
     """
 
     name: str
     reader: Reader
+    module_class: type = object
     forward = "forward"
+    runs_itself = False
 
     @property
     def capabilities(self) -> Capabilities:
         """Facts about the framework."""
         return Capabilities()
+
+    def sizes(self, walk: Walk) -> list[Any] | None:
+        """Return what shows whether a parameter is resized in place; None if none has values."""
+        return None if self.has_no_values(walk) else [tuple(t.shape) for t in walk.tensors]
 
     @abstractmethod
     def is_tensor(self, value: Any) -> bool:
@@ -92,6 +105,14 @@ class Operations(ABC):
     def has_values(self, tensor: Any) -> bool:
         """Tell whether a tensor has values; one that waits to be initialised has none."""
         return True
+
+    def stored(self, walk: Walk) -> Mapping[int, Callable[[], Any]]:
+        """Return for each placeholder in a model, by identity, a function that loads its values.
+
+        A model whose weights are offloaded holds placeholders. The function returns None if the
+        values cannot be loaded.
+        """
+        return {}
 
     def has_no_values(self, walk: Walk) -> bool:
         """Tell whether none of a model's parameters has values."""
@@ -147,6 +168,26 @@ class Operations(ABC):
         self, module: Any, before: Callable[[], None], after: Callable[[Any], None]
     ) -> Callable[[], None]:
         """Call back around a module's forward; returns what takes the hooks off again."""
+
+    def on_forward(self, module: Any, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes; return the function that stops it.
+
+        Copies of the module, and pickled ones, should call nobody. Where a compiler records a pass,
+        `followed` should be called instead of the other two.
+        """
+        return self.hook(module, watch.begins, partial(_ends, watch))
+
+    def is_compiled(self, walk: Walk) -> bool:
+        """Tell whether a compiler runs a part of a model, so that its modules are not called."""
+        return False
+
+    def runs(self, module: Any) -> bool:
+        """Return True if a module computes something; a plain list of modules does not."""
+        return True
+
+    def trains(self, module: Any) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training)
 
     def around_forward(
         self, module: Any, stand_in: Callable[[Callable[..., Any], Any, Any], Any]
@@ -234,8 +275,10 @@ class Operations(ABC):
             OptimizerError: It is no optimizer whose parameters this backend knows how to read.
         """
         raise OptimizerError(
-            f"{self.name} cannot say what {type(optimizer).__name__} updates",
-            hint="leave the optimizer out",
+            f"{self.name} cannot say what {brief(optimizer)} updates",
+            hint="pass the optimizer that it steers: its .optimizer"
+            if hasattr(optimizer, "optimizer")
+            else f"pass one of {self.name}'s own optimizers, or leave it out",
         )
 
     def moves_statistics(self, module: Any) -> bool:
@@ -269,3 +312,7 @@ class Operations(ABC):
     @abstractmethod
     def seed(self, seed: int) -> None:
         """Seed the framework's random generators."""
+
+
+def _ends(watch: ForwardWatch, outputs: Any) -> None:
+    watch.ends(complete=outputs is not None)

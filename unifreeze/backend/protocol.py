@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import Parts, Sketch
-from unifreeze.errors import TargetError, listing
+from unifreeze.errors import TargetError, brief, listing
 from unifreeze.resolution import Resolution
-from unifreeze.structure import ModelSpec
+from unifreeze.structure import ModelSpec, Trace
 
 Array = NDArray[Any]
 Undo = Callable[[], None]
@@ -68,12 +68,14 @@ class Digest:
         dtype: Neutral dtype name.
         sums: Interleaved sums of the values, where they were asked for.
         count: Number of values.
+        shape: As stored.
     """
 
     bits: str
     dtype: str
     count: int = 0
     sums: Array | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,17 @@ class Batch:
 
 
 def _input(value: object) -> Array:
-    array = np.asarray(value)
+    reason = ""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        array, reason = np.asarray(None), f"{type(error).__name__}: {error}"
     if array.dtype.kind not in "biufc":
         raise TargetError(
-            f"a batch holds arrays of numbers, and no {type(value).__name__}",
-            hint="an array, a sequence of arrays, or a mapping from names to arrays",
+            f"a batch holds arrays of numbers, and not {brief(value)}",
+            context=reason,
+            hint="an array, a sequence of arrays, or a mapping from names to arrays; a tensor as "
+            "tensor.detach().cpu().numpy()",
         )
     return array
 
@@ -170,6 +178,21 @@ class ProbeConfig:
         OptimizerSpec("adamw", lr=1e-3, weight_decay=0.1),
         OptimizerSpec("sgd", lr=1e-2, weight_decay=1e-2, momentum=0.9),
     )
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, seed=self.seed)
+
+
+def check_counts(*, steps: int, seed: int) -> None:
+    """Refuse a number of steps, or a seed, that there cannot be.
+
+    Raises:
+        TargetError: Naming it.
+    """
+    if steps < 1:
+        raise TargetError(f"steps={steps} trains nothing", hint="a whole number from 1 on")
+    if seed < 0:
+        raise TargetError(f"seed={seed} is not a seed", hint="a whole number from 0 on")
 
 
 @dataclass(frozen=True)
@@ -232,6 +255,9 @@ class SketchConfig:
     choose: Callable[[Mapping[str, Seen]], Chosen] | None = None
     seed: int = 0
     parts: Parts = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_counts(steps=1, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -323,6 +349,9 @@ class StepConfig:
         OptimizerSpec("adamw", lr=2**-10, weight_decay=0.125),
     )
 
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, seed=self.seed)
+
 
 @dataclass(frozen=True)
 class StepRun:
@@ -378,8 +407,25 @@ class Backend(Protocol):
     def check(self, model: Any, resolution: Resolution) -> list[Finding]:
         """Say what this framework would get wrong, before anything is written."""
 
-    def write(self, model: Any, resolution: Resolution) -> Undo:
-        """Write the decisions, all or nothing: flags, held state, and no stale gradients."""
+    def write(
+        self, model: Any, resolution: Resolution, found: Mapping[int, Any] | None = None
+    ) -> Undo:
+        """Write the decisions, all or nothing: flags, held state, and no stale gradients.
+
+        Args:
+            model: A live model.
+            resolution: The decisions.
+            found: What `guards` gave before any plan; modules that no plan covers get it back.
+        """
+
+    def guards(self, model: Any) -> dict[int, Any]:
+        """Return what modules do differently now because a plan asked for it, by identity."""
+
+    def contents(self, model: Any) -> Any:
+        """Return what a model consists of now, for `departed` to compare with later."""
+
+    def departed(self, model: Any, contents: Any) -> Any | None:
+        """Return the parts that have left a model since, held as one; None if none has."""
 
     def unheld(self, model: Any, resolution: Resolution) -> list[str]:
         """Return the paths of layers that should hold still under a resolution and do not."""
@@ -394,6 +440,12 @@ class Backend(Protocol):
         self, model: Any, paths: Iterable[str], *, sums: bool = False
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
+
+    def offloaded(self, model: Any) -> list[str]:
+        """Return the native paths of tensors whose values are kept outside of the model.
+
+        Their objects change all the time; `fingerprint` and `tensor` read the values themselves.
+        """
 
     def tensor(self, model: Any, path: str) -> Array:
         """Return a tensor's values as a NumPy array of its own, in the framework's layout."""
@@ -442,6 +494,27 @@ class Backend(Protocol):
         Returns:
             A function that gives the digests right after the last load ({} before any), and one
             that stops watching.
+        """
+
+    def watch_order(self, model: Any, done: Callable[[Trace], None], lost: Undo) -> Undo:
+        """Watch a model's forward passes, until one as a whole has been taken without an error.
+
+        Args:
+            model: A live model; of several held as one, each is watched for itself.
+            done: Gets what a complete pass showed; whatever it raises, the pass raises.
+            lost: Called where a compiler runs the model, so that nothing can be seen.
+
+        Returns:
+            What stops it.
+        """
+
+    def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
+        """Call a function when a model, or one of its parts, begins a forward pass of training.
+
+        Such a pass is in training mode and with gradient. Copies of the model do not call.
+
+        Returns:
+            A function that stops it, and that does not keep the model alive.
         """
 
     def probe(self, model: Any, resolution: Resolution, config: ProbeConfig) -> ProbeResult:

@@ -8,11 +8,13 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
 
+from unifreeze.backend.not_models import cure
 from unifreeze.backend.protocol import Backend
 from unifreeze.errors import (
     MissingFrameworkError,
     UnknownFrameworkError,
     UnsupportedPlanError,
+    brief,
     listing,
 )
 from unifreeze.resolution import Resolution
@@ -49,14 +51,20 @@ def _claim(model: Any) -> str:
     shown = f"{type(model).__module__}.{type(model).__qualname__}"
     if not claims:
         raise UnknownFrameworkError(
-            f"no backend claims a {shown}",
+            f"{brief(model)} is not a model: no backend claims a {shown}",
             context=f"backends: {listing(backend_names()) or 'none'}",
-            hint="pass a torch.nn.Module or a paddle.nn.Layer, or install a backend for it",
+            hint=cure(model, _is_claimed),
         )
     raise UnknownFrameworkError(
         f"{len(claims)} backends claim a {shown}: {', '.join(claims)}",
         hint="a model must derive from one framework's module class",
     )
+
+
+def _is_claimed(value: Any) -> bool:
+    """Tell whether a value is of a framework's class, which a model is."""
+    roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return bool(roots & set(backend_names()))
 
 
 def load_backend(name: str) -> Backend:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from unifreeze.errors import OptimizerError, UnifreezeError, brief, nearest
+
 Settings = dict[str, Any]
 Reader = Callable[[Any], Settings]
 Table = tuple[tuple[Any, Reader], ...]
@@ -79,3 +81,51 @@ def optimizer_defaults(
                 row |= dict(zip(names[key].split("|"), map(float, values), strict=True))
         found[name] = row
     return found
+
+
+PARAMETERS = ("params", "parameters", "parameter_list")
+"""What optimizers call that which a plan gives them."""
+
+
+def build_optimizer(cls: type, settings: Mapping[str, Any], build: Callable[[], Any]) -> Any:
+    """Build an optimizer; settings that its class cannot use are refused in words.
+
+    Args:
+        cls: The optimizer's class.
+        settings: What the user gave.
+        build: Builds it.
+
+    Raises:
+        OptimizerError: The class refused them, or they are not for the user to give.
+    """
+    for name in PARAMETERS:
+        if name in settings:
+            raise OptimizerError(
+                f"{name}={brief(settings[name])}: the plan says which parameters train",
+                hint=f"leave {name} out: handle.optimizer({cls.__name__}, lr=1e-3)",
+            )
+    try:
+        return build()
+    except UnifreezeError:
+        raise
+    except Exception as error:
+        given = [f"{name}={brief(value)}" for name, value in settings.items()]
+        raise OptimizerError(
+            f"{cls.__name__} cannot be built: {error}",
+            context=f"given: {', '.join(given) or 'no settings'}",
+            hint=_settings_cure(cls, settings),
+        ) from error
+
+
+def _settings_cure(cls: type, settings: Mapping[str, Any]) -> str:
+    """Say which setting is likely the wrong one, and what to write for it."""
+    known = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS]
+    for name, value in settings.items():
+        if name not in (*known, "lr", "weight_decay"):
+            close = nearest(name, ["lr", *known], limit=1)
+            if close:
+                return f"did you mean {close[0]}=…?"
+            break
+        if isinstance(value, str):
+            return f"a number, without quotes: {name}={value}"
+    return f"{cls.__name__} takes {', '.join(known)}"

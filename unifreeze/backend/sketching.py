@@ -25,8 +25,7 @@ from unifreeze.backend.protocol import Array, SketchConfig, SketchRun
 from unifreeze.backend.tracing import trace_forward
 from unifreeze.backend.walking import Walk
 from unifreeze.errors import TargetError
-from unifreeze.plan import FreezePlan
-from unifreeze.resolution import resolve_spec
+from unifreeze.resolution import train_everything
 from unifreeze.structure import ModelSpec
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> SketchRun:
     """Run a model once on given values and sketch it; the model is restored bit for bit."""
     walk = backend.walk(model)
-    everything = resolve_spec(FreezePlan().train("all"), backend.describe(model))
+    everything = train_everything(backend.describe(model))
     if backend.has_no_values(walk):
         raise TargetError("the model has no values yet", hint="initialise it first")
     with restored(backend, walk) as rewind, backend.random_state(), python_random_state():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from unifreeze.backend.outputs import tensors_in
-from unifreeze.backend.protocol import Batch
-from unifreeze.backend.walking import Reader, Walk
+from unifreeze.backend.protocol import Batch, Undo
+from unifreeze.backend.reader import Reader
+from unifreeze.backend.walking import Walk
 from unifreeze.structure import Trace
 
 if TYPE_CHECKING:
@@ -17,17 +18,83 @@ if TYPE_CHECKING:
 
 def trace_forward(backend: ModuleBackend, walk: Walk, model: Any, batch: Batch) -> Trace:
     """Run one forward pass in inference mode and record first uses; the model is unchanged."""
+    with backend.unchanged_state(walk), backend.inference(walk), recording(backend, walk) as trace:
+        backend.run(model, batch)
+    return trace()
+
+
+@contextmanager
+def recording(
+    backend: ModuleBackend, walk: Walk, running: Any = None
+) -> Iterator[Callable[[], Trace]]:
+    """Record what a model's modules do meanwhile; gives a function that returns the trace.
+
+    Args:
+        backend: The model's backend.
+        walk: The model as walked.
+        running: A module that runs already, and whose hooks must stay as they are.
+    """
     calls: dict[str, None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     with ExitStack() as stack:
-        stack.enter_context(backend.unchanged_state(walk))
-        stack.enter_context(backend.inference(walk))
         stack.enter_context(_recorded_reads(backend.reader, walk, calls))
         for index, module in enumerate(walk.modules):
-            if not walk.tree.repeats[index]:
-                stack.callback(_listen(backend, module, walk.tree.paths[index], calls, shapes))
-        backend.run(model, batch)
-    return Trace(tuple(calls), shapes)
+            path = walk.tree.paths[index]
+            if module is running:
+                calls.setdefault(path)
+            elif not walk.tree.repeats[index]:
+                stack.callback(_listen(backend, module, path, calls, shapes))
+        yield lambda: Trace(tuple(calls), shapes)
+
+
+class FirstPass:
+    """Records whole forward passes of a model, until one is handed over without an error.
+
+    It is called around the passes of the model, or of one of several that are held as one.
+    """
+
+    def __init__(
+        self,
+        backend: ModuleBackend,
+        whole: Callable[[], Any],
+        model: Callable[[], Any],
+        done: Callable[[Trace], None],
+        lost: Undo,
+    ) -> None:
+        self._backend, self._whole, self._model = backend, whole, model
+        self._done, self._lost = done, lost
+        self.stop: Undo
+        """Ends the watch, which it does itself after the first pass."""
+        self._stack: ExitStack | None = None
+        self._trace: Callable[[], Trace]
+        self._depth = 0
+
+    def begins(self) -> None:
+        """Begin to record, if this is a pass of its own and no compiler has a part in it."""
+        self._depth += 1
+        if self._depth > 1 or self._backend.runs_itself:
+            return
+        walk = self._backend.walk(self._whole())
+        if self._backend.is_compiled(walk):
+            self._lost()
+            return
+        self._stack = ExitStack()
+        self._trace = self._stack.enter_context(recording(self._backend, walk, self._model()))
+
+    def ends(self, *, complete: bool) -> None:
+        """Hand over the trace of a pass that is complete."""
+        self._depth -= 1
+        if self._depth or self._stack is None:
+            return
+        stack, self._stack = self._stack, None
+        stack.close()
+        if complete:
+            self._done(self._trace())
+            self.stop()
+
+    def followed(self) -> None:
+        """A compiler records the pass; what it compiles will call nobody."""
+        self._lost()
 
 
 def _listen(
@@ -64,6 +131,9 @@ def _recorded_reads(reader: Reader, walk: Walk, calls: dict[str, None]) -> Itera
         yield
     finally:
         for module, name, own in replaced:
+            noted = module.__dict__[name]
+            if isinstance(noted, _Noting):
+                noted.give_back(own)
             module.__dict__[name] = own
 
 
@@ -73,6 +143,13 @@ class _Noting(dict[str, Any]):
     def __init__(self, own: Mapping[str, Any], path: str, calls: dict[str, None]) -> None:
         super().__init__(own)
         self._path, self._calls = path, calls
+
+    def give_back(self, own: dict[str, Any]) -> None:
+        """Bring the dictionary it stands for to what has been put in meanwhile."""
+        now, then = ([(leaf, id(tensor)) for leaf, tensor in d.items()] for d in (self, own))
+        if now != then:
+            own.clear()
+            own.update(self)
 
     def __getitem__(self, leaf: str) -> Any:
         self._calls.setdefault(f"{self._path}.{leaf}" if self._path else leaf)

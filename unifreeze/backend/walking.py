@@ -1,24 +1,27 @@
 """Walking a live model once: the neutral tree beside the live objects it stands for.
 
 A backend says through a small `Reader` what its framework's modules hold; the walk is the same for
-all. It sees through wrappers by type, lists every name a tensor can be reached by, and can tell
-cheaply whether the model still has the structure that was walked.
+all. It goes into everything, sees through wrappers by type, lists every name a tensor can be
+reached by, and can tell cheaply whether the model still has the structure that was walked.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from itertools import chain, compress, count, repeat
+from collections.abc import Hashable, Iterator, Mapping, Set
+from itertools import chain, compress, count, filterfalse, repeat
 from operator import attrgetter, contains, is_
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from unifreeze.structure import State, Tensor, Tree
-
-Dicts = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-"""A module's children, parameters and buffers."""
+from unifreeze.backend.reader import Dicts, Reader
+from unifreeze.backend.wrapping import adapter_role, below, beside, join
+from unifreeze.structure import State, Tensor, Tree, Unused
 
 _END = object()
+
+
+class _Gone:
+    """Stands for a model that is no longer there."""
 
 
 class Slot(NamedTuple):
@@ -28,59 +31,18 @@ class Slot(NamedTuple):
     leaf: str
 
 
-class Reader(Protocol):
-    """What one framework's modules hold.
+class Spread(NamedTuple):
+    """What one layer has spread over the modules below it.
 
-    A reader that derives from this says only what is not as in the plainest framework: one without
-    wrappers, without adapters, and without statistics among its parameters.
+    Attributes:
+        layer: Its number.
+        roles: Role of each such parameter, by identity.
+        registered: Those of them that the layer registers itself.
     """
 
-    framework: str
-    mark: str = ""
-    """What a module that the backend has changed has in its own `__dict__`, "" if nothing."""
-
-    def dicts(self, module: Any) -> Dicts:
-        """Return the module's own dictionaries of children, parameters and buffers."""
-
-    def kind(self, module: Any) -> str:
-        """Return the module's kind from the layer table, "" if unknown."""
-
-    def inner(self, module: Any) -> str:
-        """Return the name of the child that a wrapper wraps, "" if it is none."""
-        return ""
-
-    def adapts(self, module: Any) -> bool:
-        """Tell whether a wrapper adds parameters that adapt what it wraps."""
-        return False
-
-    def adapter_leaf(self, module: Any, leaf: str) -> bool:
-        """Tell whether one of a layer's own parameters is an adapter's."""
-        return False
-
-    def swallows(self, module: Any, child: str) -> bool:
-        """Tell whether a child's parameters are really this layer's own."""
-        return False
-
-    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
-        """Return the role of a tensor that is state though it is held as a parameter, else ""."""
-        return ""
-
-    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
-        """Return the role of a buffer and whether training moves it."""
-
-    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter."""
-
-    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
-        """Return what all parameters share that are described as this one is.
-
-        Large models have few sorts of parameters, so each sort is described once. None where every
-        one must be looked at; state among the parameters always must.
-        """
-        return None
-
-    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
-        """Return shape and neutral dtype of a state tensor."""
+    layer: int = -1
+    roles: Mapping[int, str] = {}
+    registered: frozenset[int] = frozenset()
 
 
 class Walk:
@@ -90,9 +52,9 @@ class Walk:
         tree: Neutral description, nothing derived.
         tensors: Live parameters, numbered as in the tree.
         slots: For each state of the tree, where the live tensor hangs.
+        unused: Live copies of layers that no forward pass uses, numbered as in the tree.
         wrappers: Each wrapper below the root, with the number of the module it wraps.
         by_class: Numbers of the modules of each class.
-        fresh: No time has passed since the model was walked.
     """
 
     def __init__(self, reader: Reader, root: Any) -> None:
@@ -100,12 +62,11 @@ class Walk:
         self._modules: list[Any] = []
         self.tensors: list[Any] = []
         self.slots: list[Slot] = []
+        self.unused: list[Any] = []
         self.wrappers: list[tuple[int, Any]] = []
         self.by_class: dict[type, list[int]] = {}
-        self.fresh = True
         self.memo: dict[Any, Any] = {}
         self._reader = reader
-        self._marked: list[int] = []
         self._seen: set[int] = set()
         self._on_path: set[int] = set()
         self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
@@ -114,7 +75,16 @@ class Walk:
         """Dictionaries of children and parameters; what they held when walked is `_content`."""
         self._empty: list[dict[str, Any]] = []
         self._buffers: list[dict[str, Any]] = []
+        self._choices: list[tuple[Any, Hashable]] = []
+        """Wrappers of which only parts run, with what decides which."""
+        self._spread = Spread()
+        self._kept: list[int] = []
+        """Numbers of the states that are held among the parameters."""
+        self._idle: list[tuple[Unused, Any]] = []
+        self._beside: dict[int, Any] = {}
+        """Wrappers, and modules that they hold beside what they wrap, by identity."""
         self._visit(root, "", -1, None)
+        self._add_unused()
         # The walk is kept as long as the model lives, so it must not keep the model alive.
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
@@ -137,17 +107,17 @@ class Walk:
 
     def marked(self) -> list[int]:
         """Return the numbers of the modules that have the reader's mark now."""
-        if not self.fresh:
-            self._marked = list(self.modules_having(self._reader.mark))
-        self.fresh = False
-        return self._marked
+        return list(self.modules_having(self._reader.mark))
 
     def modules_having(self, attribute: str) -> Iterator[int]:
         """Give the numbers of the modules that have an attribute of their own, not their class's.
 
         It looks at every module of a large model, so all of it runs without a Python frame.
         """
-        own = map(attrgetter("__dict__"), self.modules)
+        modules = self.modules
+        if modules[0] is None:  # what held several models as one has gone; they need not have
+            modules[0] = _Gone()
+        own = map(attrgetter("__dict__"), modules)
         return compress(count(), map(contains, own, repeat(attribute)))
 
     def current(self) -> bool:
@@ -160,34 +130,87 @@ class Walk:
             not any(self._empty)
             and list(map(len, self._buffers)) == self._sizes
             and all(map(is_, content, self._content))
+            and all(self._reader.choice(module) == choice for module, choice in self._choices)
         )
+
+    def modeless(self) -> dict[int, str]:
+        """Return the modules with state that moves and no inference mode now, each with why."""
+        owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
+        found = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
+        return {owner: why for owner, why in found.items() if why}
 
     def states(self) -> Iterator[tuple[State, Any]]:
         """Give every state of the tree with its live tensor (None where it is gone)."""
         for state, slot in zip(self.tree.states, self.slots, strict=True):
             yield state, slot.holder.get(slot.leaf)
 
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Give every name of a parameter with its live tensor."""
+        return zip(self.tree.names, map(self.tensors.__getitem__, self.tree.tensor_of), strict=True)
+
+    def kept(self) -> Iterator[tuple[State, Any]]:
+        """Give the states that are held among the parameters, with their live tensors."""
+        for number in self._kept:
+            slot = self.slots[number]
+            yield self.tree.states[number], slot.holder.get(slot.leaf)
+
+    def unaccounted(self) -> list[Any]:
+        """Return what modules hold that has become neither a parameter nor state nor unused.
+
+        It looks at everything in a large model, so all of it runs without a Python frame.
+        """
+        more = {*self._beside, *map(id, self.unused), id(None), id(_END)}
+        more.update(id(tensor) for _, tensor in self.kept())
+        left: Iterator[int] = map(id, self._content)
+        for known in (self.tree.numbers, self._seen, more):
+            left = filterfalse(known.__contains__, left)
+        missed = set(left)
+        return [held for held in self._content if id(held) in missed] if missed else []
+
+    def one_of_each_class(self) -> Iterator[Any]:
+        """Give a module of each class that was met, wrappers included."""
+        yield from (self.module(numbers[0]) for numbers in self.by_class.values())
+        yield from {type(module): module for module in self._beside.values()}.values()
+
+    def accounted(self, index: int = 0) -> Set[int]:
+        """Return the identities of all parameters, state and unused copies below a module.
+
+        Of state, only what is held among the parameters.
+        """
+        tree, end = self.tree, self.tree.ends[index]
+        known: Set[int] = tree.numbers.keys()
+        if index:
+            inside = tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]]
+            known = {id(self.tensors[number]) for number in inside}
+        rows = [(state.owner, tensor) for state, tensor in self.kept()]
+        rows += zip([row.owner for row in tree.unused], self.unused, strict=True)
+        more = {id(tensor) for owner, tensor in rows if index <= owner < end}
+        return known | more if more else known
+
     def _visit(self, module: Any, path: str, parent: int, owner: int | None) -> None:
         reader, wrappers = self._reader, []
         while inner := reader.inner(module):
             wrappers.append((module, inner))
-            module = _child(reader, module, inner)
+            module = below(reader, module, inner)
         key = id(module)
         if key in self._on_path:
             return
+        kind = reader.kind(module)
         index = self.tree.enter(
-            path, type(module).__name__, reader.kind(module), parent, repeat=key in self._seen
+            path, type(module).__name__, kind, parent, repeat=key in self._seen, key=key
         )
         self._seen.add(key)
         self._modules.append(module)
         self.by_class.setdefault(type(module), []).append(index)
-        if reader.mark and reader.mark in module.__dict__:
-            self._marked.append(index)
         for wrapper, inner in wrappers:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""
         children, parameters, buffers = dicts = reader.dicts(module)
         self._watch(dicts)
+        around = self._spread
+        if children and kind and (roles := reader.spread(module)):
+            registered = roles.keys() & set(map(id, parameters.values()))
+            self._spread = Spread(index, roles, frozenset(registered))
         if parameters:
             self._visit_parameters(
                 module, parameters, stem, index, index if owner is None else owner
@@ -198,26 +221,44 @@ class Walk:
             self._on_path.add(key)
             for name, child in children.items():
                 if child is not None:
-                    below = index if reader.swallows(module, name) else owner
-                    self._visit(child, stem + name, index, below)
+                    taken = index if reader.swallows(module, name) else owner
+                    self._visit(child, stem + name, index, taken)
             self._on_path.discard(key)
+        self._spread = around
         self.tree.leave(index)
+        if wrappers and any("." in inner for _, inner in wrappers):
+            # What lies so deep in a wrapper is a copy of what it stands around.
+            self.tree.copies.append((self.tree.name_starts[index], self.tree.name_ends[index]))
 
     def _visit_parameters(
         self, module: Any, parameters: dict[str, Any], stem: str, index: int, owner: int
     ) -> None:
         # A layer that swallows this one takes the rest of the path into the names of its own.
-        prefix = "" if owner == index else stem[len(_stem(self.tree.paths[owner])) :]
-        alike, sorts = self._reader.alike, self._sorts
+        around = self.tree.paths[owner]
+        prefix = "" if owner == index else stem[len(around) + 1 if around else 0 :]
+        alike, sorts, spread = self._reader.alike, self._sorts, self._spread.roles
         for leaf, tensor in parameters.items():
             if tensor is None:
+                continue
+            if spread and id(tensor) in spread:
+                self._visit_spread(module, leaf, tensor, stem, index)
                 continue
             sort = alike(module, leaf, tensor)
             found = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
             if isinstance(found, str):
-                self._add_state(tensor, parameters, stem, leaf, index, found, moves=True)
+                self._kept.append(len(self.slots))
+                moves = self._reader.moves(module, leaf)
+                self._add_state(tensor, parameters, stem, leaf, index, found, moves=moves)
             else:
                 self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *found)
+
+    def _visit_spread(self, module: Any, leaf: str, tensor: Any, stem: str, index: int) -> None:
+        """Take a parameter for the layer's that has spread it over the modules below."""
+        layer, roles, registered = self._spread
+        if index == layer or id(tensor) not in registered:
+            role = roles[id(tensor)]
+            row = self._reader.tensor(module, role, tensor)
+            self._add_parameter(tensor, stem + leaf, layer, role, row, False)
 
     def _describe(
         self, module: Any, leaf: str, tensor: Any, sort: Hashable
@@ -272,90 +313,28 @@ class Walk:
 
     def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
         """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
+        reader, adapts = self._reader, self._reader.adapts(wrapper)
         self.wrappers.append((index, wrapper))
-        self._watch(self._reader.dicts(wrapper))
-        adapter = self._reader.adapts(wrapper)
-        for relative, module, leaf, tensor in _everything(self._reader, wrapper, inner):
-            if not adapter:
-                continue
-            role = _adapter_role(_join(relative, leaf))
-            row = self._reader.tensor(module, leaf, tensor)
-            where = _join(_join(path, relative), leaf)
-            self._add_parameter(tensor, where, index, role, row, adapter)
+        if (choice := reader.choice(wrapper)) is not None:
+            self._choices.append((wrapper, choice))
+        for relative, module, dicts in beside(reader, wrapper, inner):
+            self._watch(dicts)
+            self._beside[id(module)] = module
+            for leaf, tensor in dicts[1].items():
+                inside = join(relative, leaf)
+                if tensor is None:
+                    continue
+                if reader.idle(wrapper, inside):
+                    self._idle.append((Unused(join(path, inside), index), tensor))
+                elif adapts:
+                    row, role = reader.tensor(module, leaf, tensor), adapter_role(inside)
+                    self._add_parameter(tensor, join(path, inside), index, role, row, True)
 
-
-def wrappers(reader: Reader, model: Any) -> Iterator[tuple[Any, str]]:
-    """Give the wrappers around a model, the outermost first, each with what it calls the inner."""
-    while inner := reader.inner(model):
-        yield model, inner
-        model = _child(reader, model, inner)
-
-
-def unwrapped(reader: Reader, model: Any) -> Any:
-    """Return the model itself, seen through its wrappers."""
-    while inner := reader.inner(model):
-        model = _child(reader, model, inner)
-    return model
-
-
-def _child(reader: Reader, module: Any, name: str) -> Any:
-    children = reader.dicts(module)[0]
-    return children[name] if name in children else getattr(module, name)
-
-
-def _everything(reader: Reader, wrapper: Any, inner: str) -> Iterator[tuple[str, Any, str, Any]]:
-    """Give every parameter under a wrapper except those of what it wraps."""
-    stack: list[tuple[str, Any]] = [("", wrapper)]
-    while stack:
-        path, module = stack.pop()
-        children, own, _ = reader.dicts(module)
-        for leaf, tensor in own.items():
-            if tensor is not None:
-                yield path, module, leaf, tensor
-        kids = [(name, kid) for name, kid in children.items() if kid is not None]
-        stack += [
-            (_join(path, name), kid)
-            for name, kid in reversed(kids)
-            if not (module is wrapper and name == inner)
-        ]
-
-
-def _adapter_role(relative: str) -> str:
-    """Shorten an adapter parameter's path to what both frameworks' ports call it.
-
-    >>> _adapter_role("lora_A.default.weight"), _adapter_role("modules_to_save.default.bias")
-    ('lora_A', 'modules_to_save.bias')
-    """
-    pieces = [piece for piece in relative.split(".") if piece != "default"]
-    if len(pieces) > 1 and pieces[-1] == "weight" and pieces[0].startswith("lora_"):
-        pieces.pop()
-    return ".".join(pieces)
-
-
-def _join(path: str, leaf: str) -> str:
-    return f"{path}.{leaf}" if path and leaf else path or leaf
-
-
-def _stem(path: str) -> str:
-    """Return what the paths of a module's own tensors and children begin with."""
-    return f"{path}." if path else ""
-
-
-def overlapping(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, ...]]:
-    """Find tensors whose bytes overlap.
-
-    Args:
-        spans: For each tensor its number, first address and number of bytes.
-
-    Returns:
-        Groups of numbers that share bytes.
-    """
-    groups: list[list[int]] = []
-    reach = -1
-    for number, start, size in sorted(spans, key=lambda span: span[1]):
-        if size and start < reach:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-        reach = max(reach, start + size)
-    return [tuple(group) for group in groups if len(group) > 1]
+    def _add_unused(self) -> None:
+        """List what only parts that do not run hold; what hangs elsewhere as well is in use."""
+        known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
+        for row, tensor in self._idle:
+            if id(tensor) not in known:
+                known.add(id(tensor))
+                self.tree.unused.append(row)
+                self.unused.append(tensor)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unifreeze.arguments import checked, checked_methods
 from unifreeze.backend import Batch, backend_for
 from unifreeze.capturing.effects import cut_off, left_out, put_back
 from unifreeze.capturing.shortest import fresh, shortest_plan
@@ -14,12 +15,14 @@ from unifreeze.capturing.statistics import with_statistics
 from unifreeze.capturing.substrings import find_loop
 from unifreeze.capturing.text import written
 from unifreeze.errors import ResolveError
-from unifreeze.handle.lease import Target
+from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, Rule, save_text
 from unifreeze.resolution import resolve_spec
 from unifreeze.structure import Mask, ModelSpec
+from unifreeze.tables import one_line
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Capture:
     """A model's freezing as a plan.
@@ -42,10 +45,14 @@ class Capture:
         """
         save_text(path, self.text)
 
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.plan!r}; print it to see the file")
+
     def __str__(self) -> str:
         return self.text.rstrip("\n")
 
 
+@checked
 def capture(
     model: Any,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unifreeze.arguments import checked
 from unifreeze.capturing.captured import Capture, made
 from unifreeze.capturing.shortest import Aim, by_name, fresh, shortest_plan
 from unifreeze.errors import PlanError, listing
@@ -10,6 +11,7 @@ from unifreeze.resolution import resolve_spec
 from unifreeze.structure import ModelSpec
 
 
+@checked
 def translate(
     plan: FreezePlan, source: ModelSpec, target: ModelSpec, *, native: bool = False
 ) -> Capture:

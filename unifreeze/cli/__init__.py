@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from unifreeze import __version__
 from unifreeze.cli.about import backends, schema
 from unifreeze.cli.carry import capture, expand, translate
+from unifreeze.cli.examples import EXAMPLES
 from unifreeze.cli.inspect import explain, show
-from unifreeze.cli.output import BUG, UNUSABLE
+from unifreeze.cli.letters import print_in_any_encoding
+from unifreeze.cli.output import BUG, UNUSABLE, complain, width_of
 from unifreeze.cli.pairing import pair, port, sketch
 from unifreeze.cli.parity import compare, parity, record
 from unifreeze.cli.stepping import step
 from unifreeze.cli.suggesting import suggest
 from unifreeze.errors import UnifreezeError
 
+WIDEST_HELP = 100
+BROKEN_PIPE = 141
+"""Exit code where nobody reads any more: `unifreeze show MODEL | head`."""
 app = typer.Typer(
     name="unifreeze",
     help="Write one freeze plan, run it on PyTorch and on PaddlePaddle, and know that it held.",
     epilog="Exit codes: 0 it holds, 1 it does not hold, 2 unusable input, 3 a bug in unifreeze.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels cut options off in narrow terminals
 )
+
+
+def _say_version(*, wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"unifreeze {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda wanted: _say_version(wanted=wanted),
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _first_line(function: Callable[..., None]) -> str:
+    return (function.__doc__ or "").partition("\n")[0]
+
+
+def _examples(function: Callable[..., None]) -> str:
+    lines = [f"  {example}" for example in EXAMPLES[function.__name__]]
+    return "\n".join(["\b", "For example:", *lines])  # \b: lines to be copied stay whole
+
+
 for command in (
     show,
     explain,
@@ -41,21 +83,26 @@ for command in (
     schema,
     backends,
 ):
-    app.command()(command)
+    app.command(short_help=_first_line(command), epilog=_examples(command))(command)
 
 
 def main() -> None:
     """Run the command line."""
+    print_in_any_encoding()
     try:
-        app()
+        app(prog_name="unifreeze", terminal_width=min(width_of(sys.stdout) or 80, WIDEST_HELP))
     except UnifreezeError as error:
-        sys.stderr.write(f"Error: {type(error).__name__}: {error}\n")
+        complain(f"Error: {type(error).__name__}: {error}")
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go, and must not be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
     except Exception:
         import traceback
 
         traceback.print_exc()
-        sys.stderr.write("This is a bug in unifreeze or in a backend; please report it.\n")
+        complain("This is a bug in unifreeze or in a backend; please report it.")
         sys.exit(BUG)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unifreeze.backend import backend_names, is_installed, load_backend
-from unifreeze.cli.output import JsonOption, console, write_json
+from unifreeze.cli.output import JsonOption, say, write_json
 from unifreeze.plan.document import json_schema
 
 
@@ -28,9 +28,7 @@ def backends(json: JsonOption = "") -> None:
         return
     for row in rows:
         state = f"{row['version']}, devices: {', '.join(row['devices'])}"
-        console().print(
-            f"{row['name']}: {state if row['installed'] else 'not installed'}", markup=False
-        )
+        say(f"{row['name']}: {state if row['installed'] else 'not installed'}")
 
 
 def _row(name: str) -> dict[str, Any]:

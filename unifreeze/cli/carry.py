@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +17,18 @@ from unifreeze.cli.output import (
     ModelArgument,
     PlanArgument,
     SeedOption,
-    console,
+    say_as_it_is,
+    say_plan,
     write_json,
 )
-from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
-from unifreeze.plan import FreezePlan, save_text
+from unifreeze.cli.targets import (
+    check_backends_used,
+    load_model,
+    read_batch,
+    read_plan,
+    use_backends,
+)
+from unifreeze.plan import save_text
 from unifreeze.resolution import expand_plan
 
 OutputOption = Annotated[
@@ -60,7 +66,7 @@ def translate(
 ) -> None:
     """Say a plan written for one port of a network so that it means the same on the other."""
     use_backends(backend)
-    loaded = FreezePlan.load(plan)
+    loaded = read_plan(plan)
     one, framework = load_model(source, seed=seed)
     other, its_framework = load_model(target, seed=seed)
     check_backends_used(backend, {framework.name, its_framework.name})
@@ -77,19 +83,24 @@ def expand(
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
 ) -> None:
     """Write a plan's generators out as plain phases, as they are on a model, ready to edit."""
     use_backends(backend)
-    loaded = FreezePlan.load(plan)
+    loaded = read_plan(plan)
     live, framework = load_model(model, seed=seed)
     check_backends_used(backend, {framework.name})
     made = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))
     text = f"# {plan.name}, as it is on {model}\n{made.to_yaml()}"
-    if output is None:
-        sys.stdout.write(text)
+    if output is not None:
+        save_text(output, text)
+    if json:
+        write_json({"plan": made.document(), "text": text}, json)
+    elif output is None:
+        say_plan(text)
+    if output is None or json == "-":
         return
-    save_text(output, text)
-    console().print(f"{len(made.phases)} phases written to {output}", markup=False)
+    say_as_it_is(f"{len(made.phases)} phases written to {output}")
 
 
 def _finish(found: Capture, output: Path | None, json: str) -> None:
@@ -100,9 +111,9 @@ def _finish(found: Capture, output: Path | None, json: str) -> None:
     elif output is not None:
         rules = len(found.plan.rules)
         count = f"{rules} rule{'' if rules == 1 else 's'}"
-        console().print(f"{count}; written to {output}", markup=False, soft_wrap=True)
+        say_as_it_is(f"{count}; written to {output}")
     else:
-        console().print(str(found), markup=False, soft_wrap=True)
+        say_plan(str(found))
 
 
 def _json(found: Capture) -> dict[str, Any]:

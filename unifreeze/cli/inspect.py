@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
@@ -18,15 +16,20 @@ from unifreeze.cli.output import (
     PlanArgument,
     SeedOption,
     console,
+    say,
     write_json,
 )
-from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
-from unifreeze.cli.timeline import phase_rows, phase_table
-from unifreeze.errors import TargetError
-from unifreeze.plan import FreezePlan
-from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
-from unifreeze.structure import ModelSpec, Zone
-from unifreeze.tables import human_bytes
+from unifreeze.cli.targets import (
+    check_backends_used,
+    load_model,
+    read_batch,
+    read_plan,
+    use_backends,
+)
+from unifreeze.cli.timeline import phase_rows, say_phases
+from unifreeze.cli.units import plain_resolution, savings, say_groups, say_units
+from unifreeze.resolution import expand_plan, resolve_phases, resolve_spec
+from unifreeze.structure import ModelSpec
 
 
 def show(
@@ -45,16 +48,15 @@ def show(
     if json:
         write_json(_spec_json(spec), json)
         return
-    out = console()
-    out.print(_headline(model, spec))
-    out.print(_tree(spec, everything=everything))
+    say(_headline(model, spec))
+    console().print(_tree(spec, everything=everything))
     for run, label in zip(spec.runs, spec.placement.labels, strict=True):
         stages = max(run.stages) + 1
-        out.print(f"{label}: {_count(len(run.blocks), 'block')} in {_count(stages, 'stage')}")
+        say(f"{label}: {_count(len(run.blocks), 'block')} in {_count(stages, 'stage')}")
 
 
 def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _headline(name: str, spec: ModelSpec) -> str:
@@ -92,7 +94,8 @@ def _line(spec: ModelSpec, index: int) -> Text:
         flags = {bool(spec.found[tensor]) for tensor in tensors}
         values = sum(int(spec.counts[tensor]) for tensor in tensors)
         flag = "mixed" if len(flags) > 1 else "trainable" if flags.pop() else "frozen"
-        line.append(f"  {len(tensors)} parameters, {values:,} values, {flag}", style="dim")
+        counts = f"{_count(len(tensors), 'parameter')}, {_count(values, 'value')}"
+        line.append(f"  {counts}, {flag}", style="dim")
     elif kind := at.kinds[index]:
         line.append(f"  {kind}", style="dim")
     return line
@@ -115,6 +118,7 @@ def _spec_json(spec: ModelSpec) -> dict[str, Any]:
             {"path": state.path, "name": spec.state_name(state), "role": state.role}
             for state in spec.states
         ],
+        "unused": [row.path for row in spec.tree.unused],
         "runs": [
             {
                 "label": label,
@@ -142,7 +146,7 @@ def explain(
 ) -> None:
     """Explain a plan on a model, touching nothing: what each rule takes, and what it saves."""
     use_backends(backend)
-    loaded = FreezePlan.load(plan)
+    loaded = read_plan(plan)
     live, framework = load_model(model, seed=seed)
     check_backends_used(backend, {framework.name})
     spec = framework.describe(live, read_batch(batch, seed=seed))
@@ -155,127 +159,20 @@ def explain(
     else:
         resolution = resolve_spec(loaded, spec)
     findings = [str(finding) for finding in framework.check(live, resolution)]
+    lines = resolution.why(why) if why else []
     if json:
-        plain = _resolution_json(resolution, findings)
-        write_json({**plain, "phases": rows} if rows else plain, json)
+        more = {**({"phases": rows} if rows else {}), **({"why": lines} if why else {})}
+        write_json({**plain_resolution(resolution, findings), **more}, json)
         return
-    out = console()
     if why:
-        lines = resolution.why(why)
-        if not lines:
-            raise TargetError(
-                f"no parameter matches {why!r}",
-                hint='a glob over native or canonical names: "head.*", "blocks.0/*"',
-            )
-        out.print("\n".join(lines), markup=False)
+        say("\n".join(lines))
         return
     if rows:
-        out.print(phase_table(rows))
-        out.print(f"\nphase {loaded.phases[number].name!r}:", markup=False)
-    out.print(str(resolution), markup=False)
+        say_phases(rows)
+        say(f"\nphase {loaded.phases[number].name!r}:")
+    say(str(resolution))
     for finding in findings:
-        out.print(f"  {framework.name} would refuse: {finding}", markup=False)
-    out.print(_unit_table(resolution))
-    out.print(_savings(resolution), markup=False)
-
-
-@dataclass
-class _Unit:
-    """What a plan does to one unit of the network."""
-
-    label: str
-    paths: list[str]
-    parameters: int = 0
-    frozen: int = 0
-    values: int = 0
-    size: int = 0
-    frozen_size: int = 0
-
-    @property
-    def decision(self) -> str:
-        if self.frozen in (0, self.parameters):
-            return "frozen" if self.frozen else "trainable"
-        return f"{self.parameters - self.frozen} of {self.parameters} trainable"
-
-
-def _units(resolution: Resolution) -> list[_Unit]:
-    """Add up what happens in each unit, in canonical order."""
-    spec, tree = resolution.spec, resolution.spec.tree
-    units: dict[str, _Unit] = {}
-    for number in spec.canonical_order.tolist():
-        owner = tree.owners[spec.first_names[number]]
-        at = spec.placement.units[spec.placement.unit_of[owner]]
-        unit = units.setdefault(at.label, _Unit(at.label, []))
-        block = at.zone is Zone.BLOCK and at.run >= 0 and spec.runs[at.run].blocks[at.block]
-        path = tree.paths[block or owner] or "(model)"
-        if path not in unit.paths:
-            unit.paths.append(path)
-        size = int(spec.sizes[number])
-        unit.parameters += 1
-        unit.values += int(spec.counts[number])
-        unit.size += size
-        if not resolution.trainable[number]:
-            unit.frozen += 1
-            unit.frozen_size += size
-    return list(units.values())
-
-
-def _unit_table(resolution: Resolution) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("canonical", "native", "decision"):
-        table.add_column(name, overflow="fold")
-    for name in ("parameters", "values", "bytes"):
-        table.add_column(name, justify="right")
-    for unit in _units(resolution):
-        style = "cyan" if unit.frozen == unit.parameters else ""
-        table.add_row(
-            unit.label,
-            _shorten(unit.paths),
-            unit.decision,
-            str(unit.parameters),
-            f"{unit.values:,}",
-            human_bytes(unit.size),
-            style=style,
-        )
-    return table
-
-
-def _shorten(paths: list[str], limit: int = 3) -> str:
-    shown = ", ".join(paths[:limit])
-    return shown if len(paths) <= limit else f"{shown}, … ({len(paths) - limit} more)"
-
-
-def _savings(resolution: Resolution) -> str:
-    saved = sum(unit.frozen_size for unit in _units(resolution))
-    return (
-        f"memory saved: {human_bytes(saved)} of gradients, "
-        f"{human_bytes(2 * saved)} of optimizer state with Adam's two moments, "
-        f"{human_bytes(saved)} with SGD's momentum"
-    )
-
-
-def _resolution_json(resolution: Resolution, findings: list[str]) -> dict[str, Any]:
-    spec = resolution.spec
-    trainable, total = resolution.counts()
-    saved = sum(unit.frozen_size for unit in _units(resolution))
-    return {
-        "framework": spec.framework,
-        "order": spec.order,
-        "trainable_values": trainable,
-        "all_values": total,
-        "rules": [effect._asdict() for effect in resolution.effects],
-        "units": [{**unit.__dict__, "decision": unit.decision} for unit in _units(resolution)],
-        "parameters": [
-            {
-                "name": spec.parameters[number].name,
-                "path": spec.parameters[number].path,
-                "trainable": bool(resolution.trainable[number]),
-                "reason": resolution.reason(number),
-            }
-            for number in spec.canonical_order.tolist()
-        ],
-        "held": [spec.tree.paths[module] for module in resolution.held],
-        "notices": list(resolution.notices),
-        "refusals": findings,
-        "saved_bytes": {"gradients": saved, "adam": 2 * saved, "sgd_momentum": saved},
-    }
+        say(f"  {framework.name} would refuse: {finding}")
+    say_units(resolution)
+    say_groups(resolution, rate=rows[number]["lr"] if rows else None)
+    say(savings(resolution))

@@ -18,13 +18,15 @@ from unifreeze.cli.output import (
     JsonOption,
     ModelArgument,
     SeedOption,
-    console,
+    say,
+    say_as_it_is,
     write_json,
 )
 from unifreeze.cli.parity import read_inputs
 from unifreeze.cli.sides import Side, run_sides
 from unifreeze.cli.targets import load_model, use_backends
 from unifreeze.errors import TargetError
+from unifreeze.files import read_text
 from unifreeze.pairing import (
     ModelSketch,
     Pairing,
@@ -46,7 +48,9 @@ ShippedOption = Annotated[
 
 def sketch(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the sketch.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write the sketch.")
+    ],
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     like: Annotated[
         Path | None,
@@ -71,6 +75,7 @@ def sketch(
         ),
     ] = None,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
 ) -> None:
     """Run a model on seeded values and write down what pairing needs to know of it."""
     use_backends(backend)
@@ -96,7 +101,11 @@ def sketch(
     )
     made.save(output)
     count = sum(not row.state for row in made.tensors)
-    console().print(f"{made.framework}: {count} parameters; written to {output}", markup=False)
+    if json:
+        about = {"sketch": str(output), "framework": made.framework, "model": made.model}
+        write_json({**about, "parameters": count, "states": len(made.tensors) - count}, json)
+    if json != "-":
+        say_as_it_is(f"{made.framework}: {count} parameters; written to {output}")
 
 
 def pair(
@@ -109,7 +118,8 @@ def pair(
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     seed: SeedOption = 0,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to write the pairing.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where to write the pairing."),
     ] = None,
     hints: Annotated[
         Path | None,
@@ -150,16 +160,25 @@ def pair(
     if json:
         write_json(made.model_dump(), json)
     if json != "-":
-        console().print(str(made), markup=False)
+        say(str(made))
 
 
 def port(
-    source: Annotated[Path, typer.Argument(help="A weight file, or a folder or index of several.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A weight file, or a folder or index of several."),
+    ],
     target: Annotated[
-        Path, typer.Argument(help="Where to write: .safetensors, .pdparams, .pt or .bin.")
+        Path,
+        typer.Argument(
+            metavar="TARGET", help="Where to write: .safetensors, .pdparams, .pt or .bin."
+        ),
     ],
     pairing: Annotated[
-        Path, typer.Option("-p", "--pairing", help="The pairing that `unifreeze pair -o` wrote.")
+        Path,
+        typer.Option(
+            "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+        ),
     ],
     direction: Annotated[
         str,
@@ -190,21 +209,26 @@ def port(
     if json:
         write_json(made._asdict(), json)
     if json != "-":
-        console().print(f"{made}\nwritten to {target}", markup=False)
+        say(str(made))
+        say_as_it_is(f"written to {target}")
 
 
 def _read_map(file: Path | None) -> dict[str, str]:
     """Read which path is which.
 
     Raises:
-        TargetError: The file is no JSON object of names.
+        TargetError: The file is not a JSON object of names.
     """
     try:
-        found = json_module.loads(file.read_text(encoding="utf-8")) if file else {}
+        found = json_module.loads(read_text(file)) if file else {}
     except (OSError, ValueError) as error:
-        raise TargetError(f"cannot read the map {file}: {error}") from None
+        raise TargetError(
+            f"cannot read the map {file}: {error}", hint='JSON: {"one.path": "other.path"}'
+        ) from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise TargetError(f"the map {file} is no JSON object of paths")
+        raise TargetError(
+            f"the map {file} is not a JSON object of paths", hint='{"one.path": "other.path"}'
+        )
     return found
 
 
@@ -214,8 +238,9 @@ def _pair_models(
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
         files = [Path(folder) / "one.json", Path(folder) / "other.json"]
         maps = [Path(folder) / "back.json", Path(folder) / "map.json"]
-        maps[0].write_text(json_module.dumps({there: here for here, there in hints.items()}))
-        maps[1].write_text(json_module.dumps(hints))
+        back = {there: here for here, there in hints.items()}
+        maps[0].write_text(json_module.dumps(back), encoding="utf-8")
+        maps[1].write_text(json_module.dumps(hints), encoding="utf-8")
 
         def sketched(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
             model, file = models[second], files[second]

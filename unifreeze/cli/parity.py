@@ -18,7 +18,8 @@ from unifreeze.cli.output import (
     ModelArgument,
     PlanArgument,
     SeedOption,
-    console,
+    say,
+    say_as_it_is,
     write_json,
 )
 from unifreeze.cli.sides import Side, run_sides
@@ -27,16 +28,16 @@ from unifreeze.cli.targets import (
     device_for,
     load_model,
     read_batch,
+    read_plan,
     use_backends,
 )
 from unifreeze.errors import TargetError
 from unifreeze.parity import Order, Record, Report, common_outputs, compare_records, make_record
-from unifreeze.plan import FreezePlan
 
 DeviceOption = Annotated[
     str, typer.Option(metavar="DEVICES", help="cpu or gpu, or torch=gpu,paddle=cpu by framework.")
 ]
-StepsOption = Annotated[int, typer.Option(min=1, help="Training steps per optimizer.")]
+StepsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Training steps per optimizer.")]
 OrderOption = Annotated[
     str,
     typer.Option(
@@ -48,7 +49,9 @@ OrderOption = Annotated[
 def record(
     plan: PlanArgument,
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the record.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write the record.")
+    ],
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     device: DeviceOption = "",
     steps: StepsOption = 2,
@@ -62,7 +65,7 @@ def record(
 ) -> None:
     """Run one side of a parity check and write down what it showed."""
     use_backends(backend)
-    loaded, counted = FreezePlan.load(plan), read_order(order)
+    loaded, counted = read_plan(plan), read_order(order)
     inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     if kind := device_for(device, framework.name):
@@ -83,7 +86,7 @@ def record(
     if json:
         write_json({"record": str(output), "side": made.side, "outputs": made.outputs}, json)
     else:
-        console().print(f"{summary}; written to {output}", markup=False)
+        say_as_it_is(f"{summary}; written to {output}")
 
 
 def read_inputs(batch: list[str], seed: int) -> Batch:
@@ -144,7 +147,7 @@ def parity(
 
     Each side runs in a process of its own.
     """
-    FreezePlan.load(plan)
+    read_plan(plan)
     use_backends(backend)
     read_inputs(batch, seed)
     read_order(order)
@@ -175,9 +178,9 @@ def _finish(report: Report, json: str) -> None:
     if json:
         write_json(report.to_json(), json)
     if json != "-":
-        console().print(str(report), markup=False)
+        say(str(report))
         verdict = "parity holds" if report.holds else "parity does not hold"
         run = f"{report.steps} steps each of {', '.join(report.optimizers)}"
-        console().print(f"{verdict} ({run})", style="bold green" if report.holds else "bold red")
+        say(f"{verdict} ({run})", style="bold green" if report.holds else "bold red")
     if not report.holds:
         raise typer.Exit(BROKEN)

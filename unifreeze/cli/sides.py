@@ -35,6 +35,7 @@ class Side(NamedTuple):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
+                errors="replace",
             )
         except OSError as error:
             raise TargetError(f"cannot run {self.python}: {error.strerror or error}") from None

@@ -15,11 +15,17 @@ from unifreeze.cli.output import (
     JsonOption,
     PlanArgument,
     SeedOption,
-    console,
+    say,
+    say_as_it_is,
     write_json,
 )
 from unifreeze.cli.parity import OrderOption, read_inputs, read_order
-from unifreeze.cli.targets import check_backends_used, load_model, use_backends
+from unifreeze.cli.targets import (
+    check_backends_used,
+    load_model,
+    read_plan,
+    use_backends,
+)
 from unifreeze.errors import TargetError
 from unifreeze.pairing import ModelSketch, Pairing
 from unifreeze.parity import Order
@@ -52,17 +58,26 @@ def step(
     ] = False,
     pairing: Annotated[
         Path | None,
-        typer.Option("-p", "--pairing", help="The pairing that `unifreeze pair -o` wrote."),
+        typer.Option(
+            "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Run MODEL alone and write its side to this file."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Run MODEL alone and write its side to this file.",
+        ),
     ] = None,
     sketch: Annotated[
         Path | None,
         typer.Option(metavar="SKETCH", help="With -o: the sketch that the pairing was made from."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps per optimizer.")] = 1,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Training steps per optimizer.")
+    ] = 1,
     seed: SeedOption = 0,
     order: OrderOption = "registration",
     backend: BackendOption = [],  # noqa: B006 - typer copies it
@@ -74,7 +89,7 @@ def step(
     side is run alone, where its framework is, and the two files are compared.
     """
     use_backends(backend)
-    loaded, known = FreezePlan.load(plan), Pairing.load(pairing) if pairing else None
+    loaded, known = read_plan(plan), Pairing.load(pairing) if pairing else None
     files = [name.endswith(".json") for name in (model, other)]
     if all(files):
         sides = StepSide.load(model), StepSide.load(other)
@@ -84,7 +99,8 @@ def step(
     if output:
         config = StepConfig(inputs, double=not as_is, steps=steps, seed=seed)
         first = ModelSketch.load(_needed(sketch, "--sketch"))
-        _one_side(loaded, model, config, first, _needed(known, "--pairing"), output, counted)
+        pairing_ = _needed(known, "--pairing")
+        _one_side(loaded, model, config, first, pairing_, output, counted, json)
         return
     if not other or any(files):
         raise TargetError(
@@ -115,13 +131,18 @@ def _one_side(
     pairing: Pairing,
     output: Path,
     order: Order,
+    json: str,
 ) -> None:
     live, framework = load_model(model, seed=config.seed)
     config = on_sketched_values(config, first, pairing, framework, live)
     side = make_side(plan, live, framework, config, name=model, order=order)
     side.save(output)
     count = len(side.run.gradients)
-    console().print(f"{side.framework}: {count} gradients; written to {output}", markup=False)
+    if json:
+        known = {"side": str(output), "framework": side.framework, "gradients": count}
+        write_json(known, json)
+    if json != "-":
+        say_as_it_is(f"{side.framework}: {count} gradients; written to {output}")
 
 
 def _needed(given: Given | None, option: str) -> Given:
@@ -134,10 +155,10 @@ def _finish(report: StepReport, json: str) -> None:
     if json:
         write_json(report.to_json(), json)
     if json != "-":
-        console().print(str(report), markup=False, soft_wrap=True)
+        say(str(report))
         verdict = "the step is the same" if report.holds else "the step is not the same"
         if report.holds and not report.decided:
             verdict = "nothing speaks against the step, but not all of it could be decided"
-        console().print(verdict, style="bold green" if report.holds else "bold red")
+        say(verdict, style="bold green" if report.holds else "bold red")
     if not report.holds:
         raise typer.Exit(BROKEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,9 @@ from unifreeze.cli.output import (
     JsonOption,
     ModelArgument,
     SeedOption,
-    console,
+    say_as_it_is,
+    say_plan,
+    width_of,
     write_json,
 )
 from unifreeze.cli.targets import check_backends_used, load_model, read_batch, use_backends
@@ -39,14 +42,23 @@ def suggest(
         int | None, typer.Option(metavar="N", help="Number of training examples.")
     ] = None,
     similarity: Annotated[
-        str, typer.Option(help="Of the data to the pre-training data: same, similar, different.")
+        str,
+        typer.Option(
+            metavar="WORD", help="Of the data to the pre-training data: same, similar, different."
+        ),
     ] = "similar",
     compute: Annotated[
-        str, typer.Option(help="low, medium, high, or a share of a full fine-tune: 0.6.")
+        str,
+        typer.Option(
+            metavar="SHARE", help="low, medium, high, or a share of a full fine-tune: 0.6."
+        ),
     ] = "high",
     new_head: Annotated[bool, typer.Option("--new-head", help="The head is new.")] = False,
     shift: Annotated[
-        str, typer.Option(help="How the data differ, if known: input, features, output.")
+        str,
+        typer.Option(
+            metavar="WORD", help="How the data differ, if known: input, features, output."
+        ),
     ] = "",
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure gradients and blocks on the batch.")
@@ -57,7 +69,8 @@ def suggest(
         typer.Option(metavar="NAME", help="Array of the batch that holds labels, for the loss."),
     ] = "",
     batch_size: Annotated[
-        int, typer.Option(min=0, help="Cut the batch into several; 0 leaves it whole.")
+        int,
+        typer.Option(min=0, metavar="N", help="Cut the batch into several; 0 leaves it whole."),
     ] = 0,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
@@ -99,10 +112,13 @@ def suggest(
     if json:
         write_json(found.to_json(), json)
     if json != "-":
-        shown = found.table() if output is not None else str(found)
-        written = [f"written to {output}"] if output is not None else []
-        lines = "\n".join(filter(None, [shown, *written]))
-        console().print(lines, markup=False, soft_wrap=True)
+        table = found.table(width_of(sys.stdout))
+        if table:
+            say_as_it_is(table if output is not None else f"{table}\n")
+        if output is not None:
+            say_as_it_is(f"written to {output}")
+        else:
+            say_plan(found.text())
 
 
 def _inputs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import random
 import re
 import sys
@@ -19,12 +18,18 @@ from unifreeze.backend import (
     Batch,
     backend_for,
     backend_names,
-    is_installed,
     load_backend,
-    missing_framework,
     override_backend,
 )
-from unifreeze.errors import TargetError, UnifreezeError, listing, nearest
+from unifreeze.cli.modules import (
+    attribute_of,
+    import_target,
+    missing_module,
+    split_target,
+    target_hint,
+)
+from unifreeze.errors import TargetError, UnifreezeError
+from unifreeze.plan import FreezePlan
 
 _SPEC = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
@@ -34,21 +39,22 @@ _FORMS = 'forms: "float32[2,3,64,64]", "ids=int64[2,16]<1:1000>", or a .npz file
 
 
 def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
-    """Build a model from `package.module:factory` or `package.module:factory(key=literal, …)`.
+    """Build a model from `package.module:factory` or `./file.py:factory(key=literal, …)`.
 
-    The current folder is on the import path; random generators are seeded first.
+    The current folder is on the import path, and so is that of a file; random generators are
+    seeded first.
 
     Raises:
         TargetError: The target cannot be read, imported or built.
         MissingFrameworkError: Its framework is not installed.
     """
     module_name, factory_name, args, kwargs = _read_target(target)
-    factory = _attribute(_import(module_name, target), factory_name, target)
+    factory = attribute_of(import_target(module_name, target), factory_name, target)
     _seed_all(seed)
     try:
         model = factory if _is_model(factory) else factory(*args, **kwargs)
     except ModuleNotFoundError as error:
-        raise _missing(error, target) from None
+        raise missing_module(error, target) from None
     except UnifreezeError:
         raise
     except Exception as error:
@@ -60,7 +66,7 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
 
 
 def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
-    module_name, colon, call = target.partition(":")
+    module_name, colon, call = split_target(target)
     try:
         node = ast.parse(call.strip(), mode="eval").body if colon and module_name else None
     except SyntaxError:
@@ -78,10 +84,7 @@ def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
             ) from None
         node = node.func
     if not isinstance(node, ast.Name):
-        raise TargetError(
-            f"{target!r} names no model",
-            hint="package.module:factory or package.module:factory(key=literal, …)",
-        )
+        raise TargetError(f"{target!r} names no model", hint=target_hint(target))
     return module_name, node.id, args, kwargs
 
 
@@ -89,47 +92,6 @@ def _name(word: ast.keyword) -> str:
     if word.arg is None:
         raise ValueError("**")
     return word.arg
-
-
-def _import(name: str, target: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name:
-            raise _missing(error, target) from None
-        raise TargetError(f"{name} cannot be imported: {error}") from error
-    except Exception as error:
-        raise TargetError(
-            f"{name} cannot be imported: {type(error).__name__}: {error}",
-            hint="import it in Python to see where it fails",
-        ) from error
-
-
-def _missing(error: ModuleNotFoundError, target: str) -> UnifreezeError:
-    root = (error.name or "").partition(".")[0]
-    if root in backend_names() and not is_installed(root):
-        return missing_framework(root)
-    return TargetError(
-        f"{target}: there is no module {error.name!r}",
-        context=f"looked in {Path.cwd()} and in the installed packages",
-        hint="run from the folder that holds it, or install it",
-    )
-
-
-def _attribute(module: Any, name: str, target: str) -> Any:
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        public = [key for key in vars(module) if not key.startswith("_")]
-        close = nearest(name, public)
-        raise TargetError(
-            f"{module.__name__} has no {name!r} (in {target})",
-            context=f"it has: {listing(public, limit=12)}",
-            hint=f"did you mean {close[0]!r}?" if close else "",
-        ) from None
 
 
 def _is_model(value: Any) -> bool:
@@ -143,6 +105,21 @@ def _seed_all(seed: int) -> None:
     for name in backend_names():
         if name in sys.modules:
             load_backend(name).seed(seed)
+
+
+def read_plan(file: Path) -> FreezePlan:
+    """Read a plan file.
+
+    Raises:
+        TargetError: It names a model: the two stand in another order.
+        PlanFileError: It has mistakes, or cannot be read.
+    """
+    if ":" in file.name and not file.exists():
+        raise TargetError(
+            f"{file} names a model, and not a plan file",
+            hint=f"the plan comes before the model: plan.yaml {file}",
+        )
+    return FreezePlan.load(file)
 
 
 def read_batch(specs: list[str], *, seed: int = 0) -> Batch | None:
@@ -265,7 +242,7 @@ def _read_override(text: str) -> tuple[str, str, str]:
 
 def _make_backend(module_name: str, attribute: str) -> Any:
     target = f"{module_name}:{attribute}"
-    found = _attribute(_import(module_name, target), attribute, target)
+    found = attribute_of(import_target(module_name, target), attribute, target)
     return found() if isinstance(found, type) else found
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
+from unifreeze.cli.output import say_table
 from unifreeze.plan import FreezePlan, Phase, describe_choice, settings_of
 from unifreeze.resolution import Resolution
 
@@ -39,25 +38,24 @@ def phase_rows(plan: FreezePlan, resolutions: Sequence[Resolution]) -> list[dict
     return rows
 
 
-def phase_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Lay the rows out for a terminal."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("phase", "begins", "rate", "decay", "trainable", "", "where"):
-        table.add_column(name, justify="right" if name in ("rate", "decay", "") else "left")
-    for row in rows:
-        if row["stop"]:
-            table.add_row(row["name"], row["begins"], "", "", "training ends", "", "")
-            continue
-        table.add_row(
-            row["name"],
-            row["begins"],
-            _number(row["lr"]),
-            _number(row["weight_decay"]),
-            f"{row['parameters']} parameters",
-            f"{row['share']:.1%}",
-            "; ".join([_short(row["units"]), *row["besides"]]),
-        )
-    return table
+def say_phases(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows as a table."""
+    header = ("phase", "begins", "rate", "decay", "trainable", "", "where")
+    say_table(header, [_cells(row) for row in rows], left=(0, 1, 4, 6))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["stop"]:
+        return row["name"], row["begins"], "", "", "training ends", "", ""
+    return (
+        row["name"],
+        row["begins"],
+        _number(row["lr"]),
+        _number(row["weight_decay"]),
+        f"{row['parameters']} parameters",
+        f"{row['share']:.1%}",
+        "; ".join([short_list(row["units"]), *row["besides"]]),
+    )
 
 
 def _besides(phase: Phase) -> list[str]:
@@ -80,6 +78,6 @@ def _number(value: float | None) -> str:
     return "as built" if value is None else f"{value:g}"
 
 
-def _short(units: Sequence[str]) -> str:
+def short_list(units: Sequence[str]) -> str:
     """Name the first and the last of many units."""
     return " ".join(units) if len(units) <= 4 else f"{units[0]} … {' '.join(units[-2:])}"

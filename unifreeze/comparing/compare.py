@@ -14,17 +14,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from unifreeze.arguments import checked
+from unifreeze.backend import Batch
 from unifreeze.comparing.comparison import Comparison, PlanRow, Run
 from unifreeze.comparing.given import Metrics, Plans, check_in_place, named_plans, read_metrics
 from unifreeze.comparing.start import Start
 from unifreeze.errors import TargetError, UnifreezeError, listing
 from unifreeze.handle import Handle, apply
+from unifreeze.handle.telling import untold_error
 from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution
 
 _HERE = str(Path(__file__).parent)
 
 
+@checked
 def compare_plans(
     plans: Plans,
     make_model: Callable[[], Any],
@@ -63,17 +67,18 @@ def compare_plans(
     >>> compare_plans({"head": FreezePlan().only("head")}, make, train, test)  # doctest: +SKIP
     """
     named = named_plans(plans)
-    if type(repeats) is not int or repeats < 1:
-        raise TargetError(f"repeats is {repeats!r}", hint="a whole number from 1 on")
-    if type(seed) is not int or seed < 0:
-        raise TargetError(f"seed is {seed!r}", hint="a whole number from 0 on")
+    if repeats < 1:
+        raise TargetError(f"repeats is {repeats}", hint="a whole number from 1 on")
+    if seed < 0:
+        raise TargetError(f"seed is {seed}", hint="a whole number from 0 on")
+    inputs = None if batch is None else Batch.of(batch)
     start = Start(make_model, seed)
     trials: dict[str, list[_Trial]] = {name: [] for name in named}
     with _bar(len(named) * repeats, shown=progress) as done:
         for number in range(repeats):
             for name, plan in named.items():
                 trial = _Trial(start, seed + number)
-                trial.run(plan, train, evaluate, batch)
+                trial.run(plan, train, evaluate, inputs)
                 trials[name].append(trial)
                 done()
     rows = tuple(_row(name, runs) for name, runs in trials.items())
@@ -93,7 +98,7 @@ class _Trial:
         plan: FreezePlan,
         train: Callable[[Any, Handle], Any],
         evaluate: Callable[[Any], Metrics],
-        batch: Any,
+        batch: Batch | None,
     ) -> None:
         """Train and judge a fresh model; whatever goes wrong from here on is this plan's result."""
         model = self._start.model(self._seed)
@@ -129,7 +134,8 @@ class _Trial:
         self._wait(handle)
         seconds = perf_counter() - began
         check_in_place(model, returned)
-        handle.verify()
+        if not handle.verify().told:
+            raise untold_error(handle.plan.phases, "train has returned")
         _check_kept(before, self._start.objects(model))
         return seconds
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
+from unifreeze.arguments import checked_methods
 from unifreeze.errors import UnifreezeError, nearest
-from unifreeze.tables import human_bytes, number, plain_table
+from unifreeze.tables import human_bytes, number, one_line, plain_table
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Run:
     error: str = ""
 
 
+@checked_methods
 @dataclass(frozen=True)
 class PlanRow:
     """What became of one plan; what was measured is the median over the runs that held.
@@ -97,6 +99,9 @@ class PlanRow:
         runs = "" if len(self.runs) == 1 else f" in {self.failed} of {len(self.runs)} runs"
         return f"{self.name} failed{runs}: {self.error}"
 
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.name}, {self.metrics or self.error}")
+
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain data."""
         return {
@@ -112,6 +117,7 @@ class PlanRow:
         }
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Comparison:
     """What comparing plans found.
@@ -160,6 +166,9 @@ class Comparison:
         """Return the comparison as plain data."""
         rows = [row.to_json() for row in self.rows]
         return {"framework": self.framework, "device": self.device, "rows": rows}
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self.rows)} plans in {self.framework} on {self.device}")
 
     def __str__(self) -> str:
         count = max(len(row.runs) for row in self.rows)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze.backend import backend_for
-from unifreeze.errors import PlanError, TargetError, listing
-from unifreeze.plan import FreezePlan, check_plan
+from unifreeze.errors import PlanError, TargetError, brief, listing
+from unifreeze.plan import FreezePlan
 
 Metrics = float | Mapping[str, float]
 Plans = Mapping[str, FreezePlan | str | Path] | Sequence[FreezePlan | str | Path]
@@ -22,28 +22,33 @@ def named_plans(plans: Any) -> dict[str, FreezePlan]:
         PlanError: There is none, one is no plan, or a name is given twice.
         PlanFileError: A file has mistakes.
     """
-    if isinstance(plans, FreezePlan | str | Path):
-        raise PlanError(
-            "one plan is no comparison", hint='a mapping: {"head": plan, "all": other}, or a list'
-        )
     pairs = [*plans.items()] if isinstance(plans, Mapping) else [*enumerate(plans, start=1)]
     if not pairs:
         raise PlanError("there is no plan to compare", hint='{"head": FreezePlan().only("head")}')
     found: dict[str, FreezePlan] = {}
     for key, plan in pairs:
         is_file = isinstance(plan, str | Path)
-        name = key if isinstance(plans, Mapping) else Path(plan).stem if is_file else f"plan {key}"
-        if not isinstance(name, str) or not name:
+        name = (
+            str(key)
+            if isinstance(plans, Mapping)
+            else Path(plan).stem
+            if is_file
+            else f"plan {key}"
+        )
+        if not name:
             raise PlanError(f"{name!r} cannot name a plan", hint="a word")
         if name in found:
             raise PlanError(
                 f"two plans are called {name!r}",
-                context=f"given: {listing(map(str, plans))}",
+                context=f"given: {listing(str(one) for one in plans if not _is_plan(one))}",
                 hint='name them: {"one": "a/plan.yaml", "other": "b/plan.yaml"}',
             )
         found[name] = FreezePlan.load(plan) if is_file else plan
-        check_plan(found[name])
     return found
+
+
+def _is_plan(value: object) -> bool:
+    return isinstance(value, FreezePlan)
 
 
 def check_in_place(model: Any, returned: Any) -> None:
@@ -88,7 +93,7 @@ def _metric(name: str, value: Any) -> float:
         found = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TargetError(
-            f"evaluate returned {value!r} for {name!r}, and that is no number",
+            f"evaluate returned {brief(value)} for {name!r}, and that is not a number",
             hint='return a number, or several by name: {"accuracy": 0.93}',
         ) from None
     if not isfinite(found):

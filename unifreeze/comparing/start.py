@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from unifreeze.backend import Backend, backend_for
-from unifreeze.errors import TargetError, listing
-from unifreeze.handle.lease import Target
+from unifreeze.errors import TargetError, UnknownFrameworkError, brief, listing
+from unifreeze.handle.target import Target
 
 _SEED_OR_LOAD = "seed is set before each call: draw from it alone, or load weights in make_model"
 
@@ -28,7 +28,7 @@ class Start:
     def __init__(self, make_model: Callable[[], Any], seed: int) -> None:
         self._make_model = make_model
         first = make_model()
-        self.backend: Backend = backend_for(first)
+        self.backend: Backend = _backend_of(first)
         self._digests: dict[int, dict[str, str]] = {}
         second = self.model(seed)
         self.device = self.backend.device_of(self._whole(second))
@@ -97,3 +97,12 @@ def _check_same(one: Mapping[str, str], other: Mapping[str, str]) -> None:
         context=f"{len(differing)} of {len(paths)} tensors differ",
         hint=_SEED_OR_LOAD,
     )
+
+
+def _backend_of(made: Any) -> Backend:
+    try:
+        return backend_for(made)
+    except UnknownFrameworkError as error:
+        raise TargetError(
+            f"make_model returned {brief(made)}, and not a model", hint=error.hint
+        ) from None

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Batch, backend_for
 from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.groups import param_groups
 from unifreeze.handle.handle import Handle
-from unifreeze.handle.lease import Target, for_a_while
+from unifreeze.handle.lease import for_a_while
+from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, check_plan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
 from unifreeze.select import Selector
@@ -26,9 +28,11 @@ __all__ = [
     "frozen",
     "param_groups",
     "resolve",
+    "unpin",
 ]
 
 
+@checked
 def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
     """Decide every parameter of a model without touching it.
 
@@ -53,6 +57,7 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str
     return replace(resolution, notices=(*resolution.notices, said))
 
 
+@checked
 def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
     """Return a plan with plain phases in place of generators, as they are on a model.
 
@@ -68,6 +73,7 @@ def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
     return expand_plan(plan, Target(model, backend_for(model)).describe(_batch(batch)))
 
 
+@checked
 def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
     """Put a plan in force on a live model; all of it, or on any error nothing.
 
@@ -91,6 +97,7 @@ def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool 
     return Handle(plan, target, batch=_batch(batch), keep_values=keep_values)
 
 
+@checked
 def freeze(
     model: Any, what: str | Selector, *, batch: Any = None, keep_values: bool = False
 ) -> Handle:
@@ -101,6 +108,7 @@ def freeze(
     return apply(FreezePlan().freeze(what), model, batch=batch, keep_values=keep_values)
 
 
+@checked
 @contextmanager
 def frozen(model: Any) -> Iterator[None]:
     """Freeze every parameter of a model for a while: flags only, gradient flows through.
@@ -113,13 +121,30 @@ def frozen(model: Any) -> Iterator[None]:
     target = Target(model, backend_for(model))
     undo = target.backend.flags(target.model, trainable=False)
     outermost = [root for root in target.names.values() if root not in for_a_while]
-    for_a_while.update(outermost)
+    for root in outermost:
+        for_a_while.add(root)
     try:
         yield
     finally:
         for root in outermost:
             for_a_while.discard(root)
         undo()
+
+
+def unpin(model: Any) -> None:
+    """Let a copy of a model under a plan go: its layers follow training mode again.
+
+    Copies and pickles of a model hold still what the model holds, as teachers and averages of
+    weights need it. A copy lets go by itself of a layer that somebody thaws, or whose statistics
+    are reset; this lets go of all. Flags stay as they are.
+
+    Raises:
+        PlanError: The model itself is under a plan; that takes the handle's `remove`.
+
+    >>> average = AveragedModel(model)  # doctest: +SKIP
+    >>> unpin(average)  # doctest: +SKIP
+    """
+    Target(model, backend_for(model)).unpin()
 
 
 def _batch(batch: Any) -> Batch | None:

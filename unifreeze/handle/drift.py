@@ -12,10 +12,13 @@ from unifreeze.backend import Backend, Digest
 from unifreeze.backend.digests import change_at_least
 from unifreeze.backend.protocol import Array
 from unifreeze.errors import FrozenDriftError
+from unifreeze.schedule import UNTOLD
 
 _ADVICE = {
-    "moved": "find what writes to it: an optimizer that makes up gradients, a hook, a copy_",
+    "moved": "find what writes to it: an average of weights that is copied back (EMA, SWA), "
+    "an optimizer that makes up gradients, a hook, a copy_",
     "reloaded": "if the loaded values are wanted: handle.rebase()",
+    "resized": "if the new shape is wanted: handle.rebase()",
     "cast": "if the new dtype or device is wanted: handle.rebase()",
     "replaced": "take new modules into the plan: handle.reapply()",
     "new": "take new modules into the plan: handle.reapply()",
@@ -24,12 +27,18 @@ _ADVICE = {
 }
 
 
+_UNSEEN = "layers are counted as registered, and a compiler runs them: give a batch to be sure"
+
+OFFLOADED = object()
+"""Stands for the object of an offloaded tensor, which is another one after each forward pass."""
+
+
 class Drift(NamedTuple):
     """One frozen tensor that is not as it was.
 
     Attributes:
         path: Native path.
-        kind: `moved`, `reloaded`, `cast`, `replaced`, `new`, `missing` or `thawed`.
+        kind: `moved`, `reloaded`, `resized`, `cast`, `replaced`, `new`, `missing` or `thawed`.
         detail: How much, or from what to what.
     """
 
@@ -47,13 +56,26 @@ class Verified(NamedTuple):
     Attributes:
         parameters: Frozen parameters, bit for bit as they were.
         states: Statistics and other held state tensors, likewise.
+        unchecked: Frozen parameters and held state tensors that have no values to compare: they
+            are on the meta device, not initialised yet, or offloaded and cannot be read.
+        told: False if later phases wait to begin, and `Handle.step` was never called.
+        ordered: False if the plan counts layers as they are registered, and a compiler runs them,
+            so that it was not seen whether they run in that order.
     """
 
     parameters: int
     states: int
+    unchecked: int = 0
+    told: bool = True
+    ordered: bool = True
 
     def __str__(self) -> str:
-        return f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        text = f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        if self.unchecked:
+            text += f"; not checked: {self.unchecked} that have no values here"
+        if not self.ordered:
+            text += f"; {_UNSEEN}"
+        return text if self.told else f"{text}; {UNTOLD}"
 
 
 @dataclass
@@ -66,6 +88,7 @@ class Baseline:
         objects: The live tensors then.
         digests: Their digests then.
         values: Copies of their values, where they were asked for.
+        keeps_values: They were.
     """
 
     parameters: tuple[str, ...]
@@ -73,11 +96,44 @@ class Baseline:
     objects: Mapping[str, Any]
     digests: dict[str, Digest]
     values: dict[str, Array] = field(default_factory=dict)
+    keeps_values: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All of them."""
         return (*self.parameters, *self.states)
+
+    def hold(
+        self,
+        backend: Backend,
+        model: Any,
+        parameters: Iterable[str],
+        states: Iterable[str],
+        moving: Iterable[str],
+    ) -> None:
+        """Be about other parameters and states from now on.
+
+        Those in `moving` move, or did until now: what is known of them counts no more. What is
+        not known is held to what it is now.
+        """
+        self.parameters, self.states = tuple(parameters), tuple(states)
+        for path in moving:
+            self.digests.pop(path, None)
+            self.values.pop(path, None)
+        present = backend.objects(model)
+        paths = [path for path in self.paths if path not in self.digests and path in present]
+        self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
+        if self.keeps_values:
+            kept = [path for path in paths if self.digests[path].bits]
+            self.values |= {path: backend.tensor(model, path) for path in kept}
+
+    def verified(self) -> Verified:
+        """Count what is unchanged; a tensor without values cannot be called unchanged."""
+        seen = [
+            [p for p in paths if self.digests[p].bits] for paths in (self.parameters, self.states)
+        ]
+        parameters, states = map(len, seen)
+        return Verified(parameters, states, len(self.paths) - parameters - states)
 
 
 def take_baseline(
@@ -91,8 +147,16 @@ def take_baseline(
     """Take down how frozen parameters and held states are now."""
     paths = (*parameters, *states)
     digests = backend.fingerprint(model, paths, sums=not keep_values)
-    values = {path: backend.tensor(model, path) for path in paths} if keep_values else {}
-    return Baseline(parameters, states, backend.objects(model), digests, values)
+    kept = [path for path in paths if digests[path].bits] if keep_values else []
+    values = {path: backend.tensor(model, path) for path in kept}
+    return Baseline(
+        parameters, states, _objects(backend, model), digests, values, keeps_values=keep_values
+    )
+
+
+def _objects(backend: Backend, model: Any) -> dict[str, Any]:
+    """Return live tensors by path; an offloaded one has no object that stays."""
+    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
 
 
 def find_drifts(
@@ -106,20 +170,29 @@ def find_drifts(
         baseline: How they were.
         loaded: Digests right after the last state dict was loaded, {} if none was.
     """
-    objects, flags = backend.objects(model), backend.read(model)
+    objects, flags = _objects(backend, model), backend.read(model)
     present = [path for path in baseline.paths if path in objects]
     drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
     states = set(baseline.states)
     same: list[str] = []
     for path in present:
-        if path not in states and objects[path] is not baseline.objects[path]:
-            drifts.append(Drift(path, "replaced", "another object stands in its place"))
+        stays = objects[path] is OFFLOADED or objects[path] is baseline.objects[path]
+        if path not in states and not stays:
+            new = backend.fingerprint(model, [path])[path]
+            drifts.append(_replaced(path, baseline.digests[path], new))
         else:
             same.append(path)
     drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
     now = backend.fingerprint(model, same)
     changed = [path for path in same if now[path].bits != baseline.digests[path].bits]
     return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+
+
+def _replaced(path: str, before: Digest, new: Digest) -> Drift:
+    if before.bits and new.bits and before.shape != new.shape:
+        shapes = f"{list(new.shape)} stands in the place of one of {list(before.shape)}"
+        return Drift(path, "resized", f"another object, of shape {shapes}")
+    return Drift(path, "replaced", "another object stands in its place")
 
 
 def _changed(
@@ -133,6 +206,8 @@ def _changed(
     before = baseline.digests[path]
     if before.dtype != now[path].dtype:
         return Drift(path, "cast", f"{before.dtype or 'no values'} to {now[path].dtype or 'none'}")
+    if before.shape != now[path].shape:
+        return Drift(path, "resized", f"shape {list(before.shape)} to {list(now[path].shape)}")
     kind = "reloaded" if loaded.get(path) == now[path].bits else "moved"
     return Drift(path, kind, _amount(backend, model, baseline, path))
 

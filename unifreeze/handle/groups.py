@@ -39,6 +39,23 @@ def param_groups(resolution: Resolution, warmed: Classes | None = None) -> tuple
     )
 
 
+def check_in_place(backend: Backend, model: Any, groups: Sequence[ParamGroup]) -> None:
+    """Refuse to train parameters that are offloaded: their objects are replaced at each pass.
+
+    Raises:
+        OptimizerError: Naming the parameters.
+    """
+    trained = {path for group in groups for path in group.paths}
+    offloaded = [path for path in backend.offloaded(model) if path in trained]
+    if offloaded:
+        raise OptimizerError(
+            f"{len(offloaded)} parameters that the plan trains are offloaded: {listing(offloaded)}",
+            context="each forward pass puts new objects in their place, so an optimizer that holds "
+            "the ones of now would train nothing",
+            hint="freeze them, or load the model without offloading these modules",
+        )
+
+
 def check_optimizers(
     backend: Backend, model: Any, groups: Sequence[ParamGroup], optimizers: Sequence[Any]
 ) -> None:
@@ -47,6 +64,7 @@ def check_optimizers(
     Raises:
         OptimizerError: Naming the parameters, or the groups.
     """
+    check_in_place(backend, model, groups)
     tensors = [tensor for one in optimizers for tensor in backend.optimizer_parameters(one)]
     held, live = set(map(id, tensors)), backend.objects(model)
     paths = [path for group in groups for path in group.paths]

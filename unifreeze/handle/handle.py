@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Batch, Finding, ParamGroup, refuse_unsupported
-from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, listing
+from unifreeze.arguments import checked_methods
+from unifreeze.backend import Batch, Finding, ParamGroup, Undo, refuse_unsupported
+from unifreeze.errors import OptimizerError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -19,10 +20,12 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
-from unifreeze.handle.groups import check_optimizers, param_groups
-from unifreeze.handle.lease import Target
-from unifreeze.handle.phased import STATE_FORMAT
+from unifreeze.handle.groups import check_in_place, check_optimizers, param_groups
+from unifreeze.handle.lease import Lease
+from unifreeze.handle.ordering import OrderCheck, Phases
 from unifreeze.handle.run import Run
+from unifreeze.handle.state import check_format, check_origin, plain_state
+from unifreeze.handle.target import Target
 from unifreeze.handle.trained import load_trained, trained_state
 from unifreeze.history import History, RunReport, run_report
 from unifreeze.history.history import numbers
@@ -31,6 +34,7 @@ from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
 
 
+@checked_methods
 class Handle:
     """A plan in force on a live model; made by `unifreeze.apply`.
 
@@ -50,7 +54,7 @@ class Handle:
         self._plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
-        self._history = History()
+        self._history, self._order = History(), OrderCheck(self._in_phases)
         self._run: Run | None = None
         if plan.phases:
             self._run = Run(
@@ -71,15 +75,26 @@ class Handle:
         """
         return self._plan if self._run is None else self._run.phased.expanded
 
-    def _put_in_force(self, describe: Callable[[], ModelSpec] | None = None) -> None:
-        """Write the plan, or its current phase, on the model described."""
+    def _put_in_force(self, *, again: bool = False, last: ModelSpec | None = None) -> None:
+        """Write the plan, or its current phase, on the model as it is now.
+
+        Args:
+            again: It is in force already, and keeps its place among other plans.
+            last: A description that is good enough if the structure is still the same.
+        """
         with self._backend.settled(self.model):
-            self.resolution, self._lease, self._baseline = self._target.put_in_force(
-                describe or partial(self._target.describe, self._batch),
+            self._lease: Lease = self._target.put_in_force(
+                partial(self._target.describe, self._batch, last),
                 self._decide,
                 self._take_baseline,
+                again=again,
             )
+            self.resolution = self._lease.resolution
             self._watch_loads()
+
+    @property
+    def _baseline(self) -> Baseline:
+        return self._lease.baseline
 
     def _decide(self, spec: ModelSpec) -> Resolution:
         if self._run is None:
@@ -94,14 +109,25 @@ class Handle:
 
     def _write_phase(self) -> None:
         """Put the current phase in force; what stays frozen is held to the values it had."""
-        old, spec = self._baseline, self.resolution.spec
-        now = self._backend.describe(self.model)
-        self._put_in_force((lambda: spec) if now.tree is spec.tree else None)
+        old = self._baseline
+        self._put_in_force(again=True, last=self.resolution.spec)
         self._keep_baseline(old)
 
     def _watch_loads(self) -> None:
         self._lease.stop_watching()
-        self._loads, self._lease.stop_watching = self._backend.watch_loads(self.model)
+        self._loads, stop = self._backend.watch_loads(self.model)
+        stops = [stop, self._order.watch(self._backend, self.model)]
+        stops += [] if self._run is None else [self._run.watch()]
+        self._lease.stop_watching = partial(_call_all, stops)
+
+    def _in_phases(self) -> Phases:
+        """Return what was decided, phase by phase, with the plan that holds in each."""
+        if self._run is None:
+            return [("", self._plan, self.resolution)]
+        phased = self._run.phased
+        plans = phased.expanded.in_phases()
+        rows = zip(phased.phases, plans, phased.resolutions, strict=True)
+        return [(phase.name, plan, resolution) for phase, plan, resolution in rows]
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(
@@ -119,9 +145,9 @@ class Handle:
             How much was checked.
 
         Raises:
-            FrozenDriftError: Naming each tensor that moved, or was reloaded, cast, replaced,
-                thawed, removed or is new, with how much. The amount is exact if the plan was
-                applied with `keep_values=True`, else a lower bound.
+            FrozenDriftError: Naming each tensor that moved, or was reloaded, resized, cast,
+                replaced, thawed, removed or is new, with how much. The amount is exact if the plan
+                was applied with `keep_values=True`, else a lower bound.
         """
         self._check_in_force("verify")
         with self._backend.settled(self.model):
@@ -129,7 +155,8 @@ class Handle:
             drifts += self._new_parts()
         if drifts:
             raise drift_error(drifts)
-        return Verified(len(self._baseline.parameters), len(self._baseline.states))
+        verified = self._baseline.verified()
+        return verified._replace(told=not self._waits, ordered=not self._order.lost)
 
     def _new_parts(self) -> list[Drift]:
         """Parameters and layers that came after the plan took effect, and that it would hold."""
@@ -154,7 +181,9 @@ class Handle:
         return new + [Drift(path, "replaced", swapped) for path in unheld]
 
     def rebase(self) -> None:
-        """Accept the values that frozen tensors have now as the ones to hold.
+        """Accept the values, and shapes, that frozen tensors have now as the ones to hold.
+
+        Of a model of which a tensor has another shape, the plan is resolved and written again.
 
         Raises:
             UnifreezeError: A frozen tensor is no longer there; that takes `reapply`.
@@ -168,7 +197,10 @@ class Handle:
                 context=listing(missing),
                 hint="take the new structure into the plan: handle.reapply()",
             )
-        self._baseline = self._take_baseline(self.resolution)
+        if self._backend.describe(self.model).tree is not self.resolution.spec.tree:
+            self._put_in_force()
+            return
+        self._lease.baseline = self._take_baseline(self.resolution)
         self._watch_loads()
 
     def reapply(self) -> None:
@@ -179,7 +211,7 @@ class Handle:
         """
         self._check_in_force("reapply")
         old = self._baseline
-        self._put_in_force()
+        self._put_in_force(again=True)
         self._keep_baseline(old)
         if self._run is not None:  # what the model has become may break a phase that is to come
             self._run.check(partial(refuse_unsupported, self._backend, self.model))
@@ -198,10 +230,10 @@ class Handle:
         self._check_in_force("remove")
         if self._run is not None:
             self._run.detach()
-        self._lease.end()
+        self._target.give_back(self._lease)
 
     def _is_in_force(self) -> bool:
-        return self._lease is self._target.lease()
+        return self._lease.in_force
 
     def _check_in_force(self, what: str) -> None:
         if not self._is_in_force():
@@ -218,8 +250,10 @@ class Handle:
             One finding per trainable parameter without a gradient, frozen parameter with one, and
             gradient that is not finite; empty when all is well.
         """
-        flags = self.resolution.trainable
-        names = dict(zip(self._paths(), flags.tolist(), strict=True))
+        flags, answered = self.resolution.trainable, self._target.answered_for(self._lease)
+        mine = np.ones_like(flags) if answered is None else answered
+        rows = zip(self._paths(), flags.tolist(), mine.tolist(), strict=True)
+        names = {path: flag for path, flag, own in rows if own}
         findings = []
         for path, norm in self._backend.gradients(self.model).items():
             trainable = names.get(path)
@@ -299,7 +333,10 @@ class Handle:
         """
         self._check_in_force("attach an optimizer")
         if self._run is None:
-            raise OptimizerError("the plan has no phases, so there is nothing to steer")
+            raise OptimizerError(
+                "the plan has no phases, so there is nothing to steer",
+                hint="leave attach out: an optimizer over the plan's parameters trains as it is",
+            )
         self._run.attach(optimizer)
         self._name_states(optimizer)
 
@@ -392,6 +429,16 @@ class Handle:
             return False
         return self.stopped or self._run.would_stop(epoch, step, metrics)
 
+    @property
+    def _told(self) -> bool:
+        """True once the run was told of an epoch or step."""
+        return bool(self._history.rows) if self._run is None else self._run.told
+
+    @property
+    def _waits(self) -> bool:
+        """True if later phases wait to begin, and the schedule was never told where the run is."""
+        return self._run is not None and self._run.waits
+
     def _note(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> None:
@@ -411,14 +458,19 @@ class Handle:
         """
         if metrics:
             self._history.measured(metrics)
-        return run_report(self._history)
+        return run_report(self._history, told=not self._waits)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the run stands in its phases: plain data, the same in every framework."""
-        state = {} if self._run is None else self._run.state()
-        if self._history.rows:
-            state |= {"unifreeze_state": STATE_FORMAT, "history": self._history.state()}
-        return state
+        """Return where the run stands: plain data, the same in every framework.
+
+        It says which plan and model it is of, whether any epoch or step was told (`told`), the
+        history of the run and, of a plan with phases, where it stands in them.
+        """
+        if self._run is None:
+            state = plain_state(self._plan, self.resolution.spec)
+        else:
+            state = self._run.state()
+        return {**state, "told": self._told, "history": self._history.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; the values that the model has now are the ones to hold.
@@ -427,11 +479,10 @@ class Handle:
             ScheduleError: The state is of another plan or model; the message shows the difference.
         """
         self._check_in_force("load a state")
-        if not isinstance(state, Mapping):
-            raise ScheduleError(f"{state!r} is no state", hint="it is what state_dict() returned")
-        if self._run is None and "plan" in state:
-            raise ScheduleError("the state is of a plan with phases, and this one has none")
-        history = History.restored(state["history"]) if "history" in state else History()
+        check_format(state)
+        if self._run is None:
+            check_origin(state, self._plan, self.resolution.spec, digest=self._plan.digest)
+        history = History.restored(state["history"])
         if self._run is not None:
             self._run.load(state)
         self._history = history
@@ -469,6 +520,7 @@ class Handle:
         groups = self.groups()
         if not groups:
             raise OptimizerError("the plan leaves nothing to train")
+        check_in_place(self._backend, self.model, groups)
         return groups
 
     def __str__(self) -> str:
@@ -480,6 +532,11 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<unifreeze.Handle on {type(self.model).__name__}: {self}>"
+
+
+def _call_all(calls: Sequence[Undo]) -> None:
+    for call in calls:
+        call()
 
 
 def _held_states(resolution: Resolution) -> tuple[str, ...]:

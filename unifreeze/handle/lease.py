@@ -1,194 +1,159 @@
-"""Which model is under which plan, and how it was before the first one."""
+"""Plans in force, by the models they are on, and what somebody else last wrote to the flags."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Backend, Batch, Undo, refuse_unsupported
-from unifreeze.errors import PlanError, TargetError
+from unifreeze.backend import Backend, Undo
+from unifreeze.handle.drift import Baseline
+from unifreeze.handle.overlap import shared
+from unifreeze.identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze.resolution import Resolution
-from unifreeze.structure import ModelSpec
+from unifreeze.structure import Mask, ModelSpec
 
-Prepared = TypeVar("Prepared")
+_leases: WeakIdentityDict[list[Lease]] = WeakIdentityDict()
+"""The leases on each model, alone or in a group."""
 
-_leases: weakref.WeakKeyDictionary[Any, Lease] = weakref.WeakKeyDictionary()
-
-
-for_a_while: weakref.WeakSet[Any] = weakref.WeakSet()
+for_a_while = WeakIdentitySet()
 """Models whose flags `frozen` has changed for a while."""
 
 
 @dataclass(eq=False)
 class Lease:
-    """A model's time under plans: it lasts from the first `apply` to `remove`.
+    """A plan's time on its target: from `apply` to `remove`, or to the next plan for that target.
 
     A lease must not keep its models alive, so it holds no reference to them.
 
     Attributes:
-        spec: Description at the last apply, with flags as found before the first.
-        undos: What puts everything back, the latest first.
-        stop_watching: Ends the watch for state dicts being loaded.
+        resolution: What its plan decides.
+        found: For each parameter, the flag that somebody else last wrote.
         names: For each model under it, the first piece of its native paths; "" for a single one.
+        written: For each parameter, its flag after the last write of any plan.
+        guards: What modules did differently before the first plan, by identity.
+        baseline: How what it freezes was when it took effect.
+        contents: What its target consisted of.
+        stop_watching: Ends the watch for state dicts being loaded.
+        number: Counts leases; of two plans the one with the higher number came later.
     """
 
-    spec: ModelSpec
-    undos: list[Undo]
+    resolution: Resolution
+    found: Mask
+    names: WeakIdentityDict[str] = field(default_factory=WeakIdentityDict)
+    written: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
+    guards: Mapping[int, Any] = field(default_factory=dict)
+    baseline: Baseline = field(default_factory=lambda: Baseline((), (), {}, {}))
+    contents: Any = None
     stop_watching: Undo = lambda: None
-    names: weakref.WeakKeyDictionary[Any, str] = field(default_factory=weakref.WeakKeyDictionary)
     number: int = field(default_factory=count().__next__)
 
-    def end(self) -> None:
-        """Put the models back as they were before the first plan.
+    @property
+    def in_force(self) -> bool:
+        """Tell whether it has neither ended nor been replaced."""
+        return any(lease is self for root in self.names for lease in _leases.get(root, ()))
 
-        Raises:
-            PlanError: A later plan over some of the same parameters has this one as its start.
-        """
-        mine = self.spec.tree.numbers.keys()
-        for other in set(_leases.values()):
-            if other.number > self.number and not mine.isdisjoint(other.spec.tree.numbers):
-                raise PlanError(
-                    "cannot remove: a later plan covers some of the same parameters",
-                    context="it was applied to a part of this model, or to one this is a part of",
-                    hint="remove that one first",
-                )
-        self.stop_watching()
-        for undo in self.undos:
-            undo()
-        for root in list(self.names):
-            _leases.pop(root, None)
+    def model(self, backend: Backend) -> Any:
+        """Return its model, or what holds the several."""
+        named = {name: root for root, name in self.names.items()}
+        return named[""] if "" in named else backend.group(named)
 
-    def found(self, prefix: str) -> dict[str, bool]:
-        """Return flags as found before the first plan, by native path under `prefix`."""
-        paths = (self.spec.tree.names[name] for name in self.spec.first_names)
-        flags = zip(paths, self.spec.found.tolist(), strict=True)
-        return {f"{prefix}.{path}" if prefix else path: flag for path, flag in flags}
+    def enter(self, names: Mapping[str, Any]) -> None:
+        """Take its place among the leases on some models."""
+        for name, root in names.items():
+            self.names[root] = name
+            _leases.setdefault(root, []).append(self)
+
+    def leave(self) -> None:
+        """Give up its place."""
+        for root in self.names:
+            rest = [lease for lease in _leases.get(root, ()) if lease is not self]
+            if rest:
+                _leases[root] = rest
+            else:
+                _leases.pop(root, None)
 
 
-class Target:
-    """What a plan is applied to: one model, or several held as one.
+def all_leases() -> list[Lease]:
+    """Return every lease there is, the oldest first."""
+    found = {id(lease): lease for leases in _leases.values() for lease in leases}
+    return sorted(found.values(), key=lambda lease: lease.number)
 
-    Attributes:
-        model: The model, or what holds the several.
-        backend: Its backend.
-        names: For each model, the first piece of its native paths; "" for a single one.
+
+def lease_on(models: Iterable[Any]) -> Lease | None:
+    """Return the lease on exactly these models, if there is one."""
+    roots = {id(root): root for root in models}
+    for lease in _leases.get(next(iter(roots.values())), ()):
+        if {id(root) for root in lease.names} == roots.keys():
+            return lease
+    return None
+
+
+def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
+    """Return those leases that are over some of the same parameters as a description."""
+    mine = spec.tree.numbers.keys()
+
+    def overlaps(lease: Lease) -> bool:
+        tree = lease.resolution.spec.tree
+        return tree is spec.tree or not mine.isdisjoint(tree.numbers)
+
+    return [lease for lease in leases if overlaps(lease)]
+
+
+def as_found(spec: ModelSpec, leases: list[Lease]) -> Mask:
+    """Return the flags that somebody else last wrote: those of now that no plan has written."""
+    now, found = spec.found, spec.found.copy()
+    for lease in leases:
+        tree = lease.resolution.spec.tree
+        if tree is spec.tree:
+            return np.where(now == lease.written, lease.found, now)
+        here, there = shared(spec.tree.numbers, tree.numbers)
+        kept = (now[here] == lease.written[there]) & ~_swept(lease, spec)[there]
+        found[here[kept]] = lease.found[there[kept]]
+    return found
+
+
+def _swept(lease: Lease, spec: ModelSpec) -> Mask:
+    """Find what whoever put adapters on a model has frozen, though a plan had frozen it before.
+
+    A library that adapts a model freezes all the rest of it, biases apart, which it may leave; a
+    flag that it wrote over one of the same value leaves no other trace.
     """
-
-    def __init__(self, model: Any, backend: Backend) -> None:
-        self.backend = backend
-        if isinstance(model, Mapping):
-            _check_names(model)
-            self.model = backend.group(model)
-            self.names = {name: backend.root(member) for name, member in model.items()}
-        else:
-            self.model = model
-            self.names = {"": backend.root(model)}
-
-    def lease(self) -> Lease | None:
-        """Return the lease that covers all the models, if there is one."""
-        leases = [_leases.get(root) for root in self.names.values()]
-        first = leases[0]
-        same = first is not None and all(lease is first for lease in leases)
-        return first if same and first and len(first.names) == len(leases) else None
-
-    def leases(self) -> dict[str, Lease]:
-        """Return the leases the models are under, by the name of the first model of each."""
-        found: dict[str, Lease] = {}
-        for name, root in self.names.items():
-            lease = _leases.get(root)
-            if lease is not None and lease not in found.values():
-                found[name] = lease
-        return found
-
-    def describe(self, batch: Batch | None) -> ModelSpec:
-        """Describe the model, with the flags it had before its first plan."""
-        if batch is not None and "" not in self.names:
-            raise TargetError(
-                "a batch cannot be given for several models at once",
-                hint="leave it out; positions then count in order of registration",
-            )
-        spec = self.backend.describe(self.model, batch)
-        flags: dict[str, bool] = {}
-        for name, lease in self.leases().items():
-            if lease.spec.placement is spec.placement:
-                return lease.spec
-            if lease.spec.tree is spec.tree:
-                return spec.with_found(lease.spec.found)
-            flags |= lease.found("" if len(lease.names) > 1 else name)
-        if not flags:
-            return spec
-        paths = (spec.tree.names[name] for name in spec.first_names)
-        now = zip(paths, spec.found.tolist(), strict=True)
-        return spec.with_found(np.asarray([flags.get(path, flag) for path, flag in now], np.bool_))
-
-    def check_alone(self) -> None:
-        """Refuse a model that is under one plan together with others that stay under it."""
-        for lease in self.leases().values():
-            left = set(lease.names.values()) - set(self.names)
-            if len(lease.names) > 1 and left:
-                raise PlanError(
-                    "the model is under a plan together with others",
-                    context=f"they are: {', '.join(sorted(lease.names.values()))}",
-                    hint="apply the new plan to all of them, or remove() the old one first",
-                )
-
-    def put_in_force(
-        self,
-        describe: Callable[[], ModelSpec],
-        decide: Callable[[ModelSpec], Resolution],
-        prepare: Callable[[Resolution], Prepared],
-    ) -> tuple[Resolution, Lease, Prepared]:
-        """Resolve, check, write; a model under a plan changes to the new one in one step.
-
-        Args:
-            describe: Describes the model.
-            decide: Resolves the plan against a description.
-            prepare: Called just before anything is written; what it returns is passed on.
-
-        Raises:
-            ResolveError: The plan does not fit the model.
-            UnsupportedPlanError: The framework would get it wrong.
-            WriteError: The framework refused.
-            In each case the model is as it was.
-        """
-        self.check_alone()
-        if any(root in for_a_while for root in self.names.values()):
-            raise PlanError(
-                "the model is frozen for a while, and would lose the plan at the end of it",
-                hint="apply the plan before `with frozen(…)`, or after",
-            )
-        spec = describe()
-        resolution = decide(spec)
-        refuse_unsupported(self.backend, self.model, resolution)
-        prepared = prepare(resolution)
-        previous = self.leases()
-        undo = self.backend.write(self.model, resolution)
-        same = self.lease()
-        if same is not None and same.spec.tree is spec.tree:
-            # The first undo puts back every flag and mode, so later ones add nothing.
-            undos = same.undos
-        else:
-            undos = [undo, *(old for lease in previous.values() for old in lease.undos)]
-        for old in previous.values():
-            old.stop_watching()
-        lease = Lease(spec, undos)
-        for name, root in self.names.items():
-            lease.names[root] = name
-            _leases[root] = lease
-        return resolution, lease, prepared
+    then, now = lease.resolution.spec, spec.tree
+    names = zip(now.adapters, now.tensor_of, strict=True)
+    added = {n for adapter, n in names if adapter} - set(
+        shared(now.numbers, then.tree.numbers)[0].tolist()
+    )
+    swept = np.zeros(len(then), np.bool_)
+    if not added:
+        return swept
+    here, there = shared(now.numbers, then.tree.numbers)
+    biases = np.asarray(["bias" in then.tree.names[name] for name in then.first_names], np.bool_)
+    for sort in (biases, ~biases):
+        mine = sort[there]
+        if not spec.found[here[mine]].any():
+            swept[there[mine]] = True
+    return swept
 
 
-def _check_names(models: Mapping[Any, Any]) -> None:
-    """Refuse names that could not begin a native path."""
-    for name in models:
-        if not isinstance(name, str) or not name or "." in name:
-            raise TargetError(
-                f"{name!r} cannot name a model",
-                context=f"names given: {', '.join(map(repr, models))}",
-                hint='plain words: {"student": …, "teacher": …}',
-            )
+def standing(spec: ModelSpec, others: list[Lease]) -> Mask:
+    """Return the flags that hold where a plan says nothing: other plans' decisions, else found."""
+    standing = spec.found.copy()
+    for other in others:
+        here, there = shared(spec.tree.numbers, other.resolution.spec.tree.numbers)
+        decided = other.resolution.decided[there]
+        standing[here[decided]] = other.resolution.trainable[there[decided]]
+    return standing
+
+
+def guards_found(spec: ModelSpec, now: Mapping[int, Any], leases: list[Lease]) -> dict[int, Any]:
+    """Return what modules did differently before the first plan over them."""
+    keys = set(spec.tree.keys)
+    covered = {key for lease in leases for key in lease.resolution.spec.tree.keys}
+    found = {key: guard for key, guard in now.items() if key not in covered}
+    for lease in leases:
+        found |= {key: guard for key, guard in lease.guards.items() if key in keys}
+    return found

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from difflib import unified_diff
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -16,12 +13,11 @@ from unifreeze.backend import Rate
 from unifreeze.errors import ScheduleError
 from unifreeze.handle.groups import Classes
 from unifreeze.handle.measuring import Sums, frozen_by_name
+from unifreeze.handle.state import check_origin, origin_of
 from unifreeze.plan import FreezePlan, Phase, Settings, settings_of
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases
 from unifreeze.schedule import Schedule
 from unifreeze.structure import Mask, ModelSpec
-
-STATE_FORMAT = 2
 
 
 class Phased:
@@ -147,12 +143,11 @@ class Phased:
 
     def state(self) -> dict[str, Any]:
         """Return where the run stands as plain data."""
+        origin = origin_of(
+            self.plan, self.spec, digest=self._expanded.digest, digest_now=self.expanded.digest
+        )
         return {
-            "unifreeze_state": STATE_FORMAT,
-            "plan": self._expanded.digest,
-            "plan_now": self.expanded.digest,
-            "plan_text": self.plan.to_yaml(),
-            "model": _name_of(self.spec),
+            **origin,
             "phase": self.schedule.current.name,
             "schedule": self.schedule.state(),
             "taken": self.taken,
@@ -167,13 +162,7 @@ class Phased:
             ScheduleError: It is none, or of another plan or model; the message shows the
                 difference.
         """
-        version = state.get("unifreeze_state") if isinstance(state, Mapping) else None
-        if version != STATE_FORMAT:
-            what = "no state of a plan" if version is None else f"of state format {version}"
-            raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
-        if "plan" not in state:
-            raise ScheduleError("the state is of a plan without phases, and this one has some")
-        self._check_same(state)
+        check_origin(state, self.plan, self.spec, digest=self._expanded.digest)
         made = copy(self)
         try:
             made.schedule = self.schedule.restored(state["schedule"])
@@ -184,27 +173,3 @@ class Phased:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ScheduleError(f"this is no state of a plan: {error!r}") from None
         return made
-
-    def _check_same(self, state: Mapping[str, Any]) -> None:
-        own, theirs = self.plan.to_yaml(), str(state.get("plan_text"))
-        if state.get("model") != _name_of(self.spec):
-            raise ScheduleError(
-                f"the state is of another model than this one ({len(self.spec)} parameters)",
-                context="their canonical names or shapes differ",
-                hint="`unifreeze show` lists them; load it into the model that it was saved for",
-            )
-        # The plan as saved beside the run has what was measured in it.
-        if self._expanded.digest not in (state.get("plan"), state.get("plan_now")):
-            lines = unified_diff(theirs.splitlines(), own.splitlines(), "saved", "now", "", "", 0)
-            raise ScheduleError(
-                f"the state is of another plan ({state.get('plan')}, in phase "
-                f"{state.get('phase')!r}), and not of this one ({self._expanded.digest})",
-                context="\n".join(list(lines)[2:22]),
-                hint="load it under the plan that it was saved under; save plans beside runs",
-            )
-
-
-def _name_of(spec: ModelSpec) -> str:
-    """Return a name for a model's structure, the same in every framework."""
-    rows = sorted((row.name, list(row.neutral_shape)) for row in spec.parameters)
-    return sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -14,13 +14,15 @@ from unifreeze.handle.best import Best
 from unifreeze.handle.groups import check_optimizers, param_groups
 from unifreeze.handle.measuring import smallest
 from unifreeze.handle.phased import Phased
+from unifreeze.handle.telling import untold_error, warn_untold
 from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.identity import WeakIdentityDict
 from unifreeze.plan import FreezePlan, Phase
 from unifreeze.resolution import Resolution
 from unifreeze.schedule import Schedule
 from unifreeze.structure import ModelSpec
 
-_steered: weakref.WeakKeyDictionary[Any, weakref.ref[Run]] = weakref.WeakKeyDictionary()
+_steered: WeakIdentityDict[weakref.ref[Run]] = WeakIdentityDict()
 """The run that steers an optimizer."""
 
 
@@ -64,6 +66,35 @@ class Run:
         self._fresh: frozenset[int] = frozenset()
         self._listeners: list[Callable[[Phase], None]] = []
         self._best: Best | None = None
+        self._stop_watching: Undo = _nothing
+        self._warned = False
+
+    @property
+    def told(self) -> bool:
+        """True once the schedule was told of an epoch or step, also before a resume."""
+        return self.phased.schedule.told
+
+    @property
+    def waits(self) -> bool:
+        """True if later phases wait to begin, and the schedule was never told where the run is."""
+        return len(self.phased.phases) > 1 and not self.told
+
+    def watch(self) -> Undo:
+        """Warn once if the model trains before the schedule was told; return what stops the watch.
+
+        There is no need for it with an optimizer attached, whose first step is refused.
+        """
+        self._stop_watching()
+        self._stop_watching = _nothing
+        if self.waits and self.optimizer is None and not self._warned:
+            self._stop_watching = self.backend.watch_training(self.model, self._warn)
+        return self._stop_watching
+
+    def _warn(self) -> None:
+        self._stop_watching()
+        if self.waits and not self._warned:
+            self._warned = True
+            warn_untold(self.phased.phases)
 
     def decide(self, spec: ModelSpec, check: Callable[[Resolution], None]) -> Resolution:
         """Return what the current phase decides; `check` is called for every phase of a model."""
@@ -98,6 +129,7 @@ class Run:
         self._stop_steering = self.backend.steer(optimizer, self)
         _steered[optimizer] = weakref.ref(self)
         self.phased.base, self.optimizer = base, optimizer
+        self._stop_watching()
 
     def _take_over(self, optimizer: Any) -> None:
         """End what another plan makes of an optimizer, unless that one is still in force."""
@@ -131,8 +163,21 @@ class Run:
         return [found for number in numbers if (found := self._identities(number))]
 
     def begin_step(self) -> None:
-        """Take notice of a step of the optimizer that is about to happen."""
+        """Take notice of a step of the optimizer that is about to happen.
+
+        Raises:
+            ScheduleError: The schedule was never told where the run is; nothing has changed.
+            OptimizerError: Another plan has replaced this one before it was told anything.
+        """
         phased = self.phased
+        if self.waits and not self.in_force():
+            raise OptimizerError(
+                "the optimizer is steered by the phases of a plan that was replaced by another",
+                hint="build one from the plan in force: handle.optimizer(cls, …), or "
+                "handle.attach(optimizer)",
+            )
+        if self.waits:
+            raise untold_error(phased.phases, "the optimizer takes a step")
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:
             names = {row.path: row.name for row in phased.spec.parameters}
@@ -162,6 +207,7 @@ class Run:
         elif schedule.reported != reported and schedule.watch.since_best == 0:
             self._keep_best(schedule)
         self.phased.schedule = schedule
+        self._stop_watching()
         for number in entered:
             for call in self._listeners:
                 call(self.phased.phases[number])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
-from unifreeze.errors import ScheduleError
+from unifreeze.errors import ScheduleError, brief
 
 BEFORE = -1
 """The epoch of what was measured before the first one."""
@@ -192,7 +193,7 @@ def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
             found[_word(name)] = float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ScheduleError(
-                f"metric {name!r} is {value!r}, and no number",
+                f"metric {brief(name)} is {brief(value)}, and not a number",
                 hint='metrics={"val_loss": 0.41}: one number for each name',
             ) from None
     return found
@@ -206,26 +207,26 @@ def plain(value: float | None) -> float | str | None:
 def _place(what: str, given: int | None, last: int | None) -> int | None:
     if given is None:
         return last
-    if type(given) is not int or given < 0:
-        raise ScheduleError(f"{what} is a whole number from 0 on, and not {given!r}")
-    return given
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
+        raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
+    return int(given)
 
 
 def _word(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{brief(value)} is not text")
     return value
 
 
 def _whole(value: Any, least: int = 0) -> int:
     if type(value) is not int or value < least:
-        raise TypeError(f"{value!r} is no count")
+        raise TypeError(f"{brief(value)} is not a count")
     return value
 
 
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is not true or false")
+        raise TypeError(f"{brief(value)} is not true or false")
     return value
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unifreeze.arguments import checked_methods
 from unifreeze.errors import UnifreezeError, nearest
 from unifreeze.history.history import BEFORE, History, Row, plain
-from unifreeze.tables import number, plain_table
+from unifreeze.schedule import UNTOLD
+from unifreeze.tables import number, one_line, plain_table
 
 Mode = Literal["min", "max"]
 SIDES = ("train", "val", "test", "gap")
@@ -31,6 +33,7 @@ def split_name(name: str) -> tuple[str, str]:
     return _SHORT.get(metric, metric), _SIDE.get(side, side)
 
 
+@checked_methods
 @dataclass(frozen=True)
 class RunReport:
     """What became of a run, epoch by epoch.
@@ -44,12 +47,14 @@ class RunReport:
         metrics: What was measured, such as "loss".
         begun: The epoch that has begun last, if nothing has been measured in it yet.
         left_out: Rows of the beginning that were dropped for length.
+        told: False if later phases wait to begin, and `handle.step` was never called.
     """
 
     rows: tuple[dict[str, Any], ...]
     metrics: tuple[str, ...]
     begun: dict[str, Any] | None = None
     left_out: int = 0
+    told: bool = True
 
     def best(self, metric: str, *, mode: Mode) -> dict[str, Any]:
         """Return the row of the best validation, the first of equals.
@@ -127,17 +132,34 @@ class RunReport:
             "metrics": list(self.metrics),
             "begun": self.begun,
             "left_out": self.left_out,
+            "told": self.told,
         }
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows to a file, for a spreadsheet or pandas."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        """Write the rows to a file, for a spreadsheet or pandas.
+
+        Raises:
+            UnifreezeError: It cannot be written there.
+        """
+        try:
+            with Path(path).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
+                writer.writeheader()
+                writer.writerows(self.rows)
+        except OSError as error:
+            raise UnifreezeError(
+                f"cannot write {path}: {error.strerror or error}",
+                hint="a file in a folder there is",
+            ) from None
+
+    def __repr__(self) -> str:
+        measured = ", ".join(self.metrics) or "nothing"
+        return one_line(self, f"{len(self.rows)} rows, {measured} measured")
 
     def __str__(self) -> str:
         lines = [f"the first {self.left_out:,} rows were dropped"] if self.left_out else []
+        if not self.told:
+            lines.append(f"{UNTOLD}: call handle.step(…)")
         lines.append(self.table() if self.rows else "nothing has been noted yet")
         lines += [line for metric in self.metrics if (line := self._extremes(metric))]
         if self.begun:
@@ -155,14 +177,19 @@ class RunReport:
         return f"{key.replace('_', ' ', 1)}: {', '.join(ends)}"
 
 
-def run_report(history: History) -> RunReport:
-    """Make the report of a history."""
+def run_report(history: History, *, told: bool = True) -> RunReport:
+    """Make the report of a history.
+
+    Args:
+        history: What was noted.
+        told: False if later phases wait to begin, and `handle.step` was never called.
+    """
     done = list(history.rows)
     # A last call that only brings the last epoch's metrics begins an epoch that never runs.
     begun = done.pop() if _has_only_begun(done) else None
     metrics, measured = _measured(done)
     rows = tuple({**_flat(row), **_values(row, metrics, measured)} for row in done)
-    return RunReport(rows, metrics, _flat(begun) if begun else None, history.left_out)
+    return RunReport(rows, metrics, _flat(begun) if begun else None, history.left_out, told)
 
 
 def _has_only_begun(rows: Sequence[Row]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Batch, backend_for
 from unifreeze.pairing.fused import may_be_fused
 from unifreeze.pairing.judge import pair_sketches
@@ -16,6 +17,7 @@ from unifreeze.pairing.sketching import make_sketch
 from unifreeze.pairing.ties import may_be_tied
 
 
+@checked
 def pair(
     one: Any,
     other: Any,

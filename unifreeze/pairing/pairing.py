@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
+from unifreeze.arguments import checked
 from unifreeze.errors import PairingError, listing
 from unifreeze.files import Format, Row, Saved
 from unifreeze.pairing.layout import Part, are_one
 from unifreeze.pairing.settings import SettingDifference
+from unifreeze.tables import one_line
 
 PAIRING_FORMAT = 2
 
@@ -213,6 +215,7 @@ class Pairing(Saved):
             raise ValueError("the certificate is of other pairs")
         return self
 
+    @checked
     def turned(self) -> Pairing:
         """Return the same seen from the second model."""
         return self.model_copy(
@@ -243,6 +246,10 @@ class Pairing(Saved):
                 "cut": tuple((there[path], 1 - side) for path, side in made.cut),
             }
         )
+
+    def __repr__(self) -> str:
+        paired = f"{len(self.pairs)} tensors of {self.one.framework} with {self.other.framework}"
+        return one_line(self, f"{paired}, {len(self.left)} without partner")
 
     def __str__(self) -> str:
         parameters = [pair for pair in self.pairs if not pair.state]

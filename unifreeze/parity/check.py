@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Backend, Batch, ProbeConfig, backend_for
 from unifreeze.parity.compare import compare_records
 from unifreeze.parity.record import Order, Record, common_outputs, make_record
@@ -11,6 +12,7 @@ from unifreeze.parity.report import Report
 from unifreeze.plan import FreezePlan
 
 
+@checked
 def check_parity(
     plan: FreezePlan,
     model: Any,

@@ -13,6 +13,7 @@ from unifreeze.files import Format, Row, Saved
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import STATISTICS, ModelSpec
+from unifreeze.tables import one_line
 
 RECORD_FORMAT = 2
 Order = Literal["registration", "execution"]
@@ -91,6 +92,9 @@ class Record(Saved):
         error=RecordError,
         hint="write it again with `unifreeze record`, both sides with one release",
     )
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.model} in {self.side}, {len(self.parameters)} parameters")
 
     unifreeze_record: int
     framework: str

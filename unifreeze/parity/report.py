@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from unifreeze.arguments import checked_methods
 from unifreeze.backend import Finding
 from unifreeze.errors import ParityError
+from unifreeze.tables import one_line
 
 CLAUSES = {
     "parameters": "both sides have the same parameters, and no statistic among them",
@@ -66,6 +68,7 @@ class Side:
     trainable: int
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Report:
     """What parity found.
@@ -113,6 +116,10 @@ class Report:
             "steps": self.steps,
             "optimizers": list(self.optimizers),
         }
+
+    def __repr__(self) -> str:
+        verdict = "holds" if self.holds else "does not hold"
+        return one_line(self, f"parity {verdict}, {len(self.clauses)} clauses")
 
     def __str__(self) -> str:
         lines = [

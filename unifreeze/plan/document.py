@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from unifreeze.errors import PlanFileError, PlanVersionError
+from unifreeze.errors import PlanFileError, PlanVersionError, brief
 from unifreeze.plan.entry_document import ENTRIES
 from unifreeze.plan.fields import (
     GroupDocument,
@@ -59,6 +59,9 @@ class PlanDocument(Strict):
     moments: Literal["keep", "clear"] = Field(
         default="keep", description="what becomes of an optimizer's moments when a phase freezes"
     )
+    order: Literal["executed", "as_described"] = Field(
+        default="executed", description="what positions count by; see the first forward pass"
+    )
 
     @field_validator("phases", mode="after")
     @classmethod
@@ -84,7 +87,9 @@ def read_document(
         PlanVersionError: It is of another format version.
     """
     if not isinstance(data, Mapping):
-        raise PlanFileError(source, [f"a plan is a mapping with unifreeze and rules, not {data!r}"])
+        raise PlanFileError(
+            source, [f"a plan is a mapping with unifreeze and rules, not {brief(data)}"]
+        )
     _check_version(data, source)
     try:
         document = PlanDocument.model_validate(dict(data))
@@ -111,6 +116,7 @@ def _plan(document: PlanDocument) -> FreezePlan:
         tuple(group.value() for group in document.groups),
         tuple(phase.value() for phase in document.phases),
         document.moments,
+        document.order,
     )
 
 
@@ -127,6 +133,8 @@ def write_document(plan: FreezePlan) -> dict[str, Any]:
         document["phases"] = [plain_phase(phase) for phase in plan.phases]
     if plan.moments != "keep":
         document["moments"] = plan.moments
+    if plan.order != "executed":
+        document["order"] = plan.order
     return document
 
 
@@ -188,7 +196,7 @@ def _message(detail: ErrorDetails) -> str:
         return message
     if detail["type"] == "model_type":
         message = "should be a mapping"
-    return f"{message}, not {detail['input']!r}"
+    return f"{message}, not {brief(detail['input'])}"
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from unifreeze.errors import SelectorSyntaxError, nearest
+from unifreeze.errors import SelectorSyntaxError, brief, nearest
 from unifreeze.plan.model import (
     Choice,
     Group,
@@ -51,9 +51,16 @@ def _read_choice(value: object) -> Choice:
         return tuple(sorted((name, _read_selector(text)) for name, text in value.items()))
     raise PydanticCustomError(
         "selector",
-        "should be a selector in text, or one per framework, not {got}",
-        {"got": _name_of(value)},
+        "should be a selector in text, or one per framework, not {got}{cure}",
+        {"got": _name_of(value), "cure": _joined(value)},
     )
+
+
+def _joined(value: object) -> str:
+    """Say how several selectors are written as one."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return f', write them as one: "{" | ".join(value)}"'
+    return ""
 
 
 def _read_selector(text: str | Selector) -> Selector:
@@ -65,7 +72,7 @@ def _read_selector(text: str | Selector) -> Selector:
 
 def _name_of(value: object) -> str:
     names = {bool: "a truth value", int: "a number", float: "a number", list: "a list"}
-    return "nothing" if value is None else f"{names.get(type(value), 'a mapping')} ({value!r})"
+    return "nothing" if value is None else f"{names.get(type(value), 'a mapping')} ({brief(value)})"
 
 
 ChoiceField = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_SELECTOR_SCHEMA)]
@@ -166,12 +173,27 @@ NormStatsField = Annotated[
 class GroupDocument(Strict):
     """Optimizer settings for what `match` selects."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [key]} for key in ("lr_scale", "weight_decay", "layer_decay")]
+        }
+    )
+
     match: ChoiceField = Field(description="what the settings are for")
     lr_scale: float | None = Field(default=None, ge=0, description="factor on the learning rate")
     weight_decay: float | None = Field(default=None, ge=0, description="weight decay")
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="factor on the rate per block away from the head"
     )
+
+    @model_validator(mode="after")
+    def _sets_something(self) -> GroupDocument:
+        given = self.lr_scale, self.weight_decay, self.layer_decay
+        if all(value is None for value in given):
+            raise PydanticCustomError(
+                "keys", "sets nothing: write lr_scale, weight_decay or layer_decay"
+            )
+        return self
 
     def value(self) -> Group:
         """Return the settings."""

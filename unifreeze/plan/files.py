@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from unifreeze.errors import PlanFileError
+from unifreeze.files import read_text
 from unifreeze.plan.document import read_document
 from unifreeze.plan.model import FreezePlan
 
@@ -49,8 +50,8 @@ _Loader.add_constructor(_INT, _read_int)
 def load_plan(path: Path) -> FreezePlan:
     """Read a plan file; raises as `FreezePlan.load` does."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PlanFileError(str(path), [f"cannot be read: {reason}"]) from None
     return parse_plan(text, source=str(path))

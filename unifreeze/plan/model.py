@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from unifreeze.errors import PlanError, nearest
+from unifreeze.arguments import checked_methods
+from unifreeze.errors import PlanError, brief, nearest
 from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
+from unifreeze.tables import one_line
 
 if TYPE_CHECKING:
     from unifreeze.handle import Handle
@@ -77,7 +79,15 @@ class Group:
     weight_decay: float | None = None
     layer_decay: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.lr_scale, self.weight_decay, self.layer_decay) == (None, None, None):
+            raise PlanError(
+                f"the group of {describe_choice(self.match)} sets nothing",
+                hint="give lr_scale, weight_decay or layer_decay",
+            )
 
+
+@checked_methods
 @dataclass(frozen=True)
 class FreezePlan:
     """A function from a model's parameters to frozen or trainable.
@@ -94,6 +104,8 @@ class FreezePlan:
         phases: The phases of a run; () where the plan holds from beginning to end.
         moments: What becomes of an optimizer's moments of what a phase freezes: `keep` (they are
             still there when it is unfrozen) or `clear`.
+        order: What positions count by: `executed` (a plan applied without a batch is checked by the
+            first forward pass), or `as_described`: by registration, whatever runs first.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -106,6 +118,7 @@ class FreezePlan:
     groups: tuple[Group, ...] = ()
     phases: tuple[Phase, ...] = ()
     moments: Literal["keep", "clear"] = "keep"
+    order: Literal["executed", "as_described"] = "executed"
 
     def freeze(
         self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
@@ -161,12 +174,31 @@ class FreezePlan:
         """Return the plan with another policy for moments of what a phase freezes."""
         return self._reread(moments=policy)
 
+    def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
+        """Return the plan with another order that positions count by."""
+        return self._reread(order=policy)
+
+    def __repr__(self) -> str:
+        rules = "".join(f".{_as_called(rule)}" for rule in self.rules)
+        whole = f"FreezePlan(){rules}"
+        if len(whole) <= 100 and self == FreezePlan(self.rules):
+            return whole
+        parts = {"rules": self.rules, "groups": self.groups, "phases": self.phases}
+        counts = [f"{len(part)} {name}" for name, part in parts.items() if part]
+        return one_line(self, f"{', '.join(counts) or 'policies'}; print it to see the file")
+
+    def __str__(self) -> str:
+        return self.to_yaml().rstrip("\n")
+
     def _with_rule(
         self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
     ) -> FreezePlan:
         if isinstance(what, Mapping):
             if not what:
-                raise PlanError(f"{verb}: has no selector for any framework")
+                raise PlanError(
+                    f"{verb}: has no selector for any framework",
+                    hint=f'.{verb}({{"torch": "layer4", "paddle": "stage4"}}), or one for all',
+                )
             choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
         else:
             choice = Selector(what)
@@ -255,6 +287,17 @@ class FreezePlan:
 
         return parse_plan(text, source="plan")
 
+    @classmethod
+    def from_document(cls, data: Mapping[str, Any]) -> FreezePlan:
+        """Read a plan given as plain data, as `document` returns it; raises as `load` does.
+
+        >>> FreezePlan.from_document({"unifreeze": 1, "rules": [{"only": "head"}]}).rules[0].verb
+        'only'
+        """
+        from unifreeze.plan.document import read_document
+
+        return read_document(data, source="plan")
+
     def to_yaml(self) -> str:
         """Return the plan as YAML text that `from_yaml` reads back to an equal plan."""
         from unifreeze.plan.files import plan_text
@@ -290,6 +333,13 @@ class FreezePlan:
         return apply(self, model, batch=batch, keep_values=keep_values)
 
 
+def _as_called(rule: Rule) -> str:
+    """Write a rule as the call that adds it."""
+    what = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
+    shown = f'"{what}"' if isinstance(what, Selector) and '"' not in str(what) else repr(what)
+    return f"{rule.verb}({shown}{', optional=True' if rule.optional else ''})"
+
+
 def pick(choice: Choice, framework: str, what: str) -> Selector:
     """Return the selector of a choice that holds for a framework."""
     if isinstance(choice, Selector):
@@ -318,7 +368,9 @@ def check_plan(plan: object) -> None:
         PlanError: It is none.
     """
     if not isinstance(plan, FreezePlan):
-        raise PlanError(f"{plan!r} is no FreezePlan", hint="read a file with FreezePlan.load(path)")
+        raise PlanError(
+            f"{brief(plan)} is not a FreezePlan", hint="read a file with FreezePlan.load(path)"
+        )
 
 
 def refuse_phases(plan: FreezePlan) -> None:

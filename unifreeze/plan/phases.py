@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from unifreeze.select import Selector
+from unifreeze.tables import one_line
 
 if TYPE_CHECKING:
     from unifreeze.plan.generators import Generator
@@ -133,6 +134,9 @@ class Phase:
     restore_best: bool = False
     freeze_smallest: Smallest | None = None
     generator: Generator | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.name!r} {self.entry or 'at once'}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unifreeze.arguments import checked
 from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing
 from unifreeze.porting.route import (
@@ -22,6 +23,7 @@ from unifreeze.porting.route import (
 from unifreeze.weights import Array, Named, Progress, WeightFile, open_weights, save_weights
 
 
+@checked
 def port_file(
     source: str | Path,
     target: str | Path,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Backend, backend_for
 from unifreeze.backend.projections import Array
 from unifreeze.errors import PortError, listing
@@ -27,6 +28,7 @@ from unifreeze.porting.route import (
 Rows = Mapping[str, TensorRow]
 
 
+@checked
 def port_weights(
     source: Any,
     target: Any,
@@ -58,7 +60,10 @@ def port_weights(
     """
     if pairing is None:
         if batch is None:
-            raise PortError("port_weights needs a batch to pair the models on, or their pairing")
+            raise PortError(
+                "port_weights needs a batch to pair the models on, or their pairing",
+                hint="batch=images, or pairing=uf.pair(source, target, batch=images)",
+            )
         pairing = pair(source, target, batch=batch)
     way = route(pairing, reverse=reverse)
     backends = backend_for(source), backend_for(target)

@@ -12,6 +12,7 @@ from unifreeze.errors import PortError, listing
 from unifreeze.pairing import Pairing, PairRow
 from unifreeze.pairing.layout import Part, reshaped
 from unifreeze.pairing.pairing import ZerosRow
+from unifreeze.tables import one_line
 
 
 class Piece(NamedTuple):
@@ -123,6 +124,9 @@ class Ported(NamedTuple):
     passed_over: tuple[str, ...]
     untouched: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self).partition("\n")[0])
 
     def __str__(self) -> str:
         text = f"{self.tensors} tensors with {self.values:,} values carried over"

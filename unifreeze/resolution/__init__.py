@@ -1,7 +1,25 @@
 """Plan and model description → for every parameter the decision, and the rule that made it."""
 
-from unifreeze.resolution.decide import resolve_phases, resolve_spec, select
+from unifreeze.resolution.decide import (
+    resolve_phases,
+    resolve_spec,
+    select,
+    settle,
+    train_everything,
+)
 from unifreeze.resolution.expand import expand_plan
+from unifreeze.resolution.order import check_order, rests_on_order
 from unifreeze.resolution.value import Resolution, RuleEffect
 
-__all__ = ["Resolution", "RuleEffect", "expand_plan", "resolve_phases", "resolve_spec", "select"]
+__all__ = [
+    "Resolution",
+    "RuleEffect",
+    "check_order",
+    "expand_plan",
+    "resolve_phases",
+    "resolve_spec",
+    "rests_on_order",
+    "select",
+    "settle",
+    "train_everything",
+]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +19,28 @@ from unifreeze.errors import (
     listing,
 )
 from unifreeze.plan import FreezePlan, Rule
-from unifreeze.resolution.hold import held_modules, quiet_modules
-from unifreeze.resolution.notices import reading_notices
+from unifreeze.resolution.hold import held_modules, quiet_modules, wanted_still
+from unifreeze.resolution.notices import (
+    CONSTANT,
+    Outcome,
+    left_notices,
+    outcome_notices,
+    reading_notices,
+    tied_beside,
+)
 from unifreeze.resolution.settings import group_settings
 from unifreeze.resolution.value import Resolution, RuleEffect
-from unifreeze.select import WORDS, Expression, Path, Selector, Word, evaluate, parse
+from unifreeze.select import (
+    Expression,
+    Path,
+    Selector,
+    Word,
+    count_selected,
+    evaluate,
+    stand_ins_of,
+)
 from unifreeze.select.expression import nodes
+from unifreeze.select.spelling import explain_nothing, top_level
 from unifreeze.structure import Mask, ModelSpec
 
 
@@ -85,33 +104,38 @@ def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = 
     except UnmatchedSelectorError as error:
         if optional:
             return np.zeros(len(spec.atoms), np.bool_)
-        raise _at(error, where, _with_count(error.hint, spec)) from None
+        raise _at(error, where, error.hint) from None
     except ResolveError as error:
         raise _at(error, where, error.hint) from None
     if not mask.any() and not optional:
-        top = [spec.tree.paths[child] for child in spec.tree.children(0)]
+        reason = explain_nothing(selector.expression, spec, partial(count_selected, spec))
         raise UnmatchedSelectorError(
             f"{where} matches none of {len(spec)} parameters",
-            context=f"top-level names: {listing(top, limit=12)}",
+            context="\n".join(filter(None, [reason, top_level(spec)])),
             hint="`unifreeze show` lists the model; say optional: true if this is expected",
         )
     return mask
 
 
+def train_everything(spec: ModelSpec) -> Resolution:
+    """Return a resolution that trains whatever can be, a network's own constants too."""
+    can = np.asarray([not tensor.fixed for tensor in spec.tensors], np.bool_)
+    return resolve_spec(FreezePlan().train("all"), spec.with_found(spec.found | can))
+
+
+def settle(resolution: Resolution, trainable: Mask) -> Resolution:
+    """Return a resolution under flags that other plans have a say in: what holds goes by those."""
+    plan, spec = resolution.plan, resolution.spec
+    return replace(
+        resolution,
+        trainable=trainable,
+        held=held_modules(plan, spec, trainable, select),
+        quiet=quiet_modules(plan, spec, trainable),
+    )
+
+
 def _at(error: ResolveError, where: str, hint: str) -> ResolveError:
     return type(error)(f"{where}: {error.fact}", context=error.context, hint=hint)
-
-
-def _with_count(hint: str, spec: ModelSpec) -> str:
-    """Add to a suggested word how much it would select."""
-    word = hint.split('"')[1] if hint.count('"') >= 2 else ""
-    if word not in WORDS:
-        return hint
-    try:
-        count = len(np.unique(spec.atoms.tensor[evaluate(parse(word), spec)]))
-    except ResolveError:
-        return hint
-    return f'did you mean "{word}" (a word of the vocabulary, {count} parameters)?'
 
 
 class _Decision:
@@ -120,10 +144,14 @@ class _Decision:
     def __init__(self, plan: FreezePlan, spec: ModelSpec, *, strict: bool = True) -> None:
         self.plan, self.spec, self.strict = plan, spec, strict
         self.atoms = spec.atoms
-        self.want: Mask = spec.found[self.atoms.tensor].copy()
+        self.unsaid = spec.found if spec.standing is None else spec.standing
+        self.want: Mask = self.unsaid[self.atoms.tensor].copy()
         self.rule = np.full(len(self.atoms), -1, np.intp)
-        self.fixed = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
+        self.never = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
+        self.fixed = self.never | spec.constants
         self.matched: list[Mask] = []
+        self.bare: list[bool] = []
+        """For each rule, whether it names a norm without parameters."""
         self.notices: list[str] = []
 
     def resolution(self) -> Resolution:
@@ -131,29 +159,38 @@ class _Decision:
             self._apply(number, rule)
         trainable, rule_of = self._per_parameter()
         effects = self._effects()
-        self._check_trivial(trainable)
+        # What another plan has frozen, or trained, is no fault of this one.
+        self._check_trivial(np.where(rule_of >= 0, trainable, self.spec.found), rule_of)
         self._check_shared(trainable)
         lr_scale, weight_decay = group_settings(self.plan, self.spec, select)
-        held = held_modules(self.plan, self.spec, trainable, select)
+        still = wanted_still(self.plan, self.spec, trainable, select)
+        outcome = Outcome(trainable, rule_of, self.rule, still)
         return Resolution(
             self.plan,
             self.spec,
             trainable,
             rule_of,
             effects,
-            held,
+            tuple(sorted(still.difference(self.spec.tree.modeless))),
             quiet_modules(self.plan, self.spec, trainable),
             lr_scale,
             weight_decay,
-            (*self.notices, *reading_notices(self.plan, self.spec)),
+            (
+                *self.notices,
+                *outcome_notices(self.plan, self.spec, outcome),
+                *reading_notices(self.plan, self.spec),
+            ),
         )
 
     def _apply(self, number: int, rule: Rule) -> None:
         where = f'rule {number + 1} ({rule.verb}: "{rule.selector(self.spec.framework)}")'
         selector = rule.selector(self.spec.framework)
-        mask = select(selector, self.spec, where, optional=rule.optional)
+        # A norm without parameters is something to be about, too.
+        bare = bool(stand_ins_of(self.spec).reach(selector.expression).named.any())
+        mask = select(selector, self.spec, where, optional=rule.optional or bare)
         self.matched.append(mask)
-        if not mask.any():
+        self.bare.append(bare)
+        if not mask.any() and not bare:
             self.notices.append(f"{where} is optional and matches nothing")
         if rule.verb == "only":
             self._write(np.ones_like(mask), number, trainable=False)
@@ -167,11 +204,16 @@ class _Decision:
         self.rule[mask] = number
 
     def _trainable_part(self, mask: Mask, selector: Selector, where: str) -> Mask:
-        """Leave out what the framework never trains, unless the rule names it by its path."""
+        """Leave out what is never trained, unless the rule names it by its path.
+
+        Constants may also be selected by a rule that selects nothing else.
+        """
         fixed = mask & self.fixed[self.atoms.tensor]
         if not fixed.any():
             return mask
         named = _named_tensors(selector.expression, self.spec)
+        if not (mask & ~self.spec.constants[self.atoms.tensor]).any():
+            named |= set(self.atoms.tensor[mask].tolist())
         for tensor in np.unique(self.atoms.tensor[fixed]):
             row = self.spec.tensors[tensor]
             if tensor in named and row.impossible:
@@ -181,9 +223,7 @@ class _Decision:
                 )
         left = fixed & ~np.isin(self.atoms.tensor, list(named))
         if left.any():
-            paths = self._names_of(np.unique(self.atoms.tensor[left]))
-            reason = self.spec.tensors[int(self.atoms.tensor[left][0])].fixed
-            self.notices.append(f"{where} leaves {listing(paths)} as found ({reason})")
+            self.notices += left_notices(self.spec, np.unique(self.atoms.tensor[left]), where)
         return mask & ~left
 
     def _names_of(self, tensors: NDArray[np.intp]) -> list[str]:
@@ -197,7 +237,7 @@ class _Decision:
             trainable[self.atoms.tensor], rule[self.atoms.tensor] = self.want, self.rule
             return trainable, rule
         self._check_fused()
-        trainable = self.spec.found.copy()
+        trainable = self.unsaid.copy()
         rule = np.full(count, -1, np.intp)
         decided = self.rule >= 0
         order = np.argsort(self.rule[decided], kind="stable")
@@ -244,7 +284,8 @@ class _Decision:
         for number, (rule, mask) in enumerate(zip(self.plan.rules, self.matched, strict=True)):
             # Of a tied or fused parameter, each name and part is decided for itself.
             decided = self._tensors_of(self.rule == number)
-            if self.strict and not decided.any() and not rule.optional:
+            needed = not rule.optional and not self.bare[number]
+            if self.strict and not decided.any() and needed:
                 raise self._undecided(number, rule, mask)
             selector = rule.selector(self.spec.framework)
             effects.append(
@@ -270,7 +311,7 @@ class _Decision:
             row = self.spec.tensors[int(fixed[0])]
             return FixedParameterError(
                 f"rule {number + 1} ({rule}) would train only what is never trained",
-                context=f"{listing(self._names_of(fixed))}: {row.fixed}",
+                context=f"{listing(self._names_of(fixed))}: {row.fixed or CONSTANT}",
                 hint="take it out" + ("" if row.impossible else ", or name parameters in full"),
             )
         return UndecidedRuleError(
@@ -279,20 +320,28 @@ class _Decision:
             hint="move it after those rules, or take it out",
         )
 
-    def _check_trivial(self, trainable: Mask) -> None:
-        free = ~self.fixed
+    def _check_trivial(self, trainable: Mask, rule_of: NDArray[np.intp]) -> None:
+        free = ~self.never
         if not trainable.any() and not self._says("freeze"):
+            tied = tied_beside(self.plan, self.spec, rule_of, self.rule)
             raise TrivialPlanError(
                 "the plan leaves nothing trainable",
-                context=f"all {len(trainable)} parameters end up frozen",
+                context="\n".join((f"all {len(trainable)} parameters end up frozen", *tied)),
                 hint="if that is meant, say it: freeze: all",
             )
+        if self._holds_a_norm():
+            return
         if free.any() and trainable[free].all() and not self._says("train"):
             raise TrivialPlanError(
                 "the plan freezes nothing",
                 context=f"all {int(free.sum())} parameters that can be trained stay trainable",
                 hint="if that is meant, say it: train: all",
             )
+
+    def _holds_a_norm(self) -> bool:
+        """Tell whether a rule freezes a norm that has no parameters, which is something, too."""
+        pairs = zip(self.plan.rules, self.bare, strict=True)
+        return any(bare and rule.verb == "freeze" for rule, bare in pairs)
 
     def _says(self, verb: str) -> bool:
         """Tell whether a rule says outright that everything is frozen, or trained."""

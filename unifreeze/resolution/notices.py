@@ -2,15 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifreeze.errors import ResolveError, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.select import Expression, Word, evaluate
-from unifreeze.select.expression import Quoted, Within, parts
-from unifreeze.structure import ModelSpec
+from unifreeze.select.expression import Within, nodes, parts
+from unifreeze.structure import Mask, ModelSpec
+
+CONSTANT = "a constant of the network: found frozen beside what trains"
+
+
+class Outcome(NamedTuple):
+    """What a plan came to on a model.
+
+    Attributes:
+        trainable: The decision for each parameter.
+        rule: For each parameter, the number of the rule that decided, -1 where none did.
+        rule_of_atom: The same for each atom.
+        still: Modules that should hold still, those without an inference mode among them.
+    """
+
+    trainable: Mask
+    rule: NDArray[np.intp]
+    rule_of_atom: NDArray[np.intp]
+    still: set[int]
+
+
+def outcome_notices(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str]:
+    """Say what the plan does beyond what its rules select."""
+    yield from _left_alone(spec, outcome.still)
+    yield from _thawed(plan, spec, outcome)
+    changed = np.flatnonzero(outcome.trainable != spec.found)
+    yield from tied_beside(plan, spec, outcome.rule, outcome.rule_of_atom, changed)
+
+
+def left_notices(spec: ModelSpec, tensors: NDArray[np.intp], where: str) -> Iterator[str]:
+    """Say which parameters a rule leaves as found, why, and how to train a constant."""
+    reasons = [spec.tensors[tensor].fixed for tensor in tensors]
+    for reason in dict.fromkeys(reasons):
+        paths = _paths(spec, [t for t, why in zip(tensors, reasons, strict=True) if why == reason])
+        cure = "" if reason else f'; to train it: train: path:"{paths[0]}"'
+        yield f"{where} leaves {listing(paths)} as found ({reason or CONSTANT}){cure}"
+
+
+def _left_alone(spec: ModelSpec, still: set[int]) -> Iterator[str]:
+    """Say of each layer that should hold and has no mode for it that it does not."""
+    tree, left = spec.tree, sorted(still & spec.tree.modeless.keys())
+    for why in dict.fromkeys(tree.modeless[owner] for owner in left):
+        named = [tree.paths[owner] or "the model" for owner in left if tree.modeless[owner] == why]
+        yield f"left alone, {why}; its statistics move, and are not verified: {listing(named)}"
+
+
+def _thawed(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str]:
+    """Say how many parameters were found frozen and train by a word of the vocabulary."""
+    expressions = [rule.selector(spec.framework).expression for rule in plan.rules]
+    by_word = [any(isinstance(n, Word) for n in nodes(expression)) for expression in expressions]
+    mine = np.asarray([*by_word, False], np.bool_)[outcome.rule]
+    thawed = np.flatnonzero(outcome.trainable & ~spec.found & mine)
+    if len(thawed):
+        paths = listing(_paths(spec, thawed))
+        yield f"{len(thawed)} parameters were found frozen, and train under this plan: {paths}"
+
+
+def tied_beside(
+    plan: FreezePlan,
+    spec: ModelSpec,
+    rule: NDArray[np.intp],
+    rule_of_atom: NDArray[np.intp],
+    tensors: Iterable[int] | None = None,
+) -> Iterator[str]:
+    """Say which names follow a rule that does not select them: they are names of one tensor.
+
+    Args:
+        plan: The plan.
+        spec: The model's description.
+        rule: For each parameter, the rule that decided it.
+        rule_of_atom: For each atom, the rule that selects it.
+        tensors: Those to look at; None for all.
+    """
+    atoms, names = spec.atoms, spec.tree.names
+    beside = np.flatnonzero((rule_of_atom < 0) & (rule[atoms.tensor] >= 0))
+    wanted = None if tensors is None else set(map(int, tensors))
+    told: dict[tuple[int, str], list[str]] = {}
+    for atom in beside.tolist():
+        tensor = int(atoms.tensor[atom])
+        if wanted is None or tensor in wanted:
+            taken = np.flatnonzero((atoms.tensor == tensor) & (rule_of_atom == rule[tensor]))
+            told.setdefault((int(rule[tensor]), names[atoms.name[taken[0]]]), []).append(
+                names[atoms.name[atom]]
+            )
+    for (number, name), others in told.items():
+        verb = "freezes" if plan.rules[number].verb == "freeze" else "trains"
+        others = [other for other in dict.fromkeys(others) if other != name]
+        if not others:
+            continue  # parts of one tensor
+        yield (
+            f"rule {number + 1} ({plan.rules[number]}) also {verb} {listing(others)}: "
+            f"the same tensor as {name}"
+        )
+
+
+def _paths(spec: ModelSpec, tensors: Iterable[int]) -> list[str]:
+    return [spec.tree.names[spec.first_names[tensor]] for tensor in tensors]
 
 
 def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
@@ -22,6 +120,11 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
     ]
     if spec.trace and spec.placement.ambiguous:
         found.append(_ambiguity(spec))
+    if unused := spec.tree.unused:
+        found.append(
+            f"{len(unused)} parameters belong to copies of layers that do not run, are in no count "
+            f"and stay as they are: {listing(row.path for row in unused)}"
+        )
     if plan.phases:
         found.append("this is of the plan's own rules; its phases add theirs")
     return tuple(dict.fromkeys(found))
@@ -50,10 +153,6 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
         if place is not None:
             yield from _reading(expression.inner, spec.within(place)[0])
         return
-    if _counts_positions(expression) and spec.order == "registration":
-        yield (
-            "positions count in order of registration; give a batch to count in order of execution"
-        )
     if isinstance(expression, Word) and _hides_path(expression, spec):
         name = expression.name
         yield (
@@ -62,14 +161,6 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
         )
     for part in parts(expression):
         yield from _reading(part, spec)
-
-
-def _counts_positions(expression: Expression) -> bool:
-    if isinstance(expression, Quoted):
-        return expression.by == "at" and any(map(str.isdigit, expression.pattern))
-    if isinstance(expression, Word):
-        return expression.index is not None and expression.name != "children"
-    return False
 
 
 def _hides_path(word: Word, spec: ModelSpec) -> bool:

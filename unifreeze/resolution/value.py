@@ -10,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze.arguments import checked_methods
+from unifreeze.errors import ResolveError, UnmatchedSelectorError, nearest
 from unifreeze.plan import FreezePlan
 from unifreeze.structure import Mask, ModelSpec
+from unifreeze.tables import one_line
 
 
 class RuleEffect(NamedTuple):
@@ -30,6 +33,7 @@ class RuleEffect(NamedTuple):
     values: int
 
 
+@checked_methods
 @dataclass(frozen=True, eq=False)
 class Resolution:
     """A plan resolved against a model; nothing is touched by making one.
@@ -47,6 +51,7 @@ class Resolution:
         lr_scale: For each parameter, the factor on its learning rate.
         weight_decay: For each parameter, its weight decay, NaN for the optimizer's own.
         notices: What the user should know though it is no mistake.
+        covered: For each module, whether a plan in force covers it; None where every module is.
     """
 
     plan: FreezePlan
@@ -59,6 +64,30 @@ class Resolution:
     lr_scale: NDArray[np.float64]
     weight_decay: NDArray[np.float64]
     notices: tuple[str, ...]
+    covered: Mask | None = None
+
+    @classmethod
+    def without_plan(cls, spec: ModelSpec) -> Resolution:
+        """Return what holds on a model that no plan covers: all of it as found."""
+        count, modules = len(spec), len(spec.tree.paths)
+        return cls(
+            FreezePlan(),
+            spec,
+            spec.found,
+            np.full(count, -1, np.intp),
+            (),
+            (),
+            (),
+            np.ones(count),
+            np.full(count, np.nan),
+            (),
+            np.zeros(modules, np.bool_),
+        )
+
+    @cached_property
+    def decided(self) -> Mask:
+        """For each parameter, whether a rule decided it."""
+        return np.asarray(self.rule >= 0, np.bool_)
 
     @cached_property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -95,17 +124,38 @@ class Resolution:
         return int(counts[self.trainable].sum()), int(counts.sum())
 
     def why(self, pattern: str) -> list[str]:
-        """Say which rule decided each parameter whose native or canonical name matches a glob."""
+        """Say which rule decided each parameter whose native or canonical name matches a glob.
+
+        Raises:
+            UnmatchedSelectorError: No name matches.
+        """
         lines = []
         for number in self.spec.canonical_order:
             parameter = self.spec.parameters[number]
             names = (parameter.name, parameter.path, *parameter.aliases)
             if any(fnmatchcase(name, pattern) for name in names):
                 lines.append(f"{parameter.path}  {parameter.name}  {self.reason(number)}")
+        if not lines:
+            known = [*self.spec.tree.names, *self.spec.canonical]
+            close = nearest(pattern, known, limit=1)
+            example = close[0] if close else "head.*"
+            raise UnmatchedSelectorError(
+                f"no parameter matches {pattern!r}",
+                hint=f'a glob over native or canonical names, such as "{example}"',
+            )
         return lines
 
     def reason(self, number: int) -> str:
-        """Say what was decided for a parameter, and by what."""
+        """Say what was decided for a parameter, and by what.
+
+        Raises:
+            ResolveError: There is no parameter of that number.
+        """
+        if not 0 <= number < len(self.spec):
+            raise ResolveError(
+                f"there is no parameter {number}: the model has {len(self.spec)}",
+                hint='by name: resolution.why("head.*")',
+            )
         decision = "trainable" if self.trainable[number] else "frozen"
         fixed = self.spec.tensors[number].fixed
         if fixed and not self.trainable[number]:
@@ -114,6 +164,11 @@ class Resolution:
         if rule < 0:
             return f"{decision}: as found"
         return f"{decision} by rule {rule + 1} ({self.effects[rule].text})"
+
+    def __repr__(self) -> str:
+        trainable, spec = int(self.trainable.sum()), self.spec
+        counts = f"{trainable} of {len(spec)} parameters of {spec.framework} trainable"
+        return one_line(self, f"{counts} under {self.plan!r}")
 
     def __str__(self) -> str:
         trainable, total = self.counts()

@@ -6,12 +6,19 @@ import operator
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze.errors import SelectorScopeError, UnmatchedSelectorError, listing, nearest
+from unifreeze.errors import (
+    ResolveError,
+    SelectorScopeError,
+    SelectorSyntaxError,
+    UnmatchedSelectorError,
+    listing,
+)
 from unifreeze.select.expression import (
     Both,
     Either,
@@ -25,8 +32,11 @@ from unifreeze.select.expression import (
     Without,
     Word,
 )
-from unifreeze.select.paths import find_module, match_path
+from unifreeze.select.parse import parse
+from unifreeze.select.paths import find_module, match_path, unmatched
+from unifreeze.select.patterns import unmatched_pattern
 from unifreeze.select.positions import positions
+from unifreeze.select.spelling import unmatched_path
 from unifreeze.select.vocabulary import SYNONYMS
 from unifreeze.structure import KINDS, Mask, ModelSpec, Run, Zone
 from unifreeze.structure.words import (
@@ -49,23 +59,43 @@ def evaluate(expression: Expression, spec: ModelSpec) -> Mask:
         SelectorRangeError: An index goes past the end.
         SelectorScopeError: A word has no single meaning in this model.
     """
+    try:
+        return _value(expression, spec)
+    except UnmatchedSelectorError as error:
+        count = partial(count_selected, spec)
+        if isinstance(error.part, Path):
+            raise unmatched_path(error.part, spec, count) from None
+        if isinstance(error.part, Quoted):
+            raise unmatched_pattern(error.part, spec, count) from None
+        raise
+
+
+def count_selected(spec: ModelSpec, text: str) -> int:
+    """Return how many parameters a selector selects; 0 if it is none that the model knows."""
+    try:
+        return len(np.unique(spec.atoms.tensor[_value(parse(text), spec)]))
+    except (ResolveError, SelectorSyntaxError):
+        return 0
+
+
+def _value(expression: Expression, spec: ModelSpec) -> Mask:
     match expression:
         case Either(left, right):
-            return evaluate(left, spec) | evaluate(right, spec)
+            return _value(left, spec) | _value(right, spec)
         case Both(left, right):
-            return evaluate(left, spec) & evaluate(right, spec)
+            return _value(left, spec) & _value(right, spec)
         case Without(left, right):
-            return evaluate(left, spec) & ~evaluate(right, spec)
+            return _value(left, spec) & ~_value(right, spec)
         case OtherThan(inner):
-            return ~evaluate(inner, spec)
+            return ~_value(inner, spec)
         case Within(inner, place):
             return _within(inner, place, spec)
         case Word(name, index):
             return _word(SYNONYMS.get(name, name), index, spec)
         case Path():
             return match_path(expression, spec)[spec.atoms.name]
-        case Quoted(by, pattern):
-            return _quoted(by, pattern, spec)
+        case Quoted():
+            return _quoted(expression, spec)
         case Size(comparison, count):
             sized: Mask = _COMPARE[comparison](spec.counts, count)
             return sized[spec.atoms.tensor]
@@ -107,20 +137,20 @@ def _carried(
     return carried
 
 
-def _quoted(by: str, pattern: str, spec: ModelSpec) -> Mask:
-    if by == "type":
-        return _of_type(pattern, spec)
-    if by == "re":
+def _quoted(quoted: Quoted, spec: ModelSpec) -> Mask:
+    pattern = quoted.pattern
+    if quoted.by == "type":
+        found = _of_type(pattern, spec)
+    elif quoted.by == "re":
         matches = re.compile(pattern).fullmatch
-        found = [bool(matches(name)) for name in spec.tree.names]
-        candidates: list[str] = []
+        found = np.asarray([bool(matches(name)) for name in spec.tree.names], np.bool_)
     else:
-        found = [
-            fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
-            for name in spec.canonical
-        ]
-        candidates = spec.canonical
-    return _require(np.asarray(found, np.bool_), f'{by}:"{pattern}"', candidates, spec)
+        globs = (pattern, f"{pattern}/*")
+        named = [any(fnmatchcase(name, glob) for glob in globs) for name in spec.canonical]
+        found = np.asarray(named, np.bool_)
+    if not found.any():
+        raise unmatched(quoted, spec)
+    return found[spec.atoms.name]
 
 
 def _of_type(pattern: str, spec: ModelSpec) -> Mask:
@@ -129,17 +159,7 @@ def _of_type(pattern: str, spec: ModelSpec) -> Mask:
     for module, type_name in enumerate(tree.types):
         if fnmatchcase(type_name, pattern):
             found[tree.name_starts[module] : tree.name_ends[module]] = True
-    return _require(found, f'type:"{pattern}"', sorted(set(tree.types)), spec)
-
-
-def _require(found: Mask, what: str, candidates: list[str], spec: ModelSpec) -> Mask:
-    if not found.any():
-        close = nearest(what.split('"')[1], candidates)
-        raise UnmatchedSelectorError(
-            f"{what} matches none of {len(spec)} parameters",
-            context=f"nearest: {', '.join(close)}" if close else "",
-        )
-    return found[spec.atoms.name]
+    return found
 
 
 def _word(name: str, index: Index | None, spec: ModelSpec) -> Mask:
@@ -227,6 +247,12 @@ def _adapter(spec: ModelSpec) -> Mask:
     return _of_kind("adapter", spec)
 
 
+def _adapted(spec: ModelSpec) -> Mask:
+    """What an adapter library trains: adapters, and copies of layers in the place of layers."""
+    found: Mask = _adapter(spec) | spec.atoms.copied
+    return found
+
+
 def _has(word: int) -> Callable[[ModelSpec], Mask]:
     def carries(spec: ModelSpec) -> Mask:
         found: Mask = spec.atoms.words & word != 0
@@ -286,7 +312,7 @@ _SIMPLE: dict[str, Callable[[ModelSpec], Mask]] = {
     "embeddings": _embeddings,
     "pooler": _has(POOLER),
     "classifier": _classifier,
-    "adapter": _adapter,
+    "adapter": _adapted,
     "attention": _attention,
     "mlp": _mlp,
     "query": _projection(QUERY),
@@ -321,7 +347,7 @@ def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
     """Blocks, stages, or one of two stacks; a transition goes with the block it leads into."""
     atoms = spec.atoms
     unit: Mask = _zone(Zone.BLOCK)(spec) | _zone(Zone.TRANSITION)(spec)
-    runs = _runs(name, spec)
+    runs = _runs(name, spec, "" if index is None else str(index))
     if index is None:
         found: Mask = unit & np.isin(atoms.run, runs)
         return found
@@ -364,7 +390,7 @@ def _stage_count(run: Run, text: str, spec: ModelSpec) -> int:
     return count
 
 
-def _runs(name: str, spec: ModelSpec) -> list[int]:
+def _runs(name: str, spec: ModelSpec, index: str = "") -> list[int]:
     if not spec.runs:
         raise SelectorScopeError(
             f"{name!r} selects nothing: the model has no repeated units",
@@ -377,7 +403,7 @@ def _runs(name: str, spec: ModelSpec) -> list[int]:
         raise SelectorScopeError(
             f"{name!r} selects nothing: the model has no two stacks",
             context=f"runs of blocks: {_run_listing(spec)}",
-            hint=f'blocks[…] for its blocks, path:"{name}" for a module called so',
+            hint=f'blocks{index} for its blocks, path:"{name}" for a module called so',
         )
     return found
 

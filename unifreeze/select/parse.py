@@ -11,7 +11,8 @@ from typing import Any
 from lark import Lark, Transformer, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
-from unifreeze.errors import SelectorSyntaxError
+from unifreeze.errors import SelectorSyntaxError, cut, quoted
+from unifreeze.select.correcting import corrected
 from unifreeze.select.expression import (
     Both,
     Bound,
@@ -29,6 +30,7 @@ from unifreeze.select.expression import (
 )
 from unifreeze.select.vocabulary import INDEXED, NEEDS_INDEX, WORDS
 
+LONGEST_CORRECTED = 500
 MOST_OPERANDS = 200
 """Beyond that Python runs out of depth for what works on expressions."""
 
@@ -58,7 +60,7 @@ def parse(text: str) -> Expression:
         raise _syntax_error(text, error) from None
     except VisitError as error:
         if isinstance(error.orig_exc, SelectorSyntaxError):
-            raise error.orig_exc from None
+            raise _with_correction(text, error.orig_exc) from None
         raise
     return found
 
@@ -73,22 +75,49 @@ def _syntax_error(text: str, error: UnexpectedInput) -> SelectorSyntaxError:
     # At the end of the text, lark's position is that of the last token.
     end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
     at = len(text) if end else error.pos_in_stream or 0
-    found = "it ends too early" if end else f"cannot go on at {text[at:].split()[0]!r}"
+    found = "it ends too early" if end else f"cannot go on at {cut(text[at:].split()[0], 40)!r}"
+    # Of a long text, what stands around the place.
+    begin = max(0, at - 60)
+    shown = text[begin : begin + 120].replace("\n", " ")
     return SelectorSyntaxError(
-        f"selector {text!r} does not parse: {found}",
-        context=f"{text}\n{' ' * at}^",
-        hint=_syntax_hint(text),
+        f"selector {cut(text, 120)!r} does not parse: {found}",
+        context=f"{shown}\n{' ' * (at - begin)}^",
+        hint=_syntax_hint(text, _correction(text)),
     )
 
 
-def _syntax_hint(text: str) -> str:
+def _with_correction(text: str, error: SelectorSyntaxError) -> SelectorSyntaxError:
+    hint = f"{_correction(text)}{error.hint}"
+    return SelectorSyntaxError(error.fact, context=error.context, hint=hint)
+
+
+def _correction(text: str) -> str:
+    """Ask for the text that was likely meant; "" where none is known."""
+    made = corrected(text, _parses) if len(text) <= LONGEST_CORRECTED else ""
+    return f"did you mean {quoted(made)}? " if made else ""
+
+
+def _parses(text: str) -> bool:
+    try:
+        _Reader().transform(_grammar().parse(text))
+    except (UnexpectedInput, VisitError):
+        return False
+    return True
+
+
+def _syntax_hint(text: str, correction: str) -> str:
+    """Return the text that was likely meant, or the sign that is written otherwise here."""
     if re.search(r"\b(and|or|not)\b", text):
-        return "write & for and, | for or, ~ for not, - for but not"
+        return f"{correction}write & for and, | for or, ~ for not, - for but not"
     if "," in text:
-        return "join alternatives with |: a | b"
-    if re.search(r"[/\\{}$^+]", text):
-        return 'a regular expression is written re:"…", a canonical name at:"…"'
-    return 'forms: head | blocks[-2:] & ~norm, encoder.layer.0, **.bias, type:"BatchNorm2d"'
+        return f"{correction}join alternatives with |: a | b"
+    if re.search(r"[/\\$^+]", text):
+        return f'{correction}a regular expression is written re:"…", a canonical name at:"…"'
+    words = re.fullmatch(r"\s*(\S*\w)\s+(\w\S*)\s*", text)
+    if words and not correction and "in" not in words.groups():
+        return f"either of them is {words[1]} | {words[2]}, both at once {words[1]} & {words[2]}"
+    forms = 'forms: head | blocks[-2:] & ~norm, encoder.layer.0, **.bias, type:"BatchNorm2d"'
+    return correction.rstrip() or forms
 
 
 def _unquote(token: str) -> str:
@@ -124,7 +153,7 @@ class _Reader(Transformer[Any, Any]):
         if by == "re":
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise SelectorSyntaxError(
                     f"regular expression {pattern!r} does not compile: {error}"
                 ) from None

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 
-from unifreeze.errors import UnmatchedSelectorError, listing, nearest
-from unifreeze.select.expression import Index, Path
+from unifreeze.errors import UnmatchedSelectorError
+from unifreeze.select.expression import Index, Path, Quoted
 from unifreeze.select.positions import positions
-from unifreeze.select.vocabulary import WORDS
+from unifreeze.select.spelling import unmatched_module
 from unifreeze.structure import Mask, ModelSpec
 
 
@@ -35,7 +35,7 @@ def match_path(path: Path, spec: ModelSpec) -> Mask:
         is_module = not found.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
     # A module that exists but holds no parameter is an empty set and no mistake.
     if not found.any() and not is_module:
-        raise unmatched_path(str(path), spec)
+        raise unmatched(path, spec)
     return found
 
 
@@ -75,7 +75,7 @@ def _regex(path: Path, spec: ModelSpec) -> str:
         piece = segment.name if path.quoted else _glob(segment.name)
         text += piece
         if segment.index is not None:
-            text = _children(text, segment.index, str(path), spec)
+            text = _children(text, segment.index, path, spec)
         text += "" if last else r"\."
     return text
 
@@ -85,12 +85,12 @@ def _glob(name: str) -> str:
     return "".join(pieces.get(letter) or re.escape(letter) for letter in name)
 
 
-def _children(prefix: str, index: Index, path: str, spec: ModelSpec) -> str:
+def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:
     """Continue a pattern with the children of every module it has reached."""
     pattern = re.compile(prefix)
     reached = [n for n, name in enumerate(spec.tree.paths) if n and pattern.fullmatch(name)]
     if not reached:
-        raise unmatched_path(path, spec)
+        raise unmatched(path, spec)
     chosen: list[str] = []
     for module in reached:
         children = spec.tree.children(module)
@@ -108,23 +108,12 @@ def find_module(place: str, spec: ModelSpec) -> int:
     """
     module = spec.module(place)
     if module is None:
-        raise unmatched_path(place, spec)
+        raise unmatched_module(place, spec)
     return module
 
 
-def unmatched_path(path: str, spec: ModelSpec) -> UnmatchedSelectorError:
-    """Build the error for a path that is not in the model, with what it may have meant."""
-    top = [spec.tree.paths[child] for child in spec.tree.children(0)]
-    candidates = [*WORDS, *spec.tree.paths, *spec.tree.names]
-    hint = suggestion = ""
-    if len(candidates) < 50_000 and (close := nearest(path, candidates, limit=1)):
-        suggestion = close[0]
-        what = "a word of the vocabulary" if suggestion in WORDS else "a native path"
-        hint = f'did you mean "{suggestion}" ({what})?'
-    elif hits := [name for name in spec.tree.paths if name.endswith(f".{path}")]:
-        hint = f'paths start at the root: write "{hits[0]}", or "**.{path}" for all of them'
-    return UnmatchedSelectorError(
-        f"{path!r} matches none of {len(spec)} parameters",
-        context=f"top-level names: {listing(top, limit=12)}",
-        hint=hint,
-    )
+def unmatched(part: Path | Quoted, spec: ModelSpec) -> UnmatchedSelectorError:
+    """Build the error for a part of a selector; who evaluates the whole adds what was meant."""
+    error = UnmatchedSelectorError(f"{str(part)!r} matches none of {len(spec)} parameters")
+    error.part = part
+    return error

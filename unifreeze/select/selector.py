@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from unifreeze.errors import SelectorSyntaxError
+from unifreeze.arguments import checked_methods
+from unifreeze.errors import SelectorSyntaxError, brief
 from unifreeze.select.expression import Both, Either, Expression, OtherThan, Within, Without
 from unifreeze.select.parse import parse
 
 
+@checked_methods
 class Selector:
     """An expression whose value over a model is a set of parameters.
 
@@ -34,7 +36,7 @@ class Selector:
             expression = parse(text)
         else:
             raise SelectorSyntaxError(
-                f"a selector is text, not {type(text).__name__}: {text!r}",
+                f"a selector is text, not {brief(text)}",
                 hint='for example "head | blocks[-2:]"',
             )
         object.__setattr__(self, "expression", expression)

@@ -12,7 +12,7 @@ WORDS = {
     "embeddings": "the whole stem of a text model",
     "pooler": "layers called pooler",
     "classifier": "the last linear (or convolution) of the head",
-    "adapter": "LoRA and kin",
+    "adapter": "LoRA and kin, and copies of layers that an adapter library trains",
     "norm": "normalisation layers",
     "conv": "convolutions",
     "linear": "linear layers",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unifreeze.arguments import checked
 from unifreeze.backend import Backend, Batch, StepConfig, backend_for
 from unifreeze.backend.projections import Array
 from unifreeze.errors import PairingError
@@ -23,6 +24,7 @@ from unifreeze.stepping.side import make_side
 Precision = Literal["float64", "as is"]
 
 
+@checked
 def check_step(
     plan: FreezePlan,
     one: Any,
@@ -69,8 +71,6 @@ def check_step(
         report.raise_if_broken()
         ```
     """
-    if dtype not in ("float64", "as is"):
-        raise ValueError(f"dtype is 'float64' or 'as is', and not {dtype!r}")
     backends = backend_for(one), backend_for(other)
     inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name))
     if pairing is None:

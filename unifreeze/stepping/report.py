@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from unifreeze.arguments import checked_methods
 from unifreeze.backend import Finding
 from unifreeze.errors import ParityError
 from unifreeze.pairing.settings import SettingDifference
+from unifreeze.tables import one_line
 
 CLAUSES = {
     "decisions": "the plan decides the same for both tensors of every pair",
@@ -55,6 +57,7 @@ class StepClause:
         return "holds" if self.decided else "open"
 
 
+@checked_methods
 @dataclass(frozen=True)
 class StepReport:
     """What comparing two training steps found.
@@ -125,6 +128,10 @@ class StepReport:
             "precision": self.precision,
             "steps": self.steps,
         }
+
+    def __repr__(self) -> str:
+        verdict = "the same" if self.holds else "not the same"
+        return one_line(self, f"the step is {verdict}, {len(self.clauses)} clauses")
 
     def __str__(self) -> str:
         steps = "one step" if self.steps == 1 else f"{self.steps} steps"

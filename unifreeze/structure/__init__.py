@@ -2,7 +2,7 @@
 
 from unifreeze.structure.blocks import Run
 from unifreeze.structure.spec import Atoms, Mask, ModelSpec, Parameter, derive
-from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
+from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, Unused
 from unifreeze.structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
 from unifreeze.structure.zones import Placement, Unit, Zone
 
@@ -23,6 +23,7 @@ __all__ = [
     "Trace",
     "Tree",
     "Unit",
+    "Unused",
     "Zone",
     "derive",
 ]

@@ -96,6 +96,7 @@ class _Shape:
             and self._matrices[index]
             and index not in experts
             and not words_in(tree.paths[index].rpartition(".")[2]) & AUXILIARY
+            and not _inside_a_layer(tree, kinds, index)
         ]
         self.candidates = [index for index in self._composed if self._matrices[index] >= 2]
         self._candidate = set(self.candidates)
@@ -217,6 +218,14 @@ def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
         if kind == CONTAINER and words_in(tree.paths[number].rpartition(".")[2]) & EXPERTS
         for index in range(number + 1, tree.ends[number])
     }
+
+
+def _inside_a_layer(tree: Tree, kinds: list[str], index: int) -> bool:
+    """Tell whether a module is below a layer of a known kind: everything there belongs to that."""
+    while (index := tree.parents[index]) >= 0:
+        if kinds[index] in LAYERS:
+            return True
+    return False
 
 
 def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:

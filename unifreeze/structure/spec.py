@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze.structure.blocks import Run
+from unifreeze.structure.constants import find_constants
 from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
 from unifreeze.structure.words import (
     FUSED_KV,
@@ -28,6 +29,7 @@ from unifreeze.structure.words import (
     words_in,
 )
 from unifreeze.structure.zones import Placement, Unit, Zone, place
+from unifreeze.tables import one_line
 
 _ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
 _ITEM_SIZES |= {"bfloat16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
@@ -83,6 +85,8 @@ class ModelSpec:
         order: "registration" or "execution": what positions count by.
         found: For each parameter, whether it was trainable as found.
         trace: What a forward pass showed, if one was run.
+        standing: For each parameter, the flag that holds where a plan says nothing about it, if
+            that is not as found: other plans may be in force.
     """
 
     tree: Tree
@@ -90,7 +94,11 @@ class ModelSpec:
     order: str
     found: Mask
     trace: Trace | None = None
+    standing: Mask | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self)} parameters of a model in {self.framework}")
 
     @property
     def framework(self) -> str:
@@ -115,12 +123,12 @@ class ModelSpec:
     def __len__(self) -> int:
         return len(self.tree.tensors)
 
-    def with_found(self, found: Mask) -> ModelSpec:
-        """Return the same description with other flags as found."""
-        if np.array_equal(found, self.found):
+    def with_found(self, found: Mask, standing: Mask | None = None) -> ModelSpec:
+        """Return the same description with other flags as found, and as they stand."""
+        if np.array_equal(found, self.found) and _same(standing, self.standing):
             return self
-        other = replace(self, found=found, memo={})
-        own = {one.name for one in fields(self)} | {"parameters"}
+        other = replace(self, found=found, standing=standing, memo={})
+        own = {one.name for one in fields(self)} | {"parameters", "constants"}
         vars(other).update({name: had for name, had in vars(self).items() if name not in own})
         return other
 
@@ -206,6 +214,11 @@ class ModelSpec:
             )
 
     @cached_property
+    def constants(self) -> Mask:
+        """For each parameter, whether it looks like a constant of the network's own."""
+        return find_constants(self.tree, self.placement.kinds, self.found)
+
+    @cached_property
     def canonical_order(self) -> NDArray[np.intp]:
         """Parameter numbers in canonical order: from the input to the head, the same everywhere.
 
@@ -286,6 +299,7 @@ class Atoms:
         zone, unit, block, run: For each atom, where it is.
         kind: For each atom, index into `KINDS`.
         part: For each atom, 1 for a weight, 2 for a bias, 0 for neither.
+        copied: For each atom, whether it is in a copy that an adapter library trains.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -307,6 +321,10 @@ class Atoms:
         self.kind = _column(kinds, len(tree.paths))[owners]
         adapters = np.asarray(tree.adapters, np.bool_)[names]
         self.kind[adapters] = numbers["adapter"]
+        copied = np.zeros(len(tree.names), np.bool_)
+        for low, high in tree.copies:
+            copied[low:high] = True
+        self.copied = copied[names]
         in_norm = np.asarray([kind == "norm" for kind in at.kinds], np.intp)[spec.owner_of]
         parts = [[_PARTS[role_of(leaf, kind)[1]] for kind in ("", "norm")] for leaf in leaves]
         self.part = np.asarray(parts, np.int64)[codes, in_norm][names]
@@ -334,6 +352,10 @@ def _unit_key(unit: Unit) -> tuple[object, ...]:
     zone = Zone.BLOCK if middle else unit.zone
     position = (unit.block, unit.zone is Zone.BLOCK) if middle else (0, False)
     return (zone, unit.run, *position, unit.expert, unit.label)
+
+
+def _same(one: Mask | None, other: Mask | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:

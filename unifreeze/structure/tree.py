@@ -54,6 +54,18 @@ class State(NamedTuple):
     dtype: str
 
 
+class Unused(NamedTuple):
+    """One parameter that no forward pass uses: it belongs to a copy of a layer that does not run.
+
+    Attributes:
+        path: Native path.
+        owner: Index of the layer that runs in its place.
+    """
+
+    path: str
+    owner: int
+
+
 STATISTICS = frozenset({"mean", "var", "count"})
 """Roles of a normalisation layer's running statistics."""
 
@@ -62,8 +74,10 @@ STATISTICS = frozenset({"mean", "var", "count"})
 class Tree:
     """The modules and tensors of one model, in pre-order, as parallel columns.
 
-    Modules are numbered in the order of `enter`; those under module i are i+1 … ends[i]-1.
+    Modules are numbered in the order of `enter`; those under module i are i+1 … ends[i]-1. Their
+    `keys`, and those of `numbers`, are the identities of the live modules and tensors.
     Names (a tensor has one per place it can be reached from) are numbered in the same walk.
+    `modeless` says of modules that have no inference mode to be held in why that is so.
     """
 
     framework: str
@@ -73,6 +87,7 @@ class Tree:
     parents: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     repeats: list[bool] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
     name_starts: list[int] = field(default_factory=list)
     name_ends: list[int] = field(default_factory=list)
 
@@ -85,11 +100,17 @@ class Tree:
     tensors: list[Tensor] = field(default_factory=list)
     trainable: list[bool] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """Stretches of names in copies of layers that an adapter library trains in their place."""
     shared: list[tuple[int, ...]] = field(default_factory=list)
+    modeless: dict[int, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     numbers: dict[int, int] = field(default_factory=dict)
 
-    def enter(self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool) -> int:
+    def enter(
+        self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool, key: int = 0
+    ) -> int:
         """Begin a module; everything until its `leave` is under it.
 
         Args:
@@ -98,6 +119,7 @@ class Tree:
             kind: From the backend's layer table; "" where that does not know the class.
             parent: Index of the parent, -1 for the root.
             repeat: The same module object has been met under another path.
+            key: Identity of the live module.
 
         Returns:
             Its index.
@@ -108,6 +130,7 @@ class Tree:
         self.kinds.append(kind)
         self.parents.append(parent)
         self.repeats.append(repeat)
+        self.keys.append(key)
         self.ends.append(index + 1)
         self.name_starts.append(len(self.names))
         self.name_ends.append(len(self.names))
@@ -174,6 +197,7 @@ class Tree:
             parents=[max(parent - start, -1) for parent in self.parents[start:end]],
             ends=[stop - start for stop in self.ends[start:end]],
             repeats=repeats,
+            keys=self.keys[start:end],
             name_starts=[at - low for at in self.name_starts[start:end]],
             name_ends=[at - low for at in self.name_ends[start:end]],
             names=[name[cut:] for name in self.names[low:high]],
@@ -188,6 +212,13 @@ class Tree:
                 for state in self.states
                 if start <= state.owner < end
             ],
+            unused=[
+                Unused(row.path[cut:], row.owner - start)
+                for row in self.unused
+                if start <= row.owner < end
+            ],
+            copies=[(max(a, low) - low, min(b, high) - low) for a, b in self.copies if a < high],
+            modeless={n - start: why for n, why in self.modeless.items() if start <= n < end},
         )
         return tree, list(range(low, high)), tensors
 

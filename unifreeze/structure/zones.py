@@ -115,17 +115,20 @@ def place(tree: Tree, trace: Trace | None = None) -> Placement:
             registration.
     """
     if tree.members:
-        return _place_members(tree)
+        return _place_members(tree, trace)
     placement = Placement(_kinds(tree), _words(tree))
     placement.runs = find_runs(tree, placement.kinds)
     _Placer(tree, placement, trace).run()
     return placement
 
 
-def _place_members(tree: Tree) -> Placement:
+def _place_members(tree: Tree, trace: Trace | None) -> Placement:
     """Place several models that one plan takes in, each as if it were alone."""
     whole = Placement(_kinds(tree), _words(tree))
-    parts = {index: place(tree.subtree(index)[0]) for index in tree.children(0)}
+    parts = {
+        index: place(tree.subtree(index)[0], trace and trace.within(tree.paths[index]))
+        for index in tree.children(0)
+    }
     whole.number = partial(_number_members, parts)
     for index, part in parts.items():
         name = tree.paths[index]
@@ -146,6 +149,7 @@ def _place_members(tree: Tree) -> Placement:
             whole.unit_of[owner + index] = unit_number + first_unit
             whole.kind_of[owner + index] = part.kind_of[owner]
             whole.ranks[owner + index] = (0, owner + index)
+        whole.unreached |= {owner + index for owner in part.unreached}
     return whole
 
 
@@ -331,10 +335,30 @@ class _Placer:
             cut, zone = len(tail), Zone.NECK
         else:
             cut, zone = _neck_length(kinds), Zone.NECK
+        cut -= self._norms_of_head(tail, kinds, cut)
         for owner in tail[:cut]:
             self._put(owner, zone, tower)
         for owner in tail[cut:]:
             self._put(owner, Zone.HEAD, tower)
+
+    def _norms_of_head(self, tail: list[int], kinds: list[str], cut: int) -> int:
+        """Count norms without parameters right before a head that stand in one module with it.
+
+        Linear probes begin with one.
+        """
+        if cut == len(tail):
+            return 0
+        count, parent = 0, self.tree.parents[tail[cut]]
+        while (
+            parent > 0
+            and not self._order.spans(parent)
+            and count < cut
+            and kinds[owner := cut - count - 1] == "norm"
+            and not self.tree.own_names(tail[owner])
+            and self._under(tail[owner], parent)
+        ):
+            count += 1
+        return count
 
     def _kind(self, owner: int) -> str:
         kind = self.at.kinds[owner]

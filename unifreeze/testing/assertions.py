@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from unifreeze.arguments import checked
 from unifreeze.parity import Report, check_parity
 from unifreeze.plan import FreezePlan
 
 
+@checked
 def assert_parity(plan: FreezePlan, model: Any, other: Any, *, batch: Any, **how: Any) -> Report:
     """Fail unless a plan means the same on two models, and training keeps it.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze.arguments import checked_methods
 from unifreeze.backend import Backend, Batch, ProbeConfig
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.handle import apply, frozen, resolve
@@ -26,6 +27,7 @@ from unifreeze.plan import FreezePlan
 ROLES = ("weight", "bias")
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Example:
     """A way to make a model, and a batch it takes.
@@ -39,6 +41,7 @@ class Example:
     batch: Batch
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Kit:
     """What a backend's author provides.
@@ -294,6 +297,21 @@ def several_models_go_under_one_plan(kit: Kit) -> None:
     assert kit.backend.read(student) == kit.backend.read(alone)
 
 
+def training_is_noticed(kit: Kit) -> None:
+    """A watch hears of a forward pass that trains, not of a trace, and of nothing once stopped."""
+    model, batch, heard = kit.plain.make(), kit.plain.batch, list[int]()
+    kit.backend.train_mode(model)
+    stop = kit.backend.watch_training(model, lambda: heard.append(1))
+    kit.backend.describe(model, batch)
+    assert not heard
+    kit.backend.run(model, batch)
+    assert heard
+    stop()
+    heard.clear()
+    kit.backend.run(model, batch)
+    assert not heard
+
+
 CONTRACT: tuple[Callable[[Kit], None], ...] = (
     describes_every_parameter_once,
     describes_ties_and_loose_parameters,
@@ -315,6 +333,7 @@ CONTRACT: tuple[Callable[[Kit], None], ...] = (
     groups_reach_the_optimizer,
     flags_alone_can_be_frozen_for_a_while,
     several_models_go_under_one_plan,
+    training_is_noticed,
 )
 """Every check, in the order in which a new backend meets them."""
 

@@ -9,8 +9,10 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
+from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze_paddle.trainers.run import TrainerRun, is_grouped
 from unifreeze_paddle.trainers.saved import RunState
 
@@ -44,6 +46,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     >>> model.fit(data, callbacks=FreezeCallback(plan))  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         plan: FreezePlan | Handle,
@@ -80,6 +83,8 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._first, self._training = self._run.epoch, True
         self._check_goes_on()
         self._save_beside()
+        callbacks = calling_list(self)
+        callbacks.append(_Last(self._run.last, callbacks))
 
     def _load(self, checkpoint: Path) -> RunState:
         """Load a checkpoint's weights, optimizer and scheduler; return where its run stood."""
@@ -151,6 +156,19 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         """Verify what is frozen."""
         self._training = False
         self._run.end(verify=True)
+
+
+class _Last(paddle.callbacks.Callback):  # type: ignore[misc]
+    """Stands behind all other callbacks for one fit, and sees what they write as it ends."""
+
+    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
+        super().__init__()
+        self._look, self._callbacks = look, callbacks
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Verify what is frozen, for the last time."""
+        take_out(self._callbacks, self)
+        self._look.take()
 
 
 def _state_file(checkpoint: Path) -> Path:

@@ -10,8 +10,10 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
+from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze.resolution import resolve_phases
 from unifreeze_paddle.trainers.run import TrainerRun
 from unifreeze_paddle.trainers.saved import RunState
@@ -45,6 +47,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     >>> Trainer(model, args=args, callbacks=[FreezeCallback(plan)]).train()  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         plan: FreezePlan | Handle,
@@ -76,6 +79,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         if args.save_strategy.value != "no":
             _refuse_unsaved(self._run.in_force)
         self._training, self._accumulating = True, False
+        callbacks = calling_list(self)
+        callbacks.append(_Last(self._run.last, callbacks))
         if args.should_save:
             self._run.keep_in(Path(args.output_dir))
 
@@ -156,8 +161,18 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._training = False
         best = args.load_best_model_at_end and state.best_model_checkpoint is not None
         self._run.end(verify=not best)
-        if best:
-            self._run.in_force.rebase()
+
+
+class _Last(TrainerCallback):  # type: ignore[misc]
+    """Stands behind all other callbacks for one run, and sees what they write as it ends."""
+
+    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
+        self._look, self._callbacks = look, callbacks
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Verify what is frozen, for the last time."""
+        take_out(self._callbacks, self)
+        self._look.take()
 
 
 def _refuse_unsaved(handle: Handle) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from unifreeze import FreezePlan
+from unifreeze.backend import Batch
 from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
+from unifreeze.handle.lastly import LastLook
 from unifreeze.plan import When
 from unifreeze_paddle import steering
 from unifreeze_paddle.trainers.saved import RunState
@@ -33,6 +35,7 @@ class TrainerRun:
         epoch: The epoch that begins next, or that is under way.
         step: The step of the optimizer that begins next, counted over the whole run.
         waiting: The evaluation after an epoch that has ended may still be to come.
+        last: What verifies when all has ended.
     """
 
     def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
@@ -40,8 +43,10 @@ class TrainerRun:
         self.plan = plan.plan if isinstance(plan, Handle) else plan
         self.epoch = self.step = 0
         self.waiting = False
+        self.last = LastLook()
         self._given, self._start = self.handle, self.handle.state_dict() if self.handle else {}
-        self._batch, self._keep_values = batch, keep_values
+        self._batch = None if batch is None else Batch.of(batch)
+        self._keep_values = keep_values
         self._reports: dict[str, float] = {}
         self._best = ""
         self._files: set[Path] = set()
@@ -80,7 +85,8 @@ class TrainerRun:
                 hint="resume an earlier checkpoint",
             )
         self.in_force.rebase()
-        self.in_force.load_state_dict(state.handle)
+        if state.handle:
+            self.in_force.load_state_dict(state.handle)
         self.epoch, self.step, self._reports = state.epoch, state.step, dict(state.reports)
         self._keep_best(state.best)
 
@@ -136,12 +142,11 @@ class TrainerRun:
             return False
 
     def end(self, *, verify: bool) -> None:
-        """End the run: the schedule hears that it stopped, and what is frozen is verified."""
+        """End the run: the schedule hears that it stopped; verify, or accept the values."""
         self._settle()
         if self.stops():
             self.advance(self.epoch, self.step)
-        if verify:
-            self.in_force.verify()
+        self.last.expect(self.in_force, verify=verify)
 
     def keep_in(self, folder: Path) -> None:
         """Keep beside the run what belongs there; who gives a handle has said where already."""

@@ -8,9 +8,11 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.backend import Undo
 from unifreeze.errors import ScheduleError
 from unifreeze.handle import Handle
+from unifreeze.handle.lastly import LastLook, take_out
 from unifreeze_torch import modes
 from unifreeze_torch.trainers.run import TrainerRun
 
@@ -31,6 +33,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     >>> Trainer(callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
@@ -73,6 +76,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
                 hint="resume another one; by default ModelCheckpoint saves after the validation",
             )
         self._run.begin(trainer.optimizers, saved, resumed=trainer.global_step > 0)
+        trainer.callbacks.append(_Last(self._run.last))
         self._modes = modes.remember(pl_module)
         folder = trainer.log_dir or trainer.default_root_dir
         self._run.keep_in(folder, saves=trainer.is_global_zero and not trainer.fast_dev_run)
@@ -120,9 +124,8 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._go_on(trainer, pl_module, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Verify what is frozen."""
+        """Verify what is frozen, a first time."""
         self._run.end()
-        self._run.in_force.verify()
 
     def _report(self, metrics: Mapping[str, Any]) -> None:
         self._run.report({name: float(value) for name, value in metrics.items()})
@@ -134,6 +137,18 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._modes = modes.remember(pl_module)
         self._run.metrics.clear()
         trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
+
+
+class _Last(Callback):  # type: ignore[misc]
+    """Stands behind all other callbacks for one fit, and sees what they write as it ends."""
+
+    def __init__(self, look: LastLook) -> None:
+        self._look = look
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Verify what is frozen, for the last time."""
+        take_out(trainer.callbacks, self)
+        self._look.take()
 
 
 def _validates(trainer: Any) -> bool:

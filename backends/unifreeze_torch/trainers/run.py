@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze import FreezePlan
-from unifreeze.backend import ParamGroup
+from unifreeze.backend import Batch, ParamGroup
 from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle import Handle
+from unifreeze.handle.lastly import LastLook
 from unifreeze.plan import When
 from unifreeze_torch import backend
 
@@ -26,12 +27,15 @@ class TrainerRun:
     Attributes:
         handle: The plan in force; None before the trainer has a model.
         metrics: What was measured since the last step, by name.
+        last: What verifies when all has ended.
     """
 
     def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
         self.handle = plan if isinstance(plan, Handle) else None
         self.metrics: dict[str, float] = {}
-        self._plan, self._batch, self._keep_values = plan, batch, keep_values
+        self.last = LastLook()
+        self._plan, self._keep_values = plan, keep_values
+        self._batch = None if batch is None else Batch.of(batch)
         self._model: Any = None
         self._start: dict[str, Any] = {}
         self._thawed: list[Any] = []
@@ -94,14 +98,16 @@ class TrainerRun:
                 "training goes on from a checkpoint that says nothing of the plan's phases",
                 hint="checkpoints have it if they are written with FreezeCallback in the trainer",
             )
-        if saved:
+        if said:
             handle.load_state_dict(said)
-            self.report(saved["metrics"])
-        elif not resumed:
+        elif resumed or saved:
+            handle.rebase()
+        else:
             handle.load_state_dict(self._start)
             self.metrics = {}
-        else:
-            handle.rebase()
+        if saved:
+            self.report(saved["metrics"])
+        self.last = LastLook()
         self._attach([getattr(one, "optimizer", one) for one in optimizers])
         self._begun = True
 
@@ -127,10 +133,11 @@ class TrainerRun:
         self._unheard = False
         return began
 
-    def end(self) -> None:
-        """Give the history what was measured after the last step."""
+    def end(self, *, verify: bool = True) -> None:
+        """Give the history what was measured after the last step; verify, or accept the values."""
         if self._unheard:
             self.in_force.report(self.metrics)
+        self.last.expect(self.in_force, verify=verify)
 
     def awaited(self) -> set[str]:
         """Return names of the metrics that phases wait for."""

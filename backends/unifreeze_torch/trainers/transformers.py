@@ -9,8 +9,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
+from unifreeze.arguments import checked
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
 from unifreeze.handle import Handle
+from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze_torch import backend
 from unifreeze_torch.trainers.run import TrainerRun
 
@@ -39,6 +41,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     >>> Trainer(model, args, callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
@@ -64,6 +67,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             _refuse_unsaved(run.in_force)
         saved = state.stateful_callbacks.get(STATE) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
+        callbacks = calling_list(self)
+        callbacks.append(_Last(run.last, callbacks))
         self._epoch, self._training = int(state.epoch), True
         state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
@@ -124,11 +129,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Verify what is frozen, or accept the best checkpoint's values as the ones to hold."""
         self._training = False
-        self._run.end()
-        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            self._run.in_force.rebase()
-        else:
-            self._run.in_force.verify()
+        best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        self._run.end(verify=not best)
 
     def _go_on(self, state: Any, control: Any) -> None:
         if not control.should_training_stop:
@@ -137,6 +139,18 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _state(self) -> dict[str, Any]:
         return {**self._run.state(), "unmeasured": self._unmeasured}
+
+
+class _Last(TrainerCallback):  # type: ignore[misc]
+    """Stands behind all other callbacks for one run, and sees what they write as it ends."""
+
+    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
+        self._look, self._callbacks = look, callbacks
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Verify what is frozen, for the last time."""
+        take_out(self._callbacks, self)
+        self._look.take()
 
 
 def _refuse_unsaved(handle: Handle) -> None:
@@ -149,7 +163,6 @@ def _refuse_unsaved(handle: Handle) -> None:
     if not configs or any(config.is_prompt_learning for config in configs.values()):
         return
     from peft import get_peft_model_state_dict
-    from peft.utils import ModulesToSaveWrapper
 
     known = {
         tensor.data_ptr()
@@ -158,9 +171,6 @@ def _refuse_unsaved(handle: Handle) -> None:
             handle.model, adapter_name=name, save_embedding_layers=False
         ).values()
     }
-    for module in handle.model.modules():
-        if isinstance(module, ModulesToSaveWrapper):  # has a copy at work in the original's place
-            known |= {tensor.data_ptr() for tensor in module.original_module.parameters()}
     live = backend.objects(handle.model)
     trained = [path for group in handle.groups() for path in group.paths]
     lost = [path for path in trained if live[path].data_ptr() not in known]

@@ -10,7 +10,7 @@ import toynet
 from unifreeze.backend.base import ModuleBackend
 from unifreeze.backend.digests import Payload
 from unifreeze.backend.operations import Guard
-from unifreeze.backend.walking import Reader
+from unifreeze.backend.reader import Reader
 from unifreeze.structure import CONTAINER, Tensor
 
 KINDS = {
@@ -32,6 +32,10 @@ class ToynetReader(Reader):
     def dicts(self, module):
         """Return the module's own dictionaries of children, parameters and buffers."""
         return module.parts, module.weights, module.statistics
+
+    def listed(self, module):
+        """Return the weights of a module and all under it, as toynet lists them: without names."""
+        return [("", weight) for weight in module.all_weights()]
 
     def kind(self, module):
         """Return the module's kind, "" if unknown."""
@@ -71,6 +75,7 @@ class ToynetBackend(ModuleBackend):
     name = "toynet"
     forward = "run"
     reader = ToynetReader()
+    module_class = toynet.Module
 
     def is_tensor(self, value):
         """Tell whether a value is a toynet tensor."""

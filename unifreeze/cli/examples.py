@@ -1,0 +1,58 @@
+"""What each command looks like in use; shown by its --help."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "show": (
+        "unifreeze show package.module:make",
+        'unifreeze show "./nets.py:make(depth=4)" --batch "float32[2,3,64,64]" --all',
+    ),
+    "explain": (
+        "unifreeze explain plan.yaml package.module:make",
+        'unifreeze explain plan.yaml ./nets.py:make --why "layer4.*"',
+        "unifreeze explain phases.yaml ./nets.py:make --phase top",
+    ),
+    "capture": (
+        "unifreeze capture ./nets.py:frozen_by_my_loop -o plan.yaml",
+        'unifreeze capture ./nets.py:frozen_by_my_loop --batch "float32[2,3,64,64]" --native',
+    ),
+    "suggest": (
+        "unifreeze suggest ./nets.py:make --examples 2000 --similarity different -o plan.yaml",
+        "unifreeze suggest ./nets.py:make --measure --batch examples.npz --labels y",
+    ),
+    "translate": (
+        "unifreeze translate plan.yaml --from ./nets.py:in_torch --to ./nets.py:in_paddle",
+    ),
+    "expand": ("unifreeze expand phases.yaml ./nets.py:make -o phases_written_out.yaml",),
+    "parity": (
+        "unifreeze parity plan.yaml ./nets.py:in_torch ./nets.py:in_paddle --batch "
+        '"float32[2,3,64,64]"',
+        'unifreeze parity plan.yaml ./a.py:net ./b.py:net --batch "ids=int64[2,16]<1:1000>" '
+        "--other-python other/bin/python",
+    ),
+    "record": (
+        'unifreeze record plan.yaml ./nets.py:in_torch --batch "float32[2,3,64,64]" -o torch.json',
+        "unifreeze record plan.yaml ./nets.py:in_torch --batch x.npz --device gpu -o torch.json",
+    ),
+    "compare": ("unifreeze compare torch.json paddle.json",),
+    "pair": (
+        'unifreeze pair ./nets.py:in_torch ./nets.py:in_paddle --batch "float32[2,3,64,64]" '
+        "-o pairing.json",
+        "unifreeze pair torch_sketch.json paddle_sketch.json -o pairing.json",
+    ),
+    "sketch": (
+        'unifreeze sketch ./nets.py:in_torch --batch "float32[2,3,64,64]" -o one.json',
+        'unifreeze sketch ./nets.py:in_paddle --batch "float32[2,3,64,64]" --like one.json '
+        "-o other.json",
+    ),
+    "port": ("unifreeze port model.safetensors model.pdparams -p pairing.json",),
+    "step": (
+        "unifreeze step plan.yaml ./nets.py:in_torch ./nets.py:in_paddle --batch "
+        '"float32[8,3,64,64]"',
+        'unifreeze step plan.yaml ./nets.py:in_torch --batch "float32[8,3,64,64]" '
+        "-p pairing.json --sketch one.json -o side.json",
+    ),
+    "schema": ("unifreeze schema --json plan.schema.json",),
+    "backends": ("unifreeze backends",),
+}
+"""Commands by name, quoted as a shell wants them."""
