@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unifreeze.arguments import checked, checked_methods
 from unifreeze.backend import Batch, backend_for
@@ -17,13 +17,11 @@ from unifreeze.capturing.substrings import find_loop
 from unifreeze.capturing.text import written
 from unifreeze.errors import PlanError, ResolveError
 from unifreeze.handle.target import Target
+from unifreeze.pairing import Pairing
 from unifreeze.plan import FreezePlan, Rule, save_text
 from unifreeze.resolution import describe_captured, out_of_order, resolve_spec, told_by_order
 from unifreeze.structure import Mask, ModelSpec
 from unifreeze.tables import one_line
-
-if TYPE_CHECKING:
-    from unifreeze.pairing import Pairing
 
 
 @checked_methods

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from unifreeze.arguments import checked
 from unifreeze.capturing.captured import Capture, made
 from unifreeze.capturing.partners import by_name, by_pairing, rule_for_both
 from unifreeze.capturing.shortest import Aim, fresh, shortest_plan
 from unifreeze.errors import PlanError, listing
+from unifreeze.pairing import Pairing
 from unifreeze.plan import FreezePlan, refuse_phases
 from unifreeze.resolution import resolve_spec
 from unifreeze.structure import Mask, ModelSpec
-
-if TYPE_CHECKING:
-    from unifreeze.pairing import Pairing
 
 
 @checked

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from unifreeze.errors import PlanFileError, PlanVersionError, brief
-from unifreeze.plan.captured import CapturedDocument, plain_captured
+from unifreeze.plan.captured_document import CapturedDocument, plain_captured
 from unifreeze.plan.entry_document import ENTRIES
 from unifreeze.plan.fields import (
     GroupDocument,

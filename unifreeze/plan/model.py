@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze.arguments import checked_methods
 from unifreeze.errors import PlanError, brief, nearest
+from unifreeze.plan.captured import Captured
 from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
 from unifreeze.tables import one_line
 
 if TYPE_CHECKING:
     from unifreeze.handle import Handle
-    from unifreeze.plan.captured import Captured
     from unifreeze.resolution import Resolution
 
 Verb = Literal["freeze", "train", "only"]
