@@ -6,6 +6,7 @@
 #   make plans    10,000 random operations with plans in each framework, against a plain reference
 #   make shuffled 100 models registered in another order than they run
 #   make drawn    200 random small networks, each built in both frameworks, paired and judged
+#   make freezings  300 random freezings, captured on one port and applied on the other
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
@@ -25,7 +26,7 @@ TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled drawn formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled drawn freezings formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -56,6 +57,9 @@ shuffled: setup
 
 drawn: setup
 	$(BIN)/python -W ignore -m tests.pairs.drawn --count 200
+
+freezings: setup
+	$(BIN)/python -W ignore -m tests.pairs.freezings
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh

@@ -139,12 +139,17 @@ def test_modules_that_compare_equal_are_refused_with_the_reason(framework):
     assert all(map(trainable, model.parameters()))
 
 
-def test_modules_that_cannot_be_hashed_are_refused_with_the_reason(framework):
+def test_modules_that_cannot_be_hashed_are_described_whole(framework):
+    """The framework itself cannot list them at all."""
     model = equal_scales(framework, repr=False)
     with pytest.raises(TypeError):
         list(model.parameters())
-    with pytest.raises(DescriptionError, match=r"unhashable[^\0]*eq=False"):
-        uf.freeze(model, "head")
+    spec = load_backend(framework).describe(model)
+    assert {p.path for p in spec.parameters} == {
+        "one.factor", "other.factor", "head.weight", "head.bias",
+    }  # fmt: skip
+    uf.freeze(model, "one")
+    assert [trainable(m.factor) for m in (model.one, model.other)] == [False, True]
 
 
 def test_modules_of_a_dataclass_told_by_identity_are_described(framework):

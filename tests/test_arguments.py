@@ -18,6 +18,11 @@ from unifreeze.arguments.fitting import misfit, plain_types
 from unifreeze.errors import ArgumentError, UnifreezeError, UnknownNameError
 
 CALLABLES = public_callables()
+PUBLIC_CLASSES = [
+    kind
+    for kind in (getattr(uf, name) for name in uf.__all__)
+    if inspect.isclass(kind) and not issubclass(kind, Exception)
+]
 LONGEST = 1000
 """Characters that a message about one argument may have."""
 
@@ -90,6 +95,13 @@ def test_an_argument_that_there_is_not_is_refused(world, public):
         assert not what_is_wrong_with(lambda: public.function(*on, no_such_argument=1))
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         assert not what_is_wrong_with(lambda: public.function(*on, *range(20)))
+
+
+@pytest.mark.parametrize("kind", PUBLIC_CLASSES, ids=lambda kind: kind.__name__)
+def test_no_class_is_made_of_what_it_is_not_made_of(kind):
+    for call in (lambda: kind(3), lambda: kind("x.json", 3), lambda: kind(no_such_part=1)):
+        mistake = what_is_wrong_with(call)
+        assert not mistake, f"{kind.__name__}: {mistake}"
 
 
 def test_the_callbacks_of_trainers_refuse_what_is_not_a_plan(world):

@@ -444,7 +444,7 @@ def test_an_optimizer_of_another_model_is_refused(lab):
     other = Lab(lab.framework)
     with pytest.raises(PlanError, match="holds none of the model's parameters"):
         uf.capture(lab.model, optimizer=other.optimizer(other.paths("head")))
-    with pytest.raises(OptimizerError, match="cannot say what object updates"):
+    with pytest.raises(OptimizerError, match="cannot say what an object updates"):
         uf.capture(lab.model, optimizer=object())
 
 

@@ -2,9 +2,13 @@
 
 import json
 import sys
+from importlib import import_module
 
+import numpy as np
 import pytest
+import torch
 
+import unifreeze as uf
 from unifreeze.backend import registry
 from unifreeze.cli import main
 from unifreeze.plan import FreezePlan
@@ -43,13 +47,18 @@ class PaddleNet(paddle.nn.Layer):
         super().__init__()
         self.trunk = paddle.nn.LayerList([PaddleBlock() for _ in range(4)])
         self.out = paddle.nn.Linear(4, 2)
+
+    def forward(self, x):
+        for layer in self.trunk:
+            x = layer(x)
+        return self.out(x)
 """
 
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "_overrides", {})
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "carried_nets.py").write_text(NETS, encoding="utf-8")
     yield
@@ -111,3 +120,53 @@ def test_translate_refuses_what_cannot_be_used(cli):
     code, _, error = cli("translate", "plan.yaml", *models)
     assert code == 2
     assert "'nowhere' matches none" in error
+
+
+@pytest.fixture
+def paired(tmp_path):
+    """The file of the two networks' pairing."""
+    nets = import_module("carried_nets")
+    pairing = uf.pair(nets.Net(), nets.PaddleNet(), batch=np.ones((2, 4), "float32"))
+    pairing.save(tmp_path / "pairing.json")
+    return "pairing.json"
+
+
+def test_capture_by_a_pairing_writes_a_selector_for_each_framework(cli, paired):
+    code, out, error = cli("capture", "carried_nets:Net(frozen=3)", "--pairing", paired)
+    assert code == 0, error
+    plan = FreezePlan.from_yaml(out)
+    assert plan.captured is None
+    (rule,) = plan.rules
+    assert [name for name, _ in rule.choice] == ["paddle", "torch"]
+    resolution = plan.resolve(import_module("carried_nets").PaddleNet())
+    assert {path.split(".")[1] for path in resolution.frozen_paths} == {"0", "1", "2"}
+
+
+def test_a_captured_plan_says_what_it_came_to(cli):
+    code, out, _ = cli("capture", "carried_nets:Net(frozen=3)")
+    assert code == 0
+    assert 'captured:\n  framework: "torch"\n  order: "registration"\n' in out
+    code, out, _ = cli("capture", "carried_nets:Net(frozen=3)", "--batch", "float32[2,4]")
+    assert code == 0
+    assert "order:" not in out
+
+
+def test_translate_by_a_pairing_and_in_order_of_execution(cli, paired):
+    FreezePlan().freeze("body.1.0").save("plan.yaml")
+    models = ("--from", "carried_nets:Net", "--to", "carried_nets:PaddleNet")
+    for more in (("-p", paired), ("--batch", "float32[2,4]"), ("-p", paired, "--native")):
+        code, out, error = cli("translate", "plan.yaml", *models, *more)
+        assert code == 0, error
+        resolution = FreezePlan.from_yaml(out).resolve(
+            import_module("carried_nets").PaddleNet(),
+            batch=np.ones((2, 4), "float32") if "--batch" in more else None,
+        )
+        assert resolution.frozen_paths == ("trunk.1.0.weight", "trunk.1.0.bias")
+
+
+def test_a_pairing_of_other_models_cannot_be_used(cli, tmp_path):
+    two = [torch.nn.Linear(4, 2) for _ in range(2)]
+    uf.pair(*two, batch=np.ones((2, 4), "float32")).save(tmp_path / "other.json")
+    code, _, error = cli("capture", "carried_nets:Net(frozen=3)", "-p", "other.json")
+    assert code == 2
+    assert "the pairing is not of this model" in error

@@ -90,7 +90,7 @@ CONTRACT_CATCHES = {
     "groups_reach_the_optimizer": ["DropsAGroup"],
     "flags_alone_can_be_frozen_for_a_while": ["Deaf"],
     "several_models_go_under_one_plan": ["MixesModels"],
-    "training_is_noticed": ["NoticesNothing", "TakesAllForTraining", "NeverStopsWatching"],
+    "training_is_noticed": ["NoticesNothing", "TakesItsOwnForTraining", "NeverStopsWatching"],
 }
 """For each check of the contract, faults that it catches."""
 

@@ -29,7 +29,7 @@ def run(side, seed, steps):
 def test_random_plans_do_what_the_reference_does(side, seed):
     """`python -m tests.plan_machine --operations 10000` runs as many as one likes."""
     machine = run(side, seed, STEPS)
-    assert sum(count for done, count in machine.done.items() if done != REFUSED) > STEPS // 2
+    assert machine.done[REFUSED] < 0.75 * STEPS
 
 
 def named(side, model):

@@ -19,7 +19,7 @@ from rounding import SINGLE_PART, check_same, nudged
 
 from unifreeze import FreezePlan
 from unifreeze.backend import load_backend
-from unifreeze.errors import FrozenDriftError, OptimizerError, WriteError
+from unifreeze.errors import ArgumentError, FrozenDriftError, OptimizerError, WriteError
 
 OPTIMIZERS = {
     "SGD": {"weight_decay": 0.1},
@@ -265,10 +265,18 @@ def test_lbfgs_made_by_hand_is_caught_by_verify():
         handle.verify()
 
 
-@pytest.mark.parametrize("cls", [nn.Linear, "AdamW", None, paddle.optimizer.lr.StepDecay])
-def test_what_is_no_optimizer_is_refused(cls):
+@pytest.mark.parametrize(
+    ("cls", "error", "message"),
+    [
+        (nn.Linear, OptimizerError, "the class Linear is not a Paddle optimizer class"),
+        ("AdamW", ArgumentError, "cls is 'AdamW', and should be a class"),
+        (None, ArgumentError, "cls is None, and should be a class"),
+        (paddle.optimizer.lr.StepDecay, OptimizerError, "StepDecay is not a Paddle optimizer"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused(cls, error, message):
     handle = FreezePlan().freeze("path:'0'").apply(stack())
-    with pytest.raises(OptimizerError, match="is no Paddle optimizer class"):
+    with pytest.raises(error, match=message):
         handle.optimizer(cls, lr=0.1)
 
 

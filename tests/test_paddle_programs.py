@@ -17,7 +17,7 @@ from paddle import nn
 import unifreeze as uf
 from unifreeze import FreezePlan
 from unifreeze.backend import load_backend
-from unifreeze.errors import DescriptionError, UnsupportedPlanError
+from unifreeze.errors import DescriptionError, TargetError, UnsupportedPlanError
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = load_backend("paddle")
@@ -186,7 +186,7 @@ def test_a_layer_built_in_static_mode_is_refused_in_plain_words(static):
     "given", [lambda: paddle.zeros([2]), lambda: paddle.optimizer.lr.StepDecay(0.1, 3)], ids=str
 )
 def test_what_is_no_layer_of_paddle_is_refused(given):
-    with pytest.raises(DescriptionError, match=r"is not a model[^\0]*paddle\.nn\.Layer"):
+    with pytest.raises(TargetError, match=r"is not a model[^\0]*paddle\.nn\.Layer"):
         uf.freeze(given(), "all")
 
 
@@ -202,7 +202,7 @@ class TorchNet(torch.nn.Module):
 def test_what_is_no_module_of_pytorch_is_refused():
     exported = torch.export.export(TorchNet(), (torch.zeros(2, 4),))
     for given in (exported, torch.zeros(2), torch.optim.SGD(TorchNet().parameters(), 0.1)):
-        with pytest.raises(DescriptionError, match=r"is not a model[^\0]*torch\.nn\.Module"):
+        with pytest.raises(TargetError, match=r"is not a model[^\0]*torch\.nn\.Module"):
             uf.freeze(given, "all")
     handle = uf.freeze(exported.module(), 'path:"body"')
     assert handle.resolution.counts() == (8, 23)

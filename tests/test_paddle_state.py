@@ -564,6 +564,14 @@ def quantised():
     return QAT(QuantConfig(activation=quanter, weight=quanter)).quantize(model)
 
 
+def warmed():
+    """A quantised model that has seen a batch; ranges that have seen nothing are refused."""
+    model = quantised()
+    model.train()
+    model(rows())
+    return model
+
+
 def scales(model):
     return {name for name, _ in model.named_parameters() if "_scale" in name}
 
@@ -582,7 +590,7 @@ def test_the_scales_of_a_quantiser_are_state_and_never_thawed():
 
 
 def test_the_scales_of_a_frozen_layer_hold_still_and_others_move():
-    model = quantised()
+    model = warmed()
     handle = FreezePlan().freeze("path:'0'").apply(model)
     before = bits(model)
     train(model, paddle.optimizer.SGD(0.1, parameters=model.parameters()))
@@ -594,7 +602,7 @@ def test_the_scales_of_a_frozen_layer_hold_still_and_others_move():
 
 def test_a_copy_of_a_trained_quantised_model_has_the_same_parameters():
     """A: training sets the flags of scales, and a plan those of weights; neither says what is."""
-    model = quantised()
+    model = warmed()
     FreezePlan().freeze("path:'0'").apply(model)
     train(model, paddle.optimizer.SGD(0.1, parameters=model.parameters()))
     found = [p.path for p in BACKEND.describe(copy.deepcopy(model)).parameters]
@@ -637,7 +645,9 @@ def test_a_quantiser_of_a_users_own_has_state_too():
 
 
 def test_a_scale_that_is_learned_is_a_parameter():
-    model = nn.LayerDict({"quanter": FakeQuantActLSQPlus(8), "head": nn.Linear(2, 2)})
+    quanter = FakeQuantActLSQPlus(8, batch_init=1)
+    model = nn.LayerDict({"quanter": quanter, "head": nn.Linear(2, 2)})
+    quanter(rows())  # until it has measured its range it is refused
     FreezePlan().freeze("quanter").apply(model)
     for each in (model, copy.deepcopy(model)):
         assert [p.path for p in BACKEND.describe(each).parameters] == [

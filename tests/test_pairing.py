@@ -457,6 +457,7 @@ def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
         ('{"unifreeze_sketch": 2, "frame', "no complete sketch"),
         ("[]", "is no sketch"),
         ('{"unifreeze_sketch": 7}', "of sketch format 7"),
+        ('{"unifreeze_sketch": 1}', "of sketch format 1"),
         ('{"unifreeze_sketch": 2}', "no valid sketch"),
     ],
 )

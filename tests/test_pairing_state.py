@@ -107,6 +107,27 @@ class PaddleBuffer(paddle.nn.Layer):
 TWOS = np.full(6, 2.0, "float32")
 
 
+class TorchTwoBuffers(nn.Module):
+    """A loose parameter and two buffers, by which it is multiplied and to which it is added."""
+
+    def __init__(self, factor, term):
+        super().__init__()
+        self.w, self.names = nn.Parameter(torch.randn(6, 3)), (factor, term)
+        self.register_buffer(factor, torch.full((6,), 2.0))
+        self.register_buffer(term, torch.full((6,), 3.0))
+
+    def forward(self, x):
+        factor, term = (getattr(self, name) for name in self.names)
+        return (x * factor + term) @ self.w
+
+
+def test_buffers_go_by_what_they_hold_and_not_by_their_names():
+    one, other = TorchTwoBuffers("factor", "term"), TorchTwoBuffers("term", "factor")
+    pairing = uf.pair(one, other, batch=ROWS)
+    found = {row.one: row.other for row in pairing.pairs}
+    assert (found["factor"], found["term"]) == ("term", "factor")
+
+
 @pytest.mark.parametrize("name", ["scale", "mean", "running_mean"])
 def test_a_buffer_that_both_have_is_carried_over(name):
     one, other = TorchBuffer(TWOS, name), PaddleBuffer(TWOS, name)

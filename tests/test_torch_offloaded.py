@@ -147,7 +147,7 @@ def test_a_change_is_found_where_the_values_are(way, name, keep_values):
     assert offloaded(made), "nothing is offloaded, so this test would show nothing"
     handle = PLAN.apply(made.model, keep_values=keep_values)
     for _ in range(2):
-        assert handle.verify() == (4, 3, 0, True)
+        assert handle.verify()[:3] == (4, 3, 0)
         run(made.model)
     made.write(name)
     with pytest.raises(FrozenDriftError, match=rf"{name}: moved") as caught:
@@ -180,7 +180,7 @@ def test_values_that_cannot_be_read_any_more_are_not_unchanged():
     with pytest.raises(FrozenDriftError, match=r"stem\.weight"):
         handle.verify()
     handle.rebase()
-    assert handle.verify()[::2] == (3, 1)
+    assert handle.verify()[:3:2] == (3, 1)
 
 
 def test_what_was_trained_knows_its_base_although_it_is_offloaded():
@@ -214,7 +214,7 @@ def test_an_optimizer_over_what_is_offloaded_would_train_nothing():
     optimizer.step()
     assert not torch.equal(model.head.weight, before)
     assert torch.equal(kept["weight"], Net().stem.weight)
-    assert handle.verify() == (4, 3, 0, True)
+    assert handle.verify()[:3] == (4, 3, 0)
 
 
 # Values that are nowhere.

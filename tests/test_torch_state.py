@@ -265,6 +265,7 @@ def test_a_frozen_quantiser_that_still_observes_is_refused():
 def test_an_observer_switched_on_after_the_plan_is_caught():
     """R11"""
     model = quantised()
+    model(rows())  # a range that has seen nothing is refused
     model[0][1].disable_observer()
     handle = uf.freeze(model, 'path:"0"')
     model[0][1].enable_observer()

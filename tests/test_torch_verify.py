@@ -266,7 +266,7 @@ def test_a_change_of_shape_is_told_as_one():
     model = seeded(Stack)
     handle = uf.apply(FreezePlan().freeze("stem"), model, keep_values=True)
     model.stem.weight.data = torch.ones(2, 6)
-    assert detail(handle, "stem.weight") == "shape (6, 6) to (2, 6)"
+    assert detail(handle, "stem.weight") == "shape [6, 6] to [2, 6]"
 
 
 # Going on after a drift -------------------------------------------------------------------------

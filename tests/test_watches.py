@@ -243,7 +243,8 @@ def check_trained_way(side, way, *, evaluated=True):
     """Under a compiler the warning comes once, and what is computed is what it would be."""
     torch._dynamo.reset()
     model, twin, rows = side.build(), side.build(), side.nets.rows()
-    handle, other = PLAN.apply(model), PLAN.apply(twin)
+    batch = rows.numpy()  # so that the order of layers is known, and not watched
+    handle, other = PLAN.apply(model, batch=batch), PLAN.apply(twin, batch=batch)
     other.step(epoch=0)
     run = way(model)
     model.eval()

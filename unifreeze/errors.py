@@ -16,6 +16,7 @@
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
     │   ├── OrderError               layers run in another order than they are registered
+    │   ├── CapturedPlanError        a captured plan comes to something else on this model
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
@@ -158,6 +159,10 @@ class FixedParameterError(ResolveError):
 
 class OrderError(ResolveError):
     """A plan counted layers as they are registered, and as they run it would decide otherwise."""
+
+
+class CapturedPlanError(ResolveError):
+    """A captured plan would not come to the same on this model as where it was captured."""
 
 
 class TrivialPlanError(ResolveError):

@@ -10,12 +10,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar, NamedTuple, Self
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unifreeze.arguments import checked
-from unifreeze.errors import UnifreezeError
+from unifreeze.errors import ArgumentError, UnifreezeError, brief
 from unifreeze.tables import one_line
 
 _MISTAKES_SHOWN = 6
@@ -95,6 +95,31 @@ class Saved(Row):
 
     format: ClassVar[Format]
 
+    def __init__(self, /, *wrong: Any, **data: Any) -> None:
+        """Make one of its parts; who reads or finds one gives them all.
+
+        Raises:
+            UnifreezeError: Of the format's own class: the parts do not make one.
+        """
+        form = self.format
+        if wrong:
+            raise ArgumentError(
+                f"{type(self).__name__}(): {brief(wrong[0])} is not the name of a part",
+                hint=f'read a file: {type(self).__name__}.load("{form.short}.json")',
+            )
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+                for detail in error.errors(include_url=False)
+            ]
+            raise form.error(
+                f"these parts make no valid {form.short}",
+                context="\n".join(lines[:_MISTAKES_SHOWN]),
+                hint=f'read a file: {type(self).__name__}.load("{form.short}.json")',
+            ) from None
+
     def __repr__(self) -> str:
         return one_line(self, f"a {self.format.what.removeprefix('unifreeze ')}")
 
@@ -135,7 +160,7 @@ class Saved(Row):
         """Check what was read elsewhere as plain data; raises as `load` does."""
         form = cls.format
         found = data.get(form.key) if isinstance(data, dict) else None
-        if found is None:
+        if found is None or not isinstance(data, dict):
             raise form.error(f"{source} is no {form.what}", hint=form.hint)
         if type(found) is not int or found != form.version:
             raise form.error(
@@ -143,14 +168,10 @@ class Saved(Row):
                 hint=form.hint,
             )
         try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
-                for detail in error.errors(include_url=False)
-            ]
+            return cls(**data)
+        except form.error as error:
             raise form.error(
                 f"{source} is no valid {form.what.removeprefix('unifreeze ')}",
-                context="\n".join(lines[:_MISTAKES_SHOWN]),
+                context=error.context,
                 hint=form.hint,
             ) from None

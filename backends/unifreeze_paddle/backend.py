@@ -386,6 +386,14 @@ class PaddleBackend(ModuleBackend):
             return super().optimizer_parameters(optimizer)
         return optimizers.parameters_of(optimizer)
 
+    def without_rate(self, model: Any, optimizer: Any) -> dict[str, str]:
+        """Return what has a learning rate of 0; an optimizer's groups write it into parameters."""
+        return {
+            path: "ParamAttr(learning_rate=0), or a group of that rate"
+            for path, tensor in self.objects(model).items()
+            if getattr(tensor, "optimize_attr", {}).get("learning_rate") == 0
+        }
+
     def moves_statistics(self, module: Any) -> bool:
         """Tell whether a batch norm would move its statistics: not if it uses the global ones."""
         return bool(module.training) and not getattr(module, "_use_global_stats", False)

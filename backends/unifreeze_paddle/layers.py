@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +15,7 @@ from paddle.nn.quant.qat.conv import QuantedConv2D
 from paddle.nn.quant.qat.linear import QuantedLinear
 from paddle.nn.quant.quant_layers import QuantizedConv2D, QuantizedConv2DTranspose, QuantizedLinear
 
+from unifreeze.backend.orientation import declared_turned
 from unifreeze.backend.reader import Dicts
 from unifreeze.errors import DescriptionError
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
@@ -64,7 +64,23 @@ _LISTING = ("named_sublayers", "__eq__", "__hash__")
 """What makes `nn.Layer` list parameters by what layers hold, each layer once."""
 _STATISTICS = {"_mean": "mean", "_variance": "var"}
 _MEANS_AND_VARIANCES = ("mean", "variance", "var")
-_LINEAR = re.compile(r"(?:Linear|Dense)$")
+_IN_BY_OUT = frozenset(
+    {
+        "paddle.nn.layer.common.Linear",
+        "paddle.nn.quant.qat.linear.QuantedLinear",
+        "paddle.nn.quant.quant_layers.QuantizedLinear",
+        "paddle.nn.quant.quant_layers.QuantizedColumnParallelLinear",
+        "paddle.nn.quant.quant_layers.QuantizedRowParallelLinear",
+        "paddle.distributed.fleet.layers.mpu.mp_layers.ColumnParallelLinear",
+        "paddle.distributed.fleet.layers.mpu.mp_layers.RowParallelLinear",
+        "paddle.distributed.fleet.utils.sequence_parallel_utils.ColumnSequenceParallelLinear",
+        "paddle.distributed.fleet.utils.sequence_parallel_utils.RowSequenceParallelLinear",
+    }
+)
+"""Paddle's own layers that store a matrix input by output."""
+_OUT_BY_IN = frozenset({"paddle.compat.nn.Linear"})
+_EITHER = "paddle.incubate.nn.layer.fused_linear.FusedLinear"
+"""It stores a matrix as its own attribute says."""
 _QUANTISERS = ("paddle.nn.quant", "paddle.quantization", "paddle.static.quantization")
 
 
@@ -78,6 +94,7 @@ class PaddleReader:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
         self._programs: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+        self._names: dict[type, frozenset[str]] = {}
 
     def dicts(self, module: Any) -> Dicts:
         """Return the layer's own dictionaries of children, parameters and buffers."""
@@ -169,9 +186,7 @@ class PaddleReader:
 
     def moves(self, module: Any, leaf: str) -> bool:
         """Tell whether training moves state that is held as a parameter."""
-        if isinstance(module, translated.CLASSES):
-            return isinstance(module, translated.MOVING)
-        return True
+        return not isinstance(module, translated.CLASSES) or isinstance(module, translated.MOVING)
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
@@ -204,15 +219,33 @@ class PaddleReader:
                 hint="build it in dynamic mode: paddle.disable_static()",
             )
         shape = tuple(int(n) for n in tensor.shape)
-        neutral = shape
-        if len(shape) == 2 and _LINEAR.search(_linear_base(type(module))):
-            neutral = shape[::-1]
-        elif isinstance(module, nn.Bilinear) and leaf == "bias":
-            neutral = shape[1:]
-        elif recurrent.projects(module, leaf):
-            neutral = shape[::-1]
+        turned = self._turned(module, leaf, shape)
+        neutral = shape[::-1] if turned else shape
+        if isinstance(module, nn.Bilinear) and leaf == "bias":
+            neutral, turned = shape[1:], False
         fixed, impossible = _fixed(module, tensor)
-        return Tensor(shape, neutral, dtype_name(tensor), fixed, impossible)
+        dtype = dtype_name(tensor)
+        return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
+
+    def _turned(self, module: Any, leaf: str, shape: tuple[int, ...]) -> bool | None:
+        """Tell whether a matrix is stored input by output; None where nothing tells."""
+        if recurrent.projects(module, leaf):
+            return True
+        if len(shape) != 2 or shape[0] == shape[1]:
+            return False
+        bases = self._bases(type(module))
+        if _EITHER in bases:
+            return not module.transpose_weight
+        if bases & _IN_BY_OUT:
+            return True
+        if bases & _OUT_BY_IN or self.kind(module):
+            return False
+        return declared_turned(module, shape)
+
+    def _bases(self, cls: type) -> frozenset[str]:
+        if cls not in self._names:
+            self._names[cls] = frozenset(qualified_bases(cls))
+        return self._names[cls]
 
     def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
         """Return what all parameters share that are described as this one is.
@@ -221,8 +254,10 @@ class PaddleReader:
         """
         if leaf not in ("weight", "bias"):
             return None
+        shape = tuple(tensor.shape)
+        turned = self._turned(module, leaf, shape)
         # Each dtype is one object for good; hashing it takes longer than all the rest.
-        return type(module), leaf, tensor.stop_gradient, tuple(tensor.shape), id(tensor.dtype)
+        return type(module), leaf, tensor.stop_gradient, shape, id(tensor.dtype), turned
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
@@ -273,11 +308,6 @@ def _keeps_statistics_as(module: Any, leaf: str) -> bool:
     if len({tuple(tensor.shape) for tensor in own.values()}) > 1 or len(mean.shape) != 1:
         return False
     return bool(prefix) or (len(own) > 2 and mean.stop_gradient and variance.stop_gradient)
-
-
-def _linear_base(cls: type) -> str:
-    """Return the first class name along the bases that says whether a layer is linear."""
-    return "Linear" if issubclass(cls, nn.Linear) else cls.__name__
 
 
 def _quantises(cls: type) -> bool:

@@ -322,6 +322,15 @@ class TorchBackend(ModuleBackend):
             return super().optimizer_parameters(optimizer)
         return [tensor for group in groups for tensor in group["params"]]
 
+    def without_rate(self, model: Any, optimizer: Any) -> dict[str, str]:
+        """Return what is in a group with a rate of 0 that no scheduler has made of another."""
+        groups = getattr(optimizer, "param_groups", [])
+        groups = groups if isinstance(groups, list) else []
+        still = [g for g in groups if float(g.get("lr", 1)) == float(g.get("initial_lr", 0)) == 0]
+        tensors = {id(tensor) for group in still for tensor in group["params"]}
+        named = self.objects(model).items()
+        return {path: "a param group with lr=0" for path, tensor in named if id(tensor) in tensors}
+
     def settings(self, module: Any) -> dict[str, Any]:
         """Return one layer's own settings in neutral terms."""
         return read_settings(module, self.reader.kind(module), settings.LAYERS)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
+from unifreeze.backend.orientation import declared_turned
 from unifreeze.backend.reader import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
 from unifreeze_torch import adapters, quantised
@@ -74,7 +75,6 @@ class TorchReader:
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
         self._inner: dict[type, str] = {}
-        self._looking: dict[type, bool] = {}
         self._bases: dict[type, list[str]] = {}
 
     def dicts(self, module: Any) -> Dicts:
@@ -173,10 +173,8 @@ class TorchReader:
 
     def modeless(self, module: Any) -> str:
         """Say why a module has no inference mode: an observer only looks, in any mode."""
-        cls = type(module)
-        if cls not in self._looking:
-            self._looking[cls] = quantised.only_looks(qualified_bases(cls))
-        return "it only looks at what passes, in any mode" if self._looking[cls] else ""
+        looks = quantised.only_looks(self._bases_of(module))
+        return "it only looks at what passes, in any mode" if looks else ""
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
@@ -184,15 +182,25 @@ class TorchReader:
         if isinstance(tensor, UninitializedTensorMixin):
             return Tensor((), (), dtype, "", False)
         shape = tuple(tensor.shape)
-        swapped = len(shape) == 2 and _IN_BY_OUT in qualified_bases(type(module))
+        turned = self._turned(module, shape)
         fixed, impossible = _fixed(module, tensor)
-        return Tensor(shape, shape[::-1] if swapped else shape, dtype, fixed, impossible)
+        neutral = shape[::-1] if turned else shape
+        return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
+
+    def _turned(self, module: Any, shape: tuple[int, ...]) -> bool | None:
+        """Tell whether a matrix is stored input by output; None where nothing tells."""
+        if len(shape) != 2 or shape[0] == shape[1]:
+            return False
+        if self.kind(module):
+            return _IN_BY_OUT in self._bases_of(module)
+        return declared_turned(module, shape)
 
     def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
         """Return what all parameters share that are described as this one is."""
         if type(tensor) is not nn.Parameter:
             return None
-        return type(module), tensor.requires_grad, tensor.shape, tensor.dtype
+        turned = self._turned(module, tuple(tensor.shape))
+        return type(module), tensor.requires_grad, tensor.shape, tensor.dtype, turned
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

@@ -458,11 +458,16 @@ class NoticesNothing:
         return lambda: None
 
 
-class TakesAllForTraining:
-    """Takes any forward pass for one that trains."""
+class TakesItsOwnForTraining:
+    """Takes passes that it runs itself for the user's."""
 
-    def trains(self, module):
-        return True
+    @property
+    def runs_itself(self):
+        return False
+
+    @runs_itself.setter
+    def runs_itself(self, value):
+        pass
 
 
 class NeverStopsWatching:

@@ -103,14 +103,17 @@ class Machine:
 
     def paths(self, target):
         """Paths of all modules and parameters of a target, with what is under each."""
-        members = target.items() if isinstance(target, dict) else [("", target)]
         found = {}
-        for prefix, model in members:
+        for prefix, model in self.prefixed(target):
             for path, tensor in self.parameters(model, prefix).items():
                 pieces = path.split(".")
                 for end in range(1, len(pieces) + 1):
                     found.setdefault(".".join(pieces[:end]), set()).add(id(tensor))
         return found
+
+    @staticmethod
+    def prefixed(target):
+        return list(target.items()) if isinstance(target, dict) else [("", target)]
 
     def members(self, target):
         if isinstance(target, tuple):
@@ -168,10 +171,13 @@ class Machine:
         verbs = ("freeze", "train", "only")
         return [(self.random.choice(verbs), self.random.choice(paths)) for _ in range(count)]
 
-    @staticmethod
-    def document(phases):
+    def document(self, phases, target):
         def written(rules):
-            texts = [(verb, path if path == "all" else f'path:"{path}"') for verb, path in rules]
+            texts = [
+                (then, path if path == "all" else f'path:"{path}"')
+                for verb, named in rules
+                for then, path in [(verb, named), *self.one_by_one(verb, named, target)]
+            ]
             return [{verb: text, "optional": True} for verb, text in texts]
 
         if len(phases) == 1:
@@ -181,10 +187,29 @@ class Machine:
             made[number]["at"] = {"epoch": number}
         return {"unifreeze": 1, "phases": made}
 
+    def one_by_one(self, verb, named, target):
+        """What a rule trains, each parameter once more by its own name.
+
+        A parameter that was found frozen on its own may be a constant of the network, which only a
+        rule about it trains; constants have tests of their own.
+        """
+        present = {id(tensor) for tensor in self.tensors(target)}
+        found = {key: self.found[key] and self.flags_before[key] for key in present}
+        if verb == "freeze" or all(found.values()):
+            return []
+        names = {
+            f"{prefix}.{path}".lstrip(".")
+            for prefix, model in self.prefixed(target)
+            for path in self.parameters(model)
+        }
+        return [
+            ("train", n) for n in sorted(names) if named in ("all", n) or n.startswith(f"{named}.")
+        ]
+
     def apply(self):
         name, target = self.random.choice(list(self.targets().items()))
         phases = [self.rules(target) for _ in range(self.random.choice((1, 1, 1, 2)))]
-        plan = read_document(self.document(phases), source="test")
+        plan = read_document(self.document(phases, target), source="test")
         try:
             handle = plan.apply(target)
         except UnifreezeError:

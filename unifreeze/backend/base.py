@@ -506,15 +506,19 @@ class ModuleBackend(Operations):
         """Return what the framework's optimizers do if nobody says otherwise, by their names."""
         return {}
 
+    def inputs(self, model: Any, batch: Batch) -> tuple[list[Any], dict[str, Any]]:
+        """Return a batch as a model's positional and named inputs."""
+        like = self.anchor(model)
+        args = [self.from_input(array, like) for array in batch.args]
+        return args, {name: self.from_input(array, like) for name, array in batch.kwargs.items()}
+
     def run(self, model: Any, batch: Batch) -> Any:
         """Call a model on a batch.
 
         Raises:
             TargetError: The model does not run on it.
         """
-        like = self.anchor(model)
-        args = [self.from_input(array, like) for array in batch.args]
-        kwargs = {name: self.from_input(array, like) for name, array in batch.kwargs.items()}
+        args, kwargs = self.inputs(model, batch)
         outer, self.runs_itself = self.runs_itself, True
         try:
             return model(*args, **kwargs)

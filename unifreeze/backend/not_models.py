@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from inspect import isroutine
 from typing import Any
 
 from unifreeze.errors import brief
@@ -26,7 +28,7 @@ def cure(value: Any, is_model: Callable[[Any], bool]) -> str:
         return 'several models are given by name: {"student": …, "teacher": …}'
     if isinstance(value, type):
         return f"build one first: model = {value.__name__}(…)"
-    if callable(value) and not is_model(value):
+    if isroutine(value) or isinstance(value, partial):
         return "call it first, if it builds the model"
     held = _held(value, is_model)
     if held:

@@ -281,6 +281,10 @@ class Operations(ABC):
             else f"pass one of {self.name}'s own optimizers, or leave it out",
         )
 
+    def without_rate(self, model: Any, optimizer: Any) -> dict[str, str]:
+        """Return what has a learning rate of 0 for good, by native path, with what says so."""
+        return {}
+
     def moves_statistics(self, module: Any) -> bool:
         """Tell whether a layer with running statistics would move them if it ran now."""
         return bool(module.training)

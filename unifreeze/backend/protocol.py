@@ -414,6 +414,14 @@ class Backend(Protocol):
     def optimizer_parameters(self, optimizer: Any) -> list[Any]:
         """Return the live tensors that an optimizer updates."""
 
+    def without_rate(self, model: Any, optimizer: Any) -> dict[str, str]:
+        """Return what has a learning rate of 0 for good, by native path, with what says so.
+
+        Args:
+            model: A live model.
+            optimizer: What trains it, or None.
+        """
+
     def first_gradients(
         self, model: Any, batch: Batch
     ) -> tuple[dict[str, float | None], frozenset[str]]:
@@ -530,8 +538,11 @@ class Backend(Protocol):
     def train_mode(self, model: Any) -> None:
         """Do what a training loop does before an epoch."""
 
+    def inputs(self, model: Any, batch: Batch) -> tuple[list[Any], dict[str, Any]]:
+        """Return a batch as a model's positional and named inputs."""
+
     def run(self, model: Any, batch: Batch) -> Any:
-        """Call a model on a batch."""
+        """Call a model on a batch; a watch on the model does not take it for training."""
 
     def group(self, models: Mapping[str, Any]) -> Any:
         """Hold several models as one, so that one plan can take them all in."""

@@ -1,16 +1,18 @@
 """Selectors that a captured plan may be made of: which there are, and what each takes.
 
-Neutral words come cheapest, then canonical names; native paths only where they are asked for. A
-candidate is kept as the very expression a plan would hold, and what it takes is what the selector
-language says it takes.
+Neutral words come cheapest, then canonical names; native paths only where they are asked for. What
+counts parameters or stages is of one model alone: ports of a network need not agree on how many
+there are. A candidate is kept as the very expression a plan would hold, and what it takes is what
+the selector language says it takes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from fractions import Fraction
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +31,7 @@ LAYER_WORDS = ("norm", "conv", "linear", "embedding", "attention", "mlp", "query
 
 WORD, INDEXED, STAGES, BOTH, WITHOUT = 1.0, 1.2, 1.15, 0.7, 0.9
 EVERYWHERE, POSITIONS, UNIT, OWNER, NAME = 2.2, 2.5, 2.2, 2.6, 3.0
-MANY = 0.3
+MANY, SLIGHTLY = 0.3, 0.01
 """What a selector costs: the words in it, and how far they are from plain words."""
 
 
@@ -49,7 +51,7 @@ class Masks:
         self._found: dict[Expression, Mask | None] = {}
         self._known = {*spec.module_numbers, *spec.tree.names}
         self._under: dict[str, list[int]] = {}
-        for number, name in enumerate(spec.canonical):
+        for number, name in enumerate(spec.atom_names):
             pieces = name.split("/")
             for end in range(1, len(pieces) + 1):
                 self._under.setdefault("/".join(pieces[:end]), []).append(number)
@@ -68,15 +70,16 @@ class Masks:
             self._found[expression] = self._evaluate(expression)
         return self._found[expression]
 
-    def _at(self, pattern: str) -> list[int]:
-        """Return the names under a canonical name or glob, without looking for likely ones."""
+    def _at(self, pattern: str) -> Mask | None:
+        """Return the atoms under a canonical name or glob, without looking for likely ones."""
         if not set("*?[") & set(pattern):
-            return self._under.get(pattern, [])
-        matches = re.compile(translate(pattern)).fullmatch
-        return [n for under, names in self._under.items() if matches(under) for n in names]
-
-    def _of_names(self, names: list[int]) -> Mask | None:
-        return np.isin(self.spec.atoms.name, names) if names else None
+            atoms = self._under.get(pattern, [])
+        else:
+            matches = re.compile(translate(pattern)).fullmatch
+            atoms = [n for under, found in self._under.items() if matches(under) for n in found]
+        mask = np.zeros(len(self.spec.atoms), np.bool_)
+        mask[atoms] = True
+        return mask if atoms else None
 
     def _evaluate(self, expression: Expression) -> Mask | None:
         match expression:
@@ -88,7 +91,7 @@ class Masks:
                     return one | other
                 return one & other if isinstance(expression, Both) else one & ~other
             case Quoted("at", pattern):
-                return self._of_names(self._at(pattern))
+                return self._at(pattern)
             case Path() if expression.literal and expression.literal not in self._known:
                 return None
         try:
@@ -115,19 +118,23 @@ def _bound(value: int) -> Bound:
     return Bound(Fraction(value), percent=False)
 
 
-def neutral(spec: ModelSpec, wanted: Mask, masks: Masks) -> Iterator[Candidate]:
+def neutral(spec: ModelSpec, wanted: Mask, masks: Masks, *, one_model: bool) -> Iterator[Candidate]:
     """Give the selectors in neutral words that could have a part in a plan.
 
     Args:
         spec: The model.
         wanted: For each name, whether it is to be trainable.
         masks: What selectors take of it.
+        one_model: The plan is for no other: what counts parameters and stages will do.
     """
     kinds = list(_kinds(spec, masks))
-    places = [Candidate(Word(word), WORD) for word in (*PLACES, *STACKS, *TABLES, "tied")]
-    ranges = list(_ranges(spec, wanted, masks, kinds))
+    places = [Candidate(Word(word), WORD) for word in (*PLACES, *STACKS, *TABLES)]
+    # Another port may have more names for a tied tensor, and this word takes all of them.
+    places.append(Candidate(Word("tied"), WORD if one_model else WORD - SLIGHTLY))
+    lines = [line for line in _lines(spec) if one_model or line.word != "stages"]
+    ranges = list(_ranges(spec, wanted, masks, kinds, lines))
     yield from places
-    yield from _towers(spec)
+    yield from _towers(spec, one_model=one_model)
     yield from kinds
     yield from ranges
     plain = [one for one in kinds if one.cost < EVERYWHERE]
@@ -137,8 +144,10 @@ def neutral(spec: ModelSpec, wanted: Mask, masks: Masks) -> Iterator[Candidate]:
             yield Candidate(Both(place.expression, kind.expression), cost + BOTH - WORD)
             yield Candidate(Without(place.expression, kind.expression), cost + WITHOUT - WORD)
             yield Candidate(Without(kind.expression, place.expression), cost + WITHOUT - WORD)
-    yield from _params(spec, wanted)
+    if one_model:
+        yield from _params(spec, wanted)
     yield from _canonical(spec)
+    yield from _neighbours(spec, wanted)
 
 
 def _is_plain(expression: Expression) -> bool:
@@ -159,10 +168,14 @@ def _kinds(spec: ModelSpec, masks: Masks) -> Iterator[Candidate]:
     yield from _everywhere(spec)
 
 
-def _towers(spec: ModelSpec) -> Iterator[Candidate]:
-    """Give the submodules that hold a run of blocks each, of a model with several."""
-    for tower in spec.placement.towers if len(spec.runs) > 1 else ():
-        if path := spec.tree.paths[tower]:
+def _towers(spec: ModelSpec, *, one_model: bool) -> Iterator[Candidate]:
+    """Give the submodules that hold a run of blocks each, of a model with several.
+
+    What a word says is not said by a path, which another port may have another of.
+    """
+    for tower, label in zip(spec.placement.towers, spec.placement.labels, strict=True):
+        path = spec.tree.paths[tower]
+        if path and len(spec.runs) > 1 and (one_model or label not in STACKS):
             yield Candidate(Within(Word("all"), path), WORD + BOTH)
 
 
@@ -174,16 +187,39 @@ def _any(masks: Masks, expression: Expression) -> bool:
 def _everywhere(spec: ModelSpec) -> Iterator[Candidate]:
     """Give the same layer of every block: `at:"blocks.*/linear.0"`."""
     in_block = np.unique(spec.atoms.name[spec.atoms.zone == Zone.BLOCK])
-    whole = dict.fromkeys(spec.canonical[name].partition("/")[2] for name in in_block)
-    tails = dict.fromkeys(piece for tail in whole for piece in _heads(tail))
+    whole = dict.fromkeys(
+        tuple(part.partition("/")[2] for part in spec.part_names(name)) for name in in_block
+    )
+    tails = dict.fromkeys(piece for tail in whole for piece in (_owners(tail), tail) if all(piece))
     for label in dict.fromkeys(spec.placement.labels):
         for tail in tails:
-            yield Candidate(Quoted("at", f"{label}.*/{tail}"), EVERYWHERE + 0.1 * tail.count("/"))
+            under = named(f"{label}.*/{piece}" for piece in tail)
+            yield Candidate(under, EVERYWHERE + 0.1 * tail[0].count("/") + _more(tail))
 
 
-def _heads(tail: str) -> list[str]:
-    owner, _, _ = tail.rpartition("/")
-    return [owner, tail] if owner else [tail]
+def _owners(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.rpartition("/")[0] for name in names))
+
+
+def _more(names: Sequence[str]) -> float:
+    """Return what it costs to name a fused tensor by each of its parts."""
+    return MANY * (len(names) - 1)
+
+
+def named(names: Iterable[str]) -> Expression:
+    """Select by canonical names; those of a fused tensor that differ in one digit as one name."""
+    first, *others = names
+    pieces = re.split(r"(\d+)", first), *(re.split(r"(\d+)", other) for other in others)
+    differ = [n for n, column in enumerate(zip(*pieces, strict=False)) if len(set(column)) > 1]
+    if not others:
+        return Quoted("at", first)
+    if len(differ) == 1 and all(len(one) == len(pieces[0]) for one in pieces):
+        digits = [one[differ[0]] for one in pieces]
+        if all(len(digit) == 1 for digit in digits):
+            before, after = pieces[0][: differ[0]], pieces[0][differ[0] + 1 :]
+            return Quoted("at", "".join([*before, f"[{''.join(digits)}]", *after]))
+    every: list[Expression] = [Quoted("at", one) for one in (first, *others)]
+    return reduce(Either, every)
 
 
 class Line(NamedTuple):
@@ -232,10 +268,14 @@ def _lines(spec: ModelSpec) -> Iterator[Line]:
 
 
 def _ranges(
-    spec: ModelSpec, wanted: Mask, masks: Masks, kinds: Sequence[Candidate]
+    spec: ModelSpec,
+    wanted: Mask,
+    masks: Masks,
+    kinds: Sequence[Candidate],
+    lines: Sequence[Line],
 ) -> Iterator[Candidate]:
     """Give the runs of blocks and stages in which all of a kind is decided alike."""
-    for line in _lines(spec):
+    for line in lines:
         numbers = dict[str, int]()
         within = (name.partition("/")[2] for name in spec.canonical)
         tails = np.asarray([numbers.setdefault(tail, len(numbers)) for tail in within])
@@ -297,11 +337,31 @@ def _params(spec: ModelSpec, wanted: Mask) -> Iterator[Candidate]:
 
 def _canonical(spec: ModelSpec) -> Iterator[Candidate]:
     """Give units, layers and parameters by their canonical names, so that anything can be said."""
-    units, owners, names = dict[str, None](), dict[str, None](), dict[str, None]()
-    for name in spec.canonical:
-        owner, _, _ = name.rpartition("/")
-        units[owner.rpartition("/")[0] or owner] = None
+    units, owners, names = (dict[tuple[str, ...], None]() for _ in range(3))
+    for number in range(len(spec.tree.names)):
+        name = spec.part_names(number)
+        owner = _owners(name)
+        units[owner[0].rpartition("/")[0] or owner[0],] = None
         owners[owner] = None
         names[name] = None
     for found, cost in ((units, UNIT), (owners, OWNER), (names, NAME)):
-        yield from (Candidate(Quoted("at", one), cost) for one in found)
+        yield from (Candidate(named(one), cost + _more(one)) for one in found)
+
+
+def _neighbours(spec: ModelSpec, wanted: Mask) -> Iterator[Candidate]:
+    """Give layers of one kind in a row that are decided alike: `at:"blocks.0/conv.[012]"`."""
+    layers: dict[tuple[str, str], dict[tuple[str, ...], set[bool]]] = {}
+    for number in range(len(spec.tree.names)):
+        owner = _owners(spec.part_names(number))
+        unit, _, counted = owner[0].rpartition("/")
+        found = layers.setdefault((unit, counted.partition(".")[0]), {})
+        found.setdefault(owner, set()).add(bool(wanted[number]))
+    for found in layers.values():
+        rows = sorted(found.items(), key=lambda row: int(row[0][0].rpartition(".")[2]))
+        start = 0
+        for edge in range(1, len(rows) + 1):
+            if edge == len(rows) or len(rows[start][1] | rows[edge][1]) > 1:
+                names = [name for owner, _ in rows[start:edge] for name in owner]
+                if edge - start > 1:
+                    yield Candidate(named(names), OWNER + _more(names) / 2)
+                start = edge

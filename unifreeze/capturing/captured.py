@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unifreeze.arguments import checked, checked_methods
 from unifreeze.backend import Batch, backend_for
-from unifreeze.capturing.effects import cut_off, left_out, put_back
-from unifreeze.capturing.shortest import fresh, shortest_plan
+from unifreeze.capturing.effects import cut_off, left_out, put_back, without_rate
+from unifreeze.capturing.partners import paired_decisions, rule_for_both, seen_from, sketched
+from unifreeze.capturing.shortest import Aim, fresh, shortest_plan
 from unifreeze.capturing.statistics import with_statistics
 from unifreeze.capturing.substrings import find_loop
 from unifreeze.capturing.text import written
-from unifreeze.errors import ResolveError
+from unifreeze.errors import PlanError, ResolveError
 from unifreeze.handle.target import Target
+from unifreeze.pairing import Pairing
 from unifreeze.plan import FreezePlan, Rule, save_text
-from unifreeze.resolution import resolve_spec
+from unifreeze.resolution import describe_captured, out_of_order, resolve_spec, told_by_order
 from unifreeze.structure import Mask, ModelSpec
 from unifreeze.tables import one_line
 
@@ -60,34 +62,45 @@ def capture(
     optimizer: Any = None,
     step: Callable[[], Any] | None = None,
     native: bool = False,
+    pairing: Pairing | None = None,
 ) -> Capture:
     """Read off how a model is frozen, whatever froze it, and write the shortest plan that says so.
 
     The flags are always read. What else people freeze by shows only with more to look at. The
     model is left as it was found; an optimizer that `step` drives is not.
 
+    The plan also says what it came to here. Another port of the network must come to the same, or
+    the plan is refused there.
+
     Args:
         model: A live model, or several in a mapping from names to models.
-        batch: One batch of inputs: shows what is cut off by `no_grad` or `detach`.
-        optimizer: The optimizer that trains it: shows what was left out of it.
+        batch: One batch of inputs: shows what is cut off by `no_grad` or `detach`, and in which
+            order layers run; names then say the same whichever order they are read in, if any do.
+        optimizer: The optimizer that trains it: shows what was left out of it, or has a rate of 0.
         step: Runs one training step of the user's loop: shows what is put back after it.
         native: Use the framework's own names in place of neutral words.
+        pairing: Which tensor of the model is which of another port, as `pair` found out; it then
+            decides, and the plan has a selector for each framework.
 
     Raises:
         ResolveError: No plan can say it.
+        PlanError: The pairing is not of this model, or the order in which layers are registered
+            cannot be trusted and no batch shows another.
 
     >>> print(capture(model, optimizer=optimizer))  # doctest: +SKIP
     """
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model
     spec = backend.describe(model)
-    frozen, notes = ~spec.found, list[str]()
+    effect = without_rate(backend, model, spec, optimizer)
+    frozen, notes = ~spec.found | effect.frozen, [effect.note]
     if optimizer is not None:
         effect = left_out(backend, model, spec, optimizer)
         frozen = frozen | effect.frozen
         notes.append(effect.note)
-    has = None
+    has = traced = None
     if batch is not None:
+        traced = backend.describe(model, Batch.of(batch))
         effect, has = cut_off(backend, model, spec, Batch.of(batch))
         frozen = frozen | effect.frozen
         notes.append(effect.note)
@@ -98,7 +111,15 @@ def capture(
         notes.append(effect.note)
     title = f"Captured from {', '.join(_classes(target))} ({spec.framework})"
     return capture_spec(
-        spec, ~frozen, title=title, notes=notes, training=backend.training(model), native=native
+        spec,
+        ~frozen,
+        title=title,
+        notes=notes,
+        training=backend.training(model),
+        native=native,
+        traced=traced,
+        pairing=pairing,
+        checked=True,
     )
 
 
@@ -110,30 +131,107 @@ def capture_spec(
     notes: Sequence[str] = (),
     training: Mapping[str, bool] | None = None,
     native: bool = False,
+    traced: ModelSpec | None = None,
+    pairing: Pairing | None = None,
+    checked: bool = False,
 ) -> Capture:
     """Write the shortest plan for a decision about a described model; pure.
 
     Args:
-        spec: The model.
+        spec: The model, as it is registered.
         trainable: The decision for each parameter.
         title: What it was captured from.
         notes: What to say above it.
         training: For the model ("") and each layer with moving statistics, whether training moves
             them as it is; None leaves `norm_stats` alone.
         native: Use the framework's own names in place of neutral words.
+        traced: The same model, as it is executed.
+        pairing: Which tensor of it is which of another port.
+        checked: Whether the plan is to say what it came to, unless a pairing decides.
+
+    Raises:
+        ResolveError: No plan can say it.
+        PlanError: The pairing is not of this model, or the order of registration is nobody's.
     """
-    plan = shortest_plan(spec, trainable, native_names=native)
+    if pairing is not None:
+        plan, order = _for_both(spec, trainable, pairing), None
+    else:
+        plan, order = _in_order(spec, trainable, traced, native=native)
     said = [*notes, _loop_note(spec, trainable, plan)]
+    seen = traced if traced is not None and order == "execution" else spec
     if training is not None:
-        plan, note = with_statistics(plan, fresh(spec), training)
+        plan, note = with_statistics(plan, fresh(seen), training, paired=pairing is not None)
         said.append(note)
-    return made(plan, spec, title, said)
+    return made(plan, seen, title, said, order=order, checked=checked and pairing is None)
 
 
-def made(plan: FreezePlan, spec: ModelSpec, title: str, notes: Sequence[str]) -> Capture:
-    """Put a plan, its text and its notes together."""
-    said = tuple(filter(None, notes))
-    return Capture(plan, written(resolve_spec(plan, fresh(spec)), title, said), said)
+def _in_order(
+    spec: ModelSpec, trainable: Mask, traced: ModelSpec | None, *, native: bool
+) -> tuple[FreezePlan, str | None]:
+    """Return the shortest plan, and what its positions count by; None where both come to the same.
+
+    Raises:
+        PlanError: They can only count by registration, and that is plainly not the order of layers.
+    """
+    if native:
+        return shortest_plan(spec, trainable, native_names=True), None
+    if traced is None:
+        plan = shortest_plan(spec, trainable, one_model=False)
+        if why := out_of_order(plan, spec):
+            raise PlanError(
+                f"positions would count in order of registration, and {why}",
+                context=f"the plan would be: {'; '.join(map(str, plan.rules))}",
+                hint="give a batch, which shows the order of execution; or native=True (--native)",
+            )
+        return plan, "registration"
+    try:
+        others = [Aim.of(spec, trainable)]
+        plan = shortest_plan(traced, trainable, others=others, one_model=False, neutral_only=True)
+    except (PlanError, ResolveError):
+        return shortest_plan(traced, trainable, one_model=False), "execution"
+    return plan, None
+
+
+def _for_both(spec: ModelSpec, trainable: Mask, pairing: Pairing) -> FreezePlan:
+    """Return a plan that says the same of two paired models, in the names of each."""
+    pairing = seen_from(spec, pairing)
+    decided, mine = paired_decisions(spec, trainable, pairing), Aim.of(spec, trainable)
+    if not trainable[mine.known].any() or trainable[mine.known].all():
+        return shortest_plan(spec, trainable)
+    other = sketched(decided, pairing)
+    if other.spec.framework == spec.framework:
+        raise PlanError(
+            "a plan has one selector for each framework, and both models are of one",
+            hint="translate it: unifreeze translate PLAN --from … --to … --pairing …",
+        )
+    return rule_for_both(mine, other)
+
+
+def made(
+    plan: FreezePlan,
+    spec: ModelSpec,
+    title: str,
+    notes: Sequence[str],
+    *,
+    order: str | None,
+    checked: bool = True,
+) -> Capture:
+    """Put a plan, its text and its notes together.
+
+    Args:
+        plan: The plan.
+        spec: The model that it was found for.
+        title: What it was captured from.
+        notes: What to say above it.
+        order: What its positions count by; None where both orders come to the same.
+        checked: Whether the plan is to say what it came to.
+    """
+    resolution = resolve_spec(plan, fresh(spec))
+    doubt = told_by_order(resolution) if checked and order == "registration" else ""
+    said = tuple(filter(None, (*notes, doubt)))
+    if checked:
+        plan = replace(plan, captured=describe_captured(resolution, order))
+    return Capture(plan, written(plan, resolution, title, said), said)
 
 
 def _loop_note(spec: ModelSpec, trainable: Mask, plan: FreezePlan) -> str:

@@ -50,6 +50,32 @@ def left_out(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) -> E
     )
 
 
+def without_rate(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) -> Effect:
+    """Find trainable parameters whose own learning rate is 0.
+
+    Where all that train have one, it is a schedule's beginning, and says nothing.
+    """
+    still = backend.without_rate(model, optimizer)
+    mine = np.asarray([row.path in still for row in spec.parameters], np.bool_)
+    frozen = spec.found & mine
+    if frozen.any() and not (spec.found & ~mine).any():
+        return Effect(
+            np.zeros_like(frozen),
+            "all that trains has a learning rate of 0, which is taken for the beginning of a "
+            "schedule: nothing is frozen by it.",
+        )
+    how = listing(dict.fromkeys(still[row.path] for row in spec.parameters if row.path in still))
+    return Effect(
+        frozen,
+        _note(
+            spec,
+            frozen,
+            f"require gradients and have a learning rate of 0 ({how}), so that nothing moves them; "
+            "the plan freezes them, which the source's flags do not say",
+        ),
+    )
+
+
 def cut_off(backend: Backend, model: Any, spec: ModelSpec, batch: Batch) -> tuple[Effect, Mask]:
     """Find trainable parameters that take part in a forward pass and get no gradient from it.
 

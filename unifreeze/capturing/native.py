@@ -15,12 +15,19 @@ DEEPER, FLOATING, SINGLE = 0.1, 0.3, 1.0
 """What each further segment, a floating name and a single parameter add to the cost of a word."""
 
 
-def native(spec: ModelSpec, wanted: Mask) -> Iterator[Candidate]:
-    """Give modules, runs of a module's children, floating names, and parameters."""
+def native(spec: ModelSpec, wanted: Mask, *, positions: bool) -> Iterator[Candidate]:
+    """Give modules, runs of a module's children, floating names, and parameters.
+
+    Args:
+        spec: The model.
+        wanted: For each name, whether it is to be trainable.
+        positions: All children of every module are known, so that they can be counted.
+    """
     tree = spec.tree
     for number, path in enumerate(tree.paths[1:], start=1):
         yield Candidate(path_of(path), WORD + DEEPER * path.count("."))
-        yield from _children(spec, wanted, number)
+        if positions:
+            yield from _children(spec, wanted, number)
     leaves = (name.rpartition(".")[2] for name in (*tree.names, *tree.paths[1:]))
     for leaf in dict.fromkeys(leaves):
         if leaf.isidentifier() and leaf.isascii():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,13 @@ def fresh(spec: ModelSpec) -> ModelSpec:
 
 
 def shortest_plan(
-    spec: ModelSpec, trainable: Mask, *, others: Sequence[Aim] = (), native_names: bool = False
+    spec: ModelSpec,
+    trainable: Mask,
+    *,
+    others: Sequence[Aim] = (),
+    native_names: bool = False,
+    one_model: bool = True,
+    neutral_only: bool = False,
 ) -> FreezePlan:
     """Return the shortest plan found that makes exactly these parameters trainable.
 
@@ -67,12 +74,18 @@ def shortest_plan(
         trainable: For each parameter, whether it is to be trainable.
         others: Other models on which the same plan has to be right.
         native_names: Use the framework's own names.
+        one_model: The plan is for no other model: it may count parameters and stages.
+        neutral_only: Use none of them, not even where nothing else tells two parameters apart.
 
     Raises:
         ResolveError: No plan can say it: tensors that share memory are to be told apart, say.
+        PlanError: No selector tells apart what is frozen and what trains.
     """
     aims = (Aim.of(spec, trainable), *others)
-    plan = _trivial(aims) or _plan(aims, native_names=native_names)
+    plan = _trivial(aims)
+    if plan is None:
+        words = Words(native=native_names, one_model=one_model, paths=not neutral_only)
+        plan = _plan(Table(aims, words))
     for aim in aims:
         _check(plan, aim)
     return plan
@@ -85,22 +98,37 @@ def _trivial(aims: Sequence[Aim]) -> FreezePlan | None:
     return FreezePlan().train("all") if flags.all() else None
 
 
-def _plan(aims: Sequence[Aim], *, native_names: bool) -> FreezePlan:
-    table = Table(aims, native_names=native_names)
+def _plan(table: Table) -> FreezePlan:
     rules = table.problem().solve()
     if rules is None:
         raise PlanError(
             "no selector tells apart what is frozen and what trains",
-            context=f"in {listing(aim.spec.framework for aim in aims)}",
+            context=f"in {listing(aim.spec.framework for aim in table.aims)}",
         )
     return FreezePlan(tuple(table.write(rules)))
+
+
+class Words(NamedTuple):
+    """What a plan may be written in.
+
+    Attributes:
+        native: The framework's own names, and nothing else.
+        one_model: What counts parameters and stages, too.
+        paths: Native paths, where nothing else tells two parameters apart.
+        positions: Among native names, runs of a module's children.
+    """
+
+    native: bool = False
+    one_model: bool = False
+    paths: bool = True
+    positions: bool = True
 
 
 class Table:
     """Candidates with what they take, over the names of all models that a plan is for."""
 
-    def __init__(self, aims: Sequence[Aim], *, native_names: bool) -> None:
-        self.aims = aims
+    def __init__(self, aims: Sequence[Aim], words: Words) -> None:
+        self.aims, self.words = aims, words
         self.masks = [Masks(aim.spec) for aim in aims]
         self.wanted = [aim.trainable[aim.spec.tensor_of] for aim in aims]
         known = np.concatenate([aim.known[aim.spec.tensor_of] for aim in aims])
@@ -109,15 +137,16 @@ class Table:
         self.candidates: list[Candidate] = []
         self._at: dict[bytes, int] = {}
         source, wanted = aims[0].spec, self.wanted[0]
-        for one in native(source, wanted) if native_names else self._neutral():
+        own = native(source, wanted, positions=words.positions)
+        for one in own if words.native else self._neutral():
             self._add(one)
-        if not native_names:
+        if words.paths and not words.native:
             for one in names(source, cost=3 * NAME):
                 self._add(one)
 
     def _neutral(self) -> Iterator[Candidate]:
         for aim, wanted, masks in zip(self.aims, self.wanted, self.masks, strict=True):
-            yield from neutral(aim.spec, wanted, masks)
+            yield from neutral(aim.spec, wanted, masks, one_model=self.words.one_model)
 
     def _add(self, one: Candidate) -> None:
         found = [masks.of(one.expression) for masks in self.masks]
@@ -181,15 +210,13 @@ def _check(plan: FreezePlan, aim: Aim) -> None:
             raise ResolveError(f"the plan found would decide otherwise: {listing(paths)}")
 
 
-def by_name(spec: ModelSpec, trainable: Mapping[str, bool]) -> Aim:
-    """Aim at what is known of a model's parameters by their canonical names."""
-    flags = [trainable.get(parameter.name) for parameter in spec.parameters]
-    known = np.asarray([flag is not None for flag in flags], np.bool_) & free(spec)
-    return Aim(spec, np.asarray([bool(flag) for flag in flags], np.bool_), known)
-
-
 def covering(
-    spec: ModelSpec, need: Mask, allowed: Mask, *, native_names: bool = False
+    spec: ModelSpec,
+    need: Mask,
+    allowed: Mask,
+    *,
+    native_names: bool = False,
+    positions: bool = True,
 ) -> Selector | None:
     """Return a short selector that takes all parameters needed and only what is allowed.
 
@@ -198,8 +225,10 @@ def covering(
         need: For each parameter, whether it must be taken.
         allowed: For each parameter, whether it may be.
         native_names: Use the framework's own names.
+        positions: Among those, runs of a module's children, which must all be known then.
     """
-    table = Table([Aim(spec, need, need | ~allowed)], native_names=native_names)
+    words = Words(native=native_names, positions=positions)
+    table = Table([Aim(spec, need, need | ~allowed)], words)
     problem = table.problem()
     rows = problem.cover(problem.wanted, problem.wanted, np.inf, any_name=True)
     if rows is None:

@@ -15,7 +15,7 @@ NOTHING = "no layer with running statistics is frozen, so norm_stats is left at 
 
 
 def with_statistics(
-    plan: FreezePlan, spec: ModelSpec, training: Mapping[str, bool]
+    plan: FreezePlan, spec: ModelSpec, training: Mapping[str, bool], *, paired: bool = False
 ) -> tuple[FreezePlan, str]:
     """Return the plan with the policy that the model itself follows, and a note that says so.
 
@@ -24,6 +24,7 @@ def with_statistics(
         spec: The model.
         training: For the model ("") and each layer with moving statistics, whether training moves
             them as it is now.
+        paired: The plan has a selector for each framework, and a policy must hold in both.
     """
     layers = {path: moves for path, moves in training.items() if path}
     if not layers:
@@ -47,6 +48,12 @@ def with_statistics(
         return plan.with_norm_stats("hold_all"), (
             f"all {len(layers)} layers with running statistics are in inference mode though the "
             "model is not, hence norm_stats: hold_all"
+        )
+    if paired:
+        return plan, (
+            f"of {len(layers)} layers with running statistics {len(still)} hold them still in the "
+            "source; which they are of the other port is not said: norm_stats is left at its "
+            "default, hold"
         )
     return _by_selector(plan, spec, layers, held, still)
 

@@ -12,21 +12,26 @@ import numpy as np
 from unifreeze.errors import listing
 from unifreeze.plan import FORMAT, FreezePlan
 from unifreeze.resolution import Resolution
+from unifreeze.select import Selector
 from unifreeze.structure import Mask, ModelSpec
 
 WIDTH = 98
+CHECKED = (
+    "What the plan came to. Another port of this network must come to the same, or it is refused "
+    "there; take this out for another network."
+)
 
 
-def written(resolution: Resolution, title: str, notes: Iterable[str]) -> str:
+def written(plan: FreezePlan, resolution: Resolution, title: str, notes: Iterable[str]) -> str:
     """Return a plan as YAML text with comments; read again, it is the same plan.
 
     Args:
-        resolution: The plan, resolved on the model as it comes.
+        plan: The plan.
+        resolution: It, resolved on the model as it comes.
         title: What it was captured from.
         notes: What the user should know of it.
     """
-    plan, spec = resolution.plan, resolution.spec
-    frozen = ~resolution.trainable
+    spec, frozen = resolution.spec, ~resolution.trainable
     counts = f"{int(frozen.sum())} of {len(spec)} parameters frozen, {_values(spec, frozen)}"
     lines = [*_comment(f"{title}: {counts}.")]
     for note in notes:
@@ -40,21 +45,35 @@ def written(resolution: Resolution, title: str, notes: Iterable[str]) -> str:
 
 
 def _rule_lines(plan: FreezePlan, number: int) -> list[str]:
-    """Return one rule, its selector in quotes that it does not hold, broken between words."""
+    """Return one rule: its selector, or one for each framework."""
     rule = plan.rules[number]
-    selector = str(rule.choice)
+    if isinstance(rule.choice, Selector):
+        first, *more = _quoted(str(rule.choice))
+        return [f"  - {rule.verb}: {first}", *(f"      {piece}" for piece in more)]
+    lines = [f"  - {rule.verb}:"]
+    for framework, selector in rule.choice:
+        first, *more = _quoted(str(selector))
+        lines += [f"      {framework}: {first}", *(f"        {piece}" for piece in more)]
+    return lines
+
+
+def _quoted(selector: str) -> list[str]:
+    """Return a selector in quotes that it does not hold, broken between words."""
     mark = "'" if '"' in selector else '"'
-    pieces = wrap(selector, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+    pieces = wrap(selector, WIDTH - 10, break_long_words=False, break_on_hyphens=False)
     if mark in selector or "\\" in selector or " ".join(pieces) != selector:
         pieces, mark = [json.dumps(selector, ensure_ascii=False)], ""
-    first, *more = f"{mark}{chr(10).join(pieces)}{mark}".splitlines()
-    return [f"  - {rule.verb}: {first}", *(f"      {piece}" for piece in more)]
+    return f"{mark}{chr(10).join(pieces)}{mark}".splitlines()
 
 
 def _policies(plan: FreezePlan) -> list[str]:
     """Return what stands below the rules."""
     bare = replace(plan, rules=())
-    return bare.to_yaml().split("rules: []\n")[1].splitlines()
+    lines = bare.to_yaml().split("rules: []\n")[1].splitlines()
+    if "captured:" in lines:
+        at = lines.index("captured:")
+        lines[at:at] = _comment(CHECKED)
+    return lines
 
 
 def _comment(text: str) -> list[str]:

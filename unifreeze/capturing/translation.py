@@ -5,67 +5,99 @@ from __future__ import annotations
 from typing import Any
 
 from unifreeze.arguments import checked
-from unifreeze.backend import backend_for
+from unifreeze.backend import Batch, backend_for
 from unifreeze.capturing.captured import Capture, made
-from unifreeze.capturing.shortest import Aim, by_name, fresh, shortest_plan
+from unifreeze.capturing.partners import by_name, by_pairing, rule_for_both
+from unifreeze.capturing.shortest import Aim, fresh, shortest_plan
 from unifreeze.errors import PlanError, listing
 from unifreeze.handle.target import Target
+from unifreeze.pairing import Pairing
 from unifreeze.plan import FreezePlan, refuse_phases
 from unifreeze.resolution import resolve_spec
-from unifreeze.structure import ModelSpec
+from unifreeze.structure import Mask, ModelSpec
 
 
 @checked
-def translate(plan: FreezePlan, source: Any, target: Any, *, native: bool = False) -> Capture:
+def translate(
+    plan: FreezePlan,
+    source: Any,
+    target: Any,
+    *,
+    batch: Any = None,
+    native: bool = False,
+    pairing: Pairing | None = None,
+) -> Capture:
     """Say in neutral words, or in the target's own names, what a plan decides on the source.
 
-    Which parameter is which goes by canonical names. A plan in neutral words is checked on both.
+    Which parameter is which goes by canonical names, where both models count the same layers, or
+    by their pairing. A plan in neutral words is checked on both. Where no neutral words say it,
+    a pairing makes a plan with a selector for each framework.
 
     Args:
         plan: The plan; of what is not its rules, `dropout` and a `norm_stats` of one word are
             taken over, and a note names what else there is.
         source: The live model it was written for.
         target: A live model: the other port of that network.
+        batch: One batch of inputs for both, or one for each by its framework's name; positions then
+            count in order of execution.
         native: Use the target's own native paths; the plan is then for the target alone.
+        pairing: Which tensor of one is which of the other; it then decides.
 
     Raises:
         ResolveError: The plan does not fit the source, or nothing says the same on the target.
-        PlanError: The two models have no parameter in common, or all rules are in phases.
+        PlanError: Names do not tell which parameter is which, or all rules are in phases.
 
     >>> print(translate(plan, torch_model, paddle_model))  # doctest: +SKIP
     """
-    both = [Target(model, backend_for(model)).describe(None) for model in (source, target)]
-    return translate_spec(plan, *both, native=native)
+    sides = [Target(model, backend_for(model)) for model in (source, target)]
+    names = sides[0].backend.name, sides[1].backend.name
+    batches = (None, None) if batch is None else Batch.for_sides(batch, names)
+    specs = [side.describe(one) for side, one in zip(sides, batches, strict=True)]
+    return translate_spec(plan, *specs, native=native, pairing=pairing)
 
 
 def translate_spec(
-    plan: FreezePlan, source: ModelSpec, target: ModelSpec, *, native: bool = False
+    plan: FreezePlan,
+    source: ModelSpec,
+    target: ModelSpec,
+    *,
+    native: bool = False,
+    pairing: Pairing | None = None,
 ) -> Capture:
     """Translate a plan between two described models; see `translate`, which raises the same."""
     if not plan.rules:
         refuse_phases(plan)
-    resolution = resolve_spec(plan, fresh(source))
-    names = [row.name for row in source.parameters]
-    decided = dict(zip(names, resolution.trainable.tolist(), strict=True))
-    aim = by_name(target, decided)
+    trainable = resolve_spec(plan, fresh(source)).trainable
+    if pairing is not None:
+        aim = by_pairing(source, trainable, target, pairing)
+    else:
+        aim = by_name(source, trainable, target)
     if not aim.known.any():
         raise PlanError(
             "the two models have no parameter in common",
-            context=f"{listing(names, limit=3)} against "
+            context=f"{listing([row.name for row in source.parameters], limit=3)} against "
             f"{listing([row.name for row in target.parameters], limit=3)}",
             hint="give two ports of one network",
         )
-    if native:
-        rules = shortest_plan(target, aim.trainable, native_names=True)
-    else:
-        rules = shortest_plan(
-            source, resolution.trainable, others=[Aim(target, aim.trainable, aim.known)]
-        )
+    rules = _rules(source, trainable, aim, native=native, paired=pairing is not None)
     notes = [_left(target, aim), _policies(plan)]
     stats = plan.norm_stats if isinstance(plan.norm_stats, str) else "hold"
     said = FreezePlan(rules.rules, stats, plan.dropout)
     title = f"Translated from {source.framework} for {target.framework}"
-    return made(said, target, title, notes)
+    return made(said, target, title, notes, order=target.order)
+
+
+def _rules(
+    source: ModelSpec, trainable: Mask, aim: Aim, *, native: bool, paired: bool
+) -> FreezePlan:
+    if native:
+        return shortest_plan(aim.spec, aim.trainable, native_names=True)
+    try:
+        return shortest_plan(source, trainable, others=[aim], one_model=False, neutral_only=paired)
+    except PlanError:
+        if not paired or source.framework == aim.spec.framework:
+            raise
+        return rule_for_both(Aim.of(source, trainable), aim)
 
 
 def _left(target: ModelSpec, aim: Aim) -> str:

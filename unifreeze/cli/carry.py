@@ -28,6 +28,7 @@ from unifreeze.cli.targets import (
     read_plan,
     use_backends,
 )
+from unifreeze.pairing import Pairing
 from unifreeze.plan import save_text
 from unifreeze.resolution import expand_plan
 
@@ -36,21 +37,32 @@ OutputOption = Annotated[
     typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
 ]
 
+PairingOption = Annotated[
+    Path | None,
+    typer.Option("-p", "--pairing", metavar="FILE", help="Of `unifreeze pair -o`; it decides."),
+]
+
 
 def capture(
     model: ModelArgument,
     output: OutputOption = None,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     native: Annotated[bool, typer.Option("--native", help="Use the framework's names.")] = False,
+    pairing: PairingOption = None,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
-    """Write the plan that says how a model is frozen; with a batch, what is cut off, too."""
+    """Write the plan that says how a model is frozen.
+
+    With a batch also what is cut off, and in which order layers run; with a pairing for both ports.
+    """
     use_backends(backend)
     live, framework = load_model(model, seed=seed)
     check_backends_used(backend, {framework.name})
-    found = capture_model(live, batch=read_batch(batch, seed=seed), native=native)
+    known = Pairing.load(pairing) if pairing else None
+    inputs = read_batch(batch, seed=seed)
+    found = capture_model(live, batch=inputs, native=native, pairing=known)
     _finish(found, output, json)
 
 
@@ -59,7 +71,9 @@ def translate(
     source: Annotated[str, typer.Option("--from", metavar="MODEL", help="It was written for.")],
     target: Annotated[str, typer.Option("--to", metavar="MODEL", help="It is wanted for.")],
     output: OutputOption = None,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
     native: Annotated[bool, typer.Option("--native", help="Use the target's own names.")] = False,
+    pairing: PairingOption = None,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -70,7 +84,10 @@ def translate(
     one, framework = load_model(source, seed=seed)
     other, its_framework = load_model(target, seed=seed)
     check_backends_used(backend, {framework.name, its_framework.name})
-    _finish(translate_plan(loaded, one, other, native=native), output, json)
+    known = Pairing.load(pairing) if pairing else None
+    inputs = read_batch(batch, seed=seed)
+    made = translate_plan(loaded, one, other, batch=inputs, native=native, pairing=known)
+    _finish(made, output, json)
 
 
 def expand(

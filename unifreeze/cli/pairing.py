@@ -190,6 +190,13 @@ def port(
     crop: Annotated[
         bool, typer.Option("--crop", help="Carry over the common rows of unequal tables.")
     ] = False,
+    strip_prefix: Annotated[
+        str,
+        typer.Option(metavar="PREFIX", help="Take names that begin so (module., Student.), alone."),
+    ] = "",
+    key: Annotated[
+        str, typer.Option(help="Of a checkpoint of several state dicts, the one to take.")
+    ] = "",
     json: JsonOption = "",
 ) -> None:
     """Write one port's weight file as the other port names and stores its tensors."""
@@ -204,7 +211,15 @@ def port(
             bar.update(task, completed=done, total=total)
 
         made = port_file(
-            source, target, way, reverse=reverse, partial=partial, crop=crop, progress=advance
+            source,
+            target,
+            way,
+            reverse=reverse,
+            partial=partial,
+            crop=crop,
+            strip_prefix=strip_prefix,
+            key=key or None,
+            progress=advance,
         )
     if json:
         write_json(made._asdict(), json)

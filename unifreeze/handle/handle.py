@@ -54,7 +54,7 @@ class Handle:
         self._plan, self.model = plan, target.model
         self._target, self._backend = target, target.backend
         self._batch, self._keep_values = batch, keep_values
-        self._history, self._order = History(), OrderCheck(self._in_phases)
+        self._history, self._order = History(), OrderCheck(self._in_phases, self._decided)
         self._run: Run | None = None
         if plan.phases:
             self._run = Run(
@@ -103,9 +103,7 @@ class Handle:
 
     def _resolved(self, spec: ModelSpec) -> Resolution:
         """Resolve what holds now against another description."""
-        if self._run is None:
-            return resolve_spec(self._plan, spec)
-        return resolve_phases(self.plan, spec)[self._run.phased.schedule.phase]
+        return self._decided(spec)[0 if self._run is None else self._run.phased.schedule.phase]
 
     def _write_phase(self) -> None:
         """Put the current phase in force; what stays frozen is held to the values it had."""
@@ -128,6 +126,12 @@ class Handle:
         plans = phased.expanded.in_phases()
         rows = zip(phased.phases, plans, phased.resolutions, strict=True)
         return [(phase.name, plan, resolution) for phase, plan, resolution in rows]
+
+    def _decided(self, spec: ModelSpec) -> Sequence[Resolution]:
+        """Resolve every phase against another description."""
+        if self._run is None:
+            return [resolve_spec(self._plan, spec)]
+        return resolve_phases(self.plan, spec)
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from math import inf
 
 import numpy as np
@@ -26,7 +27,7 @@ def smallest(
     wanted: Smallest,
     sums: Sums,
 ) -> tuple[str, ...]:
-    """Return canonical names of what is to be frozen beside what is already.
+    """Return canonical names of what is to be frozen beside what is already, parts by part.
 
     Parameters are ranked by the mean norm of their gradients in the phase that ends, over the norm
     of their values now; what got no gradient comes first, and zero weights come last, with what
@@ -62,7 +63,8 @@ def smallest(
         ratio = _ratio(sums.get(parameter.name, 0.0), weight)
         ratios[number] = ratio if before.trainable[number] else inf
     ranked = sorted(order, key=lambda number: ratios[number])
-    return tuple(spec.parameters[number].name for number in ranked[: max(missing, 0)])
+    frozen = (spec.part_names(spec.first_names[number]) for number in ranked[: max(missing, 0)])
+    return tuple(chain.from_iterable(frozen))
 
 
 def _candidates(resolution: Resolution, wanted: Smallest) -> Mask:

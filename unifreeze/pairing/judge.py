@@ -35,8 +35,11 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
         other = other.model_copy(update={"shared": chosen})
     _check_one_function(one, other)
     matching = Matching(one, other)
-    matching.take(other.carried if other.like else ())
+    matching.take(other.carried)
     pairs = matching.run()
+    if other.like:  # nothing but what was carried over has been run
+        pairs = list(other.carried)
+        matching.take(pairs)
     left = tuple(_left(matching))
     certificate = None
     if other.like:

@@ -89,9 +89,8 @@ class Matching:
 
     def take(self, pairs: Iterable[Pair]) -> None:
         """Take as given what was paired before."""
-        for pair in pairs:
-            self.pairs[pair.one] = pair
-            self._taken.add(pair.other)
+        self.pairs = {pair.one: pair for pair in pairs}
+        self._taken = {pair.other for pair in self.pairs.values()}
 
     def take_map(self, names: Mapping[str, str]) -> None:
         """Take as given which path of the first model is which of the second.

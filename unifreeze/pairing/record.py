@@ -27,6 +27,7 @@ from unifreeze.pairing.settings import LayerRow
 from unifreeze.structure import ModelSpec, State
 
 SKETCH_FORMAT = 2
+"""In format 1 a fused projection took one place in canonical names, whatever it held."""
 
 
 class Pair(NamedTuple):

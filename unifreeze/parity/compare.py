@@ -77,7 +77,7 @@ class _Comparison:
             yield from _doubles(record)
             yield from _ambiguous(record)
         for one, other in self.pairs:
-            if one.neutral_shape != other.neutral_shape:
+            if not _alike(one, other):
                 yield Finding(
                     one.name,
                     f"has shape {list(one.neutral_shape)} as {one.path} "
@@ -225,6 +225,14 @@ class _Comparison:
 _CHECKS: dict[str, Callable[[_Comparison], Iterator[Finding]]] = {
     name: getattr(_Comparison, name) for name in CLAUSES
 }
+
+
+def _alike(one: ParameterRow, other: ParameterRow) -> bool:
+    """Compare shapes; a matrix of which nothing tells the layout may be stored either way round."""
+    if one.neutral_shape == other.neutral_shape:
+        return True
+    known = one.oriented and other.oriented
+    return not known and one.neutral_shape == other.neutral_shape[::-1]
 
 
 def _by_name(record: Record) -> dict[str, ParameterRow]:

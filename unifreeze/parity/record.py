@@ -16,6 +16,7 @@ from unifreeze.structure import STATISTICS, ModelSpec
 from unifreeze.tables import one_line
 
 RECORD_FORMAT = 2
+"""In format 1 a fused projection took one place in canonical names, whatever it held."""
 Order = Literal["registration", "execution"]
 
 
@@ -29,6 +30,7 @@ class ParameterRow(Row):
     role: str
     shape: tuple[int, ...]
     neutral_shape: tuple[int, ...]
+    oriented: bool
     dtype: str
     values: int
     fixed: str
@@ -183,6 +185,7 @@ def _parameter_rows(
         decay = float(resolution.weight_decay[number])
         owner = spec.tree.owners[spec.first_names[number]]
         own = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
+        neutral, oriented = traced.neutral_shape(number)
         rows.append(
             ParameterRow(
                 name=parameter.name,
@@ -191,7 +194,8 @@ def _parameter_rows(
                 kind=parameter.kind,
                 role=parameter.role,
                 shape=parameter.shape,
-                neutral_shape=parameter.neutral_shape,
+                neutral_shape=neutral,
+                oriented=oriented,
                 dtype=parameter.dtype,
                 values=parameter.values,
                 fixed=parameter.fixed,

@@ -1,5 +1,6 @@
 """Freeze plans: the function from parameters to frozen or trainable, as a value and as a file."""
 
+from unifreeze.plan.captured import Captured
 from unifreeze.plan.files import save_text
 from unifreeze.plan.generators import Shape
 from unifreeze.plan.model import FORMAT, FreezePlan
@@ -22,6 +23,7 @@ __all__ = [
     "FORMAT",
     "After",
     "At",
+    "Captured",
     "Choice",
     "Entry",
     "FreezePlan",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from unifreeze.errors import PlanFileError, PlanVersionError, brief
+from unifreeze.plan.captured_document import CapturedDocument, plain_captured
 from unifreeze.plan.entry_document import ENTRIES
 from unifreeze.plan.fields import (
     GroupDocument,
@@ -62,6 +63,9 @@ class PlanDocument(Strict):
     )
     order: Literal["executed", "as_described"] = Field(
         default="executed", description="what positions count by; see the first forward pass"
+    )
+    captured: CapturedDocument | None = Field(
+        default=None, description="what the plan came to where it was captured"
     )
 
     @field_validator("phases", mode="after")
@@ -118,6 +122,7 @@ def _plan(document: PlanDocument) -> FreezePlan:
         tuple(phase.value() for phase in document.phases),
         document.moments,
         document.order,
+        document.captured.value() if document.captured else None,
     )
 
 
@@ -136,6 +141,8 @@ def write_document(plan: FreezePlan) -> dict[str, Any]:
         document["moments"] = plan.moments
     if plan.order != "executed":
         document["order"] = plan.order
+    if plan.captured:
+        document["captured"] = plain_captured(plan.captured)
     return document
 
 
@@ -211,6 +218,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         "freeze_smallest": SmallestDocument,
         **GENERATORS,
         "every": ENTRIES["after"],
+        "captured": CapturedDocument,
         **ENTRIES,
     }
     places = [step for step in location[:-1] if step in models]

@@ -92,7 +92,17 @@ def plan_text(plan: FreezePlan) -> str:
     """Return a plan as YAML text; expressions are quoted, and a phase stands in one line."""
     document = plan.document()
     document |= {"phases": list(map(_Line, document["phases"]))} if plan.phases else {}
+    for rows in _tables(document):
+        rows.update({key: _Line(row) for key, row in rows.items() if isinstance(row, dict)})
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=100)
+
+
+def _tables(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the mappings of a document whose members stand in one line each."""
+    captured = document.get("captured", {})
+    yield from (captured[key] for key in ("frozen", "layers") if key in captured)
+    if "held" in captured:
+        captured["held"] = _Line(captured["held"])
 
 
 class _Line(dict[str, Any]):

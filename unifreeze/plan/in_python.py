@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from unifreeze.arguments.cures import EXAMPLES
@@ -26,7 +27,7 @@ def with_phase(plan: FreezePlan, said: Mapping[str, Any]) -> FreezePlan:
         PlanError: A plan file would be refused for the same phase.
     """
     phase = {key: _plain(key, value) for key, value in said.items() if not _says_nothing(value)}
-    document = plan.document()
+    document = replace(plan, captured=None).document()
     document["phases"] = [*document.get("phases", []), phase]
     try:
         return read_document(document, source="FreezePlan.phase")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze.arguments import checked_methods
 from unifreeze.errors import PlanError, nearest
-from unifreeze.plan.parts import Choice, Group, NormStats, Rule, Verb
+from unifreeze.plan.captured import Captured
+from unifreeze.plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
 from unifreeze.plan.phases import Phase, settings_of
 from unifreeze.select import Selector
 from unifreeze.tables import one_line
@@ -43,6 +44,8 @@ class FreezePlan:
             still there when it is unfrozen) or `clear`.
         order: What positions count by: `executed` (a plan applied without a batch is checked by the
             first forward pass), or `as_described`: by registration, whatever runs first.
+        captured: What the plan came to where it was captured; no part of what it says, but checked
+            on every model that it is resolved on. A plan with other rules has none.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -56,6 +59,7 @@ class FreezePlan:
     phases: tuple[Phase, ...] = ()
     moments: Literal["keep", "clear"] = "keep"
     order: Literal["executed", "as_described"] = "executed"
+    captured: Captured | None = field(default=None, compare=False)
 
     def freeze(
         self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
@@ -173,7 +177,7 @@ class FreezePlan:
         return with_phase(self, said)
 
     def __repr__(self) -> str:
-        rules = "".join(f".{_as_called(rule)}" for rule in self.rules)
+        rules = "".join(f".{as_called(rule)}" for rule in self.rules)
         whole = f"FreezePlan(){rules}"
         if len(whole) <= 100 and self == FreezePlan(self.rules):
             return whole
@@ -196,13 +200,17 @@ class FreezePlan:
             choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
         else:
             choice = Selector(what)
-        return replace(self, rules=(*self.rules, Rule(verb, choice, optional)))
+        rules = (*self.rules, Rule(verb, choice, optional))
+        return replace(self, rules=rules, captured=None)
 
     def _reread(self, **changed: object) -> FreezePlan:
         """Check changed fields exactly as a plan file is checked."""
         from unifreeze.plan.document import read_document
 
-        return read_document({**self.document(), **changed}, source="FreezePlan")
+        document = {**self.document(), **changed}
+        if "norm_stats" in changed:
+            document.pop("captured", None)
+        return read_document(document, source="FreezePlan")
 
     def phase_number(self, phase: int | str) -> int:
         """Return the number of a phase, given that or its name.
@@ -246,14 +254,20 @@ class FreezePlan:
                 hint="expand them first: plan.expand(model), or `unifreeze expand`",
             )
         return [
-            replace(self, rules=settings.rules, norm_stats=settings.norm_stats, phases=())
+            replace(
+                self,
+                rules=settings.rules,
+                norm_stats=settings.norm_stats,
+                phases=(),
+                captured=None,
+            )
             for settings in settings_of(self.phases, self.rules, self.norm_stats)
         ]
 
     @property
     def digest(self) -> str:
         """A name for what the plan says: equal plans have equal digests (16 hex digits)."""
-        text = json.dumps(self.document(), sort_keys=True)
+        text = json.dumps(replace(self, captured=None).document(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def document(self) -> dict[str, Any]:
@@ -334,10 +348,3 @@ NormPolicy: TypeAlias = (
 """What running statistics do, as users write it."""
 PhaseRules: TypeAlias = FreezePlan | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Rules of one phase, as users write them."""
-
-
-def _as_called(rule: Rule) -> str:
-    """Write a rule as the call that adds it."""
-    what = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
-    shown = f'"{what}"' if isinstance(what, Selector) and '"' not in str(what) else repr(what)
-    return f"{rule.verb}({shown}{', optional=True' if rule.optional else ''})"

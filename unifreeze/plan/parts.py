@@ -93,3 +93,10 @@ def describe_choice(choice: Choice) -> str:
     if isinstance(choice, Selector):
         return str(choice)
     return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"
+
+
+def as_called(rule: Rule) -> str:
+    """Write a rule as the call that adds it."""
+    what = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
+    shown = f'"{what}"' if isinstance(what, Selector) and '"' not in str(what) else repr(what)
+    return f"{rule.verb}({shown}{', optional=True' if rule.optional else ''})"

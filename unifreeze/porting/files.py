@@ -7,20 +7,22 @@ from functools import partial as bound
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from unifreeze.arguments import checked
-from unifreeze.errors import PortError, listing
+from unifreeze.errors import PortError
 from unifreeze.pairing import Pairing
-from unifreeze.porting.route import (
-    Piece,
-    Ported,
-    Route,
-    check_route,
-    route,
-    rows_read_otherwise,
+from unifreeze.porting.route import Piece, Ported, Route, check_route, rows_read_otherwise
+from unifreeze.porting.sources import direction, misfits, name_in, prefix_hint, repeats
+from unifreeze.weights import (
+    Array,
+    Named,
+    Progress,
+    WeightFile,
+    format_for,
+    meant_by,
+    open_weights,
+    save_weights,
+    stored_for,
 )
-from unifreeze.weights import Array, Named, Progress, WeightFile, open_weights, save_weights
 
 
 @checked
@@ -32,12 +34,15 @@ def port_file(
     reverse: bool | None = None,
     partial: bool = False,
     crop: bool = False,
+    strip_prefix: str = "",
+    key: str | None = None,
     progress: Progress | None = None,
 ) -> Ported:
     """Write one port's weight file as the other port names and stores its tensors.
 
     Every tensor keeps its dtype and its bits; statistics are carried over with the parameters, and
-    tied tensors stay tied. Of safetensors files one tensor is in memory at a time.
+    tied tensors stay tied. Of safetensors files one tensor is in memory at a time. Safetensors for
+    Paddle hold bfloat16 as Paddle's libraries write and read it.
 
     Args:
         source: A weight file, or a folder or index of several.
@@ -46,77 +51,49 @@ def port_file(
         reverse: The source is the pairing's second model; None to tell by its names.
         partial: Leave out what has no partner on the other side.
         crop: Carry over the common rows of tables of unequal length.
+        strip_prefix: Take only names that begin with it (`module.`, `Student.`), without it.
+        key: In a checkpoint that holds several state dicts, the one to take.
         progress: Called after each tensor.
 
     Raises:
         WeightFileError: The source cannot be read, or the target not written.
         PortError: The source does not fit the pairing; everything that does not is listed.
     """
-    with open_weights(source) as weights:
-        way = _way(pairing, weights, reverse)
-        passed = check_route(way, weights.names, partial=partial, crop=crop)
-        if partly := [step.targets[0] for step in way.steps if step.is_partly_filled]:
-            raise PortError(
-                f"{len(partly)} fused tensors have only parts to fill them: {listing(partly)}",
-                hint="port into a live model, which has values for the others: uf.port_weights",
-            )
-        _check_entries(way, weights)
-        save_weights(target, _named(way, weights), metadata=_metadata(target), progress=progress)
+    with open_weights(source, key=key) as opened:
+        weights = opened.under(strip_prefix) if strip_prefix else opened
+        way = direction(pairing, weights, reverse)
+        repeated = repeats(way, weights)
+        passed = check_route(
+            way,
+            [name for name in weights.names if name not in set(repeated)],
+            partial=partial,
+            crop=crop,
+            wrong=misfits(way, weights),
+            source=str(weights.source),
+            hint=prefix_hint(way, weights.names),
+        )
+        save_weights(
+            target, _named(way, weights, target), metadata=_metadata(way, target), progress=progress
+        )
         notes = rows_read_otherwise(way, bound(_read, weights))
-    values = sum(prod(step.shape) for step in way.steps)
-    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left), notes)
+    return Ported(
+        tensors=len(way.steps),
+        values=sum(prod(step.shape) for step in way.steps),
+        passed_over=(*passed, *(weights.ignored if strip_prefix else ())),
+        untouched=tuple(way.target_left),
+        notes=notes,
+        repeated=tuple(repeated),
+    )
 
 
-def _way(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Route:
-    """Choose the direction: the one in which the source's names and shapes fit."""
-    if reverse is not None:
-        return route(pairing, reverse=reverse)
-    ways = [route(pairing, reverse=back) for back in (False, True)]
-    fits = [sum(_fits(piece, weights) for piece in way.pieces) for way in ways]
-    if fits[0] == fits[1]:
-        raise PortError(
-            f"{weights.source} could be of either model: {fits[0]} of {len(pairing.pairs)} "
-            "tensors fit both ways",
-            hint="say which with reverse=False or reverse=True (--reverse)",
-        )
-    return ways[fits[1] > fits[0]]
-
-
-def _fits(piece: Piece, weights: WeightFile) -> bool:
-    name = _name_in(piece, weights)
-    return name is not None and weights.entry(name).shape == piece.shape
-
-
-def _name_in(piece: Piece, weights: WeightFile) -> str | None:
-    return next((name for name in piece.names if name in weights), None)
-
-
-def _check_entries(way: Route, weights: WeightFile) -> None:
-    """Refuse tensors of other shapes, and parts of one tensor that are of several dtypes."""
-    wrong = {}
+def _named(way: Route, weights: WeightFile, target: str | Path) -> Iterator[Named]:
+    plain = Path(target).suffix == ".safetensors"
     for step in way.steps:
-        names = [n for piece in step.pieces if (n := _name_in(piece, weights)) is not None]
-        if len(dtypes := {weights.entry(name).dtype for name in names}) > 1:
-            wrong[step.targets[0]] = f"its parts are of several dtypes: {', '.join(sorted(dtypes))}"
-        for name, piece in zip(names, step.pieces, strict=True):
-            if weights.entry(name).shape != piece.shape:
-                found = list(weights.entry(name).shape)
-                wrong[name] = f"{found} in the file, {list(piece.shape)} in the model"
-    if wrong:
-        raise PortError(
-            f"{len(wrong)} tensors of {weights.source} are of another shape or dtype than the "
-            "model's",
-            context="\n".join(f"{name}: {what}" for name, what in wrong.items()),
-            hint="is it a file of this very configuration?",
-        )
-
-
-def _named(way: Route, weights: WeightFile) -> Iterator[Named]:
-    for step in way.steps:
-        name = _name_in(step.pieces[0], weights)
+        name = name_in(step.pieces[0], weights)
         assert name is not None
         read = bound(step.filled, bound(_read, weights), _no_values)
-        dtype, first = weights.entry(name).dtype, step.targets[0]
+        dtype, first = meant_by(way.frameworks[0], weights.entry(name).dtype), step.targets[0]
+        dtype = stored_for(way.frameworks[1], dtype) if plain else dtype
         yield Named(first, step.shape, dtype, read)
         for alias in step.targets[1:]:
             yield Named(alias, step.shape, dtype, read, first)
@@ -127,11 +104,11 @@ def _no_values() -> Array:
 
 
 def _read(weights: WeightFile, piece: Piece) -> Array:
-    name = _name_in(piece, weights)
+    name = name_in(piece, weights)
     assert name is not None
     array = weights.read(name)
     for other in piece.names:
-        if other != name and other in weights and not np.array_equal(array, weights.read(other)):
+        if other != name and other in weights and array.tobytes() != weights.read(other).tobytes():
             raise PortError(
                 f"{name} and {other} of {weights.source} differ, and the model ties them",
                 hint="pair a model that does not tie them",
@@ -139,5 +116,7 @@ def _read(weights: WeightFile, piece: Piece) -> Array:
     return array
 
 
-def _metadata(target: str | Path) -> dict[str, str] | None:
-    return {"format": "pt"} if Path(target).suffix == ".safetensors" else None
+def _metadata(way: Route, target: str | Path) -> dict[str, str] | None:
+    return (
+        {"format": format_for(way.frameworks[1])} if Path(target).suffix == ".safetensors" else None
+    )

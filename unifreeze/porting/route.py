@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Piece(NamedTuple):
         shape_placed: The shape of that.
         transposed: The target stores it the other way round.
         cropped: The two are tables of unequal length.
+        trains: A run has shown that it has a gradient.
     """
 
     names: tuple[str, ...]
@@ -35,6 +37,7 @@ class Piece(NamedTuple):
     shape_placed: tuple[int, ...]
     transposed: bool
     cropped: bool
+    trains: bool
 
 
 class Step(NamedTuple):
@@ -117,6 +120,7 @@ class Ported(NamedTuple):
         passed_over: Names in the source that have no place in the target.
         untouched: Tensors of the target that nothing was carried to.
         notes: What differs all the same, in sentences.
+        repeated: Names under which the source holds one of the tensors once more.
     """
 
     tensors: int
@@ -124,13 +128,18 @@ class Ported(NamedTuple):
     passed_over: tuple[str, ...]
     untouched: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return one_line(self, str(self).partition("\n")[0])
 
     def __str__(self) -> str:
         text = f"{self.tensors} tensors with {self.values:,} values carried over"
-        for what, names in (("passed over", self.passed_over), ("not touched", self.untouched)):
+        for what, names in (
+            ("passed over", self.passed_over),
+            ("not touched", self.untouched),
+            ("held twice in the source", self.repeated),
+        ):
             text += f"\n{what}: {listing(names)}" if names else ""
         return "\n".join([text, *self.notes])
 
@@ -147,11 +156,13 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
             hint="sketch it with --like the first one's sketch, and pair again",
         )
     pairing = pairing.turned() if reverse else pairing
+    unproven = set(pairing.certificate.unproven if pairing.certificate else ())
     steps: dict[str, Step] = {}
     for row in pairing.pairs:
         targets, shape = _whole(row.other, row.other_aliases, row.other_shape, row.other_part)
         before = steps.get(targets[0], Step(targets, shape, ()))
-        steps[targets[0]] = before._replace(pieces=(*before.pieces, _piece(row)))
+        piece = _piece(row, trains=not row.state and row.one not in unproven)
+        steps[targets[0]] = before._replace(pieces=(*before.pieces, piece))
     left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]
     return Route(
         steps=tuple(steps.values()),
@@ -164,7 +175,7 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
     )
 
 
-def _piece(row: PairRow) -> Piece:
+def _piece(row: PairRow, *, trains: bool) -> Piece:
     names, shape = _whole(row.one, row.one_aliases, row.one_shape, row.one_part)
     return Piece(
         names=names,
@@ -174,6 +185,7 @@ def _piece(row: PairRow) -> Piece:
         shape_placed=row.other_shape,
         transposed=row.transposed,
         cropped=row.cropped,
+        trains=trains,
     )
 
 
@@ -188,7 +200,16 @@ def _whole(
     return (part.of, *(alias.removesuffix(end) for alias in aliases)), whole
 
 
-def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bool) -> list[str]:
+def check_route(
+    way: Route,
+    present: Collection[str],
+    *,
+    partial: bool,
+    crop: bool,
+    wrong: Mapping[str, str] = MappingProxyType({}),
+    source: str = "the source",
+    hint: str = "",
+) -> list[str]:
     """Check that a source has what the route needs, and nothing that it has no place for.
 
     Args:
@@ -196,6 +217,9 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
         present: Every name in the source.
         partial: Leave alone what has no partner on the other side.
         crop: Carry over the common rows of tables of unequal length.
+        wrong: For tensors of another shape or dtype than the route needs, what they are.
+        source: What messages call the source.
+        hint: What to do where names do not fit.
 
     Returns:
         Names in the source that are passed over.
@@ -208,9 +232,12 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
     others = [name for name in present if name not in known and name not in way.source_own]
     others += [path for path in way.source_left if path.rpartition("[")[0] in known]
     unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
+    odd = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
     problems = [
         *_problem("missing in the source", list(dict.fromkeys(missing))),
         *_problem("in the source, with no place in the target", [] if partial else others),
+        *[(f"{len(wrong)} tensors of {source} are of another shape or dtype than the model's", odd)]
+        * bool(wrong),
         *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
         *_problem("tables of unequal length", unequal),
         *_problem("in the target, with only parts to fill it", [] if partial else _partly(way)),
@@ -219,7 +246,10 @@ def check_route(way: Route, present: Collection[str], *, partial: bool, crop: bo
         raise PortError(
             "the weights do not fit: " + "; ".join(text for text, _ in problems),
             context="\n".join(f"{text}: {names}" for text, names in problems),
-            hint=_hint(partial=bool(others or way.target_left), crop=bool(unequal)),
+            hint=(hint if missing else "")
+            or _hint(
+                partial=bool(others or way.target_left), crop=bool(unequal), wrong=bool(wrong)
+            ),
         )
     return [*others, *(name for name in present if name in way.source_own)]
 
@@ -257,7 +287,8 @@ def _problem(what: str, names: list[str]) -> list[tuple[str, str]]:
     return [(f"{len(names)} {what}", listing(names, limit=len(names)))] if names else []
 
 
-def _hint(*, partial: bool, crop: bool) -> str:
+def _hint(*, partial: bool, crop: bool, wrong: bool) -> str:
     words = ["partial leaves alone what has no partner"] if partial else []
+    words += ["is it a file of this very configuration?"] if wrong else []
     words += ["crop carries over the rows that both tables have"] if crop else []
     return "; ".join(words)

@@ -1,5 +1,6 @@
 """Plan and model description → for every parameter the decision, and the rule that made it."""
 
+from unifreeze.resolution.captured import describe_captured, out_of_order, told_by_order
 from unifreeze.resolution.decide import (
     resolve_phases,
     resolve_spec,
@@ -15,11 +16,14 @@ __all__ = [
     "Resolution",
     "RuleEffect",
     "check_order",
+    "describe_captured",
     "expand_plan",
+    "out_of_order",
     "resolve_phases",
     "resolve_spec",
     "rests_on_order",
     "select",
     "settle",
+    "told_by_order",
     "train_everything",
 ]

@@ -19,6 +19,7 @@ from unifreeze.errors import (
     listing,
 )
 from unifreeze.plan import FreezePlan, Rule
+from unifreeze.resolution.captured import check_captured
 from unifreeze.resolution.hold import held_modules, quiet_modules, wanted_still
 from unifreeze.resolution.notices import (
     CONSTANT,
@@ -42,6 +43,7 @@ from unifreeze.select import (
 from unifreeze.select.expression import nodes
 from unifreeze.select.spelling import explain_nothing, top_level
 from unifreeze.structure import Mask, ModelSpec
+from unifreeze.structure.words import FUSED_GATE
 
 
 def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
@@ -54,6 +56,8 @@ def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     if key not in spec.memo:
         spec.memo[key] = _Decision(plan, spec).resolution()
     found: Resolution = spec.memo[key]
+    # Equal plans share a resolution, but not where they were captured.
+    check_captured(plan, found, resolve_spec)
     return found
 
 
@@ -255,12 +259,16 @@ class _Decision:
         split = same_name & (self.want[1:] != self.want[:-1])
         if split.any():
             at = int(np.argmax(split))
-            path = self.spec.tree.names[self.atoms.name[at]]
+            name = int(self.atoms.name[at])
+            path = self.spec.tree.names[name]
             rule = max(int(self.rule[at]), int(self.rule[at + 1]))
+            parts = " | ".join(f'at:"{part}"' for part in self.spec.part_names(name))
+            gate = self.atoms.words[at] & FUSED_GATE
+            what = "gate and up" if gate else "query, key and value"
             raise FusedTensorError(
                 f"rule {rule + 1} ({self.plan.rules[rule]}) would split {path}",
-                context="query, key and value are one tensor here and are frozen or trained whole",
-                hint="name all of them (query | key | value), or the layer",
+                context=f"{what} are one tensor here and are frozen or trained whole",
+                hint=f"name all of them ({parts if gate else 'query | key | value'}), or the layer",
             )
 
     def _tie_conflict(self, tensor: int) -> TieConflictError:

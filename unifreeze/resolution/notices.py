@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unifreeze.errors import ResolveError, listing
 from unifreeze.plan import Choice, FreezePlan, pick
+from unifreeze.resolution.captured import fused_places
 from unifreeze.select import Expression, Word, evaluate
 from unifreeze.select.expression import Within, nodes, parts
 from unifreeze.structure import Mask, ModelSpec
@@ -118,6 +119,7 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
         for choice in _choices(plan)
         for notice in _reading(pick(choice, spec.framework, "").expression, spec)
     ]
+    found += fused_places(plan, spec)
     if spec.trace and spec.placement.ambiguous:
         found.append(_ambiguity(spec))
     if unused := spec.tree.unused:

@@ -140,17 +140,24 @@ def _carried(
 def _quoted(quoted: Quoted, spec: ModelSpec) -> Mask:
     pattern = quoted.pattern
     if quoted.by == "type":
-        found = _of_type(pattern, spec)
+        found = _of_type(pattern, spec)[spec.atoms.name]
     elif quoted.by == "re":
         matches = re.compile(pattern).fullmatch
-        found = np.asarray([bool(matches(name)) for name in spec.tree.names], np.bool_)
+        named = np.asarray([bool(matches(name)) for name in spec.tree.names], np.bool_)
+        found = named[spec.atoms.name]
     else:
-        globs = (pattern, f"{pattern}/*")
-        named = [any(fnmatchcase(name, glob) for glob in globs) for name in spec.canonical]
-        found = np.asarray(named, np.bool_)
+        found = _at(pattern, spec)
     if not found.any():
         raise unmatched(quoted, spec)
-    return found[spec.atoms.name]
+    return found
+
+
+def _at(pattern: str, spec: ModelSpec) -> Mask:
+    """Select by canonical name; of a fused tensor the parts that are named."""
+    names = spec.atom_names
+    globs = (pattern, f"{pattern}/*")
+    taken = {n for n in dict.fromkeys(names) if any(fnmatchcase(n, glob) for glob in globs)}
+    return np.asarray([name in taken for name in names], np.bool_)
 
 
 def _of_type(pattern: str, spec: ModelSpec) -> Mask:

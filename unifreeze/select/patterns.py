@@ -64,7 +64,7 @@ def _type(pattern: str, spec: ModelSpec, count: Count) -> tuple[str, str]:
     held = [kind for kind in kinds if count(str(Quoted("type", kind)))]
     if bare in kinds and bare not in held:
         return "", f"layers of class {bare} hold no parameters"
-    begun = [f"{bare}*"] if any(kind.startswith(bare) for kind in kinds) else []
+    begun = [f"{bare}*"] if bare and any(kind.startswith(bare) for kind in kinds) else []
     texts = [str(Quoted("type", kind)) for kind in [*(k for c, k in near if c < 0.3), *begun]]
     texts += [*(str(Quoted("type", kind)) for _, kind in near), *meant_by(bare)]
     hint = _first(texts, count) or "`unifreeze show MODEL` lists each layer with its class"

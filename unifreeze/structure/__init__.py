@@ -1,7 +1,8 @@
 """The neutral description of a model: what a plan is a function *of*."""
 
+from unifreeze.structure.atoms import Atoms
 from unifreeze.structure.blocks import Run
-from unifreeze.structure.spec import Atoms, Mask, ModelSpec, Parameter, derive
+from unifreeze.structure.spec import Mask, ModelSpec, Parameter, derive
 from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, Unused
 from unifreeze.structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
 from unifreeze.structure.zones import Placement, Unit, Zone

@@ -15,25 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze.structure.atoms import Atoms
 from unifreeze.structure.blocks import Run
 from unifreeze.structure.constants import find_constants
 from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree
-from unifreeze.structure.words import (
-    FUSED_KV,
-    FUSED_QKV,
-    KEY,
-    KINDS,
-    QUERY,
-    VALUE,
-    role_of,
-    words_in,
-)
+from unifreeze.structure.words import KINDS, role_of
 from unifreeze.structure.zones import Placement, Unit, Zone, place
 from unifreeze.tables import one_line
 
 _ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
 _ITEM_SIZES |= {"bfloat16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
-_PARTS = {"weight": 1, "bias": 2, "": 0}
 
 Mask = NDArray[np.bool_]
 """One bool per parameter, or per atom of a spec."""
@@ -167,19 +158,54 @@ class ModelSpec:
 
     @cached_property
     def canonical(self) -> list[str]:
-        """For each name, where it is in the network."""
-        return [
-            f"{self.owner_name(owner)}/{role}"
-            for owner, role in zip(self.tree.owners, self.roles, strict=True)
-        ]
+        """For each name, where it is in the network; of a fused tensor, where its first part is."""
+        spans = self.placement.spans
+        if not spans:
+            return [
+                f"{self.owner_name(owner)}/{role}"
+                for owner, role in zip(self.tree.owners, self.roles, strict=True)
+            ]
+        return [self.part_names(name)[0] for name in range(len(self.tree.names))]
 
-    def owner_name(self, owner: int) -> str:
-        """Return the canonical name of a layer: `blocks.3/norm.1`."""
+    def part_names(self, name: int) -> tuple[str, ...]:
+        """Return the canonical names of a tensor's parts: one, or several if it is fused.
+
+        Args:
+            name: The number of one of its names.
+        """
+        owner = self.tree.owners[name]
+        places, role = self._places(name)
+        return tuple(f"{self.owner_name(owner, place)}/{role}" for place in places)
+
+    def _places(self, name: int) -> tuple[tuple[int, ...], str]:
+        """Return which places of its layer a tensor takes, and its role there."""
+        span = self.placement.spans.get(self.tree.owners[name])
+        if span is None:
+            return (0,), self.roles[name]
+        return span.places[name], span.roles.get(name, self.roles[name])
+
+    @cached_property
+    def atom_names(self) -> list[str]:
+        """For each atom, the canonical name of the tensor, or part of a fused one, that it is."""
+        names, canonical = self.atoms.name.tolist(), self.canonical
+        if len(names) == len(canonical):
+            return canonical
+        pairs = zip(names, self.atoms.share.tolist(), strict=True)
+        parts = {name: self.part_names(name) for name in set(names)}
+        return [parts[name][min(share, len(parts[name]) - 1)] for name, share in pairs]
+
+    def owner_name(self, owner: int, place: int = 0) -> str:
+        """Return the canonical name of a layer: `blocks.3/norm.1`.
+
+        Args:
+            owner: The layer.
+            place: For a layer that holds several projections, which of them.
+        """
         at = self.placement
         if owner not in at.unit_of:
             return self.tree.paths[owner]
         unit = at.units[at.unit_of[owner]].label
-        return f"{unit}/{at.kind_of[owner]}.{at.count_of[owner]}"
+        return f"{unit}/{at.kind_of[owner]}.{at.count_of[owner] + place}"
 
     def state_name(self, state: State) -> str:
         """Return the canonical name of a statistic or other state tensor."""
@@ -231,18 +257,32 @@ class ModelSpec:
             name = int(self.first_names[number])
             owner = tree.owners[name]
             unit = at.units[at.unit_of[owner]]
-            kind = at.kind_of[owner]
-            part = {"weight": 0, "bias": 1}.get(self.roles[name], 2)
+            places, role = self._places(name)
             return (
                 *_unit_key(unit),
-                at.count_of[owner],
-                KINDS.index(kind),
+                at.count_of[owner] + places[0],
+                KINDS.index(at.kind_of[owner]),
                 tree.adapters[name],
-                part,
-                self.roles[name],
+                {"weight": 0, "bias": 1}.get(role, 2),
+                role,
             )
 
         return np.asarray(sorted(range(len(self)), key=key), dtype=np.intp)
+
+    def neutral_shape(self, number: int) -> tuple[tuple[int, ...], bool]:
+        """Return a parameter's shape in the neutral layout, and whether anything tells which it is.
+
+        Of a linear layer that nobody knows, a traced forward pass shows how long its output is.
+        """
+        tensor, name = self.tensors[number], int(self.first_names[number])
+        owner = self.tree.owners[name]
+        if tensor.oriented or self.trace is None or self.placement.kind_of[owner] != "linear":
+            return tensor.neutral, tensor.oriented
+        seen = self.trace.shapes.get(self.tree.paths[owner], ())
+        if len(seen) < 2 or seen[-1] not in tensor.shape:
+            return tensor.neutral, False
+        turned = seen[-1] == tensor.shape[1]
+        return tensor.shape[::-1] if turned else tensor.shape, True
 
     def module(self, path: str) -> int | None:
         """Return the number of the module at a native path, if there is one."""
@@ -289,50 +329,6 @@ class ModelSpec:
         return list(dict.fromkeys(s.owner for s in self.states if s.role in STATISTICS))
 
 
-class Atoms:
-    """The finest grain of a model: one atom per name of a parameter and part of a fused tensor.
-
-    Attributes:
-        name: For each atom, the number of its name.
-        tensor: For each atom, the number of its parameter.
-        words: For each atom, the words its layer and leaf carry, as bits.
-        zone, unit, block, run: For each atom, where it is.
-        kind: For each atom, index into `KINDS`.
-        part: For each atom, 1 for a weight, 2 for a bias, 0 for neither.
-        copied: For each atom, whether it is in a copy that an adapter library trains.
-    """
-
-    def __init__(self, spec: ModelSpec) -> None:
-        tree, at = spec.tree, spec.placement
-        leaves, codes = _coded(tree.leaves)
-        of_leaf = np.asarray([words_in(leaf) for leaf in leaves], np.int64)
-        words = np.asarray(at.words, np.int64)[spec.owner_of] | of_leaf[codes]
-        names, words = _split_fused(words)
-        self.name = names
-        self.words = words
-        self.tensor = spec.tensor_of[names]
-        owners = spec.owner_of[names]
-        self.unit = _column(at.unit_of, len(tree.paths))[owners]
-        self.zone = np.asarray([unit.zone for unit in at.units], np.int64)[self.unit]
-        self.block = np.asarray([unit.block for unit in at.units], np.int64)[self.unit]
-        self.run = np.asarray([unit.run for unit in at.units], np.int64)[self.unit]
-        numbers = {kind: number for number, kind in enumerate(KINDS)}
-        kinds = {owner: numbers[kind] for owner, kind in at.kind_of.items()}
-        self.kind = _column(kinds, len(tree.paths))[owners]
-        adapters = np.asarray(tree.adapters, np.bool_)[names]
-        self.kind[adapters] = numbers["adapter"]
-        copied = np.zeros(len(tree.names), np.bool_)
-        for low, high in tree.copies:
-            copied[low:high] = True
-        self.copied = copied[names]
-        in_norm = np.asarray([kind == "norm" for kind in at.kinds], np.intp)[spec.owner_of]
-        parts = [[_PARTS[role_of(leaf, kind)[1]] for kind in ("", "norm")] for leaf in leaves]
-        self.part = np.asarray(parts, np.int64)[codes, in_norm][names]
-
-    def __len__(self) -> int:
-        return len(self.name)
-
-
 def derive(tree: Tree, trace: Trace | None = None, *, found: Mask | None = None) -> ModelSpec:
     """Derive a model's neutral description from what its backend found.
 
@@ -356,33 +352,3 @@ def _unit_key(unit: Unit) -> tuple[object, ...]:
 
 def _same(one: Mask | None, other: Mask | None) -> bool:
     return one is other or (one is not None and other is not None and np.array_equal(one, other))
-
-
-def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:
-    column = np.full(length, -1, np.int64)
-    column[list(values.keys())] = list(values.values())
-    return column
-
-
-def _coded(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
-    """Return the different texts of a sequence, and for each in it the number of its own."""
-    different = list(dict.fromkeys(texts)) or [""]
-    numbers = {text: number for number, text in enumerate(different)}
-    return different, np.asarray([numbers[text] for text in texts], np.intp)
-
-
-def _split_fused(words: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Give a fused projection one atom per part, each with the word of its part."""
-    names = np.arange(len(words), dtype=np.intp)
-    fused = np.flatnonzero(words & (FUSED_QKV | FUSED_KV))
-    if not len(fused):
-        return names, words
-    repeats = np.ones(len(words), np.intp)
-    parts = {int(n): (QUERY, KEY, VALUE) if words[n] & FUSED_QKV else (KEY, VALUE) for n in fused}
-    repeats[fused] = [len(parts[int(n)]) for n in fused]
-    names = np.repeat(names, repeats)
-    split = np.repeat(words, repeats)
-    ends = np.cumsum(repeats)
-    for n, found in parts.items():
-        split[ends[n] - len(found) : ends[n]] |= found
-    return names, split

@@ -20,6 +20,8 @@ class Tensor(NamedTuple):
         dtype: Neutral dtype name, "float32".
         fixed: Why the framework's own code never trains it, or "".
         impossible: The framework cannot train it at all (an integer tensor).
+        oriented: The neutral shape is known; a matrix of a layer that nobody knows, and that
+            declares no sizes, may be stored either way round, and stands here as it is stored.
     """
 
     shape: tuple[int, ...]
@@ -27,6 +29,7 @@ class Tensor(NamedTuple):
     dtype: str
     fixed: str
     impossible: bool
+    oriented: bool = True
 
     @property
     def size(self) -> int:

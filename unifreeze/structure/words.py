@@ -25,13 +25,20 @@ ATTENTION, POOLER, EXPERTS = 1, 2, 4
 QUERY, KEY, VALUE, FUSED_QKV, FUSED_KV = 8, 16, 32, 64, 128
 WORD, POSITION, TOKEN_TYPE, TASK = 256, 512, 1024, 2048
 INPUT, AUXILIARY = 4096, 8192
+FUSED_GATE = 1 << 20
 INHERITED = ATTENTION | POOLER | AUXILIARY
 """Words that hold for everything under the module that carries them."""
 
 FAMILIES = (QUERY | KEY | VALUE, WORD | POSITION | TOKEN_TYPE | TASK)
 """Words that put layers of one kind under one parent into an order of their own."""
 
-_PROJECTION = r"(?:_?(?:proj|lin|linear|layer|dense))?(?:_(?:weight|bias))?"
+PARTS = {FUSED_QKV: (QUERY, KEY, VALUE), FUSED_KV: (KEY, VALUE), FUSED_GATE: (0, 0)}
+"""For each word of a fused projection, the words of its parts, in the order in which they count."""
+FUSED = FUSED_QKV | FUSED_KV | FUSED_GATE
+
+_PROJECTION = r"(?:_?(?:proj|lin|linear|layer|dense|attn))?(?:_(?:weight|bias))?"
+_JOINED = r"(?:(?:to|w|c|proj|lin|linear|dense|fused|mixed|attn|fc)_)?w?"
+_ALL_THREE = rf"c_attn|w_pack|query_key_value|{_JOINED}qkv{_PROJECTION}|in_proj_(?:weight|bias)"
 _PATTERNS = (
     (ATTENTION, r".*(?:attn|attention).*|mha"),
     (POOLER, r".*pooler.*"),
@@ -39,8 +46,12 @@ _PATTERNS = (
     (QUERY, rf"(?:to_|w_?)?(?:q|query){_PROJECTION}"),
     (KEY, rf"(?:to_|w_?)?(?:k|key){_PROJECTION}"),
     (VALUE, rf"(?:to_|w_?)?(?:v|value){_PROJECTION}"),
-    (FUSED_QKV, rf"c_attn|(?:to_|w)?qkv{_PROJECTION}|query_key_value|in_proj_(?:weight|bias)"),
-    (FUSED_KV, rf"(?:to_|w)?kv{_PROJECTION}|key_value"),
+    (
+        FUSED_QKV,
+        rf"c_attn|w_pack|query_key_value|{_JOINED}qkv{_PROJECTION}|in_proj_(?:weight|bias)",
+    ),
+    (FUSED_KV, rf"key_value|{_JOINED}kv{_PROJECTION}"),
+    (FUSED_GATE, r"w12|(?:\w+_)?(?:gate_?up|up_?gate)(?:_\w+)?"),
     (WORD, r"wte|shared|(?:embed_tokens|tok(?:en)?_embed\w*|tokens_embed|word_embed\w*|embed_in)"),
     (POSITION, r"wpe|\w*pos(?:ition|itional|itions)?_(?:embed\w*|table)|\w*embed_pos\w*"),
     (TOKEN_TYPE, r"(?:token_type|segment)_embed\w*"),
@@ -49,6 +60,15 @@ _PATTERNS = (
     (AUXILIARY, r"_?aux(?:iliary)?(?:_?(?:logits|head|classifier|cls)\d*|\d*)"),
 )
 _COMPILED = tuple((flag, re.compile(pattern)) for flag, pattern in _PATTERNS)
+
+
+def parts_of(words: int) -> tuple[int, ...]:
+    """Return the words of the parts of a fused projection, () for any other tensor.
+
+    >>> [len(parts_of(words_in(name))) for name in ("c_attn", "kv_proj", "gate_up_proj", "q_proj")]
+    [3, 2, 2, 0]
+    """
+    return next((parts for flag, parts in PARTS.items() if words & flag), ())
 
 
 def words_in(segment: str) -> int:
@@ -96,6 +116,7 @@ def guess_kind(type_name: str, ranks: Iterable[int]) -> str:
 
 
 _NORM_ROLES = {"scale": "weight", "gamma": "weight", "shift": "bias", "beta": "bias"}
+_CELL = re.compile(r"(?:weight|bias)_(?:ih|hh)")
 
 
 @cache
@@ -107,12 +128,16 @@ def role_of(leaf: str, kind: str) -> tuple[str, str]:
 
     >>> role_of("_weight", "activation"), role_of("scale", "norm"), role_of("bias_ih_l0", "rnn")
     (('weight', 'weight'), ('weight', 'weight'), ('bias_ih_l0', 'bias'))
+    >>> role_of("weight_hh", "rnn")  # a cell is a recurrent layer of depth one
+    ('weight_hh_l0', 'weight')
     >>> role_of("modules_to_save.bias", "linear")
     ('modules_to_save.bias', 'bias')
     """
     name = leaf.lstrip("_")
     if kind == "norm":
         name = _NORM_ROLES.get(name, name)
+    if kind == "rnn" and _CELL.fullmatch(name):
+        name += "_l0"
     # An adapter's or a computed tensor's name has several pieces; the last that says it counts.
     parts = (_part_of(piece) for piece in reversed(name.split(".")))
     return name, next(filter(None, parts), "")

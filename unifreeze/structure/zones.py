@@ -1,4 +1,4 @@
-"""Placing every layer of a model: which zone, which block, the how-manieth of its kind.
+"""Placing every layer of a model: which zone, which block, its index among layers of its kind.
 
 Zones: `stem` before the first block, `blocks.N`, `transition.N` between blocks (it leads into block
 N), `neck` and `head` after the last block, `net` in a model without blocks, `unplaced` for tensors
@@ -15,16 +15,19 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 from unifreeze.structure.blocks import Run, find_runs, number_runs
-from unifreeze.structure.counting import LayerCounter, Numbering
+from unifreeze.structure.counting import LayerCounter, Numbering, Span
 from unifreeze.structure.order import Order, Rank
 from unifreeze.structure.tree import STATISTICS, Trace, Tree
 from unifreeze.structure.words import (
     AUXILIARY,
     CONTAINER,
     EXPERTS,
+    FUSED_KV,
+    FUSED_QKV,
     INHERITED,
     INPUT,
     LAYERS,
+    QUERY,
     attention_in_class,
     guess_kind,
     words_in,
@@ -97,8 +100,13 @@ class Placement:
 
     @property
     def count_of(self) -> dict[int, int]:
-        """For each owner, how many of its kind come before it in its unit."""
+        """For each owner, how many places of its kind come before it in its unit."""
         return self._numbering.count_of
+
+    @property
+    def spans(self) -> dict[int, Span]:
+        """The layers that take several places in the count, by owner."""
+        return self._numbering.spans
 
     @property
     def ambiguous(self) -> set[int]:
@@ -129,7 +137,7 @@ def _place_members(tree: Tree, trace: Trace | None) -> Placement:
         index: place(tree.subtree(index)[0], trace and trace.within(tree.paths[index]))
         for index in tree.children(0)
     }
-    whole.number = partial(_number_members, parts)
+    whole.number = partial(_number_members, tree, parts)
     for index, part in parts.items():
         name = tree.paths[index]
         first_run, first_unit = len(whole.runs), len(whole.units)
@@ -153,10 +161,17 @@ def _place_members(tree: Tree, trace: Trace | None) -> Placement:
     return whole
 
 
-def _number_members(parts: dict[int, Placement]) -> Numbering:
+def _number_members(tree: Tree, parts: dict[int, Placement]) -> Numbering:
     numbering = Numbering()
     for index, part in parts.items():
+        first = tree.name_starts[index]
         numbering.count_of.update({owner + index: n for owner, n in part.count_of.items()})
+        for owner, (width, places, roles) in part.spans.items():
+            numbering.spans[owner + index] = Span(
+                width,
+                {name + first: where for name, where in places.items()},
+                {name + first: role for name, role in roles.items()},
+            )
     return numbering
 
 
@@ -177,7 +192,16 @@ def _words(tree: Tree) -> list[int]:
     for path, type_name, parent in zip(tree.paths, tree.types, tree.parents, strict=True):
         inherited = words[parent] & INHERITED if parent >= 0 else 0
         words.append(inherited | words_in(path.rpartition(".")[2]) | by_class[type_name])
+    _tell_keys_and_values(tree, words)
     return words
+
+
+def _tell_keys_and_values(tree: Tree, words: list[int]) -> None:
+    """Take what is called after all three projections, beside a query of its own, for two."""
+    queries = {tree.parents[index] for index, word in enumerate(words) if word & QUERY}
+    for index, word in enumerate(words):
+        if word & FUSED_QKV and tree.parents[index] in queries:
+            words[index] = word & ~FUSED_QKV | FUSED_KV
 
 
 class _Placer:
@@ -368,7 +392,7 @@ class _Placer:
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
         for owner, kind in self.at.kind_of.items():
             groups[self.at.unit_of[owner], kind].append(owner)
-        counter = LayerCounter(self.tree, self.at.words, self.at.unreached)
+        counter = LayerCounter(self.tree, self.at.words, self.at.kind_of, self.at.unreached)
         for (unit, _), group in groups.items():
             # Which experts run depends on the batch.
             traced = self.trace and self.at.units[unit].expert < 0

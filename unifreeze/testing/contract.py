@@ -298,17 +298,19 @@ def several_models_go_under_one_plan(kit: Kit) -> None:
 
 
 def training_is_noticed(kit: Kit) -> None:
-    """A watch hears of a forward pass that trains, not of a trace, and of nothing once stopped."""
+    """A watch hears of a forward pass of training, not of the backend's own, and can be stopped."""
     model, batch, heard = kit.plain.make(), kit.plain.batch, list[int]()
     kit.backend.train_mode(model)
     stop = kit.backend.watch_training(model, lambda: heard.append(1))
     kit.backend.describe(model, batch)
-    assert not heard
     kit.backend.run(model, batch)
+    assert not heard
+    args, kwargs = kit.backend.inputs(model, batch)
+    model(*args, **kwargs)
     assert heard
     stop()
     heard.clear()
-    kit.backend.run(model, batch)
+    model(*args, **kwargs)
     assert not heard
 
 

@@ -1,5 +1,6 @@
 """Weights at rest: weight files of both frameworks, read and written without running any."""
 
+from unifreeze.weights.dialects import format_for, meant_by, stored_for
 from unifreeze.weights.opening import open_weights
 from unifreeze.weights.saving import save_weights
 from unifreeze.weights.values import DTYPES, Array, Entry, Named, Progress, WeightFile
@@ -11,6 +12,9 @@ __all__ = [
     "Named",
     "Progress",
     "WeightFile",
+    "format_for",
+    "meant_by",
     "open_weights",
     "save_weights",
+    "stored_for",
 ]

@@ -202,6 +202,35 @@ class WeightFile:
             entry = self._entries[name]
             yield Named(name, entry.shape, entry.dtype, self._reader(name), self.aliases.get(name))
 
+    def under(self, prefix: str) -> WeightFile:
+        """Give what stands under one prefix, by names without it; the rest is passed over.
+
+        The dot behind it may be left out. Closing either closes both.
+
+        Raises:
+            WeightFileError: No name begins with it.
+        """
+        whole = [name[len(prefix) :] for name in self.names if _is_in(name, prefix)]
+        prefix += "." if whole and all(rest.startswith(".") for rest in whole) else ""
+        entries = {n.removeprefix(prefix): e for n, e in self._entries.items() if _is_in(n, prefix)}
+        if not entries:
+            first = dict.fromkeys(f"{name.partition('.')[0]}." for name in self.names)
+            raise WeightFileError(
+                f"no name in {self.source} begins with {prefix!r}",
+                context=f"they begin with: {listing(map(repr, first))}",
+            )
+        rest = [name for name in self.names if not _is_in(name, prefix)]
+        tied = {name: first for name, first in self.aliases.items() if name not in rest}
+        return WeightFile(
+            self.source,
+            entries,
+            lambda name: self.read(prefix + name),
+            metadata=self.metadata,
+            tied={n.removeprefix(prefix): first.removeprefix(prefix) for n, first in tied.items()},
+            ignored=(*self.ignored, *rest),
+            close=self.close,
+        )
+
     def _reader(self, name: str) -> Callable[[], Array]:
         return lambda: self.read(name)
 
@@ -233,6 +262,10 @@ class WeightFile:
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_in(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) and name != prefix
 
 
 def _earliest(names: Iterable[str], tied: Mapping[str, str]) -> dict[str, str]:
