@@ -99,9 +99,9 @@ class Phased:
         """Tell whether any phase sets a learning rate or weight decay."""
         return any(s.lr is not None or s.weight_decay is not None for s in self._settings)
 
-    def settings(self) -> Settings:
-        """Return what holds in the current phase."""
-        return self._settings[self.schedule.phase]
+    def settings(self, number: int | None = None) -> Settings:
+        """Return what holds in a phase; None for the current one."""
+        return self._settings[self.schedule.phase if number is None else number]
 
     def ever_trained(self) -> Resolution:
         """Return a resolution that trains what any phase may train, for the optimizer."""

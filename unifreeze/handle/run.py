@@ -13,6 +13,7 @@ from unifreeze.errors import OptimizerError, ScheduleError
 from unifreeze.handle.best import Best
 from unifreeze.handle.groups import check_optimizers, param_groups
 from unifreeze.handle.measuring import smallest
+from unifreeze.handle.phase_log import PhaseLog
 from unifreeze.handle.phased import Phased
 from unifreeze.handle.telling import untold_error, warn_untold
 from unifreeze.handle.trained import load_trained, trained_state
@@ -68,6 +69,7 @@ class Run:
         self._best: Best | None = None
         self._stop_watching: Undo = _nothing
         self._warned = False
+        self._log = PhaseLog()
 
     @property
     def told(self) -> bool:
@@ -178,6 +180,7 @@ class Run:
             )
         if self.waits:
             raise untold_error(phased.phases, "the optimizer takes a step")
+        self._log.began(phased)
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:
             names = {row.path: row.name for row in phased.spec.parameters}
@@ -208,6 +211,7 @@ class Run:
             self._keep_best(schedule)
         self.phased.schedule = schedule
         self._stop_watching()
+        self._log.began(self.phased, entered)
         for number in entered:
             for call in self._listeners:
                 call(self.phased.phases[number])
@@ -255,6 +259,7 @@ class Run:
         if self._best is not None:
             self._best.refer(self.phased.schedule.watch.best_at)
         self._find_fresh()
+        self._log.resumed(self.phased)
 
     def _enter(self, schedule: Schedule, entered: list[int]) -> None:
         """Put another phase in force; on any error the last one stays."""
