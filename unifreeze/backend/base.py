@@ -146,7 +146,7 @@ class ModuleBackend(Operations):
             )
 
     def _is_model(self, value: Any) -> bool:
-        return isinstance(value, self.module_class)
+        return isinstance(value, self.module_class) or bool(self.reader.inner(value))
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
@@ -425,7 +425,7 @@ class ModuleBackend(Operations):
         stops = []
         for member in map(self.root, members):
             watch = FirstPass(self, weakref.ref(root), weakref.ref(member), done, lost)
-            watch.stop = self.on_forward(member, watch)
+            watch.stop = _once(self.on_forward(member, watch))
             stops.append(watch.stop)
 
         def stop() -> None:
@@ -604,3 +604,14 @@ def _no_collections() -> Iterator[None]:
 
 def _dtypes(walk: Walk) -> list[Any]:
     return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
+
+
+def _once(undo: Undo) -> Undo:
+    """Return what calls a function the first time, and then nothing."""
+    left = [undo]
+
+    def call() -> None:
+        if left:
+            left.pop()()
+
+    return call

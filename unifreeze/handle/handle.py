@@ -30,7 +30,7 @@ from unifreeze.handle.trained import load_trained, trained_state
 from unifreeze.history import History, RunReport, run_report
 from unifreeze.history.history import numbers
 from unifreeze.plan import FreezePlan, Phase
-from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
+from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec
 
 
@@ -131,7 +131,7 @@ class Handle:
         """Resolve every phase against another description."""
         if self._run is None:
             return [resolve_spec(self._plan, spec)]
-        return resolve_phases(self.plan, spec)
+        return self._run.phased.decided(spec)
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(

@@ -69,9 +69,24 @@ class Phased:
     @property
     def expanded(self) -> FreezePlan:
         """The plan with plain phases: of generators, and of what has been measured so far."""
-        if not self.measured:
+        return self._with(self.measured)
+
+    def _with(self, measured: Mapping[int, tuple[str, ...]]) -> FreezePlan:
+        if not measured:
             return self._expanded
-        return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, self.measured)))
+        return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, measured)))
+
+    def decided(self, spec: ModelSpec) -> Sequence[Resolution]:
+        """Resolve every phase against a description of the model in another order.
+
+        What was measured is of certain tensors, which have other names there.
+        """
+        names: dict[str, str] = {}
+        if self.measured:
+            for name in self.spec.first_names.tolist():
+                names.update(zip(self.spec.part_names(name), spec.part_names(name), strict=True))
+        there = {n: tuple(map(names.__getitem__, found)) for n, found in self.measured.items()}
+        return resolve_phases(self._with(there), spec)
 
     @property
     def phases(self) -> Sequence[Phase]:
