@@ -13,6 +13,7 @@ from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.groups import param_groups
 from unifreeze.handle.handle import Handle
 from unifreeze.handle.lease import for_a_while
+from unifreeze.handle.saved import load_trained
 from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, check_plan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
@@ -26,6 +27,7 @@ __all__ = [
     "expand",
     "freeze",
     "frozen",
+    "load_trained",
     "param_groups",
     "resolve",
     "unpin",

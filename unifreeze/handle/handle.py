@@ -24,9 +24,10 @@ from unifreeze.handle.groups import check_in_place, check_optimizers, param_grou
 from unifreeze.handle.lease import Lease
 from unifreeze.handle.ordering import OrderCheck, Phases
 from unifreeze.handle.run import Run
+from unifreeze.handle.saved import save_trained
 from unifreeze.handle.state import check_format, check_origin, plain_state
 from unifreeze.handle.target import Target
-from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.handle.trained import load_state, trained_state
 from unifreeze.history import History, RunReport, run_report
 from unifreeze.history.history import numbers
 from unifreeze.plan import FreezePlan, Phase
@@ -497,6 +498,24 @@ class Handle:
         self._check_in_force("save what was trained")
         return trained_state(self._backend, self.model, self._held_so_far())
 
+    def save_trained(self, path: str | Path) -> None:
+        """Write what `trainable_state_dict` gives, and no more, as one safetensors file.
+
+        Values keep their dtype, bfloat16 too, and stand under native paths: any library that reads
+        safetensors reads them. The header names the base, tensor by tensor, and the plan, for
+        `unifreeze.load_trained`. The file takes its place once it is complete.
+
+        Args:
+            path: A `.safetensors` file; an older one of that name is replaced.
+
+        Raises:
+            WeightFileError: The file cannot be written; an older one is as it was.
+
+        >>> handle.save_trained("run/trained.safetensors")  # doctest: +SKIP
+        """
+        self._check_in_force("save what was trained")
+        save_trained(self._backend, self.model, self._held_so_far(), self.plan, path)
+
     def load_trainable_state_dict(self, state: Mapping[str, Any]) -> None:
         """Write what `trainable_state_dict` gave into a model on the same base.
 
@@ -504,7 +523,7 @@ class Handle:
             WeightFileError: The base is another, or the model is; nothing has been written.
         """
         self._check_in_force("load what was trained")
-        paths = load_trained(self._backend, self.model, self.resolution, state)
+        paths = load_state(self._backend, self.model, self.resolution.spec, state)
         if self._run is not None:
             self._run.values_written(paths)
         self.rebase()
