@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze.arguments import checked_methods
-from unifreeze.backend import Batch, Finding, ParamGroup, Undo, refuse_unsupported
+from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
 from unifreeze.errors import OptimizerError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
@@ -20,7 +21,12 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
-from unifreeze.handle.groups import check_in_place, check_optimizers, param_groups
+from unifreeze.handle.groups import (
+    check_in_place,
+    check_optimizers,
+    group_rates,
+    param_groups,
+)
 from unifreeze.handle.lease import Lease
 from unifreeze.handle.ordering import OrderCheck, Phases
 from unifreeze.handle.run import Run
@@ -57,6 +63,7 @@ class Handle:
         self._batch, self._keep_values = batch, keep_values
         self._history, self._order = History(), OrderCheck(self._in_phases)
         self._run: Run | None = None
+        self._built: Callable[[], Any] = lambda: None
         if plan.phases:
             self._run = Run(
                 plan,
@@ -309,6 +316,7 @@ class Handle:
         if self._run is None:
             optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
             self._name_states(optimizer)
+            self._built = weakref.ref(optimizer)
             return optimizer
         first = self._run.phased.first_rate
         given = settings.setdefault("lr", first) if first is not None else None
@@ -340,6 +348,26 @@ class Handle:
             )
         self._run.attach(optimizer)
         self._name_states(optimizer)
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of each group, by its name, that the next step would use.
+
+        It is what a scheduler says now, times the group's scale and, with phases, what the phase
+        and its warm-up make of it. Groups are those of `groups()`; what is frozen now has the rate
+        that it would train with.
+
+        Raises:
+            OptimizerError: The handle has no optimizer: neither did `optimizer` build one that is
+                still there, nor was one attached to the phases.
+
+        >>> handle.rates()  # doctest: +SKIP
+        {'lr x 1': 0.001, 'lr x 10, weight decay 0': 0.01}
+        """
+        self._check_in_force("read rates")
+        optimizer, rate = self._built(), Rate()
+        if self._run is not None:
+            optimizer, rate = self._run.optimizer, self._run.next_rate()
+        return group_rates(self._backend, self.model, self.groups(), optimizer, rate)
 
     def check_optimizer(self, *optimizers: Any) -> None:
         """Refuse an optimizer, or several together, that would not do what the plan says.

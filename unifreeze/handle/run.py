@@ -193,6 +193,10 @@ class Run:
         """Return what the current phase makes of the optimizer's settings."""
         return self.phased.rate(self._fresh)
 
+    def next_rate(self) -> Rate:
+        """Return what it makes of them at the step that comes next."""
+        return self.phased.rate(self._fresh, ahead=1)
+
     def step(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> bool:
