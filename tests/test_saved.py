@@ -469,6 +469,23 @@ def test_what_has_no_values_is_neither_saved_nor_loaded_into(tmp_path):
     assert "has no values in the model" in refused(lambda: uf.load_trained(model, file))
 
 
+class Complex(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Linear(2, 2)
+        self.turn = torch.nn.Parameter(torch.zeros(2, dtype=torch.complex128))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def test_a_dtype_that_the_format_lacks_is_refused_before_a_file_is_there(tmp_path):
+    handle = uf.FreezePlan().freeze("body").apply(Complex())
+    text = refused(lambda: handle.save_trained(tmp_path / "x.safetensors"))
+    assert "turn (complex128)" in text
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_not_a_model_is_refused_before_the_file_is_looked_for():
     with pytest.raises(UnknownFrameworkError, match="not a model"):
         uf.load_trained(torch.nn.Linear, "nowhere.safetensors")

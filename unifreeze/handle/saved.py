@@ -31,6 +31,8 @@ from unifreeze.structure import ModelSpec
 from unifreeze.weights import Named, WeightFile, open_weights, save_weights
 
 _SUFFIX = ".safetensors"
+_UNSAVED = ("float8", "complex128")
+"""Dtypes that no optimizer trains, or that safetensors cannot hold."""
 _FORMATS = {"torch": "pt"}
 """What libraries that load such files call the framework; "np" is for everyone."""
 
@@ -143,10 +145,11 @@ def _check_values(prints: Mapping[str, Digest]) -> None:
             context="they are on the meta device, not initialised yet, or offloaded",
             hint="save once they have some",
         )
-    if eight := [name for name, found in prints.items() if found.dtype.startswith("float8")]:
+    lost = [f"{name} ({d.dtype})" for name, d in prints.items() if d.dtype.startswith(_UNSAVED)]
+    if lost:
         raise WeightFileError(
-            f"{len(eight)} trained tensors are of 8 bits: {listing(eight)}",
-            hint="freeze them: no optimizer trains such values",
+            f"{len(lost)} trained tensors are of a dtype that is not saved: {listing(lost)}",
+            hint="freeze them, or train them in another dtype",
         )
 
 
@@ -185,11 +188,13 @@ def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
     """Return what a file says of its base; raises as `load_trained` does."""
     text = weights.metadata.get(KEY)
     if text is None:
+        read = f"safetensors.{backend.name}.load_file(path)"
+        read = read if weights.source.endswith(_SUFFIX) else "the function that reads such files"
         raise WeightFileError(
             f"{weights.source} is not a file of handle.save_trained: it does not name its base",
             context=f"{len(weights)} tensors: {listing(weights.names)}",
-            hint=f"load it by hand: safetensors.{backend.name}.load_file(path), and then the "
-            "model's own load_state_dict(…, strict=False) or set_state_dict(…)",
+            hint=f"load it by hand: {read}, and then the model's own load_state_dict(…, "
+            "strict=False) or set_state_dict(…)",
         )
     try:
         header = json.loads(text)
