@@ -137,6 +137,34 @@ def test_statistics_that_a_plan_lets_move_go_on_where_the_selector_does_not_reac
     handle.verify()
 
 
+def test_what_a_plan_holds_is_held_though_only_half_of_it_is_selected(kit):
+    model = kit.plain.make()
+    uf.FreezePlan().freeze("blocks.0.first").with_norm_stats("hold_all").apply(model)
+    with uf.frozen(model, "blocks.1.norm.weight"):
+        assert held(kit, model) == {"blocks.0.norm", "blocks.1.norm"}
+    assert held(kit, model) == {"blocks.0.norm", "blocks.1.norm"}
+
+
+def test_a_norm_whose_other_half_was_frozen_by_hand_is_held(kit):
+    model = kit.plain.make()
+    kit.backend.set_flag(kit.backend.objects(model)["blocks.0.norm.bias"], False)
+    with uf.frozen(model, "blocks.0.norm.weight"):
+        assert held(kit, model) == {"blocks.0.norm"}
+    assert held(kit, model) == set()
+
+
+def test_a_norm_without_parameters_is_held_by_what_freezes_around_it(kit):
+    model = kit.plain.make()
+    if kit.backend.name == "torch":
+        model.blocks[0].norm = torch.nn.BatchNorm1d(6, affine=False)
+    else:
+        bare = paddle.nn.BatchNorm1D(6, weight_attr=False, bias_attr=False)
+        model.blocks[0].norm = bare
+    with uf.frozen(model, "blocks[0]"):
+        assert held(kit, model) == {"blocks.0.norm"}
+    assert held(kit, model) == set()
+
+
 def test_a_plan_that_ends_in_the_block_is_not_brought_back(kit):
     model = kit.plain.make()
     handle = uf.freeze(model, "blocks[0]")

@@ -217,7 +217,7 @@ def test_a_run_with_phases_saves_what_it_has_trained_so_far(kit, tmp_path):
     plan = uf.FreezePlan.from_yaml(
         "unifreeze: 1\nphases:\n"
         "  - {name: head, rules: [{only: head}]}\n"
-        '  - {name: top, at: {epoch: 1}, add: [{train: "blocks[-1]"}]}\n'
+        '  - {name: top, at: {epoch: 1}, rules: [{only: "blocks[-1]"}]}\n'
     )
     model = kit.plain.make()
     handle = plan.apply(model)
@@ -230,7 +230,7 @@ def test_a_run_with_phases_saves_what_it_has_trained_so_far(kit, tmp_path):
         found = safetensors.numpy.load_file(file)
         assert set(found) == set(handle.trainable_state_dict()["tensors"])
         assert some in found
-    assert len(found) > 2
+    assert "head.weight" in found, "the first phase trained it"
     assert kept is not None
 
 
