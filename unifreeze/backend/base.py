@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifreeze.backend.accounting import check_accounted
+from unifreeze.backend.briefly import freeze_briefly
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
@@ -400,6 +401,10 @@ class ModuleBackend(Operations):
 
         return undo
 
+    def freeze_briefly(self, model: Any, resolution: Resolution) -> Undo:
+        """Freeze for a while what a resolution freezes, beside what is there."""
+        return freeze_briefly(self, self.walk(model), resolution)
+
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
         """Put on what layers need for gradient to flow while only their flags change."""
         return None
@@ -467,6 +472,10 @@ class ModuleBackend(Operations):
 
     def base_rate(self, optimizer: Any) -> float | None:
         """Return the learning rate an optimizer was built with; None if it has none."""
+        raise OptimizerError(f"{self.name} has no schedules: it cannot read a learning rate")
+
+    def rates(self, optimizer: Any, tensors: Sequence[Any]) -> list[float]:
+        """Return the learning rate that an optimizer has for each of some tensors now."""
         raise OptimizerError(f"{self.name} has no schedules: it cannot read a learning rate")
 
     def steer(self, optimizer: Any, control: Control) -> Undo:

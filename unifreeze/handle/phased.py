@@ -144,17 +144,19 @@ class Phased:
             return np.zeros(len(self.spec), np.bool_)
         return self._prior[number].trainable & ~self._prior[number - 1].trainable
 
-    def rate(self, fresh: frozenset[int]) -> Rate:
-        """Return what the current phase makes of the optimizer's settings at its next step.
+    def rate(self, fresh: frozenset[int], *, ahead: int = 0) -> Rate:
+        """Return what the current phase makes of the optimizer's settings at its latest step.
 
         Args:
             fresh: The identities of what the phase has unfrozen with a warm-up.
+            ahead: Steps after the latest.
         """
         settings, warmup = self.settings(), self.schedule.current.warmup
+        taken = self.taken + ahead
         factor = 1.0 if settings.lr is None or not self.base else settings.lr / self.base
-        if warmup is None or self.taken > warmup.steps:
+        if warmup is None or taken > warmup.steps:
             return Rate(factor, settings.weight_decay)
-        return Rate(factor, settings.weight_decay, fresh, warmup.factor(max(self.taken - 1, 0)))
+        return Rate(factor, settings.weight_decay, fresh, warmup.factor(max(taken - 1, 0)))
 
     def state(self) -> dict[str, Any]:
         """Return where the run stands as plain data."""
