@@ -238,7 +238,7 @@ def test_a_part_without_a_place_is_not_dropped_silently(keyless, tmp_path):
     ported = uf.port_weights(other, one, pairing=pairing, reverse=True, partial=True)
     assert "stack.1.mixed.bias[1]" in ported.passed_over
     save_file({n: t.numpy() for n, t in one.state_dict().items()}, tmp_path / "a.safetensors")
-    with pytest.raises(PortError, match="2 fused tensors have only parts"):
+    with pytest.raises(PortError, match=r"2 in the target, with only parts[^\0]*uf\.port_weights"):
         port_file(tmp_path / "a.safetensors", tmp_path / "b.pdparams", pairing, partial=True)
 
 

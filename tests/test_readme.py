@@ -112,6 +112,12 @@ def test_the_readme_shows_a_plan_to_start_from(torchvision):
     assert block_after("<!-- output of examples/quickstart/torch_suggest.py -->") == output_of(file)
 
 
+def test_the_readme_shows_what_was_trained_as_a_file(torchvision):
+    file = QUICKSTART / "save_trained.py"
+    assert block_after("<!-- examples/quickstart/save_trained.py -->") == code_of(file)
+    assert block_after("<!-- output of examples/quickstart/save_trained.py -->") == output_of(file)
+
+
 def test_the_readme_shows_how_weights_are_carried_over(torchvision):
     file = QUICKSTART / "port_resnet.py"
     assert block_after("<!-- examples/quickstart/port_resnet.py -->") == code_of(file)

@@ -402,7 +402,7 @@ def test_what_was_trained_refuses_another_base_and_loses_nothing(side):
         (lambda state: {**state, "unifreeze_trained": 9}, "of format 9"),
         (lambda state: {k: v for k, v in state.items() if k != "base"}, "lacks base"),
         (lambda state: {**state, "framework": "jax"}, "trained in jax"),
-        (lambda state: {**state, "tensors": {"x": np.zeros(2)}}, "has no x"),
+        (lambda state: {**state, "tensors": {"x": np.zeros(2)}}, "is not in the model"),
         (
             lambda s: {**s, "tensors": {k: v[..., :1] for k, v in s["tensors"].items()}},
             "do not fit",

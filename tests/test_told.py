@@ -13,7 +13,7 @@ import torch
 
 import unifreeze as uf
 from tests.sides import ROWS, SIDES, Paddle, Torch, values
-from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeWarning
+from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, UnifreezeWarning
 
 NEVER = "the schedule was never told of an epoch or step"
 FIRST = "{name: head, rules: [{only: head}], lr: 0.1}"
@@ -247,7 +247,7 @@ def test_a_state_says_whether_the_run_was_told_and_brings_it_back(side):
 def test_a_step_that_is_refused_tells_nothing(side):
     handle = plan().apply(side.build(), batch=ROWS)
     for wrong in ({"epoch": -1}, {}, {"epoch": 0, "metrics": {"loss": "low"}}):
-        with pytest.raises(ScheduleError):
+        with pytest.raises(UnifreezeError):
             handle.step(**wrong)
     assert handle.state_dict()["told"] is False
     assert not handle.would_stop(epoch=0)

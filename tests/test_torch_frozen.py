@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 import unifreeze as uf
 from unifreeze import FreezePlan
-from unifreeze.errors import FrozenDriftError, OptimizerError
+from unifreeze.errors import ArgumentError, FrozenDriftError, OptimizerError
 
 OPTIMIZERS = {
     "SGD momentum decay": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1),
@@ -428,8 +428,10 @@ def test_an_optimizer_that_makes_up_gradients_is_harmless_when_the_handle_builds
 
 def test_what_is_no_optimizer_is_refused_by_name():
     handle = uf.freeze(seeded(Stack), "blocks")
-    for wrong in (nn.Linear, "AdamW", torch.optim.SGD([torch.zeros(1)], 0.1)):
-        with pytest.raises(OptimizerError, match="no torch optimizer class"):
+    with pytest.raises(OptimizerError, match="class Linear is not a torch optimizer class"):
+        handle.optimizer(nn.Linear, lr=0.1)
+    for wrong in ("AdamW", torch.optim.SGD([torch.zeros(1)], 0.1)):
+        with pytest.raises(ArgumentError, match="should be a class"):
             handle.optimizer(wrong, lr=0.1)
 
 

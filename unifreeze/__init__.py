@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unifreeze.capturing import capture, translate
     from unifreeze.comparing import compare_plans
     from unifreeze.errors import FrozenDriftError, UnifreezeError, UnknownNameError
-    from unifreeze.handle import Handle, apply, freeze, frozen, resolve, unpin
+    from unifreeze.handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
     from unifreeze.pairing import Pairing, pair
     from unifreeze.parity import Record, Report, check_parity
     from unifreeze.plan import FreezePlan
@@ -45,6 +45,7 @@ __all__ = [
     "compare_plans",
     "freeze",
     "frozen",
+    "load_trained",
     "pair",
     "port_file",
     "port_weights",
@@ -71,6 +72,7 @@ _HOME = {
     "compare_plans": "comparing",
     "freeze": "handle",
     "frozen": "handle",
+    "load_trained": "handle",
     "pair": "pairing",
     "port_file": "porting",
     "port_weights": "porting",

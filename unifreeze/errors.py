@@ -24,7 +24,7 @@
     │   ├── DescriptionError         a model cannot be described, or not the whole of it
     │   ├── UnsupportedPlanError     this framework would get this plan wrong
     │   ├── OptimizerError           this optimizer cannot keep the promise
-    │   └── WriteError               a flag did not read back as written
+    │   └── WriteError               a flag or a value was not written
     ├── ScheduleError              a schedule cannot go on from here
     ├── FrozenDriftError           what was frozen has changed
     ├── ParityError                two runs do not show the same
@@ -194,7 +194,7 @@ class OptimizerError(BackendError):
 
 
 class WriteError(BackendError):
-    """A flag did not read back as it was written; everything was put back."""
+    """A flag did not read back as it was written, or a value was refused; all was put back."""
 
 
 class ScheduleError(UnifreezeError):

@@ -211,6 +211,18 @@ class PaddleBackend(ModuleBackend):
         self.set_guards(walk, wanted)
         return lambda: self.set_guards(walk, before)
 
+    def freeze_briefly(self, model: Any, resolution: Resolution) -> Undo:
+        """Freeze for a while what a resolution freezes, and let to_static look again."""
+        checks.refuse_traced(self.walk(model), "change its flags for a while")
+        undo = super().freeze_briefly(model, resolution)
+        guards.forget_traces()
+
+        def restore() -> None:
+            undo()
+            guards.forget_traces()
+
+        return restore
+
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
         found = {n: lending.guard_of(walk.module(n)) for n in walk.marked()}
@@ -409,6 +421,10 @@ class PaddleBackend(ModuleBackend):
     def base_rate(self, optimizer: Any) -> float | None:
         """Return the learning rate an optimizer was built with; None if it has none."""
         return steering.base_rate(optimizer)
+
+    def rates(self, optimizer: Any, tensors: Sequence[Any]) -> list[float]:
+        """Return the learning rate that an optimizer has for each of some tensors now."""
+        return steering.rates(optimizer, tensors)
 
     def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""

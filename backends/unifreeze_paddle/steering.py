@@ -8,7 +8,7 @@ steps an optimizer has its own: Paddle's callbacks ask what it is, and its state
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
@@ -53,6 +53,12 @@ class Scaled(LRScheduler):  # type: ignore[misc]
 def base_rate(optimizer: Any) -> float | None:
     """Return the rate an optimizer was built with."""
     return _base(optimizer._learning_rate)
+
+
+def rates(optimizer: Any, tensors: Sequence[Any]) -> list[float]:
+    """Return the optimizer's rate of now times the factor that stands on each tensor."""
+    now = float(optimizer.get_lr())
+    return [now * float(tensor.optimize_attr["learning_rate"]) for tensor in tensors]
 
 
 def _base(rate: LRScheduler | float) -> float:

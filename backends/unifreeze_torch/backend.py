@@ -339,6 +339,10 @@ class TorchBackend(ModuleBackend):
         """Return the learning rate an optimizer was built with; None if it has none."""
         return steering.base_rate(optimizer)
 
+    def rates(self, optimizer: Any, tensors: Sequence[Any]) -> list[float]:
+        """Return the learning rate that an optimizer has for each of some tensors now."""
+        return steering.rates(optimizer, tensors)
+
     def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
         return steering.steer(optimizer, control)

@@ -23,6 +23,13 @@ def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
     return None if rate is None else float(rate)
 
 
+def rates(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tensor]) -> list[float]:
+    """Return the rate of each tensor's group, as the last scheduler left it."""
+    groups = optimizer.param_groups
+    found = {id(tensor): group["lr"] for group in groups for tensor in group["params"]}
+    return [float(found[id(tensor)]) for tensor in tensors]
+
+
 def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     """Multiply every group's rate for the time of each step; what schedulers see stays as it is.
 

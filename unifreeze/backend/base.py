@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifreeze.backend.accounting import check_accounted
+from unifreeze.backend.briefly import freeze_briefly
 from unifreeze.backend.digests import digest
 from unifreeze.backend.measures import MeasureConfig, MeasureRun
 from unifreeze.backend.measuring import run_measure
@@ -146,7 +147,7 @@ class ModuleBackend(Operations):
             )
 
     def _is_model(self, value: Any) -> bool:
-        return isinstance(value, self.module_class)
+        return isinstance(value, self.module_class) or bool(self.reader.inner(value))
 
     def describe(self, model: Any, batch: Batch | None = None) -> ModelSpec:
         """Describe a model; with a batch, positions follow one traced forward pass."""
@@ -400,6 +401,10 @@ class ModuleBackend(Operations):
 
         return undo
 
+    def freeze_briefly(self, model: Any, resolution: Resolution) -> Undo:
+        """Freeze for a while what a resolution freezes, beside what is there."""
+        return freeze_briefly(self, self.walk(model), resolution)
+
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
         """Put on what layers need for gradient to flow while only their flags change."""
         return None
@@ -425,7 +430,7 @@ class ModuleBackend(Operations):
         stops = []
         for member in map(self.root, members):
             watch = FirstPass(self, weakref.ref(root), weakref.ref(member), done, lost)
-            watch.stop = self.on_forward(member, watch)
+            watch.stop = _once(self.on_forward(member, watch))
             stops.append(watch.stop)
 
         def stop() -> None:
@@ -467,6 +472,10 @@ class ModuleBackend(Operations):
 
     def base_rate(self, optimizer: Any) -> float | None:
         """Return the learning rate an optimizer was built with; None if it has none."""
+        raise OptimizerError(f"{self.name} has no schedules: it cannot read a learning rate")
+
+    def rates(self, optimizer: Any, tensors: Sequence[Any]) -> list[float]:
+        """Return the learning rate that an optimizer has for each of some tensors now."""
         raise OptimizerError(f"{self.name} has no schedules: it cannot read a learning rate")
 
     def steer(self, optimizer: Any, control: Control) -> Undo:
@@ -604,3 +613,14 @@ def _no_collections() -> Iterator[None]:
 
 def _dtypes(walk: Walk) -> list[Any]:
     return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
+
+
+def _once(undo: Undo) -> Undo:
+    """Return what calls a function the first time, and then nothing."""
+    left = [undo]
+
+    def call() -> None:
+        if left:
+            left.pop()()
+
+    return call

@@ -441,6 +441,12 @@ class Backend(Protocol):
     def flags(self, model: Any, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; gradient still flows through the model."""
 
+    def freeze_briefly(self, model: Any, resolution: Resolution) -> Undo:
+        """Freeze for a while what a resolution freezes, and hold what it holds.
+
+        Flags and layers that it does not concern stay as they are, plans in force included.
+        """
+
     def watch_loads(self, model: Any) -> tuple[Callable[[], Mapping[str, str]], Undo]:
         """Watch for state dicts being loaded.
 
@@ -487,6 +493,13 @@ class Backend(Protocol):
 
     def base_rate(self, optimizer: Any) -> float | None:
         """Return the learning rate an optimizer was built with; None if it has none."""
+
+    def rates(self, optimizer: Any, tensors: Sequence[Any]) -> list[float]:
+        """Return the learning rate that an optimizer has for each of some tensors now.
+
+        It is what a scheduler says now, times what the tensor's group scales it by; without a
+        phase's factor, which `steer` multiplies it by at each step.
+        """
 
     def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps.

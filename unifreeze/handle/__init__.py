@@ -13,6 +13,8 @@ from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.groups import param_groups
 from unifreeze.handle.handle import Handle
 from unifreeze.handle.lease import for_a_while
+from unifreeze.handle.passing import freeze_for_now
+from unifreeze.handle.saved import load_trained
 from unifreeze.handle.target import Target
 from unifreeze.plan import FreezePlan, check_plan
 from unifreeze.resolution import Resolution, expand_plan, resolve_phases, resolve_spec
@@ -26,6 +28,7 @@ __all__ = [
     "expand",
     "freeze",
     "frozen",
+    "load_trained",
     "param_groups",
     "resolve",
     "unpin",
@@ -110,16 +113,32 @@ def freeze(
 
 @checked
 @contextmanager
-def frozen(model: Any) -> Iterator[None]:
-    """Freeze every parameter of a model for a while: flags only, gradient flows through.
+def frozen(model: Any, what: str | Selector | None = None) -> Iterator[None]:
+    """Freeze a model, or what a selector selects of it, for the length of a block.
 
-    Cheap enough for every step of a GAN; statistics and dropout are left alone.
+    Without a selector every parameter is frozen: flags only, cheap enough for every step of a GAN;
+    statistics and dropout are left alone. With one, the layers that become frozen hold their
+    statistics, too, as under a plan, and gradients that are there come back after the block.
+    Gradient flows through in both cases. Plans in force, and blocks around this one, stay as they
+    are.
+
+    Args:
+        model: A live model, or several in a mapping from names to models.
+        what: What to freeze; everything without it.
+
+    Raises:
+        ResolveError: The selector selects nothing in this model.
 
     >>> with frozen(discriminator):  # doctest: +SKIP
     ...     generator_loss(discriminator(fake)).backward()
+    >>> with frozen(model, "backbone"):  # doctest: +SKIP
+    ...     train_head(model)
     """
     target = Target(model, backend_for(model))
-    undo = target.backend.flags(target.model, trainable=False)
+    if what is None:
+        undo = target.backend.flags(target.model, trainable=False)
+    else:
+        undo = freeze_for_now(target, what)
     outermost = [root for root in target.names.values() if root not in for_a_while]
     for root in outermost:
         for_a_while.add(root)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Backend, ParamGroup
+from unifreeze.backend import Backend, ParamGroup, Rate
 from unifreeze.errors import OptimizerError, listing
 from unifreeze.resolution import Resolution
 
@@ -83,6 +83,44 @@ def check_optimizers(
             context=f"they are: {', '.join(group.name for group in unset)}",
             hint="build it with them: handle.optimizer(cls, lr=…)",
         )
+
+
+def group_rates(
+    backend: Backend, model: Any, groups: Sequence[ParamGroup], optimizer: Any, rate: Rate
+) -> dict[str, float]:
+    """Return the rate at which an optimizer's next step would train each group.
+
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        groups: The plan's groups.
+        optimizer: The optimizer; None if there is none.
+        rate: What the current phase makes of its settings.
+
+    Raises:
+        OptimizerError: There is no optimizer, or it lacks parameters of a group.
+    """
+    if optimizer is None:
+        raise OptimizerError(
+            "there are no rates: the handle has no optimizer",
+            context="it knows the one that handle.optimizer built last, or, of a plan with phases, "
+            "the one attached",
+            hint="optimizer = handle.optimizer(cls, lr=1e-3), and keep it; in a plan with phases "
+            "also handle.attach(optimizer)",
+        )
+    check_optimizers(backend, model, groups, [optimizer])
+    live = backend.objects(model)
+    found: dict[str, float] = {}
+    for group in groups:
+        tensors = [live[path] for path in group.paths]
+        factors = [rate.fresh_factor if id(one) in rate.fresh else 1.0 for one in tensors]
+        own = backend.rates(optimizer, tensors)
+        rates = [rate.factor * a * b for a, b in zip(own, factors, strict=True)]
+        several = {one: rates.count(one) for one in rates}
+        for one, count in several.items():  # a model's author may scale some in Paddle
+            name = group.name if len(several) == 1 else f"{group.name} ({count} at {one:g})"
+            found[name] = one
+    return found
 
 
 def _name(lr_scale: float, weight_decay: float | None, warmed: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze.arguments import checked_methods
-from unifreeze.backend import Batch, Finding, ParamGroup, Undo, refuse_unsupported
+from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
 from unifreeze.errors import OptimizerError, UnifreezeError, listing
 from unifreeze.handle.drift import (
     Baseline,
@@ -20,17 +21,23 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
-from unifreeze.handle.groups import check_in_place, check_optimizers, param_groups
+from unifreeze.handle.groups import (
+    check_in_place,
+    check_optimizers,
+    group_rates,
+    param_groups,
+)
 from unifreeze.handle.lease import Lease
 from unifreeze.handle.ordering import OrderCheck, Phases
 from unifreeze.handle.run import Run
+from unifreeze.handle.saved import save_trained
 from unifreeze.handle.state import check_format, check_origin, plain_state
 from unifreeze.handle.target import Target
-from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.handle.trained import load_state, trained_state
 from unifreeze.history import History, RunReport, run_report
 from unifreeze.history.history import numbers
 from unifreeze.plan import FreezePlan, Phase
-from unifreeze.resolution import Resolution, resolve_phases, resolve_spec
+from unifreeze.resolution import Resolution, resolve_spec
 from unifreeze.structure import ModelSpec
 
 
@@ -56,6 +63,7 @@ class Handle:
         self._batch, self._keep_values = batch, keep_values
         self._history, self._order = History(), OrderCheck(self._in_phases, self._decided)
         self._run: Run | None = None
+        self._built: Callable[[], Any] = lambda: None
         if plan.phases:
             self._run = Run(
                 plan,
@@ -131,7 +139,7 @@ class Handle:
         """Resolve every phase against another description."""
         if self._run is None:
             return [resolve_spec(self._plan, spec)]
-        return resolve_phases(self.plan, spec)
+        return self._run.phased.decided(spec)
 
     def _take_baseline(self, resolution: Resolution) -> Baseline:
         return take_baseline(
@@ -312,6 +320,7 @@ class Handle:
         if self._run is None:
             optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
             self._name_states(optimizer)
+            self._built = weakref.ref(optimizer)
             return optimizer
         first = self._run.phased.first_rate
         given = settings.setdefault("lr", first) if first is not None else None
@@ -343,6 +352,26 @@ class Handle:
             )
         self._run.attach(optimizer)
         self._name_states(optimizer)
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of each group, by its name, that the next step would use.
+
+        It is what a scheduler says now, times the group's scale and, with phases, what the phase
+        and its warm-up make of it. Groups are those of `groups()`; what is frozen now has the rate
+        that it would train with.
+
+        Raises:
+            OptimizerError: The handle has no optimizer: neither did `optimizer` build one that is
+                still there, nor was one attached to the phases.
+
+        >>> handle.rates()  # doctest: +SKIP
+        {'lr x 1': 0.001, 'lr x 10, weight decay 0': 0.01}
+        """
+        self._check_in_force("read rates")
+        optimizer, rate = self._built(), Rate()
+        if self._run is not None:
+            optimizer, rate = self._run.optimizer, self._run.next_rate()
+        return group_rates(self._backend, self.model, self.groups(), optimizer, rate)
 
     def check_optimizer(self, *optimizers: Any) -> None:
         """Refuse an optimizer, or several together, that would not do what the plan says.
@@ -501,6 +530,24 @@ class Handle:
         self._check_in_force("save what was trained")
         return trained_state(self._backend, self.model, self._held_so_far())
 
+    def save_trained(self, path: str | Path) -> None:
+        """Write what `trainable_state_dict` gives, and no more, as one safetensors file.
+
+        Values keep their dtype, bfloat16 too, and stand under native paths: any library that reads
+        safetensors reads them. The header names the base, tensor by tensor, and the plan, for
+        `unifreeze.load_trained`. The file takes its place once it is complete.
+
+        Args:
+            path: A `.safetensors` file; an older one of that name is replaced.
+
+        Raises:
+            WeightFileError: The file cannot be written; an older one is as it was.
+
+        >>> handle.save_trained("run/trained.safetensors")  # doctest: +SKIP
+        """
+        self._check_in_force("save what was trained")
+        save_trained(self._backend, self.model, self._held_so_far(), self.plan, path)
+
     def load_trainable_state_dict(self, state: Mapping[str, Any]) -> None:
         """Write what `trainable_state_dict` gave into a model on the same base.
 
@@ -508,7 +555,7 @@ class Handle:
             WeightFileError: The base is another, or the model is; nothing has been written.
         """
         self._check_in_force("load what was trained")
-        paths = load_trained(self._backend, self.model, self.resolution, state)
+        paths = load_state(self._backend, self.model, self.resolution.spec, state)
         if self._run is not None:
             self._run.values_written(paths)
         self.rebase()

@@ -69,9 +69,24 @@ class Phased:
     @property
     def expanded(self) -> FreezePlan:
         """The plan with plain phases: of generators, and of what has been measured so far."""
-        if not self.measured:
+        return self._with(self.measured)
+
+    def _with(self, measured: Mapping[int, tuple[str, ...]]) -> FreezePlan:
+        if not measured:
             return self._expanded
-        return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, self.measured)))
+        return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, measured)))
+
+    def decided(self, spec: ModelSpec) -> Sequence[Resolution]:
+        """Resolve every phase against a description of the model in another order.
+
+        What was measured is of certain tensors, which have other names there.
+        """
+        names: dict[str, str] = {}
+        if self.measured:
+            for name in self.spec.first_names.tolist():
+                names.update(zip(self.spec.part_names(name), spec.part_names(name), strict=True))
+        there = {n: tuple(map(names.__getitem__, found)) for n, found in self.measured.items()}
+        return resolve_phases(self._with(there), spec)
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -129,17 +144,19 @@ class Phased:
             return np.zeros(len(self.spec), np.bool_)
         return self._prior[number].trainable & ~self._prior[number - 1].trainable
 
-    def rate(self, fresh: frozenset[int]) -> Rate:
-        """Return what the current phase makes of the optimizer's settings at its next step.
+    def rate(self, fresh: frozenset[int], *, ahead: int = 0) -> Rate:
+        """Return what the current phase makes of the optimizer's settings at its latest step.
 
         Args:
             fresh: The identities of what the phase has unfrozen with a warm-up.
+            ahead: Steps after the latest.
         """
         settings, warmup = self.settings(), self.schedule.current.warmup
+        taken = self.taken + ahead
         factor = 1.0 if settings.lr is None or not self.base else settings.lr / self.base
-        if warmup is None or self.taken > warmup.steps:
+        if warmup is None or taken > warmup.steps:
             return Rate(factor, settings.weight_decay)
-        return Rate(factor, settings.weight_decay, fresh, warmup.factor(max(self.taken - 1, 0)))
+        return Rate(factor, settings.weight_decay, fresh, warmup.factor(max(taken - 1, 0)))
 
     def state(self) -> dict[str, Any]:
         """Return where the run stands as plain data."""

@@ -16,7 +16,7 @@ from unifreeze.handle.measuring import smallest
 from unifreeze.handle.phase_log import PhaseLog
 from unifreeze.handle.phased import Phased
 from unifreeze.handle.telling import untold_error, warn_untold
-from unifreeze.handle.trained import load_trained, trained_state
+from unifreeze.handle.trained import load_state, trained_state
 from unifreeze.identity import WeakIdentityDict
 from unifreeze.plan import FreezePlan, Phase
 from unifreeze.resolution import Resolution
@@ -196,6 +196,10 @@ class Run:
         """Return what the current phase makes of the optimizer's settings."""
         return self.phased.rate(self._fresh)
 
+    def next_rate(self) -> Rate:
+        """Return what it makes of them at the step that comes next."""
+        return self.phased.rate(self._fresh, ahead=1)
+
     def step(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> bool:
@@ -267,7 +271,7 @@ class Run:
         best = self._best_values(schedule, entered)
         following = last.at(schedule, self._measured(entered))
         if best is not None:
-            self.values_written(load_trained(self.backend, self.model, last.resolution, best))
+            self.values_written(load_state(self.backend, self.model, last.spec, best))
         self.phased = following
         try:
             self._write()

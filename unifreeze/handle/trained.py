@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from unifreeze.backend import Backend
-from unifreeze.errors import WeightFileError, listing
+from unifreeze.backend import Backend, Digest
+from unifreeze.backend.protocol import Array
+from unifreeze.errors import UnifreezeError, WeightFileError, WriteError
 from unifreeze.resolution import Resolution
+from unifreeze.structure import ModelSpec
 
 FORMAT = 1
 KEY = "unifreeze_trained"
+_LINES = 12
+"""How many tensors that differ a message names."""
+_PREFIX = 8
+"""Hexadecimal digits that are kept of each base tensor's digest: they only name what differs."""
+
+Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each trained tensor, by its native path."""
 
 
 def trained_paths(resolutions: Sequence[Resolution]) -> tuple[str, ...]:
@@ -30,21 +40,30 @@ def trained_state(
 ) -> dict[str, Any]:
     """Return the values of all that was trained, and what names the base they belong to."""
     paths = trained_paths(resolutions)
-    base = _base(backend, model, resolutions[0], paths)
     return {
-        KEY: FORMAT,
-        "framework": backend.name,
-        "base": _digest(base),
-        "base_tensors": {path: bits[:8] for path, bits in base.items()},
+        **origin_of(backend, model, resolutions[0].spec, paths),
         "tensors": {path: backend.tensor(model, path) for path in paths},
         "dtypes": {p: d.dtype for p, d in backend.fingerprint(model, paths).items()},
     }
 
 
-def load_trained(
-    backend: Backend, model: Any, resolution: Resolution, state: Mapping[str, Any]
+def origin_of(
+    backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
+) -> dict[str, Any]:
+    """Return what names the base of trained tensors: a digest of all, and a line for each."""
+    base = _base(backend, model, spec, trained)
+    return {
+        KEY: FORMAT,
+        "framework": backend.name,
+        "base": _digest(base),
+        "base_tensors": {path: _line(found) for path, found in base.items()},
+    }
+
+
+def load_state(
+    backend: Backend, model: Any, spec: ModelSpec, state: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Write such values into a model on the same base; all, or on any error none.
+    """Write such a state into a model on the same base; all, or on any error none.
 
     Returns:
         Native paths of what was written.
@@ -52,71 +71,165 @@ def load_trained(
     Raises:
         WeightFileError: It is no such state, or of another model or base.
     """
-    _check_format(backend, state)
+    check_format(backend, state, ("tensors",))
     tensors: Mapping[str, Any] = state["tensors"]
-    _check_fit(backend, model, tensors, state["dtypes"])
-    base = _base(backend, model, resolution, tensors)
-    if _digest(base) != state["base"]:
-        there = state.get("base_tensors", {})
-        changed = [path for path, bits in base.items() if there.get(path) != bits[:8]]
-        raise WeightFileError(
-            f"it was trained on another base: {len(changed) or 'some'} tensors differ",
-            context=listing(changed or sorted(set(there) - set(base))),
-            hint="load the weights it was trained on first",
-        )
-    for path, array in tensors.items():
-        backend.assign(model, path, np.asarray(array))
-    return tuple(tensors)
+    wanted = {p: (state["dtypes"].get(p, "unknown"), np.shape(a)) for p, a in tensors.items()}
+    check_fit(backend, model, spec, state, wanted)
+    return write_all(backend, model, tensors, lambda path: np.asarray(tensors[path]))
 
 
-def _check_format(backend: Backend, state: Mapping[str, Any]) -> None:
+def check_format(backend: Backend, state: Any, more: Sequence[str] = ()) -> None:
+    """Check that something is the state of what was trained, in this release's format.
+
+    Args:
+        backend: The model's backend.
+        state: What should be one.
+        more: Keys that it has besides those of every such state.
+
+    Raises:
+        WeightFileError: It is not, or it is of another framework.
+    """
     found = state.get(KEY) if isinstance(state, Mapping) else None
     if found != FORMAT:
         what = "no state of what was trained" if found is None else f"of format {found}"
         raise WeightFileError(f"this is {what}; this release reads {FORMAT}")
-    missing = [name for name in ("base", "tensors", "dtypes", "framework") if name not in state]
-    if missing:
+    needed = ("base", "dtypes", "framework", *more)
+    if missing := [name for name in needed if name not in state]:
         raise WeightFileError(f"the state lacks {', '.join(missing)}")
     if state["framework"] != backend.name:
         raise WeightFileError(
             f"it was trained in {state['framework']}, and this model is of {backend.name}",
-            hint="load it there, and carry the whole model over: uf.port_weights",
+            hint=f"load it into a {state['framework']} model, and carry that one's weights over: "
+            "uf.port_weights(source, target, pairing=uf.pair(source, target, batch=batch))",
         )
 
 
-def _check_fit(
-    backend: Backend, model: Any, tensors: Mapping[str, Any], dtypes: Mapping[str, str]
+def check_fit(
+    backend: Backend,
+    model: Any,
+    spec: ModelSpec,
+    state: Mapping[str, Any],
+    wanted: Wanted,
+    *,
+    missing: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> None:
+    """Refuse trained tensors that a model has no place for, and a model on another base.
+
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        spec: Its description.
+        state: What names the base.
+        wanted: The trained tensors that there are.
+        missing: Those that should be there as well.
+        extra: Tensors that are there and were not trained.
+
+    Raises:
+        WeightFileError: Naming everything that differs, trained tensors first.
+    """
+    unfit = [f"{path}: was trained, and is not in the file" for path in missing]
+    unfit += [f"{path}: is in the file, and was not trained" for path in extra]
+    unfit += _misfits(backend, model, wanted)
+    base = _base(backend, model, spec, (*wanted, *missing))
+    same = _digest(base) == state["base"]
+    differing = [] if same else _differences(state.get("base_tensors", {}), base)
+    lines = [*unfit, *differing]
+    shown = [*lines[:_LINES], *([f"… and {len(lines) - _LINES} more"] if lines[_LINES:] else [])]
+    if unfit:
+        raise WeightFileError(
+            f"{len(unfit)} trained tensors do not fit this model",
+            context="\n".join(shown),
+            hint="build the model as it was trained: the same layers, sizes and dtypes",
+        )
+    if not same:
+        raise WeightFileError(
+            f"it was trained on another base: {len(differing) or 'some'} tensors differ",
+            context="\n".join(shown),
+            hint="load the weights it was trained on first, in the same dtype",
+        )
+
+
+def write_all(
+    backend: Backend, model: Any, paths: Iterable[str], read: Callable[[str], Array]
+) -> tuple[str, ...]:
+    """Write values into a model's tensors; on any error, all of them are as they were.
+
+    Raises:
+        WriteError: The framework refused one.
+    """
+    kept: list[tuple[str, Array]] = []
+    try:
+        for path in paths:
+            array = read(path)
+            kept.append((path, backend.tensor(model, path)))
+            backend.assign(model, path, array)
+    except BaseException as error:
+        for path, array in kept:
+            with suppress(Exception):  # the one that was refused will be refused again
+                backend.assign(model, path, array)
+        if isinstance(error, UnifreezeError) or not isinstance(error, Exception):
+            raise
+        raise WriteError(
+            f"{backend.name} refused to write {kept[-1][0] if kept else 'a tensor'}: {error}",
+            context="nothing was changed",
+        ) from error
+    return tuple(path for path, _ in kept)
+
+
+def _misfits(backend: Backend, model: Any, wanted: Wanted) -> list[str]:
+    """Say which trained tensors the model does not have as they were saved."""
     live = backend.objects(model)
-    unknown = [path for path in tensors if path not in live]
-    if unknown:
-        raise WeightFileError(
-            f"the model has no {listing(unknown)}", hint="it was trained on another model"
-        )
-    now = backend.fingerprint(model, tensors)
-    problems = [
-        f"{path} is {now[path].dtype}{list(live[path].shape)} here, "
-        f"and {dtypes.get(path)}{list(np.shape(array))} there"
-        for path, array in tensors.items()
-        if tuple(live[path].shape) != np.shape(array) or now[path].dtype != dtypes.get(path)
-    ]
-    if problems:
-        raise WeightFileError(
-            f"{len(problems)} tensors do not fit", context="\n".join(problems[:5])
-        )
+    now = backend.fingerprint(model, [path for path in wanted if path in live])
+    lines, first = [], dict[int, str]()
+    for path, (dtype, shape) in wanted.items():
+        saved = f"{dtype}{list(shape)}"
+        if path not in live:
+            lines.append(f"{path}: {saved} was trained, and is not in the model")
+        elif not now[path].bits:
+            lines.append(f"{path}: {saved} was trained, and has no values in the model")
+        elif (now[path].dtype, now[path].shape) != (dtype, shape):
+            lines.append(f"{path}: {saved} was trained, and is {_kind(now[path])} in the model")
+        elif (one := first.setdefault(id(live[path]), path)) != path:
+            lines.append(f"{path}: is one tensor with {one} in the model, and was trained apart")
+    return lines
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, Digest]) -> list[str]:
+    """Say which tensors of the base are not as they were; old states have digests alone."""
+    lines = []
+    for path in [*here, *(path for path in there if path not in here)]:
+        if path not in here:
+            lines.append(f"{path}: in the base, and not in the model")
+        elif path not in there:
+            lines.append(f"{path}: in the model, and not in the base")
+        else:
+            bits, _, kind = there[path].partition(" ")
+            if kind and kind != _kind(here[path]):
+                lines.append(f"{path}: {kind} in the base, {_kind(here[path])} in the model")
+            elif bits != here[path].bits[:_PREFIX]:
+                lines.append(f"{path}: other values than in the base")
+    return lines
 
 
 def _base(
-    backend: Backend, model: Any, resolution: Resolution, trained: Iterable[str]
-) -> dict[str, str]:
+    backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
+) -> dict[str, Digest]:
     """Return the digest of every other parameter and moving state."""
-    spec, known = resolution.spec, set(trained)
+    known = set(trained)
     names = [spec.tree.names[name] for name in spec.first_names]
     names += [state.path for state in spec.states if state.moves]
-    rest = sorted(name for name in names if name not in known)
-    return {path: found.bits for path, found in backend.fingerprint(model, rest).items()}
+    return backend.fingerprint(model, sorted(name for name in names if name not in known))
 
 
-def _digest(base: Mapping[str, str]) -> str:
-    lines = "\n".join(f"{path} {bits}" for path, bits in sorted(base.items()))
+def _digest(base: Mapping[str, Digest]) -> str:
+    lines = "\n".join(f"{path} {found.bits}" for path, found in sorted(base.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _line(found: Digest) -> str:
+    return f"{found.bits[:_PREFIX]} {_kind(found)}"
+
+
+def _kind(found: Digest) -> str:
+    return f"{found.dtype}{list(found.shape)}" if found.bits else "without values"

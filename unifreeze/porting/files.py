@@ -69,6 +69,7 @@ def port_file(
             partial=partial,
             crop=crop,
             wrong=misfits(way, weights),
+            into_file=True,
             source=str(weights.source),
             hint=prefix_hint(way, weights.names),
         )

@@ -207,6 +207,7 @@ def check_route(
     partial: bool,
     crop: bool,
     wrong: Mapping[str, str] = MappingProxyType({}),
+    into_file: bool = False,
     source: str = "the source",
     hint: str = "",
 ) -> list[str]:
@@ -218,6 +219,7 @@ def check_route(
         partial: Leave alone what has no partner on the other side.
         crop: Carry over the common rows of tables of unequal length.
         wrong: For tensors of another shape or dtype than the route needs, what they are.
+        into_file: The target is a file, which has nothing for what is not carried over.
         source: What messages call the source.
         hint: What to do where names do not fit.
 
@@ -232,6 +234,7 @@ def check_route(
     others = [name for name in present if name not in known and name not in way.source_own]
     others += [path for path in way.source_left if path.rpartition("[")[0] in known]
     unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
+    partly = [] if partial and not into_file else _partly(way)
     odd = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
     problems = [
         *_problem("missing in the source", list(dict.fromkeys(missing))),
@@ -240,7 +243,7 @@ def check_route(
         * bool(wrong),
         *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
         *_problem("tables of unequal length", unequal),
-        *_problem("in the target, with only parts to fill it", [] if partial else _partly(way)),
+        *_problem("in the target, with only parts to fill it", partly),
     ]
     if problems:
         raise PortError(
@@ -248,7 +251,10 @@ def check_route(
             context="\n".join(f"{text}: {names}" for text, names in problems),
             hint=(hint if missing else "")
             or _hint(
-                partial=bool(others or way.target_left), crop=bool(unequal), wrong=bool(wrong)
+                partial=bool(others or way.target_left) and not partial,
+                crop=bool(unequal),
+                wrong=bool(wrong),
+                live=into_file and bool(partly),
             ),
         )
     return [*others, *(name for name in present if name in way.source_own)]
@@ -287,8 +293,9 @@ def _problem(what: str, names: list[str]) -> list[tuple[str, str]]:
     return [(f"{len(names)} {what}", listing(names, limit=len(names)))] if names else []
 
 
-def _hint(*, partial: bool, crop: bool, wrong: bool) -> str:
+def _hint(*, partial: bool, crop: bool, wrong: bool, live: bool) -> str:
     words = ["partial leaves alone what has no partner"] if partial else []
+    words += ["uf.port_weights fills a live model, which has values for the rest"] if live else []
     words += ["is it a file of this very configuration?"] if wrong else []
     words += ["crop carries over the rows that both tables have"] if crop else []
     return "; ".join(words)

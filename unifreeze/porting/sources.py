@@ -136,8 +136,6 @@ def misfits(way: Route, weights: WeightFile) -> dict[str, str]:
     """Say of tensors that are of another shape or dtype than the route needs what they are."""
     wrong = {}
     for step in way.steps:
-        if step.is_partly_filled:
-            wrong[step.targets[0]] = "only parts of it are filled, and a file has nothing else"
         found = [(n, piece) for piece in step.pieces if (n := name_in(piece, weights)) is not None]
         dtypes = {meant_by(way.frameworks[0], weights.entry(name).dtype) for name, _ in found}
         if len(dtypes) > 1:
