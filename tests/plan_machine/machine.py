@@ -193,9 +193,7 @@ class Machine:
         A parameter that was found frozen on its own may be a constant of the network, which only a
         rule about it trains; constants have tests of their own.
         """
-        present = {id(tensor) for tensor in self.tensors(target)}
-        found = {key: self.found[key] and self.flags_before[key] for key in present}
-        if verb == "freeze" or all(found.values()):
+        if verb == "freeze":
             return []
         names = {
             f"{prefix}.{path}".lstrip(".")

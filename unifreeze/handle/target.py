@@ -197,7 +197,11 @@ class Target:
         return blend(spec, flags, [self._claim(spec, lease, leases) for lease in over])
 
     def _claim(self, spec: ModelSpec, lease: Lease, leases: list[Lease]) -> Claim:
-        own = lease.resolution.spec.with_found(lease.found)
+        """Read what a plan says of a model's modules, with what others have written since."""
+        found = lease.found.copy()
+        here, there = shared(spec.tree.numbers, lease.resolution.spec.tree.numbers)
+        found[there] = spec.found[here]
+        own = lease.resolution.spec.with_found(found)
         over = [one.resolution for one in leases_over(own, leases)]
         settled = settle(lease.resolution, blend_flags(own, over).trainable)
         tree = lease.resolution.spec.tree
@@ -245,7 +249,7 @@ class Target:
             still: Identities of the modules that hold still, and did not until now.
             leases: All that are in force.
         """
-        spec = lease.resolution.spec
+        spec = lease.resolution.spec.with_found(lease.found)
         together, mine = self._blended(spec, leases), leases_over(spec, leases).index(lease)
         own, nobodys = together.decider == mine, together.decider < 0
         answered = (own & ~lease.resolution.trainable) | (nobodys & ~lease.found)
