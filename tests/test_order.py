@@ -324,3 +324,11 @@ def test_networks_registered_in_shuffled_order_are_never_silently_wrong(name):
         counts, wrong = try_model(target, read_batch(list(pair.batch)) or Batch(), seed)
         assert not wrong
         assert counts["right"] + counts["told"] + counts["refused"] == len(PLANS)
+
+
+def test_a_tied_tensor_is_counted_where_it_first_runs_whatever_name_is_registered_first(side):
+    net = side.net()
+    net.answer = side.net().entry
+    net.answer.weight = net.entry.weight
+    resolution = uf.FreezePlan().freeze("params[:1]").resolve(net, batch=side.rows())
+    assert resolution.frozen_paths == ("answer.weight",), "the name registered first"

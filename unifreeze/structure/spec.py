@@ -249,12 +249,13 @@ class ModelSpec:
         """Parameter numbers in canonical order: from the input to the head, the same everywhere.
 
         Within a unit, layers are listed by their number, then by kind; so that in a plain
-        convolutional network the order is conv, norm, conv, norm.
+        convolutional network the order is conv, norm, conv, norm. A tensor with several names
+        stands where the first of them does.
         """
         at, tree = self.placement, self.tree
+        first: dict[int, tuple[Any, ...]] = {}
 
-        def key(number: int) -> tuple[object, ...]:
-            name = int(self.first_names[number])
+        def key(name: int) -> tuple[Any, ...]:
             owner = tree.owners[name]
             unit = at.units[at.unit_of[owner]]
             places, role = self._places(name)
@@ -267,7 +268,10 @@ class ModelSpec:
                 role,
             )
 
-        return np.asarray(sorted(range(len(self)), key=key), dtype=np.intp)
+        for name, number in enumerate(self.tensor_of.tolist()):
+            found = key(name)
+            first[number] = min(first.get(number, found), found)
+        return np.asarray(sorted(range(len(self)), key=first.__getitem__), dtype=np.intp)
 
     def neutral_shape(self, number: int) -> tuple[tuple[int, ...], bool]:
         """Return a parameter's shape in the neutral layout, and whether anything tells which it is.
