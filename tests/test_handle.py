@@ -86,9 +86,16 @@ def test_what_is_no_plan_is_refused(kit, plan):
             run()
 
 
-@pytest.mark.parametrize("batch", [object(), "abc", [None]])
-def test_what_is_no_batch_is_refused(kit, batch):
-    with pytest.raises(TargetError, match="a batch holds arrays of numbers"):
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (object(), "a batch holds arrays of numbers"),
+        ("abc", r"'abc' cannot be read[^\0]*a tokenizer"),
+        ([None], "a batch holds arrays of numbers"),
+    ],
+)
+def test_what_is_no_batch_is_refused(kit, batch, message):
+    with pytest.raises(TargetError, match=message):
         uf.resolve(uf.FreezePlan().freeze("head"), kit.plain.make(), batch=batch)
 
 

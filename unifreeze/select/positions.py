@@ -45,5 +45,6 @@ def _at(bound: Bound, length: int) -> int:
 
 def _past(index: Index, what: str, length: int) -> SelectorRangeError:
     last = length - 1
-    hint = f"positions run from 0 to {last}, or from -{length} to -1" if length else ""
+    hint = f"positions run from 0 to {last}, or from -{length} to -1"
+    hint = hint if length else "leave the brackets out, or take the layers that are numbered"
     return SelectorRangeError(f"{index} goes past the end: {what}", hint=hint)
