@@ -65,6 +65,32 @@ def test_texts_stand_beside_arrays():
     assert Batch.of({"x": ones, "y": "int64[2]<0:5>"}).kwargs["x"] is ones
 
 
+B = "float32[2,3]"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"pixel_values": B}, {"image": B}),
+        (B, {"x": B}),
+        ("image=float32[2,3]", "float64[2,3]"),
+        ({"ids": "int64[2,3]<0:9>", "x": B}, [B, "ids=int64[2,3]<0:9>"]),
+        ({"x": B, "y": B}, {"y": B, "x": B}),
+        ({"x": B, "y": B}, [B, B]),
+    ],
+)
+def test_texts_are_the_same_numbers_on_both_sides_whatever_inputs_are_called(one, other):
+    sides = Batch.for_sides({"torch": one, "paddle": other}, ("torch", "paddle"))
+    shown = [[*side.args, *side.kwargs.values()] for side in sides]
+    if isinstance(one, dict) and isinstance(other, dict) and set(one) == set(other):
+        shown = [[side.kwargs[name] for name in one] for side in sides]
+    orders = [sorted(arrays, key=lambda array: array.dtype.kind) for arrays in shown]
+    for here, there in zip(*orders, strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-6)
+    first = orders[0]
+    assert len(first) < 2 or not np.array_equal(*first), "two inputs are not the same"
+
+
 def test_a_file_is_read_by_its_name_or_path(tmp_path):
     np.savez(tmp_path / "batch.npz", np.ones(2), mask=np.zeros(3))
     for given in (tmp_path / "batch.npz", str(tmp_path / "batch.npz"), [tmp_path / "batch.npz"]):

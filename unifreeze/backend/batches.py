@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,10 @@ class Batch:
     ) -> tuple[Batch, Batch]:
         """Read a batch for two models: one for both, or one by the framework of each.
 
+        Texts stand for the same numbers on both sides, whatever the inputs are called there: of
+        texts that say the same, the first is the first on the other side, too, or the one of its
+        name where all names are the same.
+
         Raises:
             TargetError: There is one for another framework, or none for one of these.
         """
@@ -48,7 +53,10 @@ class Batch:
                 f"{' and '.join(sorted(known))}",
                 hint="give one batch for both models, or one by the name of each one's framework",
             )
-        return cls.of(batch[names[0]], seed=seed), cls.of(batch[names[1]], seed=seed)
+        one, other = batch[names[0]], batch[names[1]]
+        if isinstance(one, Mapping) and isinstance(other, Mapping) and set(one) == set(other):
+            other = {name: other[name] for name in one}
+        return cls.of(one, seed=seed), cls.of(other, seed=seed)
 
     @classmethod
     def of(cls, batch: object, *, seed: int = 0) -> Batch:
@@ -57,7 +65,8 @@ class Batch:
         In place of an array there may be text: `float32[2,3,64,64]`, `ids=int64[2,16]<1:1000>`, or
         the name of a .npz file. Floats are then standard normal, or uniform between the bounds;
         whole numbers are uniform from the first bound up to, not including, the second. In a file,
-        arrays called arr_0, arr_1 … are positional.
+        arrays called arr_0, arr_1 … are positional. The numbers depend on what a text says and on
+        how many that say the same came before it, not on names.
 
         Args:
             batch: The batch.
@@ -68,12 +77,14 @@ class Batch:
         """
         if isinstance(batch, Batch):
             return batch
+        drawing = _Drawing(seed)
         if isinstance(batch, Mapping):
-            return cls((), {str(name): _named(name, one, seed) for name, one in batch.items()})
-        return cls._in_order(batch if isinstance(batch, tuple | list) else [batch], seed)
+            named = {str(name): _named(name, one, drawing) for name, one in batch.items()}
+            return cls((), named)
+        return cls._in_order(batch if isinstance(batch, tuple | list) else [batch], drawing)
 
     @classmethod
-    def _in_order(cls, batch: Iterable[object], seed: int) -> Batch:
+    def _in_order(cls, batch: Iterable[object], drawing: _Drawing) -> Batch:
         args: list[Array] = []
         kwargs: dict[str, Array] = {}
         for one in batch:
@@ -81,7 +92,7 @@ class Batch:
             if text.endswith(".npz"):
                 _read_file(text, args, kwargs)
                 continue
-            name, array = _made(text, seed + len(args)) if text else ("", _input(one))
+            name, array = _made(text, drawing) if text else ("", _input(one))
             if name in kwargs:
                 raise TargetError(f"batch names {name!r} twice", hint="give each input once")
             if name:
@@ -106,10 +117,10 @@ def _text_of(value: object) -> str:
     return os.fsdecode(value) if isinstance(value, str | os.PathLike) else ""
 
 
-def _named(name: object, value: object, seed: int) -> Array:
+def _named(name: object, value: object, drawing: _Drawing) -> Array:
     """Return one array of a mapping; a text in it has no name of its own."""
     text = _text_of(value)
-    return _made(f"{name}={text}", seed)[1] if text else _input(value)
+    return _made(f"{name}={text}", drawing)[1] if text else _input(value)
 
 
 def _input(value: object) -> Array:
@@ -142,7 +153,7 @@ def _read_file(path: str, args: list[Array], kwargs: dict[str, Array]) -> None:
         ) from None
 
 
-def _made(text: str, seed: int) -> tuple[str, Array]:
+def _made(text: str, drawing: _Drawing) -> tuple[str, Array]:
     """Make the array that a text stands for."""
     match = _TEXT.fullmatch(text.strip())
     if match is None:
@@ -152,10 +163,25 @@ def _made(text: str, seed: int) -> tuple[str, Array]:
     try:
         dtype = np.dtype(match["dtype"])
         shape = tuple(int(part) for part in match["shape"].split(",") if part.strip())
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        return name, _drawn(generator, dtype, shape, match["low"], match["high"])
+        return name, drawing.draw(dtype, shape, match["low"], match["high"])
     except (TypeError, ValueError, OverflowError) as error:
         raise TargetError(f"batch {brief(text)} cannot be read: {error}", hint=_FORMS) from None
+
+
+class _Drawing:
+    """Draws the arrays of one batch."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._alike = seed, Counter[str]()
+
+    def draw(
+        self, dtype: np.dtype[Any], shape: tuple[int, ...], low: str | None, high: str | None
+    ) -> Array:
+        """Draw one; another after it with the same shape and range has other numbers."""
+        what = f"{dtype.kind}{shape}{low}:{high}"
+        seed = [self._seed, zlib.crc32(what.encode()), self._alike[what]]
+        self._alike[what] += 1
+        return _drawn(np.random.default_rng(seed), dtype, shape, low, high)
 
 
 def _drawn(
