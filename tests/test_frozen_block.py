@@ -165,14 +165,40 @@ def test_a_norm_without_parameters_is_held_by_what_freezes_around_it(kit):
     assert held(kit, model) == set()
 
 
-def test_a_plan_that_ends_in_the_block_is_not_brought_back(kit):
+@pytest.mark.parametrize("what", [None, "head", "blocks[0]"])
+def test_a_plan_does_not_end_in_the_block(what, kit):
+    """What the plan froze would be put back by neither, or by both."""
     model = kit.plain.make()
-    handle = uf.freeze(model, "blocks[0]")
-    with uf.frozen(model, "head"):
+    kit.backend.set_flag(kit.backend.objects(model)["head.weight"], False)
+    handle = uf.FreezePlan().only("head | blocks[1]").apply(model)
+    with uf.frozen(model, what), pytest.raises(PlanError, match="frozen for a while"):
         handle.remove()
-        assert "head.weight" in frozen(kit, model)
-    assert frozen(kit, model) == set()
+    handle.verify()
+    handle.remove()
+    assert frozen(kit, model) == {"head.weight"}
     assert not guards(kit, model)
+
+
+@pytest.mark.parametrize("what", [None, "all"])
+def test_a_step_in_the_block_moves_nothing_by_gradients_that_were_left(what, kit):
+    model, backend = kit.plain.make(), kit.backend
+    live = backend.objects(model)
+    sgd = torch.optim.SGD if backend.name == "torch" else paddle.optimizer.SGD
+    named = (
+        {"params": live.values()} if backend.name == "torch" else {"parameters": [*live.values()]}
+    )
+    rate = {"lr": 0.1} if backend.name == "torch" else {"learning_rate": 0.1}
+    optimizer = sgd(**named, **rate)
+    output = model(backend.from_input(kit.plain.batch.args[0], backend.anchor(model)))
+    output.sum().backward()
+    before = {path: digest.bits for path, digest in backend.fingerprint(model, live).items()}
+    with uf.frozen(model, what):
+        optimizer.step()
+    after = {path: digest.bits for path, digest in backend.fingerprint(model, live).items()}
+    assert [path for path in live if before[path] != after[path]] == []
+    optimizer.step()
+    after = {path: digest.bits for path, digest in backend.fingerprint(model, live).items()}
+    assert before["head.weight"] != after["head.weight"], "gradients are back after the block"
 
 
 def test_gradients_are_laid_aside_and_come_back(kit):

@@ -155,6 +155,20 @@ def test_bfloat16_goes_to_paddle_and_back_without_losing_a_bit(tmp_path):
     assert_same_bits(pairing, load_torch(tmp_path / "t.safetensors"), again)
 
 
+def test_a_file_is_not_written_over_itself(tmp_path):
+    one, other = torch.nn.Linear(4, 2), paddle.nn.Linear(4, 2)
+    pairing = uf.pair(one, other, batch=np.ones((2, 4), "float32"))
+    folder, file = tmp_path / "model", tmp_path / "model" / "model.safetensors"
+    folder.mkdir()
+    save_numpy({n: t.detach().numpy() for n, t in one.state_dict().items()}, file)
+    (tmp_path / "link.safetensors").symlink_to(file)
+    before = file.read_bytes()
+    for source, target in ((file, file), (folder, file), (file, tmp_path / "link.safetensors")):
+        with pytest.raises(PortError, match="is the source itself"):
+            port_file(source, target, pairing)
+    assert file.read_bytes() == before
+
+
 def test_integers_are_no_weights_that_train(tmp_path):
     one, other = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
     pairing = uf.pair(one, other, batch=np.ones((2, 4), "float32"))

@@ -62,6 +62,7 @@ class PaddleBackend(ModuleBackend):
     """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
 
     name = "paddle"
+    skips_frozen = True
     module_class = nn.Layer
 
     def __init__(self) -> None:

@@ -390,12 +390,18 @@ class ModuleBackend(Operations):
             fixed = {id(tensor) for tensor, row in rows if row.fixed}
             changed = [tensor for tensor in changed if id(tensor) not in fixed]
         guards = self.flag_guards(walk, trainable=trainable)
+        moved = [] if trainable or self.skips_frozen else changed
+        laid_aside = [(tensor, self.kept_gradient(tensor)) for tensor in moved]
+        for tensor, _ in laid_aside:
+            self.set_gradient(tensor, None)
         for tensor in changed:
             self.set_flag(tensor, trainable)
 
         def undo() -> None:
             for tensor in changed:
                 self.set_flag(tensor, not trainable)
+            for tensor, gradient in laid_aside:
+                self.set_gradient(tensor, gradient)
             if guards:
                 guards()
 

@@ -48,6 +48,7 @@ class Operations(ABC):
         reader: Reads its modules for the walk.
         forward: What a module's method that computes is called.
         runs_itself: A model runs because the backend looks at it: no pass for a watch.
+        skips_frozen: Its optimizers pass over frozen parameters that still have a gradient.
         module_class: What all its modules are of, so that anything else can be refused.
     """
 
@@ -56,6 +57,7 @@ class Operations(ABC):
     module_class: type = object
     forward = "forward"
     runs_itself = False
+    skips_frozen = False
 
     @property
     def capabilities(self) -> Capabilities:

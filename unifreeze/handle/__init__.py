@@ -118,9 +118,9 @@ def frozen(model: Any, what: str | Selector | None = None) -> Iterator[None]:
 
     Without a selector every parameter is frozen: flags only, cheap enough for every step of a GAN;
     statistics and dropout are left alone. With one, the layers that become frozen hold their
-    statistics, too, as under a plan, and gradients that are there come back after the block.
-    Gradient flows through in both cases. Plans in force, and blocks around this one, stay as they
-    are.
+    statistics, too, as under a plan. Gradient flows through in both cases; gradients that are there
+    are laid aside, so that no optimizer moves anything by them, and come back after the block.
+    Plans in force, and blocks around this one, stay as they are, and cannot be changed in it.
 
     Args:
         model: A live model, or several in a mapping from names to models.

@@ -240,6 +240,7 @@ class Handle:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
         self._check_in_force("remove")
+        self._target.refuse_for_a_while(self.resolution.spec)
         if self._run is not None:
             self._run.detach()
         self._target.give_back(self._lease)

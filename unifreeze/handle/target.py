@@ -111,7 +111,7 @@ class Target:
             In each case the model is as it was.
         """
         spec = describe()
-        self._refuse_for_a_while(spec)
+        self.refuse_for_a_while(spec)
         old = self.lease()
         lease = Lease(decide(spec), spec.found)
         if again and old is not None:
@@ -274,7 +274,12 @@ class Target:
         flags = self.backend.describe(model).found if others else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
 
-    def _refuse_for_a_while(self, spec: ModelSpec) -> None:
+    def refuse_for_a_while(self, spec: ModelSpec) -> None:
+        """Refuse to change what `frozen` has frozen, and will put back as it found it.
+
+        Raises:
+            PlanError: The block is not at its end yet.
+        """
         for root in [root for root in for_a_while if backend_for(root) is self.backend]:
             numbers = self.backend.describe(root).tree.numbers
             if not numbers.keys().isdisjoint(spec.tree.numbers):

@@ -17,6 +17,7 @@ from unifreeze.weights import (
     Named,
     Progress,
     WeightFile,
+    files_of,
     format_for,
     meant_by,
     open_weights,
@@ -57,7 +58,8 @@ def port_file(
 
     Raises:
         WeightFileError: The source cannot be read, or the target not written.
-        PortError: The source does not fit the pairing; everything that does not is listed.
+        PortError: The source does not fit the pairing; everything that does not is listed. Or the
+            target is the source.
     """
     with open_weights(source, key=key) as opened:
         weights = opened.under(strip_prefix) if strip_prefix else opened
@@ -73,6 +75,7 @@ def port_file(
             source=str(weights.source),
             hint=prefix_hint(way, weights.names),
         )
+        _check_apart(Path(source), Path(target))
         save_weights(
             target, _named(way, weights, target), metadata=_metadata(way, target), progress=progress
         )
@@ -85,6 +88,15 @@ def port_file(
         notes=notes,
         repeated=tuple(repeated),
     )
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """Refuse to write over what is read."""
+    if target.exists() and any(target.samefile(file) for file in files_of(source)):
+        raise PortError(
+            f"{target} is the source itself, which would be lost",
+            hint="give the target another name",
+        )
 
 
 def _named(way: Route, weights: WeightFile, target: str | Path) -> Iterator[Named]:

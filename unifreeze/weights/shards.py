@@ -38,6 +38,19 @@ def weights_in(folder: Path) -> Path:
     )
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return every file that is read where a file, an index or a model's folder is given.
+
+    Raises:
+        WeightFileError: The index is broken, or there are no weights in the folder.
+    """
+    path = weights_in(path) if path.is_dir() else path
+    if not path.name.endswith(".index.json"):
+        return [path]
+    placed = _weight_map(_read(path), path)
+    return [path, *(path.parent / name for name in dict.fromkeys(placed.values()))]
+
+
 def open_index(path: Path, opening: Callable[[Path], WeightFile]) -> WeightFile:
     """Open all the files that an index lists as one.
 
