@@ -74,8 +74,16 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 
 def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
-    """Make a tensor on the device of another; floating values take its floating dtype."""
+    """Make a tensor on the device of another; floating values take its floating dtype.
+
+    What was bfloat16 becomes that again to the bit; PyTorch's cast makes one NaN of all.
+    """
     made = torch.from_numpy(np.array(array))
+    if like.dtype is torch.bfloat16 and array.dtype == np.float32:
+        words = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
+        if not (words & 0xFFFF).any():
+            halves = np.asarray(words >> 16, np.uint16).view(np.int16)
+            made = torch.from_numpy(halves).view(torch.bfloat16)
     if made.is_floating_point() and like.is_floating_point():
         made = made.to(like.dtype)
     return made.to(like.device)
