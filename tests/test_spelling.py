@@ -212,6 +212,20 @@ def test_what_selects_nothing_though_every_part_is_known_says_why(text, reason):
         ("size(>1M)", "size(> 1e6)"),
         ("^layer", 're:"layer.*"'),
         ("layer[0-9]+", r're:"(.*\.)?layer[0-9]+(\..*)?"'),
+        ("(head", "head"),
+        ("head)", "head"),
+        ("(head | norm", "head | norm"),
+        ("all - (head | norm", "all - (head | norm)"),
+        ("type(LayerNorm)", 'type:"LayerNorm"'),
+        ('type("LayerNorm")', 'type:"LayerNorm"'),
+        ("type == 'LayerNorm'", 'type:"LayerNorm"'),
+        ("first 3 blocks", "blocks[:3]"),
+        ("the last 2 layers", "layers[-2:]"),
+        ("first 50% of the blocks", "blocks[:50%]"),
+        ("last stage", "stages[-1]"),
+        ("encoder.layer.[01]", "encoder.layer.0 | encoder.layer.1"),
+        ("encoder.layer.[10].output", "encoder.layer[10].output"),
+        ("encoder.layer.[:2]", "encoder.layer[:2]"),
     ],
 )
 def test_a_sign_of_another_language_is_put_right(text, meant):
@@ -227,6 +241,41 @@ def test_what_has_no_counterpart_is_not_put_right(text):
         parse(text)
     assert not suggested(caught.value)
     assert caught.value.hint
+
+
+def wide(text):
+    """Write a text with the full-width signs and letters of a Chinese keyboard."""
+    return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        (f"fc{wide('|')}head", "fc | head"),
+        (f"fc{wide(';')}", "fc"),
+        (f"fc{wide(',')} head", "fc | head"),
+        (wide("(fc|head) & norm"), "(fc | head) & norm"),
+        (wide("blocks[-2:]"), "blocks[-2:]"),
+        (wide("type:") + "\u201cLayerNorm\u201d", 'type:"LayerNorm"'),
+        ("fc\u3001head", "fc | head"),
+        ("all \u2013 head", "all - head"),
+    ],
+)
+def test_a_sign_of_another_keyboard_is_put_right(text, meant):
+    with pytest.raises(SelectorSyntaxError) as caught:
+        parse(text)
+    assert suggested(caught.value) == [meant]
+    assert parse(meant) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("(head", "a ( is not closed"), ("head)", "a ) closes nothing"), ("(a) b)", "come in pairs")],
+)
+def test_a_parenthesis_without_a_partner_is_named(text, reason):
+    with pytest.raises(SelectorSyntaxError) as caught:
+        parse(text)
+    assert reason in caught.value.hint
 
 
 def test_of_a_long_selector_only_the_place_is_shown():
