@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unifreeze as uf
-from unifreeze.errors import PlanError, UnmatchedSelectorError
+from unifreeze.errors import PlanError, ResolveError, UnmatchedSelectorError
 
 
 def flags(kit, model):
@@ -246,3 +246,19 @@ def test_several_models_and_wrong_selectors(kit):
         pass
     assert frozen(kit, one) == set()
     uf.freeze(one, "head")  # no block is still open
+
+
+@pytest.mark.parametrize(
+    ("what", "fact"),
+    [
+        ("zzz", "'zzz' matches none of"),
+        ("head & stem & norm", 'the selector "head & stem & norm" matches none of'),
+        ("blocks[40]", "[40] goes past the end"),
+    ],
+)
+def test_a_selector_that_matches_nothing_is_not_called_a_rule(kit, what, fact):
+    with pytest.raises(ResolveError) as caught, uf.frozen(kit.plain.make(), what):
+        pass
+    assert caught.value.fact.startswith(fact)
+    assert "rule" not in str(caught.value)
+    assert "optional" not in str(caught.value)

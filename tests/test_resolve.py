@@ -958,3 +958,14 @@ def test_state_belongs_to_no_rule_count_or_report():
     total = resolve_spec(PLAN.only("head"), made)
     assert not names & {*total.frozen_paths, *total.trainable_paths}
     assert total.counts()[1] == sum(p.values for p in made.parameters)
+
+
+def test_a_pattern_that_begins_with_a_star_is_told_when_it_stays_at_the_top():
+    made = spec(image_model())
+    (notice,) = notices(PLAN.freeze("*.bias"), made)
+    wide = notice.partition("at any depth: ")[2].partition(" (")[0]
+    assert wide == "**.bias"
+    assert notice.startswith("'*.bias' selects ")
+    assert resolve_spec(PLAN.freeze(wide), made).trainable.sum() < len(made)
+    assert notices(PLAN.freeze(wide), made) == ()
+    assert notices(PLAN.freeze("*").train("head"), made) == ()

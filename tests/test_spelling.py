@@ -49,6 +49,11 @@ def tensors(text, made):
     return set(np.unique(made.atoms.tensor[evaluate(parse(text), made)]).tolist())
 
 
+def wide(text):
+    """Write a text with the full-width signs and letters of a Chinese keyboard."""
+    return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)
+
+
 # What a colleague would say: on BERT and ResNet, in both frameworks -------------------------------
 
 TORCH_BERT, PADDLE_BERT = ("bert", "torch"), ("bert", "paddle")
@@ -83,6 +88,15 @@ COLLEAGUE = [
     (TORCH_BERT, "head.weight", ["head & weight"]),
     (TORCH_BERT, "blocks[0].attention", ["blocks[0] & attention"]),
     (TORCH_BERT, "norm.bias", ["norm & bias"]),
+    (TORCH_BERT, "embeddings.weight", ["embeddings & weight"]),
+    (TORCH_BERT, "encoder.weight", ["bert.encoder & weight"]),
+    (TORCH_BERT, "token_embeddings", ["word_embeddings"]),
+    (TORCH_BERT, "norm1", ["norm"]),
+    (TORCH_BERT, "layer2", ["blocks[2]", "blocks[1]"]),
+    (TORCH_BERT, "layer4", ["blocks[3]"]),
+    (TORCH_BERT, "bert.encoder.layer[-1:0]", ["bert.encoder.layer[-1:]"]),
+    (TORCH_BERT, "blocks[-1:0]", ["blocks[-1:]"]),
+    (TORCH_BERT, wide("head"), ["head"]),
     (TORCH_BERT, 're:"layer.[01]"', [r're:".*\.layer.[01]\..*"']),
     (TORCH_BERT, r're:"^bert\.encoder"', [r're:"bert\.encoder\..*"']),
     (TORCH_BERT, 're:"query|key"', [r're:".*\.(query|key)\..*"']),
@@ -100,6 +114,22 @@ COLLEAGUE = [
     (PADDLE_BERT, 'type:"Layernorm"', ['type:"LayerNorm"']),
     (TORCH_RESNET, "layer[:2]", ["stages[:2]", "blocks[:2]"]),
     (TORCH_RESNET, "layr4", ["layer4"]),
+    (TORCH_RESNET, "layer[4]", ["layer4", "stages[3]", "blocks[4]"]),
+    (TORCH_RESNET, "layer.4", ["layer4", "stages[3]"]),
+    (TORCH_RESNET, "layer[1]", ["layer1", "stages[1]", "blocks[1]"]),
+    (TORCH_RESNET, "stage[4]", ["layer4", "stages[3]"]),
+    (TORCH_RESNET, "stage[-1]", ["stages[-1]"]),
+    (TORCH_RESNET, "stage4", ["layer4", "stages[3]"]),
+    (TORCH_RESNET, "layer4.weight", ["layer4 & weight"]),
+    (TORCH_RESNET, "layer4[0].bias", ["layer4[0] & bias"]),
+    (TORCH_RESNET, "layer4.bn", ["layer4 & norm"]),
+    (TORCH_RESNET, "blocks[0].conv1", ["layer1.0.conv1", "blocks[0] & conv"]),
+    (TORCH_RESNET, "blocks.0.conv1", ["layer1.0.conv1", "blocks[0] & conv"]),
+    (TORCH_RESNET, "blocks[-1].bn1", ["layer4.2.bn1", "blocks[-1] & norm"]),
+    (TORCH_RESNET, "blocks[:2].conv1", ["blocks[:2] & **.conv1"]),
+    (TORCH_RESNET, "stages[-1].0", ["layer4.0"]),
+    (TORCH_RESNET, "*.bn1", ["**.bn1"]),
+    (TORCH_RESNET, wide("layer4"), ["layer4"]),
     (TORCH_RESNET, "layer4.conv1", ["layer4.*.conv1"]),
     (TORCH_RESNET, "model.fc", ["fc"]),
     (TORCH_RESNET, "classifier.weight", ["classifier & weight"]),
@@ -109,6 +139,21 @@ COLLEAGUE = [
     (PADDLE_RESNET, "bn", ["norm"]),
     (PADDLE_RESNET, "fc.wieght", ["fc.weight"]),
 ]
+
+
+def test_what_is_suggested_for_a_number_selects_what_bears_it():
+    made = network(*TORCH_RESNET)
+    for number in range(1, 5):
+        for text in (f"stage{number}", f"block{number}"):
+            asked = suggested(refused(text, made))
+            assert asked == [f"layer{number}", f"stages[{number - 1}]"]
+            assert tensors(asked[0], made) == tensors(asked[1], made)
+
+
+def test_a_stack_that_is_not_there_is_answered_with_paths_that_exist():
+    made = network(*TORCH_BERT)
+    assert tensors("bert.encoder", made) == tensors("blocks", made)
+    assert refused("decoder[0]", made).hint == "blocks[0] for its blocks"
 
 
 def test_there_are_at_least_forty():
@@ -135,7 +180,14 @@ def test_a_misspelt_selector_is_answered_with_what_was_meant(where, text, meant)
         (TORCH_BERT, 're:"zzz"', "no name holds it anywhere"),
         (TORCH_BERT, 'type:"Dropout"', "layers of class Dropout hold no parameters"),
         (TORCH_BERT, 'at:"classifier"', "that is a native path, which is written without at"),
-        (TORCH_BERT, "encoder[:2]", "blocks[:2] for its blocks"),
+        (TORCH_BERT, "encoder[:2]", "blocks[:2] for its blocks, bert.encoder for a module"),
+        (TORCH_BERT, "frozen", "select by place or kind"),
+        (TORCH_BERT, "trainable", "select by place or kind"),
+        (TORCH_BERT, "layer.11", "the model has 4 blocks: positions run from 0 to 3"),
+        (TORCH_BERT, "encoder.layer.11", "the model has 4 blocks: positions run from 0 to 3"),
+        (TORCH_BERT, "layers[11].output", "the model has 4 blocks: positions run from 0 to 3"),
+        (TORCH_RESNET, "stage5", "the model has 4 stages: positions run from 0 to 3"),
+        (TORCH_BERT, "bert.encoder.layer[0:0]", "a slice begins at its first number"),
         (TORCH_BERT, "head in bert.encodr", 'did you mean "in bert.encoder"?'),
         (TORCH_BERT, "bert.encoder in head", "write … & head"),
         (TORCH_RESNET, "layer5", "the model holds: layer1, layer2, layer3, layer4"),
@@ -156,7 +208,11 @@ def test_where_nothing_is_near_the_hint_says_what_there_is(where, text, hint):
         ("classifier - head", "classifier: 2 parameters; head: 4; none is left"),
         ("neck", "'neck' is norms and convolutions between the last block and the head"),
         ("adapter", "apply the plan after they are added"),
-        ("blocks[2:2]", "nothing lies in [2:2] of 64 parameters"),
+        ("blocks[2:2]", "nothing lies in [2:2] of the model's 4 blocks"),
+        ("layers[1:0]", "nothing lies in [1:0] of the model's 4 blocks"),
+        ("params[0:0]", "nothing lies in [0:0] of the model's 73 parameters"),
+        ("children[3:]", "nothing lies in [3:] of the model's 3 direct children"),
+        ("bert.encoder.layer[0:0]", "nothing lies in [0:0] of the children of bert.encoder.layer"),
         ("dropout", "dropout holds no parameters"),
     ],
 )
@@ -212,6 +268,20 @@ def test_what_selects_nothing_though_every_part_is_known_says_why(text, reason):
         ("size(>1M)", "size(> 1e6)"),
         ("^layer", 're:"layer.*"'),
         ("layer[0-9]+", r're:"(.*\.)?layer[0-9]+(\..*)?"'),
+        ("(head", "head"),
+        ("head)", "head"),
+        ("(head | norm", "head | norm"),
+        ("all - (head | norm", "all - (head | norm)"),
+        ("type(LayerNorm)", 'type:"LayerNorm"'),
+        ('type("LayerNorm")', 'type:"LayerNorm"'),
+        ("type == 'LayerNorm'", 'type:"LayerNorm"'),
+        ("first 3 blocks", "blocks[:3]"),
+        ("the last 2 layers", "layers[-2:]"),
+        ("first 50% of the blocks", "blocks[:50%]"),
+        ("last stage", "stages[-1]"),
+        ("encoder.layer.[01]", "encoder.layer.0 | encoder.layer.1"),
+        ("encoder.layer.[10].output", "encoder.layer[10].output"),
+        ("encoder.layer.[:2]", "encoder.layer[:2]"),
     ],
 )
 def test_a_sign_of_another_language_is_put_right(text, meant):
@@ -227,6 +297,36 @@ def test_what_has_no_counterpart_is_not_put_right(text):
         parse(text)
     assert not suggested(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        (f"fc{wide('|')}head", "fc | head"),
+        (f"fc{wide(';')}", "fc"),
+        (f"fc{wide(',')} head", "fc | head"),
+        (wide("(fc|head) & norm"), "(fc | head) & norm"),
+        (wide("blocks[-2:]"), "blocks[-2:]"),
+        (wide("type:") + "\u201cLayerNorm\u201d", 'type:"LayerNorm"'),
+        ("fc\u3001head", "fc | head"),
+        ("all \u2013 head", "all - head"),
+    ],
+)
+def test_a_sign_of_another_keyboard_is_put_right(text, meant):
+    with pytest.raises(SelectorSyntaxError) as caught:
+        parse(text)
+    assert suggested(caught.value) == [meant]
+    assert parse(meant) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("(head", "a ( is not closed"), ("head)", "a ) closes nothing"), ("(a) b)", "come in pairs")],
+)
+def test_a_parenthesis_without_a_partner_is_named(text, reason):
+    with pytest.raises(SelectorSyntaxError) as caught:
+        parse(text)
+    assert reason in caught.value.hint
 
 
 def test_of_a_long_selector_only_the_place_is_shown():

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from unifreeze.backend import Undo, refuse_unsupported
+from unifreeze.errors import ResolveError, quoted
 from unifreeze.handle.target import Target
-from unifreeze.plan import FreezePlan
+from unifreeze.plan import FreezePlan, describe_choice
 from unifreeze.resolution import Resolution, resolve_spec, settle
 from unifreeze.select import Selector
 from unifreeze.structure import ModelSpec
@@ -31,6 +32,28 @@ def freeze_for_now(target: Target, what: str | Selector) -> Undo:
 def _decided(what: str | Selector, spec: ModelSpec) -> Resolution:
     """Decide what freezes besides what is frozen now, and which layers hold still for it."""
     plan = FreezePlan().freeze(what)
+    try:
+        return _resolved(plan, spec)
+    except ResolveError as error:
+        raise _without_a_rule(error, plan) from None
+
+
+def _without_a_rule(error: ResolveError, plan: FreezePlan) -> ResolveError:
+    """Word an error for somebody who wrote a selector, and no plan with rules."""
+    (rule,) = plan.rules
+    selector = describe_choice(rule.choice)
+
+    def worded(text: str) -> str:
+        for written in (f'rule 1 ({rule.verb}: "{selector}")', f"rule 1 ({rule})"):
+            text = text.replace(written, f"the selector {quoted(selector)}")
+        return text
+
+    fact = worded(error.fact).replace(f"the selector {quoted(selector)}: ", "")
+    hint = error.hint.replace("; say optional: true if this is expected", "")
+    return type(error)(fact, context=worded(error.context), hint=hint)
+
+
+def _resolved(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     # On flags as they are, a plan may seem to leave nothing trainable only for what others froze.
     alone = resolve_spec(plan, spec.with_found(np.ones(len(spec), np.bool_)))
     together = replace(alone, spec=spec, trainable=alone.trainable & spec.found)

@@ -41,6 +41,7 @@ from unifreeze.select import (
     stand_ins_of,
 )
 from unifreeze.select.expression import nodes
+from unifreeze.select.numbering import nothing_in
 from unifreeze.select.spelling import explain_nothing, top_level
 from unifreeze.structure import Mask, ModelSpec
 from unifreeze.structure.words import FUSED_GATE
@@ -116,7 +117,8 @@ def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = 
         raise UnmatchedSelectorError(
             f"{where} matches none of {len(spec)} parameters",
             context="\n".join(filter(None, [reason, top_level(spec)])),
-            hint="`unifreeze show` lists the model; say optional: true if this is expected",
+            hint=nothing_in(selector.expression, spec)[1]
+            or "`unifreeze show` lists the model; say optional: true if this is expected",
         )
     return mask
 

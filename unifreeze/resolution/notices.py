@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from unifreeze.errors import ResolveError, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.resolution.captured import fused_places
-from unifreeze.select import Expression, Word, evaluate
-from unifreeze.select.expression import Within, nodes, parts
+from unifreeze.select import Expression, Path, Word, count_selected, evaluate
+from unifreeze.select.expression import Segment, Within, nodes, parts
 from unifreeze.structure import Mask, ModelSpec
 
 CONSTANT = "a constant of the network: found frozen beside what trains"
@@ -161,8 +161,25 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
             f"{name!r} is read as the word, not as the path "
             f'{name!r}, which holds other parameters: path:"{name}"'
         )
+    if isinstance(expression, Path) and (wide := _at_any_depth(expression)):
+        few, more = (count_selected(spec, str(one)) for one in (expression, wide))
+        if 0 < few < more:
+            counted = f"{few} parameter{'' if few == 1 else 's'}"
+            yield (
+                f"{str(expression)!r} selects {counted}, as * stands for one level of a path; "
+                f"at any depth: {wide} ({more} parameters)"
+            )
     for part in parts(expression):
         yield from _reading(part, spec)
+
+
+def _at_any_depth(path: Path) -> Path | None:
+    """Return what a path that begins with * says in languages whose * stands for dots, too."""
+    first, *rest = path.segments
+    if path.quoted or first.name == "**" or not first.name.startswith("*") or first.index:
+        return None
+    after = [] if first.name == "*" else [first]
+    return Path((Segment("**"), *after, *rest)) if after or rest else None
 
 
 def _hides_path(word: Word, spec: ModelSpec) -> bool:

@@ -43,7 +43,7 @@ class Aligned(NamedTuple):
     def text(self) -> str:
         """The path as a selector."""
         if NUMBER in self.lead:
-            return f"**.{self.tail}"
+            return f"**.{self.tail.removeprefix('*.')}"
         return ".".join([*self.lead, self.tail])
 
 

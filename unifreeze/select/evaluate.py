@@ -32,6 +32,7 @@ from unifreeze.select.expression import (
     Without,
     Word,
 )
+from unifreeze.select.numbering import instead_of_stack
 from unifreeze.select.parse import parse
 from unifreeze.select.paths import find_module, match_path, unmatched
 from unifreeze.select.patterns import unmatched_pattern
@@ -410,7 +411,9 @@ def _runs(name: str, spec: ModelSpec, index: str = "") -> list[int]:
         raise SelectorScopeError(
             f"{name!r} selects nothing: the model has no two stacks",
             context=f"runs of blocks: {_run_listing(spec)}",
-            hint=f'blocks{index} for its blocks, path:"{name}" for a module called so',
+            hint=instead_of_stack(name, index, spec)
+            if len(spec.runs) == 1 or not index
+            else _several_runs(f"blocks{index}", spec).hint,
         )
     return found
 

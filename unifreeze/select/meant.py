@@ -14,10 +14,12 @@ _MEANT = {
     "classifier": "fc cls clf classification classify classifierhead fclast lastlayer lastlinear "
     "linearhead classhead",
     "backbone": "body trunk base features feature featureextractor extractor basemodel pretrained "
-    "bottom frozen encoder transformer core",
+    "bottom encoder transformer core",
     "stem": "input inputs first inputlayer firstlayer patchembed patchembedding",
-    "embeddings": "emb embs embed embeds embedder tokens tokenembeddings inputembeddings",
-    "word_embeddings": "wte embedtokens wordembeddings wordemb tokenembedding tokemb vocab",
+    "embeddings": "emb embs embed embeds embedder tokens",
+    "word_embeddings": "wte embedtokens wordembeddings wordembs wordemb wordembed vocab "
+    "tokenembeddings tokenembedding tokenembs tokenemb tokenembed tokemb "
+    "inputembeddings inputembedding",
     "position_embeddings": "wpe pos posembed posembedding positional positionalembedding "
     "positionalencoding posemb pe",
     "attention": "attn selfattn selfattention mha msa multiheadattention attentions",
@@ -49,7 +51,7 @@ _NOT_SELECTED = {
         "layers of this kind hold no parameters; dropout: off is a line of the plan"
     ),
     "none nothing": "to freeze nothing, write train: all",
-    "trainable frozen requiresgrad stopgradient": (
+    "trainable untrainable frozen unfrozen requiresgrad stopgradient": (
         "select by place or kind; what no rule matches is left as it was found"
     ),
 }

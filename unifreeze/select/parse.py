@@ -12,7 +12,7 @@ from lark import Lark, Transformer, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
 from unifreeze.errors import SelectorSyntaxError, cut, quoted
-from unifreeze.select.correcting import corrected
+from unifreeze.select.correcting import corrected, unbalanced
 from unifreeze.select.expression import (
     Both,
     Bound,
@@ -107,6 +107,8 @@ def _parses(text: str) -> bool:
 
 def _syntax_hint(text: str, correction: str) -> str:
     """Return the text that was likely meant, or the sign that is written otherwise here."""
+    if why := unbalanced(text):
+        return f"{why}: {correction or 'parentheses come in pairs'}".rstrip()
     if re.search(r"\b(and|or|not)\b", text):
         return f"{correction}write & for and, | for or, ~ for not, - for but not"
     if "," in text:

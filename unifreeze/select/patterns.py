@@ -10,7 +10,8 @@ from unifreeze.errors import UnmatchedSelectorError, cut, listing, quoted
 from unifreeze.select.aligning import unlike
 from unifreeze.select.expression import Quoted
 from unifreeze.select.meant import meant_by
-from unifreeze.select.spelling import Count, top_level
+from unifreeze.select.numbering import Count
+from unifreeze.select.spelling import top_level
 from unifreeze.structure import ModelSpec
 
 

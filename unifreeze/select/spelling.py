@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import NamedTuple
 
 from unifreeze.errors import UnmatchedSelectorError, cut, listing, quoted
 from unifreeze.select.aligning import WRAPPERS, alignments, unlike
+from unifreeze.select.correcting import plain
 from unifreeze.select.expression import Both, Expression, Path, Segment, Without, Word
 from unifreeze.select.meant import meant_by, never_selected
+from unifreeze.select.numbering import (
+    Count,
+    joined_numbers,
+    module_of,
+    nothing_in,
+    number_guesses,
+    numbered,
+    past_the_end,
+    units_of,
+)
 from unifreeze.select.vocabulary import INDEXED, NEEDS_INDEX, WORDS
 from unifreeze.structure import ModelSpec
 
-Count = Callable[[str], int]
-"""Returns how many parameters a selector selects; 0 if it is none that the model knows."""
 _MOST = 3
+_SAME_MODULE = 0.25
+"""What a module's path may cost at most of which only the lead is left out."""
 _PLAIN = frozenset(WORDS) - INDEXED | {"query | key | value"}
 
 
@@ -34,15 +45,30 @@ class Guess(NamedTuple):
 
 def unmatched_path(path: Path, spec: ModelSpec, count: Count) -> UnmatchedSelectorError:
     """Build the error for a path that is not in the model, with what it may have meant."""
-    guesses = sorted(_guesses(path, spec), key=lambda guess: guess.cost)
+    written = Path(tuple(Segment(plain(one.name), one.index) for one in path.segments))
+    guesses = sorted(_guesses(written, spec), key=lambda guess: guess.cost)
+    if written.segments != path.segments:
+        guesses.insert(0, Guess(0.0, str(written)))
     near = [guess.text for guess in guesses if guess.cost <= guesses[0].cost + 0.1]
-    hint = _did_you_mean([*near, *_in_words(path)], count)
+    by_number = list(number_guesses(written, spec, count))
+    if by_number and "[" not in by_number[0]:
+        near = [*by_number, *near]  # a module has that number in its name
+    words = [text for text in _below(written, spec, count, sure=len(near) == 1) if count(text)]
+    words = words or list(_in_words(written))
+    # Of a path that can be many, the words say all of them at once.
+    first = len(near) > 1 and len(written.segments) > 1 and not by_number
+    hint = _did_you_mean([*words, *near] if first else [*near, *words, *by_number], count)
     if hint and any(text.endswith(f".{path}") for text in near):
         hint += " Paths start at the root."
+    if hint and (found := numbered(written)) and found.named and "[" in hint:
+        hint += " Positions begin at 0."
+    empty, meant = nothing_in(path, spec)
+    if not empty or not count(str(Path(tuple(Segment(one.name) for one in written.segments)))):
+        empty = meant = ""
     return UnmatchedSelectorError(
         f"{cut(str(path), 120)!r} matches none of {len(spec)} parameters",
-        context=top_level(spec),
-        hint=hint or _without_a_guess(path, spec, count),
+        context="\n".join(filter(None, [empty, top_level(spec)])),
+        hint=meant or hint or _without_a_guess(written, spec, count),
     )
 
 
@@ -71,10 +97,10 @@ def explain_nothing(expression: Expression, spec: ModelSpec, count: Count) -> st
     """Say why an expression all of whose parts are known selects nothing."""
     if isinstance(expression, Word) and expression.name == "adapter":
         return "the model has no adapters (LoRA and kin): apply the plan after they are added"
+    if empty := nothing_in(expression, spec)[0]:
+        return empty
     if isinstance(expression, Path):
         return f"{expression} holds no parameters"
-    if isinstance(expression, Word) and expression.index is not None:
-        return f"nothing lies in {expression.index} of {count(expression.name)} parameters"
     if isinstance(expression, Word):
         return f"{expression.name!r} is {WORDS[expression.name]}, and this model has none"
     if isinstance(expression, Both | Without):
@@ -125,24 +151,64 @@ def _in_words(path: Path) -> Iterator[str]:
     A path that has a segment which is not such a word is not said in words: less would be meant.
     """
     parts: list[str] = []
-    pieces = list(path.segments)
-    while pieces:
-        segment = pieces.pop(0)
+    for segment in joined_numbers(path):
         position = "" if segment.index is None else str(segment.index)
-        if not position and pieces and pieces[0].name.isdigit() and pieces[0].index is None:
-            position = f"[{pieces.pop(0).name}]"
-        words = {segment.name, *meant_by(segment.name)}
-        if position and words & {"blocks", "layers"}:
-            parts = [f"blocks{position}"]  # what stands before leads there
-        elif position or not (plain := [word for word in words if word in _PLAIN]):
+        if position and (units := units_of(segment.name)):
+            parts = [f"{units}{position}"]  # what stands before leads there
+        elif position or not (word := _plain_word(segment.name)):
             parts.append("" if segment.name not in WRAPPERS else "all")
         else:
-            parts.append(plain[0])
-    kept = [part for part in dict.fromkeys(parts) if part != "all"]
-    if len(kept) > 1:
-        kept = [f"({part})" if "|" in part else part for part in kept]
-    if kept and "" not in kept:
-        yield " & ".join(kept)
+            parts.append(word)
+    yield from _joined([part for part in dict.fromkeys(parts) if part != "all"])
+
+
+def _joined(parts: list[str]) -> Iterator[str]:
+    """Give what is in all of some selectors at once; nothing where one of them is unknown."""
+    if len(parts) > 1:
+        parts = [f"({part})" if "|" in part else part for part in parts]
+    if parts and "" not in parts:
+        yield " & ".join(parts)
+
+
+def _plain_word(name: str, *, numbered: bool = False) -> str:
+    """Return the word of kind or place that a name stands for, or ""."""
+    names = (name, name.rstrip("_0123456789")) if numbered else (name,)
+    meant = (word for one in names for word in (one, *meant_by(one)))
+    return next((word for word in meant if word in _PLAIN), "")
+
+
+def _below(path: Path, spec: ModelSpec, count: Count, *, sure: bool) -> Iterator[str]:
+    """Give what a path can have meant that begins with something the model knows.
+
+    Args:
+        path: It matches nothing.
+        spec: The model.
+        count: Counts what a selector selects.
+        sure: There is one path that it was meant for.
+    """
+    segments = list(joined_numbers(path))
+    for length in range(len(segments) - 1, 0, -1):
+        lead, rest = ".".join(map(str, segments[:length])), segments[length:]
+        if {*"*?"} & {*lead}:
+            continue
+        if not count(lead):
+            modules = alignments(Path(tuple(segments[:length])), spec, modules=True)
+            near = [one.text for one in modules if one.cost <= _SAME_MODULE and count(one.text)]
+            if len(near) != 1 or not all(_plain_word(one.name) for one in rest):
+                continue
+            lead = near[0]
+        is_word = length == 1 and (lead in WORDS or segments[0].name in INDEXED)
+        if is_word and not sure and segments[0].index is not None:
+            tail = ".".join(map(str, rest))
+            place = module_of(segments[0], spec, count)
+            yield f"{place}.{tail}" if place else f"{lead} & **.{tail}"
+        if is_word or not sure:
+            # What a module holds is known by name; words stand for layers of any number.
+            plains = [_plain_word(one.name) for one in rest]
+            if is_word:
+                plains = [_plain_word(one.name, numbered=True) for one in rest]
+            yield from _joined([lead, *plains])
+        return
 
 
 def _as_path(text: str) -> str:
@@ -173,11 +239,16 @@ def _without_a_guess(path: Path, spec: ModelSpec, count: Count) -> str:
     last = path.segments[-1].name
     if why := never_selected(last):
         return why
-    wanted = [word for word in meant_by(last) if word in WORDS]
-    if len(path.segments) == 1 and wanted:
-        return explain_nothing(Word(wanted[0]), spec, count)
+    wanted = [word for word in meant_by(last) if word in WORDS and not count(word)]
     if held := _holds(path, spec):
         return held
+    if why := past_the_end(path, spec):
+        return why
+    if len(path.segments) == 1 and wanted:
+        return explain_nothing(Word(wanted[0]), spec, count)
+    # norm1, ln_2: a word with the number that another model gives to such layers
+    if hint := _did_you_mean([_plain_word(last, numbered=True)], count):
+        return hint
     words = [word for word in WORDS if word not in NEEDS_INDEX and count(word)]
     return (
         f"words that select something here: {', '.join(words)}; paths begin at a top-level name, "
