@@ -44,7 +44,9 @@ CLAIMS_GRADIENT = (MovingAverageAbsMaxScale,)
 """Layers that ask for gradient though nothing in or below them trains, and then fail likewise."""
 
 _KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT, *CLAIMS_GRADIENT)
-# A user's own layer may call these kernels with parameters of its own.
+_BORROWED = (nn.ParameterList, nn.LayerNorm, nn.GroupNorm, nn.PReLU, *PAIRED)
+"""Layers whose parameters a user's own layer may give to a kernel, without calling them."""
+# A user's own layer may call these kernels with parameters of its own, or of a layer in it.
 _LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
 _ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
 
@@ -80,7 +82,22 @@ def needs(
 def _kernel_tensors(layer: Any) -> dict[str, Any]:
     """Return by name what a layer's kernel computes with: a recurrent network registers not all."""
     own: dict[str, Any] = layer.__dict__.get("_parameters", {})
-    return {**own, **recurrent.weights(layer)} if isinstance(layer, RNNBase) else own
+    if isinstance(layer, RNNBase):
+        return {**own, **recurrent.weights(layer)}
+    if not _calls_of(layer.__class__):
+        return own
+    return {leaf: holder[key] for leaf, (holder, key) in _places(layer).items()}
+
+
+def _places(layer: Any) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return where a layer's parameters are, those of borrowed layers in it, too: norm.weight."""
+    found = {leaf: (layer._parameters, leaf) for leaf in layer.__dict__.get("_parameters", ())}
+    if _calls_of(layer.__class__):
+        for name, child in layer._sub_layers.items():
+            if isinstance(child, _BORROWED):
+                own = child._parameters
+                found.update({f"{name}.{leaf}": (own, leaf) for leaf in own})
+    return found
 
 
 @cache
@@ -238,21 +255,28 @@ def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
 @contextmanager
 def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
     """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
-    parameters, shown = layer._parameters, _kernel_tensors(layer)
+    places, shown = _places(layer), _kernel_tensors(layer)
     found = {name: shown.get(name) for name in names}
     kept = {name: t for name, t in found.items() if t is not None and t.stop_gradient}
     aliases = {name: _alias(tensor) for name, tensor in kept.items()}
     swapped = {id(kept[name]): alias for name, alias in aliases.items()}
     weights = layer.__dict__.get("_all_weights")
     try:
-        parameters.update({name: a for name, a in aliases.items() if name in parameters})
+        _put(places, aliases)
         if weights is not None:
             layer._all_weights = [swapped.get(id(tensor), tensor) for tensor in weights]
         yield
     finally:
-        parameters.update({name: t for name, t in kept.items() if name in parameters})
+        _put(places, kept)
         if weights is not None:
             layer._all_weights = weights
+
+
+def _put(places: Mapping[str, tuple[dict[str, Any], str]], tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if name in places:
+            holder, leaf = places[name]
+            holder[leaf] = tensor
 
 
 def _alias(tensor: Any) -> Any:
