@@ -14,6 +14,7 @@ import torch
 from unifreeze.errors import WeightFileError, listing
 from unifreeze.weights.nested import find_state
 from unifreeze.weights.values import (
+    COPY_AGAIN,
     DTYPES,
     Array,
     Entry,
@@ -66,7 +67,9 @@ def _load(path: Path) -> Any:
         ) from None
     except Exception as error:  # a broken file can fail anywhere in torch's reader
         reason = f"{type(error).__name__}: {_reason(error)}"
-        raise WeightFileError(f"{path} is no complete file of torch.save", context=reason) from None
+        raise WeightFileError(
+            f"{path} is not a complete file of torch.save", context=reason, hint=COPY_AGAIN
+        ) from None
 
 
 def _reason(error: Exception) -> str:

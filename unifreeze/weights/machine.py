@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from unifreeze.errors import WeightFileError
 from unifreeze.weights.pickled import ADMITTED, Span, StoredArray, StoredDtype, admitted, put
+from unifreeze.weights.values import COPY_AGAIN
 
 LONG = 1024
 """Texts and bytes beyond this stay in the file."""
@@ -39,8 +40,9 @@ def read_pickle(file: BinaryIO, size: int, source: str) -> Any:
         return machine.run()
     except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise WeightFileError(
-            f"{source} is no pickle of weights",
+            f"{source} is not a pickle of weights",
             context=f"{error} (at byte {machine.at} of {size})",
+            hint=COPY_AGAIN,
         ) from None
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from unifreeze.errors import WeightFileError, listing
 from unifreeze.weights.values import (
+    COPY_AGAIN,
     DTYPES,
     Array,
     Entry,
@@ -170,7 +171,9 @@ def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]
 
 
 def _broken(source: str, reason: str) -> WeightFileError:
-    return WeightFileError(f"{source} is no valid safetensors file", context=reason)
+    return WeightFileError(
+        f"{source} is not a valid safetensors file", context=reason, hint=COPY_AGAIN
+    )
 
 
 def write_safetensors(

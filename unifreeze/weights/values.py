@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from unifreeze.errors import WeightFileError, listing, nearest
 
 Array = NDArray[Any]
+COPY_AGAIN = "copy or download it again: it ends early, or was changed on the way"
+"""What to do about a broken file."""
 Progress = Callable[[str, int, int], None]
 """Called after each tensor with its name, how many are done, and how many there are."""
 
