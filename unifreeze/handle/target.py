@@ -111,8 +111,8 @@ class Target:
             In each case the model is as it was.
         """
         spec = describe()
-        self._refuse_for_a_while(spec)
         old = self.lease()
+        self._refuse_for_a_while(spec, again=again and old is not None)
         lease = Lease(decide(spec), spec.found)
         if again and old is not None:
             lease.number = old.number
@@ -274,13 +274,17 @@ class Target:
         flags = self.backend.describe(model).found if others else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
 
-    def _refuse_for_a_while(self, spec: ModelSpec) -> None:
+    def _refuse_for_a_while(self, spec: ModelSpec, *, again: bool) -> None:
         for root in [root for root in for_a_while if backend_for(root) is self.backend]:
             numbers = self.backend.describe(root).tree.numbers
             if not numbers.keys().isdisjoint(spec.tree.numbers):
+                what = "its plan cannot change meanwhile" if again else "would lose the plan after"
                 raise PlanError(
-                    "the model is frozen for a while, and would lose the plan at the end of it",
-                    hint="apply the plan before `with frozen(…)`, or after",
+                    f"the model is frozen for a while by `with frozen(…)`, and {what}",
+                    hint="call it before or after the block, so that phases begin outside: "
+                    "handle.step(…)"
+                    if again
+                    else "apply the plan before `with frozen(…)`, or after",
                 )
 
 
