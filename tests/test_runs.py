@@ -389,7 +389,7 @@ def test_what_was_trained_refuses_another_base_and_loses_nothing(side):
     side.write(dict(named(other))[first])
     fresh.rebase()
     before = values(other)
-    with pytest.raises(WeightFileError, match="another base: 1 tensors differ") as caught:
+    with pytest.raises(WeightFileError, match="another base: 1 tensor differs") as caught:
         fresh.load_trainable_state_dict(state)
     assert first in str(caught.value)
     assert all(np.array_equal(before[name], value) for name, value in values(other).items())

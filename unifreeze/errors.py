@@ -107,9 +107,8 @@ class PlanFileError(PlanError):
 
     def __init__(self, source: str, mistakes: Iterable[str], *, hint: str = "") -> None:
         self.mistakes = tuple(mistakes)
-        count = len(self.mistakes)
         super().__init__(
-            f"{source}: {count} mistake{'s' if count != 1 else ''}",
+            f"{source}: {counted(len(self.mistakes), 'mistake')}",
             context="\n".join(self.mistakes),
             hint=hint,
         )

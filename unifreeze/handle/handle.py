@@ -12,7 +12,7 @@ import numpy as np
 
 from unifreeze.arguments import checked_methods
 from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
-from unifreeze.errors import OptimizerError, UnifreezeError, listing
+from unifreeze.errors import OptimizerError, UnifreezeError, counted, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -204,8 +204,9 @@ class Handle:
         present = self._backend.objects(self.model)
         missing = [path for path in self._baseline.paths if path not in present]
         if missing:
+            gone = counted(len(missing), "frozen tensor is", "frozen tensors are")
             raise UnifreezeError(
-                f"cannot rebase: {len(missing)} frozen tensors are no longer there",
+                f"cannot rebase: {gone} no longer there",
                 context=listing(missing),
                 hint="take the new structure into the plan: handle.reapply()",
             )

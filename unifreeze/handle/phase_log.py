@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unifreeze.errors import counted
 from unifreeze.handle.phased import Phased
 
 LOGGER = logging.getLogger("unifreeze")
@@ -82,8 +83,7 @@ def _trains(phased: Phased, number: int, *, begun: bool = False) -> str:
 
 def _change(verb: str, which: np.ndarray, counts: np.ndarray) -> list[str]:
     tensors, values = int(which.sum()), int(counts[which].sum())
-    plural = "" if tensors == 1 else "s"
-    return [f"{tensors} parameter{plural} ({values:,} values) {verb}"] if tensors else []
+    return [f"{counted(tensors, 'parameter')} ({values:,} values) {verb}"] if tensors else []
 
 
 def _rates(phased: Phased, number: int) -> list[str]:
@@ -94,5 +94,5 @@ def _rates(phased: Phased, number: int) -> list[str]:
     if settings.weight_decay is not None:
         said.append(f"weight decay {settings.weight_decay:g}")
     if warmup is not None:
-        said.append(f"warm-up over {warmup.steps} steps")
+        said.append(f"warm-up over {counted(warmup.steps, 'step')}")
     return said

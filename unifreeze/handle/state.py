@@ -8,7 +8,7 @@ from difflib import unified_diff
 from hashlib import sha256
 from typing import Any
 
-from unifreeze.errors import ScheduleError, brief, listing
+from unifreeze.errors import ScheduleError, brief, counted, listing
 from unifreeze.plan import FreezePlan
 from unifreeze.structure import ModelSpec
 
@@ -82,7 +82,7 @@ def check_origin(
         raise ScheduleError("the state is of a plan with phases, and this one has none")
     if state["model"] != _name_of(spec):
         raise ScheduleError(
-            f"the state is of another model than this one ({len(spec)} parameters)",
+            f"the state is of another model than this one ({counted(len(spec), 'parameter')})",
             context="their canonical names or shapes differ",
             hint="`unifreeze show` lists them; load it into the model that it was saved for",
         )
