@@ -224,7 +224,7 @@ class Schedule:
                 Watch(**{**watch, "best_at": _place(watch["best_at"])}),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ScheduleError(f"this is no state of a schedule: {error!r}") from None
+            raise ScheduleError(f"this is not a state of a schedule: {error!r}") from None
         if not 0 <= made.phase < len(self.phases):
             raise ScheduleError(f"there is no phase {made.phase}: the plan has {len(self.phases)}")
         return made

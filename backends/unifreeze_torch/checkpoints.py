@@ -86,7 +86,7 @@ def _refuse_compressed(path: Path) -> None:
         packed = [row.filename for row in archive.infolist() if row.file_size > row.compress_size]
     if packed:
         raise WeightFileError(
-            f"{path} is no file of torch.save", context=f"compressed: {listing(packed)}"
+            f"{path} is not a file of torch.save", context=f"compressed: {listing(packed)}"
         )
 
 
@@ -95,7 +95,7 @@ def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> Entry:
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     if not plain or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
         raise WeightFileError(
-            f"{source}: {name!r} is no ordinary tensor",
+            f"{source}: {name!r} is not an ordinary tensor",
             context=f"{type(tensor).__name__}, {tensor.layout}, {tensor.dtype}, {tensor.device}",
         )
     dtype = str(tensor.dtype).removeprefix("torch.")

@@ -67,7 +67,7 @@ class Batch:
             seed: Seed of the arrays that texts stand for.
 
         Raises:
-            TargetError: It is no batch, or a text cannot be read.
+            TargetError: It is not a batch, or a text cannot be read.
         """
         _check_seed(seed)
         if isinstance(batch, Batch):

@@ -66,7 +66,7 @@ def sketch(
         str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
     ] = "",
     states: Annotated[
-        bool, typer.Option("--states", help="Give values to state that is no statistic, too.")
+        bool, typer.Option("--states", help="Give values to state that is not a statistic, too.")
     ] = False,
     parts: Annotated[
         Path | None,

@@ -309,7 +309,7 @@ class Handle:
             **settings: Its settings under neutral names (`lr`, `weight_decay`, …).
 
         Raises:
-            OptimizerError: The optimizer is known to move frozen parameters, is no optimizer of
+            OptimizerError: The optimizer is known to move frozen parameters, is not an optimizer of
                 this framework, or there is nothing to train.
 
         >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)  # doctest: +SKIP
@@ -434,13 +434,13 @@ class Handle:
             Whether a phase began.
 
         Raises:
-            ScheduleError: The schedule cannot go on, or a metric is no number; nothing has changed
-                then.
+            ScheduleError: The schedule cannot go on, or a metric is not a number; nothing has
+                changed then.
             FrozenDriftError: Something frozen has moved during the phase that ends.
             OptimizerError: No optimizer is attached.
         """
         self._check_in_force("step")
-        numbers(metrics)  # what is no number is refused before anything changes
+        numbers(metrics)  # what is not a number is refused before anything changes
         began = False if self._run is None else self._run.step(epoch, step, metrics)
         self._note(epoch, step, metrics)
         return began

@@ -53,13 +53,13 @@ def check_format(state: Any) -> None:
         )
     version = state.get("unifreeze_state")
     if version != STATE_FORMAT:
-        what = "no state of a plan" if version is None else f"of state format {version}"
+        what = "not a state of a plan" if version is None else f"of state format {version}"
         raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
     missing = [key for key in _KEYS if key not in state]
     if missing:
-        raise ScheduleError(f"this is no state of a plan: it lacks {listing(missing)}")
+        raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")
     if not isinstance(state["told"], bool):
-        raise ScheduleError(f"this is no state of a plan: told is {state['told']!r}")
+        raise ScheduleError(f"this is not a state of a plan: told is {state['told']!r}")
 
 
 def check_origin(

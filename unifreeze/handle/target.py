@@ -176,7 +176,7 @@ class Target:
         spec = self.backend.describe(self.model)
         if leases_over(spec, all_leases()):
             raise PlanError(
-                "the model is under a plan, and is no copy of one",
+                "the model is under a plan, and is not a copy of one",
                 hint="end the plan: handle.remove()",
             )
         self.backend.write(self.model, Resolution.without_plan(spec))

@@ -7,7 +7,7 @@ from unifreeze.plan.model import FreezePlan
 
 
 def check_plan(plan: object) -> None:
-    """Refuse what is no plan; a path is a likely mistake.
+    """Refuse what is not a plan; a path is a likely mistake.
 
     Raises:
         PlanError: It is none.

@@ -1,4 +1,4 @@
-"""What a user should know of how a plan was read against a model, though it is no mistake."""
+"""What a user should know of how a plan was read against a model, though it is not a mistake."""
 
 from __future__ import annotations
 

@@ -85,14 +85,14 @@ def _problem(row: Named, seen: Mapping[str, Named]) -> str:
     if row.name in seen:
         return "the name is given twice"
     if row.name.encode("utf-8", "replace").decode("utf-8") != row.name:
-        return "its name is no Unicode text"
+        return "its name is not Unicode text"
     if row.dtype not in DTYPES or not is_possible(row.shape, row.dtype):
         return f"no array is {row.dtype}{list(row.shape)}"
     if row.alias_of is None:
         return ""
     target = seen.get(row.alias_of)
     if target is None or target.alias_of is not None:
-        return f"it is tied to {row.alias_of!r}, which is no tensor before it"
+        return f"it is tied to {row.alias_of!r}, which is not a tensor before it"
     unlike = target.entry != row.entry
     return f"it is {row.entry} and tied to {target.name!r}, {target.entry}" if unlike else ""
 
