@@ -30,7 +30,7 @@ QUICK = ("bert", "ernie", "resnet18", "albert", "gpt2", "t5", "bart", "opt", "pe
 
 
 def shuffle(model: Any, seed: int) -> None:
-    """Register the children and parameters of every module that is no list in another order."""
+    """Register the children and parameters of every module that is not a list in another order."""
     order = random.Random(seed)
     torch_like = any(base.__module__.startswith("torch.") for base in type(model).__mro__)
     children = "_modules" if torch_like else "_sub_layers"

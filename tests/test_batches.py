@@ -160,3 +160,24 @@ def test_a_plan_measured_on_random_numbers_says_so(world):
     assert "made-up numbers" in said
     arrays = [Batch.of(batch)]
     assert "made-up numbers" not in uf.suggest(model, batches=arrays, labels="y").text()
+
+
+def test_a_batch_that_is_larger_than_memory_is_refused_with_its_size():
+    with pytest.raises(TargetError, match=r"memory: it takes 37,252,903\.0 GiB"):
+        Batch.of("float32[10000000,1000,1000,1000]")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_framework_takes_is_what_is_refused(seed):
+    with pytest.raises(TargetError, match="is not a seed"):
+        Batch.of("float32[2]", seed=seed)
+
+
+def test_a_tensor_of_bfloat16_is_refused_with_what_makes_an_array_of_it(world):
+    if world.framework == "torch":
+        tensor = world.tensor().bfloat16()
+    else:
+        tensor = world.tensor().astype("bfloat16")
+    with pytest.raises(TargetError) as caught:
+        Batch.of(tensor)
+    assert Batch.of(eval(caught.value.hint, {"tensor": tensor})).args[0].dtype == np.float32

@@ -637,7 +637,7 @@ def test_a_record_cut_in_half_is_unusable(cli, saved):
     path.write_text(text[: len(text) // 2])
     code, _, err = cli("compare", path, path)
     assert code == 2
-    assert "is no complete record" in err
+    assert "is not a complete record" in err
     assert "write it again with `unifreeze record`" in err
 
 
@@ -771,7 +771,7 @@ def test_a_backend_that_no_model_calls_for_is_refused(cli):
 def test_a_backend_that_is_none_says_what_it_lacks(cli):
     code, _, err = cli("show", MODELS["torch"], "--backend", "torch=builtins:dict")
     assert code == 2
-    assert "is no backend: it lacks assign, base_rate, capabilities" in err
+    assert "is not a backend: it lacks assign, base_rate, capabilities" in err
 
 
 def test_a_backend_that_is_not_there_is_unusable(cli):

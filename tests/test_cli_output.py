@@ -410,3 +410,23 @@ def test_a_file_that_cannot_be_used_says_why(folder, monkeypatch, target, said):
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(TargetError, match=said):
         load_model(target)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("schema > /dev/full", 2, "Error: cannot write the result: No space left on device\n"),
+        ("schema >&-", 2, "Error: standard output is closed\n"),
+        ("schema | true", 141, ""),
+        ("--help | true", 141, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_said_in_one_line(command, code, said):
+    program = f"{shlex.quote(sys.executable)} -W ignore -c 'from unifreeze.cli import main; main()'"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {program} {command}"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (code, said)

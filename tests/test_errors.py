@@ -18,6 +18,7 @@ from unifreeze.errors import (
     UnifreezeError,
     UnifreezeWarning,
     brief,
+    counted,
     listing,
     nearest,
 )
@@ -193,3 +194,9 @@ class Speaking:
 def test_values_are_written_short_and_without_their_own_words(value, text):
     assert brief(value) == text
     assert len(brief("x" * 10**6)) <= 80
+
+
+def test_a_number_stands_with_its_noun_as_it_is_said():
+    assert [counted(n, "tensor") for n in (0, 1, 2)] == ["0 tensors", "1 tensor", "2 tensors"]
+    assert counted(2, "process") == "2 processes"
+    assert counted(1, "tensor differs", "tensors differ") == "1 tensor differs"

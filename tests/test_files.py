@@ -40,13 +40,13 @@ def test_an_interrupted_write_leaves_the_older_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "is no complete note: "),
-        ("[" * 100_000, "is no complete note: "),
-        ("[]", "is no unifreeze note"),
+        ("{", "is not a complete note: "),
+        ("[" * 100_000, "is not a complete note: "),
+        ("[]", "is not a unifreeze note"),
         ('{"unifreeze_note": 2}', "is of note format 2; this release reads 1"),
         ('{"unifreeze_note": true}', "is of note format True"),
         ('{"unifreeze_note": 1.0}', r"is of note format 1\.0"),
-        ('{"unifreeze_note": 1, "txet": ""}', r"is no valid note\n.*txet"),
+        ('{"unifreeze_note": 1, "txet": ""}', r"is not a valid note\n.*txet"),
     ],
     ids=range(7),
 )

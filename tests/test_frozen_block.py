@@ -262,3 +262,34 @@ def test_a_selector_that_matches_nothing_is_not_called_a_rule(kit, what, fact):
     assert caught.value.fact.startswith(fact)
     assert "rule" not in str(caught.value)
     assert "optional" not in str(caught.value)
+
+
+def test_a_block_is_for_one_time_and_a_decorator_for_every_call(kit):
+    model = kit.plain.make()
+    block = uf.frozen(model)
+    with block:
+        pass
+    with pytest.raises(PlanError, match="begun before") as caught, block:
+        pass
+    assert "with frozen(model)" in caught.value.hint
+
+    @uf.frozen(model, "head")
+    def count():
+        return len(frozen(kit, model))
+
+    assert count() == count() == 2
+    assert frozen(kit, model) == set()
+
+
+def test_a_phase_is_not_begun_inside_a_block(kit):
+    model = kit.plain.make()
+    plan = uf.FreezePlan().phase("a", rules={"only": "head"})
+    handle = plan.phase("b", at={"epoch": 1}, add={"train": "blocks[-1]"}).apply(model)
+    handle.optimizer(*{"torch": [torch.optim.SGD], "paddle": [paddle.optimizer.SGD]}[
+        kit.backend.name
+    ], lr=0.1)  # fmt: skip
+    handle.step(epoch=0)
+    with uf.frozen(model), pytest.raises(PlanError) as caught:
+        handle.step(epoch=1)
+    assert "after the block" in caught.value.hint
+    assert handle.step(epoch=1)

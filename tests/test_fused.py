@@ -267,7 +267,7 @@ def test_a_file_with_parts_that_cannot_be_is_refused(grouped, changes, tmp_path)
     row = next(row for row in data["pairs"] if row["one"] == "blocks.0.att.k.weight")
     row["other_part"] = list(Part(*row["other_part"])._replace(**changes))
     (tmp_path / "pairing.json").write_text(json.dumps(data))
-    with pytest.raises(PairingError, match="is no valid pairing"):
+    with pytest.raises(PairingError, match="is not a valid pairing"):
         Pairing.load(tmp_path / "pairing.json")
 
 

@@ -61,8 +61,8 @@ NOT_THE_SAME = {
     "bert for masked words": "Paddle's keeps a pooler that HF's lacks, and calls the last bias "
     "decoder_bias",
     "bart for generation": "Paddle's has an output table of its own, HF's is tied to the words",
-    "llama": "Paddle's output layer is no linear but a class with a bare parameter",
-    "mixtral": "Paddle's output layer is no linear but a class with a bare parameter",
+    "llama": "Paddle's output layer is not a linear but a class with a bare parameter",
+    "mixtral": "Paddle's output layer is not a linear but a class with a bare parameter",
     "clip": "Paddle's two projections hang on the model as bare parameters, HF's are linears",
 }
 """Pairs whose names or shapes differ because the two ports do, with the reason."""

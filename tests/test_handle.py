@@ -1,4 +1,4 @@
-"""Plans in force in either framework: what removal leaves, what overlaps, what is no plan."""
+"""Plans in force in either framework: what removal leaves, what overlaps, what is not a plan."""
 
 from __future__ import annotations
 

@@ -206,13 +206,13 @@ STATE = noted(*three_epochs()).state()
 )
 def test_a_damaged_state_is_refused(damage):
     assert History.restored(STATE).rows
-    with pytest.raises(ScheduleError, match="no state of a history"):
+    with pytest.raises(ScheduleError, match="not a state of a history"):
         History.restored({**STATE, **damage})
 
 
 @pytest.mark.parametrize("state", [None, {}, [], "rows"])
 def test_what_is_no_state_is_refused(state):
-    with pytest.raises(ScheduleError, match="no state of a history"):
+    with pytest.raises(ScheduleError, match="not a state of a history"):
         History.restored(state)
 
 

@@ -120,7 +120,7 @@ def test_a_plan_without_phases_refuses_an_optimizer_without_what_it_trains(train
     def over_the_bias(model):
         return paddle.optimizer.AdamW(0.1, parameters=[model.head.bias])
 
-    with pytest.raises(OptimizerError, match="lacks 1 parameters that the plan trains: head"):
+    with pytest.raises(OptimizerError, match="lacks 1 parameter that the plan trains: head"):
         RUNS[trainer](tmp_path, STILL, optimizer=over_the_bias)
 
 

@@ -438,10 +438,10 @@ def test_a_pairing_is_read_back_as_it_was_written(text, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_pairing": 2, "one"', "no complete pairing"),
-        ("{}", "is no pairing"),
+        ('{"unifreeze_pairing": 2, "one"', "not a complete pairing"),
+        ("{}", "is not a pairing"),
         ('{"unifreeze_pairing": 7}', "of pairing format 7"),
-        ('{"unifreeze_pairing": 2}', "no valid pairing"),
+        ('{"unifreeze_pairing": 2}', "not a valid pairing"),
     ],
 )
 def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
@@ -454,11 +454,11 @@ def test_a_file_that_is_no_pairing_is_refused(content, words, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_sketch": 2, "frame', "no complete sketch"),
-        ("[]", "is no sketch"),
+        ('{"unifreeze_sketch": 2, "frame', "not a complete sketch"),
+        ("[]", "is not a sketch"),
         ('{"unifreeze_sketch": 7}', "of sketch format 7"),
         ('{"unifreeze_sketch": 1}', "of sketch format 1"),
-        ('{"unifreeze_sketch": 2}', "no valid sketch"),
+        ('{"unifreeze_sketch": 2}', "not a valid sketch"),
     ],
 )
 def test_a_file_that_is_no_sketch_is_refused(content, words, tmp_path):

@@ -505,17 +505,17 @@ def test_a_record_cut_in_half_is_refused(kits, tmp_path):
     record(kits["torch"]).save(path)
     text = path.read_text()
     path.write_text(text[: len(text) // 2])
-    with pytest.raises(RecordError, match="is no complete record"):
+    with pytest.raises(RecordError, match="is not a complete record"):
         Record.load(path)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[]", "is no unifreeze record"),
-        ('{"a": 1}', "is no unifreeze record"),
+        ("[]", "is not a unifreeze record"),
+        ('{"a": 1}', "is not a unifreeze record"),
         ('{"unifreeze_record": 1}', "is of record format 1; this release reads 2"),
-        ('{"unifreeze_record": 2}', "is no valid record"),
+        ('{"unifreeze_record": 2}', "is not a valid record"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, text, said):

@@ -149,3 +149,16 @@ assert not logging.getLogger("unifreeze").handlers
         assert run.stdout == ""
         assert run.stderr.startswith(shown)
         assert bool(run.stderr) == bool(shown)
+
+
+def test_a_resumed_phase_is_not_said_to_begin(side, said):
+    handle = PLAN.apply(side.build())
+    side.sgd(handle)
+    handle.step(epoch=0)
+    handle.step(epoch=2)
+    state = handle.state_dict()
+    other = PLAN.apply(side.build())
+    side.sgd(other)
+    other.load_state_dict(state)
+    assert "begin to train" in said()[1]
+    assert re.search(r"resumed in phase 'top', .* train since this phase began, lr", said()[-1])

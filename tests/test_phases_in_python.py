@@ -168,15 +168,28 @@ def test_rules_of_a_plan_that_has_more_are_refused():
         ({"at": {"epochs": 5}, "lr": 1}, "did you mean 'epoch'?", 'at={"epoch": 5}'),
         ({"after": {"epoch": 5}, "lr": 1}, "did you mean 'epochs'?", 'after={"epochs": 2}'),
         ({"when": {"metric": "a", "stalled": 2}, "lr": 1}, "'stalled_for'?", '"stalled_for": 2}'),
-        ({"at": {"epoch": 2}, "after": {"epochs": 1}, "lr": 1}, "has at and after", "at={"),
+        (
+            {"at": {"epoch": 2}, "after": {"epochs": 1}, "lr": 1},
+            "has at and after",
+            "start of the run",
+        ),
+        (
+            {"rules": {"only": "head"}, "add": {"train": "all"}},
+            "has rules and add",
+            "leave one out",
+        ),
         ({"lr": 1}, "says not when it begins", "at={"),
-        ({"at": {"epoch": 2}}, "changes nothing", "add=["),
+        ({"at": {"epoch": 2}}, "changes nothing", "add={"),
         ({"at": {"epoch": -1}, "lr": 1}, "greater than or equal to 0", 'at={"epoch": 5}'),
-        ({"at": {"epoch": 0}, "lr": 1}, "can never be entered at epoch 0", '.phase("top", at='),
-        ({"name": "head", "at": {"epoch": 2}, "lr": 1}, "an earlier phase has that name", "phase("),
+        ({"at": {"epoch": 0}, "lr": 1}, "can never be entered at epoch 0", "a later epoch"),
+        (
+            {"name": "head", "at": {"epoch": 2}, "lr": 1},
+            "an earlier phase has that name",
+            "a name of",
+        ),
         ({"name": "", "at": {"epoch": 2}, "lr": 1}, "name: is missing", 'name="top"'),
         ({"at": {"epoch": 2}, "lr": -1}, "lr: should be greater than 0", "lr=1e-3"),
-        ({"at": {"epoch": 2}, "like": "hed"}, "there is no such phase before it (head)", "phase("),
+        ({"at": {"epoch": 2}, "like": "hed"}, "no such phase before it (head)", "an earlier"),
         ({"stop_on_rise": {"metrics": "a"}}, "did you mean 'metric'?", "stop_on_rise={"),
     ],
 )
@@ -204,3 +217,8 @@ def test_a_value_of_a_wrong_type_is_refused_as_everywhere(said, fact, cure):
     assert isinstance(error, ArgumentError)
     assert fact in error.fact
     assert cure in error.hint
+
+
+def test_the_first_phase_is_told_where_a_later_beginning_belongs():
+    error = refused(lambda: FreezePlan().phase("top", at={"epoch": 3}, rules={"only": "head"}))
+    assert "leave that out of the first phase" in error.hint

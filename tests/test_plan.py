@@ -680,3 +680,14 @@ def test_schema_and_loader_refuse_the_same_bad_plans(document):
         SCHEMA.validate(document)
     with pytest.raises((PlanFileError, PlanVersionError)):
         FreezePlan.from_yaml(yaml.safe_dump(document))
+
+
+def test_plain_data_that_pyyaml_itself_has_read_is_read_as_the_file_is():
+    phase = "{name: a, lr: 5E+2, rules: [{only: '1e3'}]}"
+    text = f"{{unifreeze: 1, groups: [{{match: all, lr_scale: 1e-3}}], phases: [{phase}]}}"
+    text = text.replace("unifreeze: 1,", "unifreeze: 1, dropout: off,")
+    plan = FreezePlan.from_document(yaml.safe_load(text))
+    assert plan == FreezePlan.from_yaml(text)
+    assert (plan.groups[0].lr_scale, plan.phases[0].lr, plan.dropout) == (1e-3, 500.0, "off")
+    with pytest.raises(PlanFileError, match="should be a valid number"):
+        FreezePlan.from_yaml(text.replace("lr_scale: 1e-3", "lr_scale: '1e-3'"))

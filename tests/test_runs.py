@@ -389,7 +389,7 @@ def test_what_was_trained_refuses_another_base_and_loses_nothing(side):
     side.write(dict(named(other))[first])
     fresh.rebase()
     before = values(other)
-    with pytest.raises(WeightFileError, match="another base: 1 tensors differ") as caught:
+    with pytest.raises(WeightFileError, match="another base: 1 tensor differs") as caught:
         fresh.load_trainable_state_dict(state)
     assert first in str(caught.value)
     assert all(np.array_equal(before[name], value) for name, value in values(other).items())
@@ -398,7 +398,7 @@ def test_what_was_trained_refuses_another_base_and_loses_nothing(side):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: {}, "no state of what was trained"),
+        (lambda state: {}, "not the state of what was trained"),
         (lambda state: {**state, "unifreeze_trained": 9}, "of format 9"),
         (lambda state: {k: v for k, v in state.items() if k != "base"}, "lacks base"),
         (lambda state: {**state, "framework": "jax"}, "trained in jax"),
@@ -653,10 +653,10 @@ def test_a_damaged_state_is_told_and_changes_nothing(side, key):
     handle.step(step=2)
     state = handle.state_dict()
     for value in (None, [1], "x"):
-        with pytest.raises(ScheduleError, match="no state of a"):
+        with pytest.raises(ScheduleError, match="not a state of a"):
             handle.load_state_dict({**state, key: value})
     del state[key]
-    with pytest.raises(ScheduleError, match="no state of a"):
+    with pytest.raises(ScheduleError, match="not a state of a"):
         handle.load_state_dict(state)
     assert handle.phase.name == "top"
 

@@ -305,7 +305,7 @@ def test_another_base_is_refused_and_every_difference_named(kit, run):
         move(kit, other, path)
         before = bits(kit, other)
         text = refused(lambda other=other: uf.load_trained(other, run.file))
-        assert "another base: 1 tensors differ" in text
+        assert f"{run.file} was trained on another base: 1 tensor differs" in text
         assert f"{path}: other values than in the base" in text
         assert bits(kit, other) == before
 
@@ -315,6 +315,8 @@ def test_a_base_of_another_dtype_or_with_other_layers_is_refused(kit, run):
     kind = type(other.head)
     other.tail, other.blocks[0].second = kind(2, 2), kind(6, 6)
     text = refused(lambda: uf.load_trained(other, run.file))
+    assert "was trained on another model: " in text
+    assert "build the model as it was trained" in text
     assert "tail.weight: in the model, and not in the base" in text
     assert "blocks.0.second.weight: other values" in text
     one, lost = twin(kit, run.model), twin(kit, run.model)
@@ -388,7 +390,7 @@ def test_the_other_framework_is_named_with_the_way_there(kit, run):
     there = {"torch": "paddle", "paddle": "torch"}[name]
     rewritten(run.file, change=lambda header: {**header, "framework": there})
     text = refused(lambda: uf.load_trained(run.model, run.file))
-    assert f"it was trained in {there}, and this model is of {name}" in text
+    assert f"{run.file} was trained in {there}, and this model is of {name}" in text
     assert "uf.port_weights" in text
 
 
@@ -403,14 +405,51 @@ def test_a_file_that_is_not_ours_is_refused_with_the_way_to_load_it(kit, run):
 def test_a_broken_header_is_refused(kit, run, state):
     trained = safetensors.numpy.load_file(run.file)
     safetensors.numpy.save_file(trained, run.file, metadata={KEY: state})
-    with pytest.raises(WeightFileError, match="this release reads 1"):
-        uf.load_trained(run.model, run.file)
+    text = refused(lambda: uf.load_trained(run.model, run.file))
+    assert text.startswith(f"{run.file} is ")
+    assert "copy it again" in text
+
+
+@pytest.mark.parametrize("key", ["base_tensors", "digests", "dtypes", "base", "framework"])
+@pytest.mark.parametrize("value", [3, [], {"head.bias": 3}, None])
+def test_a_part_of_a_state_that_cannot_be_read_is_named(run, key, value):
+    state = run.handle.trainable_state_dict()
+    rewritten(run.file, change=lambda header: {**header, key: value})
+    for call in (
+        lambda: uf.load_trained(run.model, run.file),
+        lambda: run.handle.load_trainable_state_dict({**state, "digests": {}, key: value}),
+    ):
+        assert f"is damaged: {key} cannot be read" in refused(call)
+
+
+def test_a_state_of_something_else_is_refused_with_where_to_get_one(run):
+    state = run.handle.trainable_state_dict()
+    for wrong in (
+        {},
+        run.model.state_dict(),
+        {**state, "tensors": []},
+        {**state, "dtypes": [], "base_tensors": 3},
+        {**state, KEY: True},
+    ):
+        text = refused(lambda wrong=wrong: run.handle.load_trainable_state_dict(wrong))
+        assert "handle.trainable_state_dict()" in text
+    ragged = {**state, "tensors": {"head.bias": [[1.0], [2.0, 3.0]]}}
+    assert "not fit this model" in refused(lambda: run.handle.load_trainable_state_dict(ragged))
+
+
+@pytest.mark.parametrize("kind", ["pt", "pdparams"])
+def test_a_file_of_a_framework_is_told_with_what_reads_it(kit, run, kind):
+    path = run.file.with_suffix(f".{kind}")
+    rows = [Named("head.bias", (3,), "float32", lambda: np.zeros(3, "float32"))]
+    save_weights(path, rows)
+    reader = {"pt": "torch.load(path", "pdparams": "paddle.load(path)"}[kind]
+    assert reader in refused(lambda: uf.load_trained(run.model, path))
 
 
 def test_a_file_that_was_damaged_is_refused(kit, run):
     whole, before = run.file.read_bytes(), bits(kit, run.model)
     run.file.write_bytes(whole[:-1])
-    with pytest.raises(WeightFileError, match="no valid safetensors file"):
+    with pytest.raises(WeightFileError, match="not a valid safetensors file"):
         uf.load_trained(run.model, run.file)
     run.file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     text = refused(lambda: uf.load_trained(run.model, run.file))
@@ -491,3 +530,9 @@ def test_a_dtype_that_the_format_lacks_is_refused_before_a_file_is_there(tmp_pat
 def test_what_is_not_a_model_is_refused_before_the_file_is_looked_for():
     with pytest.raises(UnknownFrameworkError, match="not a model"):
         uf.load_trained(torch.nn.Linear, "nowhere.safetensors")
+
+
+def test_a_path_that_the_system_refuses_is_refused_in_words(kit, run, tmp_path):
+    long = tmp_path / f"{'x' * 300}.safetensors"
+    assert "a shorter name" in refused(lambda: run.handle.save_trained(long))
+    assert "there is no file" in refused(lambda: uf.load_trained(run.model, "x" * 5000))

@@ -204,7 +204,7 @@ def test_phases_that_cannot_be_are_mistakes_of_the_plan(phases, words):
 @pytest.mark.parametrize("state", [{}, {"phase": 7}, None, {"phase": "x"}])
 def test_a_state_that_is_none_is_refused(state):
     made = schedule("at: {epoch: 1}")
-    with pytest.raises(ScheduleError, match="no state of a schedule"):
+    with pytest.raises(ScheduleError, match="not a state of a schedule"):
         made.restored(state)
     with pytest.raises(ScheduleError, match="there is no phase 5"):
         made.restored({**made.state(), "phase": 5})

@@ -458,10 +458,10 @@ def test_sides_of_different_steps_are_refused(pairings):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"unifreeze_step": 2, "fra', "no complete side"),
-        ("[]", "is no side"),
+        ('{"unifreeze_step": 2, "fra', "not a complete side"),
+        ("[]", "is not a side"),
         ('{"unifreeze_step": 7}', "of step format 7"),
-        ('{"unifreeze_step": 2}', "no valid side"),
+        ('{"unifreeze_step": 2}', "not a valid side"),
     ],
 )
 def test_a_file_that_is_no_side_is_refused(content, words, tmp_path):

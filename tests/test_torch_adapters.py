@@ -6,6 +6,7 @@ Whether a tensor is in use is measured: where changing it changes no output, it 
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from kits.torch_nets import raw
 from torch import nn
 
 from examples.torchvision_on_cpu import import_torchvision
-from unifreeze import FreezePlan
+from unifreeze import FreezePlan, load_trained
 from unifreeze.backend import load_backend
-from unifreeze.errors import FrozenDriftError, UnmatchedSelectorError
+from unifreeze.errors import FrozenDriftError, UnmatchedSelectorError, WeightFileError
 
 import_torchvision()
 import peft  # noqa: E402 - it imports torchvision, which has to be loaded in a way of its own
@@ -417,3 +418,20 @@ def test_a_norm_tuned_in_the_place_of_another_is_a_norm(whole):
     model.train()
     model(IDS).square().sum().backward()
     assert handle.check_gradients() == ()
+
+
+def test_trained_adapters_that_are_switched_off_are_said_to_be(tmp_path):
+    model, file = adapted(), tmp_path / "adapters.safetensors"
+    FreezePlan().only("adapter").apply(model).save_trained(file)
+    for off in (model.disable_adapter, lambda: merged(model)):
+        with off(), pytest.raises(WeightFileError, match="is switched off, or merged, now") as told:
+            load_trained(model, file)
+        assert "model.disable_adapter()" in told.value.hint
+    assert load_trained(model, file)
+
+
+@contextmanager
+def merged(model):
+    model.merge_adapter()
+    yield
+    model.unmerge_adapter()

@@ -190,7 +190,7 @@ def test_what_was_trained_knows_its_base_although_it_is_offloaded():
     other = in_memory(Net())
     other.write("stem.weight")
     handle = PLAN.apply(other.model)
-    with pytest.raises(WeightFileError, match="another base: 1 tensors differ"):
+    with pytest.raises(WeightFileError, match="another base: 1 tensor differs"):
         handle.load_trainable_state_dict(state)
     # Values written to a placeholder would be lost.
     handle = PLAN.apply(in_memory(Net()).model)

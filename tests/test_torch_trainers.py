@@ -119,7 +119,7 @@ def test_a_plan_without_phases_refuses_an_optimizer_without_what_it_trains(train
     def over_the_bias(model):
         return torch.optim.SGD([model.net.head.bias], lr=0.1)
 
-    with pytest.raises(OptimizerError, match=r"lacks 1 parameters that the plan trains: net\.head"):
+    with pytest.raises(OptimizerError, match=r"lacks 1 parameter that the plan trains: net\.head"):
         RUNS[trainer](tmp_path, STILL, optimizer=over_the_bias)
 
 

@@ -236,7 +236,7 @@ def moved_by(before, after, *, keep_values):
 
 
 def test_a_change_of_all_values_alike_is_bounded_tightly():
-    """The bound is no empty word: for one shift of everything it is the shift."""
+    """The bound is not an empty word: for one shift of everything it is the shift."""
     model = seeded(Stack)
     handle = uf.freeze(model, "stem")
     add(model.stem.weight, 0.25)

@@ -437,8 +437,8 @@ def test_of_several_state_dicts_one_is_asked_for(tmp_path):
         ({3: torch.ones(2)}, "no text as name"),
         ({"epoch": 3}, r"no state dict\n  its keys: epoch"),
         ([torch.ones(2)], "holds a list"),
-        ({"w": torch.ones(2).to_sparse()}, "no ordinary tensor"),
-        ({"w": torch.ones(2, device="meta")}, "no ordinary tensor"),
+        ({"w": torch.ones(2).to_sparse()}, "not an ordinary tensor"),
+        ({"w": torch.ones(2, device="meta")}, "not an ordinary tensor"),
         ({"w": torch.ones(1).expand(10**12)}, "and the file has"),
     ],
 )
@@ -500,7 +500,7 @@ def test_a_tensor_that_the_index_does_not_list_is_refused(tmp_path):
 )
 def test_a_broken_index_is_refused(tmp_path, text):
     (tmp_path / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    with pytest.raises(WeightFileError, match="no index of weights"):
+    with pytest.raises(WeightFileError, match="not an index of weights"):
         open_weights(tmp_path)
 
 
@@ -577,7 +577,7 @@ PICKLES = {
     "EXT1": b"\x80\x02\x82\x01.",
     "BINPERSID": b"\x80\x02K\x01Q.",
     "sets the attributes of a dict": b"\x80\x02}}b.",
-    "calls what is no function": b"\x80\x02K\x01)R.",
+    "calls what is not a function": b"\x80\x02K\x01)R.",
     "end where it should": b"\x80\x02}.more",
     "decode": b"\x80\x04}X\x02\x00\x00\x00\xff\xfeK\x01s.",
     "the byte ff": b"\x80\x04\xff",
@@ -623,7 +623,7 @@ def array_state(shape, data, dtype="f4"):
 def test_an_array_must_be_as_large_as_its_bytes(tmp_path, shape, data):
     path = tmp_path / "w.pdparams"
     path.write_bytes(array_state(shape, data))
-    with pytest.raises(WeightFileError, match="is no pickle of weights"):
+    with pytest.raises(WeightFileError, match="is not a pickle of weights"):
         open_weights(path)
 
 
@@ -685,13 +685,13 @@ HEADERS = {
     "lacks dtype": ({"a": {"dtype": "F32"}}, 0),
     "or has more": ({"a": {**row([2], 0, 8), "x": 1}}, 8),
     "stands there twice": (b'{"a":1,"a":2}', 0),
-    "no JSON object": (b"[]     ", 0),
+    "not a JSON object": (b"[]     ", 0),
     "cannot be read": (b'{"a":', 0),
     "cannot be read: 'utf-8'": (b'{"\xff\xfe":1}', 0),
     "cannot be read: .*recursion": (b'{"a":' + b"[" * 200_000, 0),
     "text to text": ({"__metadata__": {"a": 1}}, 0),
     "cannot be tied to 'b'": ({"__metadata__": {"unifreeze.aliases": '{"a":"b"}'}}, 0),
-    "no JSON object ": ({"__metadata__": {"unifreeze.aliases": "["}}, 0),
+    "not a JSON object ": ({"__metadata__": {"unifreeze.aliases": "["}}, 0),
 }
 
 
@@ -710,7 +710,7 @@ def test_a_header_length_that_lies_is_refused(tmp_path, length):
     path = tmp_path / "w.safetensors"
     header_file(path, {"a": row([2], 0, 8)}, bytes(8), length=length)
     reason = "cannot be read" if length < 8 else f"claims {length} bytes"
-    with pytest.raises(WeightFileError, match=rf"no valid safetensors file\n.*{reason}"):
+    with pytest.raises(WeightFileError, match=rf"not a valid safetensors file\n.*{reason}"):
         open_weights(path)
 
 
@@ -735,7 +735,7 @@ def test_what_the_reference_library_refuses_is_refused_here_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pdparams", "w.pt", "w.bin", "w.txt"])
-@pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is no weight file", bytes(100)])
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is not a weight file", bytes(100)])
 def test_what_is_no_weight_file_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightFileError, match=r"is no (valid safetensors|weight) file"):

@@ -107,9 +107,8 @@ class PlanFileError(PlanError):
 
     def __init__(self, source: str, mistakes: Iterable[str], *, hint: str = "") -> None:
         self.mistakes = tuple(mistakes)
-        count = len(self.mistakes)
         super().__init__(
-            f"{source}: {count} mistake{'s' if count != 1 else ''}",
+            f"{source}: {counted(len(self.mistakes), 'mistake')}",
             context="\n".join(self.mistakes),
             hint=hint,
         )
@@ -254,6 +253,16 @@ def listing(names: Iterable[str], *, limit: int = 6) -> str:
     items = list(names)
     shown = ", ".join(items[:limit])
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Write a number with its noun, and with a verb where `many` is given.
+
+    >>> counted(1, "tensor"), counted(2, "batch"), counted(1, "tensor differs", "tensors differ")
+    ('1 tensor', '2 batches', '1 tensor differs')
+    """
+    plural = many or one + ("es" if one.endswith(("s", "x", "ch", "sh")) else "s")
+    return f"{count} {one if count == 1 else plural}"
 
 
 def cut(text: str, limit: int) -> str:

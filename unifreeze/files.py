@@ -42,6 +42,33 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def writing_hint(error: BaseException) -> str:
+    """Return what to do about a file that cannot be written."""
+    cures = {
+        errno.ENAMETOOLONG: "give it a shorter name",
+        errno.ENOSPC: "make room on the disk, or write it to another one",
+        errno.ENOENT: "make its folder first: path.parent.mkdir(parents=True)",
+        errno.ENOTDIR: "a part of its path is a file: give it another one",
+    }
+    return cures.get(getattr(error, "errno", None) or 0, "give a file in a folder of yours")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; False where the system refuses to look."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder; False where the system refuses to look."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def read_text(path: Path) -> str:
     """Read a text file, which is UTF-8 in every format here.
 
@@ -133,7 +160,8 @@ class Saved(Row):
                 file.write(self.model_dump_json(indent=self.format.indent).encode())
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise self.format.error(f"cannot write {path}: {reason}") from None
+            message = f"cannot write {path}: {reason}"
+            raise self.format.error(message, hint=writing_hint(error)) from None
 
     @classmethod
     @checked
@@ -148,9 +176,10 @@ class Saved(Row):
         try:
             data = json.loads(read_text(Path(path)))
         except OSError as error:
-            raise form.error(f"cannot read {path}: {error.strerror or error}") from None
+            message = f"cannot read {path}: {error.strerror or error}"
+            raise form.error(message, hint=form.hint) from None
         except (ValueError, RecursionError) as error:
-            message = f"{path} is no complete {form.what.removeprefix('unifreeze ')}: {error}"
+            message = f"{path} is not a complete {form.what.removeprefix('unifreeze ')}: {error}"
             raise form.error(message, hint=form.hint) from None
         return cls.read(data, str(path))
 
@@ -161,7 +190,7 @@ class Saved(Row):
         form = cls.format
         found = data.get(form.key) if isinstance(data, dict) else None
         if found is None or not isinstance(data, dict):
-            raise form.error(f"{source} is no {form.what}", hint=form.hint)
+            raise form.error(f"{source} is not a {form.what}", hint=form.hint)
         if type(found) is not int or found != form.version:
             raise form.error(
                 f"{source} is of {form.short} format {found}; this release reads {form.version}",
@@ -171,7 +200,7 @@ class Saved(Row):
             return cls(**data)
         except form.error as error:
             raise form.error(
-                f"{source} is no valid {form.what.removeprefix('unifreeze ')}",
+                f"{source} is not a valid {form.what.removeprefix('unifreeze ')}",
                 context=error.context,
                 hint=form.hint,
             ) from None

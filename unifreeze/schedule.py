@@ -12,7 +12,7 @@ from math import isfinite
 from numbers import Integral
 from typing import Any
 
-from unifreeze.errors import ScheduleError, brief
+from unifreeze.errors import ScheduleError, brief, counted
 from unifreeze.plan import After, At, Phase, When
 
 UNTOLD = "the schedule was never told of an epoch or step"
@@ -156,7 +156,7 @@ class Schedule:
             self.watch.missed += new_epoch and self.watch.last is None
             if self.watch.missed > entry.reports + PATIENCE:
                 raise ScheduleError(
-                    f"{waits}, and {self.watch.missed} epochs began without it",
+                    f"{waits}, and {counted(self.watch.missed, 'epoch')} began without it",
                     hint=f'give it: handle.step(epoch=…, metrics={{"{entry.metric}": …}})',
                 )
             return
@@ -224,7 +224,7 @@ class Schedule:
                 Watch(**{**watch, "best_at": _place(watch["best_at"])}),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ScheduleError(f"this is no state of a schedule: {error!r}") from None
+            raise ScheduleError(f"this is not a state of a schedule: {error!r}") from None
         if not 0 <= made.phase < len(self.phases):
             raise ScheduleError(f"there is no phase {made.phase}: the plan has {len(self.phases)}")
         return made

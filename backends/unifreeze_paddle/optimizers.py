@@ -100,7 +100,7 @@ def build(
     Where the plan sets neither rate nor decay it is an ordinary one over a list of parameters.
 
     Raises:
-        OptimizerError: It is no Paddle optimizer, or would not do what the plan says.
+        OptimizerError: It is not a Paddle optimizer, or would not do what the plan says.
     """
     plain = all(group.lr_scale == 1.0 and group.weight_decay is None for group, _ in rows)
     _check(cls, 1 if plain else len(rows), settings)

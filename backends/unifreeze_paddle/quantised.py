@@ -7,6 +7,8 @@ from typing import Any
 from paddle.nn.quant.lsq import FakeQuantActLSQPlus, FakeQuantWeightLSQPlus
 from paddle.nn.quant.quant_layers import FakeQuantAbsMax, FakeQuantChannelWiseAbsMax
 
+from unifreeze.errors import counted
+
 _DERIVING = (FakeQuantAbsMax, FakeQuantChannelWiseAbsMax)
 """Quantisers that write down the range of what they are given, in any mode, and never read it."""
 MEASURING = (FakeQuantActLSQPlus, FakeQuantWeightLSQPlus)
@@ -37,8 +39,8 @@ def reason_against_holding(layer: Any, *, held: bool, frozen: bool) -> tuple[str
         left = layer.batch_init - layer.init_state
         if (held or frozen) and left > 0:
             return (
-                f"it goes on measuring its range in its next {left} batches, in any mode",
-                f"run {left} batches before freezing",
+                f"it goes on measuring its range in its next {counted(left, 'batch')}, in any mode",
+                f"run {counted(left, 'batch')} before freezing",
             )
     elif held and _has_seen_nothing(layer):
         return (

@@ -78,7 +78,7 @@ def steer(optimizer: Any, control: Control) -> Undo:
     """Put a scheduler that multiplies before an optimizer's own at each step, and settle its decay.
 
     Raises:
-        OptimizerError: It is no optimizer of Paddle, or breaks when flags change.
+        OptimizerError: It is not an optimizer of Paddle, or breaks when flags change.
     """
     _check(optimizer)
     scaled = Scaled(control)
@@ -165,7 +165,7 @@ def _around(
 def _check(optimizer: Any) -> None:
     optimizer_class = paddle.optimizer.Optimizer
     if not isinstance(optimizer, optimizer_class):
-        raise OptimizerError(f"{type(optimizer).__name__} is no Paddle optimizer")
+        raise OptimizerError(f"{type(optimizer).__name__} is not a Paddle optimizer")
     if isinstance(optimizer, paddle.optimizer.LBFGS):
         raise OptimizerError(
             "LBFGS keeps one direction over all parameters and moves frozen ones",

@@ -14,6 +14,7 @@ import torch
 from unifreeze.errors import WeightFileError, listing
 from unifreeze.weights.nested import find_state
 from unifreeze.weights.values import (
+    COPY_AGAIN,
     DTYPES,
     Array,
     Entry,
@@ -66,7 +67,9 @@ def _load(path: Path) -> Any:
         ) from None
     except Exception as error:  # a broken file can fail anywhere in torch's reader
         reason = f"{type(error).__name__}: {_reason(error)}"
-        raise WeightFileError(f"{path} is no complete file of torch.save", context=reason) from None
+        raise WeightFileError(
+            f"{path} is not a complete file of torch.save", context=reason, hint=COPY_AGAIN
+        ) from None
 
 
 def _reason(error: Exception) -> str:
@@ -83,7 +86,7 @@ def _refuse_compressed(path: Path) -> None:
         packed = [row.filename for row in archive.infolist() if row.file_size > row.compress_size]
     if packed:
         raise WeightFileError(
-            f"{path} is no file of torch.save", context=f"compressed: {listing(packed)}"
+            f"{path} is not a file of torch.save", context=f"compressed: {listing(packed)}"
         )
 
 
@@ -92,7 +95,7 @@ def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> Entry:
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     if not plain or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
         raise WeightFileError(
-            f"{source}: {name!r} is no ordinary tensor",
+            f"{source}: {name!r} is not an ordinary tensor",
             context=f"{type(tensor).__name__}, {tensor.layout}, {tensor.dtype}, {tensor.device}",
         )
     dtype = str(tensor.dtype).removeprefix("torch.")

@@ -34,7 +34,7 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     """Multiply every group's rate for the time of each step; what schedulers see stays as it is.
 
     Raises:
-        OptimizerError: It is no optimizer of PyTorch, or moves what is frozen.
+        OptimizerError: It is not an optimizer of PyTorch, or moves what is frozen.
     """
     _check(optimizer, control)
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -129,7 +129,7 @@ def _takes_decay(group: dict[str, Any], *, exempt: bool) -> bool:
 
 def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise OptimizerError(f"{type(optimizer).__name__} is no torch optimizer")
+        raise OptimizerError(f"{type(optimizer).__name__} is not a torch optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise OptimizerError(
             "LBFGS keeps one direction over all parameters and moves frozen ones",

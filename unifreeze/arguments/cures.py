@@ -61,6 +61,8 @@ def _either(words: Sequence[str]) -> str:
 
 
 _PLAN = 'a plan is made by FreezePlan().only("head"), or read: FreezePlan.load("plan.yaml")'
+AT_EPOCH = 'at={"epoch": 5}, counted from 0'
+_FILE = 'path="run/trained.safetensors"'
 EXAMPLES = {
     "what": 'what="backbone"',
     "match": 'match="head"',
@@ -75,7 +77,7 @@ EXAMPLES = {
     "path": 'path="run/plan.yaml"',
     "folder": 'folder="run/best"',
     "name": 'name="top"',
-    "at": 'at={"epoch": 5}, counted from 0',
+    "at": AT_EPOCH,
     "after": 'after={"epochs": 2}',
     "when": 'when={"metric": "val_loss", "stalled_for": 2}',
     "like": 'like="head", the name of an earlier phase',
@@ -94,7 +96,19 @@ EXAMPLES = {
     "layer_decay": "layer_decay=0.9",
     "cls": "handle.optimizer(torch.optim.AdamW, lr=1e-3), the class itself",
     "examples": "examples=2000",
-    "state": "what state_dict() returned",
+    "state": "state=saved, which handle.state_dict() returned",
+    "Handle.save_trained.path": _FILE,
+    "load_trained.path": _FILE,
+    "Saved.save.path": 'path="record.json"',
+    "Saved.load.path": 'path="record.json"',
+    "RunReport.to_csv.path": 'path="run/report.csv"',
+    "Handle.load_trainable_state_dict.state": "state=saved, which handle.trainable_state_dict() "
+    "returned",
+    "port_file.source": 'source="model.safetensors"; of a live model, uf.port_weights(…)',
+    "port_file.target": 'target="model.pdparams"; into a live model, uf.port_weights(…)',
+    "port_weights.source": "a live model; of a file, uf.port_file(…)",
+    "FreezePlan.from_document.data": 'data={"unifreeze": 1, "rules": [{"only": "head"}]}',
+    "FreezePlan.from_yaml.text": "text=plan.to_yaml()",
     "call": "lambda phase: print(phase.name)",
     "policy": '"hold", or [{"hold": "norm & backbone"}, {"update": "norm & head"}]',
     "batch": 'batch=np.zeros((2, 3, 224, 224), "float32"), or "float32[2,3,224,224]"',
@@ -109,19 +123,34 @@ EXAMPLES = {
     "rules": 'FreezePlan().only("head").freeze("norm")',
     "groups": 'FreezePlan().with_group("head", lr_scale=10)',
 }
-"""What parameters of these names look like; one name means the same in every function."""
+"""What parameters of these names look like; where the function stands before it, in that alone."""
 _NORMS = ("policy", "norm_stats")
 """What takes rules for running statistics, or one word for all."""
 
 
-def cure(place: str, value: Any, wanted: Any, whole: Any = None) -> str:
+def example(function: str, name: str) -> str:
+    """Return what a parameter looks like; "" for one of which nothing is known."""
+    return EXAMPLES.get(f"{function}.{name}") or EXAMPLES.get(name, "")
+
+
+def cure(
+    function: str,
+    place: str,
+    value: Any,
+    wanted: Any,
+    whole: Any = None,
+    *,
+    needed: bool = False,
+) -> str:
     """Return what to write instead.
 
     Args:
+        function: The function's qualified name.
         place: The parameter's name; and where in it the value stands, if not all of it is wrong.
         value: The value.
         wanted: The type of what should stand there.
         whole: The whole argument, if the value is a part of it.
+        needed: It cannot be left out.
     """
     name = place.partition("[")[0]
     kinds = {getattr(one, "__name__", "") for one in (wanted, *get_args(wanted))}
@@ -144,11 +173,57 @@ def cure(place: str, value: Any, wanted: Any, whole: Any = None) -> str:
         return f"in a list: {name}=[…]"
     if "Callable" in kinds and name == "step":
         return "for example step=lambda: train_one_step(model), a function that runs one"
-    if "Selector" in kinds and name not in EXAMPLES:
+    if reader := _reader(function, value):
+        return reader
+    known = example(function, name)
+    if "Selector" in kinds and not known:
         return 'for example "head | blocks[-2:]"'
-    if name in EXAMPLES:
-        return f"for example {EXAMPLES[name]}"
-    return f"leave {name} out, or give {in_words(wanted)}"
+    if known:
+        return f"for example {known}"
+    return f"give {in_words(wanted)}" if needed else f"leave {name} out, or give {in_words(wanted)}"
+
+
+def _reader(function: str, value: Any) -> str:
+    """Return which function reads plans in the form in which one is given; "" elsewhere."""
+    if function.rpartition(".")[2] not in ("from_document", "from_yaml", "load"):
+        return ""
+    if not function.startswith("FreezePlan."):
+        return ""
+    if isinstance(value, Mapping):
+        return "plain data is read by FreezePlan.from_document(…)"
+    if isinstance(value, os.PathLike):
+        return f"a file is read by FreezePlan.load({os.fsdecode(value)!r})"
+    if isinstance(value, str) and value.strip():
+        return plan_reader(value)
+    return ""
+
+
+def plan_reader(text: str) -> str:
+    """Return which function reads a text, which is a plan or the name of a file."""
+    if is_plan_text(text):
+        return "the text of a plan is read by FreezePlan.from_yaml(text)"
+    return f"a file is read by FreezePlan.load({text!r})"
+
+
+def is_plan_text(text: str) -> bool:
+    """Return whether a text is more likely a plan than the name of a file."""
+    return "\n" in text or bool(re.match(r"\s*[{]|\s*\w+:(\s|$)", text))
+
+
+def path_problem(value: Any, wanted: Any) -> tuple[str, str]:
+    """Return why a text cannot be the path that is wanted, and what to write; "" if it can."""
+    if Path not in (wanted, *get_args(wanted)) or not isinstance(value, str | os.PathLike):
+        return "", ""
+    text = os.fsdecode(value)
+    if "\0" in text:
+        return r"and a path cannot hold the character \0", r'r"C:\data", with an r before it'
+    home = text.replace("\\", "/").partition("/")[0]
+    if home.startswith("~") and not Path(home).exists():
+        return (
+            f"and there is no folder {home}: Python does not replace it",
+            f"Path({text!r}).expanduser()",
+        )
+    return "", ""
 
 
 def _as_one(value: Any) -> str:
@@ -184,6 +259,8 @@ def _literals(wanted: Any) -> list[str]:
 def _plan_cure(value: Any) -> str:
     if isinstance(value, str | os.PathLike) and str(value).endswith((".yaml", ".yml", ".json")):
         return f"read the file: FreezePlan.load({str(value)!r})"
+    if isinstance(value, str) and is_plan_text(value):
+        return plan_reader(value)
     if isinstance(value, str) and value.strip():
         return f"make a plan of it: FreezePlan().freeze({value!r}), or .only(…), .train(…)"
     if isinstance(value, Mapping):

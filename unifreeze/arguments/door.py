@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from unifreeze.arguments.cures import EXAMPLES, cure, in_words
+from unifreeze.arguments.calls import named, other_name, owner_form
+from unifreeze.arguments.cures import cure, example, in_words, path_problem
 from unifreeze.arguments.fitting import Misfit, fits, misfit, plain_types
-from unifreeze.errors import ArgumentError, brief, nearest
+from unifreeze.errors import ArgumentError, brief
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,34 +140,47 @@ class _Door:
             for one in several.get(int(kind), [value]):
                 if found := misfit(one, self.wanted[name]):
                     raise self._unfit(name, found, bound)
+                fact, hint = path_problem(one, self.wanted[name])
+                if fact:
+                    raise ArgumentError(f"{self.name}(): {name} is {brief(one)}, {fact}", hint=hint)
 
     def _unowned(self, owner: type) -> ArgumentError:
         """Say that a method was called on its class."""
         method = self.name.rpartition(".")[2]
-        on = {"FreezePlan": "FreezePlan()", "Handle": "handle"}.get(owner.__name__)
         return ArgumentError(
             f"{self.name}() is called on the class, and not on an object of it",
             context=f"it is called as: {self.form}",
-            hint=f"{on or owner.__name__.lower()}.{method}(…)",
+            hint=f"{owner_form(owner.__name__, method)}.{method}(…)",
         )
 
     def _unbound(
         self, error: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> ArgumentError:
         """Say which argument is missing, unknown or too many."""
-        names = list(self.signature.parameters)
-        unknown = [name for name in kwargs if name not in names]
-        close = nearest(unknown[0], names, limit=1) if unknown else []
+        rows = self.signature.parameters
+        unknown = [name for name in kwargs if name not in rows]
         selectors = [value for value in args if isinstance(value, str)]
         missing = re.search(r"missing a required argument: '(\w+)'", str(error))
-        example = EXAMPLES.get(missing[1]) if missing else None
-        hint = f"for example {example}" if example else f"write {self.form}"
-        hint = f"did you mean {close[0]}=…?" if close else hint
-        if "too many" in str(error) and len(selectors) > 1 and "what" in names:
-            hint = f'several selectors are one: "{" | ".join(selectors)}"'
+        known = example(self.name, missing[1]) if missing else ""
+        hint = f"for example {known}" if known else ""
+        if unknown:
+            hint = other_name(unknown[0], kwargs[unknown[0]], rows) or hint
+        if "too many" in str(error):
+            hint = self._named(args)
+            if len(selectors) > 1 and "what" in rows:
+                hint = f'several selectors are one: "{" | ".join(selectors)}"'
         return ArgumentError(
-            f"{self.name}(): {error}", context=f"it is called as: {self.form}", hint=hint
+            f"{self.name}(): {error}",
+            context=f"it is called as: {self.form}" if hint else "",
+            hint=hint or f"it is called as {self.form}",
         )
+
+    def _named(self, args: Sequence[Any]) -> str:
+        """Return by which names positional arguments that are too many can be given."""
+        rows = self.signature.parameters.values()
+        places = sum(row.kind <= row.POSITIONAL_OR_KEYWORD for row in rows)
+        wanted = {row.name: self.wanted[row.name] for row in rows if row.kind is row.KEYWORD_ONLY}
+        return named(self.name.rpartition(".")[2], args[places:], wanted)
 
     def _unfit(self, name: str, found: Misfit, bound: Mapping[str, Any]) -> ArgumentError:
         place = f"{name}{found.place}"
@@ -179,9 +193,20 @@ class _Door:
             or (
                 "its keys are text"
                 if is_key
-                else cure(place, found.value, found.wanted, bound[name])
+                else cure(
+                    self.name,
+                    place,
+                    found.value,
+                    found.wanted,
+                    bound[name],
+                    needed=self._is_needed(name),
+                )
             ),
         )
+
+    def _is_needed(self, name: str) -> bool:
+        row = self.signature.parameters[name]
+        return row.default is row.empty and row.kind <= row.KEYWORD_ONLY
 
     def _swapped(self, name: str, bound: Mapping[str, Any]) -> str:
         """Return whether another argument is the one wanted here, and this one is wanted there."""

@@ -73,6 +73,7 @@ def plain_types(wanted: Any) -> frozenset[type] | None:
     if any(one is Any or one is object for one in members):
         return None
     found = {one for one in members if isinstance(one, type) and not get_args(one)}
+    found -= {str} if Path in found else set()  # not every text is a path
     return frozenset(found | ({int} if float in found else set()))
 
 

@@ -13,7 +13,7 @@ from unifreeze.backend.protocol import Finding
 from unifreeze.backend.reader import Reader
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.wrapping import beside, join, wrappers
-from unifreeze.errors import DescriptionError, listing
+from unifreeze.errors import DescriptionError, counted, listing
 
 
 def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
@@ -115,7 +115,7 @@ def _left_out(called: str, walk: Walk, left: Set[int]) -> DescriptionError:
     types = {type(module).__name__ for module in walk.modules if _compares_values(type(module))}
     reason = f"{_EQUALITY}; here: {listing(sorted(types))}" if types else ""
     return DescriptionError(
-        f"the framework leaves {len(left)} parameters out of its own list of {called}: "
+        f"the framework leaves {counted(len(left), 'parameter')} out of its own list of {called}: "
         f"{listing(names)}",
         context=f"an optimizer built from that list would never train them\n{reason}",
         hint=_IDENTITY if types else "build optimizers and plans from one model that lists them",

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from unifreeze.errors import TargetError, brief, listing
 
 Array = NDArray[Any]
+_LAST_SEED = 2**63 - 1
+"""The last one that every framework takes."""
 _TEXT = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
     r"(?:<(?P<low>[^:<>]+):(?P<high>[^:<>]+)>?)?"
@@ -73,8 +76,9 @@ class Batch:
             seed: Seed of the arrays that texts stand for.
 
         Raises:
-            TargetError: It is no batch, or a text cannot be read.
+            TargetError: It is not a batch, or a text cannot be read.
         """
+        _check_seed(seed)
         if isinstance(batch, Batch):
             return batch
         drawing = _Drawing(seed)
@@ -102,6 +106,11 @@ class Batch:
         return cls(tuple(args), kwargs)
 
 
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= _LAST_SEED:
+        raise TargetError(f"seed={seed} is not a seed", hint="a whole number from 0 on: seed=0")
+
+
 def is_made_up(batch: object) -> bool:
     """Return whether a batch has texts in it that stand for random numbers."""
     ones = [batch] if isinstance(batch, str) else batch
@@ -125,6 +134,12 @@ def _named(name: object, value: object, drawing: _Drawing) -> Array:
 
 def _input(value: object) -> Array:
     reason = ""
+    if str(getattr(value, "dtype", "")).endswith(".bfloat16"):  # of Paddle's, NumPy makes uint16
+        float32 = "float()" if type(value).__module__ == "torch" else 'astype("float32")'
+        raise TargetError(
+            "a batch holds arrays, and NumPy has no bfloat16",
+            hint=f"tensor.detach().{float32}.cpu().numpy()",
+        )
     try:
         array = np.asarray(value)
     except Exception as error:
@@ -164,6 +179,12 @@ def _made(text: str, drawing: _Drawing) -> tuple[str, Array]:
         dtype = np.dtype(match["dtype"])
         shape = tuple(int(part) for part in match["shape"].split(",") if part.strip())
         return name, drawing.draw(dtype, shape, match["low"], match["high"])
+    except MemoryError:
+        size = dtype.itemsize * prod(shape) / 2**30
+        raise TargetError(
+            f"batch {brief(text)} does not fit into memory: it takes {size:,.1f} GiB",
+            hint=f"give smaller sizes; {_FORMS}",
+        ) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise TargetError(f"batch {brief(text)} cannot be read: {error}", hint=_FORMS) from None
 

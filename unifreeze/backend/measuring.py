@@ -135,7 +135,7 @@ class _Measuring:
         if swap.why or not swap.calls:
             return Bypass(why=swap.why or "it does not run on these batches")
         if not all(map(isfinite, losses)):
-            return Bypass(why="the loss without it is no finite number")
+            return Bypass(why="the loss without it is not a finite number")
         return Bypass(losses)
 
 

@@ -274,7 +274,7 @@ class Operations(ABC):
         """Return the live tensors that an optimizer updates.
 
         Raises:
-            OptimizerError: It is no optimizer whose parameters this backend knows how to read.
+            OptimizerError: It is not an optimizer whose parameters this backend knows how to read.
         """
         raise OptimizerError(
             f"{self.name} cannot say what {brief(optimizer)} updates",

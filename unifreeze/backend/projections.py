@@ -35,7 +35,7 @@ class Sketch(NamedTuple):
     Attributes:
         norm: Euclidean norm.
         along: Its projections, as it is stored but for axes of length 1.
-        across: Projections of the transposed matrix; none for what is no matrix, and for tables.
+        across: Projections of the transposed matrix; none for what is not a matrix, and for tables.
     """
 
     norm: float

@@ -125,7 +125,7 @@ def _checked(found: Any, what: str) -> Backend:
         wanted = sorted({*vars(Backend), *Backend.__annotations__})
         lacking = [n for n in wanted if not (n.startswith("_") or hasattr(found, n))]
         raise UnknownFrameworkError(
-            f"backend {what} is no backend: it lacks {listing(lacking)}",
+            f"backend {what} is not a backend: it lacks {listing(lacking)}",
             hint="see backends/README.md for what a backend has",
         )
     return found

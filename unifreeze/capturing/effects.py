@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifreeze.backend import Backend, Batch
-from unifreeze.errors import PlanError, listing
+from unifreeze.errors import PlanError, counted, listing
 from unifreeze.structure import Mask, ModelSpec
 
 NEGLIGIBLE = 1e-4
@@ -35,7 +35,8 @@ def left_out(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) -> E
     if not mine.any():
         raise PlanError(
             "the optimizer holds none of the model's parameters",
-            context=f"it holds {len(held)} tensors, the model {len(spec)} parameters",
+            context=f"it holds {counted(len(held), 'tensor')}, the model "
+            f"{counted(len(spec), 'parameter')}",
             hint="give the optimizer that trains this very model",
         )
     frozen = spec.found & ~mine
@@ -164,4 +165,4 @@ def _note(spec: ModelSpec, mask: Mask, what: str) -> str:
     if not mask.any():
         return ""
     paths = [spec.parameters[number].path for number in np.flatnonzero(mask)]
-    return f"{len(paths)} parameters {what}: {listing(paths, limit=3)}."
+    return f"{counted(len(paths), 'parameter')} {what}: {listing(paths, limit=3)}."

@@ -100,7 +100,7 @@ def seen_from(spec: ModelSpec, pairing: Pairing) -> Pairing:
 
 
 def parameters_of(pairing: Pairing) -> list[PairRow]:
-    """Return what a pairing pairs that is no statistic."""
+    """Return what a pairing pairs that is not a statistic."""
     return [row for row in pairing.pairs if not row.state]
 
 

@@ -9,7 +9,7 @@ from unifreeze.backend import Batch, backend_for
 from unifreeze.capturing.captured import Capture, made
 from unifreeze.capturing.partners import by_name, by_pairing, rule_for_both
 from unifreeze.capturing.shortest import Aim, fresh, shortest_plan
-from unifreeze.errors import PlanError, listing
+from unifreeze.errors import PlanError, counted, listing
 from unifreeze.handle.target import Target
 from unifreeze.pairing import Pairing
 from unifreeze.plan import FreezePlan, refuse_phases
@@ -106,8 +106,8 @@ def _left(target: ModelSpec, aim: Aim) -> str:
     if not unknown:
         return ""
     return (
-        f"{len(unknown)} parameters have no partner in the source, "
-        f"and become what the rules make of them: {listing(unknown, limit=3)}."
+        f"{counted(len(unknown), 'parameter has', 'parameters have')} no partner in the source; "
+        f"the rules decide: {listing(unknown, limit=3)}."
     )
 
 

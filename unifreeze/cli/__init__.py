@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from unifreeze.errors import UnifreezeError
 WIDEST_HELP = 100
 BROKEN_PIPE = 141
 """Exit code where nobody reads any more: `unifreeze show MODEL | head`."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What goes wrong where a result is written; the disk is full, for one."""
 app = typer.Typer(
     name="unifreeze",
     help="Write one freeze plan, run it on PyTorch and on PaddlePaddle, and know that it held.",
@@ -86,21 +89,37 @@ for command in (
     app.command(short_help=_first_line(command), epilog=_examples(command))(command)
 
 
+def _drop_output() -> None:
+    """Let go of what is left in the buffer: it has nowhere to go, and is not written at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line."""
+    if sys.stdout is None:
+        complain("Error: standard output is closed")
+        sys.exit(UNUSABLE)
     print_in_any_encoding()
     try:
-        app(prog_name="unifreeze", terminal_width=min(width_of(sys.stdout) or 80, WIDEST_HELP))
+        try:
+            app(prog_name="unifreeze", terminal_width=min(width_of(sys.stdout) or 80, WIDEST_HELP))
+        finally:
+            if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's, which would end with 1
+                raise BrokenPipeError
+            sys.stdout.flush()  # here, where what goes wrong can still be said
     except UnifreezeError as error:
         complain(f"Error: {type(error).__name__}: {error}")
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go, and must not be written at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(BROKEN_PIPE)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            _drop_output()
+            complain(f"Error: cannot write the result: {error.strerror}")
+            sys.exit(UNUSABLE)
         import traceback
 
         traceback.print_exc()

@@ -28,6 +28,7 @@ from unifreeze.cli.targets import (
     read_plan,
     use_backends,
 )
+from unifreeze.errors import counted
 from unifreeze.pairing import Pairing
 from unifreeze.plan import save_text
 from unifreeze.resolution import expand_plan
@@ -114,7 +115,7 @@ def expand(
         say_plan(text)
     if output is None or json == "-":
         return
-    say_as_it_is(f"{len(made.phases)} phases written to {output}")
+    say_as_it_is(f"{counted(len(made.phases), 'phase')} written to {output}")
 
 
 def _finish(found: Capture, output: Path | None, json: str) -> None:

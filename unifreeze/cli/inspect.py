@@ -28,6 +28,7 @@ from unifreeze.cli.targets import (
 )
 from unifreeze.cli.timeline import phase_rows, say_phases
 from unifreeze.cli.units import plain_resolution, savings, say_groups, say_units
+from unifreeze.errors import counted
 from unifreeze.resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze.structure import ModelSpec
 
@@ -62,7 +63,8 @@ def _count(number: int, word: str) -> str:
 def _headline(name: str, spec: ModelSpec) -> str:
     found = int(spec.found.sum())
     return (
-        f"{name}: {spec.framework}, {len(spec)} parameters, {int(spec.counts.sum()):,} values, "
+        f"{name}: {spec.framework}, {counted(len(spec), 'parameter')}, "
+        f"{int(spec.counts.sum()):,} values, "
         f"{found} trainable as found, {len(spec.states)} state tensors; "
         f"positions by order of {spec.order}"
     )

@@ -25,7 +25,7 @@ from unifreeze.cli.output import (
 from unifreeze.cli.parity import read_inputs
 from unifreeze.cli.sides import Side, run_sides
 from unifreeze.cli.targets import load_model, use_backends
-from unifreeze.errors import TargetError
+from unifreeze.errors import TargetError, counted
 from unifreeze.files import read_text
 from unifreeze.pairing import (
     ModelSketch,
@@ -66,7 +66,7 @@ def sketch(
         str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
     ] = "",
     states: Annotated[
-        bool, typer.Option("--states", help="Give values to state that is no statistic, too.")
+        bool, typer.Option("--states", help="Give values to state that is not a statistic, too.")
     ] = False,
     parts: Annotated[
         Path | None,
@@ -105,7 +105,7 @@ def sketch(
         about = {"sketch": str(output), "framework": made.framework, "model": made.model}
         write_json({**about, "parameters": count, "states": len(made.tensors) - count}, json)
     if json != "-":
-        say_as_it_is(f"{made.framework}: {count} parameters; written to {output}")
+        say_as_it_is(f"{made.framework}: {counted(count, 'parameter')}; written to {output}")
 
 
 def pair(

@@ -31,7 +31,7 @@ from unifreeze.cli.targets import (
     read_plan,
     use_backends,
 )
-from unifreeze.errors import TargetError
+from unifreeze.errors import TargetError, counted
 from unifreeze.parity import Order, Record, Report, common_outputs, compare_records, make_record
 
 DeviceOption = Annotated[
@@ -65,7 +65,7 @@ def record(
 ) -> None:
     """Run one side of a parity check and write down what it showed."""
     use_backends(backend)
-    loaded, counted = read_plan(plan), read_order(order)
+    loaded, order_of_counts = read_plan(plan), read_order(order)
     inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
     if kind := device_for(device, framework.name):
@@ -78,11 +78,11 @@ def record(
         ProbeConfig(inputs, steps=steps, seed=seed, outputs=shared),
         device=framework.device_of(live),
         name=model,
-        order=counted,
+        order=order_of_counts,
     )
     made.save(output)
     trainable = sum(row.trainable for row in made.parameters)
-    summary = f"{made.side}: {len(made.parameters)} parameters, {trainable} trainable"
+    summary = f"{made.side}: {counted(len(made.parameters), 'parameter')}, {trainable} trainable"
     if json:
         write_json({"record": str(output), "side": made.side, "outputs": made.outputs}, json)
     else:
@@ -180,7 +180,7 @@ def _finish(report: Report, json: str) -> None:
     if json != "-":
         say(str(report))
         verdict = "parity holds" if report.holds else "parity does not hold"
-        run = f"{report.steps} steps each of {', '.join(report.optimizers)}"
+        run = f"{counted(report.steps, 'step')} each of {', '.join(report.optimizers)}"
         say(f"{verdict} ({run})", style="bold green" if report.holds else "bold red")
     if not report.holds:
         raise typer.Exit(BROKEN)

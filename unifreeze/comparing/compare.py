@@ -19,7 +19,7 @@ from unifreeze.backend import Batch
 from unifreeze.comparing.comparison import Comparison, PlanRow, Run
 from unifreeze.comparing.given import Metrics, Plans, check_in_place, named_plans, read_metrics
 from unifreeze.comparing.start import Start
-from unifreeze.errors import TargetError, UnifreezeError, listing
+from unifreeze.errors import TargetError, UnifreezeError, counted, listing
 from unifreeze.handle import Handle, apply
 from unifreeze.handle.telling import untold_error
 from unifreeze.plan import FreezePlan
@@ -167,7 +167,7 @@ def _check_kept(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     replaced = [path for path, tensor in before.items() if after.get(path) is not tensor]
     if replaced:
         raise TargetError(
-            f"train replaced {len(replaced)} parameters: {listing(replaced)}",
+            f"train replaced {counted(len(replaced), 'parameter')}: {listing(replaced)}",
             context="what the plan decided, and what the optimizer holds, are the old ones",
             hint="train in place; build and change models in make_model",
         )

@@ -19,7 +19,7 @@ def named_plans(plans: Any) -> dict[str, FreezePlan]:
     """Read plans by name; those of a list are named by position, plan files by their stem.
 
     Raises:
-        PlanError: There is none, one is no plan, or a name is given twice.
+        PlanError: There is none, one is not a plan, or a name is given twice.
         PlanFileError: A file has mistakes.
     """
     pairs = [*plans.items()] if isinstance(plans, Mapping) else [*enumerate(plans, start=1)]
@@ -78,7 +78,7 @@ def read_metrics(given: object) -> dict[str, float]:
     """Read what `evaluate` returned.
 
     Raises:
-        TargetError: It is no number, or not a finite one.
+        TargetError: It is not a number, or not a finite one.
     """
     named = given if isinstance(given, Mapping) else {"metric": given}
     if not named:

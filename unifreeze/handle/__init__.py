@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from unifreeze.arguments import checked
@@ -13,6 +14,7 @@ from unifreeze.handle.drift import Drift, Verified
 from unifreeze.handle.groups import param_groups
 from unifreeze.handle.handle import Handle
 from unifreeze.handle.lease import for_a_while
+from unifreeze.handle.once import OneBlock
 from unifreeze.handle.passing import freeze_for_now
 from unifreeze.handle.saved import load_trained
 from unifreeze.handle.target import Target
@@ -112,8 +114,7 @@ def freeze(
 
 
 @checked
-@contextmanager
-def frozen(model: Any, what: str | Selector | None = None) -> Iterator[None]:
+def frozen(model: Any, what: str | Selector | None = None) -> AbstractContextManager[None]:
     """Freeze a model, or what a selector selects of it, for the length of a block.
 
     Without a selector every parameter is frozen: flags only, cheap enough for every step of a GAN;
@@ -134,6 +135,11 @@ def frozen(model: Any, what: str | Selector | None = None) -> Iterator[None]:
     >>> with frozen(model, "backbone"):  # doctest: +SKIP
     ...     train_head(model)
     """
+    return OneBlock(partial(_frozen, model, what), "with frozen(model): …")
+
+
+@contextmanager
+def _frozen(model: Any, what: str | Selector | None) -> Iterator[None]:
     target = Target(model, backend_for(model))
     if what is None:
         undo = target.backend.flags(target.model, trainable=False)

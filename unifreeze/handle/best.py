@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze.errors import WeightFileError
+from unifreeze.files import writing_hint
 from unifreeze.weights import Named, open_weights, save_weights
 
 Place = tuple[int, int]
@@ -29,6 +31,11 @@ class Best:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        try:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise OSError(errno.ENOTDIR, "it is a file")
+        except OSError as error:  # now, and not once the first values are to be kept
+            raise _unusable(self.folder, error) from None
         self._referred: list[Place] = []
         self._latest: Place | None = None
 
@@ -45,7 +52,10 @@ class Best:
 
         What a killed run has left of later places is dropped, too: this run has not been there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.folder, error) from None
         plain = {key: value for key, value in state.items() if key != "tensors"}
         rows = [_row(path, array) for path, array in state["tensors"].items()]
         save_weights(self._file(place), rows, metadata={"unifreeze": json.dumps(plain)})
@@ -64,7 +74,10 @@ class Best:
         with open_weights(file) as weights:
             text = weights.metadata.get("unifreeze")
             if text is None:
-                raise WeightFileError(f"{file} holds no best values of a run")
+                raise WeightFileError(
+                    f"{file} holds no best values of a run",
+                    hint="give the folder that handle.keep_best filled in that run",
+                )
             return {**json.loads(text), "tensors": {name: weights.read(name) for name in weights}}
 
     def _drop(self, place: Place) -> None:
@@ -76,6 +89,13 @@ class Best:
     def _places(self) -> list[Place]:
         found = (_NAME.fullmatch(file.name) for file in self.folder.glob("best-*.safetensors"))
         return sorted((int(match[1]), int(match[2])) for match in found if match)
+
+
+def _unusable(folder: Path, error: OSError) -> WeightFileError:
+    return WeightFileError(
+        f"cannot keep the best values in {folder}: {error.strerror or error}",
+        hint=writing_hint(error),
+    )
 
 
 def _row(path: str, array: Any) -> Named:

@@ -11,7 +11,7 @@ import numpy as np
 from unifreeze.backend import Backend, Digest
 from unifreeze.backend.digests import change_at_least
 from unifreeze.backend.protocol import Array
-from unifreeze.errors import FrozenDriftError
+from unifreeze.errors import FrozenDriftError, counted
 from unifreeze.schedule import UNTOLD
 
 _ADVICE = {
@@ -70,7 +70,10 @@ class Verified(NamedTuple):
     ordered: bool = True
 
     def __str__(self) -> str:
-        text = f"unchanged: {self.parameters} frozen parameters, {self.states} held state tensors"
+        text = (
+            f"unchanged: {counted(self.parameters, 'frozen parameter')}, "
+            f"{counted(self.states, 'held state tensor')}"
+        )
         if self.unchecked:
             text += f"; not checked: {self.unchecked} that have no values here"
         if not self.ordered:
@@ -242,7 +245,7 @@ def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
     advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
     if any("lower bound" in drift.detail for drift in found):
         advice.append("apply(…, keep_values=True) gives exact changes")
-    count = f"{len(found)} frozen tensors are" if len(found) > 1 else "1 frozen tensor is"
+    count = counted(len(found), "frozen tensor is", "frozen tensors are")
     error = FrozenDriftError(
         f"{count} not as {'they were' if len(found) > 1 else 'it was'}: {', '.join(kinds)}",
         context="\n".join(shown),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze.backend import Backend, ParamGroup, Rate
-from unifreeze.errors import OptimizerError, listing
+from unifreeze.errors import OptimizerError, counted, listing
 from unifreeze.resolution import Resolution
 
 Classes = list[tuple[str, ...]]
@@ -48,8 +48,10 @@ def check_in_place(backend: Backend, model: Any, groups: Sequence[ParamGroup]) -
     trained = {path for group in groups for path in group.paths}
     offloaded = [path for path in backend.offloaded(model) if path in trained]
     if offloaded:
+        many = "parameters that the plan trains are"
+        which = counted(len(offloaded), "parameter that the plan trains is", many)
         raise OptimizerError(
-            f"{len(offloaded)} parameters that the plan trains are offloaded: {listing(offloaded)}",
+            f"{which} offloaded: {listing(offloaded)}",
             context="each forward pass puts new objects in their place, so an optimizer that holds "
             "the ones of now would train nothing",
             hint="freeze them, or load the model without offloading these modules",
@@ -70,7 +72,7 @@ def check_optimizers(
     paths = [path for group in groups for path in group.paths]
     if missing := [path for path in paths if id(live[path]) not in held]:
         raise OptimizerError(
-            f"the optimizer lacks {len(missing)} parameters that the plan trains: "
+            f"the optimizer lacks {counted(len(missing), 'parameter')} that the plan trains: "
             f"{listing(missing)}",
             hint="build it over all of them: handle.optimizer(cls, …), or over model.parameters(), "
             "as frozen ones cost it nothing",

@@ -12,7 +12,7 @@ import numpy as np
 
 from unifreeze.arguments import checked_methods
 from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
-from unifreeze.errors import OptimizerError, UnifreezeError, listing
+from unifreeze.errors import OptimizerError, UnifreezeError, counted, listing
 from unifreeze.handle.drift import (
     Baseline,
     Drift,
@@ -204,8 +204,9 @@ class Handle:
         present = self._backend.objects(self.model)
         missing = [path for path in self._baseline.paths if path not in present]
         if missing:
+            gone = counted(len(missing), "frozen tensor is", "frozen tensors are")
             raise UnifreezeError(
-                f"cannot rebase: {len(missing)} frozen tensors are no longer there",
+                f"cannot rebase: {gone} no longer there",
                 context=listing(missing),
                 hint="take the new structure into the plan: handle.reapply()",
             )
@@ -240,7 +241,7 @@ class Handle:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
         self._check_in_force("remove")
-        self._target.refuse_for_a_while(self.resolution.spec)
+        self._target.refuse_for_a_while(self.resolution.spec, again=True)
         if self._run is not None:
             self._run.detach()
         self._target.give_back(self._lease)
@@ -309,7 +310,7 @@ class Handle:
             **settings: Its settings under neutral names (`lr`, `weight_decay`, …).
 
         Raises:
-            OptimizerError: The optimizer is known to move frozen parameters, is no optimizer of
+            OptimizerError: The optimizer is known to move frozen parameters, is not an optimizer of
                 this framework, or there is nothing to train.
 
         >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)  # doctest: +SKIP
@@ -434,13 +435,13 @@ class Handle:
             Whether a phase began.
 
         Raises:
-            ScheduleError: The schedule cannot go on, or a metric is no number; nothing has changed
-                then.
+            ScheduleError: The schedule cannot go on, or a metric is not a number; nothing has
+                changed then.
             FrozenDriftError: Something frozen has moved during the phase that ends.
             OptimizerError: No optimizer is attached.
         """
         self._check_in_force("step")
-        numbers(metrics)  # what is no number is refused before anything changes
+        numbers(metrics)  # what is not a number is refused before anything changes
         began = False if self._run is None else self._run.step(epoch, step, metrics)
         self._note(epoch, step, metrics)
         return began

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unifreeze.errors import counted
 from unifreeze.handle.phased import Phased
 
 LOGGER = logging.getLogger("unifreeze")
@@ -39,7 +40,7 @@ class PhaseLog:
         self._started = schedule.told
         if self._started and LOGGER.isEnabledFor(logging.INFO):
             where = f"resumed in phase {schedule.current.name!r}, at {_place(phased)}"
-            LOGGER.info("%s", f"{where}: {_trains(phased, schedule.phase)}")
+            LOGGER.info("%s", f"{where}: {_trains(phased, schedule.phase, begun=True)}")
 
 
 def _beginning(phased: Phased, number: int) -> str:
@@ -56,8 +57,14 @@ def _place(phased: Phased) -> str:
     return ", ".join([*told, *([f"step {step}"] if step >= 0 else [])])
 
 
-def _trains(phased: Phased, number: int) -> str:
-    """Say how much trains, how much of it has just begun to, and at which rate."""
+def _trains(phased: Phased, number: int, *, begun: bool = False) -> str:
+    """Say how much trains, how much of that is new in this phase, and at which rate.
+
+    Args:
+        phased: The phases.
+        number: Which one.
+        begun: It began earlier, so that nothing changes now.
+    """
     phase, now = phased.phases[number], phased.resolutions[number]
     if phase.stop:
         return "training ends"
@@ -65,15 +72,18 @@ def _trains(phased: Phased, number: int) -> str:
     said = [f"{trainable:,} of {total:,} values train"]
     if number:
         before, counts = phased.resolutions[number - 1].trainable, now.spec.counts
-        said += _change("begin to train", now.trainable & ~before, counts)
+        said += _change(
+            "train since this phase began" if begun else "begin to train",
+            now.trainable & ~before,
+            counts,
+        )
         said += _change("no longer train", before & ~now.trainable, counts)
     return ", ".join([*said, *_rates(phased, number)])
 
 
 def _change(verb: str, which: np.ndarray, counts: np.ndarray) -> list[str]:
     tensors, values = int(which.sum()), int(counts[which].sum())
-    plural = "" if tensors == 1 else "s"
-    return [f"{tensors} parameter{plural} ({values:,} values) {verb}"] if tensors else []
+    return [f"{counted(tensors, 'parameter')} ({values:,} values) {verb}"] if tensors else []
 
 
 def _rates(phased: Phased, number: int) -> list[str]:
@@ -84,5 +94,5 @@ def _rates(phased: Phased, number: int) -> list[str]:
     if settings.weight_decay is not None:
         said.append(f"weight decay {settings.weight_decay:g}")
     if warmup is not None:
-        said.append(f"warm-up over {warmup.steps} steps")
+        said.append(f"warm-up over {counted(warmup.steps, 'step')}")
     return said

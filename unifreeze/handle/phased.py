@@ -188,5 +188,5 @@ class Phased:
             measured = {int(n): tuple(names) for n, names in state["measured"].items()}
             made.measure(measured if state["plan"] == self._expanded.digest else {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ScheduleError(f"this is no state of a plan: {error!r}") from None
+            raise ScheduleError(f"this is not a state of a plan: {error!r}") from None
         return made

@@ -14,7 +14,8 @@ from unifreeze.arguments import checked
 from unifreeze.backend import Backend, Digest, backend_for
 from unifreeze.backend.digests import Payload, digest
 from unifreeze.backend.protocol import Array
-from unifreeze.errors import WeightFileError, listing
+from unifreeze.errors import WeightFileError, counted, listing
+from unifreeze.files import is_file, is_folder
 from unifreeze.handle.lease import all_leases, leases_over
 from unifreeze.handle.target import Target
 from unifreeze.handle.trained import (
@@ -29,10 +30,14 @@ from unifreeze.plan import FreezePlan
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
 from unifreeze.weights import Named, WeightFile, open_weights, save_weights
+from unifreeze.weights.opening import SUFFIXES
 
 _SUFFIX = ".safetensors"
 _UNSAVED = ("float8", "complex128")
 """Dtypes that no optimizer trains, or that safetensors cannot hold."""
+_COPY_AGAIN = "copy it again from where it was saved; nothing was written into the model"
+_READERS = {"torch": "torch.load(path, weights_only=True)", "paddle": "paddle.load(path)"}
+"""What reads files that are not safetensors."""
 _FORMATS = {"torch": "pt"}
 """What libraries that load such files call the framework; "np" is for everyone."""
 
@@ -103,6 +108,7 @@ def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
             {name: (one.dtype, one.shape) for name, one in entries.items() if name in digests},
             missing=[name for name in digests if name not in entries],
             extra=[name for name in entries if name not in digests],
+            source=str(path),
         )
         _check_intact(weights, digests)
         written = write_all(backend, target.model, weights, partial(_values, weights))
@@ -116,7 +122,7 @@ def _check_place(path: Path) -> None:
     Raises:
         WeightFileError: With a place where it can.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise WeightFileError(
             f"cannot write {path}: it is a folder",
             hint=f'name the file: handle.save_trained("{(path / "trained").as_posix()}{_SUFFIX}")',
@@ -126,7 +132,7 @@ def _check_place(path: Path) -> None:
             f"{path} is not named as a safetensors file, which is what save_trained writes",
             hint=f'handle.save_trained("{path.with_suffix(_SUFFIX).as_posix()}")',
         )
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise WeightFileError(
             f"cannot write {path}: there is no folder {path.parent}",
             hint=f'make it first: Path("{path.parent.as_posix()}").mkdir(parents=True)',
@@ -141,14 +147,16 @@ def _check_values(prints: Mapping[str, Digest]) -> None:
     """
     if absent := [name for name, found in prints.items() if not found.bits]:
         raise WeightFileError(
-            f"{len(absent)} trained tensors have no values here: {listing(absent)}",
+            f"{counted(len(absent), 'trained tensor has', 'trained tensors have')} no values "
+            f"here: {listing(absent)}",
             context="they are on the meta device, not initialised yet, or offloaded",
             hint="save once they have some",
         )
     lost = [f"{name} ({d.dtype})" for name, d in prints.items() if d.dtype.startswith(_UNSAVED)]
     if lost:
         raise WeightFileError(
-            f"{len(lost)} trained tensors are of a dtype that is not saved: {listing(lost)}",
+            f"{counted(len(lost), 'trained tensor is', 'trained tensors are')} of a dtype that "
+            f"is not saved: {listing(lost)}",
             hint="freeze them, or train them in another dtype",
         )
 
@@ -172,11 +180,13 @@ def _values(weights: WeightFile, name: str) -> Array:
 
 
 def _check_is_file(path: Path) -> None:
-    if path.is_file():
+    if is_file(path):
         return
-    what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
-    folder = path if path.is_dir() else path.parent
-    there = sorted(one.as_posix() for one in folder.glob(f"*{_SUFFIX}"))
+    what = f"{path} is a folder" if is_folder(path) else f"there is no file {path}"
+    folder = path if is_folder(path) else path.parent
+    there = []
+    if is_folder(folder):
+        there = sorted(one.as_posix() for one in folder.glob(f"*{_SUFFIX}"))
     raise WeightFileError(
         what,
         context=f"there are: {listing(there)}" if there else "",
@@ -188,11 +198,11 @@ def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
     """Return what a file says of its base; raises as `load_trained` does."""
     text = weights.metadata.get(KEY)
     if text is None:
-        read = f"safetensors.{backend.name}.load_file(path)"
-        read = read if weights.source.endswith(_SUFFIX) else "the function that reads such files"
+        framework = SUFFIXES.get(Path(weights.source).suffix, "safetensors")
+        read = _READERS.get(framework, f"safetensors.{backend.name}.load_file(path)")
         raise WeightFileError(
             f"{weights.source} is not a file of handle.save_trained: it does not name its base",
-            context=f"{len(weights)} tensors: {listing(weights.names)}",
+            context=f"{counted(len(weights), 'tensor')}: {listing(weights.names)}",
             hint=f"load it by hand: {read}, and then the model's own load_state_dict(…, "
             "strict=False) or set_state_dict(…)",
         )
@@ -200,11 +210,9 @@ def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
         header = json.loads(text)
     except (ValueError, RecursionError):
         header = None
-    check_format(backend, header, ("base_tensors", "digests"))
+    more = ("base_tensors", "digests")
+    check_format(backend, header, more, source=weights.source, hint=_COPY_AGAIN)
     assert isinstance(header, dict)
-    tables = ("base_tensors", "dtypes", "digests")
-    if not all(isinstance(header[name], dict) for name in tables):
-        raise _damaged(weights, "its header is not as it was written")
     return header
 
 
@@ -228,7 +236,7 @@ def _damaged(weights: WeightFile, *lines: str) -> WeightFileError:
     return WeightFileError(
         f"{weights.source} was changed after it was saved",
         context="\n".join(lines[:12]),
-        hint="copy it again from where it was saved; nothing was written into the model",
+        hint=_COPY_AGAIN,
     )
 
 

@@ -8,7 +8,7 @@ from difflib import unified_diff
 from hashlib import sha256
 from typing import Any
 
-from unifreeze.errors import ScheduleError, brief, listing
+from unifreeze.errors import ScheduleError, brief, counted, listing
 from unifreeze.plan import FreezePlan
 from unifreeze.structure import ModelSpec
 
@@ -53,13 +53,13 @@ def check_format(state: Any) -> None:
         )
     version = state.get("unifreeze_state")
     if version != STATE_FORMAT:
-        what = "no state of a plan" if version is None else f"of state format {version}"
+        what = "not a state of a plan" if version is None else f"of state format {version}"
         raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
     missing = [key for key in _KEYS if key not in state]
     if missing:
-        raise ScheduleError(f"this is no state of a plan: it lacks {listing(missing)}")
+        raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")
     if not isinstance(state["told"], bool):
-        raise ScheduleError(f"this is no state of a plan: told is {state['told']!r}")
+        raise ScheduleError(f"this is not a state of a plan: told is {state['told']!r}")
 
 
 def check_origin(
@@ -82,7 +82,7 @@ def check_origin(
         raise ScheduleError("the state is of a plan with phases, and this one has none")
     if state["model"] != _name_of(spec):
         raise ScheduleError(
-            f"the state is of another model than this one ({len(spec)} parameters)",
+            f"the state is of another model than this one ({counted(len(spec), 'parameter')})",
             context="their canonical names or shapes differ",
             hint="`unifreeze show` lists them; load it into the model that it was saved for",
         )

@@ -111,8 +111,8 @@ class Target:
             In each case the model is as it was.
         """
         spec = describe()
-        self.refuse_for_a_while(spec)
         old = self.lease()
+        self.refuse_for_a_while(spec, again=again and old is not None)
         lease = Lease(decide(spec), spec.found)
         if again and old is not None:
             lease.number = old.number
@@ -176,7 +176,7 @@ class Target:
         spec = self.backend.describe(self.model)
         if leases_over(spec, all_leases()):
             raise PlanError(
-                "the model is under a plan, and is no copy of one",
+                "the model is under a plan, and is not a copy of one",
                 hint="end the plan: handle.remove()",
             )
         self.backend.write(self.model, Resolution.without_plan(spec))
@@ -274,8 +274,12 @@ class Target:
         flags = self.backend.describe(model).found if others else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
 
-    def refuse_for_a_while(self, spec: ModelSpec) -> None:
+    def refuse_for_a_while(self, spec: ModelSpec, *, again: bool) -> None:
         """Refuse to change what `frozen` has frozen, and will put back as it found it.
+
+        Args:
+            spec: What would be written to.
+            again: A plan that is in force would change.
 
         Raises:
             PlanError: The block is not at its end yet.
@@ -283,9 +287,13 @@ class Target:
         for root in [root for root in for_a_while if backend_for(root) is self.backend]:
             numbers = self.backend.describe(root).tree.numbers
             if not numbers.keys().isdisjoint(spec.tree.numbers):
+                what = "its plan cannot change meanwhile" if again else "would lose the plan after"
                 raise PlanError(
-                    "the model is frozen for a while, and would lose the plan at the end of it",
-                    hint="apply the plan before `with frozen(…)`, or after",
+                    f"the model is frozen for a while by `with frozen(…)`, and {what}",
+                    hint="call it before or after the block, so that phases begin outside: "
+                    "handle.step(…)"
+                    if again
+                    else "apply the plan before `with frozen(…)`, or after",
                 )
 
 

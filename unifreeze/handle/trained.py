@@ -11,7 +11,7 @@ import numpy as np
 
 from unifreeze.backend import Backend, Digest
 from unifreeze.backend.protocol import Array
-from unifreeze.errors import UnifreezeError, WeightFileError, WriteError
+from unifreeze.errors import UnifreezeError, WeightFileError, WriteError, brief, counted
 from unifreeze.resolution import Resolution
 from unifreeze.structure import ModelSpec
 
@@ -21,6 +21,14 @@ _LINES = 12
 """How many tensors that differ a message names."""
 _PREFIX = 8
 """Hexadecimal digits that are kept of each base tensor's digest: they only name what differs."""
+
+STATE = "the state"
+"""How messages call a state that is not a file."""
+_TABLES = {"tensors": object, "dtypes": str, "base_tensors": str, "digests": str}
+"""What the mappings in a state hold."""
+_SAME_MODEL = "build the model as it was trained: the same layers, sizes and dtypes"
+_SAME_WEIGHTS = "load the weights it was trained on first, in the same dtype"
+_SWITCH_ON = "adapters must be in use: load outside `with model.disable_adapter()`, and not merged"
 
 Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each trained tensor, by its native path."""
@@ -73,32 +81,49 @@ def load_state(
     """
     check_format(backend, state, ("tensors",))
     tensors: Mapping[str, Any] = state["tensors"]
-    wanted = {p: (state["dtypes"].get(p, "unknown"), np.shape(a)) for p, a in tensors.items()}
+    dtypes: Mapping[str, str] = state["dtypes"]
+    wanted = {path: (dtypes.get(path, "unknown"), _shape(one)) for path, one in tensors.items()}
     check_fit(backend, model, spec, state, wanted)
     return write_all(backend, model, tensors, lambda path: np.asarray(tensors[path]))
 
 
-def check_format(backend: Backend, state: Any, more: Sequence[str] = ()) -> None:
+def check_format(
+    backend: Backend,
+    state: Any,
+    more: Sequence[str] = (),
+    *,
+    source: str = STATE,
+    hint: str = "give what handle.trainable_state_dict() returned",
+) -> None:
     """Check that something is the state of what was trained, in this release's format.
 
     Args:
         backend: The model's backend.
         state: What should be one.
         more: Keys that it has besides those of every such state.
+        source: How messages call it.
+        hint: Where to get a right one.
 
     Raises:
         WeightFileError: It is not, or it is of another framework.
     """
     found = state.get(KEY) if isinstance(state, Mapping) else None
-    if found != FORMAT:
-        what = "no state of what was trained" if found is None else f"of format {found}"
-        raise WeightFileError(f"this is {what}; this release reads {FORMAT}")
+    if found is None:
+        raise WeightFileError(f"{source} is not the state of what was trained", hint=hint)
+    if type(found) is not int or found != FORMAT:
+        raise WeightFileError(
+            f"{source} is of format {brief(found)}; this release reads {FORMAT}", hint=hint
+        )
     needed = ("base", "dtypes", "framework", *more)
     if missing := [name for name in needed if name not in state]:
-        raise WeightFileError(f"the state lacks {', '.join(missing)}")
+        raise WeightFileError(f"{source} lacks {', '.join(missing)}", hint=hint)
+    wrong = [name for name in ("base", "framework") if not isinstance(state[name], str)]
+    wrong += [name for name, kind in _TABLES.items() if not _is_table(state.get(name, {}), kind)]
+    if wrong:
+        raise WeightFileError(f"{source} is damaged: {', '.join(wrong)} cannot be read", hint=hint)
     if state["framework"] != backend.name:
         raise WeightFileError(
-            f"it was trained in {state['framework']}, and this model is of {backend.name}",
+            f"{source} was trained in {state['framework']}, and this model is of {backend.name}",
             hint=f"load it into a {state['framework']} model, and carry that one's weights over: "
             "uf.port_weights(source, target, pairing=uf.pair(source, target, batch=batch))",
         )
@@ -113,6 +138,7 @@ def check_fit(
     *,
     missing: Sequence[str] = (),
     extra: Sequence[str] = (),
+    source: str = STATE,
 ) -> None:
     """Refuse trained tensors that a model has no place for, and a model on another base.
 
@@ -124,29 +150,35 @@ def check_fit(
         wanted: The trained tensors that there are.
         missing: Those that should be there as well.
         extra: Tensors that are there and were not trained.
+        source: How messages call the state.
 
     Raises:
         WeightFileError: Naming everything that differs, trained tensors first.
     """
     unfit = [f"{path}: was trained, and is not in the file" for path in missing]
     unfit += [f"{path}: is in the file, and was not trained" for path in extra]
-    unfit += _misfits(backend, model, wanted)
+    misfits, off = _misfits(backend, model, wanted)
+    unfit += misfits
     base = _base(backend, model, spec, (*wanted, *missing))
     same = _digest(base) == state["base"]
     differing = [] if same else _differences(state.get("base_tensors", {}), base)
     lines = [*unfit, *differing]
     shown = [*lines[:_LINES], *([f"… and {len(lines) - _LINES} more"] if lines[_LINES:] else [])]
     if unfit:
+        fits = counted(len(unfit), "trained tensor does", "trained tensors do")
         raise WeightFileError(
-            f"{len(unfit)} trained tensors do not fit this model",
+            f"{fits} not fit this model, says {source}",
             context="\n".join(shown),
-            hint="build the model as it was trained: the same layers, sizes and dtypes",
+            hint=_SWITCH_ON if off else _SAME_MODEL,
         )
     if not same:
+        count = counted(len(differing), "tensor differs", "tensors differ")
+        there = state.get("base_tensors", {})
+        another = "base" if _same_layers(there, base) else "model"
         raise WeightFileError(
-            f"it was trained on another base: {len(differing) or 'some'} tensors differ",
+            f"{source} was trained on another {another}: {count if differing else 'some differ'}",
             context="\n".join(shown),
-            hint="load the weights it was trained on first, in the same dtype",
+            hint=_SAME_WEIGHTS if another == "base" else _SAME_MODEL,
         )
 
 
@@ -177,14 +209,21 @@ def write_all(
     return tuple(path for path, _ in kept)
 
 
-def _misfits(backend: Backend, model: Any, wanted: Wanted) -> list[str]:
-    """Say which trained tensors the model does not have as they were saved."""
+def _misfits(backend: Backend, model: Any, wanted: Wanted) -> tuple[list[str], bool]:
+    """Say which trained tensors the model does not have as they were saved.
+
+    Returns:
+        A line for each, and whether the model has some that are switched off now.
+    """
     live = backend.objects(model)
     now = backend.fingerprint(model, [path for path in wanted if path in live])
-    lines, first = [], dict[int, str]()
+    lines, first, off = [], dict[int, str](), False
     for path, (dtype, shape) in wanted.items():
         saved = f"{dtype}{list(shape)}"
-        if path not in live:
+        if path not in live and _is_attribute(model, path):
+            off = True
+            lines.append(f"{path}: {saved} was trained, and is switched off, or merged, now")
+        elif path not in live:
             lines.append(f"{path}: {saved} was trained, and is not in the model")
         elif not now[path].bits:
             lines.append(f"{path}: {saved} was trained, and has no values in the model")
@@ -192,7 +231,39 @@ def _misfits(backend: Backend, model: Any, wanted: Wanted) -> list[str]:
             lines.append(f"{path}: {saved} was trained, and is {_kind(now[path])} in the model")
         elif (one := first.setdefault(id(live[path]), path)) != path:
             lines.append(f"{path}: is one tensor with {one} in the model, and was trained apart")
-    return lines
+    return lines, off
+
+
+def _is_attribute(model: Any, path: str) -> bool:
+    """Return whether a path leads to something, though the model does not use it now."""
+    found = model
+    for step in path.split("."):
+        found = getattr(found, step, None)
+    return found is not None
+
+
+def _is_table(found: Any, kind: type) -> bool:
+    return isinstance(found, Mapping) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in found.items()
+    )
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(array)
+    except ValueError:  # lists of unequal lengths
+        return ()
+
+
+def _same_layers(there: Mapping[str, str], here: Mapping[str, Digest]) -> bool:
+    """Return whether a base has the tensors of a model, in the same shapes."""
+    if not there:
+        return True
+    shapes = {path: line.partition("[")[2] for path, line in there.items()}
+    now = {path: _kind(found).partition("[")[2] for path, found in here.items()}
+    return shapes.keys() == now.keys() and all(
+        shape == now[path] for path, shape in shapes.items() if shape
+    )
 
 
 def _differences(there: Mapping[str, str], here: Mapping[str, Digest]) -> list[str]:

@@ -106,7 +106,7 @@ class History:
             metrics: What was measured since the last place.
 
         Raises:
-            ScheduleError: A metric is no number, or a place none; nothing has been noted then.
+            ScheduleError: A metric is not a number, or a place none; nothing has been noted then.
         """
         values = numbers(metrics)
         place = _place("epoch", epoch, self.epoch), _place("step", step, self.step)
@@ -137,7 +137,7 @@ class History:
         """Take in what was measured since the last place: in the last epoch, when it is over.
 
         Raises:
-            ScheduleError: A metric is no number, or there is no place yet.
+            ScheduleError: A metric is not a number, or there is no place yet.
         """
         values = numbers(metrics)
         if not self.rows:
@@ -173,7 +173,7 @@ class History:
                 raise ValueError("there is no row before the last")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ScheduleError(
-                f"this is no state of a history: {error!r}",
+                f"this is not a state of a history: {error!r}",
                 hint="load the state as handle.state_dict() gave it",
             ) from None
         return made
@@ -183,7 +183,7 @@ def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
     """Read metrics as plain numbers; not being finite is a fact about a run, and kept.
 
     Raises:
-        ScheduleError: One is no number, or has no name.
+        ScheduleError: One is not a number, or has no name.
     """
     found = {}
     for name, value in (metrics or {}).items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from unifreeze.backend import Sketch
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import LIMIT
-from unifreeze.errors import PairingError, listing
+from unifreeze.errors import PairingError, counted, listing
 from unifreeze.pairing.match import GRADIENT_LIMIT, NEGLIGIBLE, Matching
 from unifreeze.pairing.pairing import Certificate, LeftRow
 from unifreeze.pairing.record import Pair
@@ -125,7 +125,7 @@ def _refused(
         fact = f"{names[side]} ties what {names[1 - side]} holds in two tensors"
         hint = "tie them in both ports, or in neither: in training they are not one network"
     elif outputs <= LIMIT:
-        fact = f"outputs agree, and gradients of {len(wrong)} tensors do not"
+        fact = f"outputs agree, and gradients of {counted(len(wrong), 'tensor')} do not"
         hint = (
             "one port cuts gradients (detach, no_grad, stop_gradient) where the other does not, or "
             "tensors that no output shows are swapped"

@@ -44,7 +44,7 @@ def whole(rows: Rows, values: Values) -> Values:
 
 
 def is_given(row: TensorRow, *, states: bool) -> bool:
-    """Tell whether a tensor is given values; state that is no statistic is so on request only.
+    """Tell whether a tensor is given values; state that is not a statistic is so on request only.
 
     One port may hold as state what is a number in the other's code.
     """
@@ -57,7 +57,7 @@ def shared_of(rows: Rows, scales: Scales, *, states: bool = False) -> Values:
     Args:
         rows: The tensors.
         scales: Of the matrices among them.
-        states: Give values to state that is no statistic, too.
+        states: Give values to state that is not a statistic, too.
     """
 
     def values(path: str, shape: tuple[int, ...]) -> Array | None:

@@ -40,7 +40,7 @@ class Part(NamedTuple):
         if not 0 <= self.number < len(self.sizes):
             return f"number {self.number} of {len(self.sizes)}"
         if shape[self.axis] != self.sizes[self.number] or path != self.path:
-            return f"{path} {list(shape)} is no part {self.number} of {self.of}"
+            return f"{path} {list(shape)} is not a part {self.number} of {self.of}"
         return ""
 
     @property

@@ -80,7 +80,7 @@ class Wanted(NamedTuple):
 
     Attributes:
         outputs: Keys of the outputs the loss may use; None for all.
-        states: Give values to state that is no statistic, too.
+        states: Give values to state that is not a statistic, too.
         parts: How its fused tensors lie, as far as that is known.
     """
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from unifreeze.backend import Sketch
 from unifreeze.backend.projections import LIMIT
-from unifreeze.errors import PairingError, listing
+from unifreeze.errors import PairingError, counted, listing
 from unifreeze.pairing.alike import (
     are_of_a_sort,
     by_sort,
@@ -105,8 +105,9 @@ class Matching:
         wrong = [name for name in names if name not in firsts[0]]
         wrong += [name for name in names.values() if name not in firsts[1]]
         if wrong:
+            absent = counted(len(wrong), "tensor that is", "tensors that are")
             raise PairingError(
-                f"the map names {len(wrong)} tensors that are not there: {listing(wrong)}",
+                f"the map names {absent} not there: {listing(wrong)}",
                 hint="it maps native paths of the first model to those of the second",
             )
         known = {(firsts[0][one], firsts[1][other]) for one, other in names.items()}

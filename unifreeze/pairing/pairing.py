@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import model_validator
 
 from unifreeze.arguments import checked
-from unifreeze.errors import PairingError, listing
+from unifreeze.errors import PairingError, counted, listing
 from unifreeze.files import Format, Row, Saved
 from unifreeze.pairing.layout import Part, are_one
 from unifreeze.pairing.settings import SettingDifference
@@ -277,8 +277,8 @@ class Pairing(Saved):
         found = self.certificate.cut if self.certificate else ()
         cut = [[path for path, side in found if side == number] for number in (0, 1)]
         return [
-            f"{sides[n]} cuts off the gradient of {len(paths)} tensors, and {sides[1 - n]} does "
-            f"not: {listing(paths)}"
+            f"{sides[n]} cuts off the gradient of {counted(len(paths), 'tensor')}, and "
+            f"{sides[1 - n]} does not: {listing(paths)}"
             for n, paths in enumerate(cut)
             if paths
         ]

@@ -52,7 +52,7 @@ class TensorRow(Row):
     Attributes:
         reached: It, or its layer, ran.
         state: No optimizer sees it.
-        kept: State that is no statistic, but saved with the weights: training may move it.
+        kept: State that is not a statistic, but saved with the weights: training may move it.
         shown: No gradient tells of it, and outputs were seen to depend on it all the same.
         held: What kept state held, where it was not given values.
         statistic: What a statistic is, whatever its port calls it: "mean", "var"; "u" or "v" of a
@@ -165,7 +165,7 @@ class ModelSketch(Saved):
         framework: The framework that ran it.
         model: How the model was named.
         seed: Seed of everything random.
-        states: State that is no statistic was given values, too.
+        states: State that is not a statistic was given values, too.
         tensors: Every parameter, in canonical order, then every state tensor.
         settings: What is set in which layer, in order of execution.
         shared: The run on values that depend on shapes alone.
@@ -235,7 +235,7 @@ def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
 def with_reach(row: TensorRow, reached: Collection[str]) -> TensorRow:
     """Say of a tensor whether it, or its layer, ran.
 
-    A module that is no layer may run and leave some of its own parameters alone.
+    A module that is not a layer may run and leave some of its own parameters alone.
     """
     end = f"[{row.part.number}]" if row.part else ""
     own = set() if row.kind == "param" and not row.state else {row.owner.removesuffix(end)}

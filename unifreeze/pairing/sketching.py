@@ -82,7 +82,7 @@ def make_sketch(
         given: The same as pairs, which also say what is stored the other way round.
         shipped: Ask the model's own library for a table of names, for what nothing else tells.
         outputs: Keys of the outputs the loss may use; None for all.
-        states: Give values to state that is no statistic, too; as `like` did, if that is given.
+        states: Give values to state that is not a statistic, too; as `like` did, if that is given.
         parts: How fused tensors lie, as far as that is known.
         seed: Seed of everything random.
 

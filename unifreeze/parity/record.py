@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from unifreeze.backend import Backend, ProbeConfig, ProbeResult, refuse_unsupported
 from unifreeze.backend.outputs import Matched, Seen, match_outputs
-from unifreeze.errors import RecordError
+from unifreeze.errors import RecordError, counted
 from unifreeze.files import Format, Row, Saved
 from unifreeze.plan import FreezePlan, check_plan, refuse_phases
 from unifreeze.resolution import Resolution, resolve_spec
@@ -96,7 +96,9 @@ class Record(Saved):
     )
 
     def __repr__(self) -> str:
-        return one_line(self, f"{self.model} in {self.side}, {len(self.parameters)} parameters")
+        return one_line(
+            self, f"{self.model} in {self.side}, {counted(len(self.parameters), 'parameter')}"
+        )
 
     unifreeze_record: int
     framework: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,10 @@ from unifreeze.plan.phase_document import (
     numbers,
     plain_phase,
 )
+
+_NUMBERS = ("lr", "weight_decay", "lr_scale", "layer_decay", "divisor", "min_delta")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+"""Numbers that YAML 1.1 takes for text."""
 
 
 def _read_version(value: object) -> object:
@@ -101,6 +106,31 @@ def read_document(
     except ValidationError as error:
         raise PlanFileError(source, _mistakes(error, places or {})) from None
     return _plan(document)
+
+
+def read_data(data: Mapping[str, Any]) -> FreezePlan:
+    """Check plain data that any YAML reader may have read; raises as `read_document` does.
+
+    PyYAML itself goes by YAML 1.1, in which `1e-3` is text and `off` is false.
+    """
+    document = {key: _as_written(value) for key, value in data.items()}
+    if document.get("dropout") is False:
+        document["dropout"] = "off"
+    return read_document(document, source="plan")
+
+
+def _as_written(value: Any) -> Any:
+    """Read numbers with an exponent where a number is wanted."""
+    if isinstance(value, list | tuple):
+        return [_as_written(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: float(one)
+        if key in _NUMBERS and isinstance(one, str) and _EXPONENT.fullmatch(one)
+        else _as_written(one)
+        for key, one in value.items()
+    }
 
 
 def _check_version(data: Mapping[Any, Any], source: str) -> None:

@@ -47,7 +47,7 @@ class WhenDocument(OneOf):
     metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
     stalled_for: int | None = Field(default=None, ge=1, description="reports without a better one")
     risen_for: int | None = Field(default=None, ge=1, description="reports, each worse")
-    min_delta: float = Field(default=0.0, ge=0, description="what is no difference")
+    min_delta: float = Field(default=0.0, ge=0, description="what is not a difference")
     mode: Literal["min", "max"] = Field(default="min", description="whether less or more is better")
 
     def value(self) -> When:

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from unifreeze.errors import PlanFileError
-from unifreeze.files import read_text
+from unifreeze.arguments.cures import is_plan_text, plan_reader
+from unifreeze.errors import PlanFileError, brief
+from unifreeze.files import read_text, writing_hint
 from unifreeze.plan.document import read_document
 from unifreeze.plan.model import FreezePlan
 
@@ -53,8 +54,21 @@ def load_plan(path: Path) -> FreezePlan:
         text = read_text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if is_plan_text(str(path)):
+            raise PlanFileError(
+                brief(str(path)), ["is not the name of a file"], hint=plan_reader(str(path))
+            ) from None
         raise PlanFileError(str(path), [f"cannot be read: {reason}"]) from None
     return parse_plan(text, source=str(path))
+
+
+def parse_text(text: str) -> FreezePlan:
+    """Read a plan from YAML text; raises as `FreezePlan.from_yaml` does."""
+    try:
+        return parse_plan(text, source="plan")
+    except PlanFileError as error:
+        hint = "" if not text.strip() or is_plan_text(text) else plan_reader(text)
+        raise PlanFileError("plan", error.mistakes, hint=hint) from None
 
 
 def parse_plan(text: str, *, source: str) -> FreezePlan:
@@ -85,7 +99,8 @@ def save_text(path: str | Path, text: str) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise PlanFileError(str(path), [f"cannot be written: {error.strerror}"]) from None
+        mistakes = [f"cannot be written: {error.strerror}"]
+        raise PlanFileError(str(path), mistakes, hint=writing_hint(error)) from None
 
 
 def plan_text(plan: FreezePlan) -> str:

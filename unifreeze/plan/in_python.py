@@ -15,6 +15,32 @@ from unifreeze.plan.model import FreezePlan
 
 _WHOLE = '.phase("top", at={"epoch": 5}, add=[{"train": "blocks[-2:]"}], lr=1e-4)'
 
+_RULES = 'rules={"only": "head | blocks[-1]"}'
+_HINTS = {
+    "an earlier phase has that name": 'give each phase a name of its own: .phase("top 2", …)',
+    "has rules and": "leave one out: rules begins anew, add goes on from the phase before, and "
+    "like from an earlier one",
+    "has at and": 'leave one out: at={"epoch": 5} counts from the start of the run, and '
+    'after={"epochs": 2} from the start of the phase before',
+    "has after and": 'leave one out: after={"epochs": 2} goes by time, when={…} by a metric',
+    "one of them": "leave one out; the other goes into a phase of its own",
+    "the first phase begins at once": "leave that out of the first phase; it belongs to the next: "
+    '.phase("head", rules={"only": "head"}).phase("top", at={"epoch": 3}, …)',
+    "there is no such phase before it": "like names an earlier phase; to go on from the one just "
+    "before, leave it out",
+    "changes nothing": 'say what is new: add={"train": "blocks[-2:]"}, rules={…} or lr=1e-4',
+    "training has ended before it": "put the phase with stop=True last",
+    "can never be entered": "phases stand in the order in which they begin: give a later epoch or "
+    "step, or put it earlier",
+    "says not when it begins": 'add at={"epoch": 5}, after={"epochs": 2} or when={"metric": …}',
+    "training ends there": "leave out all but its name, when it begins, and stop=True",
+    "to begin from": "put a phase before it",
+    "the first phase unfreezes nothing": "leave warmup out, and give the optimizer a scheduler",
+    "a generator makes": "put the rules into a phase before it",
+    "restore_best needs": 'add when={"metric": "val_loss", "stalled_for": 2}, or leave it out',
+}
+"""What to write, by a part of what is wrong; the first one that is there."""
+
 
 def with_phase(plan: FreezePlan, said: Mapping[str, Any]) -> FreezePlan:
     """Return a plan with one more phase.
@@ -76,7 +102,11 @@ def _as_read(value: Any) -> Any:
 def _hint(mistakes: tuple[str, ...]) -> str:
     """Return what to write in place of the first mistake."""
     first = mistakes[0]
+    for part, hint in _HINTS.items():
+        if part in first:
+            return hint
     if JOIN in first:
         return f"several selectors are one, joined by |: {first.partition(JOIN)[2]}"
     key = re.match(r"phases\[\d+\]\.(\w+)", first)
-    return f"for example {EXAMPLES.get(key[1], _WHOLE) if key else _WHOLE}"
+    name = key[1] if key else ""
+    return f"for example {_RULES if name == 'rules' else EXAMPLES.get(name, _WHOLE)}"

@@ -291,9 +291,9 @@ class FreezePlan:
     @classmethod
     def from_yaml(cls, text: str) -> FreezePlan:
         """Read a plan from YAML text; raises as `load` does."""
-        from unifreeze.plan.files import parse_plan
+        from unifreeze.plan.files import parse_text
 
-        return parse_plan(text, source="plan")
+        return parse_text(text)
 
     @classmethod
     def from_document(cls, data: Mapping[str, Any]) -> FreezePlan:
@@ -302,9 +302,9 @@ class FreezePlan:
         >>> FreezePlan.from_document({"unifreeze": 1, "rules": [{"only": "head"}]}).rules[0].verb
         'only'
         """
-        from unifreeze.plan.document import read_document
+        from unifreeze.plan.document import read_data
 
-        return read_document(data, source="plan")
+        return read_data(data)
 
     def to_yaml(self) -> str:
         """Return the plan as YAML text that `from_yaml` reads back to an equal plan."""

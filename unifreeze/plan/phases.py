@@ -47,7 +47,7 @@ class When:
         turn: `stalled`: no report was better than the best by more than `min_delta`; `risen`: each
             was worse than the one before it by more than that.
         reports: For so many reports in a row.
-        min_delta: What is no difference.
+        min_delta: What is not a difference.
         mode: Whether less is better, or more.
     """
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from unifreeze.errors import PlanError, brief
+from unifreeze.errors import PlanError, brief, counted
 from unifreeze.plan.model import FreezePlan
 
 
 def check_plan(plan: object) -> None:
-    """Refuse what is no plan; a path is a likely mistake.
+    """Refuse what is not a plan; a path is a likely mistake.
 
     Raises:
         PlanError: It is none.
@@ -26,7 +26,8 @@ def refuse_phases(plan: FreezePlan) -> None:
     """
     if plan.phases:
         raise PlanError(
-            f"the plan has {len(plan.phases)} phases, and one that holds all the time is wanted",
+            f"the plan has {counted(len(plan.phases), 'phase')}, and "
+            "one that holds all the time is wanted",
             context=f"they are: {', '.join(phase.name for phase in plan.phases)}",
             hint="take one phase of it: plan.in_phase(0)",
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unifreeze.backend.projections import Array
-from unifreeze.errors import PortError, listing
+from unifreeze.errors import PortError, counted, listing
 from unifreeze.pairing import Pairing, PairRow
 from unifreeze.pairing.layout import Part, reshaped
 from unifreeze.pairing.pairing import ZerosRow
@@ -134,7 +134,7 @@ class Ported(NamedTuple):
         return one_line(self, str(self).partition("\n")[0])
 
     def __str__(self) -> str:
-        text = f"{self.tensors} tensors with {self.values:,} values carried over"
+        text = f"{counted(self.tensors, 'tensor')} with {self.values:,} values carried over"
         for what, names in (
             ("passed over", self.passed_over),
             ("not touched", self.untouched),
@@ -236,11 +236,11 @@ def check_route(
     unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
     partly = [] if partial and not into_file else _partly(way)
     odd = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
+    of_source = counted(len(wrong), f"tensor of {source} is", f"tensors of {source} are")
     problems = [
         *_problem("missing in the source", list(dict.fromkeys(missing))),
         *_problem("in the source, with no place in the target", [] if partial else others),
-        *[(f"{len(wrong)} tensors of {source} are of another shape or dtype than the model's", odd)]
-        * bool(wrong),
+        *[(f"{of_source} of another shape or dtype than the model's", odd)] * bool(wrong),
         *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
         *_problem("tables of unequal length", unequal),
         *_problem("in the target, with only parts to fill it", partly),

@@ -13,7 +13,7 @@ from fnmatch import translate
 
 import numpy as np
 
-from unifreeze.errors import CapturedPlanError, ResolveError, listing
+from unifreeze.errors import CapturedPlanError, ResolveError, counted, listing
 from unifreeze.plan import Captured, Choice, FreezePlan
 from unifreeze.resolution.value import Resolution
 from unifreeze.select import Expression, Selector, Word
@@ -109,8 +109,8 @@ def _flags(resolution: Resolution) -> list[bool]:
 
 def _cure(resolution: Resolution) -> str:
     found = int((~resolution.spec.found & (resolution.rule < 0)).sum())
-    more = f"; {found} parameters were found frozen here, and no rule decides them" if found else ""
-    return CURE + more
+    were = counted(found, "parameter was", "parameters were")
+    return f"{CURE}; {were} found frozen here, and no rule decides that" if found else CURE
 
 
 def _check_order(

@@ -1,4 +1,4 @@
-"""What a user should know of how a plan was read against a model, though it is no mistake."""
+"""What a user should know of how a plan was read against a model, though it is not a mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze.errors import ResolveError, listing
+from unifreeze.errors import ResolveError, counted, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.resolution.captured import fused_places
 from unifreeze.select import Expression, Path, Word, count_selected, evaluate
@@ -67,7 +67,9 @@ def _thawed(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str
     thawed = np.flatnonzero(outcome.trainable & ~spec.found & mine)
     if len(thawed):
         paths = listing(_paths(spec, thawed))
-        yield f"{len(thawed)} parameters were found frozen, and train under this plan: {paths}"
+        were = counted(len(thawed), "parameter was", "parameters were")
+        trains = "trains" if len(thawed) == 1 else "train"
+        yield f"{were} found frozen, and {trains} under this plan: {paths}"
 
 
 def tied_beside(
@@ -124,8 +126,9 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
         found.append(_ambiguity(spec))
     if unused := spec.tree.unused:
         found.append(
-            f"{len(unused)} parameters belong to copies of layers that do not run, are in no count "
-            f"and stay as they are: {listing(row.path for row in unused)}"
+            f"{counted(len(unused), 'parameter belongs', 'parameters belong')} to copies of layers "
+            "that do not run; no count has them, and nothing changes them: "
+            f"{listing(row.path for row in unused)}"
         )
     if plan.phases:
         found.append("this is of the plan's own rules; its phases add theirs")

@@ -50,7 +50,7 @@ class Resolution:
         quiet: Numbers of modules that run in inference mode because `dropout` is off.
         lr_scale: For each parameter, the factor on its learning rate.
         weight_decay: For each parameter, its weight decay, NaN for the optimizer's own.
-        notices: What the user should know though it is no mistake.
+        notices: What the user should know though it is not a mistake.
         covered: For each module, whether a plan in force covers it; None where every module is.
     """
 

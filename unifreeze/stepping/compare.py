@@ -11,7 +11,7 @@ import numpy as np
 
 from unifreeze.backend import Finding, Sketch
 from unifreeze.backend.projections import Array
-from unifreeze.errors import RecordError
+from unifreeze.errors import RecordError, counted
 from unifreeze.pairing import Pairing, PairRow
 from unifreeze.pairing.settings import compare_settings, random_layers
 from unifreeze.plan import FreezePlan
@@ -165,7 +165,9 @@ class _Comparison:
                 said = "trainable" if a.trainable else "frozen", _name(self.sides[1])
                 other = "trainable" if b.trainable else "frozen"
                 findings.append(Finding(pair.one, f"is {said[0]}, and {other} in {said[1]}"))
-        return StepClause("decisions", tuple(findings), f"{len(self.pairs)} parameters compared")
+        return StepClause(
+            "decisions", tuple(findings), f"{counted(len(self.pairs), 'parameter')} compared"
+        )
 
     def outputs(self) -> StepClause:
         """Outputs agree; those of one side only are left out, and said so."""

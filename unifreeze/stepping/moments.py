@@ -46,6 +46,8 @@ def corrected(moments: Moments, path: str) -> Array | str:
         return after
     momentum = settings.get("statistics momentum")
     if not isinstance(momentum, float | int) or len(set(counts)) > 1:
-        return "its momentum is no number" if len(set(counts)) == 1 else "its batches vary in size"
+        return (
+            "its momentum is not a number" if len(set(counts)) == 1 else "its batches vary in size"
+        )
     kept = (1 - momentum) ** len(counts) * before
     return np.asarray(kept + (after - kept) * (counts[0] - 1) / counts[0])

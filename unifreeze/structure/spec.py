@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze.errors import counted
 from unifreeze.structure.atoms import Atoms
 from unifreeze.structure.blocks import Run
 from unifreeze.structure.constants import find_constants
@@ -89,7 +90,7 @@ class ModelSpec:
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
-        return one_line(self, f"{len(self)} parameters of a model in {self.framework}")
+        return one_line(self, f"{counted(len(self), 'parameter')} of a model in {self.framework}")
 
     @property
     def framework(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from unifreeze.errors import WeightFileError
 from unifreeze.weights.pickled import ADMITTED, Span, StoredArray, StoredDtype, admitted, put
+from unifreeze.weights.values import COPY_AGAIN
 
 LONG = 1024
 """Texts and bytes beyond this stay in the file."""
@@ -39,8 +40,9 @@ def read_pickle(file: BinaryIO, size: int, source: str) -> Any:
         return machine.run()
     except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise WeightFileError(
-            f"{source} is no pickle of weights",
+            f"{source} is not a pickle of weights",
             context=f"{error} (at byte {machine.at} of {size})",
+            hint=COPY_AGAIN,
         ) from None
 
 
@@ -132,7 +134,7 @@ class Machine:
         """Call what stands for a global."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not any(function is known for known in ADMITTED.values()):
-            raise ValueError("it calls what is no function")
+            raise ValueError("it calls what is not a function")
         self.stack.append(function(*arguments))
 
     def build(self) -> None:
@@ -170,7 +172,7 @@ class Machine:
         known = [row.name for row in opcodes if row.code == code.decode("latin1")]
         what = f"the instruction {known[0]}" if known else f"the byte {code.hex()}"
         return WeightFileError(
-            f"{self.source} is no pickle of weights",
+            f"{self.source} is not a pickle of weights",
             context=f"{what} at byte {self.at - 1}: weights have no need of it",
         )
 

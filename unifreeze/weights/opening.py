@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from unifreeze.backend import load_backend
 from unifreeze.errors import WeightFileError
+from unifreeze.files import is_folder
 from unifreeze.weights.paddle_format import open_pdparams
 from unifreeze.weights.safetensors_format import open_safetensors
 from unifreeze.weights.shards import open_index, weights_in
@@ -16,6 +17,8 @@ from unifreeze.weights.values import Named, Progress, WeightFile
 ZIP = b"PK\x03\x04"
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that torch's files before the zip format start with, as they pickle it."""
+LFS = b"version https://git-lfs.github.com/spec/"
+"""What Git LFS puts in place of a large file until that is fetched."""
 SUFFIXES = {
     ".safetensors": "safetensors",
     ".pdparams": "paddle",
@@ -73,12 +76,14 @@ def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
     """
     path = Path(path)
     try:
-        path = weights_in(path) if path.is_dir() else path
+        path = weights_in(path) if is_folder(path) else path
         if path.name.endswith(".index.json"):
             return open_index(path, lambda shard: _open_file(shard, key))
         return _open_file(path, key)
     except OSError as error:
-        raise WeightFileError(f"cannot read {path}: {error.strerror or error}") from None
+        raise WeightFileError(
+            f"cannot read {path}: {error.strerror or error}", hint="give a file that is there"
+        ) from None
 
 
 def _open_file(path: Path, key: str | None) -> WeightFile:
@@ -96,6 +101,11 @@ def _kind(path: Path) -> str:
     """Tell a file's format by its first bytes, and where those say nothing by its name."""
     with path.open("rb") as file:
         start = file.read(len(OLD_TORCH))
+    if start.startswith(LFS[: len(OLD_TORCH)]):
+        raise WeightFileError(
+            f"{path} is not a weight file: it is a pointer, and Git LFS has the file",
+            hint="git lfs pull, where the repository was cloned; or download the file itself",
+        )
     if start[5:9] == b"\0\0\0{":  # a header of less than 1 TiB, which is JSON
         return "safetensors"
     if start.startswith((ZIP, OLD_TORCH)):
@@ -106,11 +116,21 @@ def _kind(path: Path) -> str:
 
 
 def _kind_by_name(path: Path, start: bytes) -> str:
+    if not start:
+        raise WeightFileError(
+            f"{path} is not a weight file: it is empty",
+            hint="copy or download it again; was there room on the disk?",
+        )
+    if start.lstrip().startswith(b"<"):
+        raise WeightFileError(
+            f"{path} is not a weight file: it is a web page", hint="download the file itself"
+        )
     if path.suffix == ".safetensors":
         return "safetensors"
-    expected = f"named as one of {SUFFIXES[path.suffix]}" if path.suffix in SUFFIXES else "named so"
+    kind = SUFFIXES.get(path.suffix)
+    named = f"it is named as a file of {kind}, and " if kind else "it "
     raise WeightFileError(
-        f"{path} is no weight file" + ("" if start else ": it is empty"),
-        context=f"it is {expected}, and starts with {start.hex(' ') or 'nothing'}",
+        f"{path} is not a weight file",
+        context=f"{named}starts with {start.hex(' ')}",
         hint="safetensors, and the files of torch.save and paddle.save, can be read",
     )

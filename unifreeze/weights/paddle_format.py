@@ -18,7 +18,7 @@ from unifreeze.errors import WeightFileError
 from unifreeze.weights.machine import read_pickle
 from unifreeze.weights.nested import find_state
 from unifreeze.weights.pickled import StoredArray
-from unifreeze.weights.values import DTYPES, Array, Entry, WeightFile, is_possible
+from unifreeze.weights.values import COPY_AGAIN, DTYPES, Array, Entry, WeightFile, is_possible
 
 SLICES = "UnpackBigParamInfor@@"
 OWN_NAMES = "StructuredToParameterName@@"
@@ -98,7 +98,9 @@ def _open(file: BinaryIO, source: str, key: str | None) -> WeightFile:
 
 
 def _broken(source: str, error: Exception) -> WeightFileError:
-    return WeightFileError(f"{source} is no complete pickle of weights", context=str(error))
+    return WeightFileError(
+        f"{source} is not a complete pickle of weights", context=str(error), hint=COPY_AGAIN
+    )
 
 
 def _with_tensors(content: Any) -> Any:

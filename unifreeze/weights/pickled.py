@@ -46,7 +46,7 @@ class StoredDtype:
 
     def __init__(self, code: str) -> None:
         if code not in NUMPY:
-            raise ValueError(f"an array of dtype {code!r}, which is no plain number")
+            raise ValueError(f"an array of dtype {code!r}, which is not a plain number")
         self.name = NUMPY[code]
 
     def build(self, state: Any) -> None:

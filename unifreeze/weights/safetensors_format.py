@@ -18,6 +18,7 @@ import numpy as np
 
 from unifreeze.errors import WeightFileError, listing
 from unifreeze.weights.values import (
+    COPY_AGAIN,
     DTYPES,
     Array,
     Entry,
@@ -108,7 +109,7 @@ def _read_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any]
     except (ValueError, RecursionError) as error:
         raise _broken(source, f"its header cannot be read: {error}") from None
     if not isinstance(header, dict):
-        raise _broken(source, "its header is no JSON object")
+        raise _broken(source, "its header is not a JSON object")
     return header, 8 + length
 
 
@@ -123,7 +124,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _metadata(found: object, source: str) -> dict[str, str]:
     if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
         return found
-    raise _broken(source, "its metadata is no mapping from text to text")
+    raise _broken(source, "its metadata is not a mapping from text to text")
 
 
 def _rows(header: Mapping[str, Any], room: int, source: str) -> dict[str, _Row]:
@@ -161,7 +162,7 @@ def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]
     except (ValueError, RecursionError):
         tied = None
     if not isinstance(tied, dict):
-        raise _broken(source, f"{ALIASES} in its metadata is no JSON object")
+        raise _broken(source, f"{ALIASES} in its metadata is not a JSON object")
     for name, target in tied.items():
         known = isinstance(target, str) and target in rows and target not in tied
         if not known or rows.get(name, rows[target]).entry != rows[target].entry:
@@ -170,7 +171,9 @@ def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]
 
 
 def _broken(source: str, reason: str) -> WeightFileError:
-    return WeightFileError(f"{source} is no valid safetensors file", context=reason)
+    return WeightFileError(
+        f"{source} is not a valid safetensors file", context=reason, hint=COPY_AGAIN
+    )
 
 
 def write_safetensors(

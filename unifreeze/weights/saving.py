@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from unifreeze.errors import WeightFileError, listing
-from unifreeze.files import whole_file
+from unifreeze.files import is_folder, whole_file, writing_hint
 from unifreeze.weights.opening import SUFFIXES, torch_checkpoints
 from unifreeze.weights.paddle_writing import write_pdparams
 from unifreeze.weights.safetensors_format import ALIASES, write_safetensors
@@ -52,7 +52,9 @@ def save_weights(
             else:
                 write_safetensors(file, rows, metadata or {}, report)
     except OSError as error:
-        raise WeightFileError(f"cannot write {path}: {error.strerror or error}") from None
+        raise WeightFileError(
+            f"cannot write {path}: {error.strerror or error}", hint=writing_hint(error)
+        ) from None
 
 
 def _silent(name: str, done: int, total: int) -> None:
@@ -65,8 +67,8 @@ def _kind(path: Path) -> str:
             f"{path} does not say which format to write",
             hint=f"name it {listing(SUFFIXES, limit=len(SUFFIXES))}",
         )
-    if path.is_dir():
-        raise WeightFileError(f"cannot write {path}: it is a folder")
+    if is_folder(path):
+        raise WeightFileError(f"cannot write {path}: it is a folder", hint="name a file in it")
     return SUFFIXES[path.suffix]
 
 
@@ -83,14 +85,14 @@ def _problem(row: Named, seen: Mapping[str, Named]) -> str:
     if row.name in seen:
         return "the name is given twice"
     if row.name.encode("utf-8", "replace").decode("utf-8") != row.name:
-        return "its name is no Unicode text"
+        return "its name is not Unicode text"
     if row.dtype not in DTYPES or not is_possible(row.shape, row.dtype):
         return f"no array is {row.dtype}{list(row.shape)}"
     if row.alias_of is None:
         return ""
     target = seen.get(row.alias_of)
     if target is None or target.alias_of is not None:
-        return f"it is tied to {row.alias_of!r}, which is no tensor before it"
+        return f"it is tied to {row.alias_of!r}, which is not a tensor before it"
     unlike = target.entry != row.entry
     return f"it is {row.entry} and tied to {target.name!r}, {target.entry}" if unlike else ""
 

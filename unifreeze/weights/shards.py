@@ -90,7 +90,7 @@ def _read(path: Path) -> Any:
             raise ValueError(f"larger than {MOST_INDEX} bytes")
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise WeightFileError(f"{path} is no index of weights", context=str(error)) from None
+        raise WeightFileError(f"{path} is not an index of weights", context=str(error)) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _weight_map(index: Any, path: Path) -> dict[str, str]:
     placed = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(placed, dict) or not all(isinstance(v, str) for v in placed.values()):
         raise WeightFileError(
-            f"{path} is no index of weights",
+            f"{path} is not an index of weights",
             context="it has no weight_map from names to files",
         )
     outside = sorted({file for file in placed.values() if not _is_plain_name(file)})

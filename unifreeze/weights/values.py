@@ -11,9 +11,11 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze.errors import WeightFileError, listing, nearest
+from unifreeze.errors import WeightFileError, counted, listing, nearest
 
 Array = NDArray[Any]
+COPY_AGAIN = "copy or download it again: it ends early, or was changed on the way"
+"""What to do about a broken file."""
 Progress = Callable[[str, int, int], None]
 """Called after each tensor with its name, how many are done, and how many there are."""
 
@@ -173,7 +175,7 @@ class WeightFile:
         if name not in self._entries:
             raise WeightFileError(
                 f"{self.source} holds no {name!r}",
-                context=f"{len(self.names)} names: {listing(self.names)}",
+                context=f"{counted(len(self.names), 'name')}: {listing(self.names)}",
                 hint=f"did you mean {near[0]!r}?" if (near := nearest(name, self.names)) else "",
             )
         return self._entries[name]
@@ -250,7 +252,7 @@ class WeightFile:
         return iter(self.names)
 
     def __repr__(self) -> str:
-        return f"<WeightFile {self.source}: {len(self)} tensors>"
+        return f"<WeightFile {self.source}: {counted(len(self), 'tensor')}>"
 
     def __enter__(self) -> WeightFile:
         return self

@@ -10,7 +10,7 @@ import paddle
 
 from unifreeze import FreezePlan
 from unifreeze.arguments import checked
-from unifreeze.errors import OptimizerError, ScheduleError
+from unifreeze.errors import OptimizerError, ScheduleError, counted
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze_paddle.trainers.run import TrainerRun, is_grouped
@@ -95,11 +95,11 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     def _check_goes_on(self) -> None:
         if self._resume is None:
             return
-        counted = getattr(self.model, "num_iters", None) is None
-        self._total = self.params["epochs"] if counted else None
+        by_epochs = getattr(self.model, "num_iters", None) is None
+        self._total = self.params["epochs"] if by_epochs else None
         if self._total is not None and self._first >= self._total:
             raise ScheduleError(
-                f"the run of {self._resume} has ended, after {self._first} epochs",
+                f"the run of {self._resume} has ended, after {counted(self._first, 'epoch')}",
                 hint="`epochs` counts those of the whole run, also of a resumed one",
             )
 

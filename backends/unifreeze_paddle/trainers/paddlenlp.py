@@ -11,7 +11,7 @@ from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
 from unifreeze.arguments import checked
-from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
+from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze.resolution import resolve_phases
@@ -191,8 +191,8 @@ def _refuse_unsaved(handle: Handle) -> None:
         lost = np.flatnonzero(trained & ~resolution.trainable)
         if len(lost):
             raise UnsupportedPlanError(
-                f"phase {phase.name!r} freezes again {len(lost)} parameters, and from then on no "
-                "checkpoint holds them: a LoRAModel saves only what trains",
+                f"phase {phase.name!r} freezes again {counted(len(lost), 'parameter')}, and from "
+                "then on no checkpoint holds what was learned: a LoRAModel saves only what trains",
                 context=listing(spec.parameters[number].path for number in lost),
                 hint="let them train to the end: add rules to the phase before, with add; with "
                 'save_strategy="no" nothing is saved anyway',

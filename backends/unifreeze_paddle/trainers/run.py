@@ -14,7 +14,7 @@ import numpy as np
 
 from unifreeze import FreezePlan
 from unifreeze.backend import Batch
-from unifreeze.errors import ScheduleError
+from unifreeze.errors import ScheduleError, counted
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook
 from unifreeze.plan import When
@@ -72,7 +72,8 @@ class TrainerRun:
         self.attach(optimizer)
         if self.stops():
             raise ScheduleError(
-                f"the schedule has ended, after {self.epoch} epochs and {self.step} steps",
+                f"the schedule has ended, after {counted(self.epoch, 'epoch')} and "
+                f"{counted(self.step, 'step')}",
                 hint="there is nothing left to train; a run from the start needs no checkpoint",
             )
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
 from unifreeze.arguments import checked
-from unifreeze.errors import ScheduleError, UnsupportedPlanError, listing
+from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze.handle import Handle
 from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze_torch import backend
@@ -176,7 +176,7 @@ def _refuse_unsaved(handle: Handle) -> None:
     lost = [path for path in trained if live[path].data_ptr() not in known]
     if lost:
         raise UnsupportedPlanError(
-            f"the plan trains {len(lost)} parameters that the model's checkpoints do not hold: "
+            f"the plan trains {counted(len(lost), 'parameter')} that the model's checkpoints lack: "
             "PEFT saves adapters, and what it is told",
             context=listing(lost),
             hint="name their modules in the adapter's config, modules_to_save=[…], or train the "

@@ -1,0 +1,44 @@
+"""Blocks that are entered once: a second `with` on the same one is refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ContextDecorator
+from types import TracebackType
+
+from unifreeze.errors import PlanError
+
+
+class OneBlock(ContextDecorator, AbstractContextManager[None]):
+    """A context manager for one block; as a decorator it makes one for each call."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]], again: str) -> None:
+        """Make one.
+
+        Args:
+            make: Makes what begins and ends the block.
+            again: How a new one is written, for the message.
+        """
+        self._make, self._again = make, again
+        self._block: AbstractContextManager[None] | None = None
+
+    def _recreate_cm(self) -> OneBlock:
+        return OneBlock(self._make, self._again)
+
+    def __enter__(self) -> None:
+        if self._block is not None:
+            raise PlanError(
+                "this block was begun before, and each is for one time",
+                hint=f"make a new one each time: {self._again}",
+            )
+        self._block = self._make()
+        self._block.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._block is not None
+        return self._block.__exit__(kind, error, traceback)
