@@ -10,6 +10,7 @@ from unifreeze.backend import Sketch
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, listing
+from unifreeze.pairing.alike import EFFECT_LIMIT, effect_gap
 from unifreeze.pairing.match import GRADIENT_LIMIT, NEGLIGIBLE, Matching
 from unifreeze.pairing.pairing import Certificate, LeftRow
 from unifreeze.pairing.record import Pair
@@ -100,6 +101,8 @@ def _result_gap(matching: Matching, pair: Pair, outputs: float) -> float | None:
     rows = matching.rows[0][pair.one], matching.rows[1][pair.other]
     if rows[0].held is None and (rows[0].shown or rows[1].shown):
         return outputs
+    if rows[0].state and (gap := effect_gap(*rows)) is not None:
+        return 0.0 if gap <= EFFECT_LIMIT else gap
     if rows[0].state or rows[0].kind != rows[1].kind or rows[0].kind not in TELLING:
         return None
     sides = zip(matching.sides, rows, strict=True)

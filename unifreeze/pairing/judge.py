@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from unifreeze.backend.outputs import BARE
 from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, listing
@@ -32,7 +34,8 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
     if not other.like:
         outputs = outputs_of(one, other.shared.outputs).names
         chosen = other.shared.model_copy(update={"chosen": outputs})
-        other = other.model_copy(update={"shared": chosen})
+        tensors = tuple(_renamed(row, outputs) for row in other.tensors)
+        other = other.model_copy(update={"shared": chosen, "tensors": tensors})
     _check_one_function(one, other)
     matching = Matching(one, other)
     matching.take(other.carried)
@@ -64,6 +67,12 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
         zeros=tuple(read_as_zeros(one, other, rows)),
         certificate=certificate,
     )
+
+
+def _renamed(row: TensorRow, names: Mapping[str, str]) -> TensorRow:
+    """Call the outputs in which a tensor shows as the first model does."""
+    effect = {names[key]: seen for key, seen in row.effect.items() if key in names}
+    return row.model_copy(update={"effect": effect}) if row.effect else row
 
 
 def _side_row(matching: Matching, side: int, left: tuple[LeftRow, ...]) -> SideRow:
@@ -216,6 +225,8 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
     gradient = matching.sides[side].shared.gradients.get(row.path)
     alike = matching.alike[side].get(row.path, ())
     alike = [path for path in alike if matching.is_left(1 - side, path)]
+    if row.path in matching.twins[side]:
+        return "others here hold the same, outputs depend on each, and nothing tells them apart"
     if row.kept:
         return "outputs depend on it, and nothing there is the same" if row.shown else ""
     if not row.reached:

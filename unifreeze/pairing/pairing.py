@@ -138,7 +138,8 @@ class Certificate(Row):
         unproven: Paired tensors that this batch says nothing of: no gradient, or only rounding
             error. Their layer's other tensors are proven, or neither side ran them, or a hint said
             so.
-        by_results: Paired tensors without a gradient, whose layers return the same.
+        by_results: Paired tensors without a gradient, whose layers return the same, or that change
+            the outputs alike.
         cut: The same where one port has a gradient and the other cuts it off: which does.
     """
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import field_serializer, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from unifreeze.backend import Sketch, SketchRun
 from unifreeze.backend.outputs import Matched, Seen, match_outputs
@@ -54,6 +54,8 @@ class TensorRow(Row):
         state: No optimizer sees it.
         kept: State that is no statistic, but saved with the weights: training may move it.
         shown: No gradient tells of it, and outputs were seen to depend on it all the same.
+        effect: Of what is shown, the outputs with other values in it, by their names in the first
+            model; {} where other values break the model.
         held: What kept state held, where it was not given values.
         statistic: What a statistic is, whatever its port calls it: "mean", "var"; "u" or "v" of a
             spectral norm; "" for all else.
@@ -73,6 +75,7 @@ class TensorRow(Row):
     state: bool
     kept: bool = False
     shown: bool = False
+    effect: dict[str, Sketch] = Field(default_factory=dict)
     held: Sketch | None = None
     statistic: str = ""
     part: Part | None = None
@@ -80,6 +83,10 @@ class TensorRow(Row):
     @field_serializer("held")
     def _held_rounded(self, held: Sketch | None) -> Any:
         return None if held is None else _round(held)
+
+    @field_serializer("effect")
+    def _effect_rounded(self, effect: dict[str, Sketch]) -> Any:
+        return {name: _round(sketch) for name, sketch in effect.items()}
 
     @property
     def takes_part(self) -> bool:
