@@ -202,6 +202,73 @@ def test_what_nothing_tells_apart_is_left_with_the_reason():
     ]
 
 
+class TorchMasked(nn.Module):
+    """Integers and truth values on which outputs depend."""
+
+    def __init__(self, names=("mask", "order", "back")):
+        super().__init__()
+        self.fc, self.names = nn.Linear(6, 5), names
+        self.register_buffer(names[0], torch.ones(5, dtype=torch.bool))
+        for name in names[1:]:
+            self.register_buffer(name, torch.arange(5))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        mask, order, back = (getattr(self, name) for name in self.names)
+        return torch.tanh((self.fc(x) * mask)[:, order]).cumsum(1)[:, back]
+
+
+class PaddleMasked(paddle.nn.Layer):
+    def __init__(self, names=("mask", "order", "back")):
+        super().__init__()
+        self.fc, self.names = paddle.nn.Linear(6, 5), names
+        self.register_buffer(names[0], paddle.ones([5], dtype="bool"))
+        for name in names[1:]:
+            self.register_buffer(name, paddle.arange(5))
+
+    def forward(self, x):
+        mask, order, back = (getattr(self, name) for name in self.names)
+        h = paddle.index_select(self.fc(x) * mask.astype(x.dtype), order, axis=1)
+        return paddle.index_select(paddle.tanh(h).cumsum(1), back, axis=1)
+
+
+@pytest.mark.parametrize("names", [("mask", "order", "back"), ("kept", "back", "order")])
+def test_masks_and_indices_are_carried_over(names, tmp_path):
+    one, other = TorchMasked(), PaddleMasked(names)
+    pairing = uf.pair(one, other, batch=ROWS)
+    found = {row.one: row.other for row in pairing.pairs if row.state}
+    assert found == dict(zip(("mask", "order", "back"), names, strict=True))
+    assert pairing.one.own_state == ("steps",)
+    one.mask[1] = False
+    one.order.copy_(torch.tensor([4, 3, 2, 1, 0]))
+    uf.port_weights(one, other, pairing=pairing)
+    assert gap(one, other, FRESH) < LIMIT
+    fresh = TorchMasked().double()
+    uf.port_weights(other, fresh, pairing=pairing, reverse=True)
+    assert gap(one, fresh, FRESH) < LIMIT
+    torch.save(one.state_dict(), tmp_path / "a.pt")
+    port_file(tmp_path / "a.pt", tmp_path / "b.pdparams", pairing)
+    written = paddle.load(str(tmp_path / "b.pdparams"))
+    assert written[names[1]].dtype == paddle.int64
+    assert written[names[1]].tolist() == [4, 3, 2, 1, 0]
+
+
+def test_a_mask_that_the_other_port_has_in_its_code_is_spoken_of():
+    class Plain(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.fc = paddle.nn.Linear(6, 5)
+
+        def forward(self, x):
+            return paddle.tanh(self.fc(x)).cumsum(1)
+
+    pairing = uf.pair(TorchMasked(), Plain(), batch=ROWS)
+    reason = "outputs depend on it, and nothing there is the same"
+    assert {row.path: row.reason for row in pairing.left} == dict.fromkeys(
+        ("mask", "order", "back"), reason
+    )
+
+
 def test_random_buffers_are_paired_on_values_given_to_both():
     """As the frequencies of random Fourier features: each port has drawn its own."""
     draw = np.random.default_rng(3)

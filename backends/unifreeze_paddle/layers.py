@@ -190,8 +190,11 @@ class PaddleReader:
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
-        persistable = leaf not in module._non_persistable_buffer_names_set
-        return leaf, persistable and is_floating(tensor)
+        return leaf, self.saved(module, leaf) and is_floating(tensor)
+
+    def saved(self, module: Any, leaf: str) -> bool:
+        """Tell whether a buffer is saved with the weights."""
+        return leaf not in module._non_persistable_buffer_names_set
 
     def modeless(self, module: Any) -> str:
         """Say why a layer has no inference mode: it never uses what it gathers."""

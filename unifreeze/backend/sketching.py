@@ -130,10 +130,9 @@ def _assign(
         *((state.path, tensor) for state, tensor in walk.states() if tensor is not None),
     ]
     for path, tensor in named:
-        if backend.is_floating(tensor):
-            array = values(path, tuple(int(n) for n in tensor.shape))
-            if array is not None:
-                backend.copy_into(tensor, backend.from_array(array, tensor))
+        array = values(path, tuple(int(n) for n in tensor.shape))
+        if array is not None and (backend.is_floating(tensor) or array.dtype.kind in "biu"):
+            backend.copy_into(tensor, backend.from_array(array, tensor))
 
 
 @contextmanager

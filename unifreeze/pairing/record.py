@@ -52,7 +52,8 @@ class TensorRow(Row):
     Attributes:
         reached: It, or its layer, ran.
         state: No optimizer sees it.
-        kept: State that is no statistic, but saved with the weights: training may move it.
+        kept: State that is not a statistic, but saved with the weights: training may move it, or it
+            holds integers.
         shown: No gradient tells of it, and outputs were seen to depend on it all the same.
         effect: Of what is shown, the outputs with other values in it, by their names in the first
             model; {} where other values break the model.
@@ -299,9 +300,19 @@ def _state_rows(spec: ModelSpec) -> Iterator[TensorRow]:
             fixed="",
             reached=False,
             state=True,
-            kept=state.moves and not statistic and state.role != "count",
+            kept=_is_kept(state) and not statistic and state.role != "count",
             statistic=statistic,
         )
+
+
+def _is_kept(state: State) -> bool:
+    """Tell whether state is saved with the weights, whether training moves it or not."""
+    return state.moves or (state.saved and not is_floating(state.dtype))
+
+
+def is_floating(dtype: str) -> bool:
+    """Tell whether a tensor of a neutral dtype holds floating-point values."""
+    return "float" in dtype
 
 
 _ITERATED = ("u", "v")

@@ -12,7 +12,7 @@ from unifreeze.backend import Sketch, SketchRun
 from unifreeze.backend.projections import LIMIT, Array, numbers, sketch
 from unifreeze.errors import TargetError
 from unifreeze.pairing.given import Rows, Values
-from unifreeze.pairing.record import TensorRow
+from unifreeze.pairing.record import TensorRow, is_floating
 
 TELLING = ("conv", "linear", "norm", "embedding")
 """Kinds of layers whose result depends on each of their parameters."""
@@ -48,7 +48,7 @@ def with_shown(
 
     def effect(paths: Iterable[str]) -> dict[str, Sketch] | None:
         """Return the outputs with other values in some tensors; None if these break the model."""
-        for change in (_changed, _changed_a_little):
+        for change in (_changed, _changed_a_little, _changed_otherwise):
             given = bound(_with_others, rows, set(paths), values, bound(change, current))
             try:
                 there = run(given)
@@ -85,7 +85,9 @@ def _with_held(row: TensorRow, values: Values, current: Callable[[str], Array]) 
     """Say what state holds that is given no values."""
     if not row.kept or values(row.path, row.shape) is not None:
         return row
-    return row.model_copy(update={"held": sketch(current(row.path))})
+    array = current(row.path)
+    plain = array if is_floating(row.dtype) else array.astype(np.float64)
+    return row.model_copy(update={"held": sketch(plain)})
 
 
 def _is_told(row: TensorRow, results: Collection[str]) -> bool:
@@ -121,13 +123,46 @@ def _changed(current: Callable[[str], Array], row: TensorRow, given: Array | Non
     """Return other values; where none are given, of each element another one than of the next."""
     if given is not None:
         return given * 1.5 + 0.5
-    drawn = numbers(prod(row.shape), 21).reshape(row.shape)
-    return np.asarray(current(row.path) * 1.5 + 0.5 + 0.25 * drawn)
+    array, drawn = current(row.path), numbers(prod(row.shape), 21).reshape(row.shape)
+    if array.dtype == np.bool_:
+        return array ^ _some(drawn)
+    if not is_floating(row.dtype):
+        return _in_another_order(array)
+    return np.asarray(array * 1.5 + 0.5 + 0.25 * drawn)
 
 
 def _changed_a_little(
     current: Callable[[str], Array], row: TensorRow, given: Array | None
 ) -> Array:
     """Return other values, of the same sign; zeros, and what is infinite, stay as they are."""
+    array = current(row.path) if given is None else given
     drawn = numbers(prod(row.shape), 22).reshape(row.shape)
-    return np.asarray((current(row.path) if given is None else given) * (1.25 + 0.1 * drawn))
+    if array.dtype == np.bool_:
+        return array | _some(drawn)
+    if given is None and not is_floating(row.dtype):
+        return _in_another_order(array)
+    return np.asarray(array * (1.25 + 0.1 * drawn))
+
+
+def _changed_otherwise(
+    current: Callable[[str], Array], row: TensorRow, given: Array | None
+) -> Array:
+    """Return smaller values of the same sign; of a mask, fewer that are true."""
+    array = current(row.path) if given is None else given
+    if array.dtype == np.bool_:
+        return array & ~_some(numbers(prod(row.shape), 23).reshape(row.shape))
+    return _changed_a_little(current, row, given) if array.dtype.kind in "iu" else array * 0.75
+
+
+def _some(drawn: Array) -> Array:
+    """Choose some elements, the first among them."""
+    chosen = drawn > 0
+    chosen.reshape(-1)[:1] = True
+    return np.asarray(chosen)
+
+
+def _in_another_order(array: Array) -> Array:
+    """Return integers that index what the old ones did: shuffled, or one less if all are equal."""
+    order = np.argsort(numbers(array.size, 24))
+    shuffled = array.reshape(-1)[order].reshape(array.shape)
+    return shuffled if np.any(shuffled != array) else array - (array > 0).astype(array.dtype)
