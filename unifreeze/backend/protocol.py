@@ -314,6 +314,7 @@ class StepRun:
         counts: For each layer with running statistics, how many values per channel each of its
             calls in that pass saw.
         changed: Frozen parameters and held statistics whose bits changed, with the optimizer.
+        states: Sketch of all state that is saved, after the first forward pass.
     """
 
     dtype: str
@@ -325,6 +326,7 @@ class StepRun:
     statistics: Mapping[str, tuple[Array, Array]]
     counts: Mapping[str, tuple[int, ...]]
     changed: tuple[tuple[str, str], ...]
+    states: Mapping[str, Sketch] = field(default_factory=dict)
 
 
 @runtime_checkable
