@@ -19,6 +19,8 @@ from unifreeze.pairing.states import TELLING
 WEAK = 1e-6
 """Gradients below this share of the largest are compared against that share, not themselves."""
 
+UNLAID = "it is square, and nothing tells which way round its partner is stored"
+
 
 class _Compared(NamedTuple):
     """What the two runs show of the pairs.
@@ -132,6 +134,13 @@ def _refused(
         hint = (
             "one port cuts gradients (detach, no_grad, stop_gradient) where the other does not, or "
             "tensors that no output shows are swapped"
+        )
+    elif {row.side for row in ran if row.reason == UNLAID} == {0, 1}:
+        unlaid = [row.path for row in ran if row.reason == UNLAID and not row.side]
+        fact = f"nothing tells which way round both ports store {listing(unlaid)}"
+        hint = (
+            "let a gradient reach them (no detach, no_grad or stop_gradient before the loss), or "
+            "use the frameworks' own layers, whose storage is known"
         )
     elif {row.side for row in ran} == {0, 1}:
         fact = f"{len(ran)} tensors that ran have no certain partner, and outputs depend on them"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from unifreeze.backend.outputs import BARE
-from unifreeze.backend.projections import LIMIT
+from unifreeze.backend.projections import LIMIT, squeezed
 from unifreeze.errors import PairingError, listing
-from unifreeze.pairing.certify import certify, output_gap
+from unifreeze.pairing.certify import UNLAID, certify, output_gap
 from unifreeze.pairing.differ import differing_settings, read_as_zeros
 from unifreeze.pairing.diverging import first_divergence
 from unifreeze.pairing.fused import may_be_fused
@@ -229,12 +229,14 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
         return "others here hold the same, outputs depend on each, and nothing tells them apart"
     if row.kept:
         return "outputs depend on it, and nothing there is the same" if row.shown else ""
+    if matching.is_unlaid(side, row):
+        return UNLAID if len(squeezed(row.shape)) == 2 else "its layer is normed along another axis"
     if not row.reached:
         return "its module never ran on this batch"
     if row.state:
         return "its layer has no partner"
-    if len(alike) == 1 or matching.is_unlaid(side, row):
-        return "it is square, and nothing tells which way round its partner is stored"
+    if len(alike) == 1:
+        return UNLAID
     if alike:
         return f"{len(alike)} there have an equal gradient, interchangeable here: {listing(alike)}"
     if gradient is None or not gradient.norm:

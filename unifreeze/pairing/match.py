@@ -221,9 +221,7 @@ class Matching:
             fitting = [o for o in fitting if hold_alike(one, o)]
             rivals = [r for r in ones if shape_alone(r) == shape_alone(one)]
             rivals = [r for r in rivals if hold_alike(r, one)]
-            if len(fitting) == len(rivals) == 1 and not self._is_laid(one, fitting[0]):
-                self._unlaid |= {(0, one.path), (1, fitting[0].path)}
-            elif len(fitting) == len(rivals) == 1:
+            if len(fitting) == len(rivals) == 1 and self._is_laid(one, fitting[0]):
                 self._add(one.path, fitting[0].path, "result")
 
     def _mattering(self, side: int) -> list[TensorRow]:
@@ -342,4 +340,7 @@ class Matching:
 
     def _is_laid(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether it is known which way round the second side stores a tensor."""
-        return self._laying.is_transposed(one, other) is not None
+        if self._laying.is_transposed(one, other) is not None:
+            return True
+        self._unlaid |= {(0, one.path), (1, other.path)}
+        return False
