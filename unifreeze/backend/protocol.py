@@ -219,6 +219,7 @@ class SketchRun:
         layers: For each module that ran and returned a floating tensor, in order: its path, the
             shape of that and its sketch.
         passed: Sketches of what modules were given and none returned.
+        caches: Key-value caches of several tensors, which are not among the outputs.
     """
 
     dtype: str
@@ -228,6 +229,7 @@ class SketchRun:
     calls: tuple[str, ...]
     layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
     passed: tuple[Sketch, ...] = ()
+    caches: tuple[str, ...] = ()
 
 
 class Rate(NamedTuple):

@@ -107,7 +107,7 @@ class _Steps:
         before = self._statistics()
         with self._counted() as counts:
             result = backend.run(self.model, self.batch)
-        found = floating_outputs(backend, result)
+        found = floating_outputs(backend, result, caches=True)
         arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
         wanted = {key: key for key in found} if config.chosen is None else config.chosen
         chosen = {key: name for key, name in wanted.items() if key in found}

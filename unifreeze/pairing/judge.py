@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from unifreeze.backend.outputs import BARE
+from unifreeze.backend.outputs import BARE, is_cache
 from unifreeze.backend.projections import LIMIT, squeezed
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.certify import UNLAID, certify, output_gap
@@ -62,11 +62,20 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
         pairs=rows,
         left=left,
         outputs=tuple((name, key) for key, name in other.shared.chosen.items()),
+        left_out=tuple(_left_out(one, other)),
         layers=layers,
         differences=differing_settings(one, other, (*_owners(matching, pairs), *layers)),
         zeros=tuple(read_as_zeros(one, other, rows)),
         certificate=certificate,
     )
+
+
+def _left_out(one: ModelSketch, other: ModelSketch) -> Iterator[tuple[int, str]]:
+    """Give the caches that are not compared: of several tensors, or of one model only."""
+    chosen = set(other.shared.chosen.values()), set(other.shared.chosen)
+    for side, sketch in enumerate((one, other)):
+        alone = [key for key in sketch.shared.outputs if key not in chosen[side] and is_cache(key)]
+        yield from ((side, key) for key in (*sketch.shared.caches, *alone))
 
 
 def _renamed(row: TensorRow, names: Mapping[str, str]) -> TensorRow:

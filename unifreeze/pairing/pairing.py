@@ -175,6 +175,7 @@ class Pairing(Saved):
         pairs: Parameters, then statistics, in the order of the model that was sketched first.
         left: Tensors without a partner, each with the reason.
         outputs: Where the first model returns what, and the second the same.
+        left_out: Key-value caches that are not compared: which model returns them, and where.
         layers: Layers without tensors that return the same, by their native paths in both.
         differences: Settings that differ and that this batch may not show.
         zeros: Rows of tables that one port reads as zeros.
@@ -195,6 +196,7 @@ class Pairing(Saved):
     pairs: tuple[PairRow, ...]
     left: tuple[LeftRow, ...]
     outputs: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[int, str], ...] = ()
     layers: tuple[tuple[str, str], ...] = ()
     differences: tuple[SettingDifference, ...] = ()
     zeros: tuple[ZerosRow, ...] = ()
@@ -226,6 +228,7 @@ class Pairing(Saved):
                 "pairs": tuple(row.turned() for row in self.pairs),
                 "left": tuple(r.model_copy(update={"side": 1 - r.side}) for r in self.left),
                 "outputs": tuple((other, one) for one, other in self.outputs),
+                "left_out": tuple((1 - side, key) for side, key in self.left_out),
                 "layers": tuple((other, one) for one, other in self.layers),
                 "differences": tuple(found.turned() for found in self.differences),
                 "zeros": tuple(
@@ -268,6 +271,7 @@ class Pairing(Saved):
         sides = self.one.framework, self.other.framework
         lines += self._fused_lines()
         lines += self._cut_lines(sides)
+        lines += [f"not compared: output {key} of {sides[side]}" for side, key in self.left_out]
         lines += [zeros_line(row, sides) for row in self.zeros]
         lines += [f"settings differ: {found}" for found in self.differences]
         lines += [f"without partner in {sides[r.side]}: {r.path}: {r.reason}" for r in self.left]

@@ -122,6 +122,7 @@ class RunRow(Row):
     gradients: dict[str, Sketch]
     layers: tuple[ResultRow, ...] = ()
     passed: tuple[Sketch, ...] = ()
+    caches: tuple[str, ...] = ()
 
     @field_serializer("passed")
     def _passed_rounded(self, sketches: tuple[Sketch, ...]) -> Any:
@@ -237,6 +238,7 @@ def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
             if of is None or path in of
         ),
         passed=() if of else run.passed,
+        caches=run.caches,
     )
 
 
