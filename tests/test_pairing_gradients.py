@@ -294,3 +294,23 @@ def test_both_ports_may_hold_in_one_what_the_other_holds_apart(backwards):
         line.partition(":")[0] for line in str(pairing).splitlines()
     }
     assert gap(one, other, TOKENS[::-1].copy()) < LIMIT
+
+
+CLIPPED = [
+    (nn.ReLU6, paddle.nn.ReLU, "upper bound: 6.0 and None"),
+    (nn.ReLU, paddle.nn.ReLU6, "upper bound: None and 6.0"),
+    (lambda: nn.Hardtanh(-40, 50), lambda: paddle.nn.Hardtanh(-40, 60), "upper bound: 50 and 60"),
+    (lambda: nn.Hardtanh(-40, 50), lambda: paddle.nn.Hardtanh(-30, 50), "lower bound: -40 and -30"),
+    (nn.ReLU6, paddle.nn.ReLU6, ""),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "words"), CLIPPED)
+def test_bounds_that_the_batch_does_not_reach_are_listed(one, other, words):
+    rows = 0.1 * np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    models = (
+        nn.Sequential(nn.Linear(6, 5), one(), nn.Linear(5, 2)),
+        paddle.nn.Sequential(paddle.nn.Linear(6, 5), other(), paddle.nn.Linear(5, 2)),
+    )
+    found = uf.pair(*models, batch=rows).differences
+    assert [words in str(row) for row in found] == ([True] if words else [])

@@ -10,7 +10,7 @@ from paddle.nn import functional
 from paddle.nn.layer.norm import _InstanceNormBase
 
 from unifreeze.backend.orientation import computes_otherwise
-from unifreeze.backend.settings import Settings, Table, activation
+from unifreeze.backend.settings import Settings, Table, activation, clipped
 from unifreeze_paddle.layers import BATCH_NORMS
 
 
@@ -133,7 +133,9 @@ LAYERS: Table = (
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
-    (nn.ReLU, activation("relu")),
+    (nn.ReLU, clipped("relu", 0.0, None)),
+    (nn.ReLU6, clipped("relu", 0.0, 6.0)),
+    (nn.Hardtanh, clipped("hard tanh", "_min", "_max")),
     ((nn.Silu, nn.Swish), activation("silu")),
     (nn.Tanh, activation("tanh")),
     (nn.LeakyReLU, activation("leaky relu", slope="_negative_slope")),

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn, optim
 
 from unifreeze.backend.orientation import computes_otherwise
-from unifreeze.backend.settings import Settings, Table, activation
+from unifreeze.backend.settings import Settings, Table, activation, clipped
 
 
 def _batch_norm(module: Any) -> Settings:
@@ -113,7 +113,9 @@ LAYERS: Table = (
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
-    (nn.ReLU, activation("relu")),
+    (nn.ReLU, clipped("relu", 0.0, None)),
+    (nn.ReLU6, clipped("relu", 0.0, 6.0)),
+    (nn.Hardtanh, clipped("hard tanh", "min_val", "max_val")),
     (nn.SiLU, activation("silu")),
     (nn.Tanh, activation("tanh")),
     (nn.LeakyReLU, activation("leaky relu", slope="negative_slope")),
