@@ -352,3 +352,10 @@ def test_statistics_are_those_of_norms():
     assert pairing.certificate.by_results == ("mean",)
     with pytest.raises(PairingError, match="compute different functions"):
         uf.pair(TorchBuffer(TWOS * 2, "mean"), TorchBuffer(), batch=ROWS)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_batch_that_holds_the_row_is_told_which_row_that_is(turned):
+    models = tables(0, 0)[:: -1 if turned else 1]
+    with pytest.raises(PairingError, match=r"paddle reads row 0 of 0\.weight as zeros"):
+        uf.pair(*models, batch=np.array([[0, 2, 3, 0]]))

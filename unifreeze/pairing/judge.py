@@ -8,7 +8,7 @@ from unifreeze.backend.outputs import BARE, is_cache
 from unifreeze.backend.projections import LIMIT, squeezed
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.certify import UNLAID, certify, output_gap
-from unifreeze.pairing.differ import differing_settings, read_as_zeros
+from unifreeze.pairing.differ import differing_settings, read_as_zeros, zeros_in_batch
 from unifreeze.pairing.diverging import first_divergence
 from unifreeze.pairing.fused import may_be_fused
 from unifreeze.pairing.match import Matching
@@ -142,7 +142,7 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
     gaps = {name: output_gap(seen, theirs[name]) for name, seen in used.items()}
     worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] <= LIMIT:
-        context = first_divergence(one, other), _fused(one, other)
+        context = first_divergence(one, other), _fused(one, other), zeros_in_batch(one, other)
         raise PairingError(
             f"the two models compute different functions: {_named(worst)} "
             f"{list(used[worst].shape)} differs by {gaps[worst]:.1e} on the same values",
