@@ -558,3 +558,17 @@ def test_the_vectors_of_a_spectral_norm_are_compared_too(turned):
     rows = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
     models = [one, other][:: -1 if turned else 1]
     assert uf.check_step(uf.FreezePlan().train("all"), *models, batch=rows).holds
+
+
+def test_the_line_of_a_clause_names_the_limit_that_was_used(pairings):
+    one, other = sides(pairings, "text")
+    run = other.run
+    other = other.model_copy(
+        update={
+            "run": run.model_copy(update={"gradients": shifted(run.gradients, "head.weight", 4e-9)})
+        }
+    )
+    report = compare_sides(one, other, pairings["text"])
+    found = next(row for row in report.clauses if row.name == "step gradients")
+    assert found.holds
+    assert "of 1.0e-06 allowed" in found.measured

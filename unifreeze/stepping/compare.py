@@ -352,8 +352,9 @@ class _Comparison:
             worst = max(gap for gap, _ in beyond)
             text = f"differ by up to {worst.size:.1e}: as if a part computed in single precision"
             found.append(Finding(f"{len(beyond)} {_TENSORS}", text, severity="note"))
+        used = [(g, a if wrong or g.size <= a else max(a, band)) for g, a in told]
         decided = bool(told) or not gaps or bool(endless)
-        return StepClause(name, tuple(found), _measured(told, usual, self.sides[0]), decided)
+        return StepClause(name, tuple(found), _measured(used, usual, self.sides[0]), decided)
 
 
 def _measured(told: list[tuple[Gap, float]], usual: float, side: StepSide) -> str:
