@@ -314,3 +314,45 @@ def test_bounds_that_the_batch_does_not_reach_are_listed(one, other, words):
     )
     found = uf.pair(*models, batch=rows).differences
     assert [words in str(row) for row in found] == ([True] if words else [])
+
+
+class TorchRouted(nn.Module):
+    """Each row goes to the expert that its gate chooses."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.out = nn.Linear(6, 4), nn.Linear(6, 2)
+        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x):
+        weights = self.gate(x).softmax(-1)
+        rows = [
+            self.experts[int(row)](x[n : n + 1]) * weights[n, int(row)]
+            for n, row in enumerate(weights.argmax(-1))
+        ]
+        return self.out(torch.cat(rows))
+
+
+class PaddleRouted(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.out = paddle.nn.Linear(6, 4), paddle.nn.Linear(6, 2)
+        self.experts = paddle.nn.LayerList([paddle.nn.Linear(6, 6) for _ in range(4)])
+
+    def forward(self, x):
+        weights = paddle.nn.functional.softmax(self.gate(x))
+        rows = [
+            self.experts[int(row)](x[n : n + 1]) * weights[n, int(row)]
+            for n, row in enumerate(weights.argmax(-1))
+        ]
+        return self.out(paddle.concat(rows))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_experts_that_run_on_some_values_alone_are_the_reason(turned):
+    models = [TorchRouted(), PaddleRouted()][:: -1 if turned else 1]
+    rows = np.random.default_rng(0).standard_normal((40, 6)).astype("float32")
+    assert not uf.pair(*models, batch=rows).left
+    with pytest.raises(PairingError, match="run on some values and not on others") as error:
+        uf.pair(*models, batch=rows[:2])
+    assert "a batch of more rows" in str(error.value)

@@ -119,6 +119,16 @@ def _gradient_gap(a: Sketch, b: Sketch, floor: float, *, transposed: bool) -> fl
     return gap if isfinite(gap) else float("inf")
 
 
+def _woken(matching: Matching, left: Sequence[LeftRow]) -> list[str]:
+    """Return the tensors that had not run when partners were looked for, and ran for this."""
+    idle = [row for row in left if not matching.rows[row.side][row.path].reached]
+    owners = [matching.rows[row.side][row.path].owner for row in idle]
+    own = [matching.sides[row.side].own for row in idle]
+    found = zip(idle, owners, own, strict=True)
+    paths = [row.path for row, owner, run in found if run.result_of(owner) is not None]
+    return list(dict.fromkeys(paths))
+
+
 def _refused(
     matching: Matching, outputs: float, wrong: list[str], left: Sequence[LeftRow]
 ) -> PairingError:
@@ -142,6 +152,9 @@ def _refused(
             "let a gradient reach them (no detach, no_grad or stop_gradient before the loss), or "
             "use the frameworks' own layers, whose storage is known"
         )
+    elif woken := _woken(matching, left):
+        fact = f"{len(woken)} tensors run on some values and not on others ({listing(woken)})"
+        hint = "use a batch of more rows, on which all of them run: every expert, for one"
     elif {row.side for row in ran} == {0, 1}:
         fact = f"{len(ran)} tensors that ran have no certain partner, and outputs depend on them"
         hint = "give their partners as hints, which are checked (hints=, --map)"
