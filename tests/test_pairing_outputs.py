@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+import torch
 from torch import nn
 
 import unifreeze as uf
@@ -252,3 +253,20 @@ def test_a_cache_of_several_tensors_is_said_to_be_left_out():
     assert pairing.left_out == ((0, "mems"), (1, "mems"))
     assert pairing.turned().left_out == ((1, "mems"), (0, "mems"))
     assert "not compared: output mems of torch" in str(pairing)
+
+
+class TorchComplex(nn.Linear):
+    def forward(self, x):
+        return torch.complex(super().forward(x), super().forward(-x))
+
+
+class PaddleComplex(paddle.nn.Linear):
+    def forward(self, x):
+        return paddle.complex(super().forward(x), super().forward(-x))
+
+
+def test_complex_outputs_alone_are_refused_for_what_they_are():
+    rows = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
+    with pytest.raises(PairingError, match="no floating tensor that could be compared") as error:
+        uf.pair(TorchComplex(6, 5), PaddleComplex(6, 5), batch=rows)
+    assert "view_as_real" in str(error.value)

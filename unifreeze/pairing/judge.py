@@ -134,6 +134,11 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
             context=f"{one.framework}: {_returned(one)}\n{other.framework}: {_returned(other)}",
             hint="their shapes (and so their classes, labels or vocabularies) must agree",
         )
+    if not used:
+        raise PairingError(
+            "the two models return no floating tensor that could be compared",
+            hint="of complex outputs return the real and imaginary parts (view_as_real, as_real)",
+        )
     if not any(sketch.norm for sketch in one.shared.gradients.values()):
         raise PairingError(
             "this batch shows nothing: every gradient is zero",
