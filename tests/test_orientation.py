@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 import torch
+from torch import nn
 
 import unifreeze as uf
 from unifreeze.backend import Batch, load_backend
@@ -241,3 +242,33 @@ def test_declared_sizes_must_fit_the_shape_and_agree(sizes, shape, turned):
     layer = type("Anything", (), {})()
     vars(layer).update(sizes)
     assert declared_turned(layer, shape) is turned
+
+
+class TorchOtherWay(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) * 0.1)
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class PaddleOtherWay(paddle.nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.weight = self.create_parameter([outputs, inputs])
+
+    def forward(self, x):
+        return paddle.matmul(x, self.weight, transpose_y=True) + self.bias
+
+
+@pytest.mark.parametrize("one", [nn.Linear, TorchOtherWay])
+@pytest.mark.parametrize("other", [paddle.nn.Linear, PaddleOtherWay])
+def test_a_subclass_that_stores_its_matrix_the_other_way_round_is_seen(one, other):
+    models = (
+        nn.Sequential(one(6, 8), nn.Tanh(), nn.Linear(8, 3)),
+        paddle.nn.Sequential(other(6, 8), paddle.nn.Tanh(), paddle.nn.Linear(8, 3)),
+    )
+    batch = np.ones((2, 6), "float32")
+    report = uf.check_parity(uf.FreezePlan().only("head"), *models, batch=batch)
+    assert report.holds, str(report)

@@ -294,3 +294,65 @@ def test_both_ports_may_hold_in_one_what_the_other_holds_apart(backwards):
         line.partition(":")[0] for line in str(pairing).splitlines()
     }
     assert gap(one, other, TOKENS[::-1].copy()) < LIMIT
+
+
+CLIPPED = [
+    (nn.ReLU6, paddle.nn.ReLU, "upper bound: 6.0 and None"),
+    (nn.ReLU, paddle.nn.ReLU6, "upper bound: None and 6.0"),
+    (lambda: nn.Hardtanh(-40, 50), lambda: paddle.nn.Hardtanh(-40, 60), "upper bound: 50 and 60"),
+    (lambda: nn.Hardtanh(-40, 50), lambda: paddle.nn.Hardtanh(-30, 50), "lower bound: -40 and -30"),
+    (nn.ReLU6, paddle.nn.ReLU6, ""),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "words"), CLIPPED)
+def test_bounds_that_the_batch_does_not_reach_are_listed(one, other, words):
+    rows = 0.1 * np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    models = (
+        nn.Sequential(nn.Linear(6, 5), one(), nn.Linear(5, 2)),
+        paddle.nn.Sequential(paddle.nn.Linear(6, 5), other(), paddle.nn.Linear(5, 2)),
+    )
+    found = uf.pair(*models, batch=rows).differences
+    assert [words in str(row) for row in found] == ([True] if words else [])
+
+
+class TorchRouted(nn.Module):
+    """Each row goes to the expert that its gate chooses."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.out = nn.Linear(6, 4), nn.Linear(6, 2)
+        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x):
+        weights = self.gate(x).softmax(-1)
+        rows = [
+            self.experts[int(row)](x[n : n + 1]) * weights[n, int(row)]
+            for n, row in enumerate(weights.argmax(-1))
+        ]
+        return self.out(torch.cat(rows))
+
+
+class PaddleRouted(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.out = paddle.nn.Linear(6, 4), paddle.nn.Linear(6, 2)
+        self.experts = paddle.nn.LayerList([paddle.nn.Linear(6, 6) for _ in range(4)])
+
+    def forward(self, x):
+        weights = paddle.nn.functional.softmax(self.gate(x))
+        rows = [
+            self.experts[int(row)](x[n : n + 1]) * weights[n, int(row)]
+            for n, row in enumerate(weights.argmax(-1))
+        ]
+        return self.out(paddle.concat(rows))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_experts_that_run_on_some_values_alone_are_the_reason(turned):
+    models = [TorchRouted(), PaddleRouted()][:: -1 if turned else 1]
+    rows = np.random.default_rng(0).standard_normal((40, 6)).astype("float32")
+    assert not uf.pair(*models, batch=rows).left
+    with pytest.raises(PairingError, match="run on some values and not on others") as error:
+        uf.pair(*models, batch=rows[:2])
+    assert "a batch of more rows" in str(error.value)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+import torch
 from torch import nn
 
 import unifreeze as uf
 from tests.pairs.ported import LIMIT, gap, ported, scramble
-from unifreeze.backend.outputs import Seen, match_outputs, outputs_in
+from unifreeze.backend.outputs import Seen, caches_in, match_outputs, outputs_in
 from unifreeze.backend.projections import sketch_flat
 from unifreeze.errors import PairingError
 from unifreeze.stepping import check_step
@@ -207,4 +208,65 @@ def test_axes_of_length_one_do_not_part_outputs():
 def test_every_output_has_a_key_of_its_own_and_caches_have_none():
     found = outputs_in({"a": (1, {"b": 2}), "cache": 3, "a.0": 4}, lambda v: isinstance(v, int))
     assert found == {"a.0": 1, "a.1.b": 2, "a.0#2": 4}
+    result = {"cache": 3, "mems": (1, 2)}
+    assert outputs_in(result, lambda v: isinstance(v, int), caches=True) == {"cache": 3}
+    assert list(caches_in(result, lambda v: isinstance(v, int))) == ["mems"]
     assert outputs_in(5, lambda v: isinstance(v, int)) == {"output": 5}
+
+
+class TorchCached(nn.Module):
+    def __init__(self, key, make):
+        super().__init__()
+        self.head, self.memory, self.key, self.make = nn.Linear(6, 5), nn.Linear(6, 5), key, make
+
+    def forward(self, x):
+        return {"out": self.head(x), self.key: self.make(self.memory(x))}
+
+
+class PaddleCached(paddle.nn.Layer):
+    def __init__(self, key, make):
+        super().__init__()
+        self.head, self.memory = paddle.nn.Linear(6, 5), paddle.nn.Linear(6, 5)
+        self.key, self.make = key, make
+
+    def forward(self, x):
+        return {"out": self.head(x), self.key: self.make(self.memory(x))}
+
+
+@pytest.mark.parametrize("key", ["cache", "mems", "past_key_values"])
+def test_a_cache_that_is_one_tensor_is_an_output(key):
+    rows = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
+    one, other = TorchCached(key, lambda h: h), PaddleCached(key, lambda h: h)
+    pairing = uf.pair(one, other, batch=rows)
+    assert not pairing.left
+    assert (key, key) in pairing.outputs
+    assert uf.check_step(uf.FreezePlan().train("all"), one, other, batch=rows).holds
+    for pair in ((one, PaddleCached(key, lambda h: h * 3)), (PaddleCached(key, abs), one)):
+        with pytest.raises(PairingError, match=f"different functions: output {key}"):
+            uf.pair(*pair, batch=rows)
+
+
+def test_a_cache_of_several_tensors_is_said_to_be_left_out():
+    rows = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
+    one, other = TorchCached("mems", lambda h: (h, h)), PaddleCached("mems", lambda h: h)
+    pairing = uf.pair(one, other, batch=rows)
+    assert pairing.left_out == ((0, "mems"), (1, "mems"))
+    assert pairing.turned().left_out == ((1, "mems"), (0, "mems"))
+    assert "not compared: output mems of torch" in str(pairing)
+
+
+class TorchComplex(nn.Linear):
+    def forward(self, x):
+        return torch.complex(super().forward(x), super().forward(-x))
+
+
+class PaddleComplex(paddle.nn.Linear):
+    def forward(self, x):
+        return paddle.complex(super().forward(x), super().forward(-x))
+
+
+def test_complex_outputs_alone_are_refused_for_what_they_are():
+    rows = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
+    with pytest.raises(PairingError, match="no floating tensor that could be compared") as error:
+        uf.pair(TorchComplex(6, 5), PaddleComplex(6, 5), batch=rows)
+    assert "view_as_real" in str(error.value)

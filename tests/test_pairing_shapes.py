@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import paddle
@@ -14,6 +15,7 @@ from torch import nn
 import unifreeze as uf
 from tests.pairs.ported import LIMIT, gap, scramble
 from unifreeze.backend.projections import plain_shape, sketch
+from unifreeze.errors import PairingError
 from unifreeze.pairing.layout import are_one, reshaped
 from unifreeze.porting import port_file
 from unifreeze.stepping import check_step
@@ -212,3 +214,103 @@ def test_plain_shapes_and_sketches_do_not_see_them():
     assert not are_one((1, 5, 3), (3, 5, 1), transposed=False)
     turned = reshaped(values.reshape(1, 5, 3), (3, 5, 1), transposed=True)
     np.testing.assert_array_equal(turned[..., 0], values.T)
+
+
+class TorchTurned(nn.Linear):
+    """Stores its matrix input by output."""
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class PaddleTurned(paddle.nn.Linear):
+    """Stores its matrix output by input."""
+
+    def forward(self, x):
+        return paddle.matmul(x, self.weight, transpose_y=True) + self.bias
+
+
+def torch_idle(layer, first=None, cut=False):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l, self.idle = first() if first else nn.Linear(5, 5), layer()
+
+        def forward(self, x, *, used=cut):
+            if not cut:
+                h = self.l(x)
+                return self.idle(h) if used else h
+            with torch.no_grad():
+                h = self.idle(x)
+            return self.l(h)
+
+    return Idle()
+
+
+def paddle_idle(layer, first=None, cut=False):
+    class Idle(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.l, self.idle = first() if first else paddle.nn.Linear(5, 5), layer()
+
+        def forward(self, x, *, used=cut):
+            if not cut:
+                h = self.l(x)
+                return self.idle(h) if used else h
+            with paddle.no_grad():
+                h = self.idle(x)
+            return self.l(h)
+
+    return Idle()
+
+
+FIVES = np.random.default_rng(4).standard_normal((3, 5)).astype("float32")
+LINES = np.random.default_rng(5).standard_normal((3, 5, 4)).astype("float32")
+UNLAID = "it is square, and nothing tells which way round its partner is stored"
+THERE = paddle.nn.utils.weight_norm
+
+
+def normed(axis):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.utils.weight_norm(nn.Linear(5, 5), dim=axis)
+
+
+def test_an_idle_transposed_convolution_of_one_point_is_turned():
+    convolutions = partial(nn.Conv1d, 5, 5, 1), partial(paddle.nn.Conv1D, 5, 5, 1)
+    turned = partial(nn.ConvTranspose1d, 5, 5, 1), partial(paddle.nn.Conv1DTranspose, 5, 5, 1)
+    for up, there in ((turned[0], convolutions[1]), (convolutions[0], turned[1]), turned):
+        one, other = torch_idle(up, convolutions[0]), paddle_idle(there, convolutions[1])
+        pairing = uf.pair(one, other, batch=LINES)
+        uf.port_weights(one, other, pairing=pairing)
+        assert gap(one, other, LINES, used=True) < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (partial(TorchTurned, 5, 5), partial(paddle.nn.Linear, 5, 5)),
+        (partial(nn.Linear, 5, 5), partial(PaddleTurned, 5, 5)),
+    ],
+)
+def test_an_idle_square_matrix_of_a_class_that_computes_otherwise_is_left(one, other):
+    models = torch_idle(one), paddle_idle(other)
+    for pairing in (uf.pair(*models, batch=FIVES), uf.pair(*models[::-1], batch=FIVES)):
+        assert [(row.path, row.reason) for row in pairing.left] == [("idle.weight", UNLAID)] * 2
+    with pytest.raises(PairingError, match=r"which way round both ports store idle\.weight"):
+        uf.pair(torch_idle(one, cut=True), paddle_idle(other, cut=True), batch=FIVES)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("there", [0, 1])
+def test_idle_lengths_go_by_the_axis_that_they_are_of(axis, there):
+    one = torch_idle(lambda: normed(axis))
+    other = paddle_idle(lambda: THERE(paddle.nn.Linear(5, 5), dim=there))
+    pairing = uf.pair(one, other, batch=FIVES)
+    if axis != there:  # the two store their matrices either way round
+        assert not pairing.left
+        uf.port_weights(one, other, pairing=pairing)
+        assert gap(one, other, FIVES, used=True) < LIMIT
+    else:
+        reason = "its layer is normed along another axis"
+        assert [row.reason for row in pairing.left] == [reason] * 2

@@ -389,7 +389,7 @@ def test_a_state_is_plain_and_of_its_plan(side):
     _, other, _ = started(side, PLAN.replace("epoch: 4", "epoch: 5"))
     with pytest.raises(ScheduleError, match=r"of another plan .*in phase 'top'"):
         other.load_state_dict(state)
-    with pytest.raises(ScheduleError, match="no state of a plan"):
+    with pytest.raises(ScheduleError, match="not a state of a plan"):
         again.load_state_dict({"a": 1})
     plain = uf.freeze(side.build(), "head")
     with pytest.raises(ScheduleError, match="this one has none"):

@@ -506,3 +506,69 @@ def test_the_command_says_by_its_exit_code_that_it_does_not_hold(cli, wrong):
     assert code == 1
     assert "BROKEN  updates (sgd)" in out
     assert out.endswith("the step is not the same\n")
+
+
+class TorchKept(nn.Module):
+    """A buffer that outputs depend on, and integers."""
+
+    def __init__(self, *, moves=False):
+        super().__init__()
+        self.fc, self.moves = nn.Linear(6, 3), moves
+        self.register_buffer("scale", torch.full((6,), 2.0))
+        self.register_buffer("order", torch.arange(6))
+
+    def forward(self, x):
+        result = self.fc((x * self.scale)[:, self.order])
+        if self.moves:
+            self.scale.mul_(0.5)
+        return result
+
+
+class PaddleKept(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.fc = paddle.nn.Linear(6, 3)
+        self.register_buffer("scale", paddle.full([6], 2.0))
+        self.register_buffer("order", paddle.arange(6))
+
+    def forward(self, x):
+        return self.fc(paddle.index_select(x * self.scale, self.order, axis=1))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_state_that_is_not_a_statistic_is_compared_too(turned):
+    rows = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    models = [TorchKept(), PaddleKept()][:: -1 if turned else 1]
+    pairing = uf.pair(*models, batch=rows)
+    report = uf.check_step(uf.FreezePlan().train("all"), *models, batch=rows, pairing=pairing)
+    assert report.holds, str(report)
+    assert "2 compared" in next(c.measured for c in report.clauses if c.name == "statistics")
+    models[int(turned)] = TorchKept(moves=True)
+    report = uf.check_step(uf.FreezePlan().train("all"), *models, batch=rows, pairing=pairing)
+    assert [clause.name for clause in report.clauses if not clause.holds] == ["statistics"]
+    broken = next(clause for clause in report.clauses if clause.name == "statistics")
+    assert [finding.subject for finding in broken.findings] == ["scale"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_vectors_of_a_spectral_norm_are_compared_too(turned):
+    one = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5)), nn.Linear(5, 2))
+    layer = paddle.nn.utils.spectral_norm(paddle.nn.Linear(6, 5))
+    other = paddle.nn.Sequential(layer, paddle.nn.Linear(5, 2))
+    rows = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    models = [one, other][:: -1 if turned else 1]
+    assert uf.check_step(uf.FreezePlan().train("all"), *models, batch=rows).holds
+
+
+def test_the_line_of_a_clause_names_the_limit_that_was_used(pairings):
+    one, other = sides(pairings, "text")
+    run = other.run
+    other = other.model_copy(
+        update={
+            "run": run.model_copy(update={"gradients": shifted(run.gradients, "head.weight", 4e-9)})
+        }
+    )
+    report = compare_sides(one, other, pairings["text"])
+    found = next(row for row in report.clauses if row.name == "step gradients")
+    assert found.holds
+    assert "of 1.0e-06 allowed" in found.measured

@@ -772,3 +772,23 @@ def test_no_framework_is_loaded_for_files_that_need_none(tmp_path):
     )
     assert run.stdout.splitlines() == ["torch is not installed here"] * 2
     assert not (tmp_path / "x.pt").exists()
+
+
+NESTED = {"model": {"state_dict": {"w": torch.ones(2)}, "epoch": 3}, "optimizer": {"lr": 0.1}}
+
+
+@pytest.mark.parametrize("key", [None, "model", "model.state_dict"])
+def test_a_state_dict_in_a_part_of_a_checkpoint_is_found(tmp_path, key):
+    torch.save(NESTED, tmp_path / "w.pt")
+    with open_weights(tmp_path / "w.pt", key=key) as weights:
+        assert list(weights.names) == ["w"]
+
+
+def test_which_of_two_such_parts_is_meant_has_to_be_said(tmp_path):
+    state = {"state_dict": {"w": torch.ones(2)}}
+    torch.save({"student": state, "teacher": state}, tmp_path / "w.pt")
+    with pytest.raises(WeightFileError, match=r"2 state dicts") as error:
+        open_weights(tmp_path / "w.pt")
+    assert "key='student.state_dict' (--key student.state_dict)" in str(error.value)
+    with open_weights(tmp_path / "w.pt", key="teacher") as weights:
+        assert list(weights.names) == ["w"]

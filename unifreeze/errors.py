@@ -260,8 +260,11 @@ def counted(count: int, one: str, many: str = "") -> str:
 
     >>> counted(1, "tensor"), counted(2, "batch"), counted(1, "tensor differs", "tensors differ")
     ('1 tensor', '2 batches', '1 tensor differs')
+    >>> counted(2, "epoch")
+    '2 epochs'
     """
-    plural = many or one + ("es" if one.endswith(("s", "x", "ch", "sh")) else "s")
+    hisses = one.endswith(("s", "x", "ch", "sh")) and not one.endswith("epoch")
+    plural = many or one + ("es" if hisses else "s")
     return f"{count} {one if count == 1 else plural}"
 
 

@@ -15,7 +15,7 @@ from paddle.nn.quant.qat.conv import QuantedConv2D
 from paddle.nn.quant.qat.linear import QuantedLinear
 from paddle.nn.quant.quant_layers import QuantizedConv2D, QuantizedConv2DTranspose, QuantizedLinear
 
-from unifreeze.backend.orientation import declared_turned
+from unifreeze.backend.orientation import computes_otherwise, declared_turned, turned_in_subclass
 from unifreeze.backend.reader import Dicts
 from unifreeze.errors import DescriptionError
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
@@ -190,8 +190,11 @@ class PaddleReader:
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
-        persistable = leaf not in module._non_persistable_buffer_names_set
-        return leaf, persistable and is_floating(tensor)
+        return leaf, self.saved(module, leaf) and is_floating(tensor)
+
+    def saved(self, module: Any, leaf: str) -> bool:
+        """Tell whether a buffer is saved with the weights."""
+        return leaf not in module._non_persistable_buffer_names_set
 
     def modeless(self, module: Any) -> str:
         """Say why a layer has no inference mode: it never uses what it gathers."""
@@ -237,7 +240,13 @@ class PaddleReader:
         if _EITHER in bases:
             return not module.transpose_weight
         if bases & _IN_BY_OUT:
-            return True
+            found = None
+            if leaf == "weight" and computes_otherwise(module, "paddle"):
+                bias = module._parameters.get("bias")
+                found = turned_in_subclass(
+                    module, shape, None if bias is None else tuple(bias.shape)
+                )
+            return True if found is None else found
         if bases & _OUT_BY_IN or self.kind(module):
             return False
         return declared_turned(module, shape)

@@ -9,7 +9,8 @@ from paddle import nn, optimizer
 from paddle.nn import functional
 from paddle.nn.layer.norm import _InstanceNormBase
 
-from unifreeze.backend.settings import Settings, Table, activation
+from unifreeze.backend.orientation import computes_otherwise
+from unifreeze.backend.settings import Settings, Table, activation, clipped
 from unifreeze_paddle.layers import BATCH_NORMS
 
 
@@ -67,7 +68,24 @@ def _max_pool(layer: Any) -> Settings:
 
 
 def _conv(layer: Any) -> Settings:
-    return {"layer": "conv", "padding_mode": layer._padding_mode} if _any(layer._padding) else {}
+    transposed = isinstance(layer, _TRANSPOSED)
+    found = {"layer": "conv", **_stored(layer, "in x out" if transposed else "out x in")}
+    return found | ({"padding_mode": layer._padding_mode} if _any(layer._padding) else {})
+
+
+_TRANSPOSED = (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
+
+
+def _stored(layer: Any, way: str) -> Settings:
+    """Say which way round a layer stores its kernel, unless a class of its own computes with it."""
+    return {} if computes_otherwise(layer, "paddle") else {"stored": way, **_normed(layer)}
+
+
+def _normed(layer: Any) -> Settings:
+    """Say along which axis the lengths of a weight are held apart, if they are."""
+    hooks = [hook for hook in layer._forward_pre_hooks.values() if hasattr(hook, "dim")]
+    axes = [hook.dim for hook in hooks if type(hook).__name__ == "WeightNorm"]
+    return {"normed": str(axes[0])} if axes else {}
 
 
 def _any(padding: Any) -> bool:
@@ -77,7 +95,7 @@ def _any(padding: Any) -> bool:
 
 
 def _linear(layer: Any) -> Settings:
-    return {"layer": "linear", "stored": "in x out"}
+    return {"layer": "linear", **_stored(layer, "in x out")}
 
 
 def _attention(layer: Any) -> Settings:
@@ -115,7 +133,9 @@ LAYERS: Table = (
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
-    (nn.ReLU, activation("relu")),
+    (nn.ReLU, clipped("relu", 0.0, None)),
+    (nn.ReLU6, clipped("relu", 0.0, 6.0)),
+    (nn.Hardtanh, clipped("hard tanh", "_min", "_max")),
     ((nn.Silu, nn.Swish), activation("silu")),
     (nn.Tanh, activation("tanh")),
     (nn.LeakyReLU, activation("leaky relu", slope="_negative_slope")),

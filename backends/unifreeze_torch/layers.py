@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from unifreeze.backend.orientation import declared_turned
+from unifreeze.backend.orientation import computes_otherwise, declared_turned, turned_in_subclass
 from unifreeze.backend.reader import Dicts
 from unifreeze.structure import CONTAINER, STOCHASTIC, Tensor
 from unifreeze_torch import adapters, quantised
@@ -168,8 +168,11 @@ class TorchReader:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
-        persistent = leaf not in module._non_persistent_buffers_set
-        return leaf, persistent and tensor.is_floating_point()
+        return leaf, self.saved(module, leaf) and tensor.is_floating_point()
+
+    def saved(self, module: Any, leaf: str) -> bool:
+        """Tell whether a buffer is saved with the weights."""
+        return leaf not in module._non_persistent_buffers_set
 
     def modeless(self, module: Any) -> str:
         """Say why a module has no inference mode: an observer only looks, in any mode."""
@@ -182,16 +185,23 @@ class TorchReader:
         if isinstance(tensor, UninitializedTensorMixin):
             return Tensor((), (), dtype, "", False)
         shape = tuple(tensor.shape)
-        turned = self._turned(module, shape)
+        turned = self._turned(module, leaf, shape)
         fixed, impossible = _fixed(module, tensor)
         neutral = shape[::-1] if turned else shape
         return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
 
-    def _turned(self, module: Any, shape: tuple[int, ...]) -> bool | None:
+    def _turned(self, module: Any, leaf: str, shape: tuple[int, ...]) -> bool | None:
         """Tell whether a matrix is stored input by output; None where nothing tells."""
         if len(shape) != 2 or shape[0] == shape[1]:
             return False
         if self.kind(module):
+            if leaf == "weight" and _is_own_linear(module):
+                bias = module._parameters.get("bias")
+                found = turned_in_subclass(
+                    module, shape, None if bias is None else tuple(bias.shape)
+                )
+                if found is not None:
+                    return found
             return _IN_BY_OUT in self._bases_of(module)
         return declared_turned(module, shape)
 
@@ -199,7 +209,7 @@ class TorchReader:
         """Return what all parameters share that are described as this one is."""
         if type(tensor) is not nn.Parameter:
             return None
-        turned = self._turned(module, tuple(tensor.shape))
+        turned = self._turned(module, leaf, tuple(tensor.shape))
         return type(module), tensor.requires_grad, tensor.shape, tensor.dtype, turned
 
     def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
@@ -207,6 +217,12 @@ class TorchReader:
         if isinstance(tensor, UninitializedTensorMixin):
             return (), str(tensor.dtype).removeprefix("torch.")
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+
+
+def _is_own_linear(module: Any) -> bool:
+    """Tell whether a layer derives from the framework's linear layer and computes otherwise."""
+    derived = type(module) is not nn.Linear and isinstance(module, nn.Linear)
+    return derived and computes_otherwise(module, "torch")
 
 
 def is_lazy(tensor: Any) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn, optim
 
-from unifreeze.backend.settings import Settings, Table, activation
+from unifreeze.backend.orientation import computes_otherwise
+from unifreeze.backend.settings import Settings, Table, activation, clipped
 
 
 def _batch_norm(module: Any) -> Settings:
@@ -54,7 +55,22 @@ def _max_pool(module: Any) -> Settings:
 
 
 def _conv(module: Any) -> Settings:
-    return {"layer": "conv", "padding_mode": module.padding_mode} if _any(module.padding) else {}
+    found = {"layer": "conv", **_stored(module, "in x out" if module.transposed else "out x in")}
+    return found | ({"padding_mode": module.padding_mode} if _any(module.padding) else {})
+
+
+def _stored(module: Any, way: str) -> Settings:
+    """Say which way round a layer stores its kernel, unless a class of its own computes with it."""
+    return {} if computes_otherwise(module, "torch") else {"stored": way, **_normed(module)}
+
+
+def _normed(module: Any) -> Settings:
+    """Say along which axis the lengths of a weight are held apart, if they are."""
+    parametrizations = getattr(module, "parametrizations", {})
+    held = list(parametrizations["weight"]) if "weight" in parametrizations else []
+    held += [hook for hook in module._forward_pre_hooks.values() if hasattr(hook, "dim")]
+    axes = [part.dim for part in held if type(part).__name__ in ("_WeightNorm", "WeightNorm")]
+    return {"normed": str(axes[0])} if axes else {}
 
 
 def _any(padding: Any) -> bool:
@@ -62,7 +78,7 @@ def _any(padding: Any) -> bool:
 
 
 def _linear(module: Any) -> Settings:
-    return {"layer": "linear", "stored": "out x in"}
+    return {"layer": "linear", **_stored(module, "out x in")}
 
 
 def _attention(module: Any) -> Settings:
@@ -97,7 +113,9 @@ LAYERS: Table = (
     ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
-    (nn.ReLU, activation("relu")),
+    (nn.ReLU, clipped("relu", 0.0, None)),
+    (nn.ReLU6, clipped("relu", 0.0, 6.0)),
+    (nn.Hardtanh, clipped("hard tanh", "min_val", "max_val")),
     (nn.SiLU, activation("silu")),
     (nn.Tanh, activation("tanh")),
     (nn.LeakyReLU, activation("leaky relu", slope="negative_slope")),

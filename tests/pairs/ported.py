@@ -61,7 +61,7 @@ def gap(
 def _run(model: Any, inputs: Any, call: Any) -> tuple[dict[str, Any], list[Any]]:
     is_torch = isinstance(model, torch.nn.Module)
     model.eval()
-    model.double() if is_torch else model.to(dtype="float64")
+    model.double() if is_torch else model._to_impl(dtype="float64", floating_only=True)
     for tensor in _tensors(model).values():
         if is_torch:
             tensor.grad = None

@@ -42,3 +42,33 @@ def declared_turned(module: Any, shape: tuple[int, ...]) -> bool | None:
             if sizes in (shape, shape[::-1]):
                 found.add(sizes == shape)
     return found.pop() if len(found) == 1 else None
+
+
+def computes_otherwise(module: Any, package: str) -> bool:
+    """Tell whether a layer of a class of its own does not compute as the framework's layers do.
+
+    Args:
+        module: The layer.
+        package: The framework's package.
+    """
+    cls = next(base for base in type(module).__mro__ if "forward" in vars(base))
+    return cls.__module__.partition(".")[0] != package
+
+
+def turned_in_subclass(
+    module: Any, shape: tuple[int, ...], bias: tuple[int, ...] | None
+) -> bool | None:
+    """Tell how a subclass of a linear layer with a `forward` of its own stores its matrix.
+
+    Args:
+        module: The layer.
+        shape: The matrix's shape as stored.
+        bias: Shape of the bias, which is as long as there are outputs; None without one.
+
+    Returns:
+        As `declared_turned`.
+    """
+    declared = declared_turned(module, shape)
+    if declared is None and bias in {shape[:1], shape[1:]} and shape[0] != shape[1]:
+        return bias == shape[1:]
+    return declared

@@ -22,14 +22,21 @@ def tensors_in(result: Any, is_tensor: Callable[[Any], bool]) -> Iterator[Any]:
     return (tensor for _, tensor in _placed(result, is_tensor, ""))
 
 
-def outputs_in(result: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
+def outputs_in(
+    result: Any, is_tensor: Callable[[Any], bool], *, caches: bool = False
+) -> dict[str, Any]:
     """Return the tensors in a model's result by where they are in it.
+
+    Args:
+        result: What a model returned.
+        is_tensor: Tells a tensor from what holds tensors.
+        caches: Also what is called as a cache is, where that is one tensor.
 
     >>> outputs_in({"logits": 1, "states": (2, 3)}, lambda value: isinstance(value, int))
     {'logits': 1, 'states.0': 2, 'states.1': 3}
     """
     found: dict[str, Any] = {}
-    for key, tensor in _placed(result, is_tensor, ""):
+    for key, tensor in _placed(result, is_tensor, "", caches=caches):
         name, number = key or BARE, 1
         while name in found:
             number += 1
@@ -38,15 +45,34 @@ def outputs_in(result: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
     return found
 
 
-def _placed(result: Any, is_tensor: Callable[[Any], bool], at: str) -> Iterator[tuple[str, Any]]:
+def caches_in(result: Any, is_tensor: Callable[[Any], bool], at: str = "") -> Iterator[str]:
+    """Give the places of the key-value caches in a model's result that are more than one tensor."""
+    if is_tensor(result):
+        return
+    for key, value in _items(result):
+        name = f"{at}.{key}" if at else str(key)
+        if key not in _CACHES:
+            yield from caches_in(value, is_tensor, name)
+        elif value is not None and not is_tensor(value):
+            yield name
+
+
+def _placed(
+    result: Any, is_tensor: Callable[[Any], bool], at: str, *, caches: bool = False
+) -> Iterator[tuple[str, Any]]:
     if is_tensor(result):
         yield at, result
         return
     for key, value in _items(result):
-        if key not in _CACHES:
+        if key not in _CACHES or (caches and is_tensor(value)):
             # Commas part outputs on the command line.
             name = str(key).replace(",", "_")
-            yield from _placed(value, is_tensor, f"{at}.{name}" if at else name)
+            yield from _placed(value, is_tensor, f"{at}.{name}" if at else name, caches=caches)
+
+
+def is_cache(output: str) -> bool:
+    """Tell whether an output is called as a cache is."""
+    return output.rpartition(".")[2] in _CACHES
 
 
 def _items(result: Any) -> Iterator[tuple[Any, Any]]:

@@ -66,9 +66,11 @@ def first_gradients(
         return backend.gradients(model), frozenset(trace.calls)
 
 
-def floating_outputs(backend: ModuleBackend, result: Any) -> dict[str, Any]:
-    """Return the floating tensors in a model's result by where they are in it."""
-    found = outputs_in(result, backend.is_tensor)
+def floating_outputs(
+    backend: ModuleBackend, result: Any, *, caches: bool = False
+) -> dict[str, Any]:
+    """Return the floating tensors in a model's result by where they are in it; see `outputs_in`."""
+    found = outputs_in(result, backend.is_tensor, caches=caches)
     return {key: tensor for key, tensor in found.items() if backend.is_floating(tensor)}
 
 

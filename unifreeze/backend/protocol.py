@@ -219,6 +219,7 @@ class SketchRun:
         layers: For each module that ran and returned a floating tensor, in order: its path, the
             shape of that and its sketch.
         passed: Sketches of what modules were given and none returned.
+        caches: Key-value caches of several tensors, which are not among the outputs.
     """
 
     dtype: str
@@ -228,6 +229,7 @@ class SketchRun:
     calls: tuple[str, ...]
     layers: tuple[tuple[str, tuple[int, ...], Sketch], ...]
     passed: tuple[Sketch, ...] = ()
+    caches: tuple[str, ...] = ()
 
 
 class Rate(NamedTuple):
@@ -314,6 +316,7 @@ class StepRun:
         counts: For each layer with running statistics, how many values per channel each of its
             calls in that pass saw.
         changed: Frozen parameters and held statistics whose bits changed, with the optimizer.
+        states: Sketch of all state that is saved, after the first forward pass.
     """
 
     dtype: str
@@ -325,6 +328,7 @@ class StepRun:
     statistics: Mapping[str, tuple[Array, Array]]
     counts: Mapping[str, tuple[int, ...]]
     changed: tuple[tuple[str, str], ...]
+    states: Mapping[str, Sketch] = field(default_factory=dict)
 
 
 @runtime_checkable

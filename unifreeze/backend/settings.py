@@ -57,6 +57,23 @@ def activation(name: str, **attributes: str) -> Reader:
     return read
 
 
+def clipped(name: str, lower: str | float | None, upper: str | float | None) -> Reader:
+    """Return what reads an activation that ends at two bounds.
+
+    Args:
+        name: What it is called.
+        lower: The lower bound, or the attribute that holds it; None where there is none.
+        upper: The same of the upper one.
+    """
+
+    def read(module: Any) -> Settings:
+        bounds = [getattr(module, b) if isinstance(b, str) else b for b in (lower, upper)]
+        found = {"layer": "activation", "activation": name}
+        return found | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
+
+    return read
+
+
 def optimizer_defaults(
     optimizers: Mapping[str, Callable[..., Any]],
     names: Mapping[str, str],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unifreeze.backend.outputs import Seen, tensors_in
+from unifreeze.backend.outputs import Seen, caches_in, tensors_in
 from unifreeze.backend.probing import (
     floating_outputs,
     no_gradient,
@@ -64,7 +64,7 @@ def _run(
     given: dict[Sketch, None] = {}
     with _sketched_layers(backend, walk, layers, given):
         result = backend.run(model, config.batch)
-    found = floating_outputs(backend, result)
+    found = floating_outputs(backend, result, caches=True)
     arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
     outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
     chosen = {key: key for key in found} if config.choose is None else config.choose(outputs)
@@ -85,7 +85,8 @@ def _run(
     rows = tuple((path, *row) for path, row in layers.items())
     returned = {sketch for _, sketch in layers.values()}
     passed = tuple(sketch for sketch in given if sketch not in returned)
-    return SketchRun(dtype, outputs, chosen, gradients, calls, rows, passed)
+    caches = tuple(caches_in(result, backend.is_tensor))
+    return SketchRun(dtype, outputs, chosen, gradients, calls, rows, passed, caches)
 
 
 @contextmanager
@@ -130,10 +131,9 @@ def _assign(
         *((state.path, tensor) for state, tensor in walk.states() if tensor is not None),
     ]
     for path, tensor in named:
-        if backend.is_floating(tensor):
-            array = values(path, tuple(int(n) for n in tensor.shape))
-            if array is not None:
-                backend.copy_into(tensor, backend.from_array(array, tensor))
+        array = values(path, tuple(int(n) for n in tensor.shape))
+        if array is not None and (backend.is_floating(tensor) or array.dtype.kind in "biu"):
+            backend.copy_into(tensor, backend.from_array(array, tensor))
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class _Steps:
         before = self._statistics()
         with self._counted() as counts:
             result = backend.run(self.model, self.batch)
-        found = floating_outputs(backend, result)
+        found = floating_outputs(backend, result, caches=True)
         arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
         wanted = {key: key for key in found} if config.chosen is None else config.chosen
         chosen = {key: name for key, name in wanted.items() if key in found}
@@ -120,6 +120,7 @@ class _Steps:
             "chosen": chosen,
             "gradients": self._gradients(),
             "statistics": {path: (before[path], after[path]) for path in before},
+            "states": self._states(),
             "counts": {path: tuple(calls) for path, calls in counts.items()},
         }
 
@@ -140,6 +141,12 @@ class _Steps:
         states = [(s, t) for s, t in self.walk.states() if t is not None]
         kept = [(s, t) for s, t in states if s.role in STATISTICS and s.role != "count"]
         return {state.path: self.backend.to_array(tensor).copy() for state, tensor in kept}
+
+    def _states(self) -> dict[str, Sketch]:
+        """Return what all saved state holds, statistics or not."""
+        states = [(s, t) for s, t in self.walk.states() if t is not None]
+        kept = [(s, t) for s, t in states if s.saved and s.role != "count"]
+        return self._sketches({s.path: _wide(self.backend.to_array(t)) for s, t in kept})
 
     def _gradients(self) -> dict[str, Sketch]:
         backend = self.backend

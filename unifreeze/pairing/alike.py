@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import combinations
+
 from unifreeze.backend.projections import LIMIT, plain_shape
 from unifreeze.pairing.names import Native
 from unifreeze.pairing.record import TensorRow
 from unifreeze.structure.words import FAMILIES, words_in
+
+EFFECT_LIMIT = 1e-5
+"""Relative difference of outputs up to which two states do the same.
+
+Looser than `LIMIT`: what two ports have computed in single precision differs before it changes."""
 
 
 def word(row: TensorRow) -> int:
@@ -29,10 +37,23 @@ def are_of_a_sort(one: TensorRow, other: TensorRow) -> bool:
 
 
 def hold_alike(one: TensorRow, other: TensorRow) -> bool:
-    """Tell whether two states that were given no values hold the same."""
+    """Tell whether two states that were given no values hold the same and do the same."""
     if one.held is None or other.held is None:
         return one.held is other.held
-    return one.held.gap(other.held) <= LIMIT
+    return one.held.gap(other.held) <= LIMIT and not (effect_gap(one, other) or 0.0) > EFFECT_LIMIT
+
+
+def effect_gap(one: TensorRow, other: TensorRow) -> float | None:
+    """Return how far outputs differ with other values in either; None where nothing tells."""
+    common = one.effect.keys() & other.effect.keys()
+    return max((one.effect[name].gap(other.effect[name]) for name in common), default=None)
+
+
+def twins(rows: Iterable[TensorRow]) -> set[str]:
+    """Return the paths of states that hold what another does and that nothing seen tells apart."""
+    rows = [row for row in rows if row.shown and row.held is not None and not row.effect]
+    same = ((a, b) for a, b in combinations(rows, 2) if shape_alone(a) == shape_alone(b))
+    return {row.path for pair in same if hold_alike(*pair) for row in pair}
 
 
 def may_be(one: TensorRow, other: TensorRow) -> bool:
@@ -52,7 +73,8 @@ def by_sort(ones: list[TensorRow], others: list[TensorRow]) -> list[tuple[Tensor
         there = [row for row in others if row not in [other for _, other in made]]
         for row in rest:
             same = [o for o in there if key(o) == key(row) and _mean_alike(o, row)]
-            if len(same) == 1 == [key(r) for r in rest].count(key(row)):
+            rivals = [r for r in rest if key(r) == key(row) and _mean_alike(r, row)]
+            if len(same) == 1 == len(rivals):
                 made.append((row, same[0]))
     return made if len(made) == len(ones) == len(others) else []
 

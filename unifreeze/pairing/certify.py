@@ -10,6 +10,7 @@ from unifreeze.backend import Sketch
 from unifreeze.backend.outputs import Seen
 from unifreeze.backend.projections import LIMIT
 from unifreeze.errors import PairingError, counted, listing
+from unifreeze.pairing.alike import EFFECT_LIMIT, effect_gap
 from unifreeze.pairing.match import GRADIENT_LIMIT, NEGLIGIBLE, Matching
 from unifreeze.pairing.pairing import Certificate, LeftRow
 from unifreeze.pairing.record import Pair
@@ -17,6 +18,8 @@ from unifreeze.pairing.states import TELLING
 
 WEAK = 1e-6
 """Gradients below this share of the largest are compared against that share, not themselves."""
+
+UNLAID = "it is square, and nothing tells which way round its partner is stored"
 
 
 class _Compared(NamedTuple):
@@ -100,6 +103,8 @@ def _result_gap(matching: Matching, pair: Pair, outputs: float) -> float | None:
     rows = matching.rows[0][pair.one], matching.rows[1][pair.other]
     if rows[0].held is None and (rows[0].shown or rows[1].shown):
         return outputs
+    if rows[0].state and (gap := effect_gap(*rows)) is not None:
+        return 0.0 if gap <= EFFECT_LIMIT else gap
     if rows[0].state or rows[0].kind != rows[1].kind or rows[0].kind not in TELLING:
         return None
     sides = zip(matching.sides, rows, strict=True)
@@ -112,6 +117,16 @@ def _gradient_gap(a: Sketch, b: Sketch, floor: float, *, transposed: bool) -> fl
     pairs = [(a.norm, b.norm), *zip(a.along, there, strict=True)]
     gap = max(abs(x - y) for x, y in pairs) / max(a.norm, b.norm, floor)
     return gap if isfinite(gap) else float("inf")
+
+
+def _woken(matching: Matching, left: Sequence[LeftRow]) -> list[str]:
+    """Return the tensors that had not run when partners were looked for, and ran for this."""
+    idle = [row for row in left if not matching.rows[row.side][row.path].reached]
+    owners = [matching.rows[row.side][row.path].owner for row in idle]
+    own = [matching.sides[row.side].own for row in idle]
+    found = zip(idle, owners, own, strict=True)
+    paths = [row.path for row, owner, run in found if run.result_of(owner) is not None]
+    return list(dict.fromkeys(paths))
 
 
 def _refused(
@@ -130,6 +145,16 @@ def _refused(
             "one port cuts gradients (detach, no_grad, stop_gradient) where the other does not, or "
             "tensors that no output shows are swapped"
         )
+    elif {row.side for row in ran if row.reason == UNLAID} == {0, 1}:
+        unlaid = [row.path for row in ran if row.reason == UNLAID and not row.side]
+        fact = f"nothing tells which way round both ports store {listing(unlaid)}"
+        hint = (
+            "let a gradient reach them (no detach, no_grad or stop_gradient before the loss), or "
+            "use the frameworks' own layers, whose storage is known"
+        )
+    elif woken := _woken(matching, left):
+        fact = f"{len(woken)} tensors run on some values and not on others ({listing(woken)})"
+        hint = "use a batch of more rows, on which all of them run: every expert, for one"
     elif {row.side for row in ran} == {0, 1}:
         fact = f"{len(ran)} tensors that ran have no certain partner, and outputs depend on them"
         hint = "give their partners as hints, which are checked (hints=, --map)"

@@ -43,6 +43,28 @@ def read_as_zeros(
                 yield ZerosRow(one=pair.one, other=pair.other, row=row, side=side)
 
 
+def zeros_in_batch(one: ModelSketch, other: ModelSketch) -> str:
+    """Say which tables that ran read a row as zeros in one port alone, "" if there are none."""
+    lines = []
+    for sketch, there in ((one, other), (other, one)):
+        known = {(row, shape) for _, row, shape in _zero_rows(there)}
+        lines += [
+            f"{sketch.framework} reads row {row} of {path} as zeros, whatever it holds, and "
+            f"{there.framework} as it is: a batch without {row} shows whether that is all"
+            for path, row, shape in _zero_rows(sketch)
+            if (row, shape) not in known
+        ]
+    return "\n".join(lines)
+
+
+def _zero_rows(sketch: ModelSketch) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    """Give the tables that ran and read a row as zeros: path, row, shape."""
+    for tensor in sketch.tensors:
+        row = _padding(sketch, tensor.path) if tensor.reached else None
+        if row is not None:
+            yield tensor.path, row, tensor.shape
+
+
 def _padding(sketch: ModelSketch, path: str) -> int | None:
     """Return the number of the row that a table reads as zeros, if it does."""
     layer = path.rpartition(".")[0]

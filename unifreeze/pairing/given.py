@@ -10,7 +10,7 @@ import numpy as np
 
 from unifreeze.backend.projections import Array, plain_shape
 from unifreeze.pairing.layout import Part, reshaped
-from unifreeze.pairing.record import ModelSketch, Pair, TensorRow
+from unifreeze.pairing.record import ModelSketch, Pair, TensorRow, is_floating
 from unifreeze.pairing.values import own_values, scale_of, shared_values
 
 Values = Callable[[str, tuple[int, ...]], Array | None]
@@ -44,11 +44,12 @@ def whole(rows: Rows, values: Values) -> Values:
 
 
 def is_given(row: TensorRow, *, states: bool) -> bool:
-    """Tell whether a tensor is given values; state that is not a statistic is so on request only.
+    """Tell whether a tensor is given values; state that is not a statistic, on request only.
 
     One port may hold as state what is a number in the other's code.
     """
-    return not row.state or bool(row.statistic) or (states and row.kept)
+    kept = row.kept and is_floating(row.dtype)
+    return not row.state or bool(row.statistic) or (states and kept)
 
 
 def shared_of(rows: Rows, scales: Scales, *, states: bool = False) -> Values:

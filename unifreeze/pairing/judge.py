@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from unifreeze.backend.outputs import BARE
-from unifreeze.backend.projections import LIMIT
+from collections.abc import Iterator, Mapping
+
+from unifreeze.backend.outputs import BARE, is_cache
+from unifreeze.backend.projections import LIMIT, squeezed
 from unifreeze.errors import PairingError, listing
-from unifreeze.pairing.certify import certify, output_gap
-from unifreeze.pairing.differ import differing_settings, read_as_zeros
+from unifreeze.pairing.certify import UNLAID, certify, output_gap
+from unifreeze.pairing.differ import differing_settings, read_as_zeros, zeros_in_batch
 from unifreeze.pairing.diverging import first_divergence
 from unifreeze.pairing.fused import may_be_fused
 from unifreeze.pairing.match import Matching
@@ -32,7 +34,8 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
     if not other.like:
         outputs = outputs_of(one, other.shared.outputs).names
         chosen = other.shared.model_copy(update={"chosen": outputs})
-        other = other.model_copy(update={"shared": chosen})
+        tensors = tuple(_renamed(row, outputs) for row in other.tensors)
+        other = other.model_copy(update={"shared": chosen, "tensors": tensors})
     _check_one_function(one, other)
     matching = Matching(one, other)
     matching.take(other.carried)
@@ -59,11 +62,26 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
         pairs=rows,
         left=left,
         outputs=tuple((name, key) for key, name in other.shared.chosen.items()),
+        left_out=tuple(_left_out(one, other)),
         layers=layers,
         differences=differing_settings(one, other, (*_owners(matching, pairs), *layers)),
         zeros=tuple(read_as_zeros(one, other, rows)),
         certificate=certificate,
     )
+
+
+def _left_out(one: ModelSketch, other: ModelSketch) -> Iterator[tuple[int, str]]:
+    """Give the caches that are not compared: of several tensors, or of one model only."""
+    chosen = set(other.shared.chosen.values()), set(other.shared.chosen)
+    for side, sketch in enumerate((one, other)):
+        alone = [key for key in sketch.shared.outputs if key not in chosen[side] and is_cache(key)]
+        yield from ((side, key) for key in (*sketch.shared.caches, *alone))
+
+
+def _renamed(row: TensorRow, names: Mapping[str, str]) -> TensorRow:
+    """Call the outputs in which a tensor shows as the first model does."""
+    effect = {names[key]: seen for key, seen in row.effect.items() if key in names}
+    return row.model_copy(update={"effect": effect}) if row.effect else row
 
 
 def _side_row(matching: Matching, side: int, left: tuple[LeftRow, ...]) -> SideRow:
@@ -116,6 +134,11 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
             context=f"{one.framework}: {_returned(one)}\n{other.framework}: {_returned(other)}",
             hint="their shapes (and so their classes, labels or vocabularies) must agree",
         )
+    if not used:
+        raise PairingError(
+            "the two models return no floating tensor that could be compared",
+            hint="of complex outputs return the real and imaginary parts (view_as_real, as_real)",
+        )
     if not any(sketch.norm for sketch in one.shared.gradients.values()):
         raise PairingError(
             "this batch shows nothing: every gradient is zero",
@@ -124,7 +147,7 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
     gaps = {name: output_gap(seen, theirs[name]) for name, seen in used.items()}
     worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] <= LIMIT:
-        context = first_divergence(one, other), _fused(one, other)
+        context = first_divergence(one, other), _fused(one, other), zeros_in_batch(one, other)
         raise PairingError(
             f"the two models compute different functions: {_named(worst)} "
             f"{list(used[worst].shape)} differs by {gaps[worst]:.1e} on the same values",
@@ -216,14 +239,18 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
     gradient = matching.sides[side].shared.gradients.get(row.path)
     alike = matching.alike[side].get(row.path, ())
     alike = [path for path in alike if matching.is_left(1 - side, path)]
+    if row.path in matching.twins[side]:
+        return "others here hold the same, outputs depend on each, and nothing tells them apart"
     if row.kept:
         return "outputs depend on it, and nothing there is the same" if row.shown else ""
+    if matching.is_unlaid(side, row):
+        return UNLAID if len(squeezed(row.shape)) == 2 else "its layer is normed along another axis"
     if not row.reached:
         return "its module never ran on this batch"
     if row.state:
         return "its layer has no partner"
-    if len(alike) == 1 or matching.is_unlaid(side, row):
-        return "it is square, and nothing tells which way round its partner is stored"
+    if len(alike) == 1:
+        return UNLAID
     if alike:
         return f"{len(alike)} there have an equal gradient, interchangeable here: {listing(alike)}"
     if gradient is None or not gradient.norm:

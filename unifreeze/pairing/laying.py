@@ -20,10 +20,7 @@ class Laying:
 
     def __init__(self, sides: tuple[ModelSketch, ModelSketch]) -> None:
         self._sides = sides
-        self._stored = [
-            {row.path: str(row.settings.get("stored", "")) for row in side.settings}
-            for side in sides
-        ]
+        self._settings = [{row.path: row.settings for row in side.settings} for side in sides]
 
     def is_transposed(self, one: TensorRow, other: TensorRow) -> bool | None:
         """Tell whether the second side stores a tensor the other way round; None if unknown.
@@ -32,6 +29,8 @@ class Laying:
         """
         shapes = squeezed(one.shape), squeezed(other.shape)
         tables = one.kind == other.kind == "embedding"
+        if len(shapes[0]) == len(shapes[1]) == 1 and not one.state:
+            return False if self._are_along_one_axis(one, other) else None
         if len(shapes[0]) != 2 or tables or one.state:
             return False
         if shapes[0] != shapes[1] or shapes[0] != shapes[0][::-1]:
@@ -46,6 +45,28 @@ class Laying:
 
     def _stored_by(self, side: int, row: TensorRow) -> str:
         """Return which way round a layer stores its matrix, "" where its class does not say."""
-        if len(row.shape) > 2 or row.kind == "rnn":
+        is_table = row.kind != "conv" and row.shape[:1] == (1,)
+        if is_table or row.kind == "rnn":
             return "out x in"
-        return self._stored[side].get(row.owner.partition("[")[0], "")
+        return str(self._setting(side, row, "stored") or "")
+
+    def _setting(self, side: int, row: TensorRow, name: str) -> object:
+        return self._settings[side].get(row.owner.partition("[")[0], {}).get(name)
+
+    def _are_along_one_axis(self, one: TensorRow, other: TensorRow) -> bool:
+        """Tell whether lengths that two layers hold apart are of the same: of rows, of columns.
+
+        Gradients tell it, or how the layers were made.
+        """
+        axes = [self._setting(side, row, "normed") for side, row in enumerate((one, other))]
+        roles = {row.role.rpartition(".")[2] for row in (one, other)}
+        if None in axes or not any(role.endswith(("_g", "original0")) for role in roles):
+            return True
+        if all(gradients_of(self._sides, one, other)):
+            return True
+        ways = [self._stored_by(side, row) for side, row in enumerate((one, other))]
+        turned = ways[0] != ways[1]
+        return axes[0] == (axes[1] if not turned else _TURNED.get(str(axes[1]), axes[1]))
+
+
+_TURNED = {"0": "1", "1": "0"}

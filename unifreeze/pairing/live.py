@@ -11,7 +11,7 @@ from unifreeze.pairing.fused import may_be_fused
 from unifreeze.pairing.judge import pair_sketches
 from unifreeze.pairing.layout import Part
 from unifreeze.pairing.pairing import Pairing
-from unifreeze.pairing.record import ModelSketch
+from unifreeze.pairing.record import ModelSketch, is_floating
 from unifreeze.pairing.search import one_function
 from unifreeze.pairing.sketching import make_sketch
 from unifreeze.pairing.ties import may_be_tied
@@ -170,4 +170,4 @@ def parts_of(sketch: ModelSketch) -> tuple[Part, ...]:
 
 
 def _have_state(sketch: ModelSketch) -> bool:
-    return any(row.kept for row in sketch.tensors)
+    return any(row.kept and is_floating(row.dtype) for row in sketch.tensors)

@@ -20,6 +20,7 @@ from unifreeze.pairing.alike import (
     may_be,
     native,
     shape_alone,
+    twins,
     word,
 )
 from unifreeze.pairing.laying import Laying, gradients_of
@@ -48,6 +49,7 @@ class Matching:
         pairs: What is paired so far, by the first model's native path.
         alike: For tensors that several there could be, by gradient: those.
         ties: What one side holds once and the other twice; it has no partner.
+        twins: States of each side that hold the same and that nothing tells apart.
     """
 
     def __init__(self, one: ModelSketch, other: ModelSketch) -> None:
@@ -58,6 +60,7 @@ class Matching:
         self.pairs: dict[str, Pair] = {}
         self.alike: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
         self.ties: tuple[Tie, ...] = ()
+        self.twins = tuple(twins(rows.values()) for rows in self.rows)
         self._taken: set[str] = set()
         self._unlaid: set[tuple[int, str]] = set()
         self._laying = Laying(self.sides)
@@ -153,10 +156,10 @@ class Matching:
         return (side, row.path) in self._unlaid
 
     def _rest(self, side: int) -> list[TensorRow]:
-        """Return the tensors without partners, but for what seems to be tied on one side only."""
+        """Return the tensors without partners, but for twins, and what is tied on one side only."""
         tied = {tie.path for tie in self.ties if tie.side == side}
         tied |= {half for tie in self.ties if tie.side != side for half in tie.halves}
-        return [row for row in self.left(side) if row.path not in tied]
+        return [row for row in self.left(side) if row.path not in tied | self.twins[side]]
 
     def _by_gradient(self) -> None:
         """Pair tensors whose gradients are equal and those of no others."""
@@ -219,9 +222,7 @@ class Matching:
             fitting = [o for o in fitting if hold_alike(one, o)]
             rivals = [r for r in ones if shape_alone(r) == shape_alone(one)]
             rivals = [r for r in rivals if hold_alike(r, one)]
-            if len(fitting) == len(rivals) == 1 and not self._is_laid(one, fitting[0]):
-                self._unlaid |= {(0, one.path), (1, fitting[0].path)}
-            elif len(fitting) == len(rivals) == 1:
+            if len(fitting) == len(rivals) == 1 and self._is_laid(one, fitting[0]):
                 self._add(one.path, fitting[0].path, "result")
 
     def _mattering(self, side: int) -> list[TensorRow]:
@@ -340,4 +341,7 @@ class Matching:
 
     def _is_laid(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether it is known which way round the second side stores a tensor."""
-        return self._laying.is_transposed(one, other) is not None
+        if self._laying.is_transposed(one, other) is not None:
+            return True
+        self._unlaid |= {(0, one.path), (1, other.path)}
+        return False

@@ -138,7 +138,8 @@ class Certificate(Row):
         unproven: Paired tensors that this batch says nothing of: no gradient, or only rounding
             error. Their layer's other tensors are proven, or neither side ran them, or a hint said
             so.
-        by_results: Paired tensors without a gradient, whose layers return the same.
+        by_results: Paired tensors without a gradient, whose layers return the same, or that change
+            the outputs alike.
         cut: The same where one port has a gradient and the other cuts it off: which does.
     """
 
@@ -174,6 +175,7 @@ class Pairing(Saved):
         pairs: Parameters, then statistics, in the order of the model that was sketched first.
         left: Tensors without a partner, each with the reason.
         outputs: Where the first model returns what, and the second the same.
+        left_out: Key-value caches that are not compared: which model returns them, and where.
         layers: Layers without tensors that return the same, by their native paths in both.
         differences: Settings that differ and that this batch may not show.
         zeros: Rows of tables that one port reads as zeros.
@@ -194,6 +196,7 @@ class Pairing(Saved):
     pairs: tuple[PairRow, ...]
     left: tuple[LeftRow, ...]
     outputs: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[int, str], ...] = ()
     layers: tuple[tuple[str, str], ...] = ()
     differences: tuple[SettingDifference, ...] = ()
     zeros: tuple[ZerosRow, ...] = ()
@@ -225,6 +228,7 @@ class Pairing(Saved):
                 "pairs": tuple(row.turned() for row in self.pairs),
                 "left": tuple(r.model_copy(update={"side": 1 - r.side}) for r in self.left),
                 "outputs": tuple((other, one) for one, other in self.outputs),
+                "left_out": tuple((1 - side, key) for side, key in self.left_out),
                 "layers": tuple((other, one) for one, other in self.layers),
                 "differences": tuple(found.turned() for found in self.differences),
                 "zeros": tuple(
@@ -267,6 +271,7 @@ class Pairing(Saved):
         sides = self.one.framework, self.other.framework
         lines += self._fused_lines()
         lines += self._cut_lines(sides)
+        lines += [f"not compared: output {key} of {sides[side]}" for side, key in self.left_out]
         lines += [zeros_line(row, sides) for row in self.zeros]
         lines += [f"settings differ: {found}" for found in self.differences]
         lines += [f"without partner in {sides[r.side]}: {r.path}: {r.reason}" for r in self.left]

@@ -14,7 +14,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import field_serializer, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from unifreeze.backend import Sketch, SketchRun
 from unifreeze.backend.outputs import Matched, Seen, match_outputs
@@ -52,8 +52,11 @@ class TensorRow(Row):
     Attributes:
         reached: It, or its layer, ran.
         state: No optimizer sees it.
-        kept: State that is not a statistic, but saved with the weights: training may move it.
+        kept: State that is not a statistic, but saved with the weights: training may move it, or it
+            holds integers.
         shown: No gradient tells of it, and outputs were seen to depend on it all the same.
+        effect: Of what is shown, the outputs with other values in it, by their names in the first
+            model; {} where other values break the model.
         held: What kept state held, where it was not given values.
         statistic: What a statistic is, whatever its port calls it: "mean", "var"; "u" or "v" of a
             spectral norm; "" for all else.
@@ -73,6 +76,7 @@ class TensorRow(Row):
     state: bool
     kept: bool = False
     shown: bool = False
+    effect: dict[str, Sketch] = Field(default_factory=dict)
     held: Sketch | None = None
     statistic: str = ""
     part: Part | None = None
@@ -80,6 +84,10 @@ class TensorRow(Row):
     @field_serializer("held")
     def _held_rounded(self, held: Sketch | None) -> Any:
         return None if held is None else _round(held)
+
+    @field_serializer("effect")
+    def _effect_rounded(self, effect: dict[str, Sketch]) -> Any:
+        return {name: _round(sketch) for name, sketch in effect.items()}
 
     @property
     def takes_part(self) -> bool:
@@ -114,6 +122,7 @@ class RunRow(Row):
     gradients: dict[str, Sketch]
     layers: tuple[ResultRow, ...] = ()
     passed: tuple[Sketch, ...] = ()
+    caches: tuple[str, ...] = ()
 
     @field_serializer("passed")
     def _passed_rounded(self, sketches: tuple[Sketch, ...]) -> Any:
@@ -229,6 +238,7 @@ def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
             if of is None or path in of
         ),
         passed=() if of else run.passed,
+        caches=run.caches,
     )
 
 
@@ -292,9 +302,19 @@ def _state_rows(spec: ModelSpec) -> Iterator[TensorRow]:
             fixed="",
             reached=False,
             state=True,
-            kept=state.moves and not statistic and state.role != "count",
+            kept=_is_kept(state) and not statistic and state.role != "count",
             statistic=statistic,
         )
+
+
+def _is_kept(state: State) -> bool:
+    """Tell whether state is saved with the weights, whether training moves it or not."""
+    return state.moves or (state.saved and not is_floating(state.dtype))
+
+
+def is_floating(dtype: str) -> bool:
+    """Tell whether a tensor of a neutral dtype holds floating-point values."""
+    return "float" in dtype
 
 
 _ITERATED = ("u", "v")

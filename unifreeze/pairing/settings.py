@@ -37,6 +37,8 @@ EFFECTS = {
     "alpha": "the same function with another constant",
     "beta": "the same function with another constant",
     "threshold": "the same function, linear from another value on",
+    "lower bound": "the same function, cut off at another value",
+    "upper bound": "the same function, cut off at another value",
     "default learning rate": "steps of another size where none is given",
     "default momentum": "momentum on one side only where none is given",
     "default smoothing": "squared gradients are averaged over another time where nothing is given",
@@ -46,7 +48,16 @@ EFFECTS = {
 }
 """What a difference in a setting would do."""
 
-UNSEEN = ("padding_idx", "padding row", "max_norm", "ceil_mode", "padded cells", "threshold")
+UNSEEN = (
+    "padding_idx",
+    "padding row",
+    "max_norm",
+    "ceil_mode",
+    "padded cells",
+    "threshold",
+    "lower bound",
+    "upper bound",
+)
 """Settings whose difference one batch may not show though another does, in inference as well."""
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial as bound
+from math import isfinite, prod
 
-from unifreeze.backend import SketchRun
-from unifreeze.backend.projections import Array, sketch
+import numpy as np
+
+from unifreeze.backend import Sketch, SketchRun
+from unifreeze.backend.projections import LIMIT, Array, numbers, sketch
 from unifreeze.errors import TargetError
 from unifreeze.pairing.given import Rows, Values
-from unifreeze.pairing.record import TensorRow
+from unifreeze.pairing.record import TensorRow, is_floating
 
 TELLING = ("conv", "linear", "norm", "embedding")
 """Kinds of layers whose result depends on each of their parameters."""
@@ -26,7 +30,7 @@ def with_shown(
 ) -> Rows:
     """Say what state holds, and whether outputs depend on what no gradient tells of.
 
-    That is found out by changing it.
+    That is found out by changing it, which also tells one state from another that holds the same.
 
     Args:
         rows: The model's tensors.
@@ -40,26 +44,39 @@ def with_shown(
     silent = [row for row in rows.values() if row.reached and row.path not in shared.gradients]
     silent = [row for row in silent if row.kept or not row.state]
     if len(silent) > MOST_LOOKED_AT:
-        silent = [row for row in silent if not _is_told(row, results)]
+        silent = [row for row in silent if not _is_told(row, results) or _has_twin(row, silent)]
 
-    def matter(paths: Iterable[str]) -> bool:
-        changed = {path: _changed(path, rows[path].shape, values, current) for path in paths}
+    def effect(paths: Iterable[str]) -> dict[str, Sketch] | None:
+        """Return the outputs with other values in some tensors; None if these break the model."""
+        for change in (_changed, _changed_a_little, _changed_otherwise):
+            given = bound(_with_others, rows, set(paths), values, bound(change, current))
+            try:
+                there = run(given)
+            except TargetError:
+                continue
+            sketches = {name: there.outputs[key].sketch for key, name in shared.chosen.items()}
+            found = {name: seen for name, seen in sketches.items() if seen is not None}
+            if all(isfinite(seen.norm) for seen in found.values()):
+                return found
+        return None
 
-        def other(path: str, shape: tuple[int, ...]) -> Array | None:
-            return changed[path] if path in changed else values(path, shape)
+    usual = {name: shared.outputs[key].sketch for key, name in shared.chosen.items()}
 
-        try:
-            there = run(other).outputs
-        except TargetError:
+    def seen_in(found: dict[str, Sketch] | None) -> bool:
+        if found is None:
             return True
-        return not all(seen.is_alike(there[key]) for key, seen in shared.outputs.items())
+        known = [(usual.get(name), seen) for name, seen in found.items()]
+        return any(seen is not None and seen.gap(there) > LIMIT for seen, there in known)
 
     paths = [row.path for row in silent]
-    if not paths or not matter(paths):
+    if not paths or not seen_in(effect(paths)):
         return rows
-    shown = {path for path in paths if matter([path])}
+    found = {path: effect([path]) for path in paths}
+    shown = {path: seen or {} for path, seen in found.items() if seen_in(seen)}
     return {
-        path: row.model_copy(update={"shown": True}) if path in shown else row
+        path: row.model_copy(update={"shown": True, "effect": shown[path]})
+        if path in shown
+        else row
         for path, row in rows.items()
     }
 
@@ -68,7 +85,9 @@ def _with_held(row: TensorRow, values: Values, current: Callable[[str], Array]) 
     """Say what state holds that is given no values."""
     if not row.kept or values(row.path, row.shape) is not None:
         return row
-    return row.model_copy(update={"held": sketch(current(row.path))})
+    array = current(row.path)
+    plain = array if is_floating(row.dtype) else array.astype(np.float64)
+    return row.model_copy(update={"held": sketch(plain)})
 
 
 def _is_told(row: TensorRow, results: Collection[str]) -> bool:
@@ -76,8 +95,74 @@ def _is_told(row: TensorRow, results: Collection[str]) -> bool:
     return row.kind in TELLING and row.owner in results
 
 
-def _changed(
-    path: str, shape: tuple[int, ...], values: Values, current: Callable[[str], Array]
+def _has_twin(row: TensorRow, others: Iterable[TensorRow]) -> bool:
+    """Tell whether the same layer keeps another state that holds the same."""
+    return row.held is not None and any(
+        other.path != row.path
+        and (other.owner, other.shape) == (row.owner, row.shape)
+        and other.held is not None
+        and other.held.gap(row.held) <= LIMIT
+        for other in others
+    )
+
+
+def _with_others(
+    rows: Rows,
+    paths: Collection[str],
+    values: Values,
+    change: Callable[[TensorRow, Array | None], Array],
+    path: str,
+    shape: tuple[int, ...],
+) -> Array | None:
+    """Return a tensor's values, other ones for some."""
+    array = values(path, shape)
+    return change(rows[path], array) if path in paths else array
+
+
+def _changed(current: Callable[[str], Array], row: TensorRow, given: Array | None) -> Array:
+    """Return other values; where none are given, of each element another one than of the next."""
+    if given is not None:
+        return given * 1.5 + 0.5
+    array, drawn = current(row.path), numbers(prod(row.shape), 21).reshape(row.shape)
+    if array.dtype == np.bool_:
+        return array ^ _some(drawn)
+    if not is_floating(row.dtype):
+        return _in_another_order(array)
+    return np.asarray(array * 1.5 + 0.5 + 0.25 * drawn)
+
+
+def _changed_a_little(
+    current: Callable[[str], Array], row: TensorRow, given: Array | None
 ) -> Array:
-    held = values(path, shape)
-    return (current(path) if held is None else held) * 1.5 + 0.5
+    """Return other values, of the same sign; zeros, and what is infinite, stay as they are."""
+    array = current(row.path) if given is None else given
+    drawn = numbers(prod(row.shape), 22).reshape(row.shape)
+    if array.dtype == np.bool_:
+        return array | _some(drawn)
+    if given is None and not is_floating(row.dtype):
+        return _in_another_order(array)
+    return np.asarray(array * (1.25 + 0.1 * drawn))
+
+
+def _changed_otherwise(
+    current: Callable[[str], Array], row: TensorRow, given: Array | None
+) -> Array:
+    """Return smaller values of the same sign; of a mask, fewer that are true."""
+    array = current(row.path) if given is None else given
+    if array.dtype == np.bool_:
+        return array & ~_some(numbers(prod(row.shape), 23).reshape(row.shape))
+    return _changed_a_little(current, row, given) if array.dtype.kind in "iu" else array * 0.75
+
+
+def _some(drawn: Array) -> Array:
+    """Choose some elements, the first among them."""
+    chosen = drawn > 0
+    chosen.reshape(-1)[:1] = True
+    return np.asarray(chosen)
+
+
+def _in_another_order(array: Array) -> Array:
+    """Return integers that index what the old ones did: shuffled, or one less if all are equal."""
+    order = np.argsort(numbers(array.size, 24))
+    shuffled = array.reshape(-1)[order].reshape(array.shape)
+    return shuffled if np.any(shuffled != array) else array - (array > 0).astype(array.dtype)

@@ -239,11 +239,14 @@ class _Comparison:
         return self._clause(name, gaps, [*_skipped(weak), *notes])
 
     def statistics(self) -> StepClause:
-        """Running means and variances agree, once n/(n-1) is taken out."""
+        """Running means and variances agree, once n/(n-1) is taken out, and so does other state."""
         moments = [Moments(side, side.run) for side in self.sides]
         near = [Moments(side, side.moved or side.run) for side in self.sides]
         findings, gaps = [], []
         for pair in self.states:
+            if not all(path in m.rows for m, path in zip(moments, _paths(pair), strict=True)):
+                gaps += self._state_gap(pair)
+                continue
             found = [corrected(m, path) for m, path in zip(moments, _paths(pair), strict=True)]
             reasons = [value for value in found if isinstance(value, str)]
             if reasons:
@@ -280,6 +283,13 @@ class _Comparison:
         near = (of(run).get(path) for run, path in zip(moved, paths, strict=True))
         noises = [_distance(x, y) for x, y in zip((a, b), near, strict=True)]
         return Gap(pair.one, _distance(a, b, transposed=pair.transposed), max(noises), floor)
+
+    def _state_gap(self, pair: PairRow) -> list[Gap]:
+        """Compare state that is not a statistic; [] where a side was recorded without it."""
+        runs = [run for both in self._runs() for run in both]
+        if not all(path in run.states for path, run in zip(_paths(pair) * 2, runs, strict=True)):
+            return []
+        return [self._gap(pair, lambda run: run.states, self._limit("statistics"))]
 
     def _reached(self, pair: PairRow) -> list[bool]:
         """Tell of both sides whether a parameter got a gradient."""
@@ -344,8 +354,9 @@ class _Comparison:
             worst = max(gap for gap, _ in beyond)
             text = f"differ by up to {worst.size:.1e}: as if a part computed in single precision"
             found.append(Finding(f"{len(beyond)} {_TENSORS}", text, severity="note"))
+        used = [(g, a if wrong or g.size <= a else max(a, band)) for g, a in told]
         decided = bool(told) or not gaps or bool(endless)
-        return StepClause(name, tuple(found), _measured(told, usual, self.sides[0]), decided)
+        return StepClause(name, tuple(found), _measured(used, usual, self.sides[0]), decided)
 
 
 def _measured(told: list[tuple[Gap, float]], usual: float, side: StepSide) -> str:

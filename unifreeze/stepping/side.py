@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from unifreeze.backend import (
     Backend,
     OptimizerSpec,
@@ -58,6 +60,7 @@ class RunRow(Row):
     weights: dict[str, float]
     updates: dict[str, dict[str, Sketch]]
     statistics: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
+    states: dict[str, Sketch] = Field(default_factory=dict)
     counts: dict[str, tuple[int, ...]]
     changed: tuple[tuple[str, str], ...]
 

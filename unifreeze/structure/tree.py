@@ -47,6 +47,7 @@ class State(NamedTuple):
         moves: Training-mode forwards change it (statistics, power-iteration vectors, code books).
         shape: As the framework stores it.
         dtype: Neutral dtype name.
+        saved: It is saved with the weights.
     """
 
     path: str
@@ -55,6 +56,7 @@ class State(NamedTuple):
     moves: bool
     shape: tuple[int, ...]
     dtype: str
+    saved: bool = True
 
 
 class Unused(NamedTuple):

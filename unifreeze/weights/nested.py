@@ -21,7 +21,8 @@ def find_state(
         source: How messages call the file.
         content: What it holds: a state dict, or a dictionary with one in it.
         kind: The class of its tensors.
-        key: Which part to take; None for the only one that is a state dict.
+        key: Which part to take, or `part.part` of one inside another; None for the only one that
+            is a state dict.
 
     Returns:
         The tensors by name, and the keys that were passed over.
@@ -35,6 +36,9 @@ def find_state(
         key = _only_part(source, content, kind)
     if key is None:
         return _split(source, content, kind)
+    outer, _, inner = key.partition(".")
+    if key not in content and inner and isinstance(content.get(outer), Mapping):
+        return _beside(content, outer, *find_state(source, content[outer], kind, inner))
     if key not in content:
         near = nearest(key, map(str, content))
         raise WeightFileError(
@@ -43,7 +47,15 @@ def find_state(
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
     _check_mapping(source, content[key])
-    tensors, ignored = _split(source, content[key], kind)
+    if not _holds_tensors(content[key], kind) and _parts(content[key], kind):
+        return _beside(content, key, *find_state(source, content[key], kind))
+    return _beside(content, key, *_split(source, content[key], kind))
+
+
+def _beside(
+    content: Mapping[Any, Any], key: str, tensors: dict[str, T], ignored: tuple[str, ...]
+) -> tuple[dict[str, T], tuple[str, ...]]:
+    """Add what else there is to the keys that were passed over inside a part."""
     beside = [str(name) for name in content if name != key]
     return tensors, (*beside, *(f"{key}.{name}" for name in ignored))
 
@@ -60,15 +72,27 @@ def _holds_tensors(content: object, kind: type) -> bool:
     return isinstance(content, Mapping) and any(isinstance(v, kind) for v in content.values())
 
 
+def _parts(content: Mapping[Any, Any], kind: type) -> list[str]:
+    """Return the keys of the parts that hold tensors."""
+    return [str(key) for key, value in content.items() if _holds_tensors(value, kind)]
+
+
 def _only_part(source: str, content: Mapping[Any, Any], kind: type) -> str:
-    parts = [str(key) for key, value in content.items() if _holds_tensors(value, kind)]
+    parts = _parts(content, kind)
+    if not parts:  # {"model": {"state_dict": ...}}
+        parts = [
+            f"{key}.{part}"
+            for key, value in content.items()
+            if isinstance(value, Mapping)
+            for part in _parts(value, kind)
+        ]
     if len(parts) == 1 or USUAL in parts:
         return USUAL if USUAL in parts else parts[0]
     what = f"{len(parts)} state dicts: {listing(parts)}" if parts else "no state dict"
     raise WeightFileError(
         f"{source} holds {what}",
         context=f"its keys: {listing(map(str, content)) or 'none'}",
-        hint=f"say which: open_weights({source!r}, key={parts[0]!r})" if parts else "",
+        hint=f"say which: key={parts[0]!r} (--key {parts[0]})" if parts else "",
     )
 
 
