@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import paddle
 import pytest
@@ -363,3 +365,85 @@ def test_a_layer_with_state_that_never_runs_is_no_order_error(side):
     handle = uf.FreezePlan().only('path:"fc"').apply(net)
     side.run(net)
     handle.verify()
+
+
+# What computes otherwise than the layer it is called, or derived from ---------------------------
+
+
+def test_a_batch_norm_that_is_only_called_frozen_is_held():
+    class FrozenBatchNorm1d(torch.nn.BatchNorm1d):
+        pass
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), FrozenBatchNorm1d(4), torch.nn.Linear(4, 2))
+    Torch.freeze(net[1])
+    handle = uf.FreezePlan().only('path:"2"').apply(net)
+    assert not moves(Torch, net, net[1])
+    assert handle.verify().states == 3
+
+
+class ByMode(paddle.nn.BatchNorm1D):
+    """A batch norm with a forward of its own that asks for the mode."""
+
+    def forward(self, x):
+        mean, variance = self._mean, self._variance
+        return paddle.nn.functional.batch_norm(
+            x, mean, variance, self.weight, self.bias, training=self.training
+        )
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_batch_norm_with_a_forward_of_its_own_computes_what_it_does_in_inference(copied):
+    net = paddle.nn.Sequential(paddle.nn.Linear(4, 4), ByMode(4), paddle.nn.Linear(4, 2))
+    Paddle.run(net)
+    net.eval()
+    expected = net(paddle.to_tensor(ROWS)).numpy()
+    handle = uf.FreezePlan().only('path:"2"').apply(net)
+    each = copy.deepcopy(net) if copied else net
+    assert not moves(Paddle, each, each[1])
+    np.testing.assert_array_equal(Paddle.run(each), expected)
+    assert each[1].training
+    handle.verify()
+    handle.remove()
+    assert moves(Paddle, net, net[1])
+
+
+def test_a_batch_norm_with_a_forward_of_its_own_holds_under_to_static():
+    net = paddle.nn.Sequential(paddle.nn.Linear(4, 4), ByMode(4), paddle.nn.Linear(4, 2))
+    handle = uf.FreezePlan().only('path:"2"').apply(net)
+    traced = paddle.jit.to_static(net)
+    for _ in range(2):
+        Paddle.run(traced)
+    assert handle.verify().states == 2
+
+
+def recurrent(framework):
+    if framework == "torch":
+        layer = torch.nn.utils.spectral_norm(torch.nn.LSTM(4, 5), "weight_hh_l0")
+        return torch.nn.ModuleDict({"r": layer, "o": torch.nn.Linear(5, 2)})
+    layer = paddle.nn.LSTM(4, 5)
+    paddle.nn.utils.spectral_norm(layer, "weight_hh_l0")
+    return paddle.nn.LayerDict({"r": layer, "o": paddle.nn.Linear(5, 2)})
+
+
+def vectors(net):
+    """The vectors of a spectral norm after a pass that gradient comes back from."""
+    net.train()
+    make = torch.tensor if isinstance(net, torch.nn.Module) else paddle.to_tensor
+    net["o"](net["r"](make(ROWS[None]))[0]).sum().backward()
+    return [net["r"].state_dict()[f"weight_hh_l0_{end}"].numpy().tobytes() for end in "uv"]
+
+
+@pytest.mark.parametrize("framework", ["torch", "paddle"])
+def test_a_spectral_norm_on_a_recurrent_layer_makes_no_steps_while_it_is_frozen(framework):
+    net = recurrent(framework)
+    first = vectors(net)
+    handle = uf.FreezePlan().only('path:"o"').apply(net)
+    assert vectors(net) == first
+    assert handle.verify().states == 2
+    twin = copy.deepcopy(net)
+    assert vectors(twin) == first
+    uf.unpin(twin)
+    assert vectors(twin) != first
+    assert vectors(net) == first
+    handle.remove()
+    assert vectors(net) != first

@@ -38,11 +38,12 @@ _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (nn.modules.dropout._DropoutNd, STOCHASTIC),
 )
 
+_NEVER_UPDATES = "torchvision.ops.misc.FrozenBatchNorm2d"
 _KIND_BY_NAME = {
     # Classes of libraries that need not be installed; all are matched along the class's bases.
     "transformers.pytorch_utils.Conv1D": "linear",
     "torchvision.ops.stochastic_depth.StochasticDepth": STOCHASTIC,
-    "torchvision.ops.misc.FrozenBatchNorm2d": "norm",
+    _NEVER_UPDATES: "norm",
     "timm.layers.drop.DropPath": STOCHASTIC,
 }
 
@@ -232,16 +233,15 @@ def largest_norms(modules: Iterable[Any]) -> list[tuple[Any, float]]:
 
 def keeps_statistics(module: Any) -> bool:
     """Tell whether a layer is a norm whose running statistics move while it trains."""
-    return (
-        isinstance(module, nn.modules.batchnorm._NormBase)
-        and module.running_mean is not None
-        and not is_frozen_norm(module)
-    )
+    return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
 
 
 def is_frozen_norm(module: Any) -> bool:
-    """Tell whether a batch norm is of a class that never updates its statistics."""
-    return "FrozenBatchNorm" in type(module).__name__
+    """Tell whether a norm is of the class that never updates its statistics, in any mode.
+
+    A class that is only called so, and computes as PyTorch's batch norms do, updates them.
+    """
+    return _NEVER_UPDATES in qualified_bases(type(module))
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
