@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import unifreeze as uf
+from unifreeze.backend import load_backend
 from unifreeze.errors import OrderError
 
 ROWS = np.random.default_rng(0).standard_normal((8, 4)).astype("float32") + 2
@@ -447,3 +448,80 @@ def test_a_spectral_norm_on_a_recurrent_layer_makes_no_steps_while_it_is_frozen(
     assert vectors(net) == first
     handle.remove()
     assert vectors(net) != first
+
+
+# Statistics among PyTorch's parameters ----------------------------------------------------------
+
+
+class OldNorm(torch.nn.Module):
+    """Keeps its mean as a parameter that does not train."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4))
+        self.running_mean = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+
+    def forward(self, x):
+        if self.training:
+            self.running_mean.data.lerp_(x.detach().mean(0), 0.1)
+        return self.weight * (x - self.running_mean)
+
+
+class OldSpectral(torch.nn.Module):
+    """Spectral norm as many GANs have it: its vectors are parameters of what it wraps."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = layer = torch.nn.Linear(4, 4)
+        layer.weight_bar = torch.nn.Parameter(layer.weight.data)
+        layer.weight_u, layer.weight_v = (
+            torch.nn.Parameter(torch.randn(4), requires_grad=False) for _ in "uv"
+        )
+        del layer._parameters["weight"]
+
+    def forward(self, x):
+        layer = self.module
+        weight, u, v = layer.weight_bar, layer.weight_u, layer.weight_v
+        v.data = torch.nn.functional.normalize(weight.data.t() @ u.data, dim=0)
+        u.data = torch.nn.functional.normalize(weight.data @ v.data, dim=0)
+        layer.weight = weight / (u @ (weight @ v))
+        return layer(x)
+
+
+def test_statistics_among_parameters_are_state_that_holds_in_a_frozen_part():
+    for plan, held in (
+        (uf.FreezePlan().only('path:"2"'), True),
+        (uf.FreezePlan().train("all").freeze('path:"0"'), False),
+    ):
+        net = torch.nn.Sequential(torch.nn.Linear(4, 4), OldNorm(), torch.nn.Linear(4, 2))
+        handle = plan.apply(net)
+        optimizer = handle.optimizer(torch.optim.SGD, lr=0.1)
+        before = net[1].running_mean.clone()
+        net.train()(torch.tensor(ROWS)).sum().backward()
+        optimizer.step()
+        assert torch.equal(net[1].running_mean, before) == held
+        assert handle.verify().states == held
+        assert not net[1].running_mean.requires_grad
+
+
+def test_vectors_of_a_spectral_norm_among_parameters_are_never_trained():
+    net = torch.nn.Sequential(OldSpectral(), torch.nn.Linear(4, 2))
+    handle = uf.FreezePlan().train("all").apply(net)
+    net.train()(torch.tensor(ROWS)).sum().backward()
+    assert net[0].module.weight_u.grad is None
+    handle.verify()
+    handle = uf.FreezePlan().only('path:"1"').apply(net)
+    net.train()(torch.tensor(ROWS))
+    handle.verify()
+    (notice,) = handle.resolution.notices
+    assert notice.startswith("left alone, its spectral norm makes steps in any mode")
+
+
+def test_double_precision_leaves_statistics_among_parameters_in_their_place():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), OldNorm(), torch.nn.Linear(4, 2))
+    backend, mean = load_backend("torch"), net[1].running_mean
+    with backend.double(backend.walk(net)):
+        assert net[1].running_mean is mean
+        assert mean.dtype == torch.float64
+    assert net[1].running_mean is mean
+    assert mean.dtype == torch.float32
