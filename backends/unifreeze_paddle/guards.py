@@ -10,6 +10,7 @@ from paddle import nn
 from paddle.jit.sot import psdb
 from paddle.jit.sot.opcode_translator.executor.executor_cache import OpcodeExecutorCache
 from paddle.nn.layer.rnn import RNNBase
+from paddle.nn.utils.spectral_norm_hook import SpectralNorm
 
 from unifreeze.backend.operations import Guard
 from unifreeze_paddle.layers import BATCH_NORMS, MARK
@@ -79,6 +80,7 @@ def put_on(layer: Any, guard: Guard) -> None:
     if guard.still:
         if _has_global_stats(layer):
             layer._use_global_stats = True
+        if _has_global_stats(layer) and not _looks_at_mode(layer):
             layer._forward_pre_hooks[_HOOK] = _ON_COPIES
             layer._forward_pre_hooks.move_to_end(_HOOK, last=False)
         else:
@@ -115,6 +117,13 @@ def _has_global_stats(layer: Any) -> bool:
     return isinstance(layer, BATCH_NORMS) and not isinstance(layer, nn.SyncBatchNorm)
 
 
+def _looks_at_mode(layer: Any) -> bool:
+    """Tell whether a norm computes by a forward that is not Paddle's, which may use its mode."""
+    own = type(layer).forward
+    forwards = (own, layer.__dict__.get("forward", own))
+    return not all(getattr(f, "__module__", "").startswith("paddle.") for f in forwards)
+
+
 class _OnCopies:
     """A hook before a held norm's forward pass: a copy of it may have been freed since."""
 
@@ -146,11 +155,14 @@ class _Still:
     """A pair of hooks around a layer's forward pass that keep it in inference mode.
 
     Hooks come before those the layer has itself: spectral norm updates its vectors in one. A
-    recurrent network passes no gradient in inference mode, so its dropout alone is turned off.
+    recurrent network passes no gradient in inference mode, so its dropout alone is turned off, and
+    a spectral norm on it makes no steps.
     """
 
     def __init__(self, layer: Any) -> None:
         recurrent = isinstance(layer, RNNBase)
+        hooks = layer._forward_pre_hooks.values() if recurrent else ()
+        self.norms = [(h, h.n_power_iterations) for h in hooks if isinstance(h, SpectralNorm)]
         self.name = "dropout" if recurrent else "training"
         self.value: Any = 0.0 if recurrent else False
         self.kept: Any = None
@@ -166,12 +178,16 @@ class _Still:
         if self.kept is None or now != self.value:
             self.kept = now
         setattr(layer, self.name, self.value)
+        for norm, _ in self.norms:
+            norm.n_power_iterations = 0
 
     def after(self, layer: Any) -> None:
         """Put back what was asked for."""
         if self.kept is not None:
             setattr(layer, self.name, self.kept)
             self.kept = None
+            for norm, steps in self.norms:
+                norm.n_power_iterations = steps
 
 
 class _Before(NamedTuple):

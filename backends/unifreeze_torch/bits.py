@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from unifreeze.backend.digests import Payload
@@ -92,9 +93,11 @@ def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def in_double(tensors: Iterable[Any], slots: Iterable[Slot]) -> Iterator[None]:
     """Cast floating tensors to double precision meanwhile; they get their own memory back."""
-    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    states = [(slot, slot.holder.get(slot.leaf)) for slot in slots]
+    beside = [state for _, state in states if isinstance(state, nn.Parameter)]
+    floating = [tensor for tensor in (*tensors, *beside) if tensor.is_floating_point()]
     kept = [(tensor, tensor.data) for tensor in floating]
-    buffers = [(slot, slot.holder.get(slot.leaf)) for slot in slots]
+    buffers = [(slot, state) for slot, state in states if not isinstance(state, nn.Parameter)]
     try:
         for tensor, own in kept:
             tensor.data = own.double()

@@ -38,11 +38,12 @@ _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (nn.modules.dropout._DropoutNd, STOCHASTIC),
 )
 
+_NEVER_UPDATES = "torchvision.ops.misc.FrozenBatchNorm2d"
 _KIND_BY_NAME = {
     # Classes of libraries that need not be installed; all are matched along the class's bases.
     "transformers.pytorch_utils.Conv1D": "linear",
     "torchvision.ops.stochastic_depth.StochasticDepth": STOCHASTIC,
-    "torchvision.ops.misc.FrozenBatchNorm2d": "norm",
+    _NEVER_UPDATES: "norm",
     "timm.layers.drop.DropPath": STOCHASTIC,
 }
 
@@ -61,6 +62,7 @@ _WRAPPED = {
 }
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var", "num_batches_tracked": "count"}
+_RUNNING, _VECTORS = ("running_", "moving_"), ("_u", "_v")
 _LISTING = ("named_modules", "_named_members", "__eq__", "__hash__")
 """What makes `nn.Module` list parameters by what modules hold, each module once."""
 _IN_BY_OUT = "transformers.pytorch_utils.Conv1D"
@@ -157,8 +159,13 @@ class TorchReader:
         return {}
 
     def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
-        """Return "": PyTorch keeps no statistics among the parameters."""
-        return ""
+        """Return the role of what a user's own code keeps as a parameter and writes to itself.
+
+        Statistics that do not train, and the vectors of a spectral norm as GANs have it.
+        """
+        if tensor.requires_grad or not (leaf.startswith(_RUNNING) or _iterates(module, leaf)):
+            return ""
+        return _STATISTICS.get(leaf, leaf)
 
     def moves(self, module: Any, leaf: str) -> bool:
         """Return True; see `state_role`."""
@@ -175,9 +182,11 @@ class TorchReader:
         return leaf not in module._non_persistent_buffers_set
 
     def modeless(self, module: Any) -> str:
-        """Say why a module has no inference mode: an observer only looks, in any mode."""
-        looks = quantised.only_looks(self._bases_of(module))
-        return "it only looks at what passes, in any mode" if looks else ""
+        """Say why a module has no inference mode: what it keeps moves in any mode."""
+        if quantised.only_looks(self._bases_of(module)):
+            return "it only looks at what passes, in any mode"
+        steps = any(_iterates(module, leaf) for leaf in self.dicts(module)[1])
+        return "its spectral norm makes steps in any mode" if steps else ""
 
     def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
         """Describe a parameter."""
@@ -207,7 +216,7 @@ class TorchReader:
 
     def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
         """Return what all parameters share that are described as this one is."""
-        if type(tensor) is not nn.Parameter:
+        if type(tensor) is not nn.Parameter or leaf.startswith(_RUNNING) or leaf.endswith(_VECTORS):
             return None
         turned = self._turned(module, leaf, tuple(tensor.shape))
         return type(module), tensor.requires_grad, tensor.shape, tensor.dtype, turned
@@ -248,16 +257,15 @@ def largest_norms(modules: Iterable[Any]) -> list[tuple[Any, float]]:
 
 def keeps_statistics(module: Any) -> bool:
     """Tell whether a layer is a norm whose running statistics move while it trains."""
-    return (
-        isinstance(module, nn.modules.batchnorm._NormBase)
-        and module.running_mean is not None
-        and not is_frozen_norm(module)
-    )
+    return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
 
 
 def is_frozen_norm(module: Any) -> bool:
-    """Tell whether a batch norm is of a class that never updates its statistics."""
-    return "FrozenBatchNorm" in type(module).__name__
+    """Tell whether a norm is of the class that never updates its statistics, in any mode.
+
+    A class that is only called so, and computes as PyTorch's batch norms do, updates them.
+    """
+    return _NEVER_UPDATES in qualified_bases(type(module))
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
@@ -306,6 +314,14 @@ def _fixed(module: Any, tensor: Any) -> tuple[str, bool]:
     if _keeps_fixed_tables(module) and not tensor.requires_grad:
         return "a fixed position table", False
     return "", False
+
+
+def _iterates(module: Any, leaf: str) -> bool:
+    """Tell whether a parameter is a vector of a spectral norm that a module around this one keeps.
+
+    Such code calls the weight that trains `weight_bar`, and makes its steps in any mode.
+    """
+    return leaf.endswith(_VECTORS) and f"{leaf[:-2]}_bar" in module._parameters
 
 
 def _keeps_fixed_tables(module: Any) -> bool:

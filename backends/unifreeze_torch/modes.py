@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 _RESET = "reset_running_stats"
 
@@ -19,7 +20,7 @@ class PinnedTrain:
     deepcopy and pickle; names, classes and state dicts are as they were.
 
     A recurrent network is the exception: in inference mode no gradient passes it on a GPU, so its
-    dropout alone is turned off.
+    dropout alone is turned off, and a spectral norm on it makes no steps.
 
     On a copy of the module it lets go once somebody thaws what was frozen, or resets the
     statistics: the copy is then meant to live a life of its own.
@@ -29,6 +30,7 @@ class PinnedTrain:
         own: The `train` that a user had put on the module itself, if any.
         requested: The mode the training loop last brought about; what unpinning puts back.
         dropout: What a recurrent network's dropout was, None for other modules.
+        steps: What a recurrent network's spectral norms did in each pass, each with how often.
         copied: Whether this is on a copy.
     """
 
@@ -37,6 +39,7 @@ class PinnedTrain:
         self.own: Callable[[bool], Any] | None = module.__dict__.get("train")
         self.requested = module.training
         self.dropout: float | None = module.dropout if isinstance(module, nn.RNNBase) else None
+        self.steps = [] if self.dropout is None else _spectral_steps(module)
         self._frozen = _frozen_in(module) if copied else ()
         self._measured = copied and not _is_reset(module)
         self._quieten()
@@ -59,6 +62,8 @@ class PinnedTrain:
             self.module.training = False
         else:
             self.module.dropout = 0.0
+            for hook, _ in self.steps:
+                hook.n_power_iterations = 0
 
     def _free(self) -> bool:
         """Tell whether something that was frozen trains, or the statistics are as at first."""
@@ -113,6 +118,8 @@ def unpin(module: nn.Module) -> None:
         module.training = held.requested
     else:
         module.dropout = held.dropout
+        for hook, steps in held.steps:
+            hook.n_power_iterations = steps
 
 
 def release(module: nn.Module) -> None:
@@ -127,6 +134,12 @@ def pin_of(module: Any) -> PinnedTrain | None:
     """Return what holds a module; None if nothing does."""
     pin = module.__dict__.get("train")
     return pin if isinstance(pin, PinnedTrain) else None
+
+
+def _spectral_steps(module: nn.Module) -> list[tuple[Any, int]]:
+    """Return the spectral norms that hang on a module as hooks, each with its steps in a pass."""
+    hooks = module._forward_pre_hooks.values()
+    return [(h, h.n_power_iterations) for h in hooks if isinstance(h, SpectralNorm)]
 
 
 def _frozen_in(module: nn.Module) -> tuple[str, ...]:

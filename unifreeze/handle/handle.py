@@ -145,7 +145,7 @@ class Handle:
         return take_baseline(
             self._backend,
             self.model,
-            resolution.frozen_paths,
+            resolution.kept_paths,
             _held_states(resolution),
             keep_values=self._keep_values,
         )

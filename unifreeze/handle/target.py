@@ -253,6 +253,7 @@ class Target:
         together, mine = self._blended(spec, leases), leases_over(spec, leases).index(lease)
         own, nobodys = together.decider == mine, together.decider < 0
         answered = (own & ~lease.resolution.trainable) | (nobodys & ~lease.found)
+        answered &= ~lease.resolution.written
         names, first = spec.tree.names, spec.first_names
         held = set(together.resolution.held)
         states = [state for state in spec.states if state.moves]

@@ -37,7 +37,7 @@ Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 def trained_paths(resolutions: Sequence[Resolution]) -> tuple[str, ...]:
     """Return native paths of parameters and statistics that any of some phases may have moved."""
     spec = resolutions[0].spec
-    trained = np.logical_or.reduce([resolution.trainable for resolution in resolutions])
+    trained = np.logical_or.reduce([one.trainable | one.written for one in resolutions])
     held = set.intersection(*(set(resolution.held) for resolution in resolutions))
     names = [spec.tree.names[name] for name in spec.first_names[trained]]
     return (*names, *(s.path for s in spec.states if s.moves and s.owner not in held))

@@ -20,7 +20,7 @@ from unifreeze.errors import (
 )
 from unifreeze.plan import FreezePlan, Rule
 from unifreeze.resolution.captured import check_captured
-from unifreeze.resolution.hold import held_modules, quiet_modules, wanted_still
+from unifreeze.resolution.hold import quiet_modules, wanted_still
 from unifreeze.resolution.notices import (
     CONSTANT,
     Outcome,
@@ -132,11 +132,13 @@ def train_everything(spec: ModelSpec) -> Resolution:
 def settle(resolution: Resolution, trainable: Mask) -> Resolution:
     """Return a resolution under flags that other plans have a say in: what holds goes by those."""
     plan, spec = resolution.plan, resolution.spec
+    decided = resolution.decided | (trainable != spec.found)
+    still = wanted_still(plan, spec, trainable, decided, select)
     return replace(
         resolution,
         trainable=trainable,
-        held=held_modules(plan, spec, trainable, select),
-        quiet=quiet_modules(plan, spec, trainable),
+        held=tuple(sorted(still.modules.difference(spec.tree.modeless))),
+        quiet=quiet_modules(plan, spec, trainable, decided),
     )
 
 
@@ -169,7 +171,8 @@ class _Decision:
         self._check_trivial(np.where(rule_of >= 0, trainable, self.spec.found), rule_of)
         self._check_shared(trainable)
         lr_scale, weight_decay = group_settings(self.plan, self.spec, select)
-        still = wanted_still(self.plan, self.spec, trainable, select)
+        decided = rule_of >= 0
+        still = wanted_still(self.plan, self.spec, trainable, decided, select)
         outcome = Outcome(trainable, rule_of, self.rule, still)
         return Resolution(
             self.plan,
@@ -177,8 +180,8 @@ class _Decision:
             trainable,
             rule_of,
             effects,
-            tuple(sorted(still.difference(self.spec.tree.modeless))),
-            quiet_modules(self.plan, self.spec, trainable),
+            tuple(sorted(still.modules.difference(self.spec.tree.modeless))),
+            quiet_modules(self.plan, self.spec, trainable, decided),
             lr_scale,
             weight_decay,
             (

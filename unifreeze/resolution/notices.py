@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from unifreeze.errors import ResolveError, counted, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.resolution.captured import fused_places
+from unifreeze.resolution.hold import Stillness
 from unifreeze.select import Expression, Path, Word, count_selected, evaluate
 from unifreeze.select.expression import Segment, Within, nodes, parts
-from unifreeze.structure import Mask, ModelSpec
+from unifreeze.structure import Mask, ModelSpec, running_owners
 
 CONSTANT = "a constant of the network: found frozen beside what trains"
 
@@ -25,18 +26,19 @@ class Outcome(NamedTuple):
         trainable: The decision for each parameter.
         rule: For each parameter, the number of the rule that decided, -1 where none did.
         rule_of_atom: The same for each atom.
-        still: Modules that should hold still, those without an inference mode among them.
+        still: Modules that should hold still.
     """
 
     trainable: Mask
     rule: NDArray[np.intp]
     rule_of_atom: NDArray[np.intp]
-    still: set[int]
+    still: Stillness
 
 
 def outcome_notices(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str]:
     """Say what the plan does beyond what its rules select."""
-    yield from _left_alone(spec, outcome.still)
+    yield from _left_alone(spec, outcome.still.modules)
+    yield from _held_as_found(spec, outcome.still.unasked - spec.tree.modeless.keys())
     yield from _thawed(plan, spec, outcome)
     changed = np.flatnonzero(outcome.trainable != spec.found)
     yield from tied_beside(plan, spec, outcome.rule, outcome.rule_of_atom, changed)
@@ -57,6 +59,22 @@ def _left_alone(spec: ModelSpec, still: set[int]) -> Iterator[str]:
     for why in dict.fromkeys(tree.modeless[owner] for owner in left):
         named = [tree.paths[owner] or "the model" for owner in left if tree.modeless[owner] == why]
         yield f"left alone, {why}; its statistics move, and are not verified: {listing(named)}"
+
+
+def _held_as_found(spec: ModelSpec, unasked: set[int]) -> Iterator[str]:
+    """Say which layers hold still only because they were found frozen, and what lets them move."""
+    norms = unasked.intersection(running_owners(spec.states))
+    for owners, what in ((norms, "statistics"), (unasked - norms, "other state")):
+        if not owners:
+            continue
+        paths = [spec.tree.paths[owner] for owner in sorted(owners)]
+        count = "1 layer holds its" if len(paths) == 1 else f"{len(paths)} layers hold their"
+        cure = f"""to let it update: norm_stats: [{{update: 'path:"{paths[0]}"'}}]"""
+        cure = cure if owners is norms else f'to let it move: train: path:"{paths[0]}"'
+        yield (
+            f"{count} {what} though no rule names them, for they were found frozen: "
+            f"{listing(path or 'the model' for path in paths)}; {cure}"
+        )
 
 
 def _thawed(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from unifreeze.errors import OrderError, ResolveError, listing
 from unifreeze.plan import FreezePlan, pick
+from unifreeze.resolution.grounds import Grounds
 from unifreeze.resolution.value import Resolution
 from unifreeze.select import Expression, Word, stand_ins_of
 from unifreeze.select.expression import Quoted, nodes
@@ -29,9 +30,15 @@ def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> bool:
     """
     if spec.order == "execution" or any(plan.order == "as_described" for plan in plans):
         return False
-    if stand_ins_of(spec).owners:
+    if stand_ins_of(spec).owners or _stands_alone(spec):
         return True
     return any(map(_counts, (e for plan in plans for e in _expressions(plan, spec.framework))))
+
+
+def _stands_alone(spec: ModelSpec) -> bool:
+    """Tell whether what stands beside some layer with state decides if it holds still."""
+    grounds = Grounds(spec, spec.found, np.zeros(len(spec), np.bool_))
+    return any(map(grounds.by_neighbours, {state.owner for state in spec.states if state.moves}))
 
 
 def _expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:

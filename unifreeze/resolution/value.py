@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unifreeze.arguments import checked_methods
 from unifreeze.errors import ResolveError, UnmatchedSelectorError, nearest
 from unifreeze.plan import FreezePlan
+from unifreeze.resolution.grounds import Grounds
 from unifreeze.structure import Mask, ModelSpec
 from unifreeze.tables import one_line
 
@@ -93,6 +94,24 @@ class Resolution:
     def frozen_paths(self) -> tuple[str, ...]:
         """Native paths of the frozen parameters."""
         return self._paths(~self.trainable)
+
+    @cached_property
+    def kept_paths(self) -> tuple[str, ...]:
+        """Native paths of the frozen parameters whose bits stay as they are."""
+        return self._paths(~self.trainable & ~self.written)
+
+    @cached_property
+    def written(self) -> Mask:
+        """For each parameter, whether its layer's own code may write to it while that trains.
+
+        Code books are such: constants that no rule decides, of a layer whose state moves.
+        """
+        found = np.zeros(len(self.spec), np.bool_)
+        grounds = Grounds(self.spec, self.trainable, self.decided)
+        moving = {state.owner for state in self.spec.states if state.moves}
+        for owner in moving.difference(self.held):
+            found[self.spec.tensor_of[grounds.constants_of(owner)]] = True
+        return found
 
     @cached_property
     def trainable_paths(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from unifreeze.select.expression import (
     Word,
 )
 from unifreeze.select.paths import find_module
-from unifreeze.structure import Mask, ModelSpec, Tensor, derive
+from unifreeze.structure import Mask, ModelSpec, Tensor, derive, running_owners
 
 _LAYERS = frozenset({"norm", "children", "pooler"})
 """Words that are about layers themselves, and not about a place in the network."""
@@ -60,7 +60,7 @@ class StandIns:
     def __init__(self, spec: ModelSpec) -> None:
         tree = spec.tree
         with_own = set(tree.owners)
-        self.owners = [owner for owner in spec.statistics_owners() if owner not in with_own]
+        self.owners = [owner for owner in running_owners(spec.states) if owner not in with_own]
         self._spec = _with_stand_ins(spec, self.owners) if self.owners else spec
         count = len(spec)
         self._tensors = list(range(count, count + len(self.owners)))
@@ -159,7 +159,7 @@ def _with_stand_ins(spec: ModelSpec, owners: Sequence[int]) -> ModelSpec:
         made.leaves.insert(at, leaf)
         made.adapters.insert(at, False)
         made.tensor_of.insert(at, len(tree.tensors) + number)
-        made.tensors.append(Tensor((), (), "float32", "", False))
+        made.tensors.append(Tensor((1,), (1,), "float32", "", False))
         made.trainable.append(True)
     found = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
     return derive(made, spec.trace, found=found)

@@ -3,7 +3,7 @@
 from unifreeze.structure.atoms import Atoms
 from unifreeze.structure.blocks import Run
 from unifreeze.structure.spec import Mask, ModelSpec, Parameter, derive
-from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, Unused
+from unifreeze.structure.tree import STATISTICS, State, Tensor, Trace, Tree, Unused, running_owners
 from unifreeze.structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
 from unifreeze.structure.zones import Placement, Unit, Zone
 
@@ -27,4 +27,5 @@ __all__ = [
     "Unused",
     "Zone",
     "derive",
+    "running_owners",
 ]

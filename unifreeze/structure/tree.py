@@ -6,6 +6,8 @@ A `Tree` is the raw half of the neutral description; `unifreeze.structure.derive
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
@@ -73,6 +75,15 @@ class Unused(NamedTuple):
 
 STATISTICS = frozenset({"mean", "var", "count"})
 """Roles of a normalisation layer's running statistics."""
+
+_RUNNING = re.compile(r"(?:running|moving)_\w+|_mean|_variance")
+"""What norms that no framework knows call their running statistics."""
+
+
+def running_owners(states: Iterable[State]) -> list[int]:
+    """Return the modules that keep running statistics, those of a user's own norms among them."""
+    kept = (s.owner for s in states if s.role in STATISTICS or _RUNNING.fullmatch(s.role))
+    return list(dict.fromkeys(kept))
 
 
 @dataclass

@@ -77,8 +77,9 @@ class Placement:
         units: All units met.
         unit_of: For each owner, its unit's number.
         kind_of: For each owner, the kind it is counted as.
-        ranks: For each owner, its place in the order that was used; compare, do not count with it.
-        unreached: Owners that a traced forward pass never ran.
+        ranks: For each owner, and each layer with state, its place in the order that was used;
+            compare, do not count with it.
+        unreached: Those of them that a traced forward pass never ran.
     """
 
     kinds: list[str]
@@ -156,7 +157,7 @@ def _place_members(tree: Tree, trace: Trace | None) -> Placement:
         for owner, unit_number in part.unit_of.items():
             whole.unit_of[owner + index] = unit_number + first_unit
             whole.kind_of[owner + index] = part.kind_of[owner]
-            whole.ranks[owner + index] = (0, owner + index)
+        whole.ranks |= {owner + index: (0, owner + index) for owner in part.ranks}
         whole.unreached |= {owner + index for owner in part.unreached}
     return whole
 
@@ -217,9 +218,10 @@ class _Placer:
 
     def run(self) -> None:
         owners = self._owners()
-        self.at.ranks = {owner: self._order.of_owner(owner) for owner in owners}
+        ranked = {*owners, *(state.owner for state in self.tree.states if state.moves)}
+        self.at.ranks = {owner: self._order.of_owner(owner) for owner in sorted(ranked)}
         if self.trace:
-            self.at.unreached = self._order.unreached(owners)
+            self.at.unreached = self._order.unreached(ranked)
             self._order_runs()
         self._name_runs()
         self._enter_blocks()
