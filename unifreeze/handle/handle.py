@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unifreeze.arguments import checked_methods
 from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
 from unifreeze.errors import OptimizerError, UnifreezeError, listing
@@ -21,6 +19,7 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
+from unifreeze.handle.gradients import gradient_findings
 from unifreeze.handle.groups import (
     check_in_place,
     check_optimizers,
@@ -259,27 +258,11 @@ class Handle:
         """Look at the gradients a backward pass left; call it before the optimizer clears them.
 
         Returns:
-            One finding per trainable parameter without a gradient, frozen parameter with one, and
-            gradient that is not finite; empty when all is well.
+            One finding per trainable parameter without a gradient, or whose gradient is all zeros,
+            frozen parameter with one, and gradient that is not finite; empty when all is well.
         """
-        flags, answered = self.resolution.trainable, self._target.answered_for(self._lease)
-        mine = np.ones_like(flags) if answered is None else answered
-        rows = zip(self._paths(), flags.tolist(), mine.tolist(), strict=True)
-        names = {path: flag for path, flag, own in rows if own}
-        findings = []
-        for path, norm in self._backend.gradients(self.model).items():
-            trainable = names.get(path)
-            if norm is None and trainable:
-                findings.append(Finding(path, "is trainable and has no gradient"))
-            elif norm is not None and trainable is False:
-                findings.append(Finding(path, "is frozen and has a gradient"))
-            if norm is not None and not np.isfinite(norm):
-                findings.append(Finding(path, f"has a gradient of norm {norm}"))
-        return tuple(findings)
-
-    def _paths(self) -> list[str]:
-        spec = self.resolution.spec
-        return [spec.tree.names[name] for name in spec.first_names]
+        answered = self._target.answered_for(self._lease)
+        return gradient_findings(self.resolution, answered, self._backend.gradients(self.model))
 
     def groups(self) -> tuple[ParamGroup, ...]:
         """Return the plan's param groups: trainable parameters with one set of settings each.
