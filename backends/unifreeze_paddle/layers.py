@@ -190,8 +190,12 @@ class PaddleReader:
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
-        persistable = leaf not in module._non_persistable_buffer_names_set
-        return leaf, persistable and is_floating(tensor)
+        values = is_floating(tensor) or "complex" in dtype_name(tensor)
+        return leaf, values and self.persistent(module, leaf)
+
+    def persistent(self, module: Any, leaf: str) -> bool:
+        """Tell whether a layer's state dict holds a buffer."""
+        return leaf not in module._non_persistable_buffer_names_set
 
     def modeless(self, module: Any) -> str:
         """Say why a layer has no inference mode: it never uses what it gathers."""

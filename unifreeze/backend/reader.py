@@ -90,6 +90,10 @@ class Reader(Protocol):
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
 
+    def persistent(self, module: Any, leaf: str) -> bool:
+        """Tell whether a module's state dict holds a buffer."""
+        return True
+
     def modeless(self, module: Any) -> str:
         """Say why a module with state has no inference mode to be held in, "" if it has one."""
         return ""

@@ -292,9 +292,14 @@ def _state_rows(spec: ModelSpec) -> Iterator[TensorRow]:
             fixed="",
             reached=False,
             state=True,
-            kept=state.moves and not statistic and state.role != "count",
+            kept=state.moves and not statistic and _is_given(state),
             statistic=statistic,
         )
+
+
+def _is_given(state: State) -> bool:
+    """Tell whether state can be given values: real numbers, and no counter."""
+    return state.role != "count" and "complex" not in state.dtype
 
 
 _ITERATED = ("u", "v")

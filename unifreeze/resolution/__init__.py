@@ -9,10 +9,12 @@ from unifreeze.resolution.decide import (
     train_everything,
 )
 from unifreeze.resolution.expand import expand_plan
+from unifreeze.resolution.hold import Frozen
 from unifreeze.resolution.order import check_order, rests_on_order
 from unifreeze.resolution.value import Resolution, RuleEffect
 
 __all__ = [
+    "Frozen",
     "Resolution",
     "RuleEffect",
     "check_order",

@@ -47,6 +47,7 @@ class State(NamedTuple):
         moves: Training-mode forwards change it (statistics, power-iteration vectors, code books).
         shape: As the framework stores it.
         dtype: Neutral dtype name.
+        persistent: The model's state dict holds it.
     """
 
     path: str
@@ -55,6 +56,12 @@ class State(NamedTuple):
     moves: bool
     shape: tuple[int, ...]
     dtype: str
+    persistent: bool = True
+
+    @property
+    def flag(self) -> bool:
+        """True for whole numbers and truth values that a state dict holds."""
+        return self.persistent and not any(sort in self.dtype for sort in ("float", "complex"))
 
 
 class Unused(NamedTuple):
