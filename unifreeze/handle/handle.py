@@ -71,6 +71,7 @@ class Handle:
                 in_force=self._is_in_force,
                 verify=self.verify,
                 write=self._write_phase,
+                stepped=self._order.stepped,
             )
         self._put_in_force()
 
@@ -167,7 +168,7 @@ class Handle:
         if drifts:
             raise drift_error(drifts)
         verified = self._baseline.verified()
-        return verified._replace(told=not self._waits, ordered=not self._order.lost)
+        return verified._replace(told=not self._waits, unseen=self._order.unseen)
 
     def _new_parts(self) -> list[Drift]:
         """Parameters and layers that came after the plan took effect, and that it would hold."""
@@ -303,6 +304,7 @@ class Handle:
         if self._run is None:
             optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
             self._name_states(optimizer)
+            self._order.expect(self._backend, optimizer)
             self._built = weakref.ref(optimizer)
             return optimizer
         first = self._run.phased.first_rate
@@ -364,6 +366,8 @@ class Handle:
                 built without its groups' settings.
         """
         check_optimizers(self._backend, self.model, self.groups(), optimizers)
+        if self._run is None:
+            self._order.expect(self._backend, *optimizers)
 
     def _name_states(self, optimizer: Any) -> None:
         live = self._backend.objects(self.model)
@@ -474,7 +478,7 @@ class Handle:
         """
         if metrics:
             self._history.measured(metrics)
-        return run_report(self._history, told=not self._waits)
+        return run_report(self._history, told=not self._waits, remark=self._order.remark)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands: plain data, the same in every framework.

@@ -48,6 +48,7 @@ class Run:
         in_force: Callable[[], bool],
         verify: Callable[[], object],
         write: Callable[[], None],
+        stepped: Callable[[Backend, Any], object],
     ) -> None:
         """Make one.
 
@@ -58,11 +59,13 @@ class Run:
             in_force: Tells whether the plan still is.
             verify: Checks everything frozen.
             write: Puts the current phase in force.
+            stepped: Called with backend and optimizer at each of its steps.
         """
         self.plan, self.backend, self.model = plan, backend, model
         self.optimizer: Any = None
         self.phased: Phased
         self.in_force, self._verify, self._write = in_force, verify, write
+        self._stepped = stepped
         self._stop_steering: Undo = _nothing
         self._fresh: frozenset[int] = frozenset()
         self._listeners: list[Callable[[Phase], None]] = []
@@ -180,6 +183,7 @@ class Run:
             )
         if self.waits:
             raise untold_error(phased.phases, "the optimizer takes a step")
+        self._stepped(self.backend, self.optimizer)
         self._log.began(phased)
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:

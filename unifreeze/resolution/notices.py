@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from unifreeze.errors import ResolveError, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.resolution.captured import fused_places
+from unifreeze.resolution.order import unseen_notices
 from unifreeze.select import Expression, Word, evaluate
 from unifreeze.select.expression import Within, nodes, parts
 from unifreeze.structure import Mask, ModelSpec
@@ -127,6 +128,7 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
             f"{len(unused)} parameters belong to copies of layers that do not run, are in no count "
             f"and stay as they are: {listing(row.path for row in unused)}"
         )
+    found += unseen_notices(plan, spec)
     if plan.phases:
         found.append("this is of the plan's own rules; its phases add theirs")
     return tuple(dict.fromkeys(found))
