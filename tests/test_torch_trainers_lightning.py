@@ -6,7 +6,7 @@ from torch_trainer_runs import PLAN, RUNS, TIMELINE, lightning_module, pl
 from torch_trainer_runs import lightning as fit
 
 import unifreeze as uf
-from unifreeze.errors import OptimizerError, ScheduleError
+from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeWarning
 from unifreeze_torch.trainers.lightning import FreezeCallback
 
 WITHIN = uf.FreezePlan.from_yaml(
@@ -172,3 +172,32 @@ def test_a_trial_of_one_batch_leaves_no_files(tmp_path):
     made = fit(tmp_path, fast_dev_run=True, accumulate_grad_batches=1)
     assert made.phases == ["head"]
     assert not list(tmp_path.iterdir())
+
+
+class PartsAlone(pl.LightningModule):
+    """Its steps never call it as a whole, and its output layer is registered first."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = torch.nn.Linear(8, 3)
+        self.entry, self.pool = torch.nn.Linear(4, 8), torch.nn.Linear(8, 8)
+
+    def training_step(self, batch, index):
+        return self.classifier(self.pool(self.entry(batch).tanh()).tanh()).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_step_that_never_runs_the_module_as_a_whole_is_warned_of(tmp_path):
+    quiet = dict.fromkeys(["enable_checkpointing", "enable_progress_bar", "logger"], False)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=1,
+        enable_model_summary=False,
+        callbacks=[FreezeCallback(uf.FreezePlan().only("head"))],
+        **quiet,
+    )
+    with pytest.warns(UnifreezeWarning, match="own forward pass has not run"):
+        trainer.fit(PartsAlone(), torch.utils.data.DataLoader(torch.randn(8, 4), batch_size=4))

@@ -427,6 +427,10 @@ class PaddleBackend(ModuleBackend):
         """Return the learning rate that an optimizer has for each of some tensors now."""
         return steering.rates(optimizer, tensors)
 
+    def on_step(self, optimizer: Any, call: Callable[[Any], bool]) -> None:
+        """Call a function with an optimizer after its steps, until it returns True."""
+        steering.on_step(optimizer, call)
+
     def steer(self, optimizer: Any, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
         return steering.steer(optimizer, control)

@@ -190,10 +190,11 @@ class PaddleReader:
 
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
-        return leaf, self.saved(module, leaf) and is_floating(tensor)
+        values = is_floating(tensor) or "complex" in dtype_name(tensor)
+        return leaf, values and self.persistent(module, leaf)
 
-    def saved(self, module: Any, leaf: str) -> bool:
-        """Tell whether a buffer is saved with the weights."""
+    def persistent(self, module: Any, leaf: str) -> bool:
+        """Tell whether a layer's state dict holds a buffer."""
         return leaf not in module._non_persistable_buffer_names_set
 
     def modeless(self, module: Any) -> str:

@@ -113,6 +113,29 @@ def steer(optimizer: Any, control: Control) -> Undo:
     return undo
 
 
+def on_step(optimizer: Any, call: Callable[[Any], bool]) -> None:
+    """Call a function with an optimizer after its steps, until it returns True."""
+    if not isinstance(optimizer, paddle.optimizer.Optimizer):
+        return  # it wraps one
+    ours: dict[str, Any] = {}
+
+    def after() -> None:
+        if ours and call(optimizer):
+            own = vars(optimizer)
+            for name in [name for name, stand_in in ours.items() if own.get(name) is stand_in]:
+                del own[name]
+            ours.clear()
+
+    for name in _STEPS:
+        if name not in vars(optimizer):
+            ours[name] = _around(_nothing, getattr(optimizer, name), after)
+            setattr(optimizer, name, ours[name])
+
+
+def _nothing() -> None:
+    pass
+
+
 def _put_before(optimizer: Any, scaled: Scaled) -> Undo:
     """Let a scheduler that multiplies stand before an optimizer's own."""
     own = scaled.inner = optimizer._learning_rate

@@ -175,10 +175,11 @@ class TorchReader:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
-        return leaf, self.saved(module, leaf) and tensor.is_floating_point()
+        persistent = self.persistent(module, leaf)
+        return leaf, persistent and (tensor.is_floating_point() or tensor.is_complex())
 
-    def saved(self, module: Any, leaf: str) -> bool:
-        """Tell whether a buffer is saved with the weights."""
+    def persistent(self, module: Any, leaf: str) -> bool:
+        """Tell whether a module's state dict holds a buffer."""
         return leaf not in module._non_persistent_buffers_set
 
     def modeless(self, module: Any) -> str:

@@ -87,6 +87,19 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     return undo
 
 
+def on_step(optimizer: Any, call: Callable[[Any], bool]) -> None:
+    """Call a function with an optimizer after its steps, until it returns True."""
+    if not isinstance(getattr(optimizer, "_optimizer_step_post_hooks", None), dict):
+        return  # it wraps one
+    calls = [call]
+
+    def after(stepping: Any, *_: Any) -> None:
+        if calls and calls[0](stepping):
+            calls.clear()  # PyTorch is going through its hooks, so this one stays
+
+    optimizer.register_step_post_hook(after)
+
+
 def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callable[[], Any]:
     """Return a closure after whose first run something is called."""
     calls = [call]

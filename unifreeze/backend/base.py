@@ -11,6 +11,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ from unifreeze.backend.protocol import (
 )
 from unifreeze.backend.sketching import run_sketch
 from unifreeze.backend.stepping import run_step
-from unifreeze.backend.tracing import FirstPass, trace_forward
+from unifreeze.backend.tracing import Passes, entrances, trace_forward
 from unifreeze.backend.walking import Walk
 from unifreeze.backend.watching import watch_training
 from unifreeze.backend.wrapping import unwrapped
@@ -429,21 +430,29 @@ class ModuleBackend(Operations):
 
         return lambda: digests, self.on_load(walk, loaded)
 
-    def watch_order(self, model: Any, done: Callable[[Trace], None], lost: Undo) -> Undo:
-        """Watch a model's forward passes, each as a whole; see the protocol."""
-        root = self.root(model)
-        members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
-        stops = []
-        for member in map(self.root, members):
-            watch = FirstPass(self, weakref.ref(root), weakref.ref(member), done, lost)
-            watch.stop = _once(self.on_forward(member, watch))
-            stops.append(watch.stop)
+    def watch_order(
+        self, model: Any, tops: Sequence[str], done: Callable[[str, Trace], bool], lost: Undo
+    ) -> Undo:
+        """Watch forward passes of a model or of parts of it; see the protocol."""
+        walk = self.walk(model)
+        root, recording_now, every = weakref.ref(walk.root), list[Passes](), list[Undo]()
+        for path in tops:
+            stops: list[Undo] = []
+            for module in entrances(self, walk, walk.tree.paths.index(path)):
+                taken = partial(done, path)
+                watch = Passes(self, root, weakref.ref(module), taken, lost, recording_now)
+                watch.stop = partial(_call_all, stops)
+                stops.append(_once(self.on_forward(module, watch)))
+            every += stops
+        return partial(_call_all, every)
 
-        def stop() -> None:
-            for stop_member in stops:
-                stop_member()
+    def on_step(self, optimizer: Any, call: Callable[[Any], bool]) -> None:
+        """Do nothing: this framework does not tell of an optimizer's steps."""
 
-        return stop
+    def has_gradients(self, optimizer: Any) -> bool:
+        """Tell whether anything that an optimizer updates has a gradient."""
+        tensors = self.optimizer_parameters(optimizer)
+        return any(self.get_gradient(tensor) is not None for tensor in tensors)
 
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
         """Call a function when a model, or one of its parts, begins a forward pass of training."""
@@ -619,6 +628,11 @@ def _no_collections() -> Iterator[None]:
 
 def _dtypes(walk: Walk) -> list[Any]:
     return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
+
+
+def _call_all(calls: Iterable[Undo]) -> None:
+    for call in calls:
+        call()
 
 
 def _once(undo: Undo) -> Undo:

@@ -459,17 +459,30 @@ class Backend(Protocol):
             that stops watching.
         """
 
-    def watch_order(self, model: Any, done: Callable[[Trace], None], lost: Undo) -> Undo:
-        """Watch a model's forward passes, until one as a whole has been taken without an error.
+    def watch_order(
+        self, model: Any, tops: Sequence[str], done: Callable[[str, Trace], bool], lost: Undo
+    ) -> Undo:
+        """Watch forward passes of a model or of parts of it, each as a whole.
 
         Args:
-            model: A live model; of several held as one, each is watched for itself.
-            done: Gets what a complete pass showed; whatever it raises, the pass raises.
+            model: A live model, or several held as one.
+            tops: Native paths of what is watched; "" is the model.
+            done: Gets a path of `tops`, and what a pass without an error showed; returns True if
+                it is watched no more. Whatever it raises, the pass raises.
             lost: Called where a compiler runs the model, so that nothing can be seen.
 
         Returns:
             What stops it.
         """
+
+    def on_step(self, optimizer: Any, call: Callable[[Any], bool]) -> None:
+        """Call a function with an optimizer after its steps, until it returns True.
+
+        Of what only wraps an optimizer, steps may go unnoticed.
+        """
+
+    def has_gradients(self, optimizer: Any) -> bool:
+        """Tell whether anything that an optimizer updates has a gradient."""
 
     def watch_training(self, model: Any, call: Callable[[], None]) -> Undo:
         """Call a function when a model, or one of its parts, begins a forward pass of training.

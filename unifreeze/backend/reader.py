@@ -90,8 +90,8 @@ class Reader(Protocol):
     def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
 
-    def saved(self, module: Any, leaf: str) -> bool:
-        """Tell whether a buffer is saved with the weights."""
+    def persistent(self, module: Any, leaf: str) -> bool:
+        """Tell whether a module's state dict holds a buffer."""
         return True
 
     def modeless(self, module: Any) -> str:

@@ -145,7 +145,7 @@ class _Steps:
     def _states(self) -> dict[str, Sketch]:
         """Return what all saved state holds, statistics or not."""
         states = [(s, t) for s, t in self.walk.states() if t is not None]
-        kept = [(s, t) for s, t in states if s.saved and s.role != "count"]
+        kept = [(s, t) for s, t in states if s.persistent and s.role != "count"]
         return self._sketches({s.path: _wide(self.backend.to_array(t)) for s, t in kept})
 
     def _gradients(self) -> dict[str, Sketch]:

@@ -47,10 +47,29 @@ def recording(
         yield lambda: Trace(tuple(calls), shapes)
 
 
-class FirstPass:
-    """Records whole forward passes of a model, until one is handed over without an error.
+def entrances(backend: ModuleBackend, walk: Walk, top: int) -> list[Any]:
+    """Return the modules by whose passes one is seen as a whole, the outermost first.
 
-    It is called around the passes of the model, or of one of several that are held as one.
+    A plain list of modules is never called, but what holds it is. A module that does nothing but
+    wrap another may be passed by: training loops call `self.model`.
+    """
+    tree = walk.tree
+    while top and tree.parents[top] >= bool(tree.members) and not backend.runs(walk.module(top)):
+        top = tree.parents[top]
+    found: list[int] = []
+    inside = [top]
+    while len(inside) == 1:
+        found += inside
+        span = tree.name_starts[inside[0]], tree.name_ends[inside[0]]
+        below = tree.children(inside[0]) if span[0] < span[1] else []
+        inside = [c for c in below if (tree.name_starts[c], tree.name_ends[c]) == span]
+    return [walk.module(n) for n in found if n == top or backend.runs(walk.module(n))]
+
+
+class Passes:
+    """Records forward passes of a module, and hands over each that ends without an error.
+
+    Of several that watch modules inside each other, the outermost one that runs records.
     """
 
     def __init__(
@@ -58,13 +77,14 @@ class FirstPass:
         backend: ModuleBackend,
         whole: Callable[[], Any],
         model: Callable[[], Any],
-        done: Callable[[Trace], None],
+        done: Callable[[Trace], bool],
         lost: Undo,
+        recording_now: list[Passes],
     ) -> None:
         self._backend, self._whole, self._model = backend, whole, model
-        self._done, self._lost = done, lost
+        self._done, self._lost, self._recording = done, lost, recording_now
         self.stop: Undo
-        """Ends the watch, which it does itself after the first pass."""
+        """Ends the watch, which it does itself once a pass was the last that is awaited."""
         self._stack: ExitStack | None = None
         self._trace: Callable[[], Trace]
         self._depth = 0
@@ -72,7 +92,7 @@ class FirstPass:
     def begins(self) -> None:
         """Begin to record, if this is a pass of its own and no compiler has a part in it."""
         self._depth += 1
-        if self._depth > 1 or self._backend.runs_itself:
+        if self._depth > 1 or self._recording or self._backend.runs_itself:
             return
         walk = self._backend.walk(self._whole())
         if self._backend.is_compiled(walk):
@@ -80,6 +100,7 @@ class FirstPass:
             return
         self._stack = ExitStack()
         self._trace = self._stack.enter_context(recording(self._backend, walk, self._model()))
+        self._recording.append(self)
 
     def ends(self, *, complete: bool) -> None:
         """Hand over the trace of a pass that is complete."""
@@ -87,9 +108,9 @@ class FirstPass:
         if self._depth or self._stack is None:
             return
         stack, self._stack = self._stack, None
+        self._recording.remove(self)
         stack.close()
-        if complete:
-            self._done(self._trace())
+        if complete and self._done(self._trace()):
             self.stop()
 
     def followed(self) -> None:

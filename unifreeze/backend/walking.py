@@ -277,8 +277,10 @@ class Walk:
         for leaf, tensor in buffers.items():
             if tensor is not None:
                 role, moves = self._reader.state(module, leaf, tensor)
-                saved = self._reader.saved(module, leaf)
-                self._add_state(tensor, buffers, stem, leaf, index, role, moves=moves, saved=saved)
+                saved = self._reader.persistent(module, leaf)
+                self._add_state(
+                    tensor, buffers, stem, leaf, index, role, moves=moves, persistent=saved
+                )
 
     def _watch(self, dicts: Dicts) -> None:
         """Remember a module's dictionaries, to see later whether they still hold the same."""
@@ -307,10 +309,10 @@ class Walk:
         role: str,
         *,
         moves: bool,
-        saved: bool = True,
+        persistent: bool = True,
     ) -> None:
         shape, dtype = self._reader.shape_of(tensor)
-        self.tree.states.append(State(stem + leaf, owner, role, moves, shape, dtype, saved))
+        self.tree.states.append(State(stem + leaf, owner, role, moves, shape, dtype, persistent))
         self.slots.append(Slot(holder, leaf))
 
     def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:

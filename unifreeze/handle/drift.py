@@ -26,9 +26,6 @@ _ADVICE = {
     "thawed": "something set the flag again: handle.reapply()",
 }
 
-
-_UNSEEN = "layers are counted as registered, and a compiler runs them: give a batch to be sure"
-
 OFFLOADED = object()
 """Stands for the object of an offloaded tensor, which is another one after each forward pass."""
 
@@ -59,15 +56,20 @@ class Verified(NamedTuple):
         unchecked: Frozen parameters and held state tensors that have no values to compare: they
             are on the meta device, not initialised yet, or offloaded and cannot be read.
         told: False if later phases wait to begin, and `Handle.step` was never called.
-        ordered: False if the plan counts layers as they are registered, and a compiler runs them,
-            so that it was not seen whether they run in that order.
+        unseen: If the plan counts layers as they are registered, and it was not seen whether they
+            run in that order: why it was not.
     """
 
     parameters: int
     states: int
     unchecked: int = 0
     told: bool = True
-    ordered: bool = True
+    unseen: str = ""
+
+    @property
+    def ordered(self) -> bool:
+        """False if the plan rests on an order of layers that no forward pass has shown."""
+        return not self.unseen
 
     def __str__(self) -> str:
         text = (
@@ -76,8 +78,8 @@ class Verified(NamedTuple):
         )
         if self.unchecked:
             text += f"; not checked: {self.unchecked} that have no values here"
-        if not self.ordered:
-            text += f"; {_UNSEEN}"
+        if self.unseen:
+            text += f"; {self.unseen}"
         return text if self.told else f"{text}; {UNTOLD}"
 
 

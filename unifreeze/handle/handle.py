@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unifreeze.arguments import checked_methods
 from unifreeze.backend import Batch, Finding, ParamGroup, Rate, Undo, refuse_unsupported
 from unifreeze.errors import OptimizerError, UnifreezeError, counted, listing
@@ -21,6 +19,7 @@ from unifreeze.handle.drift import (
     find_drifts,
     take_baseline,
 )
+from unifreeze.handle.gradients import gradient_findings
 from unifreeze.handle.groups import (
     check_in_place,
     check_optimizers,
@@ -72,6 +71,7 @@ class Handle:
                 in_force=self._is_in_force,
                 verify=self.verify,
                 write=self._write_phase,
+                stepped=self._order.stepped,
             )
         self._put_in_force()
 
@@ -168,7 +168,7 @@ class Handle:
         if drifts:
             raise drift_error(drifts)
         verified = self._baseline.verified()
-        return verified._replace(told=not self._waits, ordered=not self._order.lost)
+        return verified._replace(told=not self._waits, unseen=self._order.unseen)
 
     def _new_parts(self) -> list[Drift]:
         """Parameters and layers that came after the plan took effect, and that it would hold."""
@@ -261,27 +261,11 @@ class Handle:
         """Look at the gradients a backward pass left; call it before the optimizer clears them.
 
         Returns:
-            One finding per trainable parameter without a gradient, frozen parameter with one, and
-            gradient that is not finite; empty when all is well.
+            One finding per trainable parameter without a gradient, or whose gradient is all zeros,
+            frozen parameter with one, and gradient that is not finite; empty when all is well.
         """
-        flags, answered = self.resolution.trainable, self._target.answered_for(self._lease)
-        mine = np.ones_like(flags) if answered is None else answered
-        rows = zip(self._paths(), flags.tolist(), mine.tolist(), strict=True)
-        names = {path: flag for path, flag, own in rows if own}
-        findings = []
-        for path, norm in self._backend.gradients(self.model).items():
-            trainable = names.get(path)
-            if norm is None and trainable:
-                findings.append(Finding(path, "is trainable and has no gradient"))
-            elif norm is not None and trainable is False:
-                findings.append(Finding(path, "is frozen and has a gradient"))
-            if norm is not None and not np.isfinite(norm):
-                findings.append(Finding(path, f"has a gradient of norm {norm}"))
-        return tuple(findings)
-
-    def _paths(self) -> list[str]:
-        spec = self.resolution.spec
-        return [spec.tree.names[name] for name in spec.first_names]
+        answered = self._target.answered_for(self._lease)
+        return gradient_findings(self.resolution, answered, self._backend.gradients(self.model))
 
     def groups(self) -> tuple[ParamGroup, ...]:
         """Return the plan's param groups: trainable parameters with one set of settings each.
@@ -322,6 +306,7 @@ class Handle:
         if self._run is None:
             optimizer = self._backend.optimizer(self.model, cls, self._some_groups(), settings)
             self._name_states(optimizer)
+            self._order.expect(self._backend, optimizer)
             self._built = weakref.ref(optimizer)
             return optimizer
         first = self._run.phased.first_rate
@@ -383,6 +368,8 @@ class Handle:
                 built without its groups' settings.
         """
         check_optimizers(self._backend, self.model, self.groups(), optimizers)
+        if self._run is None:
+            self._order.expect(self._backend, *optimizers)
 
     def _name_states(self, optimizer: Any) -> None:
         live = self._backend.objects(self.model)
@@ -493,7 +480,7 @@ class Handle:
         """
         if metrics:
             self._history.measured(metrics)
-        return run_report(self._history, told=not self._waits)
+        return run_report(self._history, told=not self._waits, remark=self._order.remark)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands: plain data, the same in every framework.

@@ -48,6 +48,7 @@ class Run:
         in_force: Callable[[], bool],
         verify: Callable[[], object],
         write: Callable[[], None],
+        stepped: Callable[[Backend, Any], object],
     ) -> None:
         """Make one.
 
@@ -58,18 +59,19 @@ class Run:
             in_force: Tells whether the plan still is.
             verify: Checks everything frozen.
             write: Puts the current phase in force.
+            stepped: Called with backend and optimizer at each of its steps.
         """
         self.plan, self.backend, self.model = plan, backend, model
         self.optimizer: Any = None
         self.phased: Phased
-        self.in_force, self._verify, self._write = in_force, verify, write
+        self.in_force, self._verify = in_force, verify
+        self._write, self._stepped = write, stepped
         self._stop_steering: Undo = _nothing
         self._fresh: frozenset[int] = frozenset()
         self._listeners: list[Callable[[Phase], None]] = []
         self._best: Best | None = None
         self._stop_watching: Undo = _nothing
-        self._warned = False
-        self._log = PhaseLog()
+        self._warned, self._log = False, PhaseLog()
 
     @property
     def told(self) -> bool:
@@ -180,6 +182,7 @@ class Run:
             )
         if self.waits:
             raise untold_error(phased.phases, "the optimizer takes a step")
+        self._stepped(self.backend, self.optimizer)
         self._log.began(phased)
         phased.taken += 1
         if phased.following is not None and phased.following.freeze_smallest:
@@ -189,8 +192,7 @@ class Run:
                 names[path]: norm for path, norm in found if norm is not None and path in names
             }
             if all(map(isfinite, norms.values())):  # or a loss scaler is about to skip the step
-                for name, norm in norms.items():
-                    phased.sums[name] = phased.sums.get(name, 0.0) + norm
+                phased.sums |= {n: phased.sums.get(n, 0.0) + norm for n, norm in norms.items()}
 
     def rate(self) -> Rate:
         """Return what the current phase makes of the optimizer's settings."""

@@ -52,7 +52,7 @@ def save_trained(
     """Write what was trained; raises as `Handle.save_trained` does."""
     path = Path(path)
     _check_place(path)
-    paths = trained_paths(resolutions)
+    paths = trained_paths(backend, model, resolutions)
     prints = backend.fingerprint(model, paths)
     _check_values(prints)
     header = {

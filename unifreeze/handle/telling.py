@@ -1,4 +1,4 @@
-"""The error and the warning for a plan whose phases wait for a `handle.step` that never comes."""
+"""What is said of a `handle.step` that never comes, and of a forward pass that never does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
 from unifreeze.plan import After, At, Phase, When
+from unifreeze.resolution import ORDER_CURES
 from unifreeze.schedule import UNTOLD
 
 
@@ -26,6 +27,17 @@ def warn_untold(phases: Sequence[Phase]) -> None:
         f"the model trains, and {UNTOLD}",
         _waiting(phases),
         f"hint: {advice(phases)}, or give the trainer its FreezeCallback",
+    ]
+    warnings.warn("\n  ".join(lines), UnifreezeWarning, stacklevel=2)
+
+
+def warn_unseen() -> None:
+    """Warn of an optimizer's step before any forward pass has shown the order of layers."""
+    lines = [
+        "an optimizer has taken a step, and the model's own forward pass has not run: that layers "
+        "run in the order they are registered in, by which the plan counts, is unproven",
+        "the training loop calls parts of the model, and not the model itself",
+        f"hint: {ORDER_CURES}",
     ]
     warnings.warn("\n  ".join(lines), UnifreezeWarning, stacklevel=2)
 

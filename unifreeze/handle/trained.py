@@ -12,7 +12,7 @@ import numpy as np
 from unifreeze.backend import Backend, Digest
 from unifreeze.backend.protocol import Array
 from unifreeze.errors import UnifreezeError, WeightFileError, WriteError, brief, counted
-from unifreeze.resolution import Resolution
+from unifreeze.resolution import Grounds, Resolution
 from unifreeze.structure import ModelSpec
 
 FORMAT = 1
@@ -34,20 +34,36 @@ Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each trained tensor, by its native path."""
 
 
-def trained_paths(resolutions: Sequence[Resolution]) -> tuple[str, ...]:
-    """Return native paths of parameters and statistics that any of some phases may have moved."""
+def trained_paths(
+    backend: Backend, model: Any, resolutions: Sequence[Resolution]
+) -> tuple[str, ...]:
+    """Return native paths of parameters and state that any of some phases may have moved.
+
+    Of layers that train, that is also whole numbers and truth values that their code writes: a
+    layer's note that it has initialised itself, a quantiser's zero point.
+    """
     spec = resolutions[0].spec
     trained = np.logical_or.reduce([one.trainable | one.written for one in resolutions])
     held = set.intersection(*(set(resolution.held) for resolution in resolutions))
     names = [spec.tree.names[name] for name in spec.first_names[trained]]
-    return (*names, *(s.path for s in spec.states if s.moves and s.owner not in held))
+    moving = {state.owner for state in spec.states if state.moves}
+    grounds = Grounds(spec, trained, np.ones(len(spec), np.bool_))
+    held |= {
+        owner
+        for owner in dict.fromkeys(state.owner for state in spec.states if state.flag)
+        if owner not in moving and grounds.all_frozen(grounds.of_state(owner))
+    }
+    states = [s for s in spec.states if (s.moves or s.flag) and s.owner not in held]
+    live = backend.objects(model)
+    first = {id(live[state.path]): state.path for state in reversed(states) if state.path in live}
+    return (*names, *reversed(first.values()))
 
 
 def trained_state(
     backend: Backend, model: Any, resolutions: Sequence[Resolution]
 ) -> dict[str, Any]:
     """Return the values of all that was trained, and what names the base they belong to."""
-    paths = trained_paths(resolutions)
+    paths = trained_paths(backend, model, resolutions)
     return {
         **origin_of(backend, model, resolutions[0].spec, paths),
         "tensors": {path: backend.tensor(model, path) for path in paths},
@@ -287,9 +303,10 @@ def _base(
     backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
 ) -> dict[str, Digest]:
     """Return the digest of every other parameter and moving state."""
-    known = set(trained)
+    known, live = set(trained), backend.objects(model)
+    same = {id(live[path]) for path in known if path in live}
     names = [spec.tree.names[name] for name in spec.first_names]
-    names += [state.path for state in spec.states if state.moves]
+    names += [s.path for s in spec.states if s.moves and id(live.get(s.path)) not in same]
     return backend.fingerprint(model, sorted(name for name in names if name not in known))
 
 

@@ -48,6 +48,8 @@ class RunReport:
         begun: The epoch that has begun last, if nothing has been measured in it yet.
         left_out: Rows of the beginning that were dropped for length.
         told: False if later phases wait to begin, and `handle.step` was never called.
+        remark: Why it is not known that layers run in the order the plan counts by, or what never
+            ran while it was looked at; "" if there is nothing to say.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -55,6 +57,7 @@ class RunReport:
     begun: dict[str, Any] | None = None
     left_out: int = 0
     told: bool = True
+    remark: str = ""
 
     def best(self, metric: str, *, mode: Mode) -> dict[str, Any]:
         """Return the row of the best validation, the first of equals.
@@ -133,6 +136,7 @@ class RunReport:
             "begun": self.begun,
             "left_out": self.left_out,
             "told": self.told,
+            "remark": self.remark,
         }
 
     def to_csv(self, path: str | Path) -> None:
@@ -160,6 +164,8 @@ class RunReport:
         lines = [f"the first {self.left_out:,} rows were dropped"] if self.left_out else []
         if not self.told:
             lines.append(f"{UNTOLD}: call handle.step(…)")
+        if self.remark:
+            lines.append(self.remark)
         lines.append(self.table() if self.rows else "nothing has been noted yet")
         lines += [line for metric in self.metrics if (line := self._extremes(metric))]
         if self.begun:
@@ -177,19 +183,20 @@ class RunReport:
         return f"{key.replace('_', ' ', 1)}: {', '.join(ends)}"
 
 
-def run_report(history: History, *, told: bool = True) -> RunReport:
+def run_report(history: History, *, told: bool = True, remark: str = "") -> RunReport:
     """Make the report of a history.
 
     Args:
         history: What was noted.
         told: False if later phases wait to begin, and `handle.step` was never called.
+        remark: What is to be said of the order of layers.
     """
     done = list(history.rows)
     # A last call that only brings the last epoch's metrics begins an epoch that never runs.
     begun = done.pop() if _has_only_begun(done) else None
     metrics, measured = _measured(done)
     rows = tuple({**_flat(row), **_values(row, metrics, measured)} for row in done)
-    return RunReport(rows, metrics, _flat(begun) if begun else None, history.left_out, told)
+    return RunReport(rows, metrics, _flat(begun) if begun else None, history.left_out, told, remark)
 
 
 def _has_only_begun(rows: Sequence[Row]) -> bool:

@@ -302,19 +302,24 @@ def _state_rows(spec: ModelSpec) -> Iterator[TensorRow]:
             fixed="",
             reached=False,
             state=True,
-            kept=_is_kept(state) and not statistic and state.role != "count",
+            kept=_is_kept(state) and not statistic and _is_given(state),
             statistic=statistic,
         )
 
 
 def _is_kept(state: State) -> bool:
     """Tell whether state is saved with the weights, whether training moves it or not."""
-    return state.moves or (state.saved and not is_floating(state.dtype))
+    return state.moves or (state.persistent and not is_floating(state.dtype))
 
 
 def is_floating(dtype: str) -> bool:
     """Tell whether a tensor of a neutral dtype holds floating-point values."""
     return "float" in dtype
+
+
+def _is_given(state: State) -> bool:
+    """Tell whether state can be given values: real numbers, and not a counter."""
+    return state.role != "count" and "complex" not in state.dtype
 
 
 _ITERATED = ("u", "v")

@@ -9,15 +9,27 @@ from unifreeze.resolution.decide import (
     train_everything,
 )
 from unifreeze.resolution.expand import expand_plan
-from unifreeze.resolution.order import check_order, rests_on_order
+from unifreeze.resolution.grounds import Grounds
+from unifreeze.resolution.order import (
+    ORDER_CURES,
+    Places,
+    check_order,
+    never_ran,
+    rests_on_order,
+    used_owners,
+)
 from unifreeze.resolution.value import Resolution, RuleEffect
 
 __all__ = [
+    "ORDER_CURES",
+    "Grounds",
+    "Places",
     "Resolution",
     "RuleEffect",
     "check_order",
     "describe_captured",
     "expand_plan",
+    "never_ran",
     "out_of_order",
     "resolve_phases",
     "resolve_spec",
@@ -26,4 +38,5 @@ __all__ = [
     "settle",
     "told_by_order",
     "train_everything",
+    "used_owners",
 ]

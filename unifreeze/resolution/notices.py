@@ -12,6 +12,7 @@ from unifreeze.errors import ResolveError, counted, listing
 from unifreeze.plan import Choice, FreezePlan, pick
 from unifreeze.resolution.captured import fused_places
 from unifreeze.resolution.hold import Stillness
+from unifreeze.resolution.order import unseen_notices
 from unifreeze.select import Expression, Path, Word, count_selected, evaluate
 from unifreeze.select.expression import Segment, Within, nodes, parts
 from unifreeze.structure import Mask, ModelSpec, running_owners
@@ -148,6 +149,7 @@ def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
             "that do not run; no count has them, and nothing changes them: "
             f"{listing(row.path for row in unused)}"
         )
+    found += unseen_notices(plan, spec)
     if plan.phases:
         found.append("this is of the plan's own rules; its phases add theirs")
     return tuple(dict.fromkeys(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -12,27 +12,95 @@ from unifreeze.plan import FreezePlan, pick
 from unifreeze.resolution.grounds import Grounds
 from unifreeze.resolution.value import Resolution
 from unifreeze.select import Expression, Word, stand_ins_of
-from unifreeze.select.expression import Quoted, nodes
+from unifreeze.select.expression import Quoted, Within, parts
 from unifreeze.structure import Mask, ModelSpec
 
 _BY_PLACE = frozenset({"stem", "neck", "head", "backbone", "embeddings", "classifier", "params"})
 _BY_PLACE |= {"blocks", "layers", "stages", "encoder", "decoder", "query", "key", "value"}
 
-_CURES = "give a batch: plan.apply(model, batch=…); or take it as registered: order: as_described"
+ORDER_CURES = (
+    "give a batch: plan.apply(model, batch=…); or take it as registered: order: as_described"
+)
+
+Places = Mapping[int, bool]
+"""Modules that a plan counts in as if each were the whole; True if only blocks are counted."""
 
 
-def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> bool:
-    """Tell whether what some plans decide depends on the order of layers, which no batch has shown.
+def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> Places:
+    """Return where some plans count layers, if no batch has shown their order; {} for nowhere.
 
     Args:
         plans: A plan, or those that hold in its phases.
         spec: The model's description.
     """
     if spec.order == "execution" or any(plan.order == "as_described" for plan in plans):
-        return False
-    if stand_ins_of(spec).owners or _stands_alone(spec):
-        return True
-    return any(map(_counts, (e for plan in plans for e in _expressions(plan, spec.framework))))
+        return {}
+    places = _places(plans, spec)
+    return {**places, 0: False} if stand_ins_of(spec).owners or _stands_alone(spec) else places
+
+
+def never_ran(places: Places, spec: ModelSpec, ran: Set[int]) -> list[str]:
+    """Return native paths of parameters that a plan counts, and that no pass has run.
+
+    Args:
+        places: Where it counts.
+        spec: The model's description.
+        ran: The modules whose own tensors some pass has used.
+    """
+    tree = spec.tree
+    reached = {n for n, owner in zip(tree.tensor_of, tree.owners, strict=True) if owner in ran}
+    inside = [(block, tree.ends[block]) for run in spec.runs for block in run.blocks]
+    found: dict[int, str] = {}
+    for place, of_blocks in places.items():
+        for name in range(tree.name_starts[place], tree.name_ends[place]):
+            owner, tensor = tree.owners[name], tree.tensor_of[name]
+            if tensor in reached or tensor in found:
+                continue
+            if not of_blocks or any(low <= owner < high for low, high in inside):
+                found[tensor] = tree.names[name]
+    return list(found.values())
+
+
+def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
+    """Say which parameters a batch never ran, though the plan counts them."""
+    places = _places([plan], spec)
+    if spec.order != "execution" or plan.order == "as_described" or not places:
+        return
+    if idle := never_ran(places, spec, used_owners(spec)):
+        yield (
+            f"the batch never ran {len(idle)} parameters that the plan's words count, so that "
+            f"their place is not known: {listing(idle)}; if training runs them, give a batch that "
+            "does, too"
+        )
+
+
+def used_owners(executed: ModelSpec) -> frozenset[int]:
+    """Return the owners of tensors that a pass has run."""
+    return frozenset(executed.tree.owners) - executed.placement.unreached
+
+
+def _places(plans: Sequence[FreezePlan], spec: ModelSpec) -> dict[int, bool]:
+    found: dict[int, bool] = {}
+    for plan in plans:
+        for expression in _expressions(plan, spec.framework):
+            for place, of_blocks in _counted(expression, spec, 0):
+                found[place] = of_blocks and found.get(place, True)
+    return found
+
+
+def _counted(expression: Expression, spec: ModelSpec, at: int) -> Iterator[tuple[int, bool]]:
+    """Give the modules in which an expression counts; `at` is the one that it is read in."""
+    if isinstance(expression, Within):
+        place = spec.module(expression.place)
+        if place is not None:  # under an optional rule it may be missing
+            yield from _counted(expression.inner, spec.within(place)[0], at + place)
+        return
+    if isinstance(expression, Quoted) and expression.by == "at":
+        yield at, False
+    elif isinstance(expression, Word) and expression.name in _BY_PLACE:
+        yield at, expression.name == "blocks"
+    for part in parts(expression):
+        yield from _counted(part, spec, at)
 
 
 def _stands_alone(spec: ModelSpec) -> bool:
@@ -42,21 +110,16 @@ def _stands_alone(spec: ModelSpec) -> bool:
 
 
 def _expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
+    """Give whole expressions of a plan, and what stands for rates by depth."""
     for rule in plan.rules:
-        yield from nodes(rule.selector(framework).expression)
+        yield rule.selector(framework).expression
     for group in plan.groups:
         if group.layer_decay is not None:
-            yield Word("blocks")
-        yield from nodes(pick(group.match, framework, "match").expression)
+            yield Word("layers")
+        yield pick(group.match, framework, "match").expression
     if not isinstance(plan.norm_stats, str):
         for norms in plan.norm_stats:
-            yield from nodes(pick(norms.choice, framework, "norm_stats").expression)
-
-
-def _counts(expression: Expression) -> bool:
-    if isinstance(expression, Quoted):
-        return expression.by == "at"
-    return isinstance(expression, Word) and expression.name in _BY_PLACE
+            yield pick(norms.choice, framework, "norm_stats").expression
 
 
 class Difference(NamedTuple):
@@ -114,7 +177,7 @@ def _error(where: str, lines: Sequence[str]) -> OrderError:
         f"{where}layers run in another order than they are registered in, and the plan counted "
         "them as registered",
         context="\n".join(lines),
-        hint=_CURES,
+        hint=ORDER_CURES,
     )
 
 
@@ -126,8 +189,8 @@ def _both(now: Resolution, then: Resolution) -> list[str]:
 
 def _reached(spec: ModelSpec) -> Mask:
     """Return for each parameter whether the pass ran any layer that it belongs to."""
-    unreached = spec.placement.unreached
-    ran = np.asarray([owner not in unreached for owner in spec.tree.owners], np.bool_)
+    used = used_owners(spec)
+    ran = np.asarray([owner in used for owner in spec.tree.owners], np.bool_)
     reached = np.zeros(len(spec), np.bool_)
     reached[spec.tensor_of[ran]] = True
     return reached

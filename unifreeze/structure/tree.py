@@ -49,7 +49,7 @@ class State(NamedTuple):
         moves: Training-mode forwards change it (statistics, power-iteration vectors, code books).
         shape: As the framework stores it.
         dtype: Neutral dtype name.
-        saved: It is saved with the weights.
+        persistent: The model's state dict holds it.
     """
 
     path: str
@@ -58,7 +58,12 @@ class State(NamedTuple):
     moves: bool
     shape: tuple[int, ...]
     dtype: str
-    saved: bool = True
+    persistent: bool = True
+
+    @property
+    def flag(self) -> bool:
+        """True for whole numbers and truth values that a state dict holds."""
+        return self.persistent and not any(sort in self.dtype for sort in ("float", "complex"))
 
 
 class Unused(NamedTuple):
