@@ -211,3 +211,26 @@ def test_the_file_says_what_is_frozen_in_each_branch():
     assert uf.FreezePlan.from_yaml(found.text).captured == found.plan.captured
     with pytest.raises(PlanFileError, match="branches"):
         uf.FreezePlan.from_yaml(found.text.replace('"ff"', '"fx"'))
+
+
+def test_what_one_port_fuses_is_compared_projection_by_projection():
+    """A fused layer stands for as many letters as it holds projections."""
+
+    def fused(framework, *names):
+        def attention():
+            return module("M", kv=linear(4, 8), q=linear(4, 4), o=linear(4, 4))
+
+        return spec(module("R", **{n: attention() for n in names}), framework=framework)
+
+    def apart(framework, *names):
+        def attention():
+            return module("M", k=linear(4, 4), v=linear(4, 4), q=linear(4, 4), o=linear(4, 4))
+
+        return spec(module("R", **{n: attention() for n in names}), framework=framework)
+
+    one, other = fused("torch", "a", "b"), apart("paddle", "b", "a")
+    there = branches_of(one, decided(one, "a.kv", "b.o"), ())
+    ((rows,),) = there.values()
+    assert {len(row["linear weight"]) for row in rows.values()} == {4}
+    assert not list(unlike_branches(there, other, decided(other, "a.k", "a.v", "b.o"), ()))
+    assert list(unlike_branches(there, other, decided(other, "b.k", "b.v", "a.o"), ()))

@@ -17,8 +17,8 @@ from unifreeze.structure.likeness import layer_texts, zone_of
 from unifreeze.structure.spec import ModelSpec
 
 Rows = Mapping[str, str]
-"""For each sort of parameter, a letter for each layer of a branch: it is frozen (f), trains (t), or
-is partly frozen (p)."""
+"""For each sort of parameter, a letter for each layer of a branch, or each projection in it: it is
+frozen (f), trains (t), or is partly frozen (p)."""
 Branches = Mapping[str, Sequence[Mapping[str, Rows]]]
 """For each zone, its sets of equal branches: what is frozen in each. A name that ends in `.*` is of
 a set that nothing else tells apart."""
@@ -86,8 +86,9 @@ class _Layers:
                 found += owners
         rows: dict[str, str] = {}
         for owner in sorted(found, key=self.places.__getitem__):
+            span = self.spec.placement.spans.get(owner)
             for sort, letter in self.frozen[owner].items():
-                rows[sort] = rows.get(sort, "") + letter
+                rows[sort] = rows.get(sort, "") + letter * (span.width if span else 1)
         return rows or None
 
 
@@ -255,7 +256,7 @@ def _otherwise(there: Rows, here: Rows) -> str:
     """Say in which way two branches of one name differ, "" if they do not."""
     for sort in sorted(there.keys() & here.keys()):
         a, b = there[sort], here[sort]
-        # Where one port fuses what the other holds apart, layers cannot be compared one by one.
+        # A layer more, as another head, and they cannot be compared one by one.
         same = a == b if len(a) == len(b) else set(a) == set(b)
         if not same:
             return f"{sort}: {a.count('f')} of {len(a)} frozen, and {_other(a, b)} here"
