@@ -313,3 +313,39 @@ def test_weights_are_carried_over_by_what_they_do_not_by_what_they_are_called(sh
     uf.port_weights(one, other, pairing=pairing)
     expected = one(torch.from_numpy(batch())).detach().numpy()
     np.testing.assert_allclose(other(paddle.to_tensor(batch())).numpy(), expected, rtol=1e-9)
+
+
+# Captured with a batch -----------------------------------------------------------------------
+
+
+class Reads(nn.Layer):
+    """A recurrent network and a head."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.net, self.out = network, nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.out(self.net(x)[0].mean(1))
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.SimpleRNN])
+@pytest.mark.parametrize("leaf", ["weight_ih_l0", "bias_hh_l0"])
+def test_one_frozen_weight_of_a_recurrent_network_is_captured_with_a_batch(make, leaf):
+    """Paddle cannot run such a layer backward by itself."""
+    model = Reads(make(6, 5))
+    before = set(vars(model.net))
+    getattr(model.net, leaf).stop_gradient = True
+    x = np.linspace(-1, 1, 48, dtype=np.float32).reshape(2, 4, 6)
+    found = uf.capture(model, batch=x)
+    assert found.plan.resolve(model).frozen_paths == (f"net.{leaf}",)
+    assert found.notes == ()
+    assert set(vars(model.net)) == before
+    assert [n for n, p in model.named_parameters() if p.stop_gradient] == [f"net.{leaf}"]
+
+
+def test_a_slope_right_above_the_input_is_captured_with_a_batch():
+    model = nn.Sequential(nn.PReLU(), nn.Linear(6, 2))
+    model[1].bias.stop_gradient = True
+    found = uf.capture(model, batch=np.ones((2, 6), np.float32))
+    assert found.plan.resolve(model).frozen_paths == ("1.bias",)

@@ -212,6 +212,22 @@ class PaddleBackend(ModuleBackend):
         self.set_guards(walk, wanted)
         return lambda: self.set_guards(walk, before)
 
+    def help_backward(self, walk: Walk) -> None:
+        """Help the layers that a backward pass would fail or crash in; norms stay as they are."""
+        flags, before = self.flags_now(walk).tolist(), self.get_guards(walk)
+        wanted = dict(before)
+        for index in self._kernels_to_help(walk):
+            layer = walk.module(index)
+            lend, attach = lending.needs(layer, walk.tree.numbers, flags)
+            lend = lend if isinstance(layer, lending.WHOLE) else ()
+            if lend or attach:
+                guard = before.get(index, Guard())
+                names = tuple(dict.fromkeys((*guard.lend, *lend)))
+                wanted[index] = guard._replace(lend=names, attach=guard.attach or attach)
+        if wanted != before:
+            checks.refuse_traced(walk, "run it backward on the flags that it has")
+            self.set_guards(walk, wanted)
+
     def freeze_briefly(self, model: Any, resolution: Resolution) -> Undo:
         """Freeze for a while what a resolution freezes, and let to_static look again."""
         checks.refuse_traced(self.walk(model), "change its flags for a while")

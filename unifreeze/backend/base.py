@@ -416,6 +416,9 @@ class ModuleBackend(Operations):
         """Put on what layers need for gradient to flow while only their flags change."""
         return None
 
+    def help_backward(self, walk: Walk) -> None:
+        """Help layers whose backward pass fails on the flags as they are; `restored` undoes it."""
+
     def watch_loads(self, model: Any) -> tuple[Callable[[], Mapping[str, str]], Undo]:
         """Watch for state dicts being loaded; see the protocol."""
         walk = self.walk(model)

@@ -60,6 +60,7 @@ def first_gradients(
     trace = trace_forward(backend, walk, model, batch)
     with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         rewind()
+        backend.help_backward(walk)
         backend.train_mode(model)
         found = floating_outputs(backend, backend.run(model, batch))
         weighted_backward(backend, found, {key: key for key in found}, seed=0)

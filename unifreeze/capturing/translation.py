@@ -13,8 +13,13 @@ from unifreeze.errors import PlanError, counted, listing
 from unifreeze.handle.target import Target
 from unifreeze.pairing import Pairing
 from unifreeze.plan import FreezePlan, refuse_phases
-from unifreeze.resolution import resolve_spec
+from unifreeze.resolution import LIKE_ORDER, out_of_order, resolve_spec
 from unifreeze.structure import Mask, ModelSpec
+from unifreeze.structure.branches import branches_of, unlike_branches
+from unifreeze.structure.likeness import groups_of
+
+PAIRED = "give the pairing of the two: pairing=… (--pairing)"
+CURE = "give a batch for both (batch=…, --batch), or the pairing of the two: pairing=… (--pairing)"
 
 
 @checked
@@ -45,7 +50,8 @@ def translate(
 
     Raises:
         ResolveError: The plan does not fit the source, or nothing says the same on the target.
-        PlanError: Names do not tell which parameter is which, or all rules are in phases.
+        PlanError: Names do not tell which parameter is which, or only the order of equal branches
+            does, which may not be the same in both; or all rules are in phases.
 
     >>> print(translate(plan, torch_model, paddle_model))  # doctest: +SKIP
     """
@@ -83,8 +89,31 @@ def translate_spec(
     notes = [_left(target, aim), _policies(plan)]
     stats = plan.norm_stats if isinstance(plan.norm_stats, str) else "hold"
     said = FreezePlan(rules.rules, stats, plan.dropout)
+    if pairing is None:
+        _check_order(said, source, trainable, aim)
     title = f"Translated from {source.framework} for {target.framework}"
     return made(said, target, title, notes, order=target.order)
+
+
+def _check_order(plan: FreezePlan, source: ModelSpec, trainable: Mask, aim: Aim) -> None:
+    """Refuse to go by the order of layers where the two models may count in different ones."""
+    for spec in (source, aim.spec):
+        if why := out_of_order(plan, spec):
+            raise PlanError(
+                f"positions would count in order of registration, and {why}",
+                context=f"the plan would be: {'; '.join(map(str, plan.rules))}",
+                hint=CURE,
+            )
+    executed = source.order == "execution"
+    flags = trainable.tolist()
+    there = branches_of(source, flags, _counted(source))
+    wrong = list(unlike_branches(there, aim.spec, aim.trainable.tolist(), _counted(aim.spec)))
+    if wrong:
+        raise PlanError(LIKE_ORDER, context="\n".join(wrong[:4]), hint=PAIRED if executed else CURE)
+
+
+def _counted(spec: ModelSpec) -> set[tuple[str, str]]:
+    return {(unit, kind) for unit, kinds in groups_of(spec).items() for kind in kinds}
 
 
 def _rules(

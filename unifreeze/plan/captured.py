@@ -6,9 +6,10 @@ Another port of the network must come to the same, or the plan means something e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from unifreeze.structure.branches import Branches
 from unifreeze.structure.likeness import Groups, Shares
 
 Order = Literal["registration", "execution"]
@@ -25,6 +26,7 @@ class Captured:
         held: How many layers with running statistics hold them, by zone; empty where the plan
             does not tell norms apart.
         layers: The layers that its canonical names count.
+        branches: Equal branches that it tells apart, by their native names.
     """
 
     framework: str
@@ -32,3 +34,4 @@ class Captured:
     frozen: Shares
     held: Mapping[str, tuple[int, int]]
     layers: Groups
+    branches: Branches = field(default_factory=dict)

@@ -26,6 +26,7 @@ def _layer(text: str) -> str:
 
 _Share = Annotated[list[int], AfterValidator(_share)]
 _Layer = Annotated[str, AfterValidator(_layer)]
+_Letters = Annotated[str, Field(pattern="^[ftp]+$")]
 
 
 class CapturedDocument(Strict):
@@ -37,6 +38,9 @@ class CapturedDocument(Strict):
     held: dict[str, _Share] = Field(default_factory=dict, description="layers held, of how many")
     layers: dict[str, dict[str, list[_Layer]]] = Field(
         default_factory=dict, description="the layers that its names count"
+    )
+    branches: dict[str, list[dict[str, dict[str, _Letters]]]] = Field(
+        default_factory=dict, description="equal branches, and which of their layers are frozen"
     )
 
     def value(self) -> Captured:
@@ -50,7 +54,7 @@ class CapturedDocument(Strict):
             unit: {kind: tuple(rows) for kind, rows in kinds.items()}
             for unit, kinds in self.layers.items()
         }
-        return Captured(self.framework, self.order, frozen, held, layers)
+        return Captured(self.framework, self.order, frozen, held, layers, self.branches)
 
 
 def plain_captured(captured: Captured) -> dict[str, Any]:
@@ -68,5 +72,10 @@ def plain_captured(captured: Captured) -> dict[str, Any]:
         data["layers"] = {
             unit: {kind: list(rows) for kind, rows in kinds.items()}
             for unit, kinds in captured.layers.items()
+        }
+    if captured.branches:
+        data["branches"] = {
+            zone: [{name: dict(rows) for name, rows in one.items()} for one in sets]
+            for zone, sets in captured.branches.items()
         }
     return data

@@ -116,6 +116,7 @@ def _tables(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Give the mappings of a document whose members stand in one line each."""
     captured = document.get("captured", {})
     yield from (captured[key] for key in ("frozen", "layers") if key in captured)
+    yield from (rows for sets in captured.get("branches", {}).values() for rows in sets)
     if "held" in captured:
         captured["held"] = _Line(captured["held"])
 

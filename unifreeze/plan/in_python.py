@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from unifreeze.arguments.cures import EXAMPLES
@@ -53,7 +52,7 @@ def with_phase(plan: FreezePlan, said: Mapping[str, Any]) -> FreezePlan:
         PlanError: A plan file would be refused for the same phase.
     """
     phase = {key: _plain(key, value) for key, value in said.items() if not _says_nothing(value)}
-    document = replace(plan, captured=None).document()
+    document = plan.document()
     document["phases"] = [*document.get("phases", []), phase]
     try:
         return read_document(document, source="FreezePlan.phase")
@@ -82,6 +81,13 @@ def _rules(key: str, value: Any) -> Any:
             f"{key} of a phase is a plan that has more than rules",
             context="groups, policies and phases belong to the whole plan, not to one phase",
             hint=f"give rules alone: {key}=FreezePlan().train(…), or {EXAMPLES[key]}",
+        )
+    if value.captured is not None:
+        raise PlanError(
+            f"{key} of a phase is a captured plan, and in a phase nothing checks what it came to",
+            context="a captured plan is checked where its rules hold from the beginning",
+            hint="add the phase to it: captured.phase(…); or give its rules unchecked: "
+            f"{key}=FreezePlan(captured.rules)",
         )
     return [plain_rule(rule) for rule in value.rules]
 

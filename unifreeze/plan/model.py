@@ -44,8 +44,9 @@ class FreezePlan:
             still there when it is unfrozen) or `clear`.
         order: What positions count by: `executed` (a plan applied without a batch is checked by the
             first forward pass), or `as_described`: by registration, whatever runs first.
-        captured: What the plan came to where it was captured; no part of what it says, but checked
-            on every model that it is resolved on. A plan with other rules has none.
+        captured: What its rules came to where it was captured; no part of what it says, but checked
+            on every model that it is resolved on, before phases add to them. One more rule drops
+            it, and so do `norm_stats` by selector; one word for them drops its `held` alone.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -208,8 +209,10 @@ class FreezePlan:
         from unifreeze.plan.document import read_document
 
         document = {**self.document(), **changed}
-        if "norm_stats" in changed:
+        if not isinstance(changed.get("norm_stats", ""), str):
             document.pop("captured", None)
+        elif "norm_stats" in changed:
+            document.get("captured", {}).pop("held", None)
         return read_document(document, source="FreezePlan")
 
     def phase_number(self, phase: int | str) -> int:
@@ -254,14 +257,8 @@ class FreezePlan:
                 hint="expand them first: plan.expand(model), or `unifreeze expand`",
             )
         return [
-            replace(
-                self,
-                rules=settings.rules,
-                norm_stats=settings.norm_stats,
-                phases=(),
-                captured=None,
-            )
-            for settings in settings_of(self.phases, self.rules, self.norm_stats)
+            replace(self, rules=one.rules, norm_stats=one.norm_stats, phases=(), captured=None)
+            for one in settings_of(self.phases, self.rules, self.norm_stats)
         ]
 
     @property

@@ -1,6 +1,11 @@
 """Plan and model description → for every parameter the decision, and the rule that made it."""
 
-from unifreeze.resolution.captured import describe_captured, out_of_order, told_by_order
+from unifreeze.resolution.captured import (
+    LIKE_ORDER,
+    describe_captured,
+    out_of_order,
+    told_by_order,
+)
 from unifreeze.resolution.decide import (
     resolve_phases,
     resolve_spec,
@@ -21,6 +26,7 @@ from unifreeze.resolution.order import (
 from unifreeze.resolution.value import Resolution, RuleEffect
 
 __all__ = [
+    "LIKE_ORDER",
     "ORDER_CURES",
     "Grounds",
     "Places",

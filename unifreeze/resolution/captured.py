@@ -19,6 +19,7 @@ from unifreeze.resolution.value import Resolution
 from unifreeze.select import Expression, Selector, Word
 from unifreeze.select.expression import Index, Quoted, nodes
 from unifreeze.structure import KINDS, STATISTICS, ModelSpec, derive
+from unifreeze.structure.branches import branches_of, unlike_branches
 from unifreeze.structure.likeness import (
     alike_but_for_order,
     folded,
@@ -36,6 +37,12 @@ Resolver = Callable[[FreezePlan, ModelSpec], Resolution]
 CURE = (
     "capture it with a batch, and apply it with one; or give capture the pairing of the two "
     "models. For another network, take captured: out of the plan"
+)
+
+PAIRED = "give capture the pairing of the two models. For another network, take captured: out"
+LIKE_ORDER = (
+    "equal branches are told apart by the order that they count in, and it is another one here, or "
+    "nothing shows that it is the same"
 )
 
 
@@ -65,6 +72,7 @@ def describe_captured(resolution: Resolution, order: str | None) -> Captured:
         frozen=shares_of(spec, resolution.trainable.tolist()),
         held={} if isinstance(plan.norm_stats, str) else _held(resolution),
         layers=folded(layers),
+        branches=branches_of(spec, _flags(resolution), named),
     )
 
 
@@ -90,6 +98,7 @@ def check_captured(plan: FreezePlan, resolution: Resolution, resolve: Resolver) 
             f"positions would count in order of registration, and {why}",
             hint="give a batch: plan.apply(model, batch=batch)",
         )
+    _check_branches(captured, plan, resolution)
     wrong = list(unlike_shares(captured.frozen, shares_of(resolution.spec, _flags(resolution))))
     held = _held(resolution) if captured.held else {}
     if captured.held and captured.held != held:
@@ -99,6 +108,19 @@ def check_captured(plan: FreezePlan, resolution: Resolution, resolve: Resolver) 
             f"the plan was captured in {captured.framework} and freezes something else here",
             context="\n".join(wrong),
             hint=_cure(resolution),
+        )
+
+
+def _check_branches(captured: Captured, plan: FreezePlan, resolution: Resolution) -> None:
+    """Refuse a plan that tells equal branches apart, and others here, or that may do so."""
+    spec, flags = resolution.spec, _flags(resolution)
+    wrong = list(unlike_branches(captured.branches, spec, flags, named_groups(plan, spec)))
+    if wrong:
+        executed = captured.order != "registration" and spec.order == "execution"
+        raise CapturedPlanError(
+            LIKE_ORDER,
+            context="\n".join(wrong[:4]),
+            hint=PAIRED if executed else CURE,
         )
 
 

@@ -74,6 +74,9 @@ def resolve_phases(plan: FreezePlan, spec: ModelSpec) -> tuple[Resolution, ...]:
     Raises:
         ResolveError: The plan does not fit the model; the message names the phase.
     """
+    if plan.captured is not None:
+        # What was captured is what the plan's own rules come to, before any phase adds to them.
+        resolve_spec(replace(plan, phases=()), spec)
     found = []
     known: dict[FreezePlan, Resolution] = {}
     decided: dict[int, bool] = {}

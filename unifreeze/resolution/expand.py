@@ -26,7 +26,8 @@ def expand_plan(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
     if key not in spec.memo:
         spec.memo[key] = _expanded(plan, spec)
     found: FreezePlan = spec.memo[key]
-    return found
+    # Equal plans share what they expand to, but not where they were captured.
+    return replace(found, captured=plan.captured)
 
 
 def _expanded(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:

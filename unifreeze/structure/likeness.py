@@ -220,6 +220,15 @@ def _groups(spec: ModelSpec) -> Groups:
     }
 
 
+def layer_texts(spec: ModelSpec) -> dict[int, str]:
+    """Write every layer down by its kind and sizes: `linear q 16x16`."""
+    kinds = spec.placement.kind_of
+    return {
+        owner: f"{kinds[owner]} {_text(spec, owner, number)}"
+        for owner, number in _largest(spec).items()
+    }
+
+
 def _largest(spec: ModelSpec) -> dict[int, int]:
     """Return the largest parameter of each layer; adapters are none of it."""
     largest: dict[int, int] = {}
