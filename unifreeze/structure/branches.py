@@ -23,7 +23,7 @@ Branches = Mapping[str, Sequence[Mapping[str, Rows]]]
 """For each zone, its sets of equal branches: what is frozen in each. A name that ends in `.*` is of
 a set that nothing else tells apart."""
 
-_NUMBER = re.compile(r"_?(\d+)$")
+_NUMBER = re.compile(r"(?:_?\d+)+$")
 ALONE = ".*"
 
 
@@ -100,7 +100,7 @@ def _plain(path: str) -> str:
 
 def _numbers(path: str) -> list[int]:
     found = (_NUMBER.search(piece) for piece in path.split("."))
-    return [int(match[1]) for match in found if match]
+    return [int(number) for match in found if match for number in re.findall(r"\d+", match[0])]
 
 
 def _alike(path: str, name: str) -> bool:
