@@ -144,7 +144,9 @@ def _alike_modules(layers: _Layers) -> Iterator[tuple[list[int], bool]]:
             texts = sorted(layers.texts[one] for one in owners)
             keys[module] = (layers.zones[owners[0]], *texts)
             if keys.get(tree.parents[module]) != keys[module]:
-                found.setdefault(keys[module], []).append(module)
+                # A part of a block is no branch beside a whole block, though it is as large.
+                depth = str(tree.paths[module].count("."))
+                found.setdefault((*keys[module], depth), []).append(module)
     for key in sorted(found, key=len, reverse=True):
         if len(found[key]) > 1:
             yield found[key], False
