@@ -178,6 +178,8 @@ def test_branches_are_recorded_only_where_they_are_decided_apart():
 def test_numbered_branches_need_no_record_and_layers_count_within_their_branch():
     made = two("a1", "a2", "a3")
     assert branches_of(made, decided(made, "a2"), ()) == {}
+    made = two("a2_1", "a2_2", "a3_1")
+    assert branches_of(made, decided(made, "a2_2"), ()) == {}
     made = two("a", "b")
     there = branches_of(made, decided(made, "a.up", "b.down"), ())
     other = two("b", "a")

@@ -23,7 +23,7 @@ Branches = Mapping[str, Sequence[Mapping[str, Rows]]]
 """For each zone, its sets of equal branches: what is frozen in each. A name that ends in `.*` is of
 a set that nothing else tells apart."""
 
-_NUMBER = re.compile(r"_?(\d+)$")
+_NUMBER = re.compile(r"(?:_?\d+)+$")
 ALONE = ".*"
 
 
@@ -100,7 +100,7 @@ def _plain(path: str) -> str:
 
 def _numbers(path: str) -> list[int]:
     found = (_NUMBER.search(piece) for piece in path.split("."))
-    return [int(match[1]) for match in found if match]
+    return [int(number) for match in found if match for number in re.findall(r"\d+", match[0])]
 
 
 def _alike(path: str, name: str) -> bool:
@@ -144,7 +144,9 @@ def _alike_modules(layers: _Layers) -> Iterator[tuple[list[int], bool]]:
             texts = sorted(layers.texts[one] for one in owners)
             keys[module] = (layers.zones[owners[0]], *texts)
             if keys.get(tree.parents[module]) != keys[module]:
-                found.setdefault(keys[module], []).append(module)
+                # A part of a block is no branch beside a whole block, though it is as large.
+                depth = str(tree.paths[module].count("."))
+                found.setdefault((*keys[module], depth), []).append(module)
     for key in sorted(found, key=len, reverse=True):
         if len(found[key]) > 1:
             yield found[key], False
