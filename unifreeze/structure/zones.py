@@ -221,7 +221,9 @@ class _Placer:
         ranked = {*owners, *(state.owner for state in self.tree.states if state.moves)}
         self.at.ranks = {owner: self._order.of_owner(owner) for owner in sorted(ranked)}
         if self.trace:
-            self.at.unreached = self._order.unreached(ranked)
+            starts, ends = self.tree.name_starts, self.tree.name_ends
+            alone = {owner for owner in ranked if starts[owner] == ends[owner]}
+            self.at.unreached = self._order.unreached(alone.union(owners))
             self._order_runs()
         self._name_runs()
         self._enter_blocks()
