@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unifreeze.errors import RecordError
+from unifreeze.errors import ArgumentError, RecordError
 from unifreeze.files import Format, Saved, whole_file
 
 
@@ -58,9 +58,11 @@ def test_what_is_no_such_file_is_refused(content, words, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
-    for place in (tmp_path / "folder", tmp_path / "none" / "note.json", "a\0b", "."):
+    for place in (tmp_path / "folder", tmp_path / "none" / "note.json", "."):
         with pytest.raises(RecordError, match="cannot write"):
             Note().save(place)
+    with pytest.raises(ArgumentError, match="a path cannot hold"):
+        Note().save("a\0b")
     with pytest.raises(RecordError, match="cannot read"):
         Note.load(tmp_path / "none.json")
 

@@ -25,6 +25,6 @@ fresh = resnet18(num_classes=5)
 try:
     uf.load_trained(fresh, file)
 except uf.UnifreezeError as error:
-    print(error.fact)
+    print(error.fact.replace(str(file), file.name))
 fresh.load_state_dict(pretrained)
 print(uf.load_trained(fresh, file))

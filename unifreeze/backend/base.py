@@ -441,7 +441,10 @@ class ModuleBackend(Operations):
         root, recording_now, every = weakref.ref(walk.root), list[Passes](), list[Undo]()
         for path in tops:
             stops: list[Undo] = []
-            for module in entrances(self, walk, walk.tree.paths.index(path)):
+            inside = entrances(self, walk, walk.tree.paths.index(path))
+            # A wrapper may run the forward of what it wraps past its hooks.
+            wraps = walk.root in inside and isinstance(model, self.module_class)
+            for module in [model, *inside] if wraps and model is not walk.root else inside:
                 taken = partial(done, path)
                 watch = Passes(self, root, weakref.ref(module), taken, lost, recording_now)
                 watch.stop = partial(_call_all, stops)
