@@ -221,7 +221,7 @@ ADAPTERS = uf.FreezePlan.from_yaml(
 
 def test_what_a_checkpoint_of_adapters_would_not_hold_is_refused(tmp_path):
     trainer = text_trainer(tmp_path, ADAPTERS, {"r": 2}, epochs=2)
-    lost = r"trains 2 parameters .* do not hold[^\0]*pooler\.dense\.weight[^\0]*modules_to_save"
+    lost = r"trains 2 parameters .* lack[^\0]*pooler\.dense\.weight[^\0]*modules_to_save"
     with pytest.raises(UnsupportedPlanError, match=lost):
         trainer.train()
     text_trainer(tmp_path, ADAPTERS, {"r": 2}, epochs=2, save_strategy="no").train()

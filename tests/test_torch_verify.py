@@ -60,7 +60,7 @@ def add(tensor, amount=0.5):
 
 def test_what_has_not_drifted_is_counted():
     model = seeded(Stack)
-    handle = uf.freeze(model, "blocks")
+    handle = uf.freeze(model, 'path:"blocks"')
     verified = handle.verify()
     assert (verified.parameters, verified.states) == (12, 6)
     assert str(verified) == "unchanged: 12 frozen parameters, 6 held state tensors"

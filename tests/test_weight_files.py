@@ -347,10 +347,10 @@ REFUSED = {
     "announced as": ("w.safetensors", [Named("w", (3,), "float32", lambda: ONES)]),
     "announced as float64": ("w.pdparams", [Named("w", (2,), "float64", lambda: ONES)]),
     "given twice": ("w.safetensors", [named("w", ONES), named("w", ONES)]),
-    "no Unicode": ("w.safetensors", [named("\ud800", ONES)]),
+    "not Unicode": ("w.safetensors", [named("\ud800", ONES)]),
     "no array is": ("w.safetensors", [Named("w", (-1,), "float32", lambda: ONES)]),
     "no array is float33": ("w.pt", [Named("w", (2,), "float33", lambda: ONES)]),
-    "no tensor before it": ("w.pt", [named("w", ONES, alias_of="v")]),
+    "not a tensor before it": ("w.pt", [named("w", ONES, alias_of="v")]),
     "tied to 'v', float32": ("w.pt", [named("v", ONES), named("w", ONES[:1], alias_of="v")]),
     "cannot hold '__metadata__'": ("w.safetensors", [named("__metadata__", ONES)]),
     "cannot hold 'w' as complex128": ("w.safetensors", [named("w", ONES.astype("complex128"))]),
@@ -738,7 +738,7 @@ def test_what_the_reference_library_refuses_is_refused_here_too(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is not a weight file", bytes(100)])
 def test_what_is_no_weight_file_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightFileError, match=r"is no (valid safetensors|weight) file"):
+    with pytest.raises(WeightFileError, match=r"is not a (valid safetensors|weight) file"):
         open_weights(tmp_path / name)
 
 
