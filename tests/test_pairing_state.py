@@ -264,9 +264,34 @@ def test_a_mask_that_the_other_port_has_in_its_code_is_spoken_of():
 
     pairing = uf.pair(TorchMasked(), Plain(), batch=ROWS)
     reason = "outputs depend on it, and nothing there is the same"
-    assert {row.path: row.reason for row in pairing.left} == dict.fromkeys(
-        ("mask", "order", "back"), reason
-    )
+    assert {row.path: row.reason for row in pairing.left} == {"mask": reason}
+    assert set(pairing.one.own_state) >= {"order", "back"}, "which count on from 0"
+
+
+def test_positions_that_the_other_port_counts_in_its_code_are_its_own():
+    """As the position_ids of many text models."""
+
+    class Torch(nn.Module):
+        def __init__(self, values):
+            super().__init__()
+            self.fc = nn.Linear(6, 5)
+            self.register_buffer("position_ids", torch.tensor([values]))
+
+        def forward(self, x):
+            return torch.tanh(self.fc(x)) * (self.position_ids[0] + 1)
+
+    class Paddle(paddle.nn.Layer):
+        def __init__(self, values):
+            super().__init__()
+            self.fc, self.values = paddle.nn.Linear(6, 5), values
+
+        def forward(self, x):
+            factor = paddle.to_tensor(self.values, dtype="float64").astype(x.dtype)
+            return paddle.tanh(self.fc(x)) * (factor + 1)
+
+    for values, left in (([0, 1, 2, 3, 4], set()), ([0, 1, 2, 4, 3], {"position_ids"})):
+        pairing = uf.pair(Torch(values), Paddle(values), batch=ROWS)
+        assert {row.path for row in pairing.left} == left
 
 
 def test_random_buffers_are_paired_on_values_given_to_both():

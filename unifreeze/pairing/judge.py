@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
+
+import numpy as np
 
 from unifreeze.backend.outputs import BARE, is_cache
 from unifreeze.backend.projections import LIMIT, squeezed
+from unifreeze.backend.projections import sketch as sketch_of
 from unifreeze.errors import PairingError, listing
 from unifreeze.pairing.certify import UNLAID, certify, output_gap
 from unifreeze.pairing.differ import differing_settings, read_as_zeros, zeros_in_batch
@@ -19,7 +23,7 @@ from unifreeze.pairing.pairing import (
     PairRow,
     SideRow,
 )
-from unifreeze.pairing.record import ModelSketch, Pair, TensorRow, outputs_of
+from unifreeze.pairing.record import ModelSketch, Pair, TensorRow, is_floating, outputs_of
 from unifreeze.pairing.settings import layers_alike
 from unifreeze.pairing.ties import may_be_tied
 from unifreeze.structure.words import FUSED_KV, FUSED_QKV, words_in
@@ -242,7 +246,8 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
     if row.path in matching.twins[side]:
         return "others here hold the same, outputs depend on each, and nothing tells them apart"
     if row.kept:
-        return "outputs depend on it, and nothing there is the same" if row.shown else ""
+        is_own = not row.shown or _counts_positions(matching, side, row)
+        return "" if is_own else "outputs depend on it, and nothing there is the same"
     if matching.is_unlaid(side, row):
         return UNLAID if len(squeezed(row.shape)) == 2 else "its layer is normed along another axis"
     if not row.reached:
@@ -256,3 +261,14 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
     if gradient is None or not gradient.norm:
         return "no gradient on this batch tells it from others"
     return "nothing there has an equal gradient"
+
+
+def _counts_positions(matching: Matching, side: int, row: TensorRow) -> bool:
+    """Tell whether state counts on from 0 (or 1, or 2), which the other port does in its code."""
+    if row.held is None or is_floating(row.dtype):
+        return False
+    rivals = [r for r in matching.left(1 - side) if r.kept and not is_floating(r.dtype)]
+    if any(squeezed(rival.shape) == squeezed(row.shape) for rival in rivals):
+        return False
+    counted = np.arange(prod(row.shape)).reshape(row.shape)
+    return any(sketch_of(counted + first).gap(row.held) <= LIMIT for first in (0, 1, 2))
