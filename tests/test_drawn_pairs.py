@@ -23,6 +23,10 @@ REASONS = (
 """What a refusal says; each is true only of a network that was drawn to have that obstacle."""
 
 
+SILENT = {185: "k_proj.bias: nothing there has an equal gradient"}
+"""What is left in a network without an obstacle: the bias of keys changes no output at all."""
+
+
 def outcomes(seeds):
     return {seed: judge(draw(seed), backwards=bool(seed % 2)) for seed in seeds}
 
@@ -32,6 +36,9 @@ def check(found):
     counts = Counter(outcome.verdict for outcome in found.values())
     assert not counts["wrong"], {s: o.why for s, o in found.items() if o.verdict == "wrong"}
     for seed, outcome in found.items():
+        if outcome.verdict == "partly" and seed in SILENT:
+            assert SILENT[seed] in outcome.why
+            continue
         if outcome.verdict != "right":
             assert draw(seed).obstacles, f"{seed} has no obstacle, and was {outcome}"
         if outcome.verdict == "refused":
