@@ -44,29 +44,29 @@ parity: setup
 	$(BIN)/python -W ignore examples/parity.py
 
 pairs: setup
-	$(BIN)/python -W ignore -m tests.pairs.table --budget 120
+	$(BIN)/python -W ignore -m tests.support.pairs.table --budget 120
 
 families: setup
-	$(BIN)/python -W ignore -m tests.families
+	$(BIN)/python -W ignore -m tests.support.families
 
 plans: setup
-	$(BIN)/python -W ignore -m tests.plan_machine --operations 10000
+	$(BIN)/python -W ignore -m tests.support.plan_machine --operations 10000
 
 shuffled: setup
-	$(BIN)/python -W ignore -m tests.shuffled --models 100
+	$(BIN)/python -W ignore -m tests.support.shuffled --models 100
 
 drawn: setup
-	$(BIN)/python -W ignore -m tests.pairs.drawn --count 200
+	$(BIN)/python -W ignore -m tests.support.pairs.drawn --count 200
 
 freezings: setup
-	$(BIN)/python -W ignore -m tests.pairs.freezings
+	$(BIN)/python -W ignore -m tests.support.pairs.freezings
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh
 
 kill: setup
 	for framework in torch paddle; do for optimizer in adamw sgd; do \
-	  $(BIN)/python -W ignore -m tests.killed $$framework $$optimizer . --every || exit 1; done; done
+	  $(BIN)/python -W ignore -m tests.support.killed $$framework $$optimizer . --every || exit 1; done; done
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'

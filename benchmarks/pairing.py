@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine
-from unifreeze.pairing import Pairing
+from unifreeze._ports.pairing import Pairing
 
 NETWORKS = {
     "ernie": (

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import unifreeze as uf
 from benchmarks.machine import describe_machine
-from unifreeze.backend import load_backend, override_backend
+from unifreeze._protocol import load_backend, override_backend
 
 PLAN = (
     uf.FreezePlan()

@@ -25,11 +25,11 @@ sys.path.insert(0, str(ROOT))
 
 import unifreeze as uf
 from benchmarks.machine import describe_machine
-from unifreeze.cli.targets import load_model
+from unifreeze._cli.find_model import load_model
 
 MODELS = {
-    "torch": "tests.pairs.vision:torch_model('resnet18')",
-    "paddle": "tests.pairs.vision:paddle_model('resnet18')",
+    "torch": "tests.support.pairs.vision:torch_model('resnet18')",
+    "paddle": "tests.support.pairs.vision:paddle_model('resnet18')",
 }
 PLAN = uf.FreezePlan.from_yaml(
     """

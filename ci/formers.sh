@@ -11,4 +11,4 @@ if [ ! -x "$folder/bin/python" ]; then
   "$folder/bin/pip" install --quiet --upgrade pip
   "$folder/bin/pip" install --quiet paddleformers==1.2.0 paddlepaddle==3.3.1 -e .
 fi
-python -m tests.pairs.formers "$folder/bin/python"
+python -m tests.support.pairs.formers "$folder/bin/python"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = {
     "unifreeze/__init__.py",
     "unifreeze/py.typed",
-    "unifreeze/select/grammar.lark",
+    "unifreeze/_plan/selectors/grammar.lark",
     "unifreeze_torch/__init__.py",
     "unifreeze_torch/py.typed",
     "unifreeze_paddle/__init__.py",

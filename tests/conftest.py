@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.testing import Kit
 
-HERE = Path(__file__).parent
-for folder in (HERE.parent, HERE):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 
 FRAMEWORKS = ("torch", "paddle")
 
@@ -80,7 +79,7 @@ def backend(framework):
 
 @pytest.fixture
 def kit(framework) -> Kit:
-    return import_module(f"kits.{framework}_kit").kit
+    return import_module(f"tests.support.kits.{framework}_kit").kit
 
 
 @pytest.fixture
@@ -97,4 +96,4 @@ def double():
 
 @pytest.fixture
 def kits() -> dict[str, Kit]:
-    return {name: import_module(f"kits.{name}_kit").kit for name in FRAMEWORKS}
+    return {name: import_module(f"tests.support.kits.{name}_kit").kit for name in FRAMEWORKS}

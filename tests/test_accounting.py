@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import paddle
 import pytest
 import torch
-from kits.paddle_nets import Stack as PaddleStack
-from kits.torch_nets import Stack as TorchStack
 
 import unifreeze as uf
+from tests.support.kits.paddle_nets import Stack as PaddleStack
+from tests.support.kits.torch_nets import Stack as TorchStack
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
-from unifreeze.backend.base import ModuleBackend
+from unifreeze._modules.module_backend import ModuleBackend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import DescriptionError, UnsupportedPlanError
 
 BASES = {"torch": torch.nn.Module, "paddle": paddle.nn.Layer}

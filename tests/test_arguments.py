@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from public_names import Public, public_callables, public_classes, trainer_callbacks
-from wrong_types import HEAD, INSTANCES, PHASES, World, good, wrong_values
 
 import unifreeze as uf
-from unifreeze.arguments import checked, checked_methods, in_words
-from unifreeze.arguments.fitting import misfit, plain_types
+from tests.support.public_names import Public, public_callables, public_classes, trainer_callbacks
+from tests.support.wrong_types import HEAD, INSTANCES, PHASES, World, good, wrong_values
+from unifreeze._arguments import checked, checked_methods, in_words
+from unifreeze._arguments.fitting import misfit, plain_types
 from unifreeze.errors import ArgumentError, UnifreezeError, UnknownNameError
 
 CALLABLES = public_callables()

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from public_names import public_callables, trainer_callbacks
-from wrong_types import World, good
 
 import unifreeze as uf
-from unifreeze.backend import Batch
-from unifreeze.backend.batches import is_made_up
-from unifreeze.cli.targets import read_batch
+from tests.support.public_names import public_callables, trainer_callbacks
+from tests.support.wrong_types import World, good
+from unifreeze._cli.find_model import read_batch
+from unifreeze._protocol import Batch
+from unifreeze._protocol.batches import is_made_up
 from unifreeze.errors import TargetError
 
 TAKERS = [

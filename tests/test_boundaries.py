@@ -12,35 +12,38 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "unifreeze"
 LAYERS = [
     "errors",
-    "arguments",
-    "tables",
-    "identity",
-    "files",
-    "structure",
-    "select",
-    "plan",
-    "schedule",
-    "history",
-    "resolution",
+    "_arguments",
+    "_tables",
+    "_identity",
+    "_files",
+    "_structure",
+    "_plan",
+    "_resolution",
+    "_numerics",
+    "_protocol",
+    "_modules",
+    "_experiments",
+    "_ports.weights",
+    "_handle",
+    "_evidence.parity",
+    "_ports.pairing",
+    "_authoring.capture",
+    "_ports.carrying",
+    "_evidence.step",
+    "_authoring.compare",
+    "_authoring.suggest",
     "backend",
-    "weights",
-    "handle",
-    "parity",
-    "pairing",
-    "capturing",
-    "porting",
-    "stepping",
-    "comparing",
-    "advising",
     "testing",
-    "cli",
+    "_cli",
 ]
+DOORS = {"unifreeze", "unifreeze.errors", "unifreeze.backend", "unifreeze.testing"}
+"""What is meant for others; `unifreeze_x.trainers.y` besides. All else begins with an underscore."""
 TRAINERS = {"torch": {"lightning", "transformers", "accelerate"}, "paddle": {"paddlenlp"}}
 """Libraries of trainers, each known to one file of its backend that is called after it."""
 HELPERS = {"transformers": {"peft"}}
 """What a trainer itself leaves the saving of some models to."""
 FRAMEWORKS = {"torch", "paddle", "torchvision", "peft", *TRAINERS["torch"], *TRAINERS["paddle"]}
-LATE = {("plan/model.py", "handle")}
+LATE = {("_plan/model.py", "_handle")}
 """The one exception: `plan.resolve` and `plan.apply` import the handle when they are called."""
 
 MODEL_FAMILIES = (
@@ -78,14 +81,20 @@ def imports(file):
 
 
 def layer_of(module):
-    return module.split(".")[1] if module.startswith("unifreeze.") else None
+    """The layer that a module is in, by the longest name that fits."""
+    if not module.startswith("unifreeze."):
+        return None
+    parts = module.split(".")[1:]
+    pair = ".".join(parts[:2])
+    return pair if pair in LAYERS else parts[0]
 
 
 @pytest.mark.parametrize("file", python_files("unifreeze"), ids=lambda f: str(f.relative_to(CORE)))
 def test_the_core_imports_only_what_comes_before_it(file):
     place = str(file.relative_to(CORE))
-    own = file.relative_to(CORE).parts[0].removesuffix(".py")
-    if own in ("__init__", "__main__"):
+    own = layer_of(".".join(["unifreeze", *file.relative_to(CORE).with_suffix("").parts]))
+    if own in ("__init__", "__main__") or own not in LAYERS:
+        assert file.name in ("__init__.py", "__main__.py"), f"{place} is in no layer"
         return
     for module, late in imports(file):
         used = layer_of(module)
@@ -100,6 +109,23 @@ def test_the_core_imports_no_framework(file):
     roots = {module.partition(".")[0] for module, _ in imports(file)}
     assert not roots & FRAMEWORKS
     assert not {root for root in roots if root.startswith("unifreeze_")}
+
+
+def test_what_is_no_door_begins_with_an_underscore():
+    for file in CORE.iterdir():
+        if file.suffix == ".py" or (file.is_dir() and file.name != "__pycache__"):
+            name = file.stem
+            assert name[0] == "_" or f"unifreeze.{name}" in DOORS, file
+    for file in python_files("backends"):
+        if file.name != "__init__.py" and file.parent.name != "trainers":
+            assert file.name[0] == "_", file
+
+
+@pytest.mark.parametrize("folder", ["backends", "examples", "tests/support/toy_framework"])
+def test_outsiders_come_in_by_the_doors(folder):
+    for file in python_files(folder):
+        used = {module for module, _ in imports(file) if module.partition(".")[0] == "unifreeze"}
+        assert used <= DOORS, f"{file} imports {used - DOORS}"
 
 
 @pytest.mark.parametrize("framework", ["torch", "paddle"])
@@ -125,7 +151,10 @@ def test_no_model_family_is_known_by_name():
     pattern = re.compile(rf"(?<![a-z])(?:{MODEL_FAMILIES})(?![a-z])|T5(?![a-z])|\bViT\b", re.I)
     found = [
         f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
-        for file in [*python_files("unifreeze", "backends"), CORE / "select" / "grammar.lark"]
+        for file in [
+            *python_files("unifreeze", "backends"),
+            CORE / "_plan" / "selectors" / "grammar.lark",
+        ]
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
         if pattern.search(line)
     ]

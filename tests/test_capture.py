@@ -6,15 +6,14 @@ from statistics import median
 
 import numpy as np
 import pytest
-import trees
-import zoo
 
 import unifreeze as uf
-from unifreeze.backend import load_backend
-from unifreeze.capturing import capture_spec, shortest_plan, translate_spec
-from unifreeze.capturing.shortest import fresh
+from tests.support import trees, zoo
+from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
+from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._protocol import load_backend
+from unifreeze._resolution import resolve_spec
 from unifreeze.errors import OptimizerError, PlanError, TieConflictError
-from unifreeze.resolution import resolve_spec
 
 OTHER = {"torch": "paddle", "paddle": "torch"}
 
@@ -379,7 +378,7 @@ class Lab:
         from importlib import import_module
 
         self.framework = framework
-        self.kit = import_module(f"kits.{framework}_kit").kit
+        self.kit = import_module(f"tests.support.kits.{framework}_kit").kit
         self.backend, self.batch = self.kit.backend, self.kit.plain.batch
         self.model = self.kit.plain.make()
         self.objects = self.backend.objects(self.model)

@@ -4,14 +4,14 @@ from random import Random
 
 import numpy as np
 import pytest
-from trees import linear, module, spec
 
 import unifreeze as uf
-from tests.pairs import crossed
-from tests.pairs import freezings as zoo
-from unifreeze.capturing import translate_spec
+from tests.support.pairs import crossed
+from tests.support.pairs import freezings as zoo
+from tests.support.trees import linear, module, spec
+from unifreeze._authoring.capture import translate_spec
+from unifreeze._structure.branches import branches_of, unlike_branches
 from unifreeze.errors import CapturedPlanError, PlanError, PlanFileError
-from unifreeze.structure.branches import branches_of, unlike_branches
 
 BOTH = ("torch", "paddle")
 CROSSWISE = (("torch", "first"), ("paddle", "second"))

@@ -1,13 +1,13 @@
 """What a captured plan came to is checked beside phases, too, and is never dropped in silence."""
 
 import pytest
-from trees import linear, module, spec
 
-from unifreeze.capturing import capture_spec
-from unifreeze.capturing.shortest import fresh
+from tests.support.trees import linear, module, spec
+from unifreeze._authoring.capture import capture_spec
+from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._plan import FreezePlan
+from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze.errors import CapturedPlanError, PlanError
-from unifreeze.plan import FreezePlan
-from unifreeze.resolution import expand_plan, resolve_phases, resolve_spec
 
 PHASE = "phases: [{name: a}, {name: b, at: {epoch: 1}, add: [{train: all}]}]\n"
 

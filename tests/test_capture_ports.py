@@ -7,14 +7,16 @@ import numpy as np
 import paddle
 import pytest
 import torch
-import trees
-from trees import Node, Weight, conv, embedding, linear, module, norm, spec, stack
 
 import unifreeze as uf
-from tests.pairs import PAIRS
-from tests.pairs import freezings as zoo
-from unifreeze.capturing import capture_spec, shortest_plan, translate_spec
-from unifreeze.capturing.shortest import fresh
+from tests.support import trees
+from tests.support.pairs import PAIRS
+from tests.support.pairs import freezings as zoo
+from tests.support.trees import Node, Weight, conv, embedding, linear, module, norm, spec, stack
+from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
+from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._resolution import resolve_spec
+from unifreeze._structure.likeness import folded, groups_of, same_layers, unfolded
 from unifreeze.errors import (
     CapturedPlanError,
     FusedTensorError,
@@ -22,8 +24,6 @@ from unifreeze.errors import (
     PlanFileError,
     UnmatchedSelectorError,
 )
-from unifreeze.resolution import resolve_spec
-from unifreeze.structure.likeness import folded, groups_of, same_layers, unfolded
 
 # Random freezings of live networks ----------------------------------------------------------
 

@@ -12,17 +12,21 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-from unifreeze.backend import ProbeConfig, registry
-from unifreeze.cli import main
-from unifreeze.cli.targets import device_for, load_model, read_batch
+from unifreeze._cli import main
+from unifreeze._cli.find_model import device_for, load_model, read_batch
+from unifreeze._evidence.parity import CLAUSES, Record, make_record
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import ProbeConfig, registry
 from unifreeze.errors import MissingFrameworkError, TargetError, UnknownFrameworkError
-from unifreeze.parity import CLAUSES, Record, make_record
-from unifreeze.plan import FreezePlan
 
 HERE = Path(__file__).parent
-MODELS = {"torch": "kits.torch_kit:Plain", "paddle": "kits.paddle_kit:Plain"}
+MODELS = {
+    "torch": "tests.support.kits.torch_kit:Plain",
+    "paddle": "tests.support.kits.paddle_kit:Plain",
+}
 BATCH = ("--batch", "float32[8,6]")
-TOY = "toy_framework.toy_models:Plain"
+TOYS = ("toynet", "unifreeze_toynet", "toy_framework", "four_blocks")
+TOY = "tests.support.toy_framework.toy_models:Plain"
 TOY_BACKEND = ("--backend", "toynet=unifreeze_toynet:ToynetBackend")
 FOUR = "four_blocks:net"
 FOUR_BLOCKS = """
@@ -57,12 +61,12 @@ ready = net()
 def own_process(monkeypatch, tmp_path):
     """What a command leaves behind in its process ends with the test."""
     monkeypatch.setattr(registry, "_overrides", {})
-    monkeypatch.setattr(sys, "path", [str(HERE / "toy_framework"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(HERE / "support" / "toy_framework"), *sys.path])
     monkeypatch.chdir(tmp_path)
     modules = set(sys.modules)
     yield
     for name in set(sys.modules) - modules:
-        if name.partition(".")[0] in ("toynet", "unifreeze_toynet", "toy_framework", "four_blocks"):
+        if name.removeprefix("tests.support.").partition(".")[0] in TOYS:
             del sys.modules[name]
 
 
@@ -124,10 +128,10 @@ def saved(tmp_path, kits):
     return save
 
 
-def alone(*arguments, cwd=HERE, code=None, **environment):
+def alone(*arguments, cwd=HERE.parent, code=None, **environment):
     """Run a command in a process of its own."""
     command = ["-c", code] if code else ["-m", "unifreeze"]
-    environment = {"PYTHONPATH": str(HERE / "toy_framework"), "PATH": "", **environment}
+    environment = {"PYTHONPATH": str(HERE / "support" / "toy_framework"), "PATH": "", **environment}
     if paths := os.environ.get("PYTHONPATH"):
         environment["PYTHONPATH"] += os.pathsep + paths
     return subprocess.run(
@@ -344,7 +348,7 @@ def test_a_seed_decides_a_models_values(four_blocks):
     ("target", "said"),
     [
         ("nosuch:net", "there is no module 'nosuch'"),
-        ("kits.nosuch:net", "there is no module 'kits.nosuch'"),
+        ("tests.support.kits.nosuch:net", "there is no module 'tests.support.kits.nosuch'"),
         ("torch.nosuch:net", "there is no module 'torch.nosuch'"),
         ("four_blocks:nett", "did you mean 'net'?"),
         ("four_blocks", "names no model"),
@@ -397,7 +401,7 @@ import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in {frameworks!r} else found(name)
 sys.meta_path.insert(0, Missing())
-from unifreeze.cli import main
+from unifreeze._cli import main
 main()
 """
 
@@ -695,7 +699,7 @@ def test_parity_holds(head):
 
 
 def test_parity_does_not_hold(head):
-    run, report = toy_parity(head, TOY, "toy_framework.toy_models:Forgetful")
+    run, report = toy_parity(head, TOY, "tests.support.toy_framework.toy_models:Forgetful")
     assert run.returncode == 1
     assert "parity does not hold" in run.stdout
     broken = [clause["name"] for clause in report["clauses"] if not clause["holds"]]
@@ -703,10 +707,10 @@ def test_parity_does_not_hold(head):
 
 
 def test_a_side_that_cannot_be_recorded_speaks_for_itself(head):
-    run, report = toy_parity(head, TOY, "toy_framework.toy_models:Plian")
+    run, report = toy_parity(head, TOY, "tests.support.toy_framework.toy_models:Plian")
     assert run.returncode == 2
     assert report is None
-    assert "toy_framework.toy_models:Plian did not run to its end" in run.stderr
+    assert "tests.support.toy_framework.toy_models:Plian did not run to its end" in run.stderr
     assert "did you mean 'Plain'?" in run.stderr
 
 

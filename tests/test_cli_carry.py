@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import unifreeze as uf
-from unifreeze.backend import registry
-from unifreeze.cli import main
-from unifreeze.plan import FreezePlan
+from unifreeze._cli import main
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import registry
 
 NETS = """
 from torch import nn

@@ -15,11 +15,11 @@ import typer
 from rich.cells import cell_len
 
 import unifreeze
-from unifreeze.cli import app, examples, main
-from unifreeze.cli.targets import load_model
+from unifreeze._cli import app, examples, main
+from unifreeze._cli.find_model import load_model
+from unifreeze._plan import FreezePlan
+from unifreeze._tables import plain_table, wrap
 from unifreeze.errors import TargetError
-from unifreeze.plan import FreezePlan
-from unifreeze.tables import plain_table, wrap
 
 HERE = Path(__file__).parent
 GROUP = typer.main.get_command(app)
@@ -423,7 +423,9 @@ def test_a_file_that_cannot_be_used_says_why(folder, monkeypatch, target, said):
     ],
 )
 def test_an_output_that_takes_nothing_is_said_in_one_line(command, code, said):
-    program = f"{shlex.quote(sys.executable)} -W ignore -c 'from unifreeze.cli import main; main()'"
+    program = (
+        f"{shlex.quote(sys.executable)} -W ignore -c 'from unifreeze._cli import main; main()'"
+    )
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {program} {command}"],
         capture_output=True,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.pairs import small
-from unifreeze.comparing import Comparison, PlanRow, Run, compare_plans
+from tests.support.pairs import small
+from unifreeze._authoring.compare import Comparison, PlanRow, Run, compare_plans
 from unifreeze.errors import ArgumentError, PlanError, TargetError, UnifreezeError
 
 ROWS = np.random.default_rng(0).standard_normal((4, 3, 7, 7)).astype("float32")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.zoo import runnable
+from tests.support.zoo import runnable
 from unifreeze.errors import FixedParameterError, TrivialPlanError
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import unifreeze as uf
-from tests.plan_machine.nets import ROWS, Paddle, Torch
+from tests.support.plan_machine.nets import ROWS, Paddle, Torch
 
 SIDES = {"torch": Torch, "paddle": Paddle}
 

@@ -10,10 +10,10 @@ from collections import Counter
 import pytest
 
 import unifreeze as uf
-from tests.pairs.drawn import draw, judge
-from tests.pairs.drawn.judging import check_description
-from unifreeze.backend.outputs import Matched
-from unifreeze.pairing import certify, names, record
+from tests.support.pairs.drawn import draw, judge
+from tests.support.pairs.drawn.judging import check_description
+from unifreeze._numerics.outputs import Matched
+from unifreeze._ports.pairing import certify, names, record
 
 IN_CI, IN_ALL = 20, 200
 REASONS = (

@@ -8,11 +8,11 @@ import re
 
 import numpy as np
 import pytest
-from golden_plans import BY_WHAT_IS_FROZEN, PLANS, build, golden, load, title
-from zoo import ENCODER, FRAMEWORKS, ZOO, in_paddle, structure
 
 import unifreeze as uf
-from unifreeze.backend import backend_for, load_backend
+from tests.support.golden_plans import BY_WHAT_IS_FROZEN, PLANS, build, golden, load, title
+from tests.support.zoo import ENCODER, FRAMEWORKS, ZOO, in_paddle, structure
+from unifreeze._protocol import backend_for, load_backend
 
 EVERYDAY = {
     "only the head": "recipes/head.yaml",

@@ -1,6 +1,6 @@
 """Every plan under examples/ decides, in both frameworks, what its golden file says.
 
-After a change that is meant, `python -m tests.golden_plans --write`, and read the difference.
+After a change that is meant, `python -m tests.support.golden_plans --write`, and read the diff.
 """
 
 import re
@@ -9,8 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden_plans import EXAMPLES, GOLDEN, PLANS, build, golden, golden_path, load, section, title
-from zoo import FRAMEWORKS
+
+from tests.support.golden_plans import (
+    EXAMPLES,
+    GOLDEN,
+    PLANS,
+    build,
+    golden,
+    golden_path,
+    load,
+    section,
+    title,
+)
+from tests.support.zoo import FRAMEWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = sorted(folder.name for folder in EXAMPLES.glob("port_*"))

@@ -1,6 +1,6 @@
 """A share of all families of models is held against the frameworks' own lists of parameters.
 
-All of them: `python -m tests.families`, or `make families`; docs/families.md is what came of it.
+All of them: `python -m tests.support.families`, or `make families`; docs/families.md is the result.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import random
 from functools import cache
 
-import families
 import paddle
 import pytest
-from families import LIBRARIES, faults
 
-from unifreeze.backend import base, load_backend
+from tests.support import families
+from tests.support.families import LIBRARIES, faults
+from unifreeze._protocol import base, load_backend
 
 SHARE = {"torchvision": 8, "transformers": 16, "paddle.vision": 6, "PaddleNLP": 6}
 DRAWN = [

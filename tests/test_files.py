@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from unifreeze._files import Format, Saved, whole_file
 from unifreeze.errors import ArgumentError, RecordError
-from unifreeze.files import Format, Saved, whole_file
 
 
 class Note(Saved):

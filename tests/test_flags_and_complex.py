@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import unifreeze as uf
-from unifreeze.backend import backend_for
+from unifreeze._protocol import backend_for
 from unifreeze.errors import FrozenDriftError, WeightFileError
 
 ROWS = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")

@@ -9,18 +9,18 @@ import torch
 from safetensors.numpy import save_file
 
 import unifreeze as uf
-from tests.pairs import fused
-from tests.rounding import check_same
-from tests.sides import outputs
-from unifreeze.backend import Batch, load_backend
+from tests.support.pairs import fused
+from tests.support.rounding import check_same
+from tests.support.sides import outputs
+from unifreeze._evidence.step import check_step
+from unifreeze._ports.carrying import port_file
+from unifreeze._ports.pairing import Pairing, make_sketch, pair_sketches
+from unifreeze._ports.pairing.fused import _filling
+from unifreeze._ports.pairing.layout import Part
+from unifreeze._ports.pairing.model_sketch import Pair
+from unifreeze._ports.weights import open_weights
+from unifreeze._protocol import Batch, load_backend
 from unifreeze.errors import PairingError, PortError
-from unifreeze.pairing import Pairing, make_sketch, pair_sketches
-from unifreeze.pairing.fused import _filling
-from unifreeze.pairing.layout import Part
-from unifreeze.pairing.record import Pair
-from unifreeze.porting import port_file
-from unifreeze.stepping import check_step
-from unifreeze.weights import open_weights
 
 IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
 LAYOUTS = {

@@ -4,13 +4,13 @@ from itertools import product
 from random import Random
 
 import pytest
-import trees
-from trees import Node, Weight, embedding, linear, module, norm, spec, stack
 
 import unifreeze as uf
+from tests.support import trees
+from tests.support.trees import Node, Weight, embedding, linear, module, norm, spec, stack
+from unifreeze._resolution import resolve_spec
+from unifreeze._structure.words import PARTS, parts_of, words_in
 from unifreeze.errors import FusedTensorError
-from unifreeze.resolution import resolve_spec
-from unifreeze.structure.words import PARTS, parts_of, words_in
 
 WIDTH, INNER = 8, 10
 SIZES = {"q": WIDTH, "k": 4, "v": 4, "gate": INNER, "up": INNER}

@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 import unifreeze as uf
-from tests.pairs import small
-from tests.sides import ROWS, SIDES, Paddle, Torch, named, values
-from unifreeze.cli import app
+from tests.support.pairs import small
+from tests.support.sides import ROWS, SIDES, Paddle, Torch, named, values
+from unifreeze._cli import app
+from unifreeze._plan import After, Phase, Smallest, When
+from unifreeze._plan.generators import Adaptive, ByGradient, GradualUnfreezing, Lisa, StopOnRise
 from unifreeze.errors import (
     PlanError,
     PlanFileError,
@@ -18,8 +20,6 @@ from unifreeze.errors import (
     SelectorRangeError,
     SelectorScopeError,
 )
-from unifreeze.plan import After, Phase, Smallest, When
-from unifreeze.plan.generators import Adaptive, ByGradient, GradualUnfreezing, Lisa, StopOnRise
 
 EPOCHS = After("epoch", 2)
 
@@ -210,13 +210,15 @@ def test_expand_writes_a_plan_to_edit(tmp_path):
     file, made = tmp_path / "down.yaml", tmp_path / "made.yaml"
     file.write_text(plan("{gradual_unfreezing: {every: {epochs: 2}}, lr: 0.1}").to_yaml())
     run = CliRunner().invoke(
-        app, ["expand", str(file), "tests.pairs.small:torch_text", "-o", str(made)]
+        app, ["expand", str(file), "tests.support.pairs.small:torch_text", "-o", str(made)]
     )
     assert run.exit_code == 0, run.output
     written = uf.FreezePlan.load(made)
     assert written == uf.FreezePlan.load(file).expand(small.torch_text())
     assert len(written.phases) == 4
-    assert made.read_text().startswith("# down.yaml, as it is on tests.pairs.small:torch_text")
+    assert made.read_text().startswith(
+        "# down.yaml, as it is on tests.support.pairs.small:torch_text"
+    )
 
 
 def test_expand_says_where_it_cannot_write(tmp_path):
@@ -224,7 +226,7 @@ def test_expand_says_where_it_cannot_write(tmp_path):
     file.write_text(plan("{gradual_unfreezing: {every: {epochs: 2}}}").to_yaml())
     made = tmp_path / "no" / "where.yaml"
     run = CliRunner().invoke(
-        app, ["expand", str(file), "tests.pairs.small:torch_text", "-o", str(made)]
+        app, ["expand", str(file), "tests.support.pairs.small:torch_text", "-o", str(made)]
     )
     assert isinstance(run.exception, PlanFileError)
     assert "cannot be written: No such file" in str(run.exception)

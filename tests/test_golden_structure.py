@@ -2,18 +2,18 @@
 
 Every network is looked at in each framework that has it, at full size and at a size that runs, with
 positions counted by registration and along a batch. `tests/golden/structure.txt` shows all of it;
-after a change that is meant, `python -m tests.golden_structure --write`, and read the difference.
+after a change that is meant, `python -m tests.support.golden_structure --write`, and read the diff.
 """
 
 import re
 
 import pytest
-from golden_structure import FORMS, GOLDEN, block_of, described, specs
-from zoo import SAME_TENSOR, ZOO, in_paddle
 
-from unifreeze.plan import FreezePlan
-from unifreeze.resolution import resolve_spec
-from unifreeze.structure import Zone
+from tests.support.golden_structure import FORMS, GOLDEN, block_of, described, specs
+from tests.support.zoo import SAME_TENSOR, ZOO, in_paddle
+from unifreeze._plan import FreezePlan
+from unifreeze._resolution import resolve_spec
+from unifreeze._structure import Zone
 
 PAIRS = [name for name, network in ZOO.items() if len(network.build) == 2]
 

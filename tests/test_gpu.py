@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import unifreeze as uf
-from unifreeze.backend import ProbeConfig
-from unifreeze.parity import compare_records, make_record
+from unifreeze._evidence.parity import compare_records, make_record
+from unifreeze._protocol import ProbeConfig
 from unifreeze.testing import CONTRACT, Example, Kit
 
 pytestmark = pytest.mark.gpu

@@ -11,15 +11,19 @@ import torch
 
 from ci import gpu, gpu_wheels
 from examples.parity import CHECKS
-from tests.pairs import small
-from unifreeze.backend import Batch, load_backend
-from unifreeze.cli.targets import load_model
+from tests.support.pairs import small
+from unifreeze._cli.find_model import load_model
+from unifreeze._evidence.parity import Record
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import Batch, load_backend
 from unifreeze.errors import RecordError
-from unifreeze.parity import Record
-from unifreeze.plan import FreezePlan
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("tests.kits.torch_kit:Plain", "tests.kits.paddle_kit:Plain", ["float32[8,6]"])
+SMALL = (
+    "tests.support.kits.torch_kit:Plain",
+    "tests.support.kits.paddle_kit:Plain",
+    ["float32[8,6]"],
+)
 
 
 def test_the_gpu_tests_of_pytorch_run_where_there_is_no_paddle():

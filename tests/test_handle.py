@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import unifreeze as uf
-from unifreeze.backend import Finding
+from unifreeze._protocol import Finding
 from unifreeze.errors import (
     ArgumentError,
     PlanError,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unifreeze._handle.history import BEFORE, History, history, run_report
+from unifreeze._handle.history.history_report import split_name
 from unifreeze.errors import ScheduleError, UnifreezeError
-from unifreeze.history import BEFORE, History, history, run_report
-from unifreeze.history.report import split_name
 
 TOTAL = 1000
 TRAINABLE = {"": 500, "head": 10, "top": 400, "full": 1000}

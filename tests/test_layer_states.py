@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.layer_states.page import PAGE, page, table
+from tests.support.layer_states.page import PAGE, page, table
 
 
 @pytest.mark.filterwarnings("ignore")

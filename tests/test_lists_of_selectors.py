@@ -8,10 +8,10 @@ import typing
 from collections.abc import Iterable, Mapping
 
 import pytest
-from public_names import Public, public_callables
-from wrong_types import HEAD, World, good
 
 import unifreeze as uf
+from tests.support.public_names import Public, public_callables
+from tests.support.wrong_types import HEAD, World, good
 
 LISTS = {
     "list": ["backbone", "norm"],

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from unifreeze.backend import ProbeConfig, registry
-from unifreeze.cli.targets import read_batch
+from unifreeze._cli.find_model import read_batch
+from unifreeze._evidence.parity import CLAUSES, common_outputs, compare_records, make_record
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import ProbeConfig, registry
 from unifreeze.errors import WriteError
-from unifreeze.parity import CLAUSES, common_outputs, compare_records, make_record
-from unifreeze.plan import FreezePlan
 from unifreeze.testing import CONTRACT
 
 HERE = Path(__file__).parent
-PLAN = FreezePlan.load(HERE / "mutants" / "plan.yaml")
+PLAN = FreezePlan.load(HERE / "support" / "mutants" / "plan.yaml")
 BATCH = "int64[8]<0:11>"
 
 CAUGHT_BY = {
@@ -105,7 +105,7 @@ def right(framework, outputs=None):
 
 
 def wrong(fault, framework, outputs=None):
-    side = import_module(f"mutants.{framework}_side")
+    side = import_module(f"tests.support.mutants.{framework}_side")
     backend = getattr(side, fault)()
     config = ProbeConfig(read_batch([BATCH]), outputs=outputs)
     return make_record(PLAN, side.Network(), backend, config, device="cpu", name="mutant")
@@ -143,19 +143,30 @@ def test_every_check_of_the_contract_has_a_fault_to_catch():
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 def test_each_check_of_the_contract_catches_its_faults(check, kit, framework, monkeypatch):
     for fault in CONTRACT_CATCHES[check.__name__]:
-        backend = getattr(import_module(f"mutants.{framework}_side"), fault)()
+        backend = getattr(import_module(f"tests.support.mutants.{framework}_side"), fault)()
         monkeypatch.setitem(registry._overrides, framework, lambda found=backend: found)
         with pytest.raises(AssertionError):
             check(replace(kit, backend=backend))
 
 
 def command_line(tmp_path, *extra):
-    sides = ["mutants.torch_side:Network", "mutants.paddle_side:Network"]
-    command = [sys.executable, "-W", "ignore", "-m", "unifreeze", "parity", "mutants/plan.yaml"]
+    sides = [
+        "tests.support.mutants.torch_side:Network",
+        "tests.support.mutants.paddle_side:Network",
+    ]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "unifreeze",
+        "parity",
+        "tests/support/mutants/plan.yaml",
+    ]
     found = tmp_path / "report.json"
     run = subprocess.run(
         [*command, *sides, "--batch", BATCH, "--json", str(found), *extra],
-        cwd=HERE,
+        cwd=HERE.parent,
         capture_output=True,
         text=True,
         check=False,

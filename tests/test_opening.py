@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from unifreeze._ports.weights import Named, open_weights, save_weights
 from unifreeze.errors import WeightFileError
-from unifreeze.weights import Named, open_weights, save_weights
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 SUFFIXES = ("safetensors", "pt", "pdparams")

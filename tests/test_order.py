@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.pairs import PAIRS
-from tests.shuffled import PLANS, try_model
-from unifreeze.backend import Batch
-from unifreeze.cli.targets import read_batch
+from tests.support.pairs import PAIRS
+from tests.support.shuffled import PLANS, try_model
+from unifreeze._cli.find_model import read_batch
+from unifreeze._protocol import Batch
 from unifreeze.errors import OrderError
 
 ROWS = np.random.default_rng(0).standard_normal((4, 4)).astype("float32")
@@ -318,7 +318,7 @@ QUICK = ("bert", "ernie", "albert", "gpt2", "t5", "opt", "mpnet", "distilbert")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", QUICK)
 def test_networks_registered_in_shuffled_order_are_never_silently_wrong(name):
-    """`python -m tests.shuffled` tries all of the zoo."""
+    """`python -m tests.support.shuffled` tries all of the zoo."""
     pair = PAIRS[name]
     for seed, target in enumerate((pair.torch, pair.paddle)):
         counts, wrong = try_model(target, read_batch(list(pair.batch)) or Batch(), seed)

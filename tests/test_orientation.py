@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from unifreeze.backend import Batch, load_backend
-from unifreeze.backend.orientation import declared_turned
-from unifreeze.parity import check_parity
+from unifreeze._evidence.parity import check_parity
+from unifreeze._modules.orientation import declared_turned
+from unifreeze._protocol import Batch, load_backend
 
 ROWS = np.random.default_rng(0).standard_normal((4, 5)).astype("float32")
 IN, OUT = 5, 3

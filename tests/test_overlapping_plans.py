@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import unifreeze as uf
-from tests.plan_machine.machine import REFUSED, Machine
-from tests.plan_machine.nets import Paddle, Torch
-from tests.zoo import runnable
+from tests.support.plan_machine.machine import REFUSED, Machine
+from tests.support.plan_machine.nets import Paddle, Torch
+from tests.support.zoo import runnable
 
 SIDES = {"torch": Torch, "paddle": Paddle}
 STEPS, MACHINES = 25, 12
@@ -27,7 +27,7 @@ def run(side, seed, steps):
 
 @pytest.mark.parametrize("seed", range(MACHINES))
 def test_random_plans_do_what_the_reference_does(side, seed):
-    """`python -m tests.plan_machine --operations 10000` runs as many as one likes."""
+    """`python -m tests.support.plan_machine --operations 10000` runs as many as one likes."""
     machine = run(side, seed, STEPS)
     assert machine.done[REFUSED] < 0.75 * STEPS
 

@@ -4,7 +4,8 @@ import paddle
 import pytest
 from paddle import nn
 from paddle.nn import functional
-from test_paddle_kernels import BELOW, Above, check_same_gradients, floats
+
+from tests.test_paddle_kernels import BELOW, Above, check_same_gradients, floats
 
 
 class LayerNormOfAChild(nn.Layer):

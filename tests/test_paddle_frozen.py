@@ -10,15 +10,15 @@ import inspect
 import numpy as np
 import paddle
 import pytest
-from kits.paddle_layers import bits, floats
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 from paddle.regularizer import L2Decay
 from paddle.utils import unique_name
-from rounding import SINGLE_PART, check_same, nudged
 
+from tests.support.kits.paddle_layers import bits, floats
+from tests.support.rounding import SINGLE_PART, check_same, nudged
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import ArgumentError, FrozenDriftError, OptimizerError, WriteError
 
 OPTIMIZERS = {

@@ -19,7 +19,12 @@ import numpy as np
 import paddle
 import pytest
 import torch
-from kits.paddle_layers import (
+from paddle import nn
+from paddle.distributed.fleet.utils import recompute
+from paddle.nn import functional
+
+import unifreeze as uf
+from tests.support.kits.paddle_layers import (
     RECIPES,
     Above,
     bits,
@@ -32,14 +37,9 @@ from kits.paddle_layers import (
     own_parameters,
     weighted,
 )
-from paddle import nn
-from paddle.distributed.fleet.utils import recompute
-from paddle.nn import functional
-from rounding import check_same, nudged
-
-import unifreeze as uf
+from tests.support.rounding import check_same, nudged
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import UnsupportedPlanError
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -84,7 +84,7 @@ def frozen_sets(name):
 
 def run_alone(code):
     """Run code in a process of its own, as some failures kill it."""
-    folders = f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]\n"
+    folders = f"import sys; sys.path.insert(0, {str(HERE.parent)!r})\n"
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", folders + textwrap.dedent(code)],
         capture_output=True,
@@ -145,7 +145,7 @@ def test_frozen_bits_stay_through_steps_and_the_rest_moves(name):
 def test_prelu_right_above_what_is_frozen_trains_and_does_not_crash():
     """D: without the cure the process dies."""
     done = run_alone("""
-        from kits.paddle_layers import build, check_same_gradients, inputs_of
+        from tests.support.kits.paddle_layers import build, check_same_gradients, inputs_of
         for mode in ("train", "eval"):
             for frozen in ({"below.0"}, {"layer._weight"}):
                 model = build("PReLU")
@@ -190,7 +190,7 @@ def test_without_the_cure_a_layer_right_above_what_is_frozen_fails(name):
 def test_without_the_cure_prelu_right_above_what_is_frozen_kills_the_process():
     """D"""
     done = run_alone("""
-        from kits.paddle_layers import build, gradients, inputs_of
+        from tests.support.kits.paddle_layers import build, gradients, inputs_of
         model = build("PReLU")
         model.below[0].stop_gradient = True
         gradients(model, *inputs_of("PReLU"))

@@ -11,12 +11,12 @@ import numpy as np
 import paddle
 import pytest
 import torch
-from kits.paddle_layers import bits, floats
 from paddle import nn
 
 import unifreeze as uf
+from tests.support.kits.paddle_layers import bits, floats
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import DescriptionError, TargetError, UnsupportedPlanError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,12 +112,12 @@ def test_what_trains_all_of_a_loaded_program_leaves_its_statistics_alone(tmp_pat
 
 OLD_FORMAT = """
 import sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path.insert(0, {root!r})
 from pathlib import Path
 import paddle
-from test_paddle_programs import loaded
+from tests.test_paddle_programs import loaded
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import UnsupportedPlanError
 
 net, layer = loaded(Path({folder!r}))
@@ -142,7 +142,7 @@ print(handle.verify())
 
 def test_a_program_of_the_old_format_that_would_move_statistics_is_refused(tmp_path):
     """Its own `train()` switches it over; a model's around it leaves it as it is."""
-    code = OLD_FORMAT.format(root=str(ROOT), tests=str(ROOT / "tests"), folder=str(tmp_path))
+    code = OLD_FORMAT.format(root=str(ROOT), folder=str(tmp_path))
     script = tmp_path / "run.py"
     script.write_text(code)
     run = subprocess.run(

@@ -1,14 +1,14 @@
 """Reentrant recompute above a frozen prefix gives no gradient, and is seen before it does."""
 
 import paddle
-import paddle_trainer_runs as runs
 import pytest
-from kits.paddle_nets import Block, rows
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
+import tests.support.paddle_trainer_runs as runs
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
+from tests.support.kits.paddle_nets import Block, rows
 from unifreeze.errors import UnsupportedPlanError
 
 CURE = "turn it off: recompute=False in a trainer's arguments, else enable_recompute = False on it"

@@ -16,7 +16,7 @@ from paddle import nn
 
 import unifreeze as uf
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 
 PADDLE, TORCH = load_backend("paddle"), load_backend("torch")
 MODES = ("LSTM", "GRU", "SimpleRNN")

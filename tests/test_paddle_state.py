@@ -11,19 +11,19 @@ import pickle
 import numpy as np
 import paddle
 import pytest
-from kits.paddle_layers import bits, build, floats, gradients
-from kits.paddle_nets import Stack, loss_of, moved, rows, statistics, train
 from paddle import nn
 from paddle.nn.quant.lsq import FakeQuantActLSQPlus
 from paddle.quantization import QAT, QuantConfig
 from paddle.quantization.base_quanter import BaseQuanter
 from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
-from rounding import check_same
 
+from tests.support.kits.paddle_layers import bits, build, floats, gradients
+from tests.support.kits.paddle_nets import Stack, loss_of, moved, rows, statistics, train
+from tests.support.rounding import check_same
 from unifreeze import FreezePlan
-from unifreeze.backend import Batch, ProbeConfig, load_backend
+from unifreeze._evidence.parity.record import make_record
+from unifreeze._protocol import Batch, ProbeConfig, load_backend
 from unifreeze.errors import FixedParameterError, FrozenDriftError, UnsupportedPlanError
-from unifreeze.parity.record import make_record
 
 BACKEND = load_backend("paddle")
 NORMS = {

@@ -14,17 +14,17 @@ import textwrap
 import numpy as np
 import paddle
 import pytest
-from kits.paddle_layers import Above, bits, floats, gradients, weighted
-from kits.paddle_nets import Block, Stack, loss_of, moved, train
 from paddle import nn
 from paddle.base.framework import EagerParamBase
-from rounding import check_same
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
+from tests.support.kits.paddle_layers import Above, bits, floats, gradients, weighted
+from tests.support.kits.paddle_nets import Block, Stack, loss_of, moved, train
+from tests.support.rounding import check_same
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
-from unifreeze.backend.digests import digest
+from unifreeze._modules.digests import digest
+from unifreeze._protocol import load_backend
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,

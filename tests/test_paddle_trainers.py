@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-import paddle_trainer_runs as runs
 import pytest
-from paddle_trainer_runs import PLAN, RUNS, TIMELINE, FitCallback, Stack
 
+import tests.support.paddle_trainer_runs as runs
 import unifreeze as uf
+from tests.support.paddle_trainer_runs import PLAN, RUNS, TIMELINE, FitCallback, Stack
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
     ScheduleError,
     UnsupportedPlanError,
 )
-from unifreeze_paddle import steering
+from unifreeze_paddle import _phase_rates as steering
 
 HEAD = {"head.weight", "head.bias"}
 TOP = {name for name in Stack().state_dict() if name.startswith("blocks.1.")}

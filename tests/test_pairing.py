@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs import small
-from unifreeze.backend import Batch, load_backend
+from tests.support.pairs import small
+from unifreeze._ports.pairing import ModelSketch, Pairing, given, make_sketch, pair_sketches
+from unifreeze._ports.pairing.model_sketch import Pair
+from unifreeze._protocol import Batch, load_backend
 from unifreeze.errors import PairingError, RecordError
-from unifreeze.pairing import ModelSketch, Pairing, given, make_sketch, pair_sketches
-from unifreeze.pairing.record import Pair
 
 IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
 PIXELS = np.random.default_rng(1).standard_normal((3, 3, 7, 7)).astype("float32")
@@ -419,7 +419,7 @@ def test_sketches_travel_as_files_and_are_paired_with_neither_framework_loaded(t
     ):
         sketch.save(file)
     code = (
-        "import sys; from unifreeze.pairing import ModelSketch, pair_sketches;"
+        "import sys; from unifreeze._ports.pairing import ModelSketch, pair_sketches;"
         "p = pair_sketches(*map(ModelSketch.load, sys.argv[1:]));"
         "assert not {'torch', 'paddle'} & set(sys.modules);"
         "print(len(p.pairs), p.certificate.compared)"
@@ -471,7 +471,7 @@ def test_a_file_that_is_no_sketch_is_refused(content, words, tmp_path):
 def test_the_command_pairs_two_models_each_in_a_process_of_its_own(tmp_path):
     file = tmp_path / "pairing.json"
     command = [sys.executable, "-m", "unifreeze", "pair", "--batch", "int64[3,6]<0:11>"]
-    models = ["tests.pairs.small:torch_text", "tests.pairs.small:paddle_text"]
+    models = ["tests.support.pairs.small:torch_text", "tests.support.pairs.small:paddle_text"]
     done = subprocess.run(
         [*command, *models, "-o", str(file)], capture_output=True, text=True, check=False
     )

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs.ported import LIMIT, gap, ported, scramble
+from tests.support.pairs.ported import LIMIT, gap, ported, scramble
+from unifreeze._evidence.step import check_step
 from unifreeze.errors import PairingError, TargetError
-from unifreeze.stepping import check_step
 
 ROWS = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
 FRESH = np.random.default_rng(1).standard_normal((4, 6)).astype("float32")

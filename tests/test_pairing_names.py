@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs.ported import LIMIT, gap, ported, scramble
+from tests.support.pairs.ported import LIMIT, gap, ported, scramble
+from unifreeze._ports.pairing.names import Names
 from unifreeze.errors import PairingError, PortError
-from unifreeze.pairing.names import Names
 
 ROWS = np.random.default_rng(0).standard_normal((4, 8)).astype("float32")
 FRESH = np.random.default_rng(1).standard_normal((4, 8)).astype("float32")
@@ -214,7 +214,7 @@ def test_hints_say_which_twin_is_which_and_are_checked():
 
 
 def test_unpaired_tensors_that_matter_break_the_certificate_whatever_they_are_called(monkeypatch):
-    from unifreeze.pairing.match import Matching
+    from unifreeze._ports.pairing.match import Matching
 
     straight = Matching.run
 

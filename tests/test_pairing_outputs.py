@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs.ported import LIMIT, gap, ported, scramble
-from unifreeze.backend.outputs import Seen, caches_in, match_outputs, outputs_in
-from unifreeze.backend.projections import sketch_flat
+from tests.support.pairs.ported import LIMIT, gap, ported, scramble
+from unifreeze._evidence.step import check_step
+from unifreeze._numerics.outputs import Seen, caches_in, match_outputs, outputs_in
+from unifreeze._numerics.projections import sketch_flat
 from unifreeze.errors import PairingError
-from unifreeze.stepping import check_step
 
 ROWS = np.random.default_rng(0).standard_normal((4, 8)).astype("float32")
 FRESH = np.random.default_rng(1).standard_normal((4, 8)).astype("float32")

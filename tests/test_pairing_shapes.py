@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs.ported import LIMIT, gap, scramble
-from unifreeze.backend.projections import plain_shape, sketch
+from tests.support.pairs.ported import LIMIT, gap, scramble
+from unifreeze._evidence.step import check_step
+from unifreeze._numerics.projections import plain_shape, sketch
+from unifreeze._ports.carrying import port_file
+from unifreeze._ports.pairing.layout import are_one, reshaped
 from unifreeze.errors import PairingError
-from unifreeze.pairing.layout import are_one, reshaped
-from unifreeze.porting import port_file
-from unifreeze.stepping import check_step
 
 WIDTH = 6
 ROWS = np.random.default_rng(0).standard_normal((4, 5, WIDTH)).astype("float32")

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs.ported import LIMIT, gap, ported, scramble
+from tests.support.pairs.ported import LIMIT, gap, ported, scramble
+from unifreeze._ports.carrying import port_file
+from unifreeze._ports.pairing import Pairing
 from unifreeze.errors import PairingError, PortError
-from unifreeze.pairing import Pairing
-from unifreeze.porting import port_file
 
 ROWS = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
 FRESH = np.random.default_rng(1).standard_normal((4, 6)).astype("float32")

@@ -11,9 +11,9 @@ from paddle import nn as pnn
 from torch import nn as tnn
 
 import unifreeze as uf
-from unifreeze.backend import Batch, ProbeConfig, load_backend
+from unifreeze._evidence.parity import CLAUSES, Record, check_parity, compare_records, make_record
+from unifreeze._protocol import Batch, ProbeConfig, load_backend
 from unifreeze.errors import ParityError, RecordError, TargetError
-from unifreeze.parity import CLAUSES, Record, check_parity, compare_records, make_record
 
 ROWS = np.random.default_rng(1).standard_normal((8, 6)).astype(np.float32)
 HEAD = uf.FreezePlan().only("head")

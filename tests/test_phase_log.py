@@ -6,12 +6,11 @@ import subprocess
 import sys
 from itertools import pairwise
 
-import paddle_trainer_runs
 import pytest
-import torch_trainer_runs
 
 import unifreeze as uf
-from tests.sides import Paddle, Torch
+from tests.support import paddle_trainer_runs, torch_trainer_runs
+from tests.support.sides import Paddle, Torch
 from unifreeze.errors import ScheduleError
 
 PLAN = (

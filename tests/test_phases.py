@@ -11,8 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 import unifreeze as uf
-from tests.sides import ROWS, Paddle, Torch, check_step, close, named, values
-from unifreeze.cli import app
+from tests.support.sides import ROWS, Paddle, Torch, check_step, close, named, values
+from unifreeze._cli import app
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
@@ -446,7 +446,7 @@ def test_a_dry_run_shows_the_first_phase_and_explain_all_of_them(side, tmp_path)
     assert plan.resolve(model, batch=ROWS).trainable.sum() == 2
     assert plan.in_phase(1).resolve(model, batch=ROWS).trainable.sum() == 8
     plan.save(tmp_path / "plan.yaml")
-    name = f"tests.pairs.small:{side.__name__.lower()}_image()"
+    name = f"tests.support.pairs.small:{side.__name__.lower()}_image()"
     words = ["explain", str(tmp_path / "plan.yaml"), name, "--batch", "float32[4,3,7,7]"]
     shown = CliRunner().invoke(app, words, env={"COLUMNS": "120"}).output
     assert [line.split()[0] for line in shown.splitlines()[1:5]] == ["head", "top", "full", "again"]

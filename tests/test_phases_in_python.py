@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unifreeze._plan import FreezePlan
+from unifreeze._plan.document import read_document
+from unifreeze._plan.phase_document import PhaseDocument
+from unifreeze._plan.selectors import Selector
 from unifreeze.errors import ArgumentError, PlanError, PlanFileError, UnifreezeError
-from unifreeze.plan import FreezePlan
-from unifreeze.plan.document import read_document
-from unifreeze.plan.phase_document import PhaseDocument
-from unifreeze.select import Selector
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = FreezePlan().phase("head", rules=[{"only": "head"}], lr=1e-3)

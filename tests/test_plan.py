@@ -16,9 +16,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_models import EXPRESSIONS
-from trees import conv_net, spec
 
+from tests.support.random_models import EXPRESSIONS
+from tests.support.trees import conv_net, spec
+from unifreeze._plan import FreezePlan, Group, NormRule, Rule
+from unifreeze._plan.document import json_schema
+from unifreeze._plan.plan_file import _Loader
+from unifreeze._plan.selectors import Selector
+from unifreeze._resolution import resolve_spec
 from unifreeze.errors import (
     ArgumentError,
     PlanError,
@@ -26,11 +31,6 @@ from unifreeze.errors import (
     PlanVersionError,
     SelectorSyntaxError,
 )
-from unifreeze.plan import FreezePlan, Group, NormRule, Rule
-from unifreeze.plan.document import json_schema
-from unifreeze.plan.files import _Loader
-from unifreeze.resolution import resolve_spec
-from unifreeze.select import Selector
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = jsonschema.Draft202012Validator(json_schema())

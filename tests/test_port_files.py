@@ -11,10 +11,10 @@ from safetensors.torch import load_file as load_torch
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
-from tests.pairs import small
+from tests.support.pairs import small
 from tests.test_pairing import PIXELS
+from unifreeze._ports.carrying import port_file
 from unifreeze.errors import PortError, WeightFileError
-from unifreeze.porting import port_file
 
 TINY = {
     "vocab_size": 20,
@@ -425,7 +425,7 @@ def test_tied_tensors_that_are_not_numbers_are_equal_bit_for_bit(tmp_path):
 
 
 def test_the_command_strips_a_prefix_and_takes_a_part(image, tmp_path, monkeypatch, capsys):
-    from unifreeze.cli import main
+    from unifreeze._cli import main
 
     image.save(tmp_path / "pairing.json")
     model = shaken(small.torch_image())

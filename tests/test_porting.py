@@ -11,13 +11,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import unifreeze as uf
-from tests.pairs import small
-from tests.rounding import check_same
-from tests.sides import outputs
+from tests.support.pairs import small
+from tests.support.rounding import check_same
+from tests.support.sides import outputs
 from tests.test_pairing import IDS, IMAGE, PIXELS, TEXT
+from unifreeze._ports.carrying import port_file
+from unifreeze._ports.pairing import Pairing
 from unifreeze.errors import PortError, WeightFileError
-from unifreeze.pairing import Pairing
-from unifreeze.porting import port_file
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import unifreeze as uf
-from unifreeze.backend import Batch
-from unifreeze.plan.phase_document import PhaseDocument
+from unifreeze._plan.phase_document import PhaseDocument
+from unifreeze._protocol import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")

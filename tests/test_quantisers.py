@@ -17,10 +17,10 @@ import numpy as np
 import paddle
 import pytest
 import torch
-from kits import paddle_layers, torch_nets
 
+from tests.support.kits import paddle_layers, torch_nets
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import UnsupportedPlanError
 
 WIDTH = 128

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.rounding import SINGLE_PART
-from tests.sides import ROWS, SIDES, Paddle, Torch, named, values
+from tests.support.rounding import SINGLE_PART
+from tests.support.sides import ROWS, SIDES, Paddle, Torch, named, values
 from unifreeze.errors import OptimizerError
 
 GROUPS = (

@@ -17,17 +17,17 @@ import numpy as np
 import paddle
 import pytest
 import torch
-import zoo
-from golden_plans import EXAMPLES
-from zoo import FRAMEWORKS, ZOO
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
 from tests import sides
-from tests.pairs import text
-from unifreeze.backend import Batch, load_backend
-from unifreeze.backend.outputs import tensors_in
-from unifreeze.plan import After, When
+from tests.support import zoo
+from tests.support.golden_plans import EXAMPLES
+from tests.support.pairs import text
+from tests.support.zoo import FRAMEWORKS, ZOO
+from unifreeze._numerics.outputs import tensors_in
+from unifreeze._plan import After, When
+from unifreeze._protocol import Batch, load_backend
 
 RECIPES = EXAMPLES / "recipes"
 DEEP = {"num_hidden_layers": 12}

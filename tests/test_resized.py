@@ -5,12 +5,12 @@ from __future__ import annotations
 import paddle
 import pytest
 import torch
-from kits import paddle_layers, torch_nets
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
+from tests.support.kits import paddle_layers, torch_nets
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import FrozenDriftError
 
 OLD, NEW, WIDTH = 11, 15, 6

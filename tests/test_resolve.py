@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_models import TOTAL_EXPRESSIONS, models
-from trees import (
+
+from tests.support.random_models import TOTAL_EXPRESSIONS, models
+from tests.support.trees import (
     Node,
     Weight,
     adapted,
@@ -29,7 +30,10 @@ from trees import (
     tree,
     two_towers,
 )
-
+from unifreeze._plan import FreezePlan, Group
+from unifreeze._plan.selectors import Selector, evaluate
+from unifreeze._resolution import resolve_spec, rests_on_order
+from unifreeze._structure import State, derive
 from unifreeze.errors import (
     FixedParameterError,
     FusedTensorError,
@@ -42,10 +46,6 @@ from unifreeze.errors import (
     UndecidedRuleError,
     UnmatchedSelectorError,
 )
-from unifreeze.plan import FreezePlan, Group
-from unifreeze.resolution import resolve_spec, rests_on_order
-from unifreeze.select import Selector, evaluate
-from unifreeze.structure import State, derive
 
 PLAN = FreezePlan()
 

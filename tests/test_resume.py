@@ -1,6 +1,6 @@
 """Killed anywhere, a run with phases goes on to the same bits.
 
-`python -m tests.killed torch adamw . --every` kills at every step.
+`python -m tests.support.killed torch adamw . --every` kills at every step.
 """
 
 import pytest

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rounding import LIMIT, check_same, nudged
+
+from tests.support.rounding import LIMIT, check_same, nudged
 
 DRAWN = np.random.default_rng(0).standard_normal(100)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.pairs import small
-from tests.rounding import SINGLE_PART
-from tests.sides import ROWS, SIDES, Paddle, Torch, check_step, close, named, values
+from tests.support.pairs import small
+from tests.support.rounding import SINGLE_PART
+from tests.support.sides import ROWS, SIDES, Paddle, Torch, check_step, close, named, values
 from unifreeze.errors import ArgumentError, OptimizerError, ScheduleError, WeightFileError
 
 HEAD = "{name: head, rules: [{only: head}], lr: 0.1}"

@@ -12,8 +12,8 @@ import safetensors.numpy
 import torch
 
 import unifreeze as uf
+from unifreeze._ports.weights import Named, open_weights, save_weights
 from unifreeze.errors import UnknownFrameworkError, WeightFileError, WriteError
-from unifreeze.weights import Named, open_weights, save_weights
 
 HEAD = uf.FreezePlan().only("head")
 KEY = "unifreeze_trained"
@@ -500,7 +500,7 @@ def test_a_plan_that_has_ended_saves_nothing(run):
 
 
 def test_what_has_no_values_is_neither_saved_nor_loaded_into(tmp_path):
-    from tests.kits.torch_kit import Plain
+    from tests.support.kits.torch_kit import Plain
 
     with torch.device("meta"):
         model = Plain()

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from unifreeze._handle.schedule import Schedule
+from unifreeze._plan import FreezePlan
 from unifreeze.errors import PlanFileError, ScheduleError
-from unifreeze.plan import FreezePlan
-from unifreeze.schedule import Schedule
 
 START = "{name: start, rules: [{only: head}]}"
 ON = "lr: 1.0"

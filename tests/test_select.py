@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_models import EXPRESSIONS, TOTAL, TOTAL_EXPRESSIONS, models
-from trees import (
+
+from tests.support.random_models import EXPRESSIONS, TOTAL, TOTAL_EXPRESSIONS, models
+from tests.support.trees import (
     MODELS,
     Node,
     Weight,
@@ -36,17 +37,8 @@ from trees import (
     tree,
     two_towers,
 )
-
-from unifreeze.errors import (
-    ArgumentError,
-    ResolveError,
-    SelectorRangeError,
-    SelectorScopeError,
-    SelectorSyntaxError,
-    UnmatchedSelectorError,
-)
-from unifreeze.select import WORDS, Path, Selector, Word, evaluate, parse
-from unifreeze.select.expression import (
+from unifreeze._plan.selectors import WORDS, Path, Selector, Word, evaluate, parse
+from unifreeze._plan.selectors.expression import (
     Both,
     Bound,
     Either,
@@ -58,8 +50,16 @@ from unifreeze.select.expression import (
     Within,
     Without,
 )
-from unifreeze.select.positions import positions
-from unifreeze.structure import derive
+from unifreeze._plan.selectors.positions import positions
+from unifreeze._structure import derive
+from unifreeze.errors import (
+    ArgumentError,
+    ResolveError,
+    SelectorRangeError,
+    SelectorScopeError,
+    SelectorSyntaxError,
+    UnmatchedSelectorError,
+)
 
 A, B, C, D = (Path((Segment(letter),)) for letter in "abcd")
 

@@ -11,13 +11,18 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs.ported import scramble
-from unifreeze.backend import load_backend
-from unifreeze.backend.projections import Sketch
-from unifreeze.backend.sketching import without_copies
+from tests.support.pairs.ported import scramble
+from unifreeze._evidence.step import check_step
+from unifreeze._experiments.sketch import without_copies
+from unifreeze._numerics.projections import Sketch
+from unifreeze._ports.pairing.layer_settings import (
+    LayerRow,
+    compare_settings,
+    default_rows,
+    layers_alike,
+)
+from unifreeze._protocol import load_backend
 from unifreeze.errors import PairingError
-from unifreeze.pairing.settings import LayerRow, compare_settings, default_rows, layers_alike
-from unifreeze.stepping import check_step
 
 ROWS = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
 WORDS = np.random.default_rng(1).integers(0, 11, (3, 5))
@@ -106,8 +111,8 @@ def steps_in_paddle(optimizer, **settings):
 
 
 def test_optimizers_that_step_otherwise_under_equal_settings_are_listed():
-    from unifreeze_paddle.settings import OPTIMIZERS as THERE
-    from unifreeze_torch.settings import OPTIMIZERS as HERE
+    from unifreeze_paddle._settings import OPTIMIZERS as THERE
+    from unifreeze_torch._settings import OPTIMIZERS as HERE
 
     differ = set()
     for name, optimizer in HERE.items():

@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 import unifreeze as uf
-from tests.pairs import PAIRS, fused, small
+from tests.support.pairs import PAIRS, fused, small
 from tests.test_pairing import IDS, TEXT
-from unifreeze.cli.targets import load_model, read_batch
-from unifreeze_paddle import shipped
+from unifreeze._cli.find_model import load_model, read_batch
+from unifreeze_paddle import _shipped_names as shipped
 
 Row = namedtuple("Row", "source_name target_name")
 

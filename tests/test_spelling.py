@@ -10,20 +10,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import adapted, encoder_decoder, linear, module, several, spec, text_model, two_towers
-from zoo import runnable
 
-from unifreeze.backend import load_backend
+from tests.support.trees import (
+    adapted,
+    encoder_decoder,
+    linear,
+    module,
+    several,
+    spec,
+    text_model,
+    two_towers,
+)
+from tests.support.zoo import runnable
+from unifreeze._plan.selectors import Selector, evaluate, parse
+from unifreeze._plan.selectors.hints.aligned_paths import unlike
+from unifreeze._plan.selectors.hints.synonyms import meant_by, never_selected
+from unifreeze._protocol import load_backend
+from unifreeze._resolution.decide import select
 from unifreeze.errors import (
     ResolveError,
     SelectorSyntaxError,
     UnifreezeError,
     UnmatchedSelectorError,
 )
-from unifreeze.resolution.decide import select
-from unifreeze.select import Selector, evaluate, parse
-from unifreeze.select.aligning import unlike
-from unifreeze.select.meant import meant_by, never_selected
 
 
 @cache
@@ -471,8 +480,8 @@ def test_words_are_alike_only_if_their_digits_are_equal():
 
 
 def test_words_of_other_libraries_stand_for_words_that_exist():
-    from unifreeze.select import meant as module_
-    from unifreeze.select.vocabulary import WORDS
+    from unifreeze._plan.selectors import meant as module_
+    from unifreeze._plan.selectors.vocabulary import WORDS
 
     for selector in module_._MEANT:
         assert all(word in WORDS for word in selector.split(" | ")), selector

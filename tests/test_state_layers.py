@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import unifreeze as uf
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import OrderError
 
 ROWS = np.random.default_rng(0).standard_normal((8, 4)).astype("float32") + 2

@@ -3,13 +3,13 @@
 import json
 
 import numpy as np
-import paddle_trainer_runs as paddle_runs
 import pytest
-import torch_trainer_runs as torch_runs
 
+import tests.support.paddle_trainer_runs as paddle_runs
+import tests.support.torch_trainer_runs as torch_runs
 import unifreeze as uf
-from tests.pairs import small
-from tests.sides import ROWS, SIDES, Torch
+from tests.support.pairs import small
+from tests.support.sides import ROWS, SIDES, Torch
 from unifreeze.errors import ScheduleError
 
 HEAD = "{name: head, rules: [{only: head}]}"

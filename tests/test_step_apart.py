@@ -5,13 +5,17 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from unifreeze.cli import app
+from unifreeze._cli import app
 from unifreeze.errors import PairingError, RecordError, TargetError
 
-IMAGE = ("tests.pairs.small:torch_image()", "tests.pairs.small:paddle_image()", "float32[3,3,7,7]")
+IMAGE = (
+    "tests.support.pairs.small:torch_image()",
+    "tests.support.pairs.small:paddle_image()",
+    "float32[3,3,7,7]",
+)
 DECODER = (
-    "tests.pairs.fused:torch_apart()",
-    "tests.pairs.fused:paddle_fused('v q k', 2)",
+    "tests.support.pairs.fused:torch_apart()",
+    "tests.support.pairs.fused:paddle_fused('v q k', 2)",
     "int64[3,6]<0:11>",
 )
 PLAN = 'unifreeze: 1\nrules:\n  - freeze: "blocks[0]"\n'
@@ -81,7 +85,7 @@ def test_the_wrong_sketch_or_model_is_refused(image, tmp_path):
     with pytest.raises(PairingError, match="is not the one that the pairing was made from"):
         call("step", plan, IMAGE[0], "--sketch", second, *words)
     with pytest.raises(PairingError, match=r"neither of the two that were paired.*: no "):
-        call("step", plan, "tests.pairs.small:torch_text()", "--sketch", first, *words)
+        call("step", plan, "tests.support.pairs.small:torch_text()", "--sketch", first, *words)
     with pytest.raises(TargetError, match="needs --sketch"):
         call("step", plan, IMAGE[0], *words)
     with pytest.raises(TargetError, match="two models, two files of sides, or one model"):

@@ -10,21 +10,21 @@ import numpy as np
 import paddle
 import pytest
 import torch
-from pairs import small
 from torch import nn
 
 import unifreeze as uf
-from unifreeze.backend import Batch, StepConfig, load_backend, registry
-from unifreeze.cli import main
-from unifreeze.errors import PairingError, ParityError, RecordError
-from unifreeze.stepping import (
+from tests.support.pairs import small
+from unifreeze._cli import main
+from unifreeze._evidence.step import (
     StepSide,
     check,
     check_step,
     compare_sides,
     make_side,
 )
-from unifreeze.stepping.moments import Moments, corrected
+from unifreeze._evidence.step.moments import Moments, corrected
+from unifreeze._protocol import Batch, StepConfig, load_backend, registry
+from unifreeze.errors import PairingError, ParityError, RecordError
 
 IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
 PIXELS = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype("float32")
@@ -254,7 +254,7 @@ def test_other_hyper_parameters_break_the_updates_alone(
     ],
 )
 def test_what_is_frozen_and_moves_breaks_its_clause(step, wrong, framework, fault, name, broken):
-    wrong(framework, getattr(import_module("mutants.faults"), fault))
+    wrong(framework, getattr(import_module("tests.support.mutants.faults"), fault))
     report = step(name, *build(name))
     assert set(report.broken) == broken, report
     assert all(framework in str(finding) for finding in clause(report, "frozen").findings)
@@ -340,8 +340,8 @@ def test_sides_travel_as_files_and_are_compared_with_neither_framework_loaded(pa
         thing.save(file)
     assert max(file.stat().st_size for file in files) < 100_000
     code = (
-        "import sys; from unifreeze.pairing import Pairing;"
-        "from unifreeze.stepping import StepSide, compare_sides;"
+        "import sys; from unifreeze._ports.pairing import Pairing;"
+        "from unifreeze._evidence.step import StepSide, compare_sides;"
         "sides = map(StepSide.load, sys.argv[1:3]);"
         "report = compare_sides(*sides, Pairing.load(sys.argv[3]));"
         "assert not {'torch', 'paddle'} & set(sys.modules);"
@@ -475,7 +475,7 @@ def test_a_file_that_is_no_side_is_refused(content, words, tmp_path):
 def cli(monkeypatch, capsys, tmp_path):
     def run(*arguments):
         PLANS["text"].save(tmp_path / "plan.yaml")
-        models = "pairs.small:torch_text", "pairs.small:paddle_text"
+        models = "tests.support.pairs.small:torch_text", "tests.support.pairs.small:paddle_text"
         words = ["step", str(tmp_path / "plan.yaml"), *models, "--batch", "int64[3,6]<0:11>"]
         monkeypatch.setattr(sys, "argv", ["unifreeze", *words, *arguments])
         with pytest.raises(SystemExit) as exit_:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
-from random_models import models
-from trees import (
+
+from tests.support.random_models import models
+from tests.support.trees import (
     Node,
     Weight,
     act,
@@ -33,8 +34,7 @@ from trees import (
     text_model,
     two_towers,
 )
-
-from unifreeze.structure import Zone
+from unifreeze._structure import Zone
 
 
 def blocks(made):

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rounding import LIMIT, SINGLE_PART
 from torch import nn
 from torch.nn import functional
-from trained import BLOCKS, batches, damaged, in_framework, trained
-from zoo import FRAMEWORKS, runnable
 
 import unifreeze as uf
-from unifreeze.advising.inputs import FEW, MANY
-from unifreeze.advising.units import has_head, stretches
-from unifreeze.backend import Batch, backend_for
+from tests.support.rounding import LIMIT, SINGLE_PART
+from tests.support.trained import BLOCKS, batches, damaged, in_framework, trained
+from tests.support.zoo import FRAMEWORKS, runnable
+from unifreeze._authoring.suggest.facts import FEW, MANY
+from unifreeze._authoring.suggest.units import has_head, stretches
+from unifreeze._protocol import Batch, backend_for
+from unifreeze._resolution import resolve_phases
 from unifreeze.errors import ArgumentError, PlanFileError, TargetError
-from unifreeze.resolution import resolve_phases
 
 HERE = Path(__file__).parent
 SIZES = {"few": FEW - 1, "some": FEW, "many": MANY}
@@ -38,7 +38,7 @@ def one_thread():
 
 
 def stack(framework, **settings):
-    return import_module(f"kits.{framework}_nets").Stack(**settings)
+    return import_module(f"tests.support.kits.{framework}_nets").Stack(**settings)
 
 
 def measured(framework, name, model, **settings):
@@ -166,7 +166,7 @@ def everything_of(framework, backend, model):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_comes_back_bit_for_bit(framework, backend, fails):
-    nets = import_module(f"kits.{framework}_nets")
+    nets = import_module(f"tests.support.kits.{framework}_nets")
     model = stack(framework, blocks=3, dropout=0.5)
     handle = uf.FreezePlan().freeze("stem | blocks[:2]").apply(model)
     backend.train_mode(model)
@@ -197,7 +197,7 @@ def test_the_model_comes_back_bit_for_bit(framework, backend, fails):
 @pytest.mark.usefixtures("double")
 def test_dropout_and_batch_statistics_do_not_enter(framework, backend):
     model = stack(framework, blocks=3, dropout=0.5)
-    nets = import_module(f"kits.{framework}_nets")
+    nets = import_module(f"tests.support.kits.{framework}_nets")
     (backend.train_mode(model), [model(nets.rows()) for _ in range(3)])
     rows = np.random.default_rng(0).standard_normal((8, 6))
 
@@ -492,7 +492,7 @@ def test_the_sources_are_named_in_the_plan():
 
 
 def deep_and_odd(framework):
-    kit = import_module(f"kits.{framework}_kit").kit
+    kit = import_module(f"tests.support.kits.{framework}_kit").kit
     yield "residual", stack(framework, blocks=5)
     yield "one block", stack(framework, blocks=1)
     yield from (("tied", kit.tied.make()), ("loose", kit.loose.make()))
@@ -605,7 +605,7 @@ def test_a_suggestion_that_cannot_be_written_says_so(tmp_path):
 # On the command line.
 
 
-def command_line(*words, cwd=HERE):
+def command_line(*words, cwd=HERE.parent):
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "unifreeze", "suggest", *words],
         cwd=cwd, capture_output=True, text=True, check=False,
@@ -615,7 +615,9 @@ def command_line(*words, cwd=HERE):
 def test_the_command_line_writes_a_plan(framework, tmp_path):
     file = tmp_path / "plan.yaml"
     words = ["--examples", "2000", "--similarity", "different", "--compute", "low", "--new-head"]
-    run = command_line(f"kits.{framework}_nets:Stack(blocks=8)", *words, "-o", str(file))
+    run = command_line(
+        f"tests.support.kits.{framework}_nets:Stack(blocks=8)", *words, "-o", str(file)
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"written to {file}\n"
     model = stack(framework, blocks=8)
@@ -629,7 +631,12 @@ def test_the_command_line_measures_examples_in_a_file(framework, tmp_path):
     words = ["--measure", "--batch", str(tmp_path / "examples.npz"), "--labels", "y"]
     found = tmp_path / "found.json"
     run = command_line(
-        f"kits.{framework}_nets:Stack(blocks=3)", *words, "--batch-size", "8", "--json", str(found)
+        f"tests.support.kits.{framework}_nets:Stack(blocks=3)",
+        *words,
+        "--batch-size",
+        "8",
+        "--json",
+        str(found),
     )
     assert run.returncode == 0, run.stderr
     # Paddle says something when it is imported with more than one thread.
@@ -646,7 +653,7 @@ def test_the_command_line_measures_examples_in_a_file(framework, tmp_path):
 
 def test_the_command_line_says_when_numbers_are_made_up():
     words = ["--measure", "--batch", "float32[8,6]", "--batch", "y=int64[8]<0:3>", "--labels", "y"]
-    run = command_line("kits.torch_nets:Stack", *words)
+    run = command_line("tests.support.kits.torch_nets:Stack", *words)
     assert run.returncode == 0, run.stderr
     assert "# Measured on made-up numbers" in run.stdout
 
@@ -663,7 +670,7 @@ def test_the_command_line_says_when_numbers_are_made_up():
     ],
 )  # fmt: skip
 def test_the_command_line_refuses_what_it_cannot_use(words, message):
-    run = command_line("kits.torch_nets:Stack", *words)
+    run = command_line("tests.support.kits.torch_nets:Stack", *words)
     assert run.returncode == 2, run.stdout + run.stderr
     assert message in run.stderr
 

@@ -13,7 +13,7 @@ ROOT = HERE.parent
 
 CONTRACT = """
 import sys
-from toy_framework.toy_models import kit
+from tests.support.toy_framework.toy_models import kit
 from unifreeze.testing import CONTRACT
 
 for check in CONTRACT:
@@ -25,7 +25,7 @@ TRAINING = """
 import numpy as np
 import toynet
 import unifreeze as uf
-from toy_framework.toy_models import Plain
+from tests.support.toy_framework.toy_models import Plain
 
 model = Plain()
 before = model.state()
@@ -62,14 +62,16 @@ def python(tmp_path_factory):
         "--no-build-isolation",
         "--target",
     ]
-    subprocess.run([sys.executable, *install, folder, HERE / "toy_framework"], check=True)
+    subprocess.run(
+        [sys.executable, *install, folder, HERE / "support" / "toy_framework"], check=True
+    )
     folders = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
     def run(*arguments):
         return subprocess.run(
             [sys.executable, "-W", "ignore", *arguments],
-            cwd=HERE,
+            cwd=HERE.parent,
             env=environment,
             capture_output=True,
             text=True,
@@ -110,7 +112,7 @@ def test_it_is_at_parity_with_another_framework(python, tmp_path, half):
     plan = tmp_path / "plan.yaml"
     rules = f'  - only: "head | blocks[-1]"\n  - freeze: "norm & {half}"\n'
     plan.write_text(f"unifreeze: 1\nrules:\n{rules}")
-    sides = ("toy_framework.toy_models:Plain", "kits.torch_kit:Plain")
+    sides = ("tests.support.toy_framework.toy_models:Plain", "tests.support.kits.torch_kit:Plain")
     run = python("-m", "unifreeze", "parity", plan, *sides, "--batch", "float32[8,6]")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "toynet on cpu: 14 parameters, 213 values, 7 frozen, 7 trainable" in run.stdout
@@ -119,7 +121,10 @@ def test_it_is_at_parity_with_another_framework(python, tmp_path, half):
 def test_a_mistake_in_it_is_found(python, tmp_path):
     plan = tmp_path / "plan.yaml"
     plan.write_text('unifreeze: 1\nrules:\n  - only: "head"\n')
-    sides = ("toy_framework.toy_models:Plain", "toy_framework.toy_models:Forgetful")
+    sides = (
+        "tests.support.toy_framework.toy_models:Plain",
+        "tests.support.toy_framework.toy_models:Forgetful",
+    )
     run = python("-m", "unifreeze", "parity", plan, *sides, "--batch", "float32[8,6]")
     assert run.returncode == 1, run.stdout + run.stderr
     assert "head.weight: is trainable and did not move" in run.stdout

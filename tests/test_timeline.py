@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parent))
 
 import unifreeze as uf  # noqa: E402
-from tests.pairs.pair import target  # noqa: E402
-from unifreeze.cli.targets import load_model  # noqa: E402
+from tests.support.pairs.pair import target  # noqa: E402
+from unifreeze._cli.find_model import load_model  # noqa: E402
 
 GOLDEN = HERE / "golden" / "timeline.txt"
 PLAN = uf.FreezePlan.from_yaml(
@@ -41,8 +41,8 @@ SIZES = {
 }
 MODELS = {
     "ResNet-18": {
-        "torch": target("tests.pairs.vision", "torch_model", "resnet18"),
-        "paddle": target("tests.pairs.vision", "paddle_model", "resnet18"),
+        "torch": target("tests.support.pairs.vision", "torch_model", "resnet18"),
+        "paddle": target("tests.support.pairs.vision", "paddle_model", "resnet18"),
     },
     "ERNIE": {
         "torch": target("examples.ernie.models", "torch_ernie", **SIZES),

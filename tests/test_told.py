@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.sides import ROWS, SIDES, Paddle, Torch, values
+from tests.support.sides import ROWS, SIDES, Paddle, Torch, values
 from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeError, UnifreezeWarning
 
 NEVER = "the schedule was never told of an epoch or step"

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from kits.torch_nets import raw
 from torch import nn
 
 from examples.torchvision_on_cpu import import_torchvision
+from tests.support.kits.torch_nets import raw
 from unifreeze import FreezePlan, load_trained
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import FrozenDriftError, UnmatchedSelectorError, WeightFileError
 
 import_torchvision()

@@ -9,12 +9,12 @@ import inspect
 
 import pytest
 import torch
-from kits.torch_nets import Stack, backward, bits, moved, raw, rows, seeded
-from rounding import check_same
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 import unifreeze as uf
+from tests.support.kits.torch_nets import Stack, backward, bits, moved, raw, rows, seeded
+from tests.support.rounding import check_same
 from unifreeze import FreezePlan
 from unifreeze.errors import ArgumentError, FrozenDriftError, OptimizerError
 

@@ -9,11 +9,11 @@ import paddle
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
-from kits import paddle_nets
-from kits.torch_nets import Stack, rows
 from torch import nn
 
 import unifreeze as uf
+from tests.support.kits import paddle_nets
+from tests.support.kits.torch_nets import Stack, rows
 from unifreeze.errors import FrozenDriftError, OptimizerError, TargetError, WeightFileError
 
 PLAN = uf.FreezePlan().only("head")

@@ -12,7 +12,6 @@ import pickle
 
 import pytest
 import torch
-from kits.torch_nets import Block, Stack, backward, bits, moved, rows, seeded
 from torch import nn
 from torch.ao.quantization import FakeQuantize
 from torch.nn.utils import parametrizations
@@ -20,6 +19,7 @@ from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
+from tests.support.kits.torch_nets import Block, Stack, backward, bits, moved, rows, seeded
 from unifreeze import FreezePlan
 from unifreeze.errors import FrozenDriftError, UnsupportedPlanError
 

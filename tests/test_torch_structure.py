@@ -11,7 +11,6 @@ from importlib.metadata import version
 import pytest
 import torch
 import torch.distributed as dist
-from kits.torch_nets import Stack, backward, bits, moved, rows, seeded
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     CheckpointImpl,
@@ -25,8 +24,9 @@ from torch.optim.swa_utils import AveragedModel
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
+from tests.support.kits.torch_nets import Stack, backward, bits, moved, rows, seeded
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import (
     FixedParameterError,
     FrozenDriftError,

@@ -4,11 +4,18 @@ import runpy
 
 import pytest
 import torch
-from torch_trainer_runs import PLAN, RUNS, STEPS_PER_EPOCH, TIMELINE, hugging_face_trainer, task
 
 import unifreeze as uf
+from tests.support.torch_trainer_runs import (
+    PLAN,
+    RUNS,
+    STEPS_PER_EPOCH,
+    TIMELINE,
+    hugging_face_trainer,
+    task,
+)
 from unifreeze.errors import FrozenDriftError, OptimizerError, ScheduleError
-from unifreeze_torch import backend
+from unifreeze_torch import _backend as backend
 from unifreeze_torch.trainers import lightning as pl
 from unifreeze_torch.trainers import transformers as hf
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch_trainer_runs import PLAN, RUNS, TIMELINE, lightning_module, pl
-from torch_trainer_runs import lightning as fit
 
 import unifreeze as uf
+from tests.support.torch_trainer_runs import PLAN, RUNS, TIMELINE, lightning_module, pl
+from tests.support.torch_trainer_runs import lightning as fit
 from unifreeze.errors import OptimizerError, ScheduleError, UnifreezeWarning
 from unifreeze_torch.trainers.lightning import FreezeCallback
 

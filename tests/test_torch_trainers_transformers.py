@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from torch_trainer_runs import PLAN, RUNS, TIMELINE, bits, hugging_face_trainer, samples, task
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
 import unifreeze as uf
+from tests.support.torch_trainer_runs import (
+    PLAN,
+    RUNS,
+    TIMELINE,
+    bits,
+    hugging_face_trainer,
+    samples,
+    task,
+)
 from unifreeze.errors import ScheduleError, UnsupportedPlanError
 from unifreeze_torch.trainers.transformers import FreezeCallback
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kits.torch_nets import Block, Stack, backward, bits, moved, rows, seeded
 from torch import nn
 
 import unifreeze as uf
+from tests.support.kits.torch_nets import Block, Stack, backward, bits, moved, rows, seeded
 from unifreeze import FreezePlan
-from unifreeze.backend import load_backend
+from unifreeze._protocol import load_backend
 from unifreeze.errors import (
     FrozenDriftError,
     OptimizerError,
@@ -479,7 +479,7 @@ def deaf_flag(model, monkeypatch):
 
 
 def refuse_guard(model, monkeypatch):
-    from unifreeze_torch import modes
+    from unifreeze_torch import _guards as modes
 
     pin = modes.pin
 

@@ -3,15 +3,15 @@
 import warnings
 
 import paddle
-import paddle_trainer_runs as paddle_runs
 import pytest
 import torch
-import torch_trainer_runs as torch_runs
 from transformers import TrainerCallback
 
+import tests.support.paddle_trainer_runs as paddle_runs
+import tests.support.torch_trainer_runs as torch_runs
 import unifreeze as uf
+from unifreeze._handle.verify_last import LastLook
 from unifreeze.errors import FrozenDriftError, UnifreezeWarning
-from unifreeze.handle.lastly import LastLook
 
 pl = torch_runs.pl
 NEVER = "the schedule was never told of an epoch or step"

@@ -1,9 +1,9 @@
 """The page on four ways to freeze says what happens, in both frameworks."""
 
 import pytest
-from freezing_ways import FRAMEWORKS, PAGE, PRESSURES, WAYS, captured, outcome, page
 
 import unifreeze as uf
+from tests.support.freezing_ways import FRAMEWORKS, PAGE, PRESSURES, WAYS, captured, outcome, page
 
 
 def test_the_page_says_what_was_measured():

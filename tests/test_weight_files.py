@@ -21,8 +21,8 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
+from unifreeze._ports.weights import DTYPES, Entry, Named, open_weights, save_weights
 from unifreeze.errors import WeightFileError
-from unifreeze.weights import DTYPES, Entry, Named, open_weights, save_weights
 
 SUFFIXES = (".safetensors", ".pdparams", ".pt", ".bin")
 DTYPES_TRIED = ("float32", "float64", "float16", "bfloat16", "int64", "bool")
@@ -759,7 +759,8 @@ def test_no_framework_is_loaded_for_files_that_need_none(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
     script = (
         "import sys; sys.modules['torch'] = sys.modules['paddle'] = None\n"
-        "from unifreeze.weights import *; from unifreeze.errors import MissingFrameworkError\n"
+        "from unifreeze._ports.weights import *\n"
+        "from unifreeze.errors import MissingFrameworkError\n"
         "for name in ('w.safetensors', 'w.pdparams'):\n"
         "    with open_weights(name) as weights:\n"
         "        save_weights('copy-' + name, weights.named())\n"

@@ -13,18 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unifreeze.advising import suggest
-    from unifreeze.capturing import capture, translate
-    from unifreeze.comparing import compare_plans
+    from unifreeze._authoring.capture import capture, translate
+    from unifreeze._authoring.compare import compare_plans
+    from unifreeze._authoring.suggest import suggest
+    from unifreeze._evidence.parity import Record, Report, check_parity
+    from unifreeze._evidence.step import check_step
+    from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
+    from unifreeze._plan import FreezePlan
+    from unifreeze._plan.selectors import Selector
+    from unifreeze._ports.carrying import port_file, port_weights
+    from unifreeze._ports.pairing import Pairing, pair
+    from unifreeze._resolution import Resolution
     from unifreeze.errors import FrozenDriftError, UnifreezeError, UnknownNameError
-    from unifreeze.handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
-    from unifreeze.pairing import Pairing, pair
-    from unifreeze.parity import Record, Report, check_parity
-    from unifreeze.plan import FreezePlan
-    from unifreeze.porting import port_file, port_weights
-    from unifreeze.resolution import Resolution
-    from unifreeze.select import Selector
-    from unifreeze.stepping import check_step
 
 __version__ = "0.1.0"
 
@@ -56,30 +56,30 @@ __all__ = [
 ]
 
 _HOME = {
-    "FreezePlan": "plan",
+    "FreezePlan": "_plan",
     "FrozenDriftError": "errors",
-    "Handle": "handle",
-    "Pairing": "pairing",
-    "Record": "parity",
-    "Report": "parity",
-    "Resolution": "resolution",
-    "Selector": "select",
+    "Handle": "_handle",
+    "Pairing": "_ports.pairing",
+    "Record": "_evidence.parity",
+    "Report": "_evidence.parity",
+    "Resolution": "_resolution",
+    "Selector": "_plan.selectors",
     "UnifreezeError": "errors",
-    "apply": "handle",
-    "capture": "capturing",
-    "check_parity": "parity",
-    "check_step": "stepping",
-    "compare_plans": "comparing",
-    "freeze": "handle",
-    "frozen": "handle",
-    "load_trained": "handle",
-    "pair": "pairing",
-    "port_file": "porting",
-    "port_weights": "porting",
-    "resolve": "handle",
-    "suggest": "advising",
-    "translate": "capturing",
-    "unpin": "handle",
+    "apply": "_handle",
+    "capture": "_authoring.capture",
+    "check_parity": "_evidence.parity",
+    "check_step": "_evidence.step",
+    "compare_plans": "_authoring.compare",
+    "freeze": "_handle",
+    "frozen": "_handle",
+    "load_trained": "_handle",
+    "pair": "_ports.pairing",
+    "port_file": "_ports.carrying",
+    "port_weights": "_ports.carrying",
+    "resolve": "_handle",
+    "suggest": "_authoring.suggest",
+    "translate": "_authoring.capture",
+    "unpin": "_handle",
 }
 
 

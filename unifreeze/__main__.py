@@ -1,5 +1,5 @@
 """`python -m unifreeze` is the same program as `unifreeze`."""
 
-from unifreeze.cli import main
+from unifreeze._cli import main
 
 main()

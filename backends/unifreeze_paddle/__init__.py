@@ -1,6 +1,6 @@
 """The PaddlePaddle backend of unifreeze: one framework described in neutral terms."""
 
-from unifreeze_paddle.backend import PaddleBackend
+from unifreeze_paddle._backend import PaddleBackend
 
 backend = PaddleBackend()
 

@@ -1,6 +1,6 @@
 """The PyTorch backend of unifreeze: one framework described in neutral terms."""
 
-from unifreeze_torch.backend import TorchBackend
+from unifreeze_torch._backend import TorchBackend
 
 backend = TorchBackend()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from unifreeze.arguments import checked
-from unifreeze.parity import Report, check_parity
-from unifreeze.plan import FreezePlan
+from unifreeze._arguments import checked
+from unifreeze._evidence.parity import Report, check_parity
+from unifreeze._plan import FreezePlan
 
 
 @checked

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from unifreeze.arguments import checked_methods
-from unifreeze.backend import Backend, Batch, ProbeConfig
-from unifreeze.backend.measures import MeasureConfig, MeasureRun
-from unifreeze.handle import apply, frozen, resolve
-from unifreeze.parity import Record, compare_records, make_record
-from unifreeze.plan import FreezePlan
+from unifreeze._arguments import checked_methods
+from unifreeze._evidence.parity import Record, compare_records, make_record
+from unifreeze._handle import apply, frozen, resolve
+from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import Backend, Batch, ProbeConfig
 
 ROLES = ("weight", "bias")
 

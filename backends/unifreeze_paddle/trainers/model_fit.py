@@ -9,12 +9,10 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
-from unifreeze.arguments import checked
+from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
 from unifreeze.errors import OptimizerError, ScheduleError, counted
-from unifreeze.handle import Handle
-from unifreeze.handle.lastly import LastLook, calling_list, take_out
-from unifreeze_paddle.trainers.run import TrainerRun, is_grouped
-from unifreeze_paddle.trainers.saved import RunState
+from unifreeze_paddle.trainers._run import TrainerRun, is_grouped
+from unifreeze_paddle.trainers._saved import RunState
 
 _NO_METRICS = ("step", "batch_size")
 

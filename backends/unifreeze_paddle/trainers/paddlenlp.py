@@ -10,13 +10,10 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.arguments import checked
+from unifreeze.backend import Handle, LastLook, calling_list, checked, resolve_phases, take_out
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
-from unifreeze.handle import Handle
-from unifreeze.handle.lastly import LastLook, calling_list, take_out
-from unifreeze.resolution import resolve_phases
-from unifreeze_paddle.trainers.run import TrainerRun
-from unifreeze_paddle.trainers.saved import RunState
+from unifreeze_paddle.trainers._run import TrainerRun
+from unifreeze_paddle.trainers._saved import RunState
 
 STATE_FILE = "unifreeze.json"
 """What says where a run stands, in each checkpoint's folder."""

@@ -8,13 +8,10 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
-from unifreeze.arguments import checked
-from unifreeze.backend import Undo
+from unifreeze.backend import Handle, LastLook, Undo, checked, take_out
 from unifreeze.errors import ScheduleError
-from unifreeze.handle import Handle
-from unifreeze.handle.lastly import LastLook, take_out
-from unifreeze_torch import modes
-from unifreeze_torch.trainers.run import TrainerRun
+from unifreeze_torch import _guards as modes
+from unifreeze_torch.trainers._run import TrainerRun
 
 
 class FreezeCallback(Callback):  # type: ignore[misc]

@@ -9,12 +9,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.arguments import checked
+from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
-from unifreeze.handle import Handle
-from unifreeze.handle.lastly import LastLook, calling_list, take_out
 from unifreeze_torch import backend
-from unifreeze_torch.trainers.run import TrainerRun
+from unifreeze_torch.trainers._run import TrainerRun
 
 STATE = "unifreeze"
 """Under what the state is kept in a checkpoint's `trainer_state.json`."""

@@ -1,0 +1,287 @@
+"""Layers whose kernels need help with frozen parameters: lend them aliases, attach their input.
+
+Paddle computes the gradients of a norm's weight and bias together and gives none if one of them is
+frozen; it refuses to pass gradient through a recurrent network with a frozen weight, and through a
+few layers whose input takes no part; on the CPU it passes gradient through a layer norm as if a
+frozen weight were one. A guarded layer shows its kernel, for the time of the forward pass, a
+detached alias of the frozen tensor that lets gradient pass; the gradient of the alias goes nowhere,
+and the parameter is back in its place when the forward pass ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.nn.layer.norm import _InstanceNormBase
+from paddle.nn.layer.rnn import RNNBase
+from paddle.nn.quant.quant_layers import MovingAverageAbsMaxScale
+
+from unifreeze.backend import Guard
+from unifreeze.errors import UnsupportedPlanError
+from unifreeze_paddle import _recurrent as recurrent
+from unifreeze_paddle._layers import BATCH_NORMS, MARK, is_floating
+
+# Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
+paddle.jit.ignore_module([sys.modules[__name__]])
+
+PAIRED = (*BATCH_NORMS, _InstanceNormBase)
+"""Layers whose kernel gives gradients for all of their parameters or for none."""
+WHOLE = (RNNBase, nn.HSigmoidLoss)
+"""Layers through which no gradient passes if any parameter is frozen."""
+FORGETFUL = (nn.LayerNorm,)
+"""Layers whose CPU kernel passes gradient on as if a frozen weight were one."""
+NEEDS_LIVE_INPUT = (nn.PReLU, _InstanceNormBase, nn.HSigmoidLoss)
+"""Layers whose backward pass fails, or crashes, if the input takes no part in it."""
+
+CLAIMS_GRADIENT = (MovingAverageAbsMaxScale,)
+"""Layers that ask for gradient though nothing in or below them trains, and then fail likewise."""
+
+_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT, *CLAIMS_GRADIENT)
+_BORROWED = (nn.ParameterList, nn.LayerNorm, nn.GroupNorm, nn.PReLU, *PAIRED)
+"""Layers whose parameters a user's own layer may give to a kernel, without calling them."""
+# A user's own layer may call these kernels with parameters of its own, or of a layer in it.
+_LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
+_ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
+
+
+def guard_of(layer: Any) -> Guard | None:
+    """Return the guard that is on a layer, if any; copies of a layer keep theirs."""
+    on = layer.__dict__.get(MARK)
+    guard: Guard | None = on.guard if on else None
+    return guard
+
+
+def may_need(cls: Any) -> bool:
+    """Tell whether a layer of a class needs help under some plan."""
+    return _is_known(cls) or bool(_calls_of(cls))
+
+
+def needs(
+    layer: Any, numbers: Mapping[int, int], trainable: Sequence[bool]
+) -> tuple[tuple[str, ...], bool]:
+    """Return what a layer must lend, and whether its input must be attached.
+
+    Args:
+        layer: The layer.
+        numbers: Number of each parameter by its identity.
+        trainable: For each parameter, whether the plan trains it.
+    """
+    own = _kernel_tensors(layer)
+    found = [numbers.get(id(tensor)) for tensor in own.values()]
+    flags = tuple([None if number is None else trainable[number] for number in found])
+    return _needs(layer.__class__, tuple(own), flags)
+
+
+def _kernel_tensors(layer: Any) -> dict[str, Any]:
+    """Return by name what a layer's kernel computes with: a recurrent network registers not all."""
+    own: dict[str, Any] = layer.__dict__.get("_parameters", {})
+    if isinstance(layer, RNNBase):
+        return {**own, **recurrent.weights(layer)}
+    if not _calls_of(layer.__class__):
+        return own
+    return {leaf: holder[key] for leaf, (holder, key) in _places(layer).items()}
+
+
+def _places(layer: Any) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return where a layer's parameters are, those of borrowed layers in it, too: norm.weight."""
+    found = {leaf: (layer._parameters, leaf) for leaf in layer.__dict__.get("_parameters", ())}
+    if _calls_of(layer.__class__):
+        for name, child in layer._sub_layers.items():
+            if isinstance(child, _BORROWED):
+                own = child._parameters
+                found.update({f"{name}.{leaf}": (own, leaf) for leaf in own})
+    return found
+
+
+@cache
+def _needs(
+    cls: Any, leaves: tuple[str, ...], flags: tuple[bool | None, ...]
+) -> tuple[tuple[str, ...], bool]:
+    """Answer for a class, the names of its parameters, and which train (None: not one)."""
+    frozen = tuple(leaf for leaf, flag in zip(leaves, flags, strict=True) if flag is False)
+    some_train = True in flags
+    calls = _calls_of(cls) if leaves else frozenset()
+    live = issubclass(cls, NEEDS_LIVE_INPUT) or bool(calls & _ATTACHING_CALLS)
+    attach = (live and some_train) or issubclass(cls, CLAIMS_GRADIENT)
+    return _to_lend(cls, frozen, calls, some_train=some_train), attach
+
+
+def _to_lend(
+    cls: type, frozen: tuple[str, ...], calls: Set[str], *, some_train: bool
+) -> tuple[str, ...]:
+    if issubclass(cls, WHOLE) or calls & _LENDING_CALLS:
+        return frozen
+    if issubclass(cls, PAIRED) and some_train:
+        return frozen
+    if issubclass(cls, FORGETFUL):
+        return tuple(leaf for leaf in frozen if leaf == "weight")
+    return ()
+
+
+@cache
+def _is_known(cls: Any) -> bool:
+    return issubclass(cls, _KNOWN)
+
+
+@cache
+def _calls_of(cls: Any) -> Set[str]:
+    """Return which of the kernels that need help a layer of a user's own calls in its methods."""
+    if _is_known(cls):
+        return frozenset()
+    own = [base for base in cls.__mro__ if not base.__module__.startswith(("paddle.", "builtins"))]
+    functions = [f for base in own for f in vars(base).values() if isinstance(f, FunctionType)]
+    return (_LENDING_CALLS | _ATTACHING_CALLS).intersection(_names_used(functions))
+
+
+def _names_used(functions: list[FunctionType]) -> set[str]:
+    """Return the names that functions use, and the plain functions that they call in turn."""
+    names: set[str] = set()
+    waiting, seen = list(functions), set[int]()
+    while waiting:
+        function = waiting.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        used = set(_names_in(function.__code__))
+        called = [function.__globals__.get(name) for name in used]
+        waiting += [f for f in called if isinstance(f, FunctionType) and not _is_paddles(f)]
+        names |= used
+    return names
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names_in(inner)
+
+
+def _is_paddles(function: FunctionType) -> bool:
+    return function.__module__ is None or function.__module__.partition(".")[0] == "paddle"
+
+
+class GuardedForward:
+    """A layer's forward pass with frozen tensors lent out and the input attached.
+
+    It sits in the layer's own dictionary in place of the method, so copies keep it. Something that
+    wrapped it in turn may outlive the guard, so it asks the layer each time what to do.
+
+    Attributes:
+        layer: The layer.
+        inner: A forward that stood there before, None for the class's own.
+    """
+
+    def __init__(self, layer: Any, inner: Any) -> None:
+        self.layer, self.inner = layer, inner
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run the layer's forward pass, outside of what to_static captures."""
+        callback = paddle.framework.core.set_eval_frame(None)
+        try:
+            return self._guarded(*inputs, **named)
+        finally:
+            paddle.framework.core.set_eval_frame(callback)
+
+    def _guarded(self, *inputs: Any, **named: Any) -> Any:
+        guard = guard_of(self.layer)
+        if guard is None or not paddle.is_grad_enabled():
+            return self.own_forward()(*inputs, **named)
+        if guard.attach and not _any_live((inputs, named)):
+            inputs, named = _attached(self.layer, inputs, named)
+        if not self._worth_lending(inputs, named):
+            return self.own_forward()(*inputs, **named)
+        with _lent(self.layer, guard.lend):
+            return self.own_forward()(*inputs, **named)
+
+    def own_forward(self) -> Callable[..., Any]:
+        """Return the forward pass that is guarded."""
+        cls = type(self.layer)
+        own: Callable[..., Any] = self.inner or cls.forward.__get__(self.layer, cls)
+        return own
+
+    def _worth_lending(self, inputs: Any, named: Any) -> bool:
+        """Tell whether any gradient comes this way; a frozen prefix should stay out of it."""
+        own = [t for t in _kernel_tensors(self.layer).values() if t is not None]
+        if isinstance(self.layer, FORGETFUL) and not _on_cpu(own[0]):
+            return False
+        return _any_live(own) or _any_live((inputs, named))
+
+
+def _on_cpu(tensor: Any) -> bool:
+    """Tell whether a tensor is on the CPU; while a whole program is traced it may yet be."""
+    return not paddle.in_dynamic_mode() or tensor.place.is_cpu_place()
+
+
+def _tensors(values: Any) -> Iterator[Any]:
+    if isinstance(values, paddle.Tensor | paddle.pir.Value):
+        yield values
+    elif isinstance(values, dict):
+        yield from _tensors(tuple(values.values()))
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _any_live(values: Any) -> bool:
+    """Tell whether any tensor takes part in the gradient."""
+    return any(not tensor.stop_gradient for tensor in _tensors(values))
+
+
+def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
+    """Let the first floating input take part in the gradient."""
+    first = next(filter(is_floating, _tensors((inputs, named))), None)
+    if first is None:
+        return inputs, named
+    if not paddle.in_dynamic_mode() and layer.training:
+        # A program traced whole drops the input's gradient again, and then crashes.
+        raise UnsupportedPlanError(
+            f"{type(layer).__name__} right above what is frozen cannot be traced whole",
+            context="in a whole program its backward pass fails or crashes the process",
+            hint="call to_static without full_graph, or eval() to export",
+        )
+    live = first.detach()
+    live.stop_gradient = False
+    swapped = tuple(live if value is first else value for value in inputs)
+    return swapped, {key: live if value is first else value for key, value in named.items()}
+
+
+@contextmanager
+def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
+    """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
+    places, shown = _places(layer), _kernel_tensors(layer)
+    found = {name: shown.get(name) for name in names}
+    kept = {name: t for name, t in found.items() if t is not None and t.stop_gradient}
+    aliases = {name: _alias(tensor) for name, tensor in kept.items()}
+    swapped = {id(kept[name]): alias for name, alias in aliases.items()}
+    weights = layer.__dict__.get("_all_weights")
+    try:
+        _put(places, aliases)
+        if weights is not None:
+            layer._all_weights = [swapped.get(id(tensor), tensor) for tensor in weights]
+        yield
+    finally:
+        _put(places, kept)
+        if weights is not None:
+            layer._all_weights = weights
+
+
+def _put(places: Mapping[str, tuple[dict[str, Any], str]], tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if name in places:
+            holder, leaf = places[name]
+            holder[leaf] = tensor
+
+
+def _alias(tensor: Any) -> Any:
+    if not paddle.in_dynamic_mode():
+        tensor = paddle.pir.core._convert_into_value(tensor)
+    alias = tensor.detach()
+    alias.stop_gradient = False
+    return alias

@@ -1,0 +1,48 @@
+"""Where a run stands, as it is saved with a trainer's checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from unifreeze.backend import Format, Saved
+from unifreeze.errors import ScheduleError
+
+
+class RunState(Saved):
+    """Where a run stands.
+
+    Attributes:
+        unifreeze_run: Version of the format.
+        handle: The handle's own state.
+        epoch: The epoch that begins next, or that is under way.
+        step: The step of the optimizer that begins next.
+        reports: What was measured, and not yet handed on.
+        waiting: The evaluation after an epoch that has ended may still be to come.
+        best: The folder where the best values are kept, in a file as seen from there; "" for none.
+    """
+
+    format: ClassVar[Format] = Format(
+        "unifreeze state of a run", "unifreeze_run", 1, ScheduleError, "resume an earlier one"
+    )
+
+    unifreeze_run: Literal[1] = 1
+    handle: dict[str, Any]
+    epoch: int
+    step: int
+    reports: dict[str, float]
+    waiting: bool
+    best: str = ""
+
+    def save_beside(self, file: Path) -> None:
+        """Write it; the folder of a whole run may be moved."""
+        best = os.path.relpath(self.best, file.parent) if self.best else ""
+        self.model_copy(update={"best": best}).save(file)
+
+    @classmethod
+    def load_from(cls, file: Path) -> Self:
+        """Read what `save_beside` wrote; raises as `load` does."""
+        state = cls.load(file)
+        best = os.path.normpath(file.parent / state.best) if state.best else ""
+        return state.model_copy(update={"best": best})

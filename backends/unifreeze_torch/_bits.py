@@ -1,0 +1,116 @@
+"""PyTorch tensors as bits and as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from unifreeze.backend import Array, Payload, Slot
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Return True if a tensor has values in this process.
+
+    It has none on the meta device, before a lazy layer's first call, after its memory was freed,
+    and while DeepSpeed has divided it among processes.
+    """
+    if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
+        return False
+    if not tensor.numel():
+        return not hasattr(tensor, "ds_shape")
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    plain = plain and tensor.layout is torch.strided and tensor.device.type in ("cpu", "cuda")
+    return not plain or bool(tensor.data_ptr())
+
+
+def payload(tensor: torch.Tensor) -> Payload | None:
+    """Return a tensor's bits; None if it has no values."""
+    if not has_values(tensor):
+        return None
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Payload(dtype, tuple(tensor.shape), _bytes(tensor.detach()))
+
+
+def _bytes(tensor: torch.Tensor) -> Array:
+    """Return a tensor's bytes in C order; without a copy for contiguous tensors in memory."""
+    tensor = _local(tensor)
+    inner = getattr(tensor, "__tensor_flatten__", None)
+    if inner is not None and type(tensor) is not torch.Tensor:
+        parts = [getattr(tensor, name) for name in inner()[0]]
+        return np.concatenate([_bytes(part) for part in parts])
+    # Not by `numpy()`: PyTorch lets no tensor be resized that it has once given to NumPy, and
+    # observers resize theirs.
+    flat: Array = np.from_dlpack(_plain(tensor).contiguous().reshape(-1).view(torch.uint8))
+    return flat
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of a sharded tensor that this process holds; other tensors as they are."""
+    to_local = getattr(tensor, "to_local", None)
+    return to_local() if to_local else tensor
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an ordinary tensor in memory: dense, its conjugation and sign written out."""
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    return tensor.resolve_conj().resolve_neg().cpu()
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """Copy a tensor's values out; formats NumPy lacks (bfloat16, float8) come as float32."""
+    plain = _plain(_local(tensor.detach()))
+    if plain.dtype is torch.bfloat16 or str(plain.dtype).startswith("torch.float8"):
+        plain = plain.float()
+    array: Array = plain.clone().numpy()
+    return array
+
+
+def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
+    """Make a tensor on the device of another; floating values take its floating dtype.
+
+    What was bfloat16 becomes that again to the bit; PyTorch's cast makes one NaN of all.
+    """
+    made = torch.from_numpy(np.array(array))
+    if like.dtype is torch.bfloat16 and array.dtype == np.float32:
+        words = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
+        if not (words & 0xFFFF).any():
+            halves = np.asarray(words >> 16, np.uint16).view(np.int16)
+            made = torch.from_numpy(halves).view(torch.bfloat16)
+    if made.is_floating_point() and like.is_floating_point():
+        made = made.to(like.dtype)
+    return made.to(like.device)
+
+
+@contextmanager
+def in_double(tensors: Iterable[Any], slots: Iterable[Slot]) -> Iterator[None]:
+    """Cast floating tensors to double precision meanwhile; they get their own memory back."""
+    states = [(slot, slot.holder.get(slot.leaf)) for slot in slots]
+    beside = [state for _, state in states if isinstance(state, nn.Parameter)]
+    floating = [tensor for tensor in (*tensors, *beside) if tensor.is_floating_point()]
+    kept = [(tensor, tensor.data) for tensor in floating]
+    buffers = [(slot, state) for slot, state in states if not isinstance(state, nn.Parameter)]
+    try:
+        for tensor, own in kept:
+            tensor.data = own.double()
+        for slot, buffer in buffers:
+            if buffer is not None and buffer.is_floating_point():
+                slot.holder[slot.leaf] = buffer.double()  # type: ignore[index]
+        yield
+    finally:
+        for tensor, own in kept:
+            tensor.data = own
+        for slot, buffer in buffers:
+            slot.holder[slot.leaf] = buffer  # type: ignore[index]
+
+
+def copy_into(tensor: Any, source: torch.Tensor) -> None:
+    """Write values into a tensor in place, whatever it requires."""
+    with torch.no_grad():
+        tensor.copy_(source)

@@ -1,0 +1,197 @@
+"""What PyTorch would get wrong about a plan, seen before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unifreeze.backend import Finding, Mask, Resolution, Walk, join, parameters_beside, wrappers
+from unifreeze_torch import _quantised as quantised
+from unifreeze_torch._layers import (
+    TorchReader,
+    keeps_statistics,
+    largest_norms,
+    made_in_inference_mode,
+    qualified_bases,
+)
+
+
+def findings(walk: Walk, model: Any, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
+    """Give every reason why the plan would not hold in PyTorch; `flags` are those as found."""
+    yield from _modules(walk, resolution)
+    yield from _parameters(walk, resolution, flags)
+    yield from parameters_beside(TorchReader(), model)
+    yield from _norms_in_adapters(walk, resolution)
+    yield from _reentrant_checkpointing(walk, resolution)
+    yield from _distributed(walk, model, resolution)
+
+
+def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    if "wayward" not in walk.memo:
+        walk.memo["wayward"] = _wayward(walk)
+    held = set(resolution.held) | set(resolution.quiet)
+    for index in walk.memo["wayward"]:
+        module, path = walk.module(index), walk.tree.paths[index] or "the model"
+        if index in held and isinstance(module, torch.jit.ScriptModule):
+            yield Finding(path, "a ScriptModule cannot be held still", "train it unscripted")
+            continue
+        if largest_norms([module]):
+            weight = resolution.spec.tree.tensor(id(module.weight))
+            if weight is not None and not resolution.trainable[weight]:
+                yield Finding(
+                    path,
+                    "max_norm rewrites the frozen table in every forward pass, in any mode",
+                    "set max_norm = None on it",
+                )
+        if index in held or _has_frozen(walk, resolution, index):
+            bases = qualified_bases(type(module))
+            if reason := quantised.reason_against_holding(module, bases):
+                yield Finding(path, *reason)
+        if "_flat_param" in module._parameters:
+            yield Finding(path, "FSDP has flattened its parameters", "wrap with use_orig_params")
+
+
+def _wayward(walk: Walk) -> list[int]:
+    """Return the modules of a sort that some plan could not hold."""
+    tree = walk.tree
+    sorts = (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)
+    wayward = [numbers for cls, numbers in walk.by_class.items() if issubclass(cls, sorts)]
+    found = set(chain.from_iterable(wayward))
+    found |= {state.owner for state in tree.states if state.role in quantised.SWITCHES}
+    pairs = zip(tree.leaves, tree.owners, strict=True)
+    return sorted(found | {owner for leaf, owner in pairs if leaf == "_flat_param"})
+
+
+def _has_frozen(walk: Walk, resolution: Resolution, index: int) -> bool:
+    """Tell whether a module has parameters of its own of which one is frozen."""
+    numbers = [walk.tree.tensor_of[name] for name in walk.tree.own_names(index)]
+    return not all(resolution.trainable[number] for number in numbers)
+
+
+def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
+    names = resolution.spec.tree.names
+    if "computed" not in walk.memo:
+        leaves = list(map(attrgetter("is_leaf"), walk.tensors))
+        walk.memo["computed"] = np.flatnonzero(~np.asarray(leaves, np.bool_))
+    dormant = np.flatnonzero(resolution.trainable & ~flags)
+    for number in np.union1d(dormant, walk.memo["computed"]):
+        tensor = walk.tensors[number]
+        if not tensor.is_leaf:
+            problem = "it is computed from other tensors and has no flag of its own"
+        elif made_in_inference_mode(tensor):
+            problem = "it was made in inference mode and can never train"
+        else:
+            continue
+        yield Finding(names[resolution.spec.first_names[number]], problem)
+
+
+def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """An adapter's own norms are no modules of the plan's, so nothing can hold them still."""
+    policy = resolution.plan.norm_stats
+    if policy == "update":
+        return
+    reader, known = TorchReader(), set(map(id, walk.modules)) if walk.wrappers else set()
+    for index, wrapper in walk.wrappers:
+        for name, module in wrapper.named_modules():
+            if id(module) in known or not keeps_statistics(module):
+                continue
+            if reader.idle(wrapper, join(name, "running_mean")):
+                continue
+            numbers = [walk.tree.tensor(id(tensor)) for tensor in module.parameters()]
+            trains = any(resolution.trainable[n] for n in numbers if n is not None)
+            if policy == "hold_all" or not trains:
+                path = ".".join(filter(None, (walk.tree.paths[index], name)))
+                yield Finding(
+                    path,
+                    "a norm inside an adapter would go on updating its statistics",
+                    "train it, merge the adapter first, or say norm_stats: update",
+                )
+
+
+def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
+    """Reentrant checkpointing passes no gradient unless its input requires one."""
+    above = _above_frozen_prefix(walk, resolution)
+    wrapped = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
+    found = [n for n in above if n in wrapped or _checkpoints_reentrantly(walk.module(n))]
+    if found and any(map(_makes_inputs_require_gradient, walk.modules)):
+        return
+    for index in found:
+        yield Finding(
+            walk.tree.paths[index] or "the model",
+            "reentrant activation checkpointing above a frozen prefix: "
+            "none of its layers would get a gradient",
+            "checkpoint with use_reentrant=False, "
+            'in transformers gradient_checkpointing_kwargs={"use_reentrant": False}',
+        )
+
+
+def _above_frozen_prefix(walk: Walk, resolution: Resolution) -> list[int]:
+    """Return the modules in which something trains, after parameters that are all frozen."""
+    last = walk.memo.get("above prefix")
+    if last is None or last[0] is not resolution:
+        tree = walk.tree
+        trained = resolution.trainable[resolution.spec.tensor_of]
+        trains = np.concatenate(([0], np.cumsum(trained)))
+        low, high = np.asarray(tree.name_starts), np.asarray(tree.name_ends)
+        found = (low > 0) & (trains[low] == 0) & (trains[high] > 0)
+        last = walk.memo["above prefix"] = resolution, np.flatnonzero(found).tolist()
+    above: list[int] = last[1]
+    return above
+
+
+def _checkpoints_reentrantly(module: nn.Module) -> bool:
+    if not getattr(module, "gradient_checkpointing", False):
+        return False
+    function = getattr(module, "_gradient_checkpointing_func", None)
+    keywords = function.keywords if isinstance(function, partial) else {}
+    return keywords.get("use_reentrant", True) is not False
+
+
+def _is_reentrant_wrapper(wrapper: Any) -> bool:
+    return getattr(getattr(wrapper, "checkpoint_impl", None), "name", "") == "REENTRANT"
+
+
+def _makes_inputs_require_gradient(module: nn.Module) -> bool:
+    """Tell whether transformers or PEFT has put on it the hook that reentrancy needs."""
+    hooks = module._forward_hooks.values()
+    return any("make_inputs_require_grad" in getattr(hook, "__name__", "") for hook in hooks)
+
+
+def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
+    """DDP fixes at wrapping what it synchronises: thawing later diverges silently.
+
+    Freezing later breaks its reduction, even in a single process, unless it looks for unused
+    parameters.
+    """
+    spec, tree = resolution.spec, walk.tree
+    around = [(0, wrapper) for wrapper, _ in wrappers(TorchReader(), model)]
+    for index, wrapper in [*around, *walk.wrappers]:
+        if _DDP not in qualified_bases(type(wrapper)):
+            continue
+        forbidden = {True} if wrapper.process_group.size() > 1 else set()
+        if wrapper.static_graph or not wrapper.find_unused_parameters:
+            forbidden.add(False)
+        inside = dict.fromkeys(tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]])
+        wanted = {number: bool(resolution.trainable[number]) for number in inside}
+        changed = [
+            tree.names[spec.first_names[number]]
+            for number, trainable in wanted.items()
+            if walk.tensors[number].requires_grad != trainable and trainable in forbidden
+        ]
+        if changed:
+            yield Finding(
+                changed[0],
+                f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
+                "which then no longer synchronises gradients as it should",
+                "apply the plan first, then wrap",
+            )
+
+
+_DDP = "torch.nn.parallel.distributed.DistributedDataParallel"

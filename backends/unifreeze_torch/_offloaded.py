@@ -1,0 +1,56 @@
+"""Values that are offloaded: hooks keep them elsewhere, and the model holds placeholders.
+
+accelerate's hooks put new tensors on the meta device in the place of parameters after each forward
+pass, so the values, and not the objects, tell whether something is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from torch import nn
+
+from unifreeze.backend import Walk
+
+_HOOK = "_hf_hook"
+"""The attribute of a module that holds its hook."""
+
+
+def stored(walk: Walk) -> dict[int, Callable[[], Any]]:
+    """Return for each placeholder in a model, by identity, a function that loads its values."""
+    loaders: dict[int, Callable[[], Any]] = {}
+    for number in walk.modules_having(_HOOK):
+        module = walk.module(number)
+        for hook in _flat(vars(module)[_HOOK]):
+            values = getattr(hook, "weights_map", None)
+            if isinstance(values, Mapping):
+                below = bool(getattr(hook, "place_submodules", False))
+                loaders |= _loaders(module, values, below=below)
+    return loaders
+
+
+def _flat(hook: Any) -> Iterator[Any]:
+    inner = getattr(hook, "hooks", None)
+    if inner is None:
+        yield hook
+    else:
+        for hook_inside in inner:
+            yield from _flat(hook_inside)
+
+
+def _loaders(
+    module: nn.Module, values: Mapping[str, Any], *, below: bool
+) -> dict[int, Callable[[], Any]]:
+    named = chain(module.named_parameters(recurse=below), module.named_buffers(recurse=below))
+    return {id(tensor): partial(_load, values, name) for name, tensor in named if tensor.is_meta}
+
+
+def _load(values: Mapping[str, Any], name: str) -> Any:
+    """Return the values with a name; None if they are missing or cannot be read."""
+    try:
+        return values[name]
+    except (KeyError, OSError):
+        return None

@@ -1,0 +1,230 @@
+"""The door to plans and models: what a public function is called with is checked as it begins.
+
+`checked` reads a function's own annotations, so a new function needs nothing more than that word.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
+from typing import Any, ParamSpec, TypeVar
+
+from unifreeze._arguments.calls import named, other_name, owner_form
+from unifreeze._arguments.cures import cure, example, in_words, path_problem
+from unifreeze._arguments.fitting import Misfit, fits, misfit, plain_types
+from unifreeze.errors import ArgumentError, brief
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+_NOTHING: frozenset[type] = frozenset()
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse arguments that a function is not annotated for, in words and with the cure.
+
+    Raises:
+        ArgumentError: From the function that is returned.
+
+    >>> @checked
+    ... def freeze(model: object, what: str) -> str: return what
+    >>> freeze(None, 3)
+    Traceback (most recent call last):
+    unifreeze.errors.ArgumentError: freeze(): what is 3, and should be text
+      it is called as: freeze(model, what)
+      hint: for example what="backbone"
+    """
+    return _through(_Door(function), function)
+
+
+def checked_methods(kind: C) -> C:
+    """Let all public methods of a class, and its constructor, be `checked`."""
+    for name, member in list(vars(kind).items()):
+        if name.startswith("_") and name != "__init__":
+            continue
+        if isinstance(member, classmethod):
+            setattr(kind, name, classmethod(checked(member.__func__)))
+        elif inspect.isfunction(member):
+            setattr(kind, name, _through(_Door(member, kind), member))
+    return kind
+
+
+def _through(door: _Door, function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not door.fits_at_a_glance(args, kwargs):
+            door.check(args, kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
+
+class _Door:
+    """What one function takes."""
+
+    def __init__(self, function: Callable[..., Any], owner: type | None = None) -> None:
+        self._function, self._owner = function, owner
+        self.name = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    @cached_property
+    def wanted(self) -> dict[str, Any]:
+        """The annotation of each parameter; Any where it is known to type checkers alone."""
+        inner = inspect.unwrap(self._function)
+        names = vars(sys.modules[inner.__module__])
+        return {
+            name: _evaluated(parameter.annotation, names)
+            for name, parameter in self.signature.parameters.items()
+        }
+
+    @cached_property
+    def form(self) -> str:
+        """The function as it is called, without annotations."""
+        rows = [
+            row.replace(annotation=row.empty)
+            for number, row in enumerate(self.signature.parameters.values())
+            if number or row.name not in ("self", "cls") or row.annotation is not row.empty
+        ]
+        return f"{self.name}{inspect.Signature(rows)}"
+
+    @cached_property
+    def _by_position(self) -> set[str]:
+        """Parameters that a user may give in the wrong order."""
+        rows = list(self.signature.parameters.values())
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return {row.name for row in rows if row.kind is kind and row.annotation is not row.empty}
+
+    @cached_property
+    def _glance(self) -> tuple[list[str], list[str], dict[str, frozenset[type] | None]]:
+        """Parameters that may be positional, those that must be given, and the plainest types."""
+        rows = self.signature.parameters.values()
+        plain = [row for row in rows if row.kind not in (row.VAR_POSITIONAL, row.VAR_KEYWORD)]
+        types = {row.name: plain_types(self.wanted[row.name]) for row in plain}
+        if self._owner is not None:
+            types[plain[0].name] = frozenset({self._owner})
+        return (
+            [row.name for row in plain if row.kind is not row.KEYWORD_ONLY],
+            [row.name for row in plain if row.default is row.empty],
+            types,
+        )
+
+    def fits_at_a_glance(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Return whether all is there and of the plainest types, as in most calls."""
+        positional, needed, types = self._glance
+        given = {**dict(zip(positional, args, strict=False)), **kwargs}
+        if len(given) != len(args) + len(kwargs) or any(name not in given for name in needed):
+            return False
+        for name, value in given.items():
+            wanted = types.get(name, _NOTHING)
+            if wanted is not None and type(value) not in wanted:
+                return False
+        return True
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit."""
+        if self._owner is not None and not (args and isinstance(args[0], self._owner)):
+            raise self._unowned(self._owner)
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise self._unbound(error, args, kwargs) from None
+        for name, value in bound.items():
+            kind = self.signature.parameters[name].kind
+            several = {1: [value], 2: value, 4: value.values() if kind == 4 else ()}
+            for one in several.get(int(kind), [value]):
+                if found := misfit(one, self.wanted[name]):
+                    raise self._unfit(name, found, bound)
+                fact, hint = path_problem(one, self.wanted[name])
+                if fact:
+                    raise ArgumentError(f"{self.name}(): {name} is {brief(one)}, {fact}", hint=hint)
+
+    def _unowned(self, owner: type) -> ArgumentError:
+        """Say that a method was called on its class."""
+        method = self.name.rpartition(".")[2]
+        return ArgumentError(
+            f"{self.name}() is called on the class, and not on an object of it",
+            context=f"it is called as: {self.form}",
+            hint=f"{owner_form(owner.__name__, method)}.{method}(…)",
+        )
+
+    def _unbound(
+        self, error: TypeError, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> ArgumentError:
+        """Say which argument is missing, unknown or too many."""
+        rows = self.signature.parameters
+        unknown = [name for name in kwargs if name not in rows]
+        selectors = [value for value in args if isinstance(value, str)]
+        missing = re.search(r"missing a required argument: '(\w+)'", str(error))
+        known = example(self.name, missing[1]) if missing else ""
+        hint = f"for example {known}" if known else ""
+        if unknown:
+            hint = other_name(unknown[0], kwargs[unknown[0]], rows) or hint
+        if "too many" in str(error):
+            hint = self._named(args)
+            if len(selectors) > 1 and "what" in rows:
+                hint = f'several selectors are one: "{" | ".join(selectors)}"'
+        return ArgumentError(
+            f"{self.name}(): {error}",
+            context=f"it is called as: {self.form}" if hint else "",
+            hint=hint or f"it is called as {self.form}",
+        )
+
+    def _named(self, args: Sequence[Any]) -> str:
+        """Return by which names positional arguments that are too many can be given."""
+        rows = self.signature.parameters.values()
+        places = sum(row.kind <= row.POSITIONAL_OR_KEYWORD for row in rows)
+        wanted = {row.name: self.wanted[row.name] for row in rows if row.kind is row.KEYWORD_ONLY}
+        return named(self.name.rpartition(".")[2], args[places:], wanted)
+
+    def _unfit(self, name: str, found: Misfit, bound: Mapping[str, Any]) -> ArgumentError:
+        place = f"{name}{found.place}"
+        is_key = found.place.startswith("'s key")
+        was = "" if is_key else f" is {brief(found.value)}, and"
+        return ArgumentError(
+            f"{self.name}(): {place}{was} should be {in_words(found.wanted)}",
+            context=f"it is called as: {self.form}",
+            hint=(not found.place and self._swapped(name, bound))
+            or (
+                "its keys are text"
+                if is_key
+                else cure(
+                    self.name,
+                    place,
+                    found.value,
+                    found.wanted,
+                    bound[name],
+                    needed=self._is_needed(name),
+                )
+            ),
+        )
+
+    def _is_needed(self, name: str) -> bool:
+        row = self.signature.parameters[name]
+        return row.default is row.empty and row.kind <= row.KEYWORD_ONLY
+
+    def _swapped(self, name: str, bound: Mapping[str, Any]) -> str:
+        """Return whether another argument is the one wanted here, and this one is wanted there."""
+        for other, value in bound.items():
+            there = self.wanted[other]
+            if other == name or not {other, name} <= self._by_position:
+                continue
+            if fits(value, self.wanted[name]) and fits(bound[name], there):
+                return f"the arguments stand in another order: {self.form}"
+        return ""
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)
+    except NameError:
+        return Any

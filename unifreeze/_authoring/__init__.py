@@ -1,0 +1,1 @@
+"""Where plans come from: captured from flags, suggested, compared."""

@@ -1,0 +1,91 @@
+"""What the running statistics of a model do as it is, in the words of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from unifreeze._authoring.capture.shortest import covering
+from unifreeze._plan import FreezePlan
+from unifreeze._resolution import resolve_spec
+from unifreeze._structure import Mask, ModelSpec
+
+NOTHING = "no layer with running statistics is frozen, so norm_stats is left at its default, hold"
+
+
+def with_statistics(
+    plan: FreezePlan, spec: ModelSpec, training: Mapping[str, bool], *, paired: bool = False
+) -> tuple[FreezePlan, str]:
+    """Return the plan with the policy that the model itself follows, and a note that says so.
+
+    Args:
+        plan: Its rules.
+        spec: The model.
+        training: For the model ("") and each layer with moving statistics, whether training moves
+            them as it is now.
+        paired: The plan has a selector for each framework, and a policy must hold in both.
+    """
+    layers = {path: moves for path, moves in training.items() if path}
+    if not layers:
+        return plan, ""
+    if not training.get("", True) and not any(layers.values()):
+        return plan, (
+            "the model as a whole is in inference mode, which does not say what its statistics do "
+            "in training: norm_stats is left at its default, hold"
+        )
+    held = {spec.tree.paths[index] for index in resolve_spec(plan, spec).held} & layers.keys()
+    still = {path for path, moves in layers.items() if not moves}
+    if still == held:
+        hold = f"{len(held)} frozen layers with running statistics hold them still in the source"
+        return plan, f"{hold}, too: norm_stats stays hold, the default" if held else ""
+    if not still:
+        return plan.with_norm_stats("update"), (
+            f"the source lets the statistics of {len(held)} frozen layers move in training mode, "
+            "hence norm_stats: update; take that line out to hold them still"
+        )
+    if still == layers.keys():
+        return plan.with_norm_stats("hold_all"), (
+            f"all {len(layers)} layers with running statistics are in inference mode though the "
+            "model is not, hence norm_stats: hold_all"
+        )
+    if paired:
+        return plan, (
+            f"of {len(layers)} layers with running statistics {len(still)} hold them still in the "
+            "source; which they are of the other port is not said: norm_stats is left at its "
+            "default, hold"
+        )
+    return _by_selector(plan, spec, layers, held, still)
+
+
+def _by_selector(
+    plan: FreezePlan, spec: ModelSpec, layers: Mapping[str, bool], held: set[str], still: set[str]
+) -> tuple[FreezePlan, str]:
+    """Say which layers differ from the default, `hold` if frozen whole."""
+    rules: list[dict[str, str]] = []
+    for verb, chosen in (("update", held - still), ("hold", still - held)):
+        if chosen:
+            others = layers.keys() - chosen
+            selector = covering(spec, _under(spec, chosen), ~_under(spec, others))
+            if selector is not None:
+                rules.append({verb: str(selector)})
+    moved = plan.with_norm_stats(rules)
+    want = {index for index, path in enumerate(spec.tree.paths) if path in still}
+    now = {index for index in resolve_spec(moved, spec).held if spec.tree.paths[index] in layers}
+    if now != want:
+        return plan, (
+            f"of {len(layers)} layers with running statistics {len(still)} hold them still in the "
+            "source, which no selector tells apart: norm_stats is left at its default, hold"
+        )
+    return moved, (
+        f"in the source {len(held - still)} frozen layers let their statistics move, and "
+        f"{len(still - held)} that train hold them still, hence norm_stats"
+    )
+
+
+def _under(spec: ModelSpec, paths: set[str]) -> Mask:
+    tree, found = spec.tree, np.zeros(len(spec), np.bool_)
+    for path in paths:
+        module = spec.module_numbers[path]
+        found[spec.tensor_of[tree.name_starts[module] : tree.name_ends[module]]] = True
+    return found

@@ -1,0 +1,153 @@
+"""A plan written for one port of a network, said so that it means the same on the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unifreeze._arguments import checked
+from unifreeze._authoring.capture.capture_model import Capture, made
+from unifreeze._authoring.capture.partners import by_name, by_pairing, rule_for_both
+from unifreeze._authoring.capture.shortest import Aim, fresh, shortest_plan
+from unifreeze._handle.target import Target
+from unifreeze._plan import FreezePlan, refuse_phases
+from unifreeze._ports.pairing import Pairing
+from unifreeze._protocol import Batch, backend_for
+from unifreeze._resolution import LIKE_ORDER, out_of_order, resolve_spec
+from unifreeze._structure import Mask, ModelSpec
+from unifreeze._structure.branches import branches_of, unlike_branches
+from unifreeze._structure.likeness import groups_of
+from unifreeze.errors import PlanError, counted, listing
+
+PAIRED = "give the pairing of the two: pairing=… (--pairing)"
+CURE = "give a batch for both (batch=…, --batch), or the pairing of the two: pairing=… (--pairing)"
+
+
+@checked
+def translate(
+    plan: FreezePlan,
+    source: Any,
+    target: Any,
+    *,
+    batch: Any = None,
+    native: bool = False,
+    pairing: Pairing | None = None,
+) -> Capture:
+    """Say in neutral words, or in the target's own names, what a plan decides on the source.
+
+    Which parameter is which goes by canonical names, where both models count the same layers, or
+    by their pairing. A plan in neutral words is checked on both. Where no neutral words say it,
+    a pairing makes a plan with a selector for each framework.
+
+    Args:
+        plan: The plan; of what is not its rules, `dropout` and a `norm_stats` of one word are
+            taken over, and a note names what else there is.
+        source: The live model it was written for.
+        target: A live model: the other port of that network.
+        batch: One batch of inputs for both, or one for each by its framework's name; positions then
+            count in order of execution.
+        native: Use the target's own native paths; the plan is then for the target alone.
+        pairing: Which tensor of one is which of the other; it then decides.
+
+    Raises:
+        ResolveError: The plan does not fit the source, or nothing says the same on the target.
+        PlanError: Names do not tell which parameter is which, or only the order of equal branches
+            does, which may not be the same in both; or all rules are in phases.
+
+    >>> print(translate(plan, torch_model, paddle_model))  # doctest: +SKIP
+    """
+    sides = [Target(model, backend_for(model)) for model in (source, target)]
+    names = sides[0].backend.name, sides[1].backend.name
+    batches = (None, None) if batch is None else Batch.for_sides(batch, names)
+    specs = [side.describe(one) for side, one in zip(sides, batches, strict=True)]
+    return translate_spec(plan, *specs, native=native, pairing=pairing)
+
+
+def translate_spec(
+    plan: FreezePlan,
+    source: ModelSpec,
+    target: ModelSpec,
+    *,
+    native: bool = False,
+    pairing: Pairing | None = None,
+) -> Capture:
+    """Translate a plan between two described models; see `translate`, which raises the same."""
+    if not plan.rules:
+        refuse_phases(plan)
+    trainable = resolve_spec(plan, fresh(source)).trainable
+    if pairing is not None:
+        aim = by_pairing(source, trainable, target, pairing)
+    else:
+        aim = by_name(source, trainable, target)
+    if not aim.known.any():
+        raise PlanError(
+            "the two models have no parameter in common",
+            context=f"{listing([row.name for row in source.parameters], limit=3)} against "
+            f"{listing([row.name for row in target.parameters], limit=3)}",
+            hint="give two ports of one network",
+        )
+    rules = _rules(source, trainable, aim, native=native, paired=pairing is not None)
+    notes = [_left(target, aim), _policies(plan)]
+    stats = plan.norm_stats if isinstance(plan.norm_stats, str) else "hold"
+    said = FreezePlan(rules.rules, stats, plan.dropout)
+    if pairing is None:
+        _check_order(said, source, trainable, aim)
+    title = f"Translated from {source.framework} for {target.framework}"
+    return made(said, target, title, notes, order=target.order)
+
+
+def _check_order(plan: FreezePlan, source: ModelSpec, trainable: Mask, aim: Aim) -> None:
+    """Refuse to go by the order of layers where the two models may count in different ones."""
+    for spec in (source, aim.spec):
+        if why := out_of_order(plan, spec):
+            raise PlanError(
+                f"positions would count in order of registration, and {why}",
+                context=f"the plan would be: {'; '.join(map(str, plan.rules))}",
+                hint=CURE,
+            )
+    executed = source.order == "execution"
+    flags = trainable.tolist()
+    there = branches_of(source, flags, _counted(source))
+    wrong = list(unlike_branches(there, aim.spec, aim.trainable.tolist(), _counted(aim.spec)))
+    if wrong:
+        raise PlanError(LIKE_ORDER, context="\n".join(wrong[:4]), hint=PAIRED if executed else CURE)
+
+
+def _counted(spec: ModelSpec) -> set[tuple[str, str]]:
+    return {(unit, kind) for unit, kinds in groups_of(spec).items() for kind in kinds}
+
+
+def _rules(
+    source: ModelSpec, trainable: Mask, aim: Aim, *, native: bool, paired: bool
+) -> FreezePlan:
+    if native:
+        return shortest_plan(aim.spec, aim.trainable, native_names=True)
+    try:
+        return shortest_plan(source, trainable, others=[aim], one_model=False, neutral_only=paired)
+    except PlanError:
+        if not paired or source.framework == aim.spec.framework:
+            raise
+        return rule_for_both(Aim.of(source, trainable), aim)
+
+
+def _left(target: ModelSpec, aim: Aim) -> str:
+    rows = zip(target.parameters, aim.known, strict=True)
+    unknown = [row.path for row, known in rows if not known and not row.fixed]
+    if not unknown:
+        return ""
+    return (
+        f"{counted(len(unknown), 'parameter has', 'parameters have')} no partner in the source; "
+        f"the rules decide: {listing(unknown, limit=3)}."
+    )
+
+
+def _policies(plan: FreezePlan) -> str:
+    named = [
+        name
+        for name, there in (
+            ("groups", plan.groups),
+            ("phases", plan.phases),
+            ("norm_stats by selector", not isinstance(plan.norm_stats, str)),
+        )
+        if there
+    ]
+    return f"not carried over, write anew: {', '.join(named)}." if named else ""

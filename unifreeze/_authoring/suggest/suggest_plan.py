@@ -1,0 +1,185 @@
+"""`suggest`: from what is known of a task, and what a few batches show, to a plan with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from unifreeze._arguments import checked
+from unifreeze._authoring.suggest.draft import Draft, plan_text
+from unifreeze._authoring.suggest.facts import Inputs, read_inputs
+from unifreeze._authoring.suggest.from_measurements import Measure, measures_of
+from unifreeze._authoring.suggest.suggestion import Suggestion
+from unifreeze._authoring.suggest.surgery import by_measures
+from unifreeze._authoring.suggest.thumb import by_rules, described
+from unifreeze._authoring.suggest.units import Stretch, has_head, run_word, stretches
+from unifreeze._numerics.measurements import MeasureConfig
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import Batch, backend_for
+from unifreeze._protocol.batches import is_made_up
+from unifreeze._resolution import resolve_phases, resolve_spec
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import TargetError, TieConflictError, TrivialPlanError
+
+Progress = Callable[[str, int, int], None]
+
+MADE_UP = (
+    "Measured on made-up numbers, which shows how measuring goes and says nothing about your data: "
+    "give real examples, in arrays or in a .npz file."
+)
+"""What the plan's comments say where batches were drawn at random."""
+
+
+@checked
+def suggest(
+    model: Any,
+    *,
+    examples: int | None = None,
+    similarity: str = "similar",
+    compute: str | float = "high",
+    new_head: bool = False,
+    shift: str = "",
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    labels: str = "",
+    most: int = 5,
+    batch: Any = None,
+    progress: Progress | None = None,
+    note: str = "",
+) -> Suggestion:
+    """Suggest what to freeze, as a plan that gives its reasons and is ready to edit.
+
+    By rules of thumb alone, from what is known of the task; or, with batches, by measuring where
+    tuning would pay: the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022,
+    arXiv 2210.11466), and the loss with each block passed by. `from_measurements.py` says what
+    either finds, and what not. (Freezing a block and evaluating again would measure nothing:
+    freezing changes no output.) The model is measured in inference mode, everything in it as if it
+    trained, and is left as it was, to the bit.
+
+    Args:
+        model: A live model.
+        examples: Number of training examples.
+        similarity: Of the data to what the model was pretrained on: `same`, `similar`, `different`.
+        compute: `low`, `medium`, `high`, or a share of what a full fine-tune takes.
+        new_head: The head is new, or its classes are.
+        shift: How the data differ, if that is known: `input`, `features`, `output`.
+        batches: Batches of the task; the first few are used.
+        loss: Takes the model and a batch, returns a tensor of one number, and leaves the model in
+            inference mode. Without it batches are as `resolve` takes one, and the loss is what
+            the model returns as `loss`.
+        labels: Name of the array in each batch that holds labels, for a cross-entropy.
+        most: How many batches to use at most.
+        batch: One batch, to count positions in order of execution.
+        progress: Told of what is done, how much of it, and how much there is.
+        note: What the plan's comments should say besides.
+
+    Raises:
+        TargetError: What was given cannot be used, or nothing is there to go by.
+
+    >>> print(suggest(model, examples=2000, similarity="different"))  # doctest: +SKIP
+    """
+    inputs = read_inputs(examples, similarity, compute, shift, new_head=new_head)
+    _check_given(inputs, batches, loss, labels, most)
+    if isinstance(model, Mapping):
+        raise TargetError("several models are given", hint="suggest for one of them at a time")
+    backend = backend_for(model)
+    spec = backend.describe(model, None if batch is None else Batch.of(batch))
+    units = stretches(spec)
+    if new_head and not has_head(units):
+        raise TargetError("the model has no head that could be new", hint="leave new_head out")
+    if batches is None:
+        _refuse_towers(spec)
+        return _suggestion(_with(by_rules(inputs, spec, units), note), spec, inputs)
+    used: list[bool] = []
+    seen = _watched(batches, used)
+    run = backend.measure(model, _config(units, seen, loss, labels, most, progress))
+    if loss is None and any(used):
+        note = f"{note} {MADE_UP}".strip()
+    measures = measures_of(spec, units, run)
+    draft = _with(by_measures(inputs, spec, units, measures, fmean(run.losses)), note)
+    if inputs.shift:
+        draft = _with(draft, f"Measured, so that the shift of the {inputs.shift} was not used.")
+    return _suggestion(draft, spec, inputs, measures, run.losses)
+
+
+def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, most: int) -> None:
+    if batches is None and (loss is not None or labels):
+        raise TargetError("a loss is given, and nothing to measure it on", hint="batches=[…]")
+    if loss is not None and labels:
+        raise TargetError("both a loss and labels are given", hint="a loss takes labels itself")
+    if most < 1:
+        raise TargetError(
+            f"most={most} is not a number of batches", hint="a whole number from 1 on"
+        )
+    if batches is None and inputs.examples is None and not inputs.shift:
+        raise TargetError(
+            "there is nothing to go by",
+            context="rules of thumb go by the number of examples, or by how the data differ",
+            hint="examples=2000, shift='input', or batches=[…] to measure",
+        )
+
+
+def _refuse_towers(spec: ModelSpec) -> None:
+    """Refuse rules of thumb where no tower comes after another: they go by depth."""
+    if len(spec.runs) > 1 and not run_word(spec, 0):
+        raise TargetError(
+            f"the model has {len(spec.runs)} stacks of blocks side by side, and rules of thumb go "
+            "by the depth of one",
+            context=f"they are: {', '.join(spec.placement.labels)}",
+            hint="suggest for one of them, or measure: batches=[…]",
+        )
+
+
+def _watched(batches: Iterable[Any], made_up: list[bool]) -> Iterator[Any]:
+    """Give batches as they are drawn, and note of each whether its numbers are made up."""
+    for batch in batches:
+        made_up.append(is_made_up(batch))
+        yield batch
+
+
+def _config(
+    units: list[Stretch],
+    batches: Iterable[Any],
+    loss: Callable[[Any, Any], Any] | None,
+    labels: str,
+    most: int,
+    progress: Progress | None,
+) -> MeasureConfig:
+    blocks = tuple(dict.fromkeys(unit.block for unit in units if unit.block))
+    told = {} if progress is None else {"progress": progress}
+    return MeasureConfig(batches, loss, labels, blocks, most, **told)
+
+
+def _with(draft: Draft, remark: str) -> Draft:
+    return Draft(draft.steps, (*draft.remarks, *filter(None, [remark])))
+
+
+def _suggestion(
+    draft: Draft,
+    spec: ModelSpec,
+    inputs: Inputs,
+    measures: Sequence[Measure] = (),
+    losses: Sequence[float] = (),
+) -> Suggestion:
+    count = len(losses)
+    by = f", measured on {count} batch{'es' if count > 1 else ''}" if count else ""
+    title = f"Suggested for {spec.tree.types[0]} ({spec.framework}){by}: {described(inputs)}."
+    loss = fmean(losses) if losses else None
+    for fitting in (draft, draft.with_tied(), draft.of_everything()):
+        text = plan_text(fitting, title)
+        plan = FreezePlan.from_yaml(text)
+        try:
+            _resolve(plan, spec)
+        except (TieConflictError, TrivialPlanError):
+            continue
+        return Suggestion(plan, fitting.reasons, tuple(measures), loss, text)
+    raise AssertionError("unreachable: a plan that trains everything always fits")
+
+
+def _resolve(plan: FreezePlan, spec: ModelSpec) -> None:
+    """Make sure that the plan fits the model."""
+    if plan.phases:
+        resolve_phases(plan, spec)
+    else:
+        resolve_spec(plan, spec)

@@ -1,0 +1,135 @@
+"""`capture`, `translate` and `expand`: plans written from loops, other plans and generators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unifreeze._authoring.capture import Capture
+from unifreeze._authoring.capture import capture as capture_model
+from unifreeze._authoring.capture import translate as translate_plan
+from unifreeze._cli.find_model import (
+    check_backends_used,
+    load_model,
+    read_batch,
+    read_plan,
+    use_backends,
+)
+from unifreeze._cli.output import (
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    PlanArgument,
+    SeedOption,
+    say_as_it_is,
+    say_plan,
+    write_json,
+)
+from unifreeze._plan import save_text
+from unifreeze._ports.pairing import Pairing
+from unifreeze._resolution import expand_plan
+from unifreeze.errors import counted
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
+]
+
+PairingOption = Annotated[
+    Path | None,
+    typer.Option("-p", "--pairing", metavar="FILE", help="Of `unifreeze pair -o`; it decides."),
+]
+
+
+def capture(
+    model: ModelArgument,
+    output: OutputOption = None,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    native: Annotated[bool, typer.Option("--native", help="Use the framework's names.")] = False,
+    pairing: PairingOption = None,
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Write the plan that says how a model is frozen.
+
+    With a batch also what is cut off, and in which order layers run; with a pairing for both ports.
+    """
+    use_backends(backend)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    known = Pairing.load(pairing) if pairing else None
+    inputs = read_batch(batch, seed=seed)
+    found = capture_model(live, batch=inputs, native=native, pairing=known)
+    _finish(found, output, json)
+
+
+def translate(
+    plan: PlanArgument,
+    source: Annotated[str, typer.Option("--from", metavar="MODEL", help="It was written for.")],
+    target: Annotated[str, typer.Option("--to", metavar="MODEL", help="It is wanted for.")],
+    output: OutputOption = None,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    native: Annotated[bool, typer.Option("--native", help="Use the target's own names.")] = False,
+    pairing: PairingOption = None,
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Say a plan written for one port of a network so that it means the same on the other."""
+    use_backends(backend)
+    loaded = read_plan(plan)
+    one, framework = load_model(source, seed=seed)
+    other, its_framework = load_model(target, seed=seed)
+    check_backends_used(backend, {framework.name, its_framework.name})
+    known = Pairing.load(pairing) if pairing else None
+    inputs = read_batch(batch, seed=seed)
+    made = translate_plan(loaded, one, other, batch=inputs, native=native, pairing=known)
+    _finish(made, output, json)
+
+
+def expand(
+    plan: PlanArgument,
+    model: ModelArgument,
+    output: OutputOption = None,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Write a plan's generators out as plain phases, as they are on a model, ready to edit."""
+    use_backends(backend)
+    loaded = read_plan(plan)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    made = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))
+    text = f"# {plan.name}, as it is on {model}\n{made.to_yaml()}"
+    if output is not None:
+        save_text(output, text)
+    if json:
+        write_json({"plan": made.document(), "text": text}, json)
+    elif output is None:
+        say_plan(text)
+    if output is None or json == "-":
+        return
+    say_as_it_is(f"{counted(len(made.phases), 'phase')} written to {output}")
+
+
+def _finish(found: Capture, output: Path | None, json: str) -> None:
+    if output is not None:
+        found.save(output)
+    if json:
+        write_json(_json(found), json)
+    elif output is not None:
+        rules = len(found.plan.rules)
+        count = f"{rules} rule{'' if rules == 1 else 's'}"
+        say_as_it_is(f"{count}; written to {output}")
+    else:
+        say_plan(str(found))
+
+
+def _json(found: Capture) -> dict[str, Any]:
+    return {"plan": found.plan.document(), "text": found.text, "notes": list(found.notes)}

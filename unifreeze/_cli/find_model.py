@@ -1,0 +1,187 @@
+"""Models, batches and devices as the command line names them."""
+
+from __future__ import annotations
+
+import ast
+import random
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unifreeze._cli.import_by_name import (
+    attribute_of,
+    import_target,
+    missing_module,
+    split_target,
+    target_hint,
+)
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import (
+    Backend,
+    Batch,
+    backend_for,
+    backend_names,
+    load_backend,
+    override_backend,
+)
+from unifreeze.errors import TargetError, UnifreezeError
+
+
+def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
+    """Build a model from `package.module:factory` or `./file.py:factory(key=literal, …)`.
+
+    The current folder is on the import path, and so is that of a file; random generators are
+    seeded first.
+
+    Raises:
+        TargetError: The target cannot be read, imported or built.
+        MissingFrameworkError: Its framework is not installed.
+    """
+    module_name, factory_name, args, kwargs = _read_target(target)
+    factory = attribute_of(import_target(module_name, target), factory_name, target)
+    _seed_all(seed)
+    try:
+        model = factory if _is_model(factory) else factory(*args, **kwargs)
+    except ModuleNotFoundError as error:
+        raise missing_module(error, target) from None
+    except UnifreezeError:
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"{target} does not build: {type(error).__name__}: {error}",
+            hint="call the factory in Python to see where it fails",
+        ) from error
+    return model, backend_for(model)
+
+
+def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
+    module_name, colon, call = split_target(target)
+    try:
+        node = ast.parse(call.strip(), mode="eval").body if colon and module_name else None
+    except SyntaxError:
+        node = None
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    if isinstance(node, ast.Call):
+        try:
+            args = [ast.literal_eval(arg) for arg in node.args]
+            kwargs = {_name(word): ast.literal_eval(word.value) for word in node.keywords}
+        except ValueError:
+            raise TargetError(
+                f"arguments in {target!r} are not literals",
+                hint="numbers, quoted text, True, None, lists and dictionaries of them",
+            ) from None
+        node = node.func
+    if not isinstance(node, ast.Name):
+        raise TargetError(f"{target!r} names no model", hint=target_hint(target))
+    return module_name, node.id, args, kwargs
+
+
+def _name(word: ast.keyword) -> str:
+    if word.arg is None:
+        raise ValueError("**")
+    return word.arg
+
+
+def _is_model(value: Any) -> bool:
+    roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return bool(roots & set(backend_names()))
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    for name in backend_names():
+        if name in sys.modules:
+            load_backend(name).seed(seed)
+
+
+def read_plan(file: Path) -> FreezePlan:
+    """Read a plan file.
+
+    Raises:
+        TargetError: It names a model: the two stand in another order.
+        PlanFileError: It has mistakes, or cannot be read.
+    """
+    if ":" in file.name and not file.exists():
+        raise TargetError(
+            f"{file} names a model, and not a plan file",
+            hint=f"the plan comes before the model: plan.yaml {file}",
+        )
+    return FreezePlan.load(file)
+
+
+def read_batch(specs: list[str], *, seed: int = 0) -> Batch | None:
+    """Read a batch from texts, as `Batch.of` does; None where there are none.
+
+    Raises:
+        TargetError: A text cannot be read.
+    """
+    return Batch.of(specs, seed=seed) if specs else None
+
+
+def device_for(devices: str, framework: str) -> str:
+    """Read a device: `gpu`, or `torch=gpu,paddle=cpu` by framework; "" leaves the model alone.
+
+    Raises:
+        TargetError: The text cannot be read, or a device is neither cpu nor gpu.
+    """
+    chosen = ""
+    for part in filter(None, (piece.strip() for piece in devices.split(","))):
+        name, equals, kind = part.partition("=")
+        name, kind = (name, kind) if equals else (framework, name)
+        if kind not in ("cpu", "gpu") or (equals and name not in backend_names()):
+            raise TargetError(
+                f"device {part!r} cannot be read",
+                context=f"frameworks: {', '.join(backend_names())}; devices: cpu, gpu",
+                hint="forms: gpu, or torch=gpu,paddle=cpu",
+            )
+        if name == framework:
+            chosen = kind
+    return chosen
+
+
+def use_backends(overrides: list[str]) -> None:
+    """Use backends given as `torch=package.module:attribute` in place of the installed ones.
+
+    Each is imported when a model of its framework is met, so that the other side of a check, which
+    may run where that framework is not installed, never needs it.
+
+    Raises:
+        TargetError: One cannot be read; or, once it is needed, not imported.
+    """
+    for text in overrides:
+        name, module_name, attribute = _read_override(text)
+        override_backend(name, partial(_make_backend, module_name, attribute))
+
+
+def _read_override(text: str) -> tuple[str, str, str]:
+    name, _, target = text.partition("=")
+    module_name, _, attribute = target.partition(":")
+    if not (name and module_name and attribute):
+        raise TargetError(f"backend {text!r} cannot be read", hint="torch=package.module:attribute")
+    return name, module_name, attribute
+
+
+def _make_backend(module_name: str, attribute: str) -> Any:
+    target = f"{module_name}:{attribute}"
+    found = attribute_of(import_target(module_name, target), attribute, target)
+    return found() if isinstance(found, type) else found
+
+
+def check_backends_used(overrides: list[str], frameworks: set[str]) -> None:
+    """Refuse a backend that no model called for: its name is likely misspelt.
+
+    Raises:
+        TargetError: Naming it.
+    """
+    for text in overrides:
+        name = _read_override(text)[0]
+        if name not in frameworks:
+            raise TargetError(
+                f"--backend {text} was not used: no model here is of framework {name!r}",
+                context=f"frameworks: {', '.join(sorted(frameworks))}",
+            )

@@ -1,0 +1,144 @@
+"""Importing what the command line names: a module of a package, or a file."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from unifreeze._protocol import backend_names, is_installed, missing_framework
+from unifreeze.errors import TargetError, UnifreezeError, listing, nearest
+
+
+def split_target(target: str) -> tuple[str, str, str]:
+    """Split at the colon before the factory; the one behind a drive's letter is another."""
+    found = re.match(r"(.+?\.py):(.*)", target, re.DOTALL)
+    return (found[1], ":", found[2]) if found else target.partition(":")
+
+
+def target_hint(target: str) -> str:
+    """Say how a model is named."""
+    place = target.partition(":")[0]
+    file = Path(place if place.endswith(".py") else f"{place}.py")
+    if file.is_file():
+        return f"name a function in it: {_as_written(file)}:{listing(_functions(file), limit=3)}"
+    return "package.module:factory or ./file.py:factory; with arguments factory(key=literal, …)"
+
+
+def _as_written(file: Path) -> str:
+    return file.as_posix() if len(file.parts) > 1 else f"./{file.as_posix()}"
+
+
+def _functions(file: Path) -> list[str]:
+    """Return names that a file defines, without running it."""
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError):
+        return ["factory"]
+    named = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in named if not name.startswith("_")] or ["factory"]
+
+
+def import_target(name: str, target: str) -> Any:
+    """Import a module by its name, or by the path of its file.
+
+    Args:
+        name: Either.
+        target: What it stands in, for messages.
+
+    Raises:
+        TargetError: It is not there, or fails.
+        MissingFrameworkError: Its framework is not installed.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        if name.endswith(".py"):
+            return _import_file(Path(name))
+        if re.search(r"[/\\]|^\.", name):
+            raise ModuleNotFoundError(name=name)
+        return importlib.import_module(name)
+    except TargetError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name:
+            raise missing_module(error, target) from None
+        raise TargetError(f"{name} cannot be imported: {error}") from error
+    except Exception as error:
+        raise TargetError(
+            f"{name} cannot be imported: {type(error).__name__}: {error}",
+            hint="import it in Python to see where it fails",
+        ) from error
+
+
+def _import_file(file: Path) -> Any:
+    """Import a file by its path, as if it were run from its folder."""
+    path = file.expanduser().resolve()
+    if not path.is_file():
+        near = nearest(file.name, [one.name for one in path.parent.glob("*.py")], limit=1)
+        raise TargetError(
+            f"there is no file {file}",
+            context=f"looked in {path.parent}",
+            hint=f"did you mean {near[0]!r}?" if near else "",
+        )
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    name = (
+        path.stem if known is None and path.stem.isidentifier() else f"unifreeze_file_{path.stem}"
+    )
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TargetError(f"{file} cannot be imported")
+    sys.path.insert(0, str(path.parent))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def missing_module(error: ModuleNotFoundError, target: str) -> UnifreezeError:
+    """Build the error for a module that is not there, or whose framework is not."""
+    root = (error.name or "").partition(".")[0]
+    if root in backend_names() and not is_installed(root):
+        return missing_framework(root)
+    return TargetError(
+        f"{target}: there is no module {error.name!r}",
+        context=f"looked in {Path.cwd()} and in the installed packages",
+        hint=_missing_hint(target),
+    )
+
+
+def _missing_hint(target: str) -> str:
+    """Say how to name a file, if there is one where a module was looked for."""
+    place, _, call = split_target(target)
+    for file in (Path(f"{place}.py"), Path(f"{place.replace('.', '/')}.py")):
+        if file.is_file():
+            return f"name the file: {_as_written(file)}:{call}"
+    return "run from the folder that holds it, install it, or name a file: ./file.py:factory"
+
+
+def attribute_of(module: Any, name: str, target: str) -> Any:
+    """Return what a module calls so.
+
+    Raises:
+        TargetError: Nothing; the message says what is spelled alike.
+    """
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        public = [key for key in vars(module) if not key.startswith("_")]
+        close = nearest(name, public)
+        raise TargetError(
+            f"{module.__name__} has no {name!r} (in {target})",
+            context=f"it has: {listing(public, limit=12)}",
+            hint=f"did you mean {close[0]!r}?" if close else "",
+        ) from None

@@ -1,0 +1,274 @@
+"""`sketch`, `pair` and `port`: which tensor is which, and the weights carried over by that."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from unifreeze._cli.find_model import load_model, use_backends
+from unifreeze._cli.output import (
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    say,
+    say_as_it_is,
+    write_json,
+)
+from unifreeze._cli.parity import read_inputs
+from unifreeze._cli.side_process import Side, run_sides
+from unifreeze._files import read_text
+from unifreeze._ports.carrying import port_file
+from unifreeze._ports.pairing import (
+    ModelSketch,
+    Pairing,
+    Wanted,
+    make_sketch,
+    pair_by,
+    pair_sketches,
+    parts_of,
+)
+from unifreeze.errors import TargetError, counted
+
+ShippedOption = Annotated[
+    bool,
+    typer.Option(
+        "--shipped-map", help="Ask the second library's table of names where nothing else tells."
+    ),
+]
+
+
+def sketch(
+    model: ModelArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write the sketch.")
+    ],
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="SKETCH", help="Sketch of the model that this one is to pair with."),
+    ] = None,
+    hints: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="JSON: paths of LIKE's model to this one's."),
+    ] = None,
+    shipped: ShippedOption = False,
+    seed: SeedOption = 0,
+    outputs: Annotated[
+        str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
+    ] = "",
+    states: Annotated[
+        bool, typer.Option("--states", help="Give values to state that is not a statistic, too.")
+    ] = False,
+    parts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SKETCH", help="Sketch of MODEL in which its fused tensors are apart."
+        ),
+    ] = None,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Run a model on seeded values and write down what pairing needs to know of it."""
+    use_backends(backend)
+    if like is None and (hints or shipped):
+        raise TargetError("a map says which path is which of another model's: --like its sketch")
+    first = ModelSketch.load(like) if like else None
+    known = _read_map(hints)
+    inputs = read_inputs(batch, seed)
+    live, framework = load_model(model, seed=seed)
+    used = tuple(outputs.split(",")) if outputs else None
+    made = make_sketch(
+        live,
+        framework,
+        inputs,
+        name=model,
+        like=first,
+        hints=known,
+        shipped=shipped,
+        outputs=used,
+        states=states,
+        parts=parts_of(ModelSketch.load(parts)) if parts else (),
+        seed=seed,
+    )
+    made.save(output)
+    count = sum(not row.state for row in made.tensors)
+    if json:
+        about = {"sketch": str(output), "framework": made.framework, "model": made.model}
+        write_json({**about, "parameters": count, "states": len(made.tensors) - count}, json)
+    if json != "-":
+        say_as_it_is(f"{made.framework}: {counted(count, 'parameter')}; written to {output}")
+
+
+def pair(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or the file of its sketch.")
+    ],
+    other: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Another port of it, or the file of its sketch.")
+    ],
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    seed: SeedOption = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where to write the pairing."),
+    ] = None,
+    hints: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="JSON: paths of MODEL to the other's; checked."),
+    ] = None,
+    shipped: ShippedOption = False,
+    other_python: Annotated[
+        str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
+    ] = "",
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Find out which tensor of one model is which of another port of the same network.
+
+    Each side runs in a process of its own, or is read from a sketch made elsewhere; two sketches
+    are paired where neither framework is installed.
+    """
+    use_backends(backend)
+    given = [name.endswith(".json") for name in (model, other)]
+    if all(given) and (hints or shipped):
+        raise TargetError("two sketches are paired as they were made; give the map to sketch")
+    if all(given):
+        made = pair_sketches(ModelSketch.load(model), ModelSketch.load(other))
+    elif any(given):
+        raise TargetError(
+            "one side is a sketch and the other a model",
+            hint="sketch the other, too: unifreeze sketch MODEL --like FIRST.json -o OTHER.json",
+        )
+    else:
+        read_inputs(batch, seed)
+        settings = ["--seed", str(seed), *(f"--batch={value}" for value in batch)]
+        settings += [f"--backend={value}" for value in backend]
+        settings += ["--shipped-map"] if shipped else []
+        python = other_python or sys.executable
+        made = _pair_models((model, other), python, settings, _read_map(hints))
+    if output:
+        made.save(output)
+    if json:
+        write_json(made.model_dump(), json)
+    if json != "-":
+        say(str(made))
+
+
+def port(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A weight file, or a folder or index of several."),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TARGET", help="Where to write: .safetensors, .pdparams, .pt or .bin."
+        ),
+    ],
+    pairing: Annotated[
+        Path,
+        typer.Option(
+            "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+        ),
+    ],
+    direction: Annotated[
+        str,
+        typer.Option(metavar="WAY", help="forward, reverse, or auto: by the names in the source."),
+    ] = "auto",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out what has no partner on the other side.")
+    ] = False,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Carry over the common rows of unequal tables.")
+    ] = False,
+    strip_prefix: Annotated[
+        str,
+        typer.Option(metavar="PREFIX", help="Take names that begin so (module., Student.), alone."),
+    ] = "",
+    key: Annotated[
+        str, typer.Option(help="Of a checkpoint of several state dicts, the one to take.")
+    ] = "",
+    json: JsonOption = "",
+) -> None:
+    """Write one port's weight file as the other port names and stores its tensors."""
+    if direction not in ("auto", "forward", "reverse"):
+        raise TargetError(f"direction {direction!r} cannot be read", hint="auto, forward, reverse")
+    reverse = None if direction == "auto" else direction == "reverse"
+    way = Pairing.load(pairing)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("carrying over", total=None)
+
+        def advance(name: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        made = port_file(
+            source,
+            target,
+            way,
+            reverse=reverse,
+            partial=partial,
+            crop=crop,
+            strip_prefix=strip_prefix,
+            key=key or None,
+            progress=advance,
+        )
+    if json:
+        write_json(made._asdict(), json)
+    if json != "-":
+        say(str(made))
+        say_as_it_is(f"written to {target}")
+
+
+def _read_map(file: Path | None) -> dict[str, str]:
+    """Read which path is which.
+
+    Raises:
+        TargetError: The file is not a JSON object of names.
+    """
+    try:
+        found = json_module.loads(read_text(file)) if file else {}
+    except (OSError, ValueError) as error:
+        raise TargetError(
+            f"cannot read the map {file}: {error}", hint='JSON: {"one.path": "other.path"}'
+        ) from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise TargetError(
+            f"the map {file} is not a JSON object of paths", hint='{"one.path": "other.path"}'
+        )
+    return found
+
+
+def _pair_models(
+    models: tuple[str, str], other_python: str, settings: list[str], hints: dict[str, str]
+) -> Pairing:
+    with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
+        files = [Path(folder) / "one.json", Path(folder) / "other.json"]
+        maps = [Path(folder) / "back.json", Path(folder) / "map.json"]
+        back = {there: here for here, there in hints.items()}
+        maps[0].write_text(json_module.dumps(back), encoding="utf-8")
+        maps[1].write_text(json_module.dumps(hints), encoding="utf-8")
+
+        def sketched(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
+            model, file = models[second], files[second]
+            python = other_python if second else sys.executable
+            words = ["sketch", model, "-o", str(file), *settings]
+            if like is not None:
+                words += ["--like", str(files[not second])]
+                words += ["--map", str(maps[second])] if hints else []
+            if wanted.outputs:
+                words.append(f"--outputs={','.join(wanted.outputs)}")
+            words += ["--states"] if wanted.states else []
+            words += ["--parts", str(file)] if wanted.parts else []  # of its last sketch
+            run_sides([Side(python, model, tuple(words))])
+            return ModelSketch.load(file)
+
+        return pair_by(sketched)

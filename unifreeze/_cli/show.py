@@ -1,0 +1,180 @@
+"""`show` and `explain`: a model as unifreeze sees it, and what a plan would do to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from unifreeze._cli.find_model import (
+    check_backends_used,
+    load_model,
+    read_batch,
+    read_plan,
+    use_backends,
+)
+from unifreeze._cli.output import (
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    PlanArgument,
+    SeedOption,
+    console,
+    say,
+    write_json,
+)
+from unifreeze._cli.phase_table import phase_rows, say_phases
+from unifreeze._cli.unit_tables import plain_resolution, savings, say_groups, say_units
+from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import counted
+
+
+def show(
+    model: ModelArgument,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    everything: Annotated[bool, typer.Option("--all", help="Go into blocks too.")] = False,
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Show a model: its tree with roles, kinds, counts, and flags as found."""
+    use_backends(backend)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    spec = framework.describe(live, read_batch(batch, seed=seed))
+    if json:
+        write_json(_spec_json(spec), json)
+        return
+    say(_headline(model, spec))
+    console().print(_tree(spec, everything=everything))
+    for run, label in zip(spec.runs, spec.placement.labels, strict=True):
+        stages = max(run.stages) + 1
+        say(f"{label}: {_count(len(run.blocks), 'block')} in {_count(stages, 'stage')}")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _headline(name: str, spec: ModelSpec) -> str:
+    found = int(spec.found.sum())
+    return (
+        f"{name}: {spec.framework}, {counted(len(spec), 'parameter')}, "
+        f"{int(spec.counts.sum()):,} values, "
+        f"{found} trainable as found, {len(spec.states)} state tensors; "
+        f"positions by order of {spec.order}"
+    )
+
+
+def _tree(spec: ModelSpec, *, everything: bool) -> RichTree:
+    tree = spec.tree
+    blocks = {block for run in spec.runs for block in run.blocks}
+    root = RichTree(_line(spec, 0))
+    branches = {0: root}
+    index = 1
+    while index < len(tree.paths):
+        branch = branches[tree.parents[index]].add(_line(spec, index))
+        branches[index] = branch
+        index = tree.ends[index] if index in blocks and not everything else index + 1
+    return root
+
+
+def _line(spec: ModelSpec, index: int) -> Text:
+    tree, at = spec.tree, spec.placement
+    low, high = tree.name_starts[index], tree.name_ends[index]
+    name = tree.paths[index].rpartition(".")[2] or "(model)"
+    line = Text.assemble((name, "bold"), " ", (tree.types[index], "cyan"))
+    where = _where(spec, index)
+    if where:
+        line.append(f"  {where}", style="green")
+    if high > low:
+        tensors = {tree.tensor_of[n] for n in range(low, high)}
+        flags = {bool(spec.found[tensor]) for tensor in tensors}
+        values = sum(int(spec.counts[tensor]) for tensor in tensors)
+        flag = "mixed" if len(flags) > 1 else "trainable" if flags.pop() else "frozen"
+        counts = f"{_count(len(tensors), 'parameter')}, {_count(values, 'value')}"
+        line.append(f"  {counts}, {flag}", style="dim")
+    elif kind := at.kinds[index]:
+        line.append(f"  {kind}", style="dim")
+    return line
+
+
+def _where(spec: ModelSpec, index: int) -> str:
+    at = spec.placement
+    for run, label in zip(spec.runs, at.labels, strict=True):
+        if index in run.blocks:
+            return f"{label}.{run.blocks.index(index)}"
+    return spec.owner_name(index) if index in at.unit_of else ""
+
+
+def _spec_json(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "framework": spec.framework,
+        "order": spec.order,
+        "parameters": [parameter._asdict() for parameter in spec.parameters],
+        "states": [
+            {"path": state.path, "name": spec.state_name(state), "role": state.role}
+            for state in spec.states
+        ],
+        "unused": [row.path for row in spec.tree.unused],
+        "runs": [
+            {
+                "label": label,
+                "blocks": [spec.tree.paths[block] for block in run.blocks],
+                "stages": list(run.stages),
+            }
+            for run, label in zip(spec.runs, spec.placement.labels, strict=True)
+        ],
+    }
+
+
+def explain(
+    plan: PlanArgument,
+    model: ModelArgument,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    why: Annotated[
+        str, typer.Option(metavar="GLOB", help="Say what decided the parameters that match.")
+    ] = "",
+    phase: Annotated[
+        str, typer.Option(metavar="NAME", help="Of a plan with phases, the one to explain.")
+    ] = "",
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Explain a plan on a model, touching nothing: what each rule takes, and what it saves."""
+    use_backends(backend)
+    loaded = read_plan(plan)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    spec = framework.describe(live, read_batch(batch, seed=seed))
+    rows = []
+    if loaded.phases or phase:
+        loaded = expand_plan(loaded, spec)
+        number = loaded.phase_number(phase or 0)
+        resolutions = resolve_phases(loaded, spec)
+        rows, resolution = phase_rows(loaded, resolutions), resolutions[number]
+    else:
+        resolution = resolve_spec(loaded, spec)
+    findings = [str(finding) for finding in framework.check(live, resolution)]
+    lines = resolution.why(why) if why else []
+    if json:
+        more = {**({"phases": rows} if rows else {}), **({"why": lines} if why else {})}
+        write_json({**plain_resolution(resolution, findings), **more}, json)
+        return
+    if why:
+        say("\n".join(lines))
+        return
+    if rows:
+        say_phases(rows)
+        say(f"\nphase {loaded.phases[number].name!r}:")
+    say(str(resolution))
+    for finding in findings:
+        say(f"  {framework.name} would refuse: {finding}")
+    say_units(resolution)
+    say_groups(resolution, rate=rows[number]["lr"] if rows else None)
+    say(savings(resolution))

@@ -1,0 +1,77 @@
+"""Running one side of a comparison in a process of its own, perhaps of another environment."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import typer
+
+from unifreeze._cli.output import BUG
+from unifreeze.errors import TargetError, UnifreezeError
+
+
+class Side(NamedTuple):
+    """A command of ours, to be run by an interpreter.
+
+    Attributes:
+        python: The interpreter.
+        model: The model it is about, for what is said if it fails.
+        arguments: Those of the command line.
+    """
+
+    python: str
+    model: str
+    arguments: tuple[str, ...]
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start it."""
+        try:
+            return subprocess.Popen(
+                [self.python, "-m", "unifreeze", *self.arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            raise TargetError(f"cannot run {self.python}: {error.strerror or error}") from None
+
+    def finish(self, process: subprocess.Popen[str]) -> None:
+        """Wait for it.
+
+        Raises:
+            UnifreezeError: It failed; with its own words.
+        """
+        _, words = process.communicate()
+        if process.returncode == BUG:
+            sys.stderr.write(words)
+            raise typer.Exit(BUG)
+        if process.returncode != 0:
+            said = re.split("^Error: ", words, flags=re.MULTILINE)[-1].strip()
+            raise UnifreezeError(
+                f"{self.model} did not run to its end (exit code {process.returncode})",
+                context="\n".join(said.splitlines()[-12:]),
+            )
+
+
+def run_sides(sides: Sequence[Side]) -> None:
+    """Run several at once; if one fails, the others are stopped.
+
+    Raises:
+        UnifreezeError: One failed.
+    """
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        for side in sides:
+            processes.append(side.start())
+        for side, process in zip(sides, processes, strict=True):
+            side.finish(process)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()

@@ -1,0 +1,164 @@
+"""`step`: whether one training step is the same on two ports of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from unifreeze._cli.find_model import (
+    check_backends_used,
+    load_model,
+    read_plan,
+    use_backends,
+)
+from unifreeze._cli.output import (
+    BROKEN,
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    PlanArgument,
+    SeedOption,
+    say,
+    say_as_it_is,
+    write_json,
+)
+from unifreeze._cli.parity import OrderOption, read_inputs, read_order
+from unifreeze._evidence.parity import Order
+from unifreeze._evidence.step import (
+    StepReport,
+    StepSide,
+    check_step,
+    compare_sides,
+    make_side,
+    on_sketched_values,
+)
+from unifreeze._plan import FreezePlan
+from unifreeze._ports.pairing import ModelSketch, Pairing
+from unifreeze._protocol import StepConfig
+from unifreeze.errors import TargetError
+
+Given = TypeVar("Given")
+
+
+def step(
+    plan: PlanArgument,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or the file of its side.")
+    ],
+    other: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Another port of it, or the file of its side."),
+    ] = "",
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    as_is: Annotated[
+        bool,
+        typer.Option("--as-is", help="Compute as the models are; allow for rounding noise."),
+    ] = False,
+    pairing: Annotated[
+        Path | None,
+        typer.Option(
+            "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Run MODEL alone and write its side to this file.",
+        ),
+    ] = None,
+    sketch: Annotated[
+        Path | None,
+        typer.Option(metavar="SKETCH", help="With -o: the sketch that the pairing was made from."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Training steps per optimizer.")
+    ] = 1,
+    seed: SeedOption = 0,
+    order: OrderOption = "registration",
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Check that a training step gives the same outputs, gradients and updates on both models.
+
+    Both run in this process, in double precision, the second on the first one's weights; or each
+    side is run alone, where its framework is, and the two files are compared.
+    """
+    use_backends(backend)
+    loaded, known = read_plan(plan), Pairing.load(pairing) if pairing else None
+    files = [name.endswith(".json") for name in (model, other)]
+    if all(files):
+        sides = StepSide.load(model), StepSide.load(other)
+        _finish(compare_sides(*sides, _needed(known, "--pairing"), plan=loaded), json)
+        return
+    counted, inputs = read_order(order), read_inputs(batch, seed)
+    if output:
+        config = StepConfig(inputs, double=not as_is, steps=steps, seed=seed)
+        first = ModelSketch.load(_needed(sketch, "--sketch"))
+        pairing_ = _needed(known, "--pairing")
+        _one_side(loaded, model, config, first, pairing_, output, counted, json)
+        return
+    if not other or any(files):
+        raise TargetError(
+            "step needs two models, two files of sides, or one model and -o FILE for its side"
+        )
+    one, framework = load_model(model, seed=seed)
+    two, its_framework = load_model(other, seed=seed)
+    check_backends_used(backend, {framework.name, its_framework.name})
+    report = check_step(
+        loaded,
+        one,
+        two,
+        batch=inputs,
+        pairing=known,
+        dtype="as is" if as_is else "float64",
+        steps=steps,
+        seed=seed,
+        order=counted,
+    )
+    _finish(report, json)
+
+
+def _one_side(
+    plan: FreezePlan,
+    model: str,
+    config: StepConfig,
+    first: ModelSketch,
+    pairing: Pairing,
+    output: Path,
+    order: Order,
+    json: str,
+) -> None:
+    live, framework = load_model(model, seed=config.seed)
+    config = on_sketched_values(config, first, pairing, framework, live)
+    side = make_side(plan, live, framework, config, name=model, order=order)
+    side.save(output)
+    count = len(side.run.gradients)
+    if json:
+        known = {"side": str(output), "framework": side.framework, "gradients": count}
+        write_json(known, json)
+    if json != "-":
+        say_as_it_is(f"{side.framework}: {count} gradients; written to {output}")
+
+
+def _needed(given: Given | None, option: str) -> Given:
+    if given is None:
+        raise TargetError(f"step from files, or with -o, needs {option}")
+    return given
+
+
+def _finish(report: StepReport, json: str) -> None:
+    if json:
+        write_json(report.to_json(), json)
+    if json != "-":
+        say(str(report))
+        verdict = "the step is the same" if report.holds else "the step is not the same"
+        if report.holds and not report.decided:
+            verdict = "nothing speaks against the step, but not all of it could be decided"
+        say(verdict, style="bold green" if report.holds else "bold red")
+    if not report.holds:
+        raise typer.Exit(BROKEN)

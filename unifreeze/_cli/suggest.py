@@ -1,0 +1,172 @@
+"""`suggest`: a plan to start from, by rules of thumb or by measuring a batch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from unifreeze._authoring.suggest import MADE_UP
+from unifreeze._authoring.suggest import suggest as suggest_plan
+from unifreeze._cli.capture import OutputOption
+from unifreeze._cli.find_model import check_backends_used, load_model, read_batch, use_backends
+from unifreeze._cli.output import (
+    BackendOption,
+    BatchOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    say_as_it_is,
+    say_plan,
+    width_of,
+    write_json,
+)
+from unifreeze._protocol import Batch
+from unifreeze.errors import TargetError
+
+
+def suggest(
+    model: ModelArgument,
+    output: OutputOption = None,
+    examples: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of training examples.")
+    ] = None,
+    similarity: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD", help="Of the data to the pre-training data: same, similar, different."
+        ),
+    ] = "similar",
+    compute: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE", help="low, medium, high, or a share of a full fine-tune: 0.6."
+        ),
+    ] = "high",
+    new_head: Annotated[bool, typer.Option("--new-head", help="The head is new.")] = False,
+    shift: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD", help="How the data differ, if known: input, features, output."
+        ),
+    ] = "",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure gradients and blocks on the batch.")
+    ] = False,
+    batch: BatchOption = [],  # noqa: B006 - typer copies it
+    labels: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Array of the batch that holds labels, for the loss."),
+    ] = "",
+    batch_size: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Cut the batch into several; 0 leaves it whole."),
+    ] = 0,
+    seed: SeedOption = 0,
+    backend: BackendOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = "",
+) -> None:
+    """Suggest what to freeze: a plan file that gives its reasons, ready to edit.
+
+    By rules of thumb from what is known of the task; with --measure by the gradients of a batch and
+    by the loss with each block passed by. The loss is what the model returns as one, or the
+    cross-entropy of --labels.
+    """
+    if examples is None and not (shift or measure):
+        raise TargetError(
+            "there is nothing to go by",
+            context="rules of thumb go by the number of examples, or by how the data differ",
+            hint="--examples 2000, --shift input, or --measure --batch …",
+        )
+    use_backends(backend)
+    inputs = _inputs(batch, seed, labels, batch_size, measure=measure)
+    live, framework = load_model(model, seed=seed)
+    check_backends_used(backend, {framework.name})
+    made_up = measure and any(not one.endswith(".npz") for one in batch)
+    with _progress() as told:
+        found = suggest_plan(
+            live,
+            examples=examples,
+            similarity=similarity,
+            compute=compute,
+            new_head=new_head,
+            shift=shift,
+            batches=inputs if measure else None,
+            labels=labels if measure else "",
+            batch=None if measure or not inputs else inputs[0],
+            progress=told,
+            note=MADE_UP if made_up else "",
+        )
+    if output is not None:
+        found.save(output)
+    if json:
+        write_json(found.to_json(), json)
+    if json != "-":
+        table = found.table(width_of(sys.stdout))
+        if table:
+            say_as_it_is(table if output is not None else f"{table}\n")
+        if output is not None:
+            say_as_it_is(f"written to {output}")
+        else:
+            say_plan(found.text())
+
+
+def _inputs(
+    specs: list[str], seed: int, labels: str, size: int, *, measure: bool
+) -> list[Batch] | None:
+    """Read the batch, and cut it.
+
+    Raises:
+        TargetError: It is missing, or cannot be cut.
+    """
+    found = read_batch(specs, seed=seed)
+    if measure and found is None:
+        raise TargetError(
+            "--measure needs a batch to measure on",
+            hint='--batch examples.npz --labels y, or --batch "float32[8,3,64,64]"',
+        )
+    if not measure and (labels or size):
+        raise TargetError("--labels and --batch-size are for measuring", hint="add --measure")
+    if found is None:
+        return None
+    return _cut(found, size) if size else [found]
+
+
+def _cut(batch: Batch, size: int) -> list[Batch]:
+    arrays = [*batch.args, *batch.kwargs.values()]
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
+    if len(lengths) != 1:
+        raise TargetError(
+            "the batch cannot be cut: its arrays are not equally long",
+            context=f"lengths: {', '.join(map(str, sorted(lengths)))}",
+        )
+    starts = range(0, lengths.pop(), size)
+    return [
+        replace(
+            batch,
+            args=tuple(array[at : at + size] for array in batch.args),
+            kwargs={name: array[at : at + size] for name, array in batch.kwargs.items()},
+        )
+        for at in starts
+    ]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far measuring is, on a terminal only."""
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bars:
+        tasks = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(f"measuring {what}", total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield told

@@ -1,0 +1,1 @@
+"""The evidence: parity of two runs, and the same training step on two ports."""

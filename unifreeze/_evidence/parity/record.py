@@ -1,0 +1,255 @@
+"""What one run of one plan on one model showed, as a file: the evidence that parity compares."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, Literal
+
+from unifreeze._files import Format, Row, Saved
+from unifreeze._numerics.outputs import Matched, Seen, match_outputs
+from unifreeze._plan import FreezePlan, check_plan, refuse_phases
+from unifreeze._protocol import Backend, ProbeConfig, ProbeResult, refuse_unsupported
+from unifreeze._resolution import Resolution, resolve_spec
+from unifreeze._structure import STATISTICS, ModelSpec
+from unifreeze._tables import one_line
+from unifreeze.errors import RecordError, counted
+
+RECORD_FORMAT = 2
+"""In format 1 a fused projection took one place in canonical names, whatever it held."""
+Order = Literal["registration", "execution"]
+
+
+class ParameterRow(Row):
+    """One parameter: where it is, what was decided, whether it was used."""
+
+    name: str
+    path: str
+    aliases: tuple[str, ...]
+    kind: str
+    role: str
+    shape: tuple[int, ...]
+    neutral_shape: tuple[int, ...]
+    oriented: bool
+    dtype: str
+    values: int
+    fixed: str
+    found: bool
+    trainable: bool
+    rule: int
+    lr_scale: float
+    weight_decay: float | None
+    reached: bool
+    ambiguous: bool
+    by_execution: bool
+
+
+class StateRow(Row):
+    """One statistic or other state tensor, and whether the plan holds it."""
+
+    name: str
+    path: str
+    role: str
+    statistic: bool
+    held: bool
+
+
+class RunRow(Row):
+    """What one optimizer's steps showed; keys are native paths."""
+
+    optimizer: str
+    flags: dict[str, bool]
+    gradients: dict[str, float | None]
+    before: dict[str, str]
+    after: dict[str, str]
+    updates: dict[str, float]
+    live: tuple[str, ...]
+
+
+class Record(Saved):
+    """What one run of one plan on one model showed.
+
+    Attributes:
+        unifreeze_record: Version of the record format.
+        framework: The framework that ran it.
+        versions: Releases involved.
+        device: Where it ran.
+        model: How the model was named.
+        plan: The plan as plain data.
+        plan_digest: Name of what the plan says.
+        order: What positions were counted by.
+        steps: Training steps per optimizer.
+        seed: Seed of everything random.
+        outputs: Shapes of the model's floating outputs by where they are in its result.
+        parameters: Every parameter, in canonical order.
+        states: Every statistic and other state tensor.
+        notices: What the resolution remarked.
+        runs: One per optimizer.
+    """
+
+    format: ClassVar[Format] = Format(
+        what="unifreeze record",
+        key="unifreeze_record",
+        version=RECORD_FORMAT,
+        error=RecordError,
+        hint="write it again with `unifreeze record`, both sides with one release",
+    )
+
+    def __repr__(self) -> str:
+        return one_line(
+            self, f"{self.model} in {self.side}, {counted(len(self.parameters), 'parameter')}"
+        )
+
+    unifreeze_record: int
+    framework: str
+    versions: dict[str, str]
+    device: str
+    model: str
+    plan: dict[str, Any]
+    plan_digest: str
+    order: Order
+    steps: int
+    seed: int
+    outputs: dict[str, tuple[int, ...]]
+    parameters: tuple[ParameterRow, ...]
+    states: tuple[StateRow, ...]
+    notices: tuple[str, ...]
+    runs: tuple[RunRow, ...]
+
+    @property
+    def side(self) -> str:
+        """How reports name this run: framework and device."""
+        return f"{self.framework} on {self.device}"
+
+
+def make_record(
+    plan: FreezePlan,
+    model: Any,
+    backend: Backend,
+    config: ProbeConfig,
+    *,
+    device: str,
+    name: str,
+    order: Order = "registration",
+) -> Record:
+    """Run a plan's probe on a live model and record it; the model is restored bit for bit.
+
+    Args:
+        plan: The plan.
+        model: The live model.
+        backend: Its backend.
+        config: Batch, steps and seed.
+        device: Where the model is, for the record.
+        name: How the model is called in the record.
+        order: What positions count by; `execution` is what `apply(…, batch=…)` does.
+
+    Raises:
+        PlanError: The plan has phases.
+        ResolveError: The plan does not fit the model.
+        UnsupportedPlanError: The framework would not carry it out as it says.
+        TargetError: The model cannot be trained on the batch.
+    """
+    check_plan(plan)
+    refuse_phases(plan)
+    traced = backend.describe(model, config.batch)
+    spec = traced if order == "execution" else backend.describe(model)
+    resolution = resolve_spec(plan, spec)
+    by_execution = resolve_spec(plan, traced)
+    refuse_unsupported(backend, model, resolution)
+    result = backend.probe(model, resolution, config)
+    return Record(
+        unifreeze_record=RECORD_FORMAT,
+        framework=backend.name,
+        versions=_versions(backend.name),
+        device=device,
+        model=name,
+        plan=plan.document(),
+        plan_digest=plan.digest,
+        order=order,
+        steps=config.steps,
+        seed=config.seed,
+        outputs=dict(result.outputs),
+        parameters=tuple(_parameter_rows(resolution, by_execution, traced, result)),
+        states=tuple(_state_rows(resolution)),
+        notices=resolution.notices,
+        runs=tuple(RunRow(**run.__dict__) for run in result.runs),
+    )
+
+
+def _parameter_rows(
+    resolution: Resolution, by_execution: Resolution, traced: ModelSpec, result: ProbeResult
+) -> list[ParameterRow]:
+    spec, reached = resolution.spec, set(result.reached)
+    ambiguous = traced.placement.ambiguous
+    rows = []
+    for number in spec.canonical_order.tolist():
+        parameter = spec.parameters[number]
+        decay = float(resolution.weight_decay[number])
+        owner = spec.tree.owners[spec.first_names[number]]
+        own = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
+        neutral, oriented = traced.neutral_shape(number)
+        rows.append(
+            ParameterRow(
+                name=parameter.name,
+                path=parameter.path,
+                aliases=parameter.aliases,
+                kind=parameter.kind,
+                role=parameter.role,
+                shape=parameter.shape,
+                neutral_shape=neutral,
+                oriented=oriented,
+                dtype=parameter.dtype,
+                values=parameter.values,
+                fixed=parameter.fixed,
+                found=parameter.trainable,
+                trainable=bool(resolution.trainable[number]),
+                rule=int(resolution.rule[number]),
+                lr_scale=float(resolution.lr_scale[number]),
+                weight_decay=None if decay != decay else decay,
+                reached=bool(own & reached),
+                ambiguous=owner in ambiguous,
+                by_execution=bool(by_execution.trainable[number]),
+            )
+        )
+    return rows
+
+
+def _state_rows(resolution: Resolution) -> list[StateRow]:
+    spec, held = resolution.spec, set(resolution.held)
+    return [
+        StateRow(
+            name=spec.state_name(state),
+            path=state.path,
+            role=state.role,
+            statistic=state.role in STATISTICS,
+            held=state.moves and state.owner in held,
+        )
+        for state in spec.states
+    ]
+
+
+def _versions(framework: str) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("unifreeze", framework, f"{framework}paddle"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def matched_outputs(one: Record, other: Record) -> Matched:
+    """Return which output of one record is which of the other: by names, or by shapes in order."""
+    sides = ({key: Seen(shape) for key, shape in record.outputs.items()} for record in (one, other))
+    return match_outputs(*sides)
+
+
+def common_outputs(one: Record, other: Record) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the outputs of each to which its loss must be limited; None where there is no need.
+
+    There is none where both sides have the same outputs, and no use where they share none.
+    """
+    names = matched_outputs(one, other).names
+    if not names or len(names) == len(one.outputs) == len(other.outputs):
+        return None
+    return tuple(names.values()), tuple(names)

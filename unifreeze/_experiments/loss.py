@@ -1,0 +1,149 @@
+"""The loss that a measurement goes by: the user's own, the model's, or a labelled cross-entropy.
+
+A batch without any of these has no better or worse, so that nothing can be measured on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze._numerics.outputs import tensors_in
+from unifreeze._protocol.protocol import Batch
+from unifreeze.errors import TargetError, listing
+
+if TYPE_CHECKING:
+    from unifreeze._modules.module_backend import ModuleBackend
+
+IGNORED = -100
+"""A label that stands for none, in both frameworks' cross-entropies."""
+
+
+class Scored(NamedTuple):
+    """The loss of one batch, and how to backpropagate it.
+
+    Attributes:
+        value: The loss.
+        outputs: Live tensors it depends on.
+        weights: For each, the loss's gradient by it.
+    """
+
+    value: float
+    outputs: Sequence[Any]
+    weights: Sequence[NDArray[Any]]
+
+
+Score = Callable[[Any, Any], Scored]
+"""Takes a live model and a batch."""
+
+
+def score_by(backend: ModuleBackend, loss: Callable[[Any, Any], Any] | None, labels: str) -> Score:
+    """Return the loss as a measurement takes it.
+
+    Args:
+        backend: The model's backend.
+        loss: The user's own, or None.
+        labels: Name of the array in a batch that holds the labels, or "".
+    """
+    if loss is not None:
+        given = loss
+        return lambda model, batch: _own(backend, given(model, batch))
+    if labels:
+        return lambda model, batch: _labelled(backend, model, Batch.of(batch), labels)
+    return lambda model, batch: _returned(backend, model, Batch.of(batch))
+
+
+def _own(backend: ModuleBackend, found: Any) -> Scored:
+    if not backend.is_tensor(found) or backend.to_array(found).size != 1:
+        raise TargetError(
+            f"the loss gave {_described(backend, found)}, and no single number",
+            hint=f"return one {backend.name} tensor: lambda model, batch: criterion(model(…), …)",
+        )
+    value = backend.to_array(found)
+    return Scored(float(value.reshape(())), [found], [np.ones(value.shape)])
+
+
+def _described(backend: ModuleBackend, found: Any) -> str:
+    if backend.is_tensor(found):
+        return f"a tensor of shape {list(backend.to_array(found).shape)}"
+    return f"a {type(found).__name__}"
+
+
+def _returned(backend: ModuleBackend, model: Any, batch: Batch) -> Scored:
+    """Take the loss that the model itself returns when it is given labels."""
+    result = backend.run(model, batch)
+    found = result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
+    if found is None and isinstance(result, tuple | list) and result and "labels" in batch.kwargs:
+        first = result[0]  # how models that return tuples give it
+        if backend.is_tensor(first) and backend.to_array(first).size == 1:
+            found = first
+    if found is None:
+        raise TargetError(
+            "the model returns no loss, so that nothing says what would be better",
+            context=f"it returns {_described(backend, result)}; the batch has no labels it knows",
+            hint="give loss=lambda model, batch: …, or name the labels in the batch: labels=…",
+        )
+    return _own(backend, found)
+
+
+def _labelled(backend: ModuleBackend, model: Any, batch: Batch, name: str) -> Scored:
+    """Compute the mean cross-entropy of the labels that a batch holds, and its gradient."""
+    if name not in batch.kwargs:
+        raise TargetError(
+            f"the batch has no array {name!r} for the labels",
+            context=f"its named arrays: {listing(batch.kwargs) or 'none'}",
+            hint=""
+            if batch.kwargs
+            else f"name its arrays, {{'x': …, {name!r}: …}}, or give a loss",
+        )
+    labels = np.asarray(batch.kwargs[name])
+    if labels.dtype.kind not in "iu":
+        raise TargetError(
+            f"labels are whole numbers, and {name} is {labels.dtype}",
+            hint="for another loss, give one from Python: suggest(model, batches=…, loss=…)",
+        )
+    rest = {key: value for key, value in batch.kwargs.items() if key != name}
+    result = backend.run(model, replace(batch, kwargs=rest))
+    found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
+    for tensor in found:
+        shape = backend.reader.shape_of(tensor)[0]
+        for axis in {len(shape) - 1, 1}:
+            if len(shape) > axis > 0 and (*shape[:axis], *shape[axis + 1 :]) == labels.shape:
+                value, gradient = cross_entropy(backend.to_array(tensor), labels, axis)
+                return Scored(value, [tensor], [gradient])
+    shapes = [str(list(backend.reader.shape_of(tensor)[0])) for tensor in found]
+    raise TargetError(
+        f"labels of shape {list(labels.shape)} fit nothing that the model returns",
+        context=f"it returns: {listing(shapes) or 'no floating tensor'}",
+        hint="scores have the labels' shape and one more axis, for the classes",
+    )
+
+
+def cross_entropy(
+    scores: NDArray[Any], labels: NDArray[Any], axis: int
+) -> tuple[float, NDArray[Any]]:
+    """Return the mean cross-entropy and its gradient by the scores; -100 labels nothing.
+
+    Raises:
+        TargetError: A label is of no class.
+    """
+    wide = np.moveaxis(scores.astype(np.float64), axis, -1)
+    counted = labels != IGNORED
+    if not counted.any() or labels[counted].min() < 0 or labels[counted].max() >= wide.shape[-1]:
+        raise TargetError(
+            f"labels run from {labels.min()} to {labels.max()}",
+            context=f"the model tells {wide.shape[-1]} classes apart",
+            hint=f"classes count from 0; {IGNORED} stands for no label",
+        )
+    shifted = wide - wide.max(-1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    chosen = np.where(counted, labels, 0)[..., None].astype(np.intp)
+    value = -np.take_along_axis(logs, chosen, -1)[..., 0][counted].mean()
+    gradient = np.exp(logs)
+    np.put_along_axis(gradient, chosen, np.take_along_axis(gradient, chosen, -1) - 1, -1)
+    gradient *= counted[..., None] / counted.sum()
+    return float(value), np.moveaxis(gradient, -1, axis)

@@ -1,0 +1,238 @@
+"""Comparable training steps on a live model: given values, a written plan, no random layers.
+
+Layers with running statistics train; everything else runs as in inference, because no two
+frameworks draw the same random numbers. The model's own values, flags and modes come back bit for
+bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unifreeze._experiments.probe import floating_outputs, no_gradient, restored, weighted_backward
+from unifreeze._modules.walking import Walk
+from unifreeze._numerics.outputs import Seen, tensors_in
+from unifreeze._numerics.projections import Sketch, numbers, sketch_flat, sketch_parts
+from unifreeze._protocol.protocol import Array, Batch, OptimizerSpec, StepConfig, StepRun
+from unifreeze._resolution import Resolution
+from unifreeze._structure import STATISTICS
+
+if TYPE_CHECKING:
+    from unifreeze._modules.module_backend import ModuleBackend
+
+_UNITS = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_SINGLE = 2.0**-23
+
+
+def run_step(
+    backend: ModuleBackend, model: Any, resolution: Resolution, config: StepConfig
+) -> StepRun:
+    """Run the steps of each optimizer from the same start; the model is restored bit for bit."""
+    walk = backend.walk(model)
+    steps = _Steps(backend, model, walk, resolution, config)
+    with restored(backend, walk) as rewind, backend.random_state():
+        for spec in config.optimizers:
+            rewind()
+            undo = backend.write(model, resolution)
+            try:
+                with backend.double(walk) if config.double else nullcontext():
+                    try:
+                        steps.train(spec)
+                    finally:
+                        for tensor in walk.tensors:
+                            backend.set_gradient(tensor, None)
+            finally:
+                undo()
+    return steps.result()
+
+
+class _Steps:
+    """The steps, and what they showed so far."""
+
+    def __init__(
+        self,
+        backend: ModuleBackend,
+        model: Any,
+        walk: Walk,
+        resolution: Resolution,
+        config: StepConfig,
+    ) -> None:
+        self.backend, self.model, self.walk = backend, model, walk
+        self.resolution, self.config = resolution, config
+        self.batch = config.batch
+        self.first: dict[str, Any] = {}
+        self.updates: dict[str, dict[str, Sketch]] = {}
+        self.changed: list[tuple[str, str]] = []
+
+    def result(self) -> StepRun:
+        """Return what was seen."""
+        return StepRun(**self.first, updates=self.updates, changed=tuple(self.changed))
+
+    def train(self, spec: OptimizerSpec) -> None:
+        """Take one optimizer's steps."""
+        backend, model = self.backend, self.model
+        for path, array in self.config.values.items():
+            backend.assign(model, path, array)
+        if self.config.nudge:
+            self._nudge()
+        step, clear = backend.plain_optimizer(model, spec)
+        still = self._still()
+        start, before = self._parameters(), backend.fingerprint(model, still)
+        for _ in range(self.config.steps):
+            seen = self._forward_and_backward()
+            if not self.first:
+                weights = self._sketches({path: _wide(array) for path, array in start.items()})
+                norms = {name: sketch.norm for name, sketch in weights.items()}
+                self.first = {**seen, "weights": norms}
+            step()
+            clear()
+        ends = self._parameters()
+        self.updates[spec.name] = self._sketches(
+            {path: _wide(ends[path]) - _wide(start[path]) for path in start}
+        )
+        after = backend.fingerprint(model, still)
+        moved = [path for path in still if after[path].bits != before[path].bits]
+        self.changed += [(path, spec.name) for path in moved]
+
+    def _forward_and_backward(self) -> dict[str, Any]:
+        backend, config = self.backend, self.config
+        self._set_modes()
+        backend.seed(config.seed)
+        before = self._statistics()
+        with self._counted() as counts:
+            result = backend.run(self.model, self.batch)
+        found = floating_outputs(backend, result, caches=True)
+        arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
+        wanted = {key: key for key in found} if config.chosen is None else config.chosen
+        chosen = {key: name for key, name in wanted.items() if key in found}
+        if not chosen or not weighted_backward(backend, found, chosen, config.seed):
+            raise no_gradient(found)
+        after = self._statistics()
+        return {
+            "dtype": next((str(array.dtype) for array in arrays.values()), ""),
+            "outputs": {key: Seen(a.shape, sketch_flat(a)) for key, a in arrays.items()},
+            "chosen": chosen,
+            "gradients": self._gradients(),
+            "statistics": {path: (before[path], after[path]) for path in before},
+            "states": self._states(),
+            "counts": {path: tuple(calls) for path, calls in counts.items()},
+        }
+
+    def _set_modes(self) -> None:
+        """Let what keeps statistics train, unless the plan holds it; all else is in inference."""
+        backend, walk = self.backend, self.walk
+        backend.train_mode(self.model)
+        backend.turn_random_off(walk)
+        modes, guards = backend.modes(walk), backend.get_guards(walk)
+        for owner in self._statistics_owners():
+            modes[owner] = not (owner in guards and guards[owner].still)
+        backend.set_modes(walk, modes)
+
+    def _statistics_owners(self) -> list[int]:
+        return self.resolution.spec.statistics_owners()
+
+    def _statistics(self) -> dict[str, Array]:
+        states = [(s, t) for s, t in self.walk.states() if t is not None]
+        kept = [(s, t) for s, t in states if s.role in STATISTICS and s.role != "count"]
+        return {state.path: self.backend.to_array(tensor).copy() for state, tensor in kept}
+
+    def _states(self) -> dict[str, Sketch]:
+        """Return what all saved state holds, statistics or not."""
+        states = [(s, t) for s, t in self.walk.states() if t is not None]
+        kept = [(s, t) for s, t in states if s.persistent and s.role != "count"]
+        return self._sketches({s.path: _wide(self.backend.to_array(t)) for s, t in kept})
+
+    def _gradients(self) -> dict[str, Sketch]:
+        backend = self.backend
+        pairs = [(path, backend.get_gradient(t)) for path, t in self._live().items()]
+        return self._sketches({path: backend.to_array(g) for path, g in pairs if g is not None})
+
+    def _sketches(self, arrays: dict[str, Array]) -> dict[str, Sketch]:
+        found: dict[str, Sketch] = {}
+        for path, array in arrays.items():
+            found |= sketch_parts(path, array, self.config.parts)
+        return found
+
+    @contextmanager
+    def _counted(self) -> Iterator[dict[str, list[int]]]:
+        """Count the values per channel that each layer with running statistics sees."""
+        counts: dict[str, list[int]] = {}
+        channels = {s.owner: prod(s.shape) for s in self.walk.tree.states if s.role == "var"}
+        with ExitStack() as stack:
+            for owner, count in channels.items():
+                note = partial(self._note, counts, self.walk.tree.paths[owner], count)
+                stack.callback(self.backend.hook(self.walk.module(owner), _nothing, note))
+            yield counts
+
+    def _note(self, counts: dict[str, list[int]], path: str, channels: int, result: Any) -> None:
+        tensor = next(tensors_in(result, self.backend.is_tensor), None)
+        if tensor is not None:
+            values = prod(int(n) for n in tensor.shape)
+            counts.setdefault(path, []).append(values // channels)
+
+    def _still(self) -> list[str]:
+        """Return the paths of everything that the plan holds still."""
+        spec, held = self.resolution.spec, set(self.resolution.held)
+        rows = zip(spec.parameters, self.resolution.trainable.tolist(), strict=True)
+        paths = [parameter.path for parameter, trainable in rows if not trainable]
+        live = self.backend.objects(self.model)
+        states = [s.path for s in spec.states if s.moves and s.owner in held and s.path in live]
+        return [*paths, *states]
+
+    def _live(self) -> dict[str, Any]:
+        paths = [parameter.path for parameter in self.resolution.spec.parameters]
+        return dict(zip(paths, self.walk.tensors, strict=True))
+
+    def _parameters(self) -> dict[str, Array]:
+        floating = self.backend.is_floating
+        return {p: self.backend.to_array(t) for p, t in self._live().items() if floating(t)}
+
+    def _nudge(self) -> None:
+        """Move inputs and lookup tables by about one unit in the last place, either way."""
+        backend, spec = self.backend, self.resolution.spec
+        unit = _UNITS["float64"] if self.config.double else _unit(spec.tensors)
+        given = self.config.batch
+        moved = [_nudged(array, unit) for array in given.args]
+        named = {name: _nudged(array, unit) for name, array in given.kwargs.items()}
+        self.batch = Batch(tuple(moved), named)
+        floats = any(array.dtype.kind == "f" for array in (*moved, *named.values()))
+        tables = [p.path for p in spec.parameters if p.kind == "embedding"]
+        if not tables and not floats:
+            tables = [spec.parameters[int(spec.canonical_order[0])].path]
+        for path in tables:
+            backend.assign(self.model, path, _nudged(backend.tensor(self.model, path), unit))
+
+
+def _nudged(array: Array, unit: float) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    signs = np.where(numbers(array.size, 11) > 0, 1.0, -1.0).reshape(array.shape)
+    return np.asarray(_wide(array) * (1 + unit * signs))
+
+
+def _unit(tensors: Any) -> float:
+    """Return the unit of the coarsest floating dtype among a model's parameters."""
+    return max((_UNITS.get(tensor.dtype, _SINGLE) for tensor in tensors), default=_SINGLE)
+
+
+def unit_of(dtype: str) -> float:
+    """Return the distance from 1 to the next number of a floating dtype.
+
+    >>> unit_of("float32") == 2.0**-23
+    True
+    """
+    return _UNITS.get(dtype, _SINGLE)
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
+def _nothing() -> None:
+    pass

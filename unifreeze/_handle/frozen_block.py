@@ -1,0 +1,70 @@
+"""A plan for the length of a block, beside whatever plans are in force: they stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from unifreeze._handle.target import Target
+from unifreeze._plan import FreezePlan, describe_choice
+from unifreeze._plan.selectors import Selector
+from unifreeze._protocol import Undo, refuse_unsupported
+from unifreeze._resolution import Resolution, resolve_spec, settle
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import ResolveError, quoted
+
+
+def freeze_for_now(target: Target, what: str | Selector) -> Undo:
+    """Freeze what a selector selects; return what puts back all that was changed.
+
+    Raises:
+        ResolveError: The selector selects nothing in this model.
+        UnsupportedPlanError: The framework would not carry it out as it says.
+    """
+    backend, model = target.backend, target.model
+    with backend.settled(model):
+        resolution = _decided(what, backend.describe(model))
+        refuse_unsupported(backend, model, resolution)
+        return backend.freeze_briefly(model, resolution)
+
+
+def _decided(what: str | Selector, spec: ModelSpec) -> Resolution:
+    """Decide what freezes besides what is frozen now, and which layers hold still for it."""
+    plan = FreezePlan().freeze(what)
+    try:
+        return _resolved(plan, spec)
+    except ResolveError as error:
+        raise _without_a_rule(error, plan) from None
+
+
+def _without_a_rule(error: ResolveError, plan: FreezePlan) -> ResolveError:
+    """Word an error for somebody who wrote a selector, and no plan with rules."""
+    (rule,) = plan.rules
+    selector = describe_choice(rule.choice)
+
+    def worded(text: str) -> str:
+        for written in (f'rule 1 ({rule.verb}: "{selector}")', f"rule 1 ({rule})"):
+            text = text.replace(written, f"the selector {quoted(selector)}")
+        return text
+
+    fact = worded(error.fact).replace(f"the selector {quoted(selector)}: ", "")
+    hint = error.hint.replace("; say optional: true if this is expected", "")
+    return type(error)(fact, context=worded(error.context), hint=hint)
+
+
+def _resolved(plan: FreezePlan, spec: ModelSpec) -> Resolution:
+    # On flags as they are, a plan may seem to leave nothing trainable only for what others froze.
+    alone = resolve_spec(plan, spec.with_found(np.ones(len(spec), np.bool_)))
+    together = replace(alone, spec=spec, trainable=alone.trainable & spec.found)
+    together = settle(together, together.trainable)
+    still = set(settle(Resolution.without_plan(spec), spec.found).held)
+    held = [n for n in together.held if n not in still or _takes_in(alone, n)]
+    return replace(together, held=tuple(held))
+
+
+def _takes_in(resolution: Resolution, module: int) -> bool:
+    """Return whether a rule decides a parameter of a module, or of one in it."""
+    tree, spec = resolution.spec.tree, resolution.spec
+    names = spec.tensor_of[tree.name_starts[module] : tree.name_ends[module]]
+    return bool(resolution.decided[names].any())

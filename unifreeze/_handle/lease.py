@@ -1,0 +1,159 @@
+"""Plans in force, by the models they are on, and what somebody else last wrote to the flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from unifreeze._handle.overlap import shared
+from unifreeze._handle.verify import Baseline
+from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
+from unifreeze._protocol import Backend, Undo
+from unifreeze._resolution import Resolution
+from unifreeze._structure import Mask, ModelSpec
+
+_leases: WeakIdentityDict[list[Lease]] = WeakIdentityDict()
+"""The leases on each model, alone or in a group."""
+
+for_a_while = WeakIdentitySet()
+"""Models whose flags `frozen` has changed for a while."""
+
+
+@dataclass(eq=False)
+class Lease:
+    """A plan's time on its target: from `apply` to `remove`, or to the next plan for that target.
+
+    A lease must not keep its models alive, so it holds no reference to them.
+
+    Attributes:
+        resolution: What its plan decides.
+        found: For each parameter, the flag that somebody else last wrote.
+        names: For each model under it, the first piece of its native paths; "" for a single one.
+        written: For each parameter, its flag after the last write of any plan.
+        guards: What modules did differently before the first plan, by identity.
+        baseline: How what it freezes was when it took effect.
+        contents: What its target consisted of.
+        stop_watching: Ends the watch for state dicts being loaded.
+        number: Counts leases; of two plans the one with the higher number came later.
+    """
+
+    resolution: Resolution
+    found: Mask
+    names: WeakIdentityDict[str] = field(default_factory=WeakIdentityDict)
+    written: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
+    guards: Mapping[int, Any] = field(default_factory=dict)
+    baseline: Baseline = field(default_factory=lambda: Baseline((), (), {}, {}))
+    contents: Any = None
+    stop_watching: Undo = lambda: None
+    number: int = field(default_factory=count().__next__)
+
+    @property
+    def in_force(self) -> bool:
+        """Tell whether it has neither ended nor been replaced."""
+        return any(lease is self for root in self.names for lease in _leases.get(root, ()))
+
+    def model(self, backend: Backend) -> Any:
+        """Return its model, or what holds the several."""
+        named = {name: root for root, name in self.names.items()}
+        return named[""] if "" in named else backend.group(named)
+
+    def enter(self, names: Mapping[str, Any]) -> None:
+        """Take its place among the leases on some models."""
+        for name, root in names.items():
+            self.names[root] = name
+            _leases.setdefault(root, []).append(self)
+
+    def leave(self) -> None:
+        """Give up its place."""
+        for root in self.names:
+            rest = [lease for lease in _leases.get(root, ()) if lease is not self]
+            if rest:
+                _leases[root] = rest
+            else:
+                _leases.pop(root, None)
+
+
+def all_leases() -> list[Lease]:
+    """Return every lease there is, the oldest first."""
+    found = {id(lease): lease for leases in _leases.values() for lease in leases}
+    return sorted(found.values(), key=lambda lease: lease.number)
+
+
+def lease_on(models: Iterable[Any]) -> Lease | None:
+    """Return the lease on exactly these models, if there is one."""
+    roots = {id(root): root for root in models}
+    for lease in _leases.get(next(iter(roots.values())), ()):
+        if {id(root) for root in lease.names} == roots.keys():
+            return lease
+    return None
+
+
+def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
+    """Return those leases that are over some of the same parameters as a description."""
+    mine = spec.tree.numbers.keys()
+
+    def overlaps(lease: Lease) -> bool:
+        tree = lease.resolution.spec.tree
+        return tree is spec.tree or not mine.isdisjoint(tree.numbers)
+
+    return [lease for lease in leases if overlaps(lease)]
+
+
+def as_found(spec: ModelSpec, leases: list[Lease]) -> Mask:
+    """Return the flags that somebody else last wrote: those of now that no plan has written."""
+    now, found = spec.found, spec.found.copy()
+    for lease in leases:
+        tree = lease.resolution.spec.tree
+        if tree is spec.tree:
+            return np.where(now == lease.written, lease.found, now)
+        here, there = shared(spec.tree.numbers, tree.numbers)
+        kept = (now[here] == lease.written[there]) & ~_swept(lease, spec)[there]
+        found[here[kept]] = lease.found[there[kept]]
+    return found
+
+
+def _swept(lease: Lease, spec: ModelSpec) -> Mask:
+    """Find what whoever put adapters on a model has frozen, though a plan had frozen it before.
+
+    A library that adapts a model freezes all the rest of it, biases apart, which it may leave; a
+    flag that it wrote over one of the same value leaves no other trace.
+    """
+    then, now = lease.resolution.spec, spec.tree
+    names = zip(now.adapters, now.tensor_of, strict=True)
+    added = {n for adapter, n in names if adapter} - set(
+        shared(now.numbers, then.tree.numbers)[0].tolist()
+    )
+    swept = np.zeros(len(then), np.bool_)
+    if not added:
+        return swept
+    here, there = shared(now.numbers, then.tree.numbers)
+    biases = np.asarray(["bias" in then.tree.names[name] for name in then.first_names], np.bool_)
+    for sort in (biases, ~biases):
+        mine = sort[there]
+        if not spec.found[here[mine]].any():
+            swept[there[mine]] = True
+    return swept
+
+
+def standing(spec: ModelSpec, others: list[Lease]) -> Mask:
+    """Return the flags that hold where a plan says nothing: other plans' decisions, else found."""
+    standing = spec.found.copy()
+    for other in others:
+        here, there = shared(spec.tree.numbers, other.resolution.spec.tree.numbers)
+        decided = other.resolution.decided[there]
+        standing[here[decided]] = other.resolution.trainable[there[decided]]
+    return standing
+
+
+def guards_found(spec: ModelSpec, now: Mapping[int, Any], leases: list[Lease]) -> dict[int, Any]:
+    """Return what modules did differently before the first plan over them."""
+    keys = set(spec.tree.keys)
+    covered = {key for lease in leases for key in lease.resolution.spec.tree.keys}
+    found = {key: guard for key, guard in now.items() if key not in covered}
+    for lease in leases:
+        found |= {key: guard for key, guard in lease.guards.items() if key in keys}
+    return found

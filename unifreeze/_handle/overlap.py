@@ -1,0 +1,148 @@
+"""Several plans over some of the same parameters: for each one, the latest that decides it.
+
+Plans may be in force on a model, on a part of it, and on a group it is in. What a plan's rules say
+nothing about is as if the plan did not cover it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze._resolution import Resolution
+from unifreeze._structure import Mask, ModelSpec, Tree
+
+Numbers = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Which parameters of a model train under several plans.
+
+    Attributes:
+        trainable: For each parameter, whether it trains.
+        decider: For each parameter, the number of the plan that decides it, -1 where none does.
+    """
+
+    trainable: Mask
+    decider: Numbers
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one plan says of the modules of a model, which may be a part of its own or hold it.
+
+    Attributes:
+        covers: For each module, whether it is in what the plan was applied to.
+        held: For each module, whether its state holds still under the plan.
+        quiet: For each module, whether it runs in inference mode because `dropout` is off.
+    """
+
+    covers: Mask
+    held: Mask
+    quiet: Mask
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What several plans together decide for one model.
+
+    Attributes:
+        resolution: The decisions, to be written.
+        decider: As in `Flags`.
+        keeper: For each module, the number of the plan that says what its state does, or -1.
+    """
+
+    resolution: Resolution
+    decider: Numbers
+    keeper: Numbers
+
+
+def shared(one: Mapping[int, int], other: Mapping[int, int]) -> tuple[Numbers, Numbers]:
+    """Return the numbers, here and there, of what two models have in common, by identity."""
+    keys = one.keys() & other.keys()
+    here = np.asarray([one[key] for key in keys], np.intp)
+    return here, np.asarray([other[key] for key in keys], np.intp)
+
+
+def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
+    """Let each plan decide, the oldest first; what none decides is as found."""
+    trainable, decider = spec.found.copy(), np.full(len(spec), -1, np.intp)
+    for number, plan in enumerate(plans):
+        here, there = shared(spec.tree.numbers, plan.spec.tree.numbers)
+        decided = plan.decided[there]
+        trainable[here[decided]] = plan.trainable[there[decided]]
+        decider[here[decided]] = number
+    return Flags(trainable, decider)
+
+
+def claim_on(tree: Tree, settled: Resolution, alive: frozenset[int] | None) -> Claim:
+    """Read what a plan says of the modules of another model.
+
+    Args:
+        tree: That model.
+        settled: What the plan decides for its own, under the flags that all plans together give.
+        alive: Identities of the modules that are still where the plan found them; None for all.
+    """
+    keys = settled.spec.tree.keys
+
+    def modules(numbers: Iterable[int]) -> Mask:
+        known = {keys[number] for number in numbers}
+        known = known if alive is None else known & alive
+        return np.asarray([key in known for key in tree.keys], np.bool_)
+
+    return Claim(modules(range(len(keys))), modules(settled.held), modules(settled.quiet))
+
+
+def blend(spec: ModelSpec, flags: Flags, claims: Sequence[Claim]) -> Blend:
+    """Put several plans' decisions together.
+
+    Args:
+        spec: The model, with its flags as found.
+        flags: Those it gets.
+        claims: What each plan says of its modules, the oldest plan first.
+    """
+    keeper = _keepers(spec, flags.decider, claims)
+    held = _asked(keeper, [claim.held for claim in claims])
+    quiet = _asked(keeper, [claim.quiet for claim in claims])
+    resolution = replace(
+        Resolution.without_plan(spec),
+        trainable=flags.trainable,
+        held=tuple(np.flatnonzero(held).tolist()),
+        quiet=tuple(np.flatnonzero(quiet).tolist()),
+        covered=keeper >= 0,
+    )
+    return Blend(resolution, flags.decider, keeper)
+
+
+def _keepers(spec: ModelSpec, decider: Numbers, claims: Sequence[Claim]) -> Numbers:
+    """Return for each module the latest plan that decides its own parameters, else covers it."""
+    keeper = np.full(len(spec.tree.paths), -1, np.intp)
+    for number, claim in enumerate(claims):
+        keeper[claim.covers] = number
+    deciding = np.full(len(keeper), -1, np.intp)
+    np.maximum.at(deciding, spec.owner_of, decider[spec.tensor_of])
+    for number, claim in enumerate(claims):
+        keeper[(deciding == number) & claim.covers] = number
+    return keeper
+
+
+def _asked(keeper: Numbers, answers: Sequence[Mask]) -> Mask:
+    """Return each module's answer from the plan that is its keeper."""
+    found = np.zeros(len(keeper), np.bool_)
+    for number, answer in enumerate(answers):
+        mine = keeper == number
+        found[mine] = answer[mine]
+    return found
+
+
+def present(then: Tree, now: Tree) -> frozenset[int] | None:
+    """Return the modules that are where they were in an earlier walk; None if nothing changed."""
+    if then is now:
+        return None
+    there = dict(zip(now.paths, now.keys, strict=True))
+    pairs = zip(then.paths, then.keys, strict=True)
+    return frozenset(key for path, key in pairs if there.get(path) == key)

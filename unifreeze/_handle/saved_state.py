@@ -1,0 +1,111 @@
+"""The part that the states of all runs share: which plan and model they are of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import unified_diff
+from hashlib import sha256
+from typing import Any
+
+from unifreeze._plan import FreezePlan
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import ScheduleError, brief, counted, listing
+
+STATE_FORMAT = 3
+_KEYS = ("plan", "plan_now", "plan_text", "model", "phase", "told", "history")
+"""The keys of every state; the state of a plan with phases has more."""
+
+
+def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str) -> dict[str, Any]:
+    """Return the part of a run's state that names its plan and model.
+
+    Args:
+        plan: The plan as it was given.
+        spec: The model's description.
+        digest: Digest of the plan with plain phases.
+        digest_now: Digest of that plan with everything that was measured so far.
+    """
+    return {
+        "unifreeze_state": STATE_FORMAT,
+        "plan": digest,
+        "plan_now": digest_now,
+        "plan_text": plan.to_yaml(),
+        "model": _name_of(spec),
+        "phase": None,
+    }
+
+
+def plain_state(plan: FreezePlan, spec: ModelSpec) -> dict[str, Any]:
+    """Return the state of a run without phases."""
+    return origin_of(plan, spec, digest=plan.digest, digest_now=plan.digest)
+
+
+def check_format(state: Any) -> None:
+    """Check that something is the state of a run in this release's format.
+
+    Raises:
+        ScheduleError: It is not.
+    """
+    if not isinstance(state, Mapping):
+        raise ScheduleError(
+            f"{brief(state)} is not a state", hint="it is what state_dict() returned"
+        )
+    version = state.get("unifreeze_state")
+    if version != STATE_FORMAT:
+        what = "not a state of a plan" if version is None else f"of state format {version}"
+        raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
+    missing = [key for key in _KEYS if key not in state]
+    if missing:
+        raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")
+    if not isinstance(state["told"], bool):
+        raise ScheduleError(f"this is not a state of a plan: told is {state['told']!r}")
+
+
+def check_origin(
+    state: Mapping[str, Any], plan: FreezePlan, spec: ModelSpec, *, digest: str
+) -> None:
+    """Check that a state is of this plan and model.
+
+    Args:
+        state: The state.
+        plan: The plan as it was given.
+        spec: The model's description.
+        digest: Digest of the plan with plain phases.
+
+    Raises:
+        ScheduleError: It is of another one; the message shows the difference.
+    """
+    if plan.phases and state["phase"] is None:
+        raise ScheduleError("the state is of a plan without phases, and this one has some")
+    if not plan.phases and state["phase"] is not None:
+        raise ScheduleError("the state is of a plan with phases, and this one has none")
+    if state["model"] != _name_of(spec):
+        raise ScheduleError(
+            f"the state is of another model than this one ({counted(len(spec), 'parameter')})",
+            context="their canonical names or shapes differ",
+            hint="`unifreeze show` lists them; load it into the model that it was saved for",
+        )
+    # The plan as saved beside the run has what was measured in it.
+    if digest not in (state["plan"], state["plan_now"]):
+        raise _other_plan(state, plan, digest)
+
+
+def _other_plan(state: Mapping[str, Any], plan: FreezePlan, digest: str) -> ScheduleError:
+    saved, now = str(state["plan_text"]).splitlines(), plan.to_yaml().splitlines()
+    lines = unified_diff(saved, now, "saved", "now", "", "", 0)
+    phase = "" if state["phase"] is None else f", in phase {state['phase']!r}"
+    return ScheduleError(
+        f"the state is of another plan ({state['plan']}{phase}), and not of this one ({digest})",
+        context="\n".join(list(lines)[2:22]),
+        hint="load it under the plan that it was saved under; save plans beside runs",
+    )
+
+
+def _name_of(spec: ModelSpec) -> str:
+    """Return a name for a model's structure, the same in every framework."""
+    if "name" not in spec.memo:
+        rows = sorted((row.name, list(row.neutral_shape)) for row in spec.parameters)
+        spec.memo["name"] = sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    name: str = spec.memo["name"]
+    return name

@@ -1,0 +1,238 @@
+"""Where a run stands in its phases: counting epochs, steps and reports of a metric.
+
+Pure bookkeeping that knows no model, so that both frameworks, and a resumed run, enter the same
+phases at the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from numbers import Integral
+from typing import Any
+
+from unifreeze._plan import After, At, Phase, When
+from unifreeze.errors import ScheduleError, brief, counted
+
+UNTOLD = "the schedule was never told of an epoch or step"
+"""What is said of a run if later phases wait, and `handle.step` was never called."""
+PATIENCE = 4
+"""How many epochs more than it takes a metric may be missing at first: some validate seldom."""
+
+
+@dataclass
+class Watch:
+    """What a metric has done since the current phase began.
+
+    Attributes:
+        best: The best report so far.
+        last: The last report.
+        since_best: Reports since then that were no better.
+        rising: Reports in a row that were worse than the one before.
+        missed: Epochs that began without any report so far.
+        best_at: Epoch and step of the best report.
+    """
+
+    best: float | None = None
+    last: float | None = None
+    since_best: int = 0
+    rising: int = 0
+    missed: int = 0
+    best_at: tuple[int, int] | None = None
+
+    def report(self, value: float, entry: When, place: tuple[int, int]) -> None:
+        """Take in one report, made at an epoch and step."""
+        sign = 1.0 if entry.mode == "min" else -1.0
+        worse_than_last = self.last is not None and sign * (value - self.last) > entry.min_delta
+        self.rising = self.rising + 1 if worse_than_last else 0
+        if self.best is None or sign * (self.best - value) > entry.min_delta:
+            self.best, self.since_best, self.best_at = value, 0, place
+        else:
+            self.since_best += 1
+        self.last = value
+
+    def is_due(self, entry: When) -> bool:
+        """Tell whether the metric has turned."""
+        return (self.since_best if entry.turn == "stalled" else self.rising) >= entry.reports
+
+
+@dataclass
+class Schedule:
+    """A run's place in its phases.
+
+    Attributes:
+        phases: The phases.
+        phase: Number of the current one.
+        epoch: The last epoch that began; -1 before the first.
+        step: The last step that began; -1 before the first, or where steps are not counted.
+        entered: Epoch and step at which the current phase began.
+        reported: Epoch and step of the last report of a metric.
+        watch: What the metric that the next phase waits for has done.
+        left: Where the phase before had its best report; None without one.
+    """
+
+    phases: Sequence[Phase]
+    phase: int = 0
+    epoch: int = -1
+    step: int = -1
+    entered: tuple[int, int] = (0, 0)
+    reported: tuple[int, int] | None = None
+    watch: Watch = field(default_factory=Watch)
+    left: tuple[int, int] | None = None
+
+    def copy(self) -> Schedule:
+        """Return an independent one at the same place."""
+        return replace(self, watch=replace(self.watch))
+
+    @property
+    def current(self) -> Phase:
+        """The phase that the run is in."""
+        return self.phases[self.phase]
+
+    @property
+    def told(self) -> bool:
+        """True once an epoch or step has begun."""
+        return self.epoch >= 0 or self.step >= 0
+
+    def advance(
+        self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
+    ) -> list[int]:
+        """Go on to an epoch or step, and say which phases begin there.
+
+        Args:
+            epoch: The epoch that is about to begin, counted from 0.
+            step: The step that is about to begin, counted from 0 over the whole run.
+            metrics: What was measured since the last call.
+
+        Raises:
+            ScheduleError: Time goes back, a metric is missing or no number, or what the next phase
+                is counted by is not given.
+        """
+        before = self.epoch
+        self._go_on(epoch, step)
+        self._watch(metrics, new_epoch=self.epoch > before)
+        entered = []
+        while self._next_is_due():
+            self.phase += 1
+            self.left = self.watch.best_at
+            self.entered, self.watch = self._now(step), Watch()
+            self.reported = (self.epoch, self.step)  # nothing measured until now counts later
+            entered.append(self.phase)
+        return entered
+
+    def _now(self, step: int | None) -> tuple[int, int]:
+        """Return the epoch and step about to begin; an epoch alone is told before its steps."""
+        return max(self.epoch, 0), self.step + 1 if step is None else int(step)
+
+    def _go_on(self, epoch: int | None, step: int | None) -> None:
+        if epoch is None and step is None:
+            raise ScheduleError("step() needs the epoch or the step that is about to begin")
+        for what, given, last in (("epoch", epoch, self.epoch), ("step", step, self.step)):
+            if given is None:
+                continue
+            if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
+                raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
+            if given < last:
+                raise ScheduleError(
+                    f"{what} {given} after {what} {last}: a schedule never goes back",
+                    hint="to train anew, apply the plan anew",
+                )
+        self.epoch = self.epoch if epoch is None else int(epoch)
+        self.step = self.step if step is None else int(step)
+
+    def _next(self) -> Phase | None:
+        return self.phases[self.phase + 1] if self.phase + 1 < len(self.phases) else None
+
+    def _watch(self, metrics: Mapping[str, float] | None, *, new_epoch: bool) -> None:
+        """Take in a report of the metric that the next phase waits for, once at each place."""
+        following = self._next()
+        if following is None or not isinstance(following.entry, When):
+            return
+        entry = following.entry
+        waits = f"phase {following.name!r} waits for {entry.metric}"
+        place = (self.epoch, self.step)
+        if not metrics:
+            self.watch.missed += new_epoch and self.watch.last is None
+            if self.watch.missed > entry.reports + PATIENCE:
+                raise ScheduleError(
+                    f"{waits}, and {counted(self.watch.missed, 'epoch')} began without it",
+                    hint=f'give it: handle.step(epoch=…, metrics={{"{entry.metric}": …}})',
+                )
+            return
+        if entry.metric not in metrics:
+            raise ScheduleError(f"{waits}, and it is not among {', '.join(sorted(metrics))}")
+        value = float(metrics[entry.metric])
+        if not isfinite(value):
+            raise ScheduleError(f"{waits}, and it is {value} (epoch {self.epoch})")
+        if place != self.reported:
+            self.reported = place
+            self.watch.report(value, entry, place)
+
+    def _next_is_due(self) -> bool:
+        following = self._next()
+        if following is None:
+            return False
+        match following.entry:
+            case At(unit, count):
+                return self._count(following, unit) >= count
+            case After(unit, count):
+                start = self.entered[0 if unit == "epoch" else 1]
+                return self._count(following, unit) >= start + count
+            case When():
+                return self.watch.is_due(following.entry)
+        return False
+
+    def _count(self, following: Phase, unit: str) -> int:
+        """Return the epoch or step that began last."""
+        counts = {"epoch": self.epoch, "step": self.step}
+        if counts[unit] < 0:
+            other = "step" if unit == "epoch" else "epoch"
+            if counts[other] > 0:
+                raise ScheduleError(
+                    f"phase {following.name!r} begins {following.entry}; only {other}s are given",
+                    hint=f"handle.step({unit}=…)",
+                )
+        return counts[unit]
+
+    def state(self) -> dict[str, Any]:
+        """Return the place as plain data."""
+        return {
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "step": self.step,
+            "entered": list(self.entered),
+            "reported": _plain(self.reported),
+            "watch": {**vars(self.watch), "best_at": _plain(self.watch.best_at)},
+        }
+
+    def restored(self, state: Mapping[str, Any]) -> Schedule:
+        """Return a schedule of the same phases at the place that `state` returned.
+
+        Raises:
+            ScheduleError: It is no such state.
+        """
+        try:
+            watch = dict(state["watch"])
+            made = Schedule(
+                self.phases,
+                int(state["phase"]),
+                int(state["epoch"]),
+                int(state["step"]),
+                (int(state["entered"][0]), int(state["entered"][1])),
+                _place(state["reported"]),
+                Watch(**{**watch, "best_at": _place(watch["best_at"])}),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ScheduleError(f"this is not a state of a schedule: {error!r}") from None
+        if not 0 <= made.phase < len(self.phases):
+            raise ScheduleError(f"there is no phase {made.phase}: the plan has {len(self.phases)}")
+        return made
+
+
+def _plain(place: tuple[int, int] | None) -> list[int] | None:
+    return None if place is None else list(place)
+
+
+def _place(plain: Any) -> tuple[int, int] | None:
+    return None if plain is None else (int(plain[0]), int(plain[1]))

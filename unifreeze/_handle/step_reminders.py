@@ -1,0 +1,67 @@
+"""What is said of a `handle.step` that never comes, and of a forward pass that never does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from unifreeze._handle.schedule import UNTOLD
+from unifreeze._plan import After, At, Phase, When
+from unifreeze._resolution import ORDER_CURES
+from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
+
+
+def untold_error(phases: Sequence[Phase], fact: str) -> ScheduleError:
+    """Build the error for something that must not come before the first `handle.step`.
+
+    Args:
+        phases: The plan's plain phases.
+        fact: What came.
+    """
+    return ScheduleError(f"{fact}, and {UNTOLD}", context=_waiting(phases), hint=advice(phases))
+
+
+def warn_untold(phases: Sequence[Phase]) -> None:
+    """Warn of a forward pass of training that comes before the first `handle.step`."""
+    lines = [
+        f"the model trains, and {UNTOLD}",
+        _waiting(phases),
+        f"hint: {advice(phases)}, or give the trainer its FreezeCallback",
+    ]
+    warnings.warn("\n  ".join(lines), UnifreezeWarning, stacklevel=2)
+
+
+def warn_unseen() -> None:
+    """Warn of an optimizer's step before any forward pass has shown the order of layers."""
+    lines = [
+        "an optimizer has taken a step, and the model's own forward pass has not run: that layers "
+        "run in the order they are registered in, by which the plan counts, is unproven",
+        "the training loop calls parts of the model, and not the model itself",
+        f"hint: {ORDER_CURES}",
+    ]
+    warnings.warn("\n  ".join(lines), UnifreezeWarning, stacklevel=2)
+
+
+def advice(phases: Sequence[Phase]) -> str:
+    """Return the call that is missing, with the arguments that the phases need.
+
+    >>> advice([Phase("head"), Phase("all", At("epoch", 2))])
+    "call handle.step(epoch=epoch) before each epoch's first batch"
+    """
+    entries = [phase.entry for phase in phases]
+    units = {entry.unit for entry in entries if isinstance(entry, At | After)}
+    by_step = "step" in units
+    counted = [unit for unit in ("epoch", "step") if unit in units] or ["epoch"]
+    arguments = [f"{unit}={unit}" for unit in counted]
+    metrics = dict.fromkeys(entry.metric for entry in entries if isinstance(entry, When))
+    if metrics:
+        named = ", ".join(f'"{name}": …' for name in metrics)
+        arguments.append(f"metrics={{{named}}}")
+    when = "each of the optimizer's steps" if by_step else "each epoch's first batch"
+    return f"call handle.step({', '.join(arguments)}) before {when}"
+
+
+def _waiting(phases: Sequence[Phase]) -> str:
+    first, *others = phases
+    waiting = listing([repr(phase.name) for phase in others])
+    return f"phase {first.name!r} holds until handle.step begins the next: {waiting}"

@@ -1,0 +1,310 @@
+"""What a plan is put in force on: one model or several, beside whatever plans overlap it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unifreeze._handle.lease import (
+    Lease,
+    all_leases,
+    as_found,
+    for_a_while,
+    guards_found,
+    lease_on,
+    leases_over,
+    standing,
+)
+from unifreeze._handle.overlap import Blend, Claim, blend, blend_flags, claim_on, present, shared
+from unifreeze._handle.verify import Baseline
+from unifreeze._protocol import Backend, Batch, backend_for, refuse_unsupported
+from unifreeze._resolution import Resolution, settle
+from unifreeze._structure import Mask, ModelSpec
+from unifreeze.errors import PlanError, TargetError, brief, listing
+
+
+class _Before(NamedTuple):
+    """How a model was before a write."""
+
+    flags: Mask
+    guards: Mapping[int, Any]
+
+    @property
+    def still(self) -> set[int]:
+        """Identities of the modules that were held."""
+        return {key for key, guard in self.guards.items() if guard.still}
+
+
+_NOTHING = _Before(np.zeros(0, np.bool_), {})
+
+
+class Target:
+    """What a plan is applied to: one model, or several held as one.
+
+    Attributes:
+        model: The model, or what holds the several.
+        backend: Its backend.
+        names: For each model, the first piece of its native paths; "" for a single one.
+    """
+
+    def __init__(self, model: Any, backend: Backend) -> None:
+        self.backend = backend
+        if isinstance(model, Mapping):
+            _check_names(model)
+            self.model = backend.group(model)
+            self.names = {name: backend.root(member) for name, member in model.items()}
+        else:
+            self.model = model
+            self.names = {"": backend.root(model)}
+
+    def lease(self) -> Lease | None:
+        """Return the lease on exactly these models, if there is one."""
+        return lease_on(self.names.values())
+
+    def describe(self, batch: Batch | None, last: ModelSpec | None = None) -> ModelSpec:
+        """Describe the model, with the flags that somebody else last wrote.
+
+        Args:
+            batch: One batch of inputs, to count positions in order of execution.
+            last: An earlier description, which is good enough if the structure is the same.
+        """
+        if batch is not None and "" not in self.names:
+            raise TargetError(
+                "a batch cannot be given for several models at once",
+                hint="leave it out; positions then count in order of registration",
+            )
+        spec = self.backend.describe(self.model, None if last else batch)
+        if last is not None:
+            if last.tree is not spec.tree:
+                return self.describe(batch)
+            spec = last.with_found(spec.found)
+        leases, own = leases_over(spec, all_leases()), self.lease()
+        found = as_found(spec, leases)
+        others = [lease for lease in leases if lease is not own]
+        if own is not None and own.resolution.spec.placement is spec.placement:
+            spec = own.resolution.spec  # which remembers what was resolved
+        return spec.with_found(found, standing(spec.with_found(found), others) if others else None)
+
+    def put_in_force(
+        self,
+        describe: Callable[[], ModelSpec],
+        decide: Callable[[ModelSpec], Resolution],
+        prepare: Callable[[Resolution], Baseline],
+        *,
+        again: bool,
+    ) -> Lease:
+        """Resolve, check, write; a model under a plan changes to the new one in one step.
+
+        Args:
+            describe: Describes the model.
+            decide: Resolves the plan against a description.
+            prepare: Takes down how what is frozen is now; called just before anything is written.
+            again: The plan that is in force on this target is written once more, in its place.
+
+        Raises:
+            ResolveError: The plan does not fit the model.
+            UnsupportedPlanError: The framework would get it wrong.
+            WriteError: The framework refused.
+            In each case the model is as it was.
+        """
+        spec = describe()
+        old = self.lease()
+        self.refuse_for_a_while(spec, again=again and old is not None)
+        lease = Lease(decide(spec), spec.found)
+        if again and old is not None:
+            lease.number = old.number
+        leases = sorted(
+            [*(one for one in all_leases() if one is not old), lease], key=attrgetter("number")
+        )
+        others = [one for one in leases_over(spec, leases) if one is not lease]
+        wanted = self._blended(spec, leases).resolution if others else lease.resolution
+        refuse_unsupported(self.backend, self.model, wanted)
+        lease.baseline = prepare(lease.resolution)
+        same = old is not None and old.resolution.spec.tree is spec.tree
+        before = self._before(others) if others or not same else _NOTHING
+        lease.guards = guards_found(spec, before.guards, [*others, *([old] if old else [])])
+        lease.contents = self.backend.contents(self.model)
+        self.backend.write(self.model, wanted)
+        if old is not None:
+            old.stop_watching()
+            old.leave()
+        lease.written = wanted.trainable
+        lease.enter(self.names)
+        self._tell([*others, lease] if others else [], spec, wanted, before, leases)
+        if old is not None and not same:
+            self._release_departed(old)
+        return lease
+
+    def give_back(self, lease: Lease) -> None:
+        """End a plan: what it covers is as the next latest plan has it, else as found."""
+        self._release(self.model, lease, {})
+        self._release_departed(lease)
+        lease.stop_watching()
+        lease.leave()
+
+    def _release_departed(self, lease: Lease) -> None:
+        """Let go of layers that have left the model since a plan was written on it."""
+        departed = self.backend.departed(self.model, lease.contents)
+        if departed is not None:
+            # A layer put in place of another may hold its parameters.
+            self._release(departed, lease, self.backend.describe(self.model).tree.numbers)
+
+    def _release(self, model: Any, lease: Lease, kept: Mapping[int, int]) -> None:
+        """Write on a model what all plans but one decide, and on what they do not the flags found.
+
+        Args:
+            model: A model, or parts that have left one.
+            lease: The one plan's.
+            kept: Parameters that stay as they are, by identity.
+        """
+        spec = self.backend.describe(model)
+        found = as_found(spec, [lease, *leases_over(spec, all_leases())])
+        here = shared(spec.tree.numbers, kept)[0]
+        found[here] = spec.found[here]
+        spec = spec.with_found(found)
+        leases = [one for one in all_leases() if one is not lease]
+        others = leases_over(spec, leases)
+        wanted, before = self._blended(spec, leases).resolution, self._before(others, model)
+        self.backend.write(model, wanted, lease.guards)
+        self._tell(others, spec, wanted, before, leases)
+
+    def unpin(self) -> None:
+        """Take off whatever came with a copy; raises as `unifreeze.unpin` does."""
+        spec = self.backend.describe(self.model)
+        if leases_over(spec, all_leases()):
+            raise PlanError(
+                "the model is under a plan, and is not a copy of one",
+                hint="end the plan: handle.remove()",
+            )
+        self.backend.write(self.model, Resolution.without_plan(spec))
+
+    def answered_for(self, lease: Lease) -> Mask | None:
+        """Return which parameters no other plan has a say about; None for all of them."""
+        leases, spec = all_leases(), lease.resolution.spec
+        over = leases_over(spec, leases)
+        if len(over) == 1:
+            return None
+        flags = blend_flags(spec, [one.resolution for one in over])
+        return np.isin(flags.decider, (over.index(lease), -1))
+
+    def _blended(self, spec: ModelSpec, leases: list[Lease]) -> Blend:
+        """Put together what some leases, the oldest first, decide for a model."""
+        over = leases_over(spec, leases)
+        flags = blend_flags(spec, [lease.resolution for lease in over])
+        return blend(spec, flags, [self._claim(spec, lease, leases) for lease in over])
+
+    def _claim(self, spec: ModelSpec, lease: Lease, leases: list[Lease]) -> Claim:
+        """Read what a plan says of a model's modules, with what others have written since."""
+        found = lease.found.copy()
+        here, there = shared(spec.tree.numbers, lease.resolution.spec.tree.numbers)
+        found[there] = spec.found[here]
+        own = lease.resolution.spec.with_found(found)
+        over = [one.resolution for one in leases_over(own, leases)]
+        settled = settle(lease.resolution, blend_flags(own, over).trainable)
+        tree = lease.resolution.spec.tree
+        if tree is spec.tree or not lease.names:
+            return claim_on(spec.tree, settled, None)
+        now = self.backend.describe(lease.model(self.backend)).tree
+        return claim_on(spec.tree, settled, present(tree, now))
+
+    def _tell(
+        self,
+        told: list[Lease],
+        spec: ModelSpec,
+        now: Resolution,
+        before: _Before,
+        leases: list[Lease],
+    ) -> None:
+        """Let plans know what has been written to parameters that are theirs, too.
+
+        Args:
+            told: The plans.
+            spec: What has been written to, with its flags as found.
+            now: What has been written.
+            before: How it was before.
+            leases: All that are in force.
+        """
+        if not told:
+            return
+        frozen = before.flags & ~now.trainable
+        still = {spec.tree.keys[n] for n in now.held} - before.still
+        for lease in told:
+            tree = lease.resolution.spec.tree
+            here, there = shared(spec.tree.numbers, tree.numbers)
+            lease.found, lease.written = lease.found.copy(), lease.written.copy()
+            lease.found[there], lease.written[there] = spec.found[here], now.trainable[here]
+            newly = np.zeros(len(tree.tensors), np.bool_)
+            newly[there] = frozen[here]
+            self._renew(lease, newly, still, leases)
+
+    def _renew(self, lease: Lease, frozen: Mask, still: set[int], leases: list[Lease]) -> None:
+        """Bring a plan's baseline to what it answers for, beside the other plans.
+
+        Args:
+            lease: The plan's.
+            frozen: Its parameters that trained until now, and are frozen.
+            still: Identities of the modules that hold still, and did not until now.
+            leases: All that are in force.
+        """
+        spec = lease.resolution.spec.with_found(lease.found)
+        together, mine = self._blended(spec, leases), leases_over(spec, leases).index(lease)
+        own, nobodys = together.decider == mine, together.decider < 0
+        answered = (own & ~lease.resolution.trainable) | (nobodys & ~lease.found)
+        answered &= ~lease.resolution.written
+        names, first = spec.tree.names, spec.first_names
+        held = set(together.resolution.held)
+        states = [state for state in spec.states if state.moves]
+        moving = {names[name] for name in first[frozen | together.resolution.trainable]}
+        for state in states:
+            if state.owner not in held or spec.tree.keys[state.owner] in still:
+                moving.add(state.path)
+        lease.baseline.hold(
+            self.backend,
+            lease.model(self.backend),
+            [names[name] for name in first[answered]],
+            [s.path for s in states if s.owner in held and together.keeper[s.owner] == mine],
+            moving,
+        )
+
+    def _before(self, others: list[Lease], model: Any | None = None) -> _Before:
+        """Look how a model is before a write; its flags concern other plans alone."""
+        model = self.model if model is None else model
+        flags = self.backend.describe(model).found if others else _NOTHING.flags
+        return _Before(flags, self.backend.guards(model))
+
+    def refuse_for_a_while(self, spec: ModelSpec, *, again: bool) -> None:
+        """Refuse to change what `frozen` has frozen, and will put back as it found it.
+
+        Args:
+            spec: What would be written to.
+            again: A plan that is in force would change.
+
+        Raises:
+            PlanError: The block is not at its end yet.
+        """
+        for root in [root for root in for_a_while if backend_for(root) is self.backend]:
+            numbers = self.backend.describe(root).tree.numbers
+            if not numbers.keys().isdisjoint(spec.tree.numbers):
+                what = "its plan cannot change meanwhile" if again else "would lose the plan after"
+                raise PlanError(
+                    f"the model is frozen for a while by `with frozen(…)`, and {what}",
+                    hint="call it before or after the block, so that phases begin outside: "
+                    "handle.step(…)"
+                    if again
+                    else "apply the plan before `with frozen(…)`, or after",
+                )
+
+
+def _check_names(models: Mapping[Any, Any]) -> None:
+    """Refuse names that could not begin a native path."""
+    for name in models:
+        if not isinstance(name, str) or not name or "." in name:
+            raise TargetError(
+                f"{brief(name)} cannot name a model",
+                context=f"names given: {listing(map(brief, models))}",
+                hint='several models have plain names: {"student": …, "teacher": …}; in place of '
+                "a state dict, pass the model that it belongs to",
+            )

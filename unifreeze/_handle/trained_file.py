@@ -1,0 +1,251 @@
+"""What a run has trained as a file, which is loaded without a plan: onto the same base alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unifreeze._arguments import checked
+from unifreeze._files import is_file, is_folder
+from unifreeze._handle.lease import all_leases, leases_over
+from unifreeze._handle.target import Target
+from unifreeze._handle.trained_values import (
+    KEY,
+    check_fit,
+    check_format,
+    origin_of,
+    trained_paths,
+    write_all,
+)
+from unifreeze._modules.digests import Payload, digest
+from unifreeze._plan import FreezePlan
+from unifreeze._ports.weights import Named, WeightFile, open_weights, save_weights
+from unifreeze._ports.weights.opening import SUFFIXES
+from unifreeze._protocol import Backend, Digest, backend_for
+from unifreeze._protocol.protocol import Array
+from unifreeze._resolution import Resolution
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import WeightFileError, counted, listing
+
+_SUFFIX = ".safetensors"
+_UNSAVED = ("float8", "complex128")
+"""Dtypes that no optimizer trains, or that safetensors cannot hold."""
+_COPY_AGAIN = "copy it again from where it was saved; nothing was written into the model"
+_READERS = {"torch": "torch.load(path, weights_only=True)", "paddle": "paddle.load(path)"}
+"""What reads files that are not safetensors."""
+_FORMATS = {"torch": "pt"}
+"""What libraries that load such files call the framework; "np" is for everyone."""
+
+
+def save_trained(
+    backend: Backend,
+    model: Any,
+    resolutions: Sequence[Resolution],
+    plan: FreezePlan,
+    path: str | Path,
+) -> None:
+    """Write what was trained; raises as `Handle.save_trained` does."""
+    path = Path(path)
+    _check_place(path)
+    paths = trained_paths(backend, model, resolutions)
+    prints = backend.fingerprint(model, paths)
+    _check_values(prints)
+    header = {
+        **origin_of(backend, model, resolutions[0].spec, paths),
+        "dtypes": {name: found.dtype for name, found in prints.items()},
+        "digests": {name: found.bits for name, found in prints.items()},
+        "plan": plan.digest,
+        "plan_text": plan.to_yaml(),
+    }
+    rows = [
+        Named(name, found.shape, found.dtype, partial(_stored, backend, model, name, found.dtype))
+        for name, found in prints.items()
+    ]
+    form = _FORMATS.get(backend.name, "np")
+    save_weights(path, rows, metadata={"format": form, KEY: json.dumps(header)})
+
+
+@checked
+def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
+    """Write what `Handle.save_trained` saved into a model on the same base; all, or nothing.
+
+    No plan is needed, and flags are not touched. All other parameters and running statistics must
+    be, to the bit, those that the saved ones were trained on; what the model holds in place of the
+    saved ones, such as a new head, does not matter. A plan in force takes the new values as those
+    to hold. Call it before an optimizer's first step: Paddle's keep copies in mixed precision.
+
+    Args:
+        model: A live model, or several in a mapping from names to models, as the plan had them.
+        path: The file.
+
+    Returns:
+        Native paths of what was written.
+
+    Raises:
+        WeightFileError: The file is not such a file, is damaged, or is of another model, base or
+            framework; everything that differs is named, and nothing was written.
+
+    >>> load_trained(model, "run/trained.safetensors")  # doctest: +SKIP
+    """
+    target, path = Target(model, backend_for(model)), Path(path)
+    backend = target.backend
+    _check_is_file(path)
+    with backend.settled(target.model), open_weights(path) as weights:
+        spec = backend.describe(target.model)
+        header = _read_header(backend, weights)
+        digests = header["digests"]
+        entries = {name: weights.entry(name) for name in weights}
+        check_fit(
+            backend,
+            target.model,
+            spec,
+            header,
+            {name: (one.dtype, one.shape) for name, one in entries.items() if name in digests},
+            missing=[name for name in digests if name not in entries],
+            extra=[name for name in entries if name not in digests],
+            source=str(path),
+        )
+        _check_intact(weights, digests)
+        written = write_all(backend, target.model, weights, partial(_values, weights))
+        _accept(backend, target.model, spec, written)
+    return written
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a place where no such file can stand, before anything is computed.
+
+    Raises:
+        WeightFileError: With a place where it can.
+    """
+    if is_folder(path):
+        raise WeightFileError(
+            f"cannot write {path}: it is a folder",
+            hint=f'name the file: handle.save_trained("{(path / "trained").as_posix()}{_SUFFIX}")',
+        )
+    if path.suffix != _SUFFIX:
+        raise WeightFileError(
+            f"{path} is not named as a safetensors file, which is what save_trained writes",
+            hint=f'handle.save_trained("{path.with_suffix(_SUFFIX).as_posix()}")',
+        )
+    if not is_folder(path.parent):
+        raise WeightFileError(
+            f"cannot write {path}: there is no folder {path.parent}",
+            hint=f'make it first: Path("{path.parent.as_posix()}").mkdir(parents=True)',
+        )
+
+
+def _check_values(prints: Mapping[str, Digest]) -> None:
+    """Refuse trained tensors whose values are not here, or cannot be told exactly.
+
+    Raises:
+        WeightFileError: Naming them.
+    """
+    if absent := [name for name, found in prints.items() if not found.bits]:
+        raise WeightFileError(
+            f"{counted(len(absent), 'trained tensor has', 'trained tensors have')} no values "
+            f"here: {listing(absent)}",
+            context="they are on the meta device, not initialised yet, or offloaded",
+            hint="save once they have some",
+        )
+    lost = [f"{name} ({d.dtype})" for name, d in prints.items() if d.dtype.startswith(_UNSAVED)]
+    if lost:
+        raise WeightFileError(
+            f"{counted(len(lost), 'trained tensor is', 'trained tensors are')} of a dtype that "
+            f"is not saved: {listing(lost)}",
+            hint="freeze them, or train them in another dtype",
+        )
+
+
+def _stored(backend: Backend, model: Any, name: str, dtype: str) -> Array:
+    """Return a tensor's values as a file holds them: bfloat16 as bit patterns."""
+    array = backend.tensor(model, name)
+    if dtype != "bfloat16":
+        return array
+    return (
+        (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16).reshape(array.shape)
+    )
+
+
+def _values(weights: WeightFile, name: str) -> Array:
+    """Return a tensor's values as backends take them: bfloat16 as float32."""
+    array = weights.read(name)
+    if weights.entry(name).dtype != "bfloat16":
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _check_is_file(path: Path) -> None:
+    if is_file(path):
+        return
+    what = f"{path} is a folder" if is_folder(path) else f"there is no file {path}"
+    folder = path if is_folder(path) else path.parent
+    there = []
+    if is_folder(folder):
+        there = sorted(one.as_posix() for one in folder.glob(f"*{_SUFFIX}"))
+    raise WeightFileError(
+        what,
+        context=f"there are: {listing(there)}" if there else "",
+        hint="give the file that handle.save_trained wrote",
+    )
+
+
+def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
+    """Return what a file says of its base; raises as `load_trained` does."""
+    text = weights.metadata.get(KEY)
+    if text is None:
+        framework = SUFFIXES.get(Path(weights.source).suffix, "safetensors")
+        read = _READERS.get(framework, f"safetensors.{backend.name}.load_file(path)")
+        raise WeightFileError(
+            f"{weights.source} is not a file of handle.save_trained: it does not name its base",
+            context=f"{counted(len(weights), 'tensor')}: {listing(weights.names)}",
+            hint=f"load it by hand: {read}, and then the model's own load_state_dict(…, "
+            "strict=False) or set_state_dict(…)",
+        )
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    more = ("base_tensors", "digests")
+    check_format(backend, header, more, source=weights.source, hint=_COPY_AGAIN)
+    assert isinstance(header, dict)
+    return header
+
+
+def _check_intact(weights: WeightFile, digests: Mapping[str, str]) -> None:
+    """Refuse a file that does not hold, to the bit, what was saved.
+
+    Raises:
+        WeightFileError: Naming what has changed.
+    """
+    changed = [name for name in weights if _bits(weights, name) != digests[name]]
+    if changed:
+        raise _damaged(weights, *(f"{name}: other values than were saved" for name in changed))
+
+
+def _bits(weights: WeightFile, name: str) -> str:
+    entry, data = weights.entry(name), weights.read(name).reshape(-1).view(np.uint8)
+    return digest(Payload(entry.dtype, entry.shape, data)).bits
+
+
+def _damaged(weights: WeightFile, *lines: str) -> WeightFileError:
+    return WeightFileError(
+        f"{weights.source} was changed after it was saved",
+        context="\n".join(lines[:12]),
+        hint=_COPY_AGAIN,
+    )
+
+
+def _accept(backend: Backend, model: Any, spec: ModelSpec, written: Iterable[str]) -> None:
+    """Let plans in force hold the values that were written, as those that the user wants."""
+    live = backend.objects(model)
+    new = {id(live[path]) for path in written}
+    for lease in leases_over(spec, all_leases()):
+        its, baseline = lease.model(backend), lease.baseline
+        here = backend.objects(its)
+        moved = [path for path in baseline.paths if path in here and id(here[path]) in new]
+        baseline.hold(backend, its, baseline.parameters, baseline.states, moved)

@@ -1,0 +1,323 @@
+"""What a run has trained, apart from the base it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from unifreeze._protocol import Backend, Digest
+from unifreeze._protocol.protocol import Array
+from unifreeze._resolution import Grounds, Resolution
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import UnifreezeError, WeightFileError, WriteError, brief, counted
+
+FORMAT = 1
+KEY = "unifreeze_trained"
+_LINES = 12
+"""How many tensors that differ a message names."""
+_PREFIX = 8
+"""Hexadecimal digits that are kept of each base tensor's digest: they only name what differs."""
+
+STATE = "the state"
+"""How messages call a state that is not a file."""
+_TABLES = {"tensors": object, "dtypes": str, "base_tensors": str, "digests": str}
+"""What the mappings in a state hold."""
+_SAME_MODEL = "build the model as it was trained: the same layers, sizes and dtypes"
+_SAME_WEIGHTS = "load the weights it was trained on first, in the same dtype"
+_SWITCH_ON = "adapters must be in use: load outside `with model.disable_adapter()`, and not merged"
+
+Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each trained tensor, by its native path."""
+
+
+def trained_paths(
+    backend: Backend, model: Any, resolutions: Sequence[Resolution]
+) -> tuple[str, ...]:
+    """Return native paths of parameters and state that any of some phases may have moved.
+
+    Of layers that train, that is also whole numbers and truth values that their code writes: a
+    layer's note that it has initialised itself, a quantiser's zero point.
+    """
+    spec = resolutions[0].spec
+    trained = np.logical_or.reduce([one.trainable | one.written for one in resolutions])
+    held = set.intersection(*(set(resolution.held) for resolution in resolutions))
+    names = [spec.tree.names[name] for name in spec.first_names[trained]]
+    moving = {state.owner for state in spec.states if state.moves}
+    grounds = Grounds(spec, trained, np.ones(len(spec), np.bool_))
+    held |= {
+        owner
+        for owner in dict.fromkeys(state.owner for state in spec.states if state.flag)
+        if owner not in moving and grounds.all_frozen(grounds.of_state(owner))
+    }
+    states = [s for s in spec.states if (s.moves or s.flag) and s.owner not in held]
+    live = backend.objects(model)
+    first = {id(live[state.path]): state.path for state in reversed(states) if state.path in live}
+    return (*names, *reversed(first.values()))
+
+
+def trained_state(
+    backend: Backend, model: Any, resolutions: Sequence[Resolution]
+) -> dict[str, Any]:
+    """Return the values of all that was trained, and what names the base they belong to."""
+    paths = trained_paths(backend, model, resolutions)
+    return {
+        **origin_of(backend, model, resolutions[0].spec, paths),
+        "tensors": {path: backend.tensor(model, path) for path in paths},
+        "dtypes": {p: d.dtype for p, d in backend.fingerprint(model, paths).items()},
+    }
+
+
+def origin_of(
+    backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
+) -> dict[str, Any]:
+    """Return what names the base of trained tensors: a digest of all, and a line for each."""
+    base = _base(backend, model, spec, trained)
+    return {
+        KEY: FORMAT,
+        "framework": backend.name,
+        "base": _digest(base),
+        "base_tensors": {path: _line(found) for path, found in base.items()},
+    }
+
+
+def load_state(
+    backend: Backend, model: Any, spec: ModelSpec, state: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Write such a state into a model on the same base; all, or on any error none.
+
+    Returns:
+        Native paths of what was written.
+
+    Raises:
+        WeightFileError: It is no such state, or of another model or base.
+    """
+    check_format(backend, state, ("tensors",))
+    tensors: Mapping[str, Any] = state["tensors"]
+    dtypes: Mapping[str, str] = state["dtypes"]
+    wanted = {path: (dtypes.get(path, "unknown"), _shape(one)) for path, one in tensors.items()}
+    check_fit(backend, model, spec, state, wanted)
+    return write_all(backend, model, tensors, lambda path: np.asarray(tensors[path]))
+
+
+def check_format(
+    backend: Backend,
+    state: Any,
+    more: Sequence[str] = (),
+    *,
+    source: str = STATE,
+    hint: str = "give what handle.trainable_state_dict() returned",
+) -> None:
+    """Check that something is the state of what was trained, in this release's format.
+
+    Args:
+        backend: The model's backend.
+        state: What should be one.
+        more: Keys that it has besides those of every such state.
+        source: How messages call it.
+        hint: Where to get a right one.
+
+    Raises:
+        WeightFileError: It is not, or it is of another framework.
+    """
+    found = state.get(KEY) if isinstance(state, Mapping) else None
+    if found is None:
+        raise WeightFileError(f"{source} is not the state of what was trained", hint=hint)
+    if type(found) is not int or found != FORMAT:
+        raise WeightFileError(
+            f"{source} is of format {brief(found)}; this release reads {FORMAT}", hint=hint
+        )
+    needed = ("base", "dtypes", "framework", *more)
+    if missing := [name for name in needed if name not in state]:
+        raise WeightFileError(f"{source} lacks {', '.join(missing)}", hint=hint)
+    wrong = [name for name in ("base", "framework") if not isinstance(state[name], str)]
+    wrong += [name for name, kind in _TABLES.items() if not _is_table(state.get(name, {}), kind)]
+    if wrong:
+        raise WeightFileError(f"{source} is damaged: {', '.join(wrong)} cannot be read", hint=hint)
+    if state["framework"] != backend.name:
+        raise WeightFileError(
+            f"{source} was trained in {state['framework']}, and this model is of {backend.name}",
+            hint=f"load it into a {state['framework']} model, and carry that one's weights over: "
+            "uf.port_weights(source, target, pairing=uf.pair(source, target, batch=batch))",
+        )
+
+
+def check_fit(
+    backend: Backend,
+    model: Any,
+    spec: ModelSpec,
+    state: Mapping[str, Any],
+    wanted: Wanted,
+    *,
+    missing: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    source: str = STATE,
+) -> None:
+    """Refuse trained tensors that a model has no place for, and a model on another base.
+
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        spec: Its description.
+        state: What names the base.
+        wanted: The trained tensors that there are.
+        missing: Those that should be there as well.
+        extra: Tensors that are there and were not trained.
+        source: How messages call the state.
+
+    Raises:
+        WeightFileError: Naming everything that differs, trained tensors first.
+    """
+    unfit = [f"{path}: was trained, and is not in the file" for path in missing]
+    unfit += [f"{path}: is in the file, and was not trained" for path in extra]
+    misfits, off = _misfits(backend, model, wanted)
+    unfit += misfits
+    base = _base(backend, model, spec, (*wanted, *missing))
+    same = _digest(base) == state["base"]
+    differing = [] if same else _differences(state.get("base_tensors", {}), base)
+    lines = [*unfit, *differing]
+    shown = [*lines[:_LINES], *([f"… and {len(lines) - _LINES} more"] if lines[_LINES:] else [])]
+    if unfit:
+        fits = counted(len(unfit), "trained tensor does", "trained tensors do")
+        raise WeightFileError(
+            f"{fits} not fit this model, says {source}",
+            context="\n".join(shown),
+            hint=_SWITCH_ON if off else _SAME_MODEL,
+        )
+    if not same:
+        count = counted(len(differing), "tensor differs", "tensors differ")
+        there = state.get("base_tensors", {})
+        another = "base" if _same_layers(there, base) else "model"
+        raise WeightFileError(
+            f"{source} was trained on another {another}: {count if differing else 'some differ'}",
+            context="\n".join(shown),
+            hint=_SAME_WEIGHTS if another == "base" else _SAME_MODEL,
+        )
+
+
+def write_all(
+    backend: Backend, model: Any, paths: Iterable[str], read: Callable[[str], Array]
+) -> tuple[str, ...]:
+    """Write values into a model's tensors; on any error, all of them are as they were.
+
+    Raises:
+        WriteError: The framework refused one.
+    """
+    kept: list[tuple[str, Array]] = []
+    try:
+        for path in paths:
+            array = read(path)
+            kept.append((path, backend.tensor(model, path)))
+            backend.assign(model, path, array)
+    except BaseException as error:
+        for path, array in kept:
+            with suppress(Exception):  # the one that was refused will be refused again
+                backend.assign(model, path, array)
+        if isinstance(error, UnifreezeError) or not isinstance(error, Exception):
+            raise
+        raise WriteError(
+            f"{backend.name} refused to write {kept[-1][0] if kept else 'a tensor'}: {error}",
+            context="nothing was changed",
+        ) from error
+    return tuple(path for path, _ in kept)
+
+
+def _misfits(backend: Backend, model: Any, wanted: Wanted) -> tuple[list[str], bool]:
+    """Say which trained tensors the model does not have as they were saved.
+
+    Returns:
+        A line for each, and whether the model has some that are switched off now.
+    """
+    live = backend.objects(model)
+    now = backend.fingerprint(model, [path for path in wanted if path in live])
+    lines, first, off = [], dict[int, str](), False
+    for path, (dtype, shape) in wanted.items():
+        saved = f"{dtype}{list(shape)}"
+        if path not in live and _is_attribute(model, path):
+            off = True
+            lines.append(f"{path}: {saved} was trained, and is switched off, or merged, now")
+        elif path not in live:
+            lines.append(f"{path}: {saved} was trained, and is not in the model")
+        elif not now[path].bits:
+            lines.append(f"{path}: {saved} was trained, and has no values in the model")
+        elif (now[path].dtype, now[path].shape) != (dtype, shape):
+            lines.append(f"{path}: {saved} was trained, and is {_kind(now[path])} in the model")
+        elif (one := first.setdefault(id(live[path]), path)) != path:
+            lines.append(f"{path}: is one tensor with {one} in the model, and was trained apart")
+    return lines, off
+
+
+def _is_attribute(model: Any, path: str) -> bool:
+    """Return whether a path leads to something, though the model does not use it now."""
+    found = model
+    for step in path.split("."):
+        found = getattr(found, step, None)
+    return found is not None
+
+
+def _is_table(found: Any, kind: type) -> bool:
+    return isinstance(found, Mapping) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in found.items()
+    )
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(array)
+    except ValueError:  # lists of unequal lengths
+        return ()
+
+
+def _same_layers(there: Mapping[str, str], here: Mapping[str, Digest]) -> bool:
+    """Return whether a base has the tensors of a model, in the same shapes."""
+    if not there:
+        return True
+    shapes = {path: line.partition("[")[2] for path, line in there.items()}
+    now = {path: _kind(found).partition("[")[2] for path, found in here.items()}
+    return shapes.keys() == now.keys() and all(
+        shape == now[path] for path, shape in shapes.items() if shape
+    )
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, Digest]) -> list[str]:
+    """Say which tensors of the base are not as they were; old states have digests alone."""
+    lines = []
+    for path in [*here, *(path for path in there if path not in here)]:
+        if path not in here:
+            lines.append(f"{path}: in the base, and not in the model")
+        elif path not in there:
+            lines.append(f"{path}: in the model, and not in the base")
+        else:
+            bits, _, kind = there[path].partition(" ")
+            if kind and kind != _kind(here[path]):
+                lines.append(f"{path}: {kind} in the base, {_kind(here[path])} in the model")
+            elif bits != here[path].bits[:_PREFIX]:
+                lines.append(f"{path}: other values than in the base")
+    return lines
+
+
+def _base(
+    backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
+) -> dict[str, Digest]:
+    """Return the digest of every other parameter and moving state."""
+    known, live = set(trained), backend.objects(model)
+    same = {id(live[path]) for path in known if path in live}
+    names = [spec.tree.names[name] for name in spec.first_names]
+    names += [s.path for s in spec.states if s.moves and id(live.get(s.path)) not in same]
+    return backend.fingerprint(model, sorted(name for name in names if name not in known))
+
+
+def _digest(base: Mapping[str, Digest]) -> str:
+    lines = "\n".join(f"{path} {found.bits}" for path, found in sorted(base.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _line(found: Digest) -> str:
+    return f"{found.bits[:_PREFIX]} {_kind(found)}"
+
+
+def _kind(found: Digest) -> str:
+    return f"{found.dtype}{list(found.shape)}" if found.bits else "without values"

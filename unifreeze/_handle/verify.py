@@ -1,0 +1,257 @@
+"""Telling what became of frozen tensors: kept, moved, reloaded, cast, replaced, thawed, new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unifreeze._handle.schedule import UNTOLD
+from unifreeze._modules.digests import change_at_least
+from unifreeze._protocol import Backend, Digest
+from unifreeze._protocol.protocol import Array
+from unifreeze.errors import FrozenDriftError, counted
+
+_ADVICE = {
+    "moved": "find what writes to it: an average of weights that is copied back (EMA, SWA), "
+    "an optimizer that makes up gradients, a hook, a copy_",
+    "reloaded": "if the loaded values are wanted: handle.rebase()",
+    "resized": "if the new shape is wanted: handle.rebase()",
+    "cast": "if the new dtype or device is wanted: handle.rebase()",
+    "replaced": "take new modules into the plan: handle.reapply()",
+    "new": "take new modules into the plan: handle.reapply()",
+    "missing": "take the new structure into the plan: handle.reapply()",
+    "thawed": "something set the flag again: handle.reapply()",
+}
+
+OFFLOADED = object()
+"""Stands for the object of an offloaded tensor, which is another one after each forward pass."""
+
+
+class Drift(NamedTuple):
+    """One frozen tensor that is not as it was.
+
+    Attributes:
+        path: Native path.
+        kind: `moved`, `reloaded`, `resized`, `cast`, `replaced`, `new`, `missing` or `thawed`.
+        detail: How much, or from what to what.
+    """
+
+    path: str
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.kind}{f' ({self.detail})' if self.detail else ''}"
+
+
+class Verified(NamedTuple):
+    """What a successful `verify` looked at.
+
+    Attributes:
+        parameters: Frozen parameters, bit for bit as they were.
+        states: Statistics and other held state tensors, likewise.
+        unchecked: Frozen parameters and held state tensors that have no values to compare: they
+            are on the meta device, not initialised yet, or offloaded and cannot be read.
+        told: False if later phases wait to begin, and `Handle.step` was never called.
+        unseen: If the plan counts layers as they are registered, and it was not seen whether they
+            run in that order: why it was not.
+    """
+
+    parameters: int
+    states: int
+    unchecked: int = 0
+    told: bool = True
+    unseen: str = ""
+
+    @property
+    def ordered(self) -> bool:
+        """False if the plan rests on an order of layers that no forward pass has shown."""
+        return not self.unseen
+
+    def __str__(self) -> str:
+        text = (
+            f"unchanged: {counted(self.parameters, 'frozen parameter')}, "
+            f"{counted(self.states, 'held state tensor')}"
+        )
+        if self.unchecked:
+            text += f"; not checked: {self.unchecked} that have no values here"
+        if self.unseen:
+            text += f"; {self.unseen}"
+        return text if self.told else f"{text}; {UNTOLD}"
+
+
+@dataclass
+class Baseline:
+    """How the frozen tensors were when the plan took effect.
+
+    Attributes:
+        parameters: Native paths of frozen parameters.
+        states: Native paths of held state tensors.
+        objects: The live tensors then.
+        digests: Their digests then.
+        values: Copies of their values, where they were asked for.
+        keeps_values: They were.
+    """
+
+    parameters: tuple[str, ...]
+    states: tuple[str, ...]
+    objects: Mapping[str, Any]
+    digests: dict[str, Digest]
+    values: dict[str, Array] = field(default_factory=dict)
+    keeps_values: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.parameters, *self.states)
+
+    def hold(
+        self,
+        backend: Backend,
+        model: Any,
+        parameters: Iterable[str],
+        states: Iterable[str],
+        moving: Iterable[str],
+    ) -> None:
+        """Be about other parameters and states from now on.
+
+        Those in `moving` move, or did until now: what is known of them counts no more. What is
+        not known is held to what it is now.
+        """
+        self.parameters, self.states = tuple(parameters), tuple(states)
+        for path in moving:
+            self.digests.pop(path, None)
+            self.values.pop(path, None)
+        present = backend.objects(model)
+        paths = [path for path in self.paths if path not in self.digests and path in present]
+        self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
+        if self.keeps_values:
+            kept = [path for path in paths if self.digests[path].bits]
+            self.values |= {path: backend.tensor(model, path) for path in kept}
+
+    def verified(self) -> Verified:
+        """Count what is unchanged; a tensor without values cannot be called unchanged."""
+        seen = [
+            [p for p in paths if self.digests[p].bits] for paths in (self.parameters, self.states)
+        ]
+        parameters, states = map(len, seen)
+        return Verified(parameters, states, len(self.paths) - parameters - states)
+
+
+def take_baseline(
+    backend: Backend,
+    model: Any,
+    parameters: tuple[str, ...],
+    states: tuple[str, ...],
+    *,
+    keep_values: bool,
+) -> Baseline:
+    """Take down how frozen parameters and held states are now."""
+    paths = (*parameters, *states)
+    digests = backend.fingerprint(model, paths, sums=not keep_values)
+    kept = [path for path in paths if digests[path].bits] if keep_values else []
+    values = {path: backend.tensor(model, path) for path in kept}
+    return Baseline(
+        parameters, states, _objects(backend, model), digests, values, keeps_values=keep_values
+    )
+
+
+def _objects(backend: Backend, model: Any) -> dict[str, Any]:
+    """Return live tensors by path; an offloaded one has no object that stays."""
+    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
+
+
+def find_drifts(
+    backend: Backend, model: Any, baseline: Baseline, loaded: Mapping[str, str]
+) -> list[Drift]:
+    """Compare frozen tensors with their baseline.
+
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        baseline: How they were.
+        loaded: Digests right after the last state dict was loaded, {} if none was.
+    """
+    objects, flags = _objects(backend, model), backend.read(model)
+    present = [path for path in baseline.paths if path in objects]
+    drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
+    states = set(baseline.states)
+    same: list[str] = []
+    for path in present:
+        stays = objects[path] is OFFLOADED or objects[path] is baseline.objects[path]
+        if path not in states and not stays:
+            new = backend.fingerprint(model, [path])[path]
+            drifts.append(_replaced(path, baseline.digests[path], new))
+        else:
+            same.append(path)
+    drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
+    now = backend.fingerprint(model, same)
+    changed = [path for path in same if now[path].bits != baseline.digests[path].bits]
+    return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+
+
+def _replaced(path: str, before: Digest, new: Digest) -> Drift:
+    if before.bits and new.bits and before.shape != new.shape:
+        shapes = f"{list(new.shape)} stands in the place of one of {list(before.shape)}"
+        return Drift(path, "resized", f"another object, of shape {shapes}")
+    return Drift(path, "replaced", "another object stands in its place")
+
+
+def _changed(
+    backend: Backend,
+    model: Any,
+    baseline: Baseline,
+    path: str,
+    now: Mapping[str, Digest],
+    loaded: Mapping[str, str],
+) -> Drift:
+    before = baseline.digests[path]
+    if before.dtype != now[path].dtype:
+        return Drift(path, "cast", f"{before.dtype or 'no values'} to {now[path].dtype or 'none'}")
+    if before.shape != now[path].shape:
+        return Drift(path, "resized", f"shape {list(before.shape)} to {list(now[path].shape)}")
+    kind = "reloaded" if loaded.get(path) == now[path].bits else "moved"
+    return Drift(path, kind, _amount(backend, model, baseline, path))
+
+
+def _amount(backend: Backend, model: Any, baseline: Baseline, path: str) -> str:
+    if path in baseline.values:
+        before, after = baseline.values[path], backend.tensor(model, path)
+        if before.shape != after.shape:
+            return f"shape {before.shape} to {after.shape}"
+        wide = np.complex128 if np.iscomplexobj(before) else np.float64
+        difference = np.abs(after.astype(wide) - before.astype(wide))
+        return _bounded("at most", float(np.max(difference, initial=0.0)))
+    digest = baseline.digests[path]
+    now = backend.fingerprint(model, [path], sums=True)[path]
+    if digest.sums is None or now.sums is None or digest.count != now.count:
+        return ""
+    bound = change_at_least(digest.sums, now.sums, digest.count)
+    return _bounded("at least", bound) + (", a lower bound" if np.isfinite(bound) else "")
+
+
+def _bounded(how: str, change: float) -> str:
+    return f"by {how} {change:.3g}" if np.isfinite(change) else "to or from what is not finite"
+
+
+def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
+    """Build the error that names what drifted and how to go on."""
+    found = list(drifts)
+    kinds = list(dict.fromkeys(drift.kind for drift in found))
+    shown = [str(drift) for drift in found[:20]]
+    if len(found) > len(shown):
+        shown.append(f"… and {len(found) - len(shown)} more")
+    advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
+    if any("lower bound" in drift.detail for drift in found):
+        advice.append("apply(…, keep_values=True) gives exact changes")
+    count = counted(len(found), "frozen tensor is", "frozen tensors are")
+    error = FrozenDriftError(
+        f"{count} not as {'they were' if len(found) > 1 else 'it was'}: {', '.join(kinds)}",
+        context="\n".join(shown),
+        hint="; ".join(advice),
+    )
+    error.drifts = tuple(found)
+    return error

@@ -1,0 +1,1 @@
+"""What backends over trees of modules share: the walk, flags, hooks, tracing, digests."""

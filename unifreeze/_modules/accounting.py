@@ -1,0 +1,126 @@
+"""Every parameter is accounted for: a description names what the framework lists, each once.
+
+A parameter that no description names would train under every plan, be in no count, and be left out
+of every check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Any
+
+from unifreeze._modules.reader import Reader
+from unifreeze._modules.walking import Walk
+from unifreeze._modules.wrapping import beside, join, wrappers
+from unifreeze._protocol.protocol import Finding
+from unifreeze.errors import DescriptionError, counted, listing
+
+
+def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
+    """Hold a walk against what the framework itself lists of the model's parameters.
+
+    A framework's list takes as long as half a walk. Where all classes are plain ones, it is what
+    the modules' dictionaries hold, and those the walk has before it.
+
+    Raises:
+        DescriptionError: A parameter is on one side alone, or is state in another place.
+    """
+    _check_disjoint(walk)
+    if left := walk.unaccounted():
+        raise _unreached("the model", _listed(reader, root) or [], set(map(id, left)))
+    if all(map(reader.plain, walk.one_of_each_class())):
+        return
+    if not walk.tree.members:
+        _compare(reader, root, walk, 0)
+        return
+    # Each by itself: the framework may take two models that compare equal for one.
+    models = reader.dicts(root)[0].values()
+    for model, index in zip(models, walk.tree.children(0), strict=True):
+        _compare(reader, model, walk, index)
+
+
+def parameters_beside(reader: Reader, model: Any) -> Iterator[Finding]:
+    """Give what wrappers around a model hold beside it: no description has it, no plan reaches it.
+
+    Copies in no use are no matter.
+    """
+    for wrapper, inner in wrappers(reader, model):
+        held = [
+            join(path, leaf)
+            for path, _, (_, parameters, _) in beside(reader, wrapper, inner)
+            for leaf, tensor in parameters.items()
+            if tensor is not None
+        ]
+        if not all(reader.idle(wrapper, path) for path in held):
+            yield Finding(
+                type(wrapper).__name__,
+                "it holds parameters beside the model, such as prompts, which the plan leaves out",
+                "give the plan the model inside it, and set their flags yourself",
+            )
+
+
+def _check_disjoint(walk: Walk) -> None:
+    """Refuse a tensor that is a parameter in one place and state in another."""
+    parameters = walk.tree.numbers.keys()
+    both = [state.path for state, tensor in walk.kept() if id(tensor) in parameters]
+    if both:
+        raise DescriptionError(
+            f"{listing(both)}: kept as statistics or other state in one place, and as a parameter "
+            "to train in another",
+            context="no plan can decide for both uses of one tensor",
+            hint="give each use a tensor of its own",
+        )
+
+
+def _compare(reader: Reader, model: Any, walk: Walk, index: int) -> None:
+    called = walk.tree.paths[index] or "the model"
+    named = _listed(reader, model)
+    if named is None:
+        return
+    found, known = {id(tensor) for _, tensor in named}, walk.accounted(index)
+    if found - known:
+        raise _unreached(called, named, found - known)
+    if known - found:
+        raise _left_out(called, walk, known - found)
+
+
+def _listed(reader: Reader, model: Any) -> list[tuple[str, Any]] | None:
+    """Return the framework's list; None where a module has no hash, so that nobody can have it."""
+    try:
+        return list(reader.listed(model))
+    except TypeError:
+        return None
+
+
+_EQUALITY = (
+    "a module class that defines __eq__, as a dataclass does, is compared by values: the framework "
+    "takes modules that compare equal for one"
+)
+_IDENTITY = "compare modules by identity: @dataclass(eq=False)"
+
+
+def _unreached(called: str, named: list[tuple[str, Any]], missed: Set[int]) -> DescriptionError:
+    names = [name for name, tensor in named if id(tensor) in missed]
+    return DescriptionError(
+        f"{len(missed)} of the parameters that the framework lists of {called} are not reached: "
+        f"{listing(names)}",
+        context="a plan could not freeze them, and no count or check would name them",
+        hint="hold them in a plain module; if a library's wrapper holds them, please report it",
+    )
+
+
+def _left_out(called: str, walk: Walk, left: Set[int]) -> DescriptionError:
+    names = [path for path, tensor in walk.named() if id(tensor) in left]
+    names += [state.path for state, tensor in walk.kept() if id(tensor) in left]
+    types = {type(module).__name__ for module in walk.modules if _compares_values(type(module))}
+    reason = f"{_EQUALITY}; here: {listing(sorted(types))}" if types else ""
+    return DescriptionError(
+        f"the framework leaves {counted(len(left), 'parameter')} out of its own list of {called}: "
+        f"{listing(names)}",
+        context=f"an optimizer built from that list would never train them\n{reason}",
+        hint=_IDENTITY if types else "build optimizers and plans from one model that lists them",
+    )
+
+
+def _compares_values(cls: type) -> bool:
+    return any(getattr(cls, name) is not getattr(object, name) for name in ("__eq__", "__hash__"))

@@ -1,0 +1,52 @@
+"""Freezing a part of a model for a while: written beside what is there, and taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from unifreeze._modules.operations import Guard, Operations
+from unifreeze._modules.walking import Walk
+from unifreeze._protocol.protocol import Undo
+from unifreeze._resolution import Resolution
+
+
+def freeze_briefly(on: Operations, walk: Walk, resolution: Resolution) -> Undo:
+    """Freeze what a resolution freezes and trains now, and hold what it holds, beside all else.
+
+    Gradients of what is frozen are laid aside, so that no optimizer moves it by them. Only what was
+    done here is undone: a plan that ends meanwhile is not brought back.
+    """
+    now = zip(walk.tensors, on.get_flags(walk.tensors), resolution.trainable.tolist(), strict=True)
+    frozen = [tensor for tensor, flag, wanted in now if flag and not wanted]
+    before = on.get_guards(walk)
+    guards = _merged(before, on.wanted_guards(walk, resolution))
+    changed = {n: before.get(n) for n, guard in guards.items() if guard != before.get(n)}
+    laid_aside: list[tuple[Any, Any]] = []
+
+    def undo() -> None:
+        for tensor, gradient in laid_aside:
+            on.set_flag(tensor, True)
+            on.set_gradient(tensor, gradient)
+        kept = {n: guard for n, guard in on.get_guards(walk).items() if n not in changed}
+        on.set_guards(walk, kept | {n: guard for n, guard in changed.items() if guard})
+
+    try:
+        for tensor in frozen:
+            laid_aside.append((tensor, on.kept_gradient(tensor)))
+            on.set_gradient(tensor, None)
+            on.set_flag(tensor, False)
+        on.set_guards(walk, guards)
+    except BaseException:
+        undo()
+        raise
+    return undo
+
+
+def _merged(before: Mapping[int, Guard], wanted: Mapping[int, Guard]) -> dict[int, Guard]:
+    """Return guards that do what both do; what a layer lends follows from the flags alone."""
+    guards = dict(before)
+    for number, guard in wanted.items():
+        there = before.get(number, Guard())
+        guards[number] = guard._replace(still=there.still or guard.still, copied=there.copied)
+    return guards

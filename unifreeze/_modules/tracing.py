@@ -1,0 +1,177 @@
+"""One traced forward pass: in which order a model's modules and loose parameters are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from unifreeze._modules.reader import Reader
+from unifreeze._modules.walking import Walk
+from unifreeze._numerics.outputs import tensors_in
+from unifreeze._protocol.protocol import Batch, Undo
+from unifreeze._structure import Trace
+
+if TYPE_CHECKING:
+    from unifreeze._modules.module_backend import ModuleBackend
+
+
+def trace_forward(backend: ModuleBackend, walk: Walk, model: Any, batch: Batch) -> Trace:
+    """Run one forward pass in inference mode and record first uses; the model is unchanged."""
+    with backend.unchanged_state(walk), backend.inference(walk), recording(backend, walk) as trace:
+        backend.run(model, batch)
+    return trace()
+
+
+@contextmanager
+def recording(
+    backend: ModuleBackend, walk: Walk, running: Any = None
+) -> Iterator[Callable[[], Trace]]:
+    """Record what a model's modules do meanwhile; gives a function that returns the trace.
+
+    Args:
+        backend: The model's backend.
+        walk: The model as walked.
+        running: A module that runs already, and whose hooks must stay as they are.
+    """
+    calls: dict[str, None] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    with ExitStack() as stack:
+        stack.enter_context(_recorded_reads(backend.reader, walk, calls))
+        for index, module in enumerate(walk.modules):
+            path = walk.tree.paths[index]
+            if module is running:
+                calls.setdefault(path)
+            elif not walk.tree.repeats[index]:
+                stack.callback(_listen(backend, module, path, calls, shapes))
+        yield lambda: Trace(tuple(calls), shapes)
+
+
+def entrances(backend: ModuleBackend, walk: Walk, top: int) -> list[Any]:
+    """Return the modules by whose passes one is seen as a whole, the outermost first.
+
+    A plain list of modules is never called, but what holds it is. A module that does nothing but
+    wrap another may be passed by: training loops call `self.model`.
+    """
+    tree = walk.tree
+    while top and tree.parents[top] >= bool(tree.members) and not backend.runs(walk.module(top)):
+        top = tree.parents[top]
+    found: list[int] = []
+    inside = [top]
+    while len(inside) == 1:
+        found += inside
+        span = tree.name_starts[inside[0]], tree.name_ends[inside[0]]
+        below = tree.children(inside[0]) if span[0] < span[1] else []
+        inside = [c for c in below if (tree.name_starts[c], tree.name_ends[c]) == span]
+    return [walk.module(n) for n in found if n == top or backend.runs(walk.module(n))]
+
+
+class Passes:
+    """Records forward passes of a module, and hands over each that ends without an error.
+
+    Of several that watch modules inside each other, the outermost one that runs records.
+    """
+
+    def __init__(
+        self,
+        backend: ModuleBackend,
+        whole: Callable[[], Any],
+        model: Callable[[], Any],
+        done: Callable[[Trace], bool],
+        lost: Undo,
+        recording_now: list[Passes],
+    ) -> None:
+        self._backend, self._whole, self._model = backend, whole, model
+        self._done, self._lost, self._recording = done, lost, recording_now
+        self.stop: Undo
+        """Ends the watch, which it does itself once a pass was the last that is awaited."""
+        self._stack: ExitStack | None = None
+        self._trace: Callable[[], Trace]
+        self._depth = 0
+
+    def begins(self) -> None:
+        """Begin to record, if this is a pass of its own and no compiler has a part in it."""
+        self._depth += 1
+        if self._depth > 1 or self._recording or self._backend.runs_itself:
+            return
+        walk = self._backend.walk(self._whole())
+        if self._backend.is_compiled(walk):
+            self._lost()
+            return
+        self._stack = ExitStack()
+        self._trace = self._stack.enter_context(recording(self._backend, walk, self._model()))
+        self._recording.append(self)
+
+    def ends(self, *, complete: bool) -> None:
+        """Hand over the trace of a pass that is complete."""
+        self._depth -= 1
+        if self._depth or self._stack is None:
+            return
+        stack, self._stack = self._stack, None
+        self._recording.remove(self)
+        stack.close()
+        if complete and self._done(self._trace()):
+            self.stop()
+
+    def followed(self) -> None:
+        """A compiler records the pass; what it compiles will call nobody."""
+        self._lost()
+
+
+def _listen(
+    backend: ModuleBackend,
+    module: Any,
+    path: str,
+    calls: dict[str, None],
+    shapes: dict[str, tuple[int, ...]],
+) -> Any:
+    def after(result: Any) -> None:
+        first = next(tensors_in(result, backend.is_tensor), None)
+        if first is not None:
+            shapes.setdefault(path, tuple(int(n) for n in first.shape))
+
+    return backend.hook(module, lambda: calls.setdefault(path), after)
+
+
+@contextmanager
+def _recorded_reads(reader: Reader, walk: Walk, calls: dict[str, None]) -> Iterator[None]:
+    """Record reads of parameters: some are used by their module's parent, or between its children.
+
+    Modules look parameters up in a dictionary by name; for the time of the trace it is one that
+    takes notes.
+    """
+    tree = walk.tree
+    replaced = []
+    for owner in sorted(set(tree.owners)):
+        module = walk.module(owner)
+        own = reader.dicts(module)[1]
+        for name in [name for name, value in vars(module).items() if value is own]:
+            replaced.append((module, name, own))
+            module.__dict__[name] = _Noting(own, tree.paths[owner], calls)
+    try:
+        yield
+    finally:
+        for module, name, own in replaced:
+            noted = module.__dict__[name]
+            if isinstance(noted, _Noting):
+                noted.give_back(own)
+            module.__dict__[name] = own
+
+
+class _Noting(dict[str, Any]):
+    """A dictionary of parameters that notes which are read, in order."""
+
+    def __init__(self, own: Mapping[str, Any], path: str, calls: dict[str, None]) -> None:
+        super().__init__(own)
+        self._path, self._calls = path, calls
+
+    def give_back(self, own: dict[str, Any]) -> None:
+        """Bring the dictionary it stands for to what has been put in meanwhile."""
+        now, then = ([(leaf, id(tensor)) for leaf, tensor in d.items()] for d in (self, own))
+        if now != then:
+            own.clear()
+            own.update(self)
+
+    def __getitem__(self, leaf: str) -> Any:
+        self._calls.setdefault(f"{self._path}.{leaf}" if self._path else leaf)
+        return super().__getitem__(leaf)

@@ -1,0 +1,344 @@
+"""Walking a live model once: the neutral tree beside the live objects it stands for.
+
+A backend says through a small `Reader` what its framework's modules hold; the walk is the same for
+all. It goes into everything, sees through wrappers by type, lists every name a tensor can be
+reached by, and can tell cheaply whether the model still has the structure that was walked.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Iterator, Mapping, Set
+from itertools import chain, compress, count, filterfalse, repeat
+from operator import attrgetter, contains, is_
+from typing import Any, NamedTuple
+
+from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.wrapping import adapter_role, below, beside, join
+from unifreeze._structure import State, Tensor, Tree, Unused
+
+_END = object()
+
+
+class _Gone:
+    """Stands for a model that is no longer there."""
+
+
+class Slot(NamedTuple):
+    """Where a state tensor hangs, so that a reassigned one is still found."""
+
+    holder: Mapping[str, Any]
+    leaf: str
+
+
+class Spread(NamedTuple):
+    """What one layer has spread over the modules below it.
+
+    Attributes:
+        layer: Its number.
+        roles: Role of each such parameter, by identity.
+        registered: Those of them that the layer registers itself.
+    """
+
+    layer: int = -1
+    roles: Mapping[int, str] = {}
+    registered: frozenset[int] = frozenset()
+
+
+class Walk:
+    """A model as walked: the tree, and the live object behind each of its numbers.
+
+    Attributes:
+        tree: Neutral description, nothing derived.
+        tensors: Live parameters, numbered as in the tree.
+        slots: For each state of the tree, where the live tensor hangs.
+        unused: Live copies of layers that no forward pass uses, numbered as in the tree.
+        wrappers: Each wrapper below the root, with the number of the module it wraps.
+        by_class: Numbers of the modules of each class.
+    """
+
+    def __init__(self, reader: Reader, root: Any) -> None:
+        self.tree = Tree(reader.framework)
+        self._modules: list[Any] = []
+        self.tensors: list[Any] = []
+        self.slots: list[Slot] = []
+        self.unused: list[Any] = []
+        self.wrappers: list[tuple[int, Any]] = []
+        self.by_class: dict[type, list[int]] = {}
+        self.memo: dict[Any, Any] = {}
+        self._reader = reader
+        self._seen: set[int] = set()
+        self._on_path: set[int] = set()
+        self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
+        """What parameters alike are: their description, and whether they are an adapter's."""
+        self._held: list[dict[str, Any]] = []
+        """Dictionaries of children and parameters; what they held when walked is `_content`."""
+        self._empty: list[dict[str, Any]] = []
+        self._buffers: list[dict[str, Any]] = []
+        self._choices: list[tuple[Any, Hashable]] = []
+        """Wrappers of which only parts run, with what decides which."""
+        self._spread = Spread()
+        self._kept: list[int] = []
+        """Numbers of the states that are held among the parameters."""
+        self._idle: list[tuple[Unused, Any]] = []
+        self._beside: dict[int, Any] = {}
+        """Wrappers, and modules that they hold beside what they wrap, by identity."""
+        self._visit(root, "", -1, None)
+        self._add_unused()
+        # The walk is kept as long as the model lives, so it must not keep the model alive.
+        self._root = weakref.ref(self._modules[0])
+        self._modules[0] = None
+        self._content = [*chain.from_iterable(map(dict.values, self._held)), _END]
+        self._sizes = list(map(len, self._buffers))
+
+    @property
+    def root(self) -> Any:
+        """The model itself, unwrapped."""
+        return self._root()
+
+    @property
+    def modules(self) -> list[Any]:
+        """Live modules, numbered as in the tree."""
+        return [self.root, *self._modules[1:]]
+
+    def module(self, index: int) -> Any:
+        """Return the live module of a number."""
+        return self._modules[index] if index else self.root
+
+    def marked(self) -> list[int]:
+        """Return the numbers of the modules that have the reader's mark now."""
+        return list(self.modules_having(self._reader.mark))
+
+    def modules_having(self, attribute: str) -> Iterator[int]:
+        """Give the numbers of the modules that have an attribute of their own, not their class's.
+
+        It looks at every module of a large model, so all of it runs without a Python frame.
+        """
+        modules = self.modules
+        if modules[0] is None:  # what held several models as one has gone; they need not have
+            modules[0] = _Gone()
+        own = map(attrgetter("__dict__"), modules)
+        return compress(count(), map(contains, own, repeat(attribute)))
+
+    def current(self) -> bool:
+        """Tell whether every module still holds the very children and parameters it held.
+
+        It looks at every dictionary of a large model, so all of it runs without a Python frame.
+        """
+        content = chain(chain.from_iterable(map(dict.values, self._held)), (_END,))
+        return (
+            not any(self._empty)
+            and list(map(len, self._buffers)) == self._sizes
+            and all(map(is_, content, self._content))
+            and all(self._reader.choice(module) == choice for module, choice in self._choices)
+        )
+
+    def modeless(self) -> dict[int, str]:
+        """Return the modules with state that moves and no inference mode now, each with why."""
+        owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
+        found = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
+        return {owner: why for owner, why in found.items() if why}
+
+    def states(self) -> Iterator[tuple[State, Any]]:
+        """Give every state of the tree with its live tensor (None where it is gone)."""
+        for state, slot in zip(self.tree.states, self.slots, strict=True):
+            yield state, slot.holder.get(slot.leaf)
+
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Give every name of a parameter with its live tensor."""
+        return zip(self.tree.names, map(self.tensors.__getitem__, self.tree.tensor_of), strict=True)
+
+    def kept(self) -> Iterator[tuple[State, Any]]:
+        """Give the states that are held among the parameters, with their live tensors."""
+        for number in self._kept:
+            slot = self.slots[number]
+            yield self.tree.states[number], slot.holder.get(slot.leaf)
+
+    def unaccounted(self) -> list[Any]:
+        """Return what modules hold that has become neither a parameter nor state nor unused.
+
+        It looks at everything in a large model, so all of it runs without a Python frame.
+        """
+        more = {*self._beside, *map(id, self.unused), id(None), id(_END)}
+        more.update(id(tensor) for _, tensor in self.kept())
+        left: Iterator[int] = map(id, self._content)
+        for known in (self.tree.numbers, self._seen, more):
+            left = filterfalse(known.__contains__, left)
+        missed = set(left)
+        return [held for held in self._content if id(held) in missed] if missed else []
+
+    def one_of_each_class(self) -> Iterator[Any]:
+        """Give a module of each class that was met, wrappers included."""
+        yield from (self.module(numbers[0]) for numbers in self.by_class.values())
+        yield from {type(module): module for module in self._beside.values()}.values()
+
+    def accounted(self, index: int = 0) -> Set[int]:
+        """Return the identities of all parameters, state and unused copies below a module.
+
+        Of state, only what is held among the parameters.
+        """
+        tree, end = self.tree, self.tree.ends[index]
+        known: Set[int] = tree.numbers.keys()
+        if index:
+            inside = tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]]
+            known = {id(self.tensors[number]) for number in inside}
+        rows = [(state.owner, tensor) for state, tensor in self.kept()]
+        rows += zip([row.owner for row in tree.unused], self.unused, strict=True)
+        more = {id(tensor) for owner, tensor in rows if index <= owner < end}
+        return known | more if more else known
+
+    def _visit(self, module: Any, path: str, parent: int, owner: int | None) -> None:
+        reader, wrappers = self._reader, []
+        while inner := reader.inner(module):
+            wrappers.append((module, inner))
+            module = below(reader, module, inner)
+        key = id(module)
+        if key in self._on_path:
+            return
+        kind = reader.kind(module)
+        index = self.tree.enter(
+            path, type(module).__name__, kind, parent, repeat=key in self._seen, key=key
+        )
+        self._seen.add(key)
+        self._modules.append(module)
+        self.by_class.setdefault(type(module), []).append(index)
+        for wrapper, inner in wrappers:
+            self._visit_wrapper(wrapper, inner, path, index)
+        stem = f"{path}." if path else ""
+        children, parameters, buffers = dicts = reader.dicts(module)
+        self._watch(dicts)
+        around = self._spread
+        if children and kind and (roles := reader.spread(module)):
+            registered = roles.keys() & set(map(id, parameters.values()))
+            self._spread = Spread(index, roles, frozenset(registered))
+        if parameters:
+            self._visit_parameters(
+                module, parameters, stem, index, index if owner is None else owner
+            )
+        if buffers:
+            self._visit_buffers(module, buffers, stem, index)
+        if children:
+            self._on_path.add(key)
+            for name, child in children.items():
+                if child is not None:
+                    taken = index if reader.swallows(module, name) else owner
+                    self._visit(child, stem + name, index, taken)
+            self._on_path.discard(key)
+        self._spread = around
+        self.tree.leave(index)
+        if wrappers and any("." in inner for _, inner in wrappers):
+            # What lies so deep in a wrapper is a copy of what it stands around.
+            self.tree.copies.append((self.tree.name_starts[index], self.tree.name_ends[index]))
+
+    def _visit_parameters(
+        self, module: Any, parameters: dict[str, Any], stem: str, index: int, owner: int
+    ) -> None:
+        # A layer that swallows this one takes the rest of the path into the names of its own.
+        around = self.tree.paths[owner]
+        prefix = "" if owner == index else stem[len(around) + 1 if around else 0 :]
+        alike, sorts, spread = self._reader.alike, self._sorts, self._spread.roles
+        for leaf, tensor in parameters.items():
+            if tensor is None:
+                continue
+            if spread and id(tensor) in spread:
+                self._visit_spread(module, leaf, tensor, stem, index)
+                continue
+            sort = alike(module, leaf, tensor)
+            found = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
+            if isinstance(found, str):
+                self._kept.append(len(self.slots))
+                moves = self._reader.moves(module, leaf)
+                self._add_state(tensor, parameters, stem, leaf, index, found, moves=moves)
+            else:
+                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *found)
+
+    def _visit_spread(self, module: Any, leaf: str, tensor: Any, stem: str, index: int) -> None:
+        """Take a parameter for the layer's that has spread it over the modules below."""
+        layer, roles, registered = self._spread
+        if index == layer or id(tensor) not in registered:
+            role = roles[id(tensor)]
+            row = self._reader.tensor(module, role, tensor)
+            self._add_parameter(tensor, stem + leaf, layer, role, row, False)
+
+    def _describe(
+        self, module: Any, leaf: str, tensor: Any, sort: Hashable
+    ) -> str | tuple[Tensor, bool]:
+        """Describe a parameter, and those alike for good; of one that is state return the role."""
+        role = self._reader.state_role(module, leaf, tensor)
+        if role:
+            return role
+        adapter = self._reader.adapter_leaf(module, leaf)
+        found = self._reader.tensor(module, leaf, tensor), adapter
+        if sort is not None:
+            self._sorts[sort] = found
+        return found
+
+    def _visit_buffers(self, module: Any, buffers: dict[str, Any], stem: str, index: int) -> None:
+        for leaf, tensor in buffers.items():
+            if tensor is not None:
+                role, moves = self._reader.state(module, leaf, tensor)
+                saved = self._reader.persistent(module, leaf)
+                self._add_state(
+                    tensor, buffers, stem, leaf, index, role, moves=moves, persistent=saved
+                )
+
+    def _watch(self, dicts: Dicts) -> None:
+        """Remember a module's dictionaries, to see later whether they still hold the same."""
+        children, parameters, buffers = dicts
+        (self._held if children else self._empty).append(children)
+        (self._held if parameters else self._empty).append(parameters)
+        (self._buffers if buffers else self._empty).append(buffers)
+
+    def _add_parameter(
+        self, tensor: Any, path: str, owner: int, role: str, row: Tensor, adapter: bool
+    ) -> None:
+        tree, key = self.tree, id(tensor)
+        number = tree.numbers.get(key)
+        if number is None:
+            number = tree.add_tensor(key, row)
+            self.tensors.append(tensor)
+        tree.add_name(path, owner, role, number, adapter)
+
+    def _add_state(
+        self,
+        tensor: Any,
+        holder: Mapping[str, Any],
+        stem: str,
+        leaf: str,
+        owner: int,
+        role: str,
+        *,
+        moves: bool,
+        persistent: bool = True,
+    ) -> None:
+        shape, dtype = self._reader.shape_of(tensor)
+        self.tree.states.append(State(stem + leaf, owner, role, moves, shape, dtype, persistent))
+        self.slots.append(Slot(holder, leaf))
+
+    def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
+        """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
+        reader, adapts = self._reader, self._reader.adapts(wrapper)
+        self.wrappers.append((index, wrapper))
+        if (choice := reader.choice(wrapper)) is not None:
+            self._choices.append((wrapper, choice))
+        for relative, module, dicts in beside(reader, wrapper, inner):
+            self._watch(dicts)
+            self._beside[id(module)] = module
+            for leaf, tensor in dicts[1].items():
+                inside = join(relative, leaf)
+                if tensor is None:
+                    continue
+                if reader.idle(wrapper, inside):
+                    self._idle.append((Unused(join(path, inside), index), tensor))
+                elif adapts:
+                    row, role = reader.tensor(module, leaf, tensor), adapter_role(inside)
+                    self._add_parameter(tensor, join(path, inside), index, role, row, True)
+
+    def _add_unused(self) -> None:
+        """List what only parts that do not run hold; what hangs elsewhere as well is in use."""
+        known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
+        for row, tensor in self._idle:
+            if id(tensor) not in known:
+                known.add(id(tensor))
+                self.tree.unused.append(row)
+                self.unused.append(tensor)

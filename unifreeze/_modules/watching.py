@@ -1,0 +1,252 @@
+"""Watching a live module's forward passes: two hooks that call back until the watch is stopped.
+
+Nothing else in the module changes. A copy of the module, or a pickled one, has hooks that call
+nobody, and that are taken off when the copy runs for the first time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from unifreeze._protocol.protocol import Undo
+
+if TYPE_CHECKING:
+    from unifreeze._modules.operations import Operations
+
+_numbers = count()
+
+
+class ForwardWatch(Protocol):
+    """What is called back around the forward passes of a module."""
+
+    def begins(self) -> None:
+        """A forward pass begins."""
+
+    def ends(self, *, complete: bool) -> None:
+        """A forward pass has ended; it is not complete if it raised, or returned None."""
+
+    def followed(self) -> None:
+        """A compiler records a forward pass: the compiled one will not call back."""
+
+
+class TrainingWatch:
+    """Calls a function when a forward pass of training begins.
+
+    Attributes:
+        trains: Returns True if a forward pass that begins now is one of training.
+        call: The function.
+    """
+
+    def __init__(self, trains: Callable[[], bool], call: Callable[[], None]) -> None:
+        self.trains, self.call = trains, call
+
+    def begins(self) -> None:
+        """Call the function if the pass is one of training."""
+        if self.trains():
+            self.call()
+
+    def ends(self, *, complete: bool) -> None:
+        """Do nothing."""
+
+    followed = begins
+
+
+class Hooks(NamedTuple):
+    """A module's own dictionaries of hooks around its forward pass.
+
+    Attributes:
+        before: Called with the module and its inputs.
+        after: Called with the module, its inputs and its outputs.
+        always: Keys of the hooks in `after` that are also called, without outputs, after an error.
+    """
+
+    before: OrderedDict[Any, Any]
+    after: OrderedDict[Any, Any]
+    always: OrderedDict[Any, Any]
+
+
+def _nothing_more(_module: Any) -> None:
+    pass
+
+
+class Way(NamedTuple):
+    """How one framework calls hooks; plain functions, so that it can be pickled.
+
+    Attributes:
+        hooks: Returns the dictionaries of a module.
+        follows: Returns True while a tracer or compiler records what runs; it gets the watch's key.
+        gone: Called with a module after its last watch was taken off.
+    """
+
+    hooks: Callable[[Any], Hooks]
+    follows: Callable[[str], bool]
+    gone: Callable[[Any], None] = _nothing_more
+
+
+class _On:
+    """The state of a watch that is on a module; a watch that was stopped is None.
+
+    Only the module's hooks hold it, so that the function that stops it keeps no model alive.
+    """
+
+    def __init__(self, watch: ForwardWatch) -> None:
+        self.watch: ForwardWatch | None = watch
+        self.calls = False
+
+    def call(self, function: Callable[..., None], **named: bool) -> None:
+        """Call one of the watch's methods; meanwhile the framework goes through the hooks."""
+        self.calls = True
+        try:
+            function(**named)
+        finally:
+            self.calls = False
+
+
+_known: weakref.WeakValueDictionary[str, _On] = weakref.WeakValueDictionary()
+
+
+class Before:
+    """The hook before a forward pass."""
+
+    def __init__(self, key: str, way: Way, on: _On | None = None) -> None:
+        self.key, self.way, self.on = key, way, on
+
+    def __call__(self, module: Any, _inputs: Any) -> None:
+        """Call the watch."""
+        if self.way.follows(self.key):
+            return
+        after = self.way.hooks(module).after
+        if self.key in after and not _is_last(after, self.key):
+            after.move_to_end(self.key)  # only the last hook can be taken off while it is called
+        if self.on is not None and self.on.watch is not None:
+            self.on.call(self.on.watch.begins)
+
+    def __reduce__(self) -> tuple[type[Before], tuple[str, Way]]:
+        return Before, (self.key, self.way)
+
+
+class After:
+    """The hook after a forward pass."""
+
+    def __init__(self, key: str, way: Way, on: _On | None = None) -> None:
+        self.key, self.way, self.on = key, way, on
+
+    @property
+    def idle(self) -> bool:
+        """True if nobody is called back: the watch was stopped, or this is a copy."""
+        return self.on is None or self.on.watch is None
+
+    def __call__(self, module: Any, _inputs: Any, outputs: Any) -> None:
+        """Call the watch; the last hook of a module takes off all that are idle."""
+        if self.way.follows(""):
+            return
+        if self.on is not None and self.on.watch is not None:
+            self.on.call(self.on.watch.ends, complete=outputs is not None)
+        after = self.way.hooks(module).after
+        if _is_last(after, self.key):
+            hooks = [(key, hook) for key, hook in after.items() if isinstance(hook, After)]
+            for key in [key for key, hook in hooks if hook.idle]:
+                _take_off(module, self.way, key)
+
+    def __reduce__(self) -> tuple[type[After], tuple[str, Way]]:
+        return After, (self.key, self.way)
+
+
+def watch_training(backend: Operations, roots: Iterable[Any], call: Callable[[], None]) -> Undo:
+    """Call a function when a model, or a part of it, begins a forward pass of training.
+
+    Args:
+        backend: The models' backend.
+        roots: The models.
+        call: The function; only the models themselves hold it, and not their parts.
+    """
+    stops = []
+    for root in roots:
+        first = TrainingWatch(partial(_trains, backend, root), call)
+        from_part = partial(_call_of, weakref.ref(first))  # a walk holds parts, but not the model
+        for module in _entrances(backend, root):
+            part = TrainingWatch(partial(_trains, backend, module), from_part)
+            stops.append(backend.on_forward(module, first if module is root else part))
+
+    def stop() -> None:
+        for stop_module in stops:
+            stop_module()
+
+    return stop
+
+
+def _trains(backend: Operations, module: Any) -> bool:
+    return not backend.runs_itself and backend.trains(module)
+
+
+def _call_of(reference: weakref.ref[TrainingWatch]) -> None:
+    watch = reference()
+    if watch is not None:
+        watch.call()
+
+
+def _entrances(backend: Operations, root: Any) -> list[Any]:
+    """Return a module and its children, because a loop may call only these.
+
+    A plain list of modules is never called; the modules in it are returned instead.
+    """
+    seen, entrances, waiting = {id(root)}, [root], [root]
+    while waiting:
+        for child in backend.reader.dicts(waiting.pop())[0].values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                (entrances if backend.runs(child) else waiting).append(child)
+    return entrances
+
+
+def watch_module(module: Any, watch: ForwardWatch, way: Way) -> Undo:
+    """Call back around a module's forward passes; return the function that stops it."""
+    key, on = f"unifreeze {next(_numbers)}", _On(watch)
+    before, after, always = way.hooks(module)
+    before[key], after[key], always[key] = Before(key, way, on), After(key, way, on), True
+    before.move_to_end(key, last=False)
+    _known[key] = on
+    module_now, on_now = weakref.ref(module), weakref.ref(on)
+
+    def stop() -> None:
+        live, state = module_now(), on_now()
+        if state is not None:
+            state.watch = None
+        if live is not None and not (state is not None and state.calls):
+            _take_off(live, way, key)
+
+    return stop
+
+
+def forget(module: Any, way: Way) -> None:
+    """Take the hooks of every watch off a module, or off a copy of one."""
+    for key in _keys(way.hooks(module)):
+        _take_off(module, way, key)
+
+
+def tell_followed(key: str) -> None:
+    """Tell the watch with a key that a compiler records a forward pass."""
+    on = _known.get(key)
+    if on is not None and on.watch is not None:
+        on.call(on.watch.followed)
+
+
+def _is_last(hooks: OrderedDict[Any, Any], key: str) -> bool:
+    return next(reversed(hooks), None) == key
+
+
+def _keys(hooks: Hooks) -> list[str]:
+    return [key for key, hook in hooks.before.items() if isinstance(hook, Before)]
+
+
+def _take_off(module: Any, way: Way, key: str) -> None:
+    hooks = way.hooks(module)
+    for hooks_of_one_sort in hooks:
+        hooks_of_one_sort.pop(key, None)
+    if not _keys(hooks):
+        way.gone(module)

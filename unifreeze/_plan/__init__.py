@@ -1,0 +1,46 @@
+"""Freeze plans: the function from parameters to frozen or trainable, as a value and as a file."""
+
+from unifreeze._plan.captured import Captured
+from unifreeze._plan.generators import Shape
+from unifreeze._plan.model import FORMAT, FreezePlan
+from unifreeze._plan.parts import Choice, Group, NormRule, Rule, describe_choice, pick
+from unifreeze._plan.phase_check import phase_mistakes
+from unifreeze._plan.phases import (
+    After,
+    At,
+    Entry,
+    Phase,
+    Settings,
+    Smallest,
+    WarmUp,
+    When,
+    settings_of,
+)
+from unifreeze._plan.plan_file import save_text
+from unifreeze._plan.refusals import check_plan, refuse_phases
+
+__all__ = [
+    "FORMAT",
+    "After",
+    "At",
+    "Captured",
+    "Choice",
+    "Entry",
+    "FreezePlan",
+    "Group",
+    "NormRule",
+    "Phase",
+    "Rule",
+    "Settings",
+    "Shape",
+    "Smallest",
+    "WarmUp",
+    "When",
+    "check_plan",
+    "describe_choice",
+    "phase_mistakes",
+    "pick",
+    "refuse_phases",
+    "save_text",
+    "settings_of",
+]

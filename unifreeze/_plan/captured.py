@@ -1,0 +1,37 @@
+"""What a captured plan came to on the model it was captured from; part of the plan, not its rules.
+
+Another port of the network must come to the same, or the plan means something else there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unifreeze._structure.branches import Branches
+from unifreeze._structure.likeness import Groups, Shares
+
+Order = Literal["registration", "execution"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a plan came to where it was captured.
+
+    Attributes:
+        framework: The framework that the model is written in.
+        order: What positions and names were counted by; None where both orders come to the same.
+        frozen: How many values it freezes, by zone and sort of parameter.
+        held: How many layers with running statistics hold them, by zone; empty where the plan
+            does not tell norms apart.
+        layers: The layers that its canonical names count.
+        branches: Equal branches that it tells apart, by their native names.
+    """
+
+    framework: str
+    order: Order | None
+    frozen: Shares
+    held: Mapping[str, tuple[int, int]]
+    layers: Groups
+    branches: Branches = field(default_factory=dict)

@@ -1,0 +1,81 @@
+"""The part of a plan file that says what a captured plan came to where it was captured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from unifreeze._plan.captured import Captured, Order
+from unifreeze._plan.fields import Strict
+from unifreeze._structure.likeness import read_row
+
+
+def _share(numbers: list[int]) -> list[int]:
+    if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1]:
+        raise PydanticCustomError("share", "should be two numbers, the second no smaller")
+    return numbers
+
+
+def _layer(text: str) -> str:
+    if read_row(text) is None:
+        raise PydanticCustomError("layer", "should be sizes as in 16x16")
+    return text
+
+
+_Share = Annotated[list[int], AfterValidator(_share)]
+_Layer = Annotated[str, AfterValidator(_layer)]
+_Letters = Annotated[str, Field(pattern="^[ftp]+$")]
+
+
+class CapturedDocument(Strict):
+    """What a plan came to where it was captured; checked on every model it is applied to."""
+
+    framework: str = Field(description="the framework of the model")
+    order: Order | None = Field(default=None, description="what its names were counted by")
+    frozen: dict[str, dict[str, _Share]] = Field(description="values frozen, of how many")
+    held: dict[str, _Share] = Field(default_factory=dict, description="layers held, of how many")
+    layers: dict[str, dict[str, list[_Layer]]] = Field(
+        default_factory=dict, description="the layers that its names count"
+    )
+    branches: dict[str, list[dict[str, dict[str, _Letters]]]] = Field(
+        default_factory=dict, description="equal branches, and which of their layers are frozen"
+    )
+
+    def value(self) -> Captured:
+        """Return it as a value."""
+        frozen = {
+            zone: {sort: (share[0], share[1]) for sort, share in rows.items()}
+            for zone, rows in self.frozen.items()
+        }
+        held = {zone: (share[0], share[1]) for zone, share in self.held.items()}
+        layers = {
+            unit: {kind: tuple(rows) for kind, rows in kinds.items()}
+            for unit, kinds in self.layers.items()
+        }
+        return Captured(self.framework, self.order, frozen, held, layers, self.branches)
+
+
+def plain_captured(captured: Captured) -> dict[str, Any]:
+    """Return it as plain data."""
+    data: dict[str, Any] = {"framework": captured.framework}
+    if captured.order:
+        data["order"] = captured.order
+    data["frozen"] = {
+        zone: {sort: list(share) for sort, share in rows.items()}
+        for zone, rows in captured.frozen.items()
+    }
+    if captured.held:
+        data["held"] = {zone: list(share) for zone, share in captured.held.items()}
+    if captured.layers:
+        data["layers"] = {
+            unit: {kind: list(rows) for kind, rows in kinds.items()}
+            for unit, kinds in captured.layers.items()
+        }
+    if captured.branches:
+        data["branches"] = {
+            zone: [{name: dict(rows) for name, rows in one.items()} for one in sets]
+            for zone, sets in captured.branches.items()
+        }
+    return data

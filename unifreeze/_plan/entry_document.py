@@ -1,0 +1,93 @@
+"""When a phase begins, as it stands in a plan file."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from unifreeze._plan.fields import OneOf, one_of
+from unifreeze._plan.phases import After, At, Entry, Unit, When
+
+
+class AtDocument(OneOf):
+    """An epoch or a step, counted from 0."""
+
+    model_config = one_of("epoch", "step")
+    choices: ClassVar[tuple[str, ...]] = ("epoch", "step")
+
+    epoch: int | None = Field(default=None, ge=0, description="before this epoch's first batch")
+    step: int | None = Field(default=None, ge=0, description="before this step")
+
+    def value(self) -> At:
+        """Return the entry."""
+        return At(*_counted({"epoch": self.epoch, "step": self.step}))
+
+
+class AfterDocument(OneOf):
+    """So many epochs or steps after the phase before it began."""
+
+    model_config = one_of("epochs", "steps")
+    choices: ClassVar[tuple[str, ...]] = ("epochs", "steps")
+
+    epochs: int | None = Field(default=None, ge=1, description="epochs of the phase before it")
+    steps: int | None = Field(default=None, ge=1, description="steps of the phase before it")
+
+    def value(self) -> After:
+        """Return the entry."""
+        return After(*_counted({"epoch": self.epochs, "step": self.steps}))
+
+
+class WhenDocument(OneOf):
+    """A metric that has stalled, or got worse."""
+
+    model_config = one_of("stalled_for", "risen_for")
+    choices: ClassVar[tuple[str, ...]] = ("stalled_for", "risen_for")
+
+    metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
+    stalled_for: int | None = Field(default=None, ge=1, description="reports without a better one")
+    risen_for: int | None = Field(default=None, ge=1, description="reports, each worse")
+    min_delta: float = Field(default=0.0, ge=0, description="what is not a difference")
+    mode: Literal["min", "max"] = Field(default="min", description="whether less or more is better")
+
+    def value(self) -> When:
+        """Return the entry."""
+        if self.stalled_for is not None:
+            return When(self.metric, "stalled", self.stalled_for, self.min_delta, self.mode)
+        assert self.risen_for is not None
+        return When(self.metric, "risen", self.risen_for, self.min_delta, self.mode)
+
+
+ENTRIES: dict[str, type[BaseModel]] = {
+    "at": AtDocument,
+    "after": AfterDocument,
+    "when": WhenDocument,
+}
+
+
+def plain_entry(entry: Entry | None) -> dict[str, Any]:
+    """Return when a phase begins as plain data; {} for one that begins at once."""
+    match entry:
+        case At(unit, count):
+            return {"at": {unit: count}}
+        case After():
+            return {"after": plain_after(entry)}
+        case When():
+            return {"when": plain_when(entry)}
+    return {}
+
+
+def plain_after(entry: After) -> dict[str, Any]:
+    """Return a time as plain data."""
+    return {f"{entry.unit}s": entry.count}
+
+
+def plain_when(entry: When) -> dict[str, Any]:
+    """Return what has to happen to a metric as plain data."""
+    plain: dict[str, Any] = {"metric": entry.metric, f"{entry.turn}_for": entry.reports}
+    plain |= {"min_delta": entry.min_delta} if entry.min_delta else {}
+    return plain | ({"mode": entry.mode} if entry.mode != "min" else {})
+
+
+def _counted(given: dict[Unit, int | None]) -> tuple[Unit, int]:
+    return next((unit, count) for unit, count in given.items() if count is not None)

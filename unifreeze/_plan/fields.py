@@ -1,0 +1,236 @@
+"""The parts of a plan document: rules, statistics, groups, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from unifreeze._plan.parts import (
+    Choice,
+    Group,
+    NormRule,
+    NormStats,
+    Rule,
+    Verb,
+)
+from unifreeze._plan.selectors import Selector
+from unifreeze.errors import SelectorSyntaxError, brief, nearest
+
+_SELECTOR_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1, "description": "a selector: head | blocks[-2:]"},
+        {
+            "type": "object",
+            "description": "one selector per framework",
+            "additionalProperties": {"type": "string", "minLength": 1},
+            "minProperties": 1,
+        },
+    ]
+}
+
+
+def _read_choice(value: object) -> Choice:
+    if isinstance(value, str | Selector):
+        return _read_selector(value)
+    if isinstance(value, Mapping) and value:
+        for name, text in value.items():
+            if not isinstance(name, str) or not isinstance(text, str | Selector):
+                raise PydanticCustomError(
+                    "choice",
+                    "framework names and selectors are text{cure}",
+                    {"cure": _joined(text)},
+                )
+        return tuple(sorted((name, _read_selector(text)) for name, text in value.items()))
+    raise PydanticCustomError(
+        "selector",
+        "should be a selector in text, or one per framework, not {got}{cure}",
+        {"got": _name_of(value), "cure": _joined(value)},
+    )
+
+
+JOIN = ", write them as one: "
+"""What a message says before the selector that several are, written as one."""
+
+
+def _joined(value: object) -> str:
+    """Say how several selectors are written as one."""
+    if not isinstance(value, list | tuple | set | frozenset) or not value:
+        return ""
+    given = value if isinstance(value, list | tuple) else sorted(value, key=str)
+    words = [str(one) for one in given if isinstance(one, str | Selector)]
+    return f'{JOIN}"{" | ".join(words)}"' if len(words) == len(value) else ""
+
+
+def _read_selector(text: str | Selector) -> Selector:
+    try:
+        return Selector(text)
+    except SelectorSyntaxError as error:
+        raise PydanticCustomError("selector", "{text}", {"text": str(error)}) from None
+
+
+def _name_of(value: object) -> str:
+    names = {bool: "a truth value", int: "a number", float: "a number", list: "a list"}
+    return "nothing" if value is None else f"{names.get(type(value), 'a mapping')} ({brief(value)})"
+
+
+ChoiceField = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_SELECTOR_SCHEMA)]
+
+
+class Strict(BaseModel):
+    """Part of a document: an unknown key, or a number in quotes, is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def one_of(*keys: str) -> ConfigDict:
+    """Tell editors, too, that exactly one of some keys is wanted."""
+    return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
+
+
+def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *others: str) -> None:
+    """Refuse a mapping that has none of some keys, or several."""
+    found = [key for key in keys if key in data]
+    if len(found) != 1:
+        wanted = ", ".join(keys[:-1]) + f" or {keys[-1]}"
+        got = " and ".join(found) if found else "none"
+        known = [*keys, *others]
+        # Said here, as nothing else in this mapping is looked at any more.
+        unknown = "".join(f"; {unknown_key(str(key), known)}" for key in data if key not in known)
+        raise PydanticCustomError(
+            "verbs",
+            "needs exactly one of {wanted}, has {got}{unknown}",
+            {"wanted": wanted, "got": got, "unknown": unknown},
+        )
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """Say that a key is unknown, and which one was likely meant."""
+    close = nearest(key, known, limit=1)
+    return f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+class OneOf(Strict):
+    """Part of a document in which exactly one of some keys stands.
+
+    Attributes:
+        choices: Those keys.
+    """
+
+    choices: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one(cls, data: object) -> object:
+        if isinstance(data, Mapping):
+            others = [name for name in cls.model_fields if name not in cls.choices]
+            exactly_one(cls.choices, data, *others)
+        return data
+
+
+class RuleDocument(OneOf):
+    """One rule: exactly one of freeze, train and only."""
+
+    model_config = one_of("freeze", "train", "only")
+    choices: ClassVar[tuple[str, ...]] = ("freeze", "train", "only")
+
+    freeze: ChoiceField = Field(default=None, description="freeze what is selected")
+    train: ChoiceField = Field(default=None, description="train what is selected")
+    only: ChoiceField = Field(default=None, description="freeze everything but what is selected")
+    optional: bool = Field(default=False, description="the rule may match nothing")
+
+    def value(self) -> Rule:
+        """Return the rule."""
+        verbs: tuple[Verb, ...] = ("freeze", "train", "only")
+        verb = next(name for name in verbs if name in self.model_fields_set)
+        return Rule(verb, getattr(self, verb), self.optional)
+
+
+class NormRuleDocument(OneOf):
+    """One rule for running statistics: exactly one of hold and update."""
+
+    model_config = one_of("hold", "update")
+    choices: ClassVar[tuple[str, ...]] = ("hold", "update")
+
+    hold: ChoiceField = Field(default=None, description="norms whose statistics hold still")
+    update: ChoiceField = Field(default=None, description="norms whose statistics keep moving")
+
+    def value(self) -> NormRule:
+        """Return the rule."""
+        if "hold" in self.model_fields_set:
+            return NormRule("hold", self.hold)
+        return NormRule("update", self.update)
+
+
+NormStatsField = Annotated[
+    Annotated[Literal["hold", "update", "hold_all"], Tag("literal[]")]
+    | Annotated[list[NormRuleDocument], Tag("list[]")],
+    Discriminator(lambda value: "list[]" if isinstance(value, list | tuple) else "literal[]"),
+]
+
+
+class GroupDocument(Strict):
+    """Optimizer settings for what `match` selects."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [key]} for key in ("lr_scale", "weight_decay", "layer_decay")]
+        }
+    )
+
+    match: ChoiceField = Field(description="what the settings are for")
+    lr_scale: float | None = Field(default=None, ge=0, description="factor on the learning rate")
+    weight_decay: float | None = Field(default=None, ge=0, description="weight decay")
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="factor on the rate per block away from the head"
+    )
+
+    @model_validator(mode="after")
+    def _sets_something(self) -> GroupDocument:
+        given = self.lr_scale, self.weight_decay, self.layer_decay
+        if all(value is None for value in given):
+            raise PydanticCustomError(
+                "keys", "sets nothing: write lr_scale, weight_decay or layer_decay"
+            )
+        return self
+
+    def value(self) -> Group:
+        """Return the settings."""
+        return Group(self.match, self.lr_scale, self.weight_decay, self.layer_decay)
+
+
+def read_norm_stats(stats: str | list[NormRuleDocument]) -> NormStats:
+    """Return a policy for running statistics as it was checked."""
+    if isinstance(stats, str):
+        return stats  # type: ignore[return-value]
+    return tuple(rule.value() for rule in stats)
+
+
+def plain_choice(choice: Choice) -> str | dict[str, str]:
+    """Return a choice as plain data."""
+    if isinstance(choice, Selector):
+        return str(choice)
+    return {name: str(selector) for name, selector in choice}
+
+
+def plain_rule(rule: Rule) -> dict[str, Any]:
+    """Return a rule as plain data."""
+    return {rule.verb: plain_choice(rule.choice), **({"optional": True} if rule.optional else {})}
+
+
+def plain_norm_stats(stats: NormStats) -> str | list[dict[str, Any]]:
+    """Return a policy for running statistics as plain data."""
+    if isinstance(stats, str):
+        return stats
+    return [{rule.verb: plain_choice(rule.choice)} for rule in stats]

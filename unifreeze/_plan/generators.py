@@ -1,0 +1,201 @@
+"""What people do by hand in many phases, said in one: each expands to plain phases of a plan.
+
+How many blocks a network has is asked of its description; nothing else about the model counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from unifreeze._plan.parts import Choice, Rule, Verb
+from unifreeze._plan.phases import BACKBONE, After, Entry, Phase, Smallest, When
+from unifreeze._plan.selectors import Selector
+from unifreeze.errors import SelectorRangeError
+
+Units = Literal["blocks", "stages", "encoder", "decoder"]
+
+
+class Shape(Protocol):
+    """What a generator asks of a network."""
+
+    def count(self, units: str, within: str) -> int:
+        """Return how many blocks, stages, … a submodule has; "" is the whole model."""
+
+    def has(self, selector: str) -> bool:
+        """Tell whether a selector selects anything."""
+
+
+class Generator(Protocol):
+    """Something that stands for several phases."""
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Give the phases, without names.
+
+        Args:
+            shape: The network.
+            first: The run begins with them; otherwise they go on from the phase before.
+        """
+
+
+@dataclass(frozen=True)
+class GradualUnfreezing:
+    """From the head down, one unit more each time (Howard & Ruder 2018, ULMFiT).
+
+    Attributes:
+        every: Time between two phases.
+        by: What is unfrozen at a time.
+        within: The submodule they are in; "" for the whole model.
+        upto: How many units; None for all, and after them whatever is left.
+    """
+
+    every: After
+    by: Units = "blocks"
+    within: str = ""
+    upto: int | None = None
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Give the phases, without names."""
+        count = _enough(self.upto or 1, shape.count(self.by, self.within), self.by)
+        units = [f"{self.by}[-{number}]" for number in range(1, (self.upto or count) + 1)]
+        rules = [_rule("train", unit, self.within) for unit in units]
+        if shape.has(_in("neck", self.within)):
+            top = f"{_in('neck', self.within)} | {_in(units[0], self.within)}"
+            rules[0] = _rule("train", top)
+        if self.upto is None:
+            rules.append(_rule("train", "all", self.within))
+        yield from _from_the_head_down(rules, self.every, shape, self.within, first=first)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """A further share of the parameters, from the head down, each time a metric stalls.
+
+    Attributes:
+        share: How much more each time, in percent of the parameters.
+        when: What has to happen.
+    """
+
+    share: int
+    when: When
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Give the phases, without names."""
+        shares = range(100 - self.share, 0, -self.share)
+        # Of few parameters, a share that is left may be none.
+        left = [frozen for frozen in shares if shape.has(f"params[:{frozen}%]")]
+        rules = [_rule("train", f"params[{frozen}%:]") for frozen in left]
+        rules.append(_rule("train", "all"))
+        yield from _from_the_head_down(rules, self.when, shape, "", first=first)
+
+
+@dataclass(frozen=True)
+class ByGradient:
+    """A further share frozen each time: those with the smallest ratio of gradient to weight.
+
+    Attributes:
+        every: Time between two phases.
+        share: How much more each time, in percent of the parameters that may be frozen.
+        times: How often.
+        of: What may be frozen; the head never is.
+    """
+
+    every: After
+    share: int
+    times: int
+    of: Choice = BACKBONE
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Give the phases, without names."""
+        if first:
+            yield Phase("", rules=(_rule("train", "all"),))
+        for number in range(1, self.times + 1):
+            yield Phase("", self.every, freeze_smallest=Smallest(self.share * number, self.of))
+
+
+@dataclass(frozen=True)
+class Lisa:
+    """Some random blocks for a while, then others; all but the blocks always (Pan et al. 2024).
+
+    Which blocks is decided by SHA-256 over the seed, the period and the block's number, so that
+    it is the same in every framework, on every machine and in every release.
+
+    Attributes:
+        blocks: How many train at a time.
+        every: How long.
+        periods: How often they are chosen.
+        seed: Of the choice.
+        by: What is chosen among.
+        within: The submodule they are in; "" for the whole model.
+    """
+
+    blocks: int
+    every: After
+    periods: int
+    seed: int = 0
+    by: Units = "blocks"
+    within: str = ""
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Give the phases, without names."""
+        count = _enough(self.blocks, shape.count(self.by, self.within), self.by)
+        for period in range(self.periods):
+            chosen = sorted(self.order(period, count)[: self.blocks])
+            units = [f"~{_in(self.by, self.within)}"]
+            units += [_in(f"{self.by}[{number}]", self.within) for number in chosen]
+            entry = None if first and period == 0 else self.every
+            yield Phase("", entry, rules=(_rule("only", " | ".join(units)),))
+
+    def order(self, period: int, count: int) -> list[int]:
+        """Return the numbers of all blocks in the random order of a period."""
+
+        def key(number: int) -> bytes:
+            return hashlib.sha256(f"{self.seed}:{period}:{number}".encode()).digest()
+
+        return sorted(range(count), key=key)
+
+
+@dataclass(frozen=True)
+class StopOnRise:
+    """Training ends once a metric got worse.
+
+    Attributes:
+        when: What has to happen.
+    """
+
+    when: When
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Give the phase, without a name."""
+        yield Phase("", self.when, stop=True)
+
+
+def _from_the_head_down(
+    rules: list[Rule], entry: Entry, shape: Shape, within: str, *, first: bool
+) -> Iterator[Phase]:
+    """Give a phase for each rule, and before them one for the head if the run begins here.
+
+    Where there is no head, such as in one tower of several, it begins with the first rule.
+    """
+    if first and shape.has(_in("head", within)):
+        yield Phase("", rules=(_rule("only", "head", within),))
+    elif first:
+        yield Phase("", rules=(Rule("only", rules.pop(0).choice),))
+    for rule in rules:
+        yield Phase("", entry, add=(rule,))
+
+
+def _enough(wanted: int, count: int, units: str) -> int:
+    if wanted > count:
+        raise SelectorRangeError(f"{wanted} {units} are wanted, and the model has {count}")
+    return count
+
+
+def _in(selector: str, within: str) -> str:
+    return f"{selector} in {within}" if within else selector
+
+
+def _rule(verb: Verb, text: str, within: str = "") -> Rule:
+    return Rule(verb, Selector(_in(text, within)))

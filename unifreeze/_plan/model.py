@@ -1,0 +1,347 @@
+"""The freeze plan: an ordered list of rules and a few policies, as an immutable value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from unifreeze._arguments import checked_methods
+from unifreeze._plan.captured import Captured
+from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
+from unifreeze._plan.phases import Phase, settings_of
+from unifreeze._plan.selectors import Selector
+from unifreeze._tables import one_line
+from unifreeze.errors import PlanError, nearest
+
+if TYPE_CHECKING:
+    from unifreeze._handle import Handle
+    from unifreeze._resolution import Resolution
+
+FORMAT = 1
+"""Version of the plan format that this release reads and writes."""
+
+
+@checked_methods
+@dataclass(frozen=True)
+class FreezePlan:
+    """A function from a model's parameters to frozen or trainable.
+
+    Rules apply in order and the last match wins; what no rule matches is left as it was found.
+    Plans are immutable; `freeze`, `train`, `only` and the `with_…` methods return new ones.
+
+    Attributes:
+        rules: The rules, in order.
+        norm_stats: What running statistics do: `hold` (a norm whose own parameters are all frozen
+            holds), `update`, `hold_all`, or rules by selector.
+        dropout: What stochastic layers inside fully frozen blocks do: `live` or `off`.
+        groups: Optimizer settings; each by itself, the last match wins.
+        phases: The phases of a run; () where the plan holds from beginning to end.
+        moments: What becomes of an optimizer's moments of what a phase freezes: `keep` (they are
+            still there when it is unfrozen) or `clear`.
+        order: What positions count by: `executed` (a plan applied without a batch is checked by the
+            first forward pass), or `as_described`: by registration, whatever runs first.
+        captured: What its rules came to where it was captured; no part of what it says, but checked
+            on every model that it is resolved on, before phases add to them. One more rule drops
+            it, and so do `norm_stats` by selector; one word for them drops its `held` alone.
+
+    >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
+    >>> [str(rule) for rule in plan.rules]
+    ['only: head | blocks[-2:]', 'freeze: norm']
+    """
+
+    rules: tuple[Rule, ...] = ()
+    norm_stats: NormStats = "hold"
+    dropout: Literal["live", "off"] = "live"
+    groups: tuple[Group, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    moments: Literal["keep", "clear"] = "keep"
+    order: Literal["executed", "as_described"] = "executed"
+    captured: Captured | None = field(default=None, compare=False)
+
+    def freeze(
+        self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
+    ) -> FreezePlan:
+        """Return the plan with a rule that freezes what is selected.
+
+        Args:
+            what: A selector, or one per framework where the two ports need different words.
+            optional: The rule may match nothing.
+        """
+        return self._with_rule("freeze", what, optional=optional)
+
+    def train(
+        self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
+    ) -> FreezePlan:
+        """Return the plan with a rule that trains what is selected."""
+        return self._with_rule("train", what, optional=optional)
+
+    def only(
+        self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
+    ) -> FreezePlan:
+        """Return the plan with a rule that freezes everything but what is selected."""
+        return self._with_rule("only", what, optional=optional)
+
+    def with_norm_stats(
+        self,
+        policy: NormPolicy,
+    ) -> FreezePlan:
+        """Return the plan with another policy for running statistics."""
+        return self._reread(norm_stats=policy if isinstance(policy, str) else list(policy))
+
+    def with_dropout(self, policy: Literal["live", "off"]) -> FreezePlan:
+        """Return the plan with another policy for stochastic layers in frozen blocks."""
+        return self._reread(dropout=policy)
+
+    def with_group(
+        self,
+        match: str | Selector | Mapping[str, str | Selector],
+        *,
+        lr_scale: float | None = None,
+        weight_decay: float | None = None,
+        layer_decay: float | None = None,
+    ) -> FreezePlan:
+        """Return the plan with optimizer settings for what is selected."""
+        settings = {
+            "lr_scale": lr_scale, "weight_decay": weight_decay, "layer_decay": layer_decay
+        }  # fmt: skip
+        given = {key: value for key, value in settings.items() if value is not None}
+        return self._reread(groups=[*self.document().get("groups", []), {"match": match, **given}])
+
+    def with_moments(self, policy: Literal["keep", "clear"]) -> FreezePlan:
+        """Return the plan with another policy for moments of what a phase freezes."""
+        return self._reread(moments=policy)
+
+    def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
+        """Return the plan with another order that positions count by."""
+        return self._reread(order=policy)
+
+    def phase(
+        self,
+        name: str = "",
+        *,
+        at: Mapping[str, int] | None = None,
+        after: Mapping[str, int] | None = None,
+        when: Mapping[str, Any] | None = None,
+        rules: PhaseRules | None = None,
+        like: str = "",
+        add: PhaseRules | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        warmup: Mapping[str, float] | None = None,
+        norm_stats: NormPolicy | None = None,
+        freeze_smallest: Mapping[str, Any] | None = None,
+        restore_best: bool = False,
+        stop: bool = False,
+        gradual_unfreezing: Mapping[str, Any] | None = None,
+        adaptive: Mapping[str, Any] | None = None,
+        by_gradient: Mapping[str, Any] | None = None,
+        lisa: Mapping[str, Any] | None = None,
+        stop_on_rise: Mapping[str, Any] | None = None,
+    ) -> FreezePlan:
+        """Return the plan with one more phase, which says what a phase of a plan file says.
+
+        Args:
+            name: What it is called; it may be left out beside a generator.
+            at: Begins at an epoch or step, counted from 0: `{"epoch": 5}`.
+            after: Begins so long after the phase before: `{"epochs": 2}`.
+            when: Begins when a metric has turned: `{"metric": "val_loss", "stalled_for": 2}`.
+            rules: Its own rules: a list as in a plan file, one rule, or a plan of rules.
+            like: Name of an earlier phase to go on from.
+            add: Rules added to those of `like`, or of the phase before.
+            lr: Base learning rate from now on.
+            weight_decay: Weight decay from now on.
+            warmup: A lower rate at first for what begins to train: `{"steps": 100}`.
+            norm_stats: What running statistics do from now on.
+            freeze_smallest: Freeze by gradients of the phase before: `{"share": 20}`.
+            restore_best: Begin from the best values of the phase before.
+            stop: Training ends here.
+            gradual_unfreezing: Several phases: from the head down, one unit more each time.
+            adaptive: Several phases: a further share each time a metric has turned.
+            by_gradient: Several phases: a further share frozen each time, by gradient.
+            lisa: Several phases: random blocks for a while, then others.
+            stop_on_rise: Training ends once a metric got worse.
+
+        Raises:
+            PlanError: A plan file would be refused for the same phase.
+
+        >>> plan = FreezePlan().phase("head", rules={"only": "head"}, lr=1e-3)
+        >>> plan.phase("top", at={"epoch": 5}, add={"train": "blocks[-2:]"}, lr=1e-4).phases[1]
+        Phase('top' at epoch 5)
+        """
+        said = {key: value for key, value in locals().items() if key != "self"}
+        from unifreeze._plan.in_python import with_phase
+
+        return with_phase(self, said)
+
+    def __repr__(self) -> str:
+        rules = "".join(f".{as_called(rule)}" for rule in self.rules)
+        whole = f"FreezePlan(){rules}"
+        if len(whole) <= 100 and self == FreezePlan(self.rules):
+            return whole
+        parts = {"rules": self.rules, "groups": self.groups, "phases": self.phases}
+        counts = [f"{len(part)} {name}" for name, part in parts.items() if part]
+        return one_line(self, f"{', '.join(counts) or 'policies'}; print it to see the file")
+
+    def __str__(self) -> str:
+        return self.to_yaml().rstrip("\n")
+
+    def _with_rule(
+        self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
+    ) -> FreezePlan:
+        if isinstance(what, Mapping):
+            if not what:
+                raise PlanError(
+                    f"{verb}: has no selector for any framework",
+                    hint=f'.{verb}({{"torch": "layer4", "paddle": "stage4"}}), or one for all',
+                )
+            choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
+        else:
+            choice = Selector(what)
+        rules = (*self.rules, Rule(verb, choice, optional))
+        return replace(self, rules=rules, captured=None)
+
+    def _reread(self, **changed: object) -> FreezePlan:
+        """Check changed fields exactly as a plan file is checked."""
+        from unifreeze._plan.document import read_document
+
+        document = {**self.document(), **changed}
+        if not isinstance(changed.get("norm_stats", ""), str):
+            document.pop("captured", None)
+        elif "norm_stats" in changed:
+            document.get("captured", {}).pop("held", None)
+        return read_document(document, source="FreezePlan")
+
+    def phase_number(self, phase: int | str) -> int:
+        """Return the number of a phase, given that or its name.
+
+        Raises:
+            PlanError: The plan has no such phase.
+        """
+        names = [one.name for one in self.phases]
+        if phase in names:
+            return names.index(str(phase))
+        if isinstance(phase, int) and not isinstance(phase, bool) and 0 <= phase < len(names):
+            return phase
+        close = nearest(phase, names, limit=1) if isinstance(phase, str) else []
+        raise PlanError(
+            f"the plan has no phase {phase!r}",
+            context=f"its phases are: {', '.join(names) or 'none'}",
+            hint=f"did you mean {close[0]!r}?" if close else "",
+        )
+
+    def in_phase(self, phase: int | str) -> FreezePlan:
+        """Return the plan that holds in a phase, as one without phases.
+
+        On its own, a rule that later ones of the same phase overrule is an error when it is
+        resolved; `resolve(model, phase=…)` looks at all phases together, as `apply` does.
+
+        Args:
+            phase: Its number, counted from 0, or its name.
+        """
+        return self.in_phases()[self.phase_number(phase)]
+
+    def in_phases(self) -> list[FreezePlan]:
+        """Return for each phase the plan that holds in it, as one without phases.
+
+        Raises:
+            PlanError: Some phases are still to be made by generators.
+        """
+        made = [phase.name for phase in self.phases if phase.generator is not None]
+        if made:
+            raise PlanError(
+                f"the plan has generators, whose phases depend on the model: {', '.join(made)}",
+                hint="expand them first: plan.expand(model), or `unifreeze expand`",
+            )
+        return [
+            replace(self, rules=one.rules, norm_stats=one.norm_stats, phases=(), captured=None)
+            for one in settings_of(self.phases, self.rules, self.norm_stats)
+        ]
+
+    @property
+    def digest(self) -> str:
+        """A name for what the plan says: equal plans have equal digests (16 hex digits)."""
+        text = json.dumps(replace(self, captured=None).document(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as plain data, as it stands in a plan file."""
+        from unifreeze._plan.document import write_document
+
+        return write_document(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FreezePlan:
+        """Read a plan file.
+
+        Raises:
+            PlanFileError: The file has mistakes; all are listed, each with its place.
+            PlanVersionError: The file is of another format version.
+        """
+        from unifreeze._plan.plan_file import load_plan
+
+        return load_plan(Path(path))
+
+    @classmethod
+    def from_yaml(cls, text: str) -> FreezePlan:
+        """Read a plan from YAML text; raises as `load` does."""
+        from unifreeze._plan.plan_file import parse_text
+
+        return parse_text(text)
+
+    @classmethod
+    def from_document(cls, data: Mapping[str, Any]) -> FreezePlan:
+        """Read a plan given as plain data, as `document` returns it; raises as `load` does.
+
+        >>> FreezePlan.from_document({"unifreeze": 1, "rules": [{"only": "head"}]}).rules[0].verb
+        'only'
+        """
+        from unifreeze._plan.document import read_data
+
+        return read_data(data)
+
+    def to_yaml(self) -> str:
+        """Return the plan as YAML text that `from_yaml` reads back to an equal plan."""
+        from unifreeze._plan.plan_file import plan_text
+
+        return plan_text(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write a plan file.
+
+        Raises:
+            PlanFileError: It cannot be written there.
+        """
+        from unifreeze._plan.plan_file import save_text
+
+        save_text(path, self.to_yaml())
+
+    def resolve(self, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
+        """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
+        from unifreeze._handle import resolve
+
+        return resolve(self, model, batch=batch, phase=phase)
+
+    def expand(self, model: Any, *, batch: Any = None) -> FreezePlan:
+        """Return the plan with plain phases in place of generators, as they are on a model."""
+        from unifreeze._handle import expand
+
+        return expand(self, model, batch=batch)
+
+    def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
+        """Put the plan in force on a live model; see `unifreeze.apply`."""
+        from unifreeze._handle import apply
+
+        return apply(self, model, batch=batch, keep_values=keep_values)
+
+
+NormPolicy: TypeAlias = (
+    Literal["hold", "update", "hold_all"]
+    | Iterable[Mapping[str, str | Selector | Mapping[str, str | Selector]]]
+)
+"""What running statistics do, as users write it."""
+PhaseRules: TypeAlias = FreezePlan | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Rules of one phase, as users write them."""

@@ -1,0 +1,102 @@
+"""What a plan is made of: rules, policies for statistics, groups, and the selectors in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from unifreeze._plan.selectors import Selector
+from unifreeze.errors import PlanError
+
+Verb = Literal["freeze", "train", "only"]
+Choice: TypeAlias = Selector | tuple[tuple[str, Selector], ...]
+"""One selector for all frameworks, or one per framework in the order of their names."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a plan.
+
+    Attributes:
+        verb: `freeze`, `train`, or `only` (freeze everything, then train these).
+        choice: What it selects.
+        optional: It may match nothing.
+    """
+
+    verb: Verb
+    choice: Choice
+    optional: bool = False
+
+    def selector(self, framework: str) -> Selector:
+        """Return the selector that holds for a framework.
+
+        Raises:
+            PlanError: The rule names frameworks, and not this one.
+        """
+        return pick(self.choice, framework, self.verb)
+
+    def __str__(self) -> str:
+        return f"{self.verb}: {describe_choice(self.choice)}"
+
+
+@dataclass(frozen=True)
+class NormRule:
+    """What the running statistics of selected norms do: `hold` or `update`."""
+
+    verb: Literal["hold", "update"]
+    choice: Choice
+
+
+NormStats: TypeAlias = Literal["hold", "update", "hold_all"] | tuple[NormRule, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Optimizer settings for what `match` selects; None leaves the optimizer's own.
+
+    Attributes:
+        match: What it is for.
+        lr_scale: Factor on the learning rate.
+        weight_decay: Weight decay.
+        layer_decay: Factor on the learning rate per block away from the head.
+    """
+
+    match: Choice
+    lr_scale: float | None = None
+    weight_decay: float | None = None
+    layer_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.lr_scale, self.weight_decay, self.layer_decay) == (None, None, None):
+            raise PlanError(
+                f"the group of {describe_choice(self.match)} sets nothing",
+                hint="give lr_scale, weight_decay or layer_decay",
+            )
+
+
+def pick(choice: Choice, framework: str, what: str) -> Selector:
+    """Return the selector of a choice that holds for a framework."""
+    if isinstance(choice, Selector):
+        return choice
+    for name, selector in choice:
+        if name == framework:
+            return selector
+    raise PlanError(
+        f"{what}: has no selector for {framework!r}",
+        context=f"it has one for: {', '.join(name for name, _ in choice)}",
+        hint=f'add "{framework}: …", or write one selector for all',
+    )
+
+
+def describe_choice(choice: Choice) -> str:
+    """Return a choice as it stands in a message."""
+    if isinstance(choice, Selector):
+        return str(choice)
+    return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"
+
+
+def as_called(rule: Rule) -> str:
+    """Write a rule as the call that adds it."""
+    what = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
+    shown = f'"{what}"' if isinstance(what, Selector) and '"' not in str(what) else repr(what)
+    return f"{rule.verb}({shown}{', optional=True' if rule.optional else ''})"

@@ -1,0 +1,184 @@
+"""Phases as they stand in a plan file."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from unifreeze._plan.entry_document import AfterDocument, AtDocument, WhenDocument, plain_entry
+from unifreeze._plan.fields import (
+    ChoiceField,
+    NormStatsField,
+    RuleDocument,
+    Strict,
+    plain_choice,
+    plain_norm_stats,
+    plain_rule,
+    read_norm_stats,
+)
+from unifreeze._plan.generator_document import (
+    GENERATORS,
+    AdaptiveDocument,
+    ByGradientDocument,
+    GradualDocument,
+    LisaDocument,
+    StopOnRiseDocument,
+    plain_generator,
+)
+from unifreeze._plan.phases import BACKBONE, Entry, Phase, Smallest, WarmUp
+
+
+class WarmUpDocument(Strict):
+    """A lower rate, at first, for what a phase has just unfrozen."""
+
+    steps: int = Field(ge=1, description="steps of the optimizer until it has the whole rate")
+    divisor: float | None = Field(default=None, gt=1, description="of the rate at first")
+
+    def value(self) -> WarmUp:
+        """Return the warm-up."""
+        return WarmUp(self.steps, self.divisor)
+
+
+class SmallestDocument(Strict):
+    """Parameters to freeze by the gradients of the phase before."""
+
+    share: int = Field(ge=1, le=100, description="how many are then frozen, in percent")
+    of: ChoiceField = Field(
+        default_factory=lambda: BACKBONE, description="what may be frozen; the head never is"
+    )
+
+    def value(self) -> Smallest:
+        """Return what is frozen."""
+        return Smallest(self.share, self.of)
+
+
+_APART = (("at", "after", "when"), ("rules", "like"), ("rules", "add"), tuple(GENERATORS))
+"""Keys of a phase of which there is one at most."""
+
+
+def _tell_editors(schema: dict[str, Any]) -> None:
+    """Say in the schema what only the reader knows: the name may be left to a generator."""
+    schema["required"].remove("name")
+    schema["anyOf"] = [{"required": [key]} for key in ("name", *GENERATORS)]
+    pairs = [pair for keys in _APART for pair in combinations(keys, 2)]
+    schema["allOf"] = [{"not": {"required": list(pair)}} for pair in pairs]
+
+
+class PhaseDocument(Strict):
+    """One phase of a run, or several that a generator makes."""
+
+    model_config = ConfigDict(json_schema_extra=_tell_editors)
+
+    name: str = Field(min_length=1, description="what it is called")
+    at: AtDocument | None = Field(default=None, description="begins at an epoch or step")
+    after: AfterDocument | None = Field(default=None, description="begins so long after the last")
+    when: WhenDocument | None = Field(default=None, description="begins when a metric has turned")
+    rules: list[RuleDocument] | None = Field(default=None, description="its own rules")
+    like: str | None = Field(default=None, min_length=1, description="rules of an earlier phase")
+    add: list[RuleDocument] | None = Field(
+        default=None, description="rules added to those of `like`, or of the phase before it"
+    )
+    freeze_smallest: SmallestDocument | None = Field(
+        default=None, description="what is frozen by the gradients of the phase before"
+    )
+    norm_stats: NormStatsField | None = Field(
+        default=None, description="what running statistics do from now on"
+    )
+    lr: float | None = Field(default=None, gt=0, description="base learning rate from now on")
+    weight_decay: float | None = Field(default=None, ge=0, description="decay from now on")
+    warmup: WarmUpDocument | None = Field(
+        default=None, description="a lower rate at first for what has just been unfrozen"
+    )
+    restore_best: bool = Field(default=False, description="begins from the best values so far")
+    stop: bool = Field(default=False, description="training ends here")
+    gradual_unfreezing: GradualDocument | None = Field(
+        default=None, description="from the head down, one unit more each time"
+    )
+    adaptive: AdaptiveDocument | None = Field(
+        default=None, description="a further share each time a metric has turned"
+    )
+    by_gradient: ByGradientDocument | None = Field(
+        default=None, description="a further share frozen each time, by gradient"
+    )
+    lisa: LisaDocument | None = Field(default=None, description="random blocks for a while")
+    stop_on_rise: StopOnRiseDocument | None = Field(
+        default=None, description="training ends once a metric got worse"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_generator(cls, data: object) -> object:
+        if isinstance(data, dict) and "name" not in data:
+            names = [name for name in GENERATORS if name in data]
+            return {"name": names[0].replace("_", " "), **data} if names else data
+        return data
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> PhaseDocument:
+        for keys in _APART:
+            found = [key for key in keys if getattr(self, key) is not None]
+            if len(found) > 1:
+                raise PydanticCustomError(
+                    "keys", "has {both}; one of them", {"both": " and ".join(found)}
+                )
+        return self
+
+    def entry(self) -> Entry | None:
+        """Return when it begins."""
+        given = self.at or self.after or self.when
+        return given.value() if given is not None else None
+
+    def value(self) -> Phase:
+        """Return the phase."""
+        rules = None if self.rules is None else tuple(rule.value() for rule in self.rules)
+        made = next((found for name in GENERATORS if (found := getattr(self, name))), None)
+        return Phase(
+            name=self.name,
+            entry=self.entry(),
+            rules=rules,
+            like=self.like or "",
+            add=tuple(rule.value() for rule in self.add or ()),
+            norm_stats=None if self.norm_stats is None else read_norm_stats(self.norm_stats),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            stop=self.stop,
+            warmup=self.warmup.value() if self.warmup else None,
+            restore_best=self.restore_best,
+            freeze_smallest=self.freeze_smallest.value() if self.freeze_smallest else None,
+            generator=made.value() if made else None,
+        )
+
+
+def plain_phase(phase: Phase) -> dict[str, Any]:
+    """Return a phase as plain data; what it leaves as it was is left out."""
+    plain: dict[str, Any] = {"name": phase.name, **plain_entry(phase.entry)}
+    if phase.rules is not None:
+        plain["rules"] = [plain_rule(rule) for rule in phase.rules]
+    if phase.like:
+        plain["like"] = phase.like
+    if phase.add:
+        plain["add"] = [plain_rule(rule) for rule in phase.add]
+    if phase.freeze_smallest is not None:
+        plain["freeze_smallest"] = _plain_smallest(phase.freeze_smallest)
+    if phase.norm_stats is not None:
+        plain["norm_stats"] = plain_norm_stats(phase.norm_stats)
+    plain |= numbers(lr=phase.lr, weight_decay=phase.weight_decay)
+    if phase.warmup is not None:
+        divisor = numbers(divisor=phase.warmup.divisor)
+        plain["warmup"] = {"steps": phase.warmup.steps, **divisor}
+    flags = {"restore_best": phase.restore_best, "stop": phase.stop}
+    plain |= {name: True for name, given in flags.items() if given}
+    return plain | plain_generator(phase.generator)
+
+
+def _plain_smallest(smallest: Smallest) -> dict[str, Any]:
+    of = {} if smallest.of == BACKBONE else {"of": plain_choice(smallest.of)}
+    return {"share": smallest.share, **of}
+
+
+def numbers(**values: float | None) -> dict[str, float]:
+    """Return the numbers given; equal ones are written alike: 0, 0.0 and -0.0."""
+    return {key: float(value) + 0.0 for key, value in values.items() if value is not None}

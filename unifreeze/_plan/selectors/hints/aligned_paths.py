@@ -1,0 +1,178 @@
+"""Laying a written path beside the paths of a model: what was likely meant, number by number.
+
+A model's many paths are few shapes: `encoder.layer.3.query` and `encoder.layer.4.query` are both
+`encoder.layer.#.query`. A written path is aligned with each shape, segment by segment; segments
+may be misspelt, be missing, or be too many, at a cost. Its indices and numbers are kept as written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+from fnmatch import fnmatchcase
+from functools import cache
+from math import inf
+from typing import NamedTuple
+
+from unifreeze._plan.selectors.expression import Path
+from unifreeze._plan.selectors.hints.synonyms import meant_by
+from unifreeze._plan.selectors.vocabulary import WORDS
+from unifreeze._structure import ModelSpec
+
+NUMBER = "#"
+"""Stands for any number in a shape."""
+WRAPPERS = frozenset({"module", "model", "base_model", "net", "network", "_orig_mod", "self"})
+"""What wrappers and programs put before a path."""
+
+
+class Aligned(NamedTuple):
+    """A path of the model that a written one can have meant.
+
+    Attributes:
+        cost: How far apart they are.
+        lead: What stands before the part that was written; with `#` where that is not one path.
+        tail: The part that was written, put right.
+    """
+
+    cost: float
+    lead: tuple[str, ...]
+    tail: str
+
+    @property
+    def text(self) -> str:
+        """The path as a selector."""
+        if NUMBER in self.lead:
+            return f"**.{self.tail.removeprefix('*.')}"
+        return ".".join([*self.lead, self.tail])
+
+
+def alignments(path: Path, spec: ModelSpec, *, modules: bool = False) -> list[Aligned]:
+    """Return what a path can have meant, the likeliest first.
+
+    Args:
+        path: It matches nothing in the model.
+        spec: The model.
+        modules: Only modules are wanted.
+    """
+    tree = spec.tree
+    names = tree.paths[1:] if modules else [*tree.paths[1:], *tree.names]
+    written, shapes = list(_written(path)), _shapes(names)
+    known = frozenset(WORDS).union(*shapes)
+    found = [made for shape in shapes if (made := _align(written, shape, known)) is not None]
+    found = [one for one in found if one.cost <= 0.45 + 0.15 * len(written)]
+    best = min((one.cost for one in found), default=0.0)
+    near = sorted((one for one in found if one.cost <= best + 0.1), key=lambda one: one.cost)
+    return list(_merged(near))
+
+
+def _merged(found: Iterable[Aligned]) -> Iterator[Aligned]:
+    """Say once, with `**.`, what stands in several places."""
+    by_tail: dict[str, list[Aligned]] = {}
+    for one in found:
+        by_tail.setdefault(one.tail, []).append(one)
+    for tail, several in by_tail.items():
+        places = {one.lead for one in several}
+        yield several[0] if len(places) == 1 else Aligned(several[0].cost, (NUMBER,), tail)
+
+
+def _shapes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    shaped = (re.sub(r"(?<![^.])\d+(?![^.])", NUMBER, name) for name in names)
+    return [tuple(shape.split(".")) for shape in dict.fromkeys(shaped)]
+
+
+def _written(path: Path) -> Iterator[str]:
+    """Give a path's segments, and its indices as segments of their own."""
+    for segment in path.segments:
+        yield segment.name
+        if segment.index is not None:
+            yield str(segment.index)
+
+
+def _is_position(token: str) -> bool:
+    return token.isdigit() or token.startswith("[")
+
+
+def _align(written: list[str], shape: tuple[str, ...], known: frozenset[str]) -> Aligned | None:
+    """Align a written path with one shape; None where they have too little in common.
+
+    A segment that the model knows was meant, and is never left out.
+    """
+
+    @cache
+    def best(i: int, j: int, begun: bool, gap: bool) -> tuple[float, tuple[tuple[str, str], ...]]:
+        if i == len(written):
+            return (0.0, ()) if j == len(shape) else (inf, ())
+        ways: list[tuple[float, tuple[tuple[str, str], ...]]] = []
+        token = written[i]
+        if j < len(shape):
+            cost, rest = best(i, j + 1, begun, True)
+            skip = (0.05 if gap else 0.35) if begun else (0.0 if gap else 0.2)
+            shown = "*" if begun and shape[j] == NUMBER else shape[j]
+            ways.append((cost + skip, (("between" if begun else "lead", shown), *rest)))
+            cost, rest = best(i + 1, j + 1, True, False)
+            kept = shape[j] if token.isidentifier() else token
+            ways.append((cost + _unlike(token, shape[j]), (("tail", kept), *rest)))
+        if token == "**":
+            cost, rest = best(i + 1, j, True, gap)
+            ways.append((cost, (("tail", token), *rest)))
+        elif i + 1 < len(written) and not (_is_position(token) or token in known):
+            cost, rest = best(i + 1, j, begun, gap)
+            surplus = 0.15 if token in WRAPPERS else 0.7 if begun else 0.45
+            ways.append((cost + surplus, rest))
+        return min(ways, key=lambda way: way[0], default=(inf, ()))
+
+    cost, pieces = best(0, 0, False, False)
+    named = [piece for what, piece in pieces if what == "tail" and piece.isidentifier()]
+    if cost == inf or not named:
+        return None
+    lead = tuple(piece for what, piece in pieces if what == "lead")
+    tail = ".".join(piece for what, piece in pieces if what != "lead")
+    return Aligned(cost, lead, tail.replace(".[", "["))
+
+
+@cache
+def _unlike(token: str, segment: str) -> float:
+    """Return how far a written segment is from one of a shape."""
+    if segment == NUMBER:
+        return 0.0 if _is_position(token) or token in ("*", "?") else inf
+    if _is_position(token):
+        return inf
+    if {*"*?"} & {*token}:
+        return 0.0 if fnmatchcase(segment, token) else inf
+    return unlike(token, segment)
+
+
+def unlike(written: str, known: str) -> float:
+    """Return how far apart two words are: 0 for equal ones, infinite for unlike ones.
+
+    Words that differ in their digits are never alike: `layer5` is not a way to write `layer4`.
+
+    >>> unlike("LayerNorm", "layer_norm"), unlike("layer5", "layer4"), unlike("lora", "layers")
+    (0.1, inf, inf)
+    """
+    if written == known:
+        return 0.0
+    if re.findall(r"\d+", written) != re.findall(r"\d+", known):
+        return inf
+    if known in meant_by(written) or written in meant_by(known):
+        return 0.25
+    given, there = (re.sub("[_-]", "", word).lower() for word in (written, known))
+    if given == there:
+        return 0.1
+    if given in (f"{there}s", f"{there}es") or there in (f"{given}s", f"{given}es"):
+        return 0.12
+    ratio = SequenceMatcher(None, given, there).ratio()
+    if ratio >= 0.8:
+        return 1.1 - ratio
+    if len(given) > 2 and there.startswith(given):
+        return 0.3
+    if len(given) > 2 and given[0] == there[:1] and _is_short_for(given, there):
+        return 0.38
+    return 0.45 if ratio >= 0.66 and min(len(given), len(there)) > 3 else inf
+
+
+def _is_short_for(short: str, long: str) -> bool:
+    """Return whether a word's letters stand in a longer one in that order: attn in attention."""
+    letters = iter(long)
+    return len(short) <= 0.6 * len(long) and all(letter in letters for letter in short)

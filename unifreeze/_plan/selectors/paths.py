@@ -1,0 +1,119 @@
+"""Matching native paths against a model: anchored at the root, whole segments, never substrings."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from unifreeze._plan.selectors.expression import Index, Path, Quoted
+from unifreeze._plan.selectors.hints.nearest import unmatched_module
+from unifreeze._plan.selectors.positions import positions
+from unifreeze._structure import Mask, ModelSpec
+from unifreeze.errors import UnmatchedSelectorError
+
+
+def match_path(path: Path, spec: ModelSpec) -> Mask:
+    """Return, for each name of a spec, whether a path stands for it.
+
+    A module's path stands for everything under it.
+
+    Raises:
+        UnmatchedSelectorError: No module and no parameter is called so.
+        SelectorRangeError: An index goes past a module's last child.
+    """
+    found = np.zeros(len(spec.tree.names), np.bool_)
+    if path.literal:
+        _mark_literal(path.literal, spec, found)
+        is_module = path.literal in spec.module_numbers
+    else:
+        pattern = re.compile(_regex(path, spec) + r"(?:\..*)?")
+        # Most names lack the pattern's longest plain piece, and are soon told.
+        piece, matches = _longest_plain(path), pattern.fullmatch
+        matching = [piece in name and bool(matches(name)) for name in spec.tree.names]
+        found |= np.asarray(matching, np.bool_)
+        is_module = not found.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
+    # A module that exists but holds no parameter is an empty set and no mistake.
+    if not found.any() and not is_module:
+        raise unmatched(path, spec)
+    return found
+
+
+def _mark_literal(literal: str, spec: ModelSpec, found: Mask) -> None:
+    numbers, tree = spec.module_numbers, spec.tree
+    if literal in numbers:
+        module = numbers[literal]
+        found[tree.name_starts[module] : tree.name_ends[module]] = True
+        return
+    around = literal
+    while around and around not in numbers:
+        around = around.rpartition(".")[0]
+    low, high = tree.name_starts[numbers[around]], tree.name_ends[numbers[around]]
+    if literal in tree.names[low:high]:
+        found[tree.names.index(literal, low, high)] = True
+
+
+def _longest_plain(path: Path) -> str:
+    """Return the longest piece that stands in every match as it is written, "" for none."""
+    plain = [""]
+    for segment in path.segments:
+        if segment.index is not None or {*"*?"} & {*segment.name}:
+            plain.append("")
+        else:
+            plain[-1] += f".{segment.name}" if plain[-1] else segment.name
+    return max(plain, key=len)
+
+
+def _regex(path: Path, spec: ModelSpec) -> str:
+    """Translate a path with globs and indices to a regular expression."""
+    text = ""
+    for number, segment in enumerate(path.segments):
+        last = number == len(path.segments) - 1
+        if segment.name == "**":
+            text += ".*" if last else r"(?:.*\.)?"
+            continue
+        piece = segment.name if path.quoted else _glob(segment.name)
+        text += piece
+        if segment.index is not None:
+            text = _children(text, segment.index, path, spec)
+        text += "" if last else r"\."
+    return text
+
+
+def _glob(name: str) -> str:
+    pieces = {"*": "[^.]*", "?": "[^.]"}
+    return "".join(pieces.get(letter) or re.escape(letter) for letter in name)
+
+
+def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:
+    """Continue a pattern with the children of every module it has reached."""
+    pattern = re.compile(prefix)
+    reached = [n for n, name in enumerate(spec.tree.paths) if n and pattern.fullmatch(name)]
+    if not reached:
+        raise unmatched(path, spec)
+    chosen: list[str] = []
+    for module in reached:
+        children = spec.tree.children(module)
+        what = f"{spec.tree.paths[module]} has {len(children)} children"
+        for at in positions(index, len(children), f"{path}: {what}"):
+            chosen.append(re.escape(spec.tree.paths[children[at]]))
+    return f"(?:{'|'.join(chosen)})" if chosen else "(?!)"
+
+
+def find_module(place: str, spec: ModelSpec) -> int:
+    """Return the number of the one module at a native path.
+
+    Raises:
+        UnmatchedSelectorError: There is none.
+    """
+    module = spec.module(place)
+    if module is None:
+        raise unmatched_module(place, spec)
+    return module
+
+
+def unmatched(part: Path | Quoted, spec: ModelSpec) -> UnmatchedSelectorError:
+    """Build the error for a part of a selector; who evaluates the whole adds what was meant."""
+    error = UnmatchedSelectorError(f"{str(part)!r} matches none of {len(spec)} parameters")
+    error.part = part
+    return error

@@ -1,0 +1,1 @@
+"""Two ports of one network: which tensor is which, weight files, weights carried over."""

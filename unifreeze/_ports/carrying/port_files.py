@@ -1,0 +1,135 @@
+"""Weights from file to file, one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial as bound
+from math import prod
+from pathlib import Path
+
+from unifreeze._arguments import checked
+from unifreeze._ports.carrying.route import Piece, Ported, Route, check_route, rows_read_otherwise
+from unifreeze._ports.carrying.sources import direction, misfits, name_in, prefix_hint, repeats
+from unifreeze._ports.pairing import Pairing
+from unifreeze._ports.weights import (
+    Array,
+    Named,
+    Progress,
+    WeightFile,
+    files_of,
+    format_for,
+    meant_by,
+    open_weights,
+    save_weights,
+    stored_for,
+)
+from unifreeze.errors import PortError
+
+
+@checked
+def port_file(
+    source: str | Path,
+    target: str | Path,
+    pairing: Pairing,
+    *,
+    reverse: bool | None = None,
+    partial: bool = False,
+    crop: bool = False,
+    strip_prefix: str = "",
+    key: str | None = None,
+    progress: Progress | None = None,
+) -> Ported:
+    """Write one port's weight file as the other port names and stores its tensors.
+
+    Every tensor keeps its dtype and its bits; statistics are carried over with the parameters, and
+    tied tensors stay tied. Of safetensors files one tensor is in memory at a time. Safetensors for
+    Paddle hold bfloat16 as Paddle's libraries write and read it.
+
+    Args:
+        source: A weight file, or a folder or index of several.
+        target: Where to write; the format follows from the name.
+        pairing: Which tensor is which.
+        reverse: The source is the pairing's second model; None to tell by its names.
+        partial: Leave out what has no partner on the other side.
+        crop: Carry over the common rows of tables of unequal length.
+        strip_prefix: Take only names that begin with it (`module.`, `Student.`), without it.
+        key: In a checkpoint that holds several state dicts, the one to take.
+        progress: Called after each tensor.
+
+    Raises:
+        WeightFileError: The source cannot be read, or the target not written.
+        PortError: The source does not fit the pairing; everything that does not is listed. Or the
+            target is the source.
+    """
+    with open_weights(source, key=key) as opened:
+        weights = opened.under(strip_prefix) if strip_prefix else opened
+        way = direction(pairing, weights, reverse)
+        repeated = repeats(way, weights)
+        passed = check_route(
+            way,
+            [name for name in weights.names if name not in set(repeated)],
+            partial=partial,
+            crop=crop,
+            wrong=misfits(way, weights),
+            into_file=True,
+            source=str(weights.source),
+            hint=prefix_hint(way, weights.names),
+        )
+        _check_apart(Path(source), Path(target))
+        save_weights(
+            target, _named(way, weights, target), metadata=_metadata(way, target), progress=progress
+        )
+        notes = rows_read_otherwise(way, bound(_read, weights))
+    return Ported(
+        tensors=len(way.steps),
+        values=sum(prod(step.shape) for step in way.steps),
+        passed_over=(*passed, *(weights.ignored if strip_prefix else ())),
+        untouched=tuple(way.target_left),
+        notes=notes,
+        repeated=tuple(repeated),
+    )
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """Refuse to write over what is read."""
+    if target.exists() and any(target.samefile(file) for file in files_of(source)):
+        raise PortError(
+            f"{target} is the source itself, which would be lost",
+            hint="give the target another name",
+        )
+
+
+def _named(way: Route, weights: WeightFile, target: str | Path) -> Iterator[Named]:
+    plain = Path(target).suffix == ".safetensors"
+    for step in way.steps:
+        name = name_in(step.pieces[0], weights)
+        assert name is not None
+        read = bound(step.filled, bound(_read, weights), _no_values)
+        dtype, first = meant_by(way.frameworks[0], weights.entry(name).dtype), step.targets[0]
+        dtype = stored_for(way.frameworks[1], dtype) if plain else dtype
+        yield Named(first, step.shape, dtype, read)
+        for alias in step.targets[1:]:
+            yield Named(alias, step.shape, dtype, read, first)
+
+
+def _no_values() -> Array:
+    raise AssertionError("files have no values of their own for a target")
+
+
+def _read(weights: WeightFile, piece: Piece) -> Array:
+    name = name_in(piece, weights)
+    assert name is not None
+    array = weights.read(name)
+    for other in piece.names:
+        if other != name and other in weights and array.tobytes() != weights.read(other).tobytes():
+            raise PortError(
+                f"{name} and {other} of {weights.source} differ, and the model ties them",
+                hint="pair a model that does not tie them",
+            )
+    return array
+
+
+def _metadata(way: Route, target: str | Path) -> dict[str, str] | None:
+    return (
+        {"format": format_for(way.frameworks[1])} if Path(target).suffix == ".safetensors" else None
+    )

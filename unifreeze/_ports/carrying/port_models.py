@@ -1,0 +1,142 @@
+"""Weights from one live model to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial as bound
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from unifreeze._arguments import checked
+from unifreeze._numerics.projections import Array
+from unifreeze._ports.carrying.route import (
+    Piece,
+    Ported,
+    Route,
+    Step,
+    check_route,
+    route,
+    rows_read_otherwise,
+)
+from unifreeze._ports.pairing import Pairing, pair
+from unifreeze._ports.pairing.model_sketch import TensorRow, tensor_rows
+from unifreeze._protocol import Backend, backend_for
+from unifreeze.errors import PortError, listing
+
+Rows = Mapping[str, TensorRow]
+
+
+@checked
+def port_weights(
+    source: Any,
+    target: Any,
+    *,
+    batch: Any = None,
+    pairing: Pairing | None = None,
+    reverse: bool = False,
+    partial: bool = False,
+    crop: bool = False,
+) -> Ported:
+    """Carry one live model's weights over to another port of the same network.
+
+    Parameters and running statistics are written in place, so optimizers and ties stay as they are;
+    flags are not touched. Either all is written, or nothing.
+
+    Args:
+        source: A live model.
+        target: A live model of the other framework, of the same dtypes.
+        batch: One batch for both, or one for each by its framework's name, to pair them on; not
+            needed with a pairing.
+        pairing: Which tensor is which, if that is known.
+        reverse: The source is the pairing's second model.
+        partial: Leave alone what has no partner on the other side.
+        crop: Carry over the common rows of tables of unequal length.
+
+    Raises:
+        PairingError: The two are not the same network.
+        PortError: They do not fit; everything that does not is listed.
+    """
+    if pairing is None:
+        if batch is None:
+            raise PortError(
+                "port_weights needs a batch to pair the models on, or their pairing",
+                hint="batch=images, or pairing=uf.pair(source, target, batch=images)",
+            )
+        pairing = pair(source, target, batch=batch)
+    way = route(pairing, reverse=reverse)
+    backends = backend_for(source), backend_for(target)
+    passed = check_route(way, backends[0].objects(source), partial=partial, crop=crop)
+    rows = tuple(
+        tensor_rows(backend.describe(model))
+        for backend, model in zip(backends, (source, target), strict=True)
+    )
+    _check_fit(way, (rows[0], rows[1]), partial=partial)
+
+    def read(piece: Piece) -> Array:
+        return backends[0].tensor(source, piece.names[0])
+
+    _write(way, backends[1], target, read)
+    values = sum(prod(step.shape) for step in way.steps)
+    notes = rows_read_otherwise(way, read)
+    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left), notes)
+
+
+def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
+    """Refuse models that are not as the pairing has them: tensors, shapes, dtypes, ties.
+
+    Raises:
+        PortError: Listing everything that is not.
+    """
+    wrong = [line for step in way.steps for line in _unlike(step, rows)]
+    known = {step.targets[0] for step in way.steps} | way.target_left.keys() | way.target_own
+    if not partial:
+        wrong += [f"{path}: the pairing does not know it" for path in rows[1] if path not in known]
+    if wrong:
+        raise PortError(
+            f"the models do not fit the pairing in {len(wrong)} places",
+            context="\n".join(wrong),
+            hint="make the target of the same configuration and dtype, and pair these very models",
+        )
+
+
+def _unlike(step: Step, rows: tuple[Rows, Rows]) -> Iterator[str]:
+    """Say what one tensor of the target, and what fills it, are that the pairing does not say."""
+    yield from _not_as_paired(rows[1], "target", step.targets, step.shape)
+    target = rows[1].get(step.targets[0])
+    for piece in step.pieces:
+        yield from _not_as_paired(rows[0], "source", piece.names, piece.shape)
+        source = rows[0].get(piece.names[0])
+        if source and target and source.dtype != target.dtype:
+            yield f"{step.targets[0]}: {target.dtype}, and {piece.names[0]} is {source.dtype}"
+
+
+def _not_as_paired(
+    rows: Rows, what: str, names: tuple[str, ...], shape: tuple[int, ...]
+) -> Iterator[str]:
+    row = rows.get(names[0])
+    if row is None:
+        yield f"{names[0]}: not in the {what}"
+        return
+    if row.shape != shape:
+        yield f"{names[0]}: {list(row.shape)} in the {what}, {list(shape)} in the pairing"
+    if {row.path, *row.aliases} != set(names):
+        yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {what}"
+
+
+def _write(way: Route, backend: Backend, target: Any, read: Callable[[Piece], Array]) -> None:
+    kept: list[tuple[Step, Any]] = []
+    try:
+        for step in way.steps:
+            own = bound(backend.tensor, target, step.targets[0])
+            array = step.filled(read, own)
+            kept.append((step, own()))
+            backend.assign(target, step.targets[0], np.array(array, order="C"))
+            written = backend.tensor(target, step.targets[0])
+            if not np.array_equal(written, array, equal_nan=True):
+                raise PortError(f"{step.targets[0]} did not read back as written")
+    except BaseException:
+        for step, array in kept:
+            backend.assign(target, step.targets[0], array)
+        raise

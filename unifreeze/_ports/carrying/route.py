@@ -1,0 +1,301 @@
+"""What goes where: a pairing read in one direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from unifreeze._numerics.projections import Array
+from unifreeze._ports.pairing import Pairing, PairRow
+from unifreeze._ports.pairing.layout import Part, reshaped
+from unifreeze._ports.pairing.pairing import ZerosRow
+from unifreeze._tables import one_line
+from unifreeze.errors import PortError, counted, listing
+
+
+class Piece(NamedTuple):
+    """What one tensor of the source gives to one of the target: all of it, or a part.
+
+    Attributes:
+        names: The source tensor's names, the first path first.
+        shape: Its shape as stored.
+        taken: Which part of it is taken; None for the whole.
+        placed: Which part of the target tensor it becomes; None for the whole.
+        shape_placed: The shape of that.
+        transposed: The target stores it the other way round.
+        cropped: The two are tables of unequal length.
+        trains: A run has shown that it has a gradient.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    taken: Part | None
+    placed: Part | None
+    shape_placed: tuple[int, ...]
+    transposed: bool
+    cropped: bool
+    trains: bool
+
+
+class Step(NamedTuple):
+    """One tensor of the target, and what fills it.
+
+    Attributes:
+        targets: Its names, the first path first.
+        shape: As the target stores it.
+        pieces: One, or every part of a fused tensor.
+    """
+
+    targets: tuple[str, ...]
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+    @property
+    def is_partly_filled(self) -> bool:
+        """Tell whether it is a fused tensor of which not every part has a partner."""
+        part = self.pieces[0].placed
+        return part is not None and len(self.pieces) < len(part.sizes)
+
+    def filled(self, read: Callable[[Piece], Array], own: Callable[[], Array]) -> Array:
+        """Return its values.
+
+        Args:
+            read: Reads a piece's source tensor, whole.
+            own: Returns the tensor's own values, which parts without a partner keep.
+        """
+        made: Array | None = own().copy() if self.is_partly_filled else None
+        for piece in self.pieces:
+            array = read(piece)
+            array = array if piece.taken is None else piece.taken.take(array)
+            array = reshaped(array, piece.shape_placed, transposed=piece.transposed)
+            if piece.placed is None:
+                return array
+            made = np.empty(self.shape, array.dtype) if made is None else made
+            piece.placed.put(made, array)
+        assert made is not None
+        return made
+
+
+class Route(NamedTuple):
+    """A pairing read in one direction.
+
+    Attributes:
+        steps: Every tensor of the target that is filled.
+        source_left: Tensors of the source that have no partner, with the reason.
+        target_left: Tensors of the target that have no partner, with the reason.
+        source_own: State that the source's port keeps for itself.
+        target_own: State that the target's port keeps for itself.
+        zeros: Rows of tables that one port reads as zeros, seen from the source.
+        frameworks: Of the source and the target.
+    """
+
+    steps: tuple[Step, ...]
+    source_left: dict[str, str]
+    target_left: dict[str, str]
+    source_own: frozenset[str]
+    target_own: frozenset[str]
+    zeros: tuple[ZerosRow, ...]
+    frameworks: tuple[str, str]
+
+    @property
+    def names(self) -> set[str]:
+        """Every name that the source's paired tensors go by."""
+        return {name for piece in self.pieces for name in piece.names}
+
+    @property
+    def pieces(self) -> Iterator[Piece]:
+        """Every piece of every step."""
+        return (piece for step in self.steps for piece in step.pieces)
+
+
+class Ported(NamedTuple):
+    """What was carried over.
+
+    Attributes:
+        tensors: Number of tensors.
+        values: Number of values.
+        passed_over: Names in the source that have no place in the target.
+        untouched: Tensors of the target that nothing was carried to.
+        notes: What differs all the same, in sentences.
+        repeated: Names under which the source holds one of the tensors once more.
+    """
+
+    tensors: int
+    values: int
+    passed_over: tuple[str, ...]
+    untouched: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self).partition("\n")[0])
+
+    def __str__(self) -> str:
+        text = f"{counted(self.tensors, 'tensor')} with {self.values:,} values carried over"
+        for what, names in (
+            ("passed over", self.passed_over),
+            ("not touched", self.untouched),
+            ("held twice in the source", self.repeated),
+        ):
+            text += f"\n{what}: {listing(names)}" if names else ""
+        return "\n".join([text, *self.notes])
+
+
+def route(pairing: Pairing, *, reverse: bool) -> Route:
+    """Read a pairing from its first model to its second, or the other way.
+
+    Raises:
+        PortError: The pairing was never certified.
+    """
+    if pairing.certificate is None:
+        raise PortError(
+            "the pairing has no certificate: the second model was not run on the first's values",
+            hint="sketch it with --like the first one's sketch, and pair again",
+        )
+    pairing = pairing.turned() if reverse else pairing
+    unproven = set(pairing.certificate.unproven if pairing.certificate else ())
+    steps: dict[str, Step] = {}
+    for row in pairing.pairs:
+        targets, shape = _whole(row.other, row.other_aliases, row.other_shape, row.other_part)
+        before = steps.get(targets[0], Step(targets, shape, ()))
+        piece = _piece(row, trains=not row.state and row.one not in unproven)
+        steps[targets[0]] = before._replace(pieces=(*before.pieces, piece))
+    left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]
+    return Route(
+        steps=tuple(steps.values()),
+        source_left=left[0],
+        target_left=left[1],
+        source_own=frozenset(pairing.one.own_state),
+        target_own=frozenset(pairing.other.own_state),
+        zeros=pairing.zeros,
+        frameworks=(pairing.one.framework, pairing.other.framework),
+    )
+
+
+def _piece(row: PairRow, *, trains: bool) -> Piece:
+    names, shape = _whole(row.one, row.one_aliases, row.one_shape, row.one_part)
+    return Piece(
+        names=names,
+        shape=shape,
+        taken=row.one_part,
+        placed=row.other_part,
+        shape_placed=row.other_shape,
+        transposed=row.transposed,
+        cropped=row.cropped,
+        trains=trains,
+    )
+
+
+def _whole(
+    path: str, aliases: tuple[str, ...], shape: tuple[int, ...], part: Part | None
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names and the shape of the tensor that holds a paired one."""
+    if part is None:
+        return (path, *aliases), shape
+    end = f"[{part.number}]"
+    whole = (*shape[: part.axis], sum(part.sizes), *shape[part.axis + 1 :])
+    return (part.of, *(alias.removesuffix(end) for alias in aliases)), whole
+
+
+def check_route(
+    way: Route,
+    present: Collection[str],
+    *,
+    partial: bool,
+    crop: bool,
+    wrong: Mapping[str, str] = MappingProxyType({}),
+    into_file: bool = False,
+    source: str = "the source",
+    hint: str = "",
+) -> list[str]:
+    """Check that a source has what the route needs, and nothing that it has no place for.
+
+    Args:
+        way: The route.
+        present: Every name in the source.
+        partial: Leave alone what has no partner on the other side.
+        crop: Carry over the common rows of tables of unequal length.
+        wrong: For tensors of another shape or dtype than the route needs, what they are.
+        into_file: The target is a file, which has nothing for what is not carried over.
+        source: What messages call the source.
+        hint: What to do where names do not fit.
+
+    Returns:
+        Names in the source that are passed over.
+
+    Raises:
+        PortError: Listing everything that is missing, extra or unequal.
+    """
+    missing = [p.names[0] for p in way.pieces if not any(name in present for name in p.names)]
+    known = way.names
+    others = [name for name in present if name not in known and name not in way.source_own]
+    others += [path for path in way.source_left if path.rpartition("[")[0] in known]
+    unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
+    partly = [] if partial and not into_file else _partly(way)
+    odd = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
+    of_source = counted(len(wrong), f"tensor of {source} is", f"tensors of {source} are")
+    problems = [
+        *_problem("missing in the source", list(dict.fromkeys(missing))),
+        *_problem("in the source, with no place in the target", [] if partial else others),
+        *[(f"{of_source} of another shape or dtype than the model's", odd)] * bool(wrong),
+        *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
+        *_problem("tables of unequal length", unequal),
+        *_problem("in the target, with only parts to fill it", partly),
+    ]
+    if problems:
+        raise PortError(
+            "the weights do not fit: " + "; ".join(text for text, _ in problems),
+            context="\n".join(f"{text}: {names}" for text, names in problems),
+            hint=(hint if missing else "")
+            or _hint(
+                partial=bool(others or way.target_left) and not partial,
+                crop=bool(unequal),
+                wrong=bool(wrong),
+                live=into_file and bool(partly),
+            ),
+        )
+    return [*others, *(name for name in present if name in way.source_own)]
+
+
+def rows_read_otherwise(way: Route, read: Callable[[Piece], Array]) -> tuple[str, ...]:
+    """Say which rows of tables hold something that one port reads as zeros, and the other does not.
+
+    Args:
+        way: The route.
+        read: Reads a piece's source tensor, whole.
+    """
+    pieces = {piece.names[0]: piece for piece in way.pieces}
+    notes = []
+    for found in way.zeros:
+        piece = pieces.get(found.one)
+        if piece is not None and np.any(read(piece)[found.row]):
+            zeros, other = way.frameworks[found.side], way.frameworks[1 - found.side]
+            notes.append(
+                f"row {found.row} of {found.one} is not zero: {zeros} reads it as zeros and "
+                f"{other} as it is, so outputs differ on inputs that hold {found.row}"
+            )
+    return tuple(notes)
+
+
+def _unfilled(way: Route, *, partial: bool) -> list[str]:
+    return [] if partial else [f"{path} ({why})" for path, why in way.target_left.items()]
+
+
+def _partly(way: Route) -> list[str]:
+    """Name the fused tensors of which not every part has a partner."""
+    return [step.targets[0] for step in way.steps if step.is_partly_filled]
+
+
+def _problem(what: str, names: list[str]) -> list[tuple[str, str]]:
+    return [(f"{len(names)} {what}", listing(names, limit=len(names)))] if names else []
+
+
+def _hint(*, partial: bool, crop: bool, wrong: bool, live: bool) -> str:
+    words = ["partial leaves alone what has no partner"] if partial else []
+    words += ["uf.port_weights fills a live model, which has values for the rest"] if live else []
+    words += ["is it a file of this very configuration?"] if wrong else []
+    words += ["crop carries over the rows that both tables have"] if crop else []
+    return "; ".join(words)

@@ -1,0 +1,109 @@
+"""Laying one port's values out as the other stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from unifreeze._numerics.projections import Array, squeezed
+
+
+class Part(NamedTuple):
+    """One of several tensors that a port holds in one: query, key and value, gate and up.
+
+    Along one axis the fused tensor is made of equal groups, and each group of a share of every
+    part: one group where the parts follow each other whole, one for each head, or each head of keys
+    with its queries, where they are interleaved.
+
+    Attributes:
+        of: Native path of the fused tensor.
+        axis: The axis that the parts share, as stored.
+        groups: Number of groups.
+        sizes: How much of the axis each part takes, in the order in which they lie.
+        number: Which of them this one is.
+    """
+
+    of: str
+    axis: int
+    groups: int
+    sizes: tuple[int, ...]
+    number: int
+
+    def mistake(self, path: str, shape: tuple[int, ...]) -> str:
+        """Say why this cannot be a part called `path` of that shape; "" if it can."""
+        if not 0 <= self.axis < len(shape):
+            return f"axis {self.axis} of {len(shape)}"
+        if self.groups < 1 or any(size < 1 or size % self.groups for size in self.sizes):
+            return f"sizes {list(self.sizes)} in {self.groups} groups"
+        if not 0 <= self.number < len(self.sizes):
+            return f"number {self.number} of {len(self.sizes)}"
+        if shape[self.axis] != self.sizes[self.number] or path != self.path:
+            return f"{path} {list(shape)} is not a part {self.number} of {self.of}"
+        return ""
+
+    @property
+    def path(self) -> str:
+        """What the part is called: `path[number]`."""
+        return f"{self.of}[{self.number}]"
+
+    @property
+    def rows(self) -> Array:
+        """Where along the axis the part lies.
+
+        >>> Part("qkv", 0, 2, (4, 2, 2), 1).rows
+        array([2, 6])
+        """
+        shares = [size // self.groups for size in self.sizes]
+        start = sum(shares[: self.number])
+        first = np.arange(self.groups) * sum(shares) + start
+        return np.add.outer(first, np.arange(shares[self.number])).reshape(-1)
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the part's shape, laid as the fused tensor is."""
+        return (*whole[: self.axis], self.sizes[self.number], *whole[self.axis + 1 :])
+
+    def take(self, whole: Array) -> Array:
+        """Cut the part out of the fused tensor."""
+        return np.take(whole, self.rows, axis=self.axis)
+
+    def put(self, whole: Array, values: Array) -> None:
+        """Write the part into the fused tensor."""
+        whole[(slice(None),) * self.axis + (self.rows,)] = values
+
+
+def places(parts: Iterable[Part | None]) -> dict[str, tuple[int, dict[str, Array]]]:
+    """Return where the parts of each fused tensor lie: its axis, and each part's rows by name."""
+    found: dict[str, tuple[int, dict[str, Array]]] = {}
+    for part in parts:
+        if part is not None:
+            found.setdefault(part.of, (part.axis, {}))[1][part.path] = part.rows
+    return found
+
+
+def reshaped(array: Array, shape: tuple[int, ...], *, transposed: bool) -> Array:
+    """Lay a tensor's values out as its partner stores them.
+
+    Axes of length 1 come and go. A table with more rows than its partner loses the last; one with
+    fewer gets zeros.
+    """
+    size = np.prod(shape, dtype=np.int64)
+    if transposed:
+        array = array.reshape(squeezed(array.shape)).T
+    if array.size == size:
+        return array.reshape(shape)
+    fitted = np.zeros(shape, array.dtype)
+    rows = min(len(array), len(fitted))
+    fitted[:rows] = array[:rows]
+    return fitted
+
+
+def are_one(one: tuple[int, ...], other: tuple[int, ...], *, transposed: bool) -> bool:
+    """Tell whether tensors of two shapes may be one, but for axes of length 1.
+
+    >>> are_one((5, 1), (5,), transposed=False), are_one((3, 5), (5, 3), transposed=False)
+    (True, False)
+    """
+    here = squeezed(one)
+    return (here[::-1] if transposed else here) == squeezed(other)

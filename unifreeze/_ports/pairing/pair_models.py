@@ -1,0 +1,174 @@
+"""Pairing two live models in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from unifreeze._arguments import checked
+from unifreeze._ports.pairing.attempts import one_function
+from unifreeze._ports.pairing.fused import may_be_fused
+from unifreeze._ports.pairing.judge import pair_sketches
+from unifreeze._ports.pairing.layout import Part
+from unifreeze._ports.pairing.make_sketch import make_sketch
+from unifreeze._ports.pairing.model_sketch import ModelSketch, is_floating
+from unifreeze._ports.pairing.pairing import Pairing
+from unifreeze._ports.pairing.ties import may_be_tied
+from unifreeze._protocol import Batch, backend_for
+
+
+@checked
+def pair(
+    one: Any,
+    other: Any,
+    *,
+    batch: Any,
+    hints: Mapping[str, str] | None = None,
+    shipped: bool = False,
+    seed: int = 0,
+) -> Pairing:
+    """Find out which tensor of one model is which of the other, without any table of names.
+
+    Both are run on values that depend on a tensor's shape alone, so that two ports of one network
+    compute the same function before anything is paired; equal gradients then mean equal tensors. A
+    second run, on values that no two tensors share, carried over by the pairing, certifies it. The
+    models' own values come back bit for bit.
+
+    Args:
+        one: A live model, of any framework.
+        other: Another port of the same network.
+        batch: One batch of inputs for both: an array, a sequence, or a mapping by name; or, where
+            the two call their inputs differently, one for each by its framework's name:
+            `{"torch": {"input_ids": ids}, "paddle": {"tokens": ids}}`.
+        hints: Native paths of the first model with those of the second, from a table that you
+            have. It is never believed: the certificate says whether it was right.
+        shipped: Ask the table of names that the second model's own library ships (PaddleNLP and
+            PaddleFormers have some) for what nothing else tells.
+        seed: Seed of everything random.
+
+    Raises:
+        PairingError: They compute different functions (it says where they part), or the pairing
+            does not hold.
+        TargetError: A model does not run on the batch.
+    """
+    backends = backend_for(one), backend_for(other)
+    inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
+
+    def sketch(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
+        model, backend, own = ((one, backends[0], inputs[0]), (other, backends[1], inputs[1]))[
+            second
+        ]
+        return make_sketch(
+            model,
+            backend,
+            own,
+            name=type(model).__name__,
+            like=like,
+            hints=hints if second else {there: here for here, there in (hints or {}).items()},
+            shipped=shipped,
+            outputs=wanted.outputs,
+            states=wanted.states,
+            parts=wanted.parts,
+            seed=seed,
+        )
+
+    return pair_by(sketch)
+
+
+class Wanted(NamedTuple):
+    """How the first of two models is to be sketched.
+
+    Attributes:
+        outputs: Keys of the outputs the loss may use; None for all.
+        states: Give values to state that is not a statistic, too.
+        parts: How its fused tensors lie, as far as that is known.
+    """
+
+    outputs: tuple[str, ...] | None = None
+    states: bool = False
+    parts: tuple[Part, ...] = ()
+
+
+class Sketcher(Protocol):
+    """Sketches the first or the second model, perhaps on the values of the other's sketch."""
+
+    def __call__(
+        self, like: ModelSketch | None, wanted: Wanted, *, second: bool
+    ) -> ModelSketch: ...
+
+
+def pair_by(sketch: Sketcher) -> Pairing:
+    """Pair two models that something sketches, in this process or elsewhere.
+
+    The second is sketched on the first one's values; or the first on the second one's, where it
+    holds in one tensor what the second holds apart. Where the two are not one function while each
+    keeps what it holds as state, both are given that, too.
+
+    Raises:
+        PairingError: As `pair` does.
+    """
+    both = _sketch_both(sketch, Wanted())
+    if not both.are_one and _have_state(both.source) and _have_state(both.partner):
+        given = _sketch_both(sketch, Wanted(states=True))
+        both = given if given.are_one else both
+    shared = tuple(both.partner.shared.chosen.values())
+    if shared and len(shared) < len(both.source.shared.chosen):
+        wanted = Wanted(shared, both.source.states, parts_of(both.source))
+        source = sketch(None, wanted, second=both.turned)
+        partner = sketch(source, Wanted(parts=parts_of(both.partner)), second=not both.turned)
+        both = _Both(source, partner, both.turned)
+    pairing = pair_sketches(both.source, both.partner)
+    return pairing.turned() if both.turned else pairing
+
+
+class _Both(NamedTuple):
+    """Two sketches.
+
+    Attributes:
+        source: The one on values of its own.
+        partner: The one on the source's values.
+        turned: The source is the second model.
+    """
+
+    source: ModelSketch
+    partner: ModelSketch
+    turned: bool
+
+    @property
+    def are_one(self) -> bool:
+        """Tell whether the two are one function."""
+        return one_function(self.source, self.partner.shared)
+
+
+MOST_TURNS = 4
+"""Of two models that both hold in one what the other holds apart, each is looked at twice."""
+
+
+def _sketch_both(sketch: Sketcher, wanted: Wanted) -> _Both:
+    """Sketch both, the second on the first one's values; or the other way round, if need be."""
+    first: _Both | None = None
+    parts: list[tuple[Part, ...]] = [(), ()]
+    for turn in range(MOST_TURNS):
+        turned = bool(turn % 2)
+        source = sketch(None, wanted._replace(parts=parts[turned]), second=turned)
+        partner = sketch(source, Wanted(parts=parts[not turned]), second=not turned)
+        both = _Both(source, partner, turned)
+        first = first or both
+        if both.are_one:
+            return both
+        found = parts_of(partner)
+        more = len(found) > len(parts[not turned])
+        parts[not turned] = found
+        if not (more or may_be_fused(partner, source) or may_be_tied(source, partner)):
+            break
+    assert first is not None
+    return first
+
+
+def parts_of(sketch: ModelSketch) -> tuple[Part, ...]:
+    """Return how a model's fused tensors lie, as far as its sketch has them apart."""
+    return tuple(row.part for row in sketch.tensors if row.part is not None)
+
+
+def _have_state(sketch: ModelSketch) -> bool:
+    return any(row.kept and is_floating(row.dtype) for row in sketch.tensors)

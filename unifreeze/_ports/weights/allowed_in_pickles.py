@@ -1,0 +1,168 @@
+"""Weights at rest in a pickle: the few things that one may build here, none of them by running it.
+
+Each global that a pickle may name stands for a function of this module. NumPy's own
+reconstruction is never called: it would make arrays of objects, or of any size, on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from unifreeze._ports.weights.contents import DTYPES, Array, Entry, is_possible
+from unifreeze.errors import WeightFileError
+
+NUMPY = {code[1:]: name for name, code in reversed(list(DTYPES.items()))}
+"""Neutral names by NumPy's codes; where two share one, NumPy's own (it comes first there)."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes that were left in the file.
+
+    Attributes:
+        start: Offset of the first.
+        size: How many.
+        text: They are the UTF-8 of a text with one character for each byte meant, as protocol 2
+            writes bytes.
+    """
+
+    start: int
+    size: int
+    text: bool
+
+    def read(self, file: BinaryIO) -> bytes:
+        """Read what is meant; raises ValueError where it is no such text."""
+        file.seek(self.start)
+        raw = file.read(self.size)
+        return raw.decode("utf-8").encode("latin1") if self.text else raw
+
+
+class StoredDtype:
+    """A NumPy dtype as a pickle describes it: one kind of number."""
+
+    def __init__(self, code: str) -> None:
+        if code not in NUMPY:
+            raise ValueError(f"an array of dtype {code!r}, which is not a plain number")
+        self.name = NUMPY[code]
+
+    def build(self, state: Any) -> None:
+        """Take the byte order; anything but a plain little-endian number is refused."""
+        if state[1] not in ("<", "|") or any(part is not None for part in state[2:5]):
+            raise ValueError("an array that is big-endian or has fields")
+
+
+class StoredArray:
+    """An array as a pickle describes it; where it is large, its bytes are still in the file."""
+
+    entry: Entry | None = None
+    fortran = False
+    data: Span | bytes = b""
+
+    def build(self, state: Any) -> None:
+        """Take shape, dtype and bytes, which must agree to the byte."""
+        _, shape, kind, fortran, data = state
+        if not (isinstance(shape, tuple) and isinstance(kind, StoredDtype)):
+            raise ValueError("an array without a shape or a dtype")
+        if not is_possible(shape, kind.name):
+            raise ValueError(f"an array of the impossible shape {shape!r:.120}")
+        self.entry, self.fortran = Entry(shape, kind.name), bool(fortran)
+        self.data = data if isinstance(data, Span) else encode(data, "latin1")
+        size = self.data.size if isinstance(self.data, Span) else len(self.data)
+        doubled = isinstance(self.data, Span) and self.data.text  # UTF-8 of latin-1 text
+        if not self.entry.nbytes <= size <= self.entry.nbytes * (1 + doubled):
+            raise ValueError(f"an array {self.entry} with {size} bytes")
+
+    def read(self, file: BinaryIO) -> Array:
+        """Read it into an array of its own, in C order."""
+        raw = self.data.read(file) if isinstance(self.data, Span) else self.data
+        if self.entry is None or len(raw) != self.entry.nbytes:
+            raise ValueError(f"an array {self.entry} with {len(raw)} bytes")
+        flat = np.frombuffer(raw, DTYPES[self.entry.dtype])
+        array = flat.reshape(self.entry.shape, order="F" if self.fortran else "C")
+        return np.array(array, order="C")
+
+
+def encode(text: Any, encoding: Any) -> Any:
+    """Stand in for `_codecs.encode`, with which protocol 2 writes bytes."""
+    if encoding != "latin1":
+        raise ValueError(f"text in {encoding!r}")
+    return text if isinstance(text, Span | bytes) else text.encode("latin1")
+
+
+def reconstruct(kind: Any, shape: Any, code: Any) -> StoredArray:
+    """Stand in for NumPy's `_reconstruct`: an array of which nothing is known yet."""
+    if kind is not ndarray or shape != (0,):
+        raise ValueError("an array of another class")
+    return StoredArray()
+
+
+def ndarray(*arguments: Any) -> None:
+    """Stand in for `numpy.ndarray`, which is only ever named."""
+    raise ValueError("numpy.ndarray itself")
+
+
+def dtype(code: Any, *rest: Any) -> StoredDtype:
+    """Stand in for `numpy.dtype`."""
+    return StoredDtype(code)
+
+
+def scalar(kind: Any, raw: Any) -> Any:
+    """Stand in for a NumPy scalar: a plain number."""
+    data = encode(raw, "latin1")
+    return np.frombuffer(data, DTYPES[kind.name], count=1)[0].item()
+
+
+def ordered(pairs: Any = ()) -> dict[Any, Any]:
+    """Stand in for `OrderedDict`: a dictionary, which keeps its order."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        put(found, key, value)
+    return found
+
+
+def put(container: dict[Any, Any], key: Any, value: Any) -> None:
+    """Set an item that is not there yet."""
+    if key in container:
+        raise ValueError(f"the key {key!r:.80} twice")
+    container[key] = value
+
+
+def no_bytes() -> bytes:
+    """Stand in for `bytes()`, as protocol 2 writes no bytes at all."""
+    return b""
+
+
+_COMMON: Mapping[str, Callable[..., Any]] = {
+    "_codecs.encode": encode,
+    "collections.OrderedDict": ordered,
+    "numpy.ndarray": ndarray,
+    "numpy.dtype": dtype,
+}
+ADMITTED: Mapping[str, Callable[..., Any]] = {
+    **_COMMON,
+    **{f"{root}.tuple": tuple for root in ("builtins", "__builtin__")},
+    **{f"{root}.bytes": no_bytes for root in ("builtins", "__builtin__")},
+    **{f"numpy.{core}.multiarray._reconstruct": reconstruct for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": scalar for core in ("core", "_core")},
+}
+"""What a pickle may name, with what is done instead."""
+
+
+def admitted(source: str, module: str, name: str) -> Callable[..., Any]:
+    """Return what stands for a global.
+
+    Raises:
+        WeightFileError: It is none that weights need.
+    """
+    found = ADMITTED.get(f"{module}.{name}")
+    if found is None:
+        raise WeightFileError(
+            f"{source} asks to run {module}.{name}",
+            context="nothing was run: weights need only arrays, text, numbers and containers",
+            hint="load it where you trust it, and save its state_dict() alone",
+        )
+    return found

@@ -1,0 +1,239 @@
+"""Weights at rest in a pickle, read without unpickling: a small machine that can only build data.
+
+The instructions are those that protocols 2 to 4 write for state dicts; Python's `pickletools`
+describes them. Long texts and bytes are stepped over and stay in the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pickletools import opcodes
+from typing import Any, BinaryIO
+
+from unifreeze._ports.weights.allowed_in_pickles import (
+    ADMITTED,
+    Span,
+    StoredArray,
+    StoredDtype,
+    admitted,
+    put,
+)
+from unifreeze._ports.weights.contents import COPY_AGAIN
+from unifreeze.errors import WeightFileError
+
+LONG = 1024
+"""Texts and bytes beyond this stay in the file."""
+MOST_STEPS = 10_000_000
+"""A state dict of 100 000 tensors takes some 4 million; each may cost memory beyond the file's."""
+
+
+def read_pickle(file: BinaryIO, size: int, source: str) -> Any:
+    """Read a pickle of weights.
+
+    Args:
+        file: The file, at its start.
+        size: Its size in bytes.
+        source: How messages call it.
+
+    Returns:
+        Plain containers, texts and numbers, with a `StoredArray` for each array.
+
+    Raises:
+        WeightFileError: It is cut short, no pickle, or asks for more than weights need.
+    """
+    machine = Machine(file, size, source)
+    try:
+        return machine.run()
+    except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise WeightFileError(
+            f"{source} is not a pickle of weights",
+            context=f"{error} (at byte {machine.at} of {size})",
+            hint=COPY_AGAIN,
+        ) from None
+
+
+class Machine:
+    """The stack, the memo and the place in the file."""
+
+    def __init__(self, file: BinaryIO, size: int, source: str) -> None:
+        self.file, self.size, self.source, self.at = file, size, source, 0
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Carry out instructions up to STOP, which must be the file's last byte."""
+        for _ in range(MOST_STEPS):
+            code = self.take(1)
+            if code == b".":
+                break
+            step = STEPS.get(code)
+            if step is None:
+                raise self.unknown(code)
+            step(self)
+        if code != b"." or self.at != self.size or len(self.stack) != 1 or self.below:
+            raise ValueError("it does not end where it should")
+        return self.stack.pop()
+
+    def take(self, count: int) -> bytes:
+        """Read bytes; never more than the file has."""
+        self.claim(count)
+        return self.file.read(count)
+
+    def claim(self, count: int) -> None:
+        """Move on in the file."""
+        if count < 0 or count > self.size - self.at:
+            raise ValueError(f"{count} bytes are announced and {self.size - self.at} are left")
+        self.at += count
+
+    def number(self, form: str) -> Any:
+        """Read one number by its `struct` format."""
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def data(self, form: str, read: Callable[[bytes], Any], *, text: bool = False) -> None:
+        """Push a text or bytes; a long one as the place where it stands."""
+        count = self.number(form)
+        if count <= LONG:
+            self.stack.append(read(self.take(count)))
+            return
+        start = self.at
+        self.claim(count)
+        self.file.seek(self.at)
+        self.stack.append(Span(start, count, text))
+
+    def line(self) -> str:
+        """Read a line of a GLOBAL instruction."""
+        raw = self.file.readline(LONG)
+        self.claim(len(raw))
+        return raw.rstrip(b"\n").decode("utf-8")
+
+    def push(self, value: Any) -> None:
+        """Push a value."""
+        self.stack.append(value)
+
+    def marked(self) -> list[Any]:
+        """Pop what was pushed since the last mark."""
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def mark(self) -> None:
+        """Start a run of items."""
+        self.below.append(self.stack)
+        self.stack = []
+
+    def fold(self, count: int) -> None:
+        """Replace the last items by a tuple of them."""
+        if count > len(self.stack):
+            raise ValueError("the stack is too short")
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def name(self, module: Any, name: Any) -> None:
+        """Push what stands for a global."""
+        self.stack.append(admitted(self.source, module, name))
+
+    def name_from_stack(self) -> None:
+        """Push what stands for a global whose names are on the stack."""
+        name, module = self.stack.pop(), self.stack.pop()
+        self.name(module, name)
+
+    def call(self) -> None:
+        """Call what stands for a global."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not any(function is known for known in ADMITTED.values()):
+            raise ValueError("it calls what is not a function")
+        self.stack.append(function(*arguments))
+
+    def build(self) -> None:
+        """Complete an array or a dtype."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, StoredArray | StoredDtype):
+            raise ValueError(f"it sets the attributes of a {type(target).__name__}")
+        target.build(state)
+
+    def extend(self, items: list[Any]) -> None:
+        """Append to the list on the stack."""
+        target = self.stack[-1]
+        if type(target) is not list:
+            raise ValueError(f"it appends to a {type(target).__name__}")
+        target.extend(items)
+
+    def fill(self, items: list[Any]) -> None:
+        """Put keys and values, by turns, into the dictionary on the stack."""
+        target = self.stack[-1]
+        if type(target) is not dict:
+            raise ValueError(f"it sets items of a {type(target).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            put(target, key, value)
+
+    def pair(self) -> list[Any]:
+        """Pop a key and a value."""
+        value, key = self.stack.pop(), self.stack.pop()
+        return [key, value]
+
+    def unknown(self, code: bytes) -> WeightFileError:
+        """Say which instruction weights have no need of; INST names what it wants to run."""
+        if code == b"i":
+            admitted(self.source, self.line(), self.line())
+        known = [row.name for row in opcodes if row.code == code.decode("latin1")]
+        what = f"the instruction {known[0]}" if known else f"the byte {code.hex()}"
+        return WeightFileError(
+            f"{self.source} is not a pickle of weights",
+            context=f"{what} at byte {self.at - 1}: weights have no need of it",
+        )
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8")
+
+
+def _old_text(raw: bytes) -> str:
+    return raw.decode("latin1")
+
+
+def _integer(raw: bytes) -> int:
+    return int.from_bytes(raw, "little", signed=True)
+
+
+STEPS: dict[bytes, Callable[[Machine], Any]] = {
+    b"\x80": lambda m: m.take(1),
+    b"\x95": lambda m: m.take(8),  # a frame only says how far to read ahead
+    b"}": lambda m: m.stack.append({}),
+    b"]": lambda m: m.stack.append([]),
+    b")": lambda m: m.stack.append(()),
+    b"N": lambda m: m.stack.append(None),
+    b"\x88": lambda m: m.stack.append(True),
+    b"\x89": lambda m: m.stack.append(False),
+    b"K": lambda m: m.stack.append(m.number("<B")),
+    b"M": lambda m: m.stack.append(m.number("<H")),
+    b"J": lambda m: m.stack.append(m.number("<i")),
+    b"G": lambda m: m.stack.append(m.number(">d")),
+    b"\x8a": lambda m: m.data("<B", _integer),
+    b"\x8c": lambda m: m.data("<B", _text),
+    b"X": lambda m: m.data("<I", _text, text=True),
+    b"\x8d": lambda m: m.data("<Q", _text, text=True),
+    b"C": lambda m: m.data("<B", bytes),
+    b"B": lambda m: m.data("<I", bytes),
+    b"\x8e": lambda m: m.data("<Q", bytes),
+    b"U": lambda m: m.data("<B", _old_text),
+    b"T": lambda m: m.data("<i", _old_text),
+    b"q": lambda m: m.memo.update({m.number("<B"): m.stack[-1]}),
+    b"r": lambda m: m.memo.update({m.number("<I"): m.stack[-1]}),
+    b"\x94": lambda m: m.memo.update({len(m.memo): m.stack[-1]}),
+    b"h": lambda m: m.stack.append(m.memo[m.number("<B")]),
+    b"j": lambda m: m.stack.append(m.memo[m.number("<I")]),
+    b"(": Machine.mark,
+    b"t": lambda m: m.push(tuple(m.marked())),
+    b"\x85": lambda m: m.fold(1),
+    b"\x86": lambda m: m.fold(2),
+    b"\x87": lambda m: m.fold(3),
+    b"a": lambda m: m.extend([m.stack.pop()]),
+    b"e": lambda m: m.extend(m.marked()),
+    b"s": lambda m: m.fill(m.pair()),
+    b"u": lambda m: m.fill(m.marked()),
+    b"c": lambda m: m.name(m.line(), m.line()),
+    b"\x93": Machine.name_from_stack,
+    b"R": Machine.call,
+    b"b": Machine.build,
+}

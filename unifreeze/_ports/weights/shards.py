@@ -1,0 +1,136 @@
+"""Weights at rest in several files: an index says which tensor is in which."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from unifreeze._ports.weights.contents import Array, WeightFile
+from unifreeze.errors import WeightFileError, listing
+
+INDEXES = (
+    "model.safetensors.index.json",
+    "model_state.pdparams.index.json",
+    "pytorch_model.bin.index.json",
+)
+SINGLE = ("model.safetensors", "model_state.pdparams", "pytorch_model.bin")
+MOST_INDEX = 100_000_000
+
+
+def weights_in(folder: Path) -> Path:
+    """Return the weights, or their index, in a model's folder: safetensors where there are several.
+
+    Raises:
+        WeightFileError: There are none under a usual name.
+    """
+    for index, single in zip(INDEXES, SINGLE, strict=True):
+        for name in (single, index):
+            if (folder / name).is_file():
+                return folder / name
+    found = listing(sorted(entry.name for entry in folder.iterdir()))
+    raise WeightFileError(
+        f"{folder} is a folder without weights under a usual name",
+        context=f"looked for {', '.join((*SINGLE, *INDEXES))}; found {found or 'nothing'}",
+        hint="name the file",
+    )
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return every file that is read where a file, an index or a model's folder is given.
+
+    Raises:
+        WeightFileError: The index is broken, or there are no weights in the folder.
+    """
+    path = weights_in(path) if path.is_dir() else path
+    if not path.name.endswith(".index.json"):
+        return [path]
+    placed = _weight_map(_read(path), path)
+    return [path, *(path.parent / name for name in dict.fromkeys(placed.values()))]
+
+
+def open_index(path: Path, opening: Callable[[Path], WeightFile]) -> WeightFile:
+    """Open all the files that an index lists as one.
+
+    Args:
+        path: The index.
+        opening: Opens one of them.
+
+    Raises:
+        WeightFileError: The index is broken, a file is missing or outside the folder, or a file
+            does not hold just what the index says.
+    """
+    index = _read(path)
+    placed = _weight_map(index, path)
+    with ExitStack() as stack:
+        files = {}
+        for name in dict.fromkeys(placed.values()):
+            files[name] = stack.enter_context(opening(path.parent / name))
+        _check_shards(path, placed, files)
+        close = stack.pop_all().close
+
+    def load(name: str) -> Array:
+        return files[placed[name]].read(name)
+
+    names = [name for file in files.values() for name in file.names]
+    entries = {name: files[placed[name]].entry(name) for name in names}
+    tied = {name: target for file in files.values() for name, target in file.aliases.items()}
+    ignored = [f"{shard}: {key}" for shard, file in files.items() for key in file.ignored]
+    metadata = {key: text for file in files.values() for key, text in file.metadata.items()}
+    return WeightFile(
+        str(path), entries, load, metadata=metadata, tied=tied, ignored=ignored, close=close
+    )
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MOST_INDEX:
+            raise ValueError(f"larger than {MOST_INDEX} bytes")
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise WeightFileError(f"{path} is not an index of weights", context=str(error)) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _weight_map(index: Any, path: Path) -> dict[str, str]:
+    placed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(placed, dict) or not all(isinstance(v, str) for v in placed.values()):
+        raise WeightFileError(
+            f"{path} is not an index of weights",
+            context="it has no weight_map from names to files",
+        )
+    outside = sorted({file for file in placed.values() if not _is_plain_name(file)})
+    if outside:
+        raise WeightFileError(
+            f"{path} names files outside its folder: {listing(map(repr, outside))}",
+            hint="nothing was opened; files stand beside their index",
+        )
+    absent = sorted({file for file in placed.values() if not (path.parent / file).is_file()})
+    if absent:
+        raise WeightFileError(
+            f"{path} names files that are not there: {listing(absent)}",
+            hint="download them into the folder of the index",
+        )
+    return placed
+
+
+def _is_plain_name(file: str) -> bool:
+    return bool(file) and file not in (".", "..") and not set(file) & set("/\\:\0")
+
+
+def _check_shards(path: Path, placed: Mapping[str, str], files: Mapping[str, WeightFile]) -> None:
+    found = {(name, shard) for shard, file in files.items() for name in file.names}
+    lacking = sorted(f"{name} in {shard}" for name, shard in set(placed.items()) - found)
+    beyond = sorted(f"{name} in {shard}" for name, shard in found - set(placed.items()))
+    if lacking or beyond:
+        rows = [f"missing: {listing(lacking)}"] * bool(lacking)
+        rows += [f"not in the index: {listing(beyond)}"] * bool(beyond)
+        raise WeightFileError(f"{path} and its files do not agree", context="\n".join(rows))

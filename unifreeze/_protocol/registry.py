@@ -1,0 +1,157 @@
+"""Finding the backend of a model: by its classes, without importing any framework to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any
+
+from unifreeze._protocol.not_models import cure
+from unifreeze._protocol.protocol import Backend
+from unifreeze._resolution import Resolution
+from unifreeze.errors import (
+    MissingFrameworkError,
+    UnknownFrameworkError,
+    UnsupportedPlanError,
+    brief,
+    listing,
+)
+
+ENTRY_POINTS = "unifreeze.backends"
+_overrides: dict[str, Callable[[], Backend]] = {}
+
+
+def backend_for(model: Any) -> Backend:
+    """Return the backend of a live model, or of several held in a mapping.
+
+    The framework is told by where the model's classes are defined: the entry point whose name is
+    the import root of one of them.
+
+    Raises:
+        UnknownFrameworkError: No backend claims the model, or two do.
+    """
+    if isinstance(model, Mapping) and model:
+        roots = {_claim(member) for member in model.values()}
+        if len(roots) > 1:
+            raise UnknownFrameworkError(
+                f"the models are of different frameworks: {', '.join(sorted(roots))}",
+                hint="apply the plan to the models of one framework at a time",
+            )
+        return load_backend(roots.pop())
+    return load_backend(_claim(model))
+
+
+def _claim(model: Any) -> str:
+    roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    claims = sorted(roots & set(backend_names()))
+    if len(claims) == 1:
+        return claims[0]
+    shown = f"{type(model).__module__}.{type(model).__qualname__}"
+    if not claims:
+        raise UnknownFrameworkError(
+            f"{brief(model)} is not a model: no backend claims a {shown}",
+            context=f"backends: {listing(backend_names()) or 'none'}",
+            hint=cure(model, _is_claimed),
+        )
+    raise UnknownFrameworkError(
+        f"{len(claims)} backends claim a {shown}: {', '.join(claims)}",
+        hint="a model must derive from one framework's module class",
+    )
+
+
+def _is_claimed(value: Any) -> bool:
+    """Tell whether a value is of a framework's class, which a model is."""
+    roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return bool(roots & set(backend_names()))
+
+
+def load_backend(name: str) -> Backend:
+    """Return a backend by the name of its framework.
+
+    Raises:
+        UnknownFrameworkError: There is no such backend.
+        MissingFrameworkError: Its framework is not installed.
+    """
+    if name in _overrides:
+        return _overrides[name]()
+    entry = _entries().get(name)
+    if entry is None:
+        raise UnknownFrameworkError(
+            f"there is no backend called {name!r}",
+            context=f"backends: {listing(backend_names()) or 'none'}",
+        )
+    return _load(entry)
+
+
+def override_backend(name: str, load: Callable[[], Any]) -> None:
+    """Use what `load` gives as the backend of a framework, for this process (to try one out).
+
+    It is called once, when a model of the framework is first met.
+    """
+    _overrides[name] = cache(lambda: _checked(load(), f"{name!r}, given in its place,"))
+
+
+def backend_names() -> list[str]:
+    """Return the names of all backends, installed framework or not."""
+    return sorted({*_entries(), *_overrides})
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a backend's framework can be imported, without importing it."""
+    return find_spec(name) is not None
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+@cache
+def _load(entry: EntryPoint) -> Backend:
+    try:
+        found = entry.load()
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == entry.name:
+            raise missing_framework(entry.name) from None
+        raise
+    return _checked(found, f"{entry.name!r} ({entry.value})")
+
+
+def _checked(found: Any, what: str) -> Backend:
+    """Refuse what lacks a part of the protocol, naming all that is lacking."""
+    if not isinstance(found, Backend):
+        wanted = sorted({*vars(Backend), *Backend.__annotations__})
+        lacking = [n for n in wanted if not (n.startswith("_") or hasattr(found, n))]
+        raise UnknownFrameworkError(
+            f"backend {what} is not a backend: it lacks {listing(lacking)}",
+            hint="see backends/README.md for what a backend has",
+        )
+    return found
+
+
+def missing_framework(name: str) -> MissingFrameworkError:
+    """Build the error for a framework that is not installed."""
+    entry = _entries().get(name)
+    ours = entry is not None and entry.dist is not None and entry.dist.name == "unifreeze"
+    extra = f"pip install 'unifreeze[{name}]' (the README says which build for a GPU)"
+    return MissingFrameworkError(
+        f"{name} is not installed here", hint=extra if ours else f"install {name}"
+    )
+
+
+def refuse_unsupported(backend: Backend, model: Any, resolution: Resolution) -> None:
+    """Refuse a plan that a framework would not carry out as it says.
+
+    Raises:
+        UnsupportedPlanError: With every reason.
+    """
+    findings = backend.check(model, resolution)
+    problems = [str(finding) for finding in findings if finding.severity == "error"]
+    if problems:
+        raise UnsupportedPlanError(
+            f"{backend.name} would not carry out this plan as it says",
+            context="\n".join(problems),
+            hint="nothing was changed",
+        )

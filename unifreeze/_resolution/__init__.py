@@ -1,0 +1,48 @@
+"""Plan and model description → for every parameter the decision, and the rule that made it."""
+
+from unifreeze._resolution.check_captured import (
+    LIKE_ORDER,
+    describe_captured,
+    out_of_order,
+    told_by_order,
+)
+from unifreeze._resolution.check_order import (
+    ORDER_CURES,
+    Places,
+    check_order,
+    never_ran,
+    rests_on_order,
+    used_owners,
+)
+from unifreeze._resolution.decide import (
+    resolve_phases,
+    resolve_spec,
+    select,
+    settle,
+    train_everything,
+)
+from unifreeze._resolution.expand_generators import expand_plan
+from unifreeze._resolution.held_by import Grounds
+from unifreeze._resolution.resolution import Resolution, RuleEffect
+
+__all__ = [
+    "LIKE_ORDER",
+    "ORDER_CURES",
+    "Grounds",
+    "Places",
+    "Resolution",
+    "RuleEffect",
+    "check_order",
+    "describe_captured",
+    "expand_plan",
+    "never_ran",
+    "out_of_order",
+    "resolve_phases",
+    "resolve_spec",
+    "rests_on_order",
+    "select",
+    "settle",
+    "told_by_order",
+    "train_everything",
+    "used_owners",
+]

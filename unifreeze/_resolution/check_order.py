@@ -1,0 +1,213 @@
+"""Whether a plan that counted layers as they are registered decides the same as they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import NamedTuple
+
+import numpy as np
+
+from unifreeze._plan import FreezePlan, pick
+from unifreeze._plan.selectors import Expression, Word, stand_ins_of
+from unifreeze._plan.selectors.expression import Quoted, Within, parts
+from unifreeze._resolution.held_by import Grounds
+from unifreeze._resolution.resolution import Resolution
+from unifreeze._structure import Mask, ModelSpec
+from unifreeze.errors import OrderError, ResolveError, listing
+
+_BY_PLACE = frozenset({"stem", "neck", "head", "backbone", "embeddings", "classifier", "params"})
+_BY_PLACE |= {"blocks", "layers", "stages", "encoder", "decoder", "query", "key", "value"}
+
+ORDER_CURES = (
+    "give a batch: plan.apply(model, batch=…); or take it as registered: order: as_described"
+)
+
+Places = Mapping[int, bool]
+"""Modules that a plan counts in as if each were the whole; True if only blocks are counted."""
+
+
+def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> Places:
+    """Return where some plans count layers, if no batch has shown their order; {} for nowhere.
+
+    Args:
+        plans: A plan, or those that hold in its phases.
+        spec: The model's description.
+    """
+    if spec.order == "execution" or any(plan.order == "as_described" for plan in plans):
+        return {}
+    places = _places(plans, spec)
+    return {**places, 0: False} if stand_ins_of(spec).owners or _stands_alone(spec) else places
+
+
+def never_ran(places: Places, spec: ModelSpec, ran: Set[int]) -> list[str]:
+    """Return native paths of parameters that a plan counts, and that no pass has run.
+
+    Args:
+        places: Where it counts.
+        spec: The model's description.
+        ran: The modules whose own tensors some pass has used.
+    """
+    tree = spec.tree
+    reached = {n for n, owner in zip(tree.tensor_of, tree.owners, strict=True) if owner in ran}
+    inside = [(block, tree.ends[block]) for run in spec.runs for block in run.blocks]
+    found: dict[int, str] = {}
+    for place, of_blocks in places.items():
+        for name in range(tree.name_starts[place], tree.name_ends[place]):
+            owner, tensor = tree.owners[name], tree.tensor_of[name]
+            if tensor in reached or tensor in found:
+                continue
+            if not of_blocks or any(low <= owner < high for low, high in inside):
+                found[tensor] = tree.names[name]
+    return list(found.values())
+
+
+def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
+    """Say which parameters a batch never ran, though the plan counts them."""
+    places = _places([plan], spec)
+    if spec.order != "execution" or plan.order == "as_described" or not places:
+        return
+    if idle := never_ran(places, spec, used_owners(spec)):
+        yield (
+            f"the batch never ran {len(idle)} parameters that the plan's words count, so that "
+            f"their place is not known: {listing(idle)}; if training runs them, give a batch that "
+            "does, too"
+        )
+
+
+def used_owners(executed: ModelSpec) -> frozenset[int]:
+    """Return the owners of tensors that a pass has run."""
+    return frozenset(executed.tree.owners) - executed.placement.unreached
+
+
+def _places(plans: Sequence[FreezePlan], spec: ModelSpec) -> dict[int, bool]:
+    found: dict[int, bool] = {}
+    for plan in plans:
+        for expression in _expressions(plan, spec.framework):
+            for place, of_blocks in _counted(expression, spec, 0):
+                found[place] = of_blocks and found.get(place, True)
+    return found
+
+
+def _counted(expression: Expression, spec: ModelSpec, at: int) -> Iterator[tuple[int, bool]]:
+    """Give the modules in which an expression counts; `at` is the one that it is read in."""
+    if isinstance(expression, Within):
+        place = spec.module(expression.place)
+        if place is not None:  # under an optional rule it may be missing
+            yield from _counted(expression.inner, spec.within(place)[0], at + place)
+        return
+    if isinstance(expression, Quoted) and expression.by == "at":
+        yield at, False
+    elif isinstance(expression, Word) and expression.name in _BY_PLACE:
+        yield at, expression.name == "blocks"
+    for part in parts(expression):
+        yield from _counted(part, spec, at)
+
+
+def _stands_alone(spec: ModelSpec) -> bool:
+    """Tell whether what stands beside some layer with state decides if it holds still."""
+    grounds = Grounds(spec, spec.found, np.zeros(len(spec), np.bool_))
+    return any(map(grounds.by_neighbours, {state.owner for state in spec.states if state.moves}))
+
+
+def _expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
+    """Give whole expressions of a plan, and what stands for rates by depth."""
+    for rule in plan.rules:
+        yield rule.selector(framework).expression
+    for group in plan.groups:
+        if group.layer_decay is not None:
+            yield Word("layers")
+        yield pick(group.match, framework, "match").expression
+    if not isinstance(plan.norm_stats, str):
+        for norms in plan.norm_stats:
+            yield pick(norms.choice, framework, "norm_stats").expression
+
+
+class Difference(NamedTuple):
+    """What is decided otherwise in order of execution.
+
+    Attributes:
+        trains: Native paths of what trains as registered, and not as executed.
+        freezes: What trains as executed, and not as registered.
+        norms: Layers whose statistics hold in one of the two orders alone.
+        rates: What has another learning rate or weight decay.
+    """
+
+    trains: list[str]
+    freezes: list[str]
+    norms: list[str]
+    rates: list[str]
+
+    def lines(self) -> Iterator[str]:
+        """Say it, a line for each."""
+        if self.trains:
+            yield f"as registered alone: {listing(self.trains)}"
+        if self.freezes:
+            yield f"as executed alone: {listing(self.freezes)}"
+        if self.norms:
+            yield f"statistics that hold in one of the two alone: {listing(self.norms)}"
+        if self.rates:
+            yield f"another learning rate or weight decay: {listing(self.rates)}"
+
+
+def check_order(
+    pairs: Sequence[tuple[str, Resolution, Resolution | ResolveError]], executed: ModelSpec
+) -> None:
+    """Refuse decisions by registration that execution would make otherwise.
+
+    What the pass never ran is not looked at: its place is not known.
+
+    Args:
+        pairs: For each phase its name, what was decided, and what is by order of execution.
+        executed: The description by order of execution.
+
+    Raises:
+        OrderError: Naming both sets of the first phase in which they differ.
+    """
+    reached = _reached(executed)
+    for phase, now, then in pairs:
+        where = f"phase {phase!r}: " if phase else ""
+        if isinstance(then, ResolveError):
+            raise _error(where, [f"as they run, the plan does not fit: {then.fact}"])
+        if lines := list(_difference(now, then, reached).lines()):
+            raise _error(where, [*_both(now, then), *lines])
+
+
+def _error(where: str, lines: Sequence[str]) -> OrderError:
+    return OrderError(
+        f"{where}layers run in another order than they are registered in, and the plan counted "
+        "them as registered",
+        context="\n".join(lines),
+        hint=ORDER_CURES,
+    )
+
+
+def _both(now: Resolution, then: Resolution) -> list[str]:
+    """Say what trains in either order."""
+    rows = (("registered", now.trainable_paths), ("executed", then.trainable_paths))
+    return [f"as {how}, {len(paths)} train: {listing(paths)}" for how, paths in rows]
+
+
+def _reached(spec: ModelSpec) -> Mask:
+    """Return for each parameter whether the pass ran any layer that it belongs to."""
+    used = used_owners(spec)
+    ran = np.asarray([owner in used for owner in spec.tree.owners], np.bool_)
+    reached = np.zeros(len(spec), np.bool_)
+    reached[spec.tensor_of[ran]] = True
+    return reached
+
+
+def _difference(now: Resolution, then: Resolution, reached: Mask) -> Difference:
+    def paths(mask: Mask) -> list[str]:
+        names = now.spec.tree.names
+        return [names[name] for name in now.spec.first_names[mask & reached]]
+
+    held = set(now.held) ^ set(then.held)
+    norms = sorted(held.difference(then.spec.placement.unreached))
+    rates = now.lr_scale != then.lr_scale
+    rates |= ~np.isclose(now.weight_decay, then.weight_decay, equal_nan=True)
+    return Difference(
+        paths(now.trainable & ~then.trainable),
+        paths(then.trainable & ~now.trainable),
+        [now.spec.tree.paths[norm] for norm in norms],
+        paths(rates & now.trainable & then.trainable),
+    )

@@ -1,0 +1,157 @@
+"""Which parameters decide whether a layer's statistics and other state hold still."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze._structure import LAYERS, Mask, ModelSpec, Zone
+
+Names = NDArray[np.intp]
+
+
+class Grounds:
+    """Finds, for a layer with state, the names whose parameters decide about it.
+
+    These are the parameters that the layer itself registers. A layer without any goes by its place.
+    So does one whose parameters are all constants of the network that no rule decides: whether
+    they train says nothing of it.
+    """
+
+    def __init__(self, spec: ModelSpec, trainable: Mask, decided: Mask) -> None:
+        self.spec = spec
+        self._tree, self._at = spec.tree, spec.placement
+        self._frozen = ~trainable[spec.tensor_of]
+        self._decided = decided[spec.tensor_of]
+        self._found = spec.found[spec.tensor_of]
+        never = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
+        self._left = (spec.constants | never)[spec.tensor_of] & ~self._decided
+        count = len(spec.tree.paths)
+        self._by_owner: Names = np.argsort(spec.owner_of, kind="stable")
+        self._starts = np.searchsorted(spec.owner_of[self._by_owner], np.arange(count + 1))
+        self._units: dict[int, Names] = {}
+        self._says = np.bincount(spec.owner_of[~self._left], minlength=count) > 0
+
+    def all_frozen(self, names: Names) -> bool:
+        """Tell whether there are names and all their parameters are frozen."""
+        return bool(len(names) and self._frozen[names].all())
+
+    def any_decided(self, names: Names) -> bool:
+        """Tell whether a rule decides one of them."""
+        return bool(self._decided[names].any())
+
+    def all_decided(self, names: Names) -> bool:
+        """Tell whether rules decide all of them."""
+        return bool(self._decided[names].all())
+
+    def untouched(self, names: Names) -> bool:
+        """Tell whether all were found frozen and no rule decides any."""
+        return bool(len(names)) and not (self._decided[names] | self._found[names]).any()
+
+    def under(self, module: int) -> Names:
+        """Return the names of what is under a module."""
+        return np.arange(self._tree.name_starts[module], self._tree.name_ends[module])
+
+    def of_norm(self, norm: int) -> Names:
+        """Return what decides about a norm: its own parameters, or what is around it.
+
+        That is its block, or its zone if that is frozen as a whole, else the layers beside it.
+        """
+        own = self._own(norm)
+        if self._speak(own):
+            return own
+        zone = self._zone(norm)
+        if zone is Zone.BLOCK:
+            return self.under(self._block_around(norm))
+        if zone is not Zone.UNPLACED and self.all_frozen(names := self._names_in_unit(norm)):
+            return names
+        return self._beside(norm)
+
+    def of_state(self, module: int) -> Names:
+        """Return what decides about a layer that keeps other state.
+
+        That is its own parameters, or of the layer that it is a part of, else what is under it,
+        its block, or the layers beside it.
+        """
+        names = self._of_layer(module)
+        if self._speak(names):
+            return names
+        block = self._block_around(module)
+        return self.under(block) if block >= 0 else self._beside(module, head=len(names) > 0)
+
+    def constants_of(self, module: int) -> Names:
+        """Return the parameters of a layer with state if all are constants that no rule decides."""
+        names = self._of_layer(module)
+        return names if not self._speak(names) else names[:0]
+
+    def by_neighbours(self, module: int) -> bool:
+        """Tell whether it is what stands beside a layer with other state that decides about it."""
+        return not self._speak(self._of_layer(module)) and self._block_around(module) < 0
+
+    def _of_layer(self, module: int) -> Names:
+        """Return the parameters of a layer with state, or of the one that it is a part of."""
+        tree = self._tree
+        if tree.name_ends[module] > tree.name_starts[module]:
+            own = self._own(module)
+            return own if len(own) and not self._is_network(module) else self.under(module)
+        around = tree.parents[module]
+        while around > 0 and tree.name_ends[around] == tree.name_starts[around]:
+            around = tree.parents[around]
+        if around < 0 or not len(inside := self.under(around)):
+            return self.under(module)
+        owner = tree.owners[inside[0]]
+        if owner < around:  # what a parametrization computes is the parameter of a layer around it
+            return self._own(owner)
+        if len(self._own(around)) or self._at.kinds[around] in LAYERS:
+            return inside
+        return self.under(module)
+
+    def _own(self, module: int) -> Names:
+        return self._by_owner[self._starts[module] : self._starts[module + 1]]
+
+    def _speak(self, names: Names) -> bool:
+        """Tell whether any of some names is more than a constant that no rule decides."""
+        return not bool(self._left[names].all())
+
+    def _is_network(self, module: int) -> bool:
+        """Tell whether a module is no layer: the model itself, or one that holds blocks."""
+        end = self._tree.ends[module]
+        return module == 0 or any(module < run.blocks[0] < end for run in self.spec.runs)
+
+    def _zone(self, owner: int) -> Zone:
+        at = self._at
+        return at.units[at.unit_of[owner]].zone if owner in at.unit_of else Zone.UNPLACED
+
+    def _block_around(self, module: int) -> int:
+        """Return the block that a module is in, -1 for none."""
+        blocks = [block for run in self.spec.runs for block in run.blocks]
+        return next((b for b in blocks if b <= module < self._tree.ends[b]), -1)
+
+    def _names_in_unit(self, owner: int) -> Names:
+        """Return the names of all parameters in an owner's stretch of the network."""
+        unit = self._at.unit_of[owner]
+        if unit not in self._units:
+            same = [self._at.unit_of[other] == unit for other in self._tree.owners]
+            self._units[unit] = np.flatnonzero(np.asarray(same, np.bool_))
+        return self._units[unit]
+
+    def _beside(self, module: int, *, head: bool = False) -> Names:
+        """Return the parameters of the layers right before and after a module.
+
+        Args:
+            module: The module.
+            head: Layers in the head count though the module is not in it; else they count only if
+                there are no others.
+        """
+        ranks, place = self._at.ranks, self._rank(module)
+        owners = [n for n in np.flatnonzero(self._says).tolist() if n in ranks and n != module]
+        if not head and self._zone(module) is not Zone.HEAD:
+            owners = [n for n in owners if self._zone(n) is not Zone.HEAD] or owners
+        before = max((n for n in owners if ranks[n] < place), key=ranks.__getitem__, default=None)
+        after = min((n for n in owners if ranks[n] > place), key=ranks.__getitem__, default=None)
+        beside = [self._own(n) for n in (before, after) if n is not None]
+        return np.concatenate(beside) if beside else np.zeros(0, np.intp)
+
+    def _rank(self, module: int) -> tuple[int, int]:
+        ranks = self._at.ranks
+        return ranks.get(module, (next(iter(ranks.values()), (-1, 0))[0], module))

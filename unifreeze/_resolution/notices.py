@@ -1,0 +1,218 @@
+"""What a user should know of how a plan was read against a model, though it is not a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze._plan import Choice, FreezePlan, pick
+from unifreeze._plan.selectors import Expression, Path, Word, count_selected, evaluate
+from unifreeze._plan.selectors.expression import Segment, Within, nodes, parts
+from unifreeze._resolution.check_captured import fused_places
+from unifreeze._resolution.check_order import unseen_notices
+from unifreeze._resolution.held_layers import Stillness
+from unifreeze._structure import Mask, ModelSpec, running_owners
+from unifreeze.errors import ResolveError, counted, listing
+
+CONSTANT = "a constant of the network: found frozen beside what trains"
+
+
+class Outcome(NamedTuple):
+    """What a plan came to on a model.
+
+    Attributes:
+        trainable: The decision for each parameter.
+        rule: For each parameter, the number of the rule that decided, -1 where none did.
+        rule_of_atom: The same for each atom.
+        still: Modules that should hold still.
+    """
+
+    trainable: Mask
+    rule: NDArray[np.intp]
+    rule_of_atom: NDArray[np.intp]
+    still: Stillness
+
+
+def outcome_notices(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str]:
+    """Say what the plan does beyond what its rules select."""
+    yield from _left_alone(spec, outcome.still.modules)
+    yield from _held_as_found(spec, outcome.still.unasked - spec.tree.modeless.keys())
+    yield from _thawed(plan, spec, outcome)
+    changed = np.flatnonzero(outcome.trainable != spec.found)
+    yield from tied_beside(plan, spec, outcome.rule, outcome.rule_of_atom, changed)
+
+
+def left_notices(spec: ModelSpec, tensors: NDArray[np.intp], where: str) -> Iterator[str]:
+    """Say which parameters a rule leaves as found, why, and how to train a constant."""
+    reasons = [spec.tensors[tensor].fixed for tensor in tensors]
+    for reason in dict.fromkeys(reasons):
+        paths = _paths(spec, [t for t, why in zip(tensors, reasons, strict=True) if why == reason])
+        cure = "" if reason else f'; to train it: train: path:"{paths[0]}"'
+        yield f"{where} leaves {listing(paths)} as found ({reason or CONSTANT}){cure}"
+
+
+def _left_alone(spec: ModelSpec, still: set[int]) -> Iterator[str]:
+    """Say of each layer that should hold and has no mode for it that it does not."""
+    tree, left = spec.tree, sorted(still & spec.tree.modeless.keys())
+    for why in dict.fromkeys(tree.modeless[owner] for owner in left):
+        named = [tree.paths[owner] or "the model" for owner in left if tree.modeless[owner] == why]
+        yield f"left alone, {why}; its statistics move, and are not verified: {listing(named)}"
+
+
+def _held_as_found(spec: ModelSpec, unasked: set[int]) -> Iterator[str]:
+    """Say which layers hold still only because they were found frozen, and what lets them move."""
+    norms = unasked.intersection(running_owners(spec.states))
+    for owners, what in ((norms, "statistics"), (unasked - norms, "other state")):
+        if not owners:
+            continue
+        paths = [spec.tree.paths[owner] for owner in sorted(owners)]
+        count = "1 layer holds its" if len(paths) == 1 else f"{len(paths)} layers hold their"
+        cure = f"""to let it update: norm_stats: [{{update: 'path:"{paths[0]}"'}}]"""
+        cure = cure if owners is norms else f'to let it move: train: path:"{paths[0]}"'
+        yield (
+            f"{count} {what} though no rule names them, for they were found frozen: "
+            f"{listing(path or 'the model' for path in paths)}; {cure}"
+        )
+
+
+def _thawed(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str]:
+    """Say how many parameters were found frozen and train by a word of the vocabulary."""
+    expressions = [rule.selector(spec.framework).expression for rule in plan.rules]
+    by_word = [any(isinstance(n, Word) for n in nodes(expression)) for expression in expressions]
+    mine = np.asarray([*by_word, False], np.bool_)[outcome.rule]
+    thawed = np.flatnonzero(outcome.trainable & ~spec.found & mine)
+    if len(thawed):
+        paths = listing(_paths(spec, thawed))
+        were = counted(len(thawed), "parameter was", "parameters were")
+        trains = "trains" if len(thawed) == 1 else "train"
+        yield f"{were} found frozen, and {trains} under this plan: {paths}"
+
+
+def tied_beside(
+    plan: FreezePlan,
+    spec: ModelSpec,
+    rule: NDArray[np.intp],
+    rule_of_atom: NDArray[np.intp],
+    tensors: Iterable[int] | None = None,
+) -> Iterator[str]:
+    """Say which names follow a rule that does not select them: they are names of one tensor.
+
+    Args:
+        plan: The plan.
+        spec: The model's description.
+        rule: For each parameter, the rule that decided it.
+        rule_of_atom: For each atom, the rule that selects it.
+        tensors: Those to look at; None for all.
+    """
+    atoms, names = spec.atoms, spec.tree.names
+    beside = np.flatnonzero((rule_of_atom < 0) & (rule[atoms.tensor] >= 0))
+    wanted = None if tensors is None else set(map(int, tensors))
+    told: dict[tuple[int, str], list[str]] = {}
+    for atom in beside.tolist():
+        tensor = int(atoms.tensor[atom])
+        if wanted is None or tensor in wanted:
+            taken = np.flatnonzero((atoms.tensor == tensor) & (rule_of_atom == rule[tensor]))
+            told.setdefault((int(rule[tensor]), names[atoms.name[taken[0]]]), []).append(
+                names[atoms.name[atom]]
+            )
+    for (number, name), others in told.items():
+        verb = "freezes" if plan.rules[number].verb == "freeze" else "trains"
+        others = [other for other in dict.fromkeys(others) if other != name]
+        if not others:
+            continue  # parts of one tensor
+        yield (
+            f"rule {number + 1} ({plan.rules[number]}) also {verb} {listing(others)}: "
+            f"the same tensor as {name}"
+        )
+
+
+def _paths(spec: ModelSpec, tensors: Iterable[int]) -> list[str]:
+    return [spec.tree.names[spec.first_names[tensor]] for tensor in tensors]
+
+
+def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
+    """Say where a word hides a path, by which order positions were counted, what was not read."""
+    found = [
+        notice
+        for choice in _choices(plan)
+        for notice in _reading(pick(choice, spec.framework, "").expression, spec)
+    ]
+    found += fused_places(plan, spec)
+    if spec.trace and spec.placement.ambiguous:
+        found.append(_ambiguity(spec))
+    if unused := spec.tree.unused:
+        found.append(
+            f"{counted(len(unused), 'parameter belongs', 'parameters belong')} to copies of layers "
+            "that do not run; no count has them, and nothing changes them: "
+            f"{listing(row.path for row in unused)}"
+        )
+    found += unseen_notices(plan, spec)
+    if plan.phases:
+        found.append("this is of the plan's own rules; its phases add theirs")
+    return tuple(dict.fromkeys(found))
+
+
+def _ambiguity(spec: ModelSpec) -> str:
+    """Say whose canonical names could be another's."""
+    names = [spec.owner_name(owner) for owner in sorted(spec.placement.ambiguous)]
+    return (
+        "registered in another order than executed, and alike, so that the numbers in their "
+        f"canonical names may differ elsewhere: {listing(names)}"
+    )
+
+
+def _choices(plan: FreezePlan) -> Iterator[Choice]:
+    yield from (rule.choice for rule in plan.rules)
+    if not isinstance(plan.norm_stats, str):
+        yield from (rule.choice for rule in plan.norm_stats)
+    yield from (group.match for group in plan.groups)
+
+
+def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
+    if isinstance(expression, Within):
+        place = spec.module(expression.place)
+        # Under an optional rule the place may be missing.
+        if place is not None:
+            yield from _reading(expression.inner, spec.within(place)[0])
+        return
+    if isinstance(expression, Word) and _hides_path(expression, spec):
+        name = expression.name
+        yield (
+            f"{name!r} is read as the word, not as the path "
+            f'{name!r}, which holds other parameters: path:"{name}"'
+        )
+    if isinstance(expression, Path) and (wide := _at_any_depth(expression)):
+        few, more = (count_selected(spec, str(one)) for one in (expression, wide))
+        if 0 < few < more:
+            counted = f"{few} parameter{'' if few == 1 else 's'}"
+            yield (
+                f"{str(expression)!r} selects {counted}, as * stands for one level of a path; "
+                f"at any depth: {wide} ({more} parameters)"
+            )
+    for part in parts(expression):
+        yield from _reading(part, spec)
+
+
+def _at_any_depth(path: Path) -> Path | None:
+    """Return what a path that begins with * says in languages whose * stands for dots, too."""
+    first, *rest = path.segments
+    if path.quoted or first.name == "**" or not first.name.startswith("*") or first.index:
+        return None
+    after = [] if first.name == "*" else [first]
+    return Path((Segment("**"), *after, *rest)) if after or rest else None
+
+
+def _hides_path(word: Word, spec: ModelSpec) -> bool:
+    module = spec.module(word.name)
+    if module is None or word.index is not None:
+        return False
+    tree, name = spec.tree, spec.atoms.name
+    path = (name >= tree.name_starts[module]) & (name < tree.name_ends[module])
+    try:
+        return not np.array_equal(path, evaluate(word, spec))
+    except ResolveError:
+        # An optional rule may use a word that means nothing here.
+        return True

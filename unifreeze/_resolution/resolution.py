@@ -1,0 +1,208 @@
+"""What a plan decides for one model: every parameter, and the rule that decided it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifreeze._arguments import checked_methods
+from unifreeze._plan import FreezePlan
+from unifreeze._resolution.held_by import Grounds
+from unifreeze._structure import Mask, ModelSpec
+from unifreeze._tables import one_line
+from unifreeze.errors import ResolveError, UnmatchedSelectorError, nearest
+
+
+class RuleEffect(NamedTuple):
+    """What one rule did.
+
+    Attributes:
+        text: The rule as written.
+        matched: How many parameters it matched.
+        decided: Of those, how many no later rule overruled.
+        values: How many values the decided ones hold.
+    """
+
+    text: str
+    matched: int
+    decided: int
+    values: int
+
+
+@checked_methods
+@dataclass(frozen=True, eq=False)
+class Resolution:
+    """A plan resolved against a model; nothing is touched by making one.
+
+    Arrays run over the spec's parameters, in order of registration.
+
+    Attributes:
+        plan: The plan.
+        spec: The model's description.
+        trainable: The decision for each parameter.
+        rule: For each parameter, the number of the rule that decided, -1 where none matched.
+        effects: What each rule did.
+        held: Numbers of modules whose statistics and other training-time state hold still.
+        quiet: Numbers of modules that run in inference mode because `dropout` is off.
+        lr_scale: For each parameter, the factor on its learning rate.
+        weight_decay: For each parameter, its weight decay, NaN for the optimizer's own.
+        notices: What the user should know though it is not a mistake.
+        covered: For each module, whether a plan in force covers it; None where every module is.
+    """
+
+    plan: FreezePlan
+    spec: ModelSpec
+    trainable: Mask
+    rule: NDArray[np.intp]
+    effects: tuple[RuleEffect, ...]
+    held: tuple[int, ...]
+    quiet: tuple[int, ...]
+    lr_scale: NDArray[np.float64]
+    weight_decay: NDArray[np.float64]
+    notices: tuple[str, ...]
+    covered: Mask | None = None
+
+    @classmethod
+    def without_plan(cls, spec: ModelSpec) -> Resolution:
+        """Return what holds on a model that no plan covers: all of it as found."""
+        count, modules = len(spec), len(spec.tree.paths)
+        return cls(
+            FreezePlan(),
+            spec,
+            spec.found,
+            np.full(count, -1, np.intp),
+            (),
+            (),
+            (),
+            np.ones(count),
+            np.full(count, np.nan),
+            (),
+            np.zeros(modules, np.bool_),
+        )
+
+    @cached_property
+    def decided(self) -> Mask:
+        """For each parameter, whether a rule decided it."""
+        return np.asarray(self.rule >= 0, np.bool_)
+
+    @cached_property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Native paths of the frozen parameters."""
+        return self._paths(~self.trainable)
+
+    @cached_property
+    def kept_paths(self) -> tuple[str, ...]:
+        """Native paths of the frozen parameters whose bits stay as they are."""
+        return self._paths(~self.trainable & ~self.written)
+
+    @cached_property
+    def written(self) -> Mask:
+        """For each parameter, whether its layer's own code may write to it while that trains.
+
+        Code books are such: constants that no rule decides, of a layer whose state moves.
+        """
+        found = np.zeros(len(self.spec), np.bool_)
+        grounds = Grounds(self.spec, self.trainable, self.decided)
+        moving = {state.owner for state in self.spec.states if state.moves}
+        for owner in moving.difference(self.held):
+            found[self.spec.tensor_of[grounds.constants_of(owner)]] = True
+        return found
+
+    @cached_property
+    def trainable_paths(self) -> tuple[str, ...]:
+        """Native paths of the trainable parameters."""
+        return self._paths(self.trainable)
+
+    def _paths(self, mask: Mask) -> tuple[str, ...]:
+        names = self.spec.tree.names
+        return tuple(names[name] for name in self.spec.first_names[mask])
+
+    @cached_property
+    def frozen_names(self) -> tuple[str, ...]:
+        """Canonical names of the frozen parameters, in canonical order."""
+        return self._canonical(~self.trainable)
+
+    @cached_property
+    def trainable_names(self) -> tuple[str, ...]:
+        """Canonical names of the trainable parameters, in canonical order."""
+        return self._canonical(self.trainable)
+
+    def _canonical(self, mask: Mask) -> tuple[str, ...]:
+        spec = self.spec
+        order = spec.canonical_order
+        return tuple(spec.canonical[spec.first_names[n]] for n in order[mask[order]])
+
+    def counts(self) -> tuple[int, int]:
+        """Return the number of trainable values, and of all."""
+        counts = self.spec.counts
+        return int(counts[self.trainable].sum()), int(counts.sum())
+
+    def why(self, pattern: str) -> list[str]:
+        """Say which rule decided each parameter whose native or canonical name matches a glob.
+
+        Raises:
+            UnmatchedSelectorError: No name matches.
+        """
+        lines = []
+        for number in self.spec.canonical_order:
+            parameter = self.spec.parameters[number]
+            names = (parameter.name, parameter.path, *parameter.aliases)
+            if any(fnmatchcase(name, pattern) for name in names):
+                lines.append(f"{parameter.path}  {parameter.name}  {self.reason(number)}")
+        if not lines:
+            known = [*self.spec.tree.names, *self.spec.canonical]
+            close = nearest(pattern, known, limit=1)
+            example = close[0] if close else "head.*"
+            raise UnmatchedSelectorError(
+                f"no parameter matches {pattern!r}",
+                hint=f'a glob over native or canonical names, such as "{example}"',
+            )
+        return lines
+
+    def reason(self, number: int) -> str:
+        """Say what was decided for a parameter, and by what.
+
+        Raises:
+            ResolveError: There is no parameter of that number.
+        """
+        if not 0 <= number < len(self.spec):
+            raise ResolveError(
+                f"there is no parameter {number}: the model has {len(self.spec)}",
+                hint='by name: resolution.why("head.*")',
+            )
+        decision = "trainable" if self.trainable[number] else "frozen"
+        fixed = self.spec.tensors[number].fixed
+        if fixed and not self.trainable[number]:
+            return f"frozen: {fixed}"
+        rule = int(self.rule[number])
+        if rule < 0:
+            return f"{decision}: as found"
+        return f"{decision} by rule {rule + 1} ({self.effects[rule].text})"
+
+    def __repr__(self) -> str:
+        trainable, spec = int(self.trainable.sum()), self.spec
+        counts = f"{trainable} of {len(spec)} parameters of {spec.framework} trainable"
+        return one_line(self, f"{counts} under {self.plan!r}")
+
+    def __str__(self) -> str:
+        trainable, total = self.counts()
+        share = 100 * trainable / total if total else 0.0
+        lines = [
+            f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}",
+            f"{int(self.trainable.sum())} of {len(self.spec)} parameters trainable, "
+            f"{len(self.held)} layers hold their statistics and other state",
+        ]
+        for number, effect in enumerate(self.effects, start=1):
+            lines.append(
+                f"  rule {number}  {effect.text}: matches {effect.matched}, "
+                f"decides {effect.decided} ({effect.values:,} values)"
+            )
+        left = int((self.rule < 0).sum())
+        if left:
+            lines.append(f"  left as found: {left}")
+        return "\n".join([*lines, *(f"  note: {notice}" for notice in self.notices)])

@@ -1,0 +1,244 @@
+"""Finding a model's repeated units from its tree alone: blocks, and the runs they form.
+
+A block is a module that is no mere container, holds at least two weight matrices or kernels, and
+has a like sibling in the same or a cousin list-like container (or stands alone in a container that
+is called as those are: a stack of depth one); failing that, it is alone in a container (one set of
+weights run many times); failing that, it has a sibling of its own class. Of nested candidates only
+the outermost is kept; experts are none. A stage that does nothing but hold a list of blocks (and
+perhaps one resampling layer) counts as a container.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import numpy as np
+
+from unifreeze._structure.tree import Tree
+from unifreeze._structure.words import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
+
+_NO_DIGITS = str.maketrans("", "", "0123456789")
+_MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of blocks.
+
+    Attributes:
+        holder: Index of the module that holds the run's containers.
+        blocks: Indices of the blocks, in order.
+        stages: For each block, the number of its stage.
+    """
+
+    holder: int
+    blocks: tuple[int, ...]
+    stages: tuple[int, ...]
+
+
+def find_runs(tree: Tree, kinds: list[str]) -> list[Run]:
+    """Find the runs of blocks of a model.
+
+    Args:
+        tree: The model as its backend found it.
+        kinds: Kind of every module, guesses included.
+    """
+    shape = _Shape(tree, kinds)
+    candidates = shape.listed()
+    if candidates:
+        candidates = [*candidates, *shape.alone_beside(candidates)]
+    else:
+        candidates = shape.alone() or shape.siblings()
+    blocks = _outermost(tree, candidates)
+    by_holder: dict[int, list[int]] = defaultdict(list)
+    for block in blocks:
+        by_holder[shape.holder(block)].append(block)
+    return [
+        Run(holder, tuple(found), tuple(number_runs([tree.parents[block] for block in found])))
+        for holder, found in by_holder.items()
+    ]
+
+
+def number_runs(values: Sequence[object]) -> list[int]:
+    """Number runs of equal neighbours.
+
+    >>> number_runs([7, 7, 9, 7])
+    [0, 0, 1, 2]
+    """
+    changes = [1 if i and value != values[i - 1] else 0 for i, value in enumerate(values)]
+    return list(accumulate(changes))
+
+
+def _outermost(tree: Tree, candidates: list[int]) -> list[int]:
+    kept: list[int] = []
+    for index in sorted(candidates):
+        if not kept or index >= tree.ends[kept[-1]]:
+            kept.append(index)
+    return kept
+
+
+class _Shape:
+    """What the tree's shape says about each module: matrices below, candidate, stage."""
+
+    def __init__(self, tree: Tree, kinds: list[str]) -> None:
+        self.tree, self.kinds = tree, kinds
+        self._matrices = _matrix_counts(tree, kinds)
+        experts = _inside_experts(tree, kinds)
+        self._composed = [
+            index
+            for index in range(1, len(tree.paths))
+            if kinds[index] != CONTAINER
+            and kinds[index] not in LAYERS
+            and not tree.repeats[index]
+            and self._matrices[index]
+            and index not in experts
+            and not words_in(tree.paths[index].rpartition(".")[2]) & AUXILIARY
+            and not _inside_a_layer(tree, kinds, index)
+        ]
+        self.candidates = [index for index in self._composed if self._matrices[index] >= 2]
+        self._candidate = set(self.candidates)
+        self._stages = self._find_stages()
+
+    def holder(self, index: int) -> int:
+        """Climb out of containers and stages to the module that holds the run."""
+        parent = self.tree.parents[index]
+        while parent > 0 and self._holds_only(parent):
+            parent = self.tree.parents[parent]
+        return max(parent, 0)
+
+    def listed(self) -> list[int]:
+        """Candidates in a container that have a like sibling or cousin.
+
+        The like ones may hold a single matrix: some networks' first blocks leave layers out.
+        """
+        groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for index in self._composed:
+            if index not in self._stages and self._holds_only(self.tree.parents[index]):
+                groups[self.holder(index), self.tree.types[index]].append(index)
+        alike = [
+            group
+            for group in groups.values()
+            if len(group) >= 2 and not self._candidate.isdisjoint(group)
+        ]
+        return sorted(chain.from_iterable(alike))
+
+    def siblings(self) -> list[int]:
+        """Candidates that have a sibling of their own class."""
+        keys = [(self.tree.parents[i], self.tree.types[i]) for i in self.candidates]
+        alike = Counter(keys)
+        return [i for i, key in zip(self.candidates, keys, strict=True) if alike[key] >= 2]
+
+    def alone(self) -> list[int]:
+        """Candidates that are all their container holds."""
+        tree = self.tree
+        return [
+            index
+            for index in self.candidates
+            if self.kinds[tree.parents[index]] == CONTAINER
+            and tree.parents[index] == index - 1
+            and tree.ends[tree.parents[index]] == tree.ends[index]
+        ]
+
+    def alone_beside(self, blocks: list[int]) -> list[int]:
+        """Candidates alone in a container called as one of the blocks' is: a stack of depth one."""
+        names = {self._name(self.tree.parents[block]) for block in blocks}
+        taken = set(blocks)
+        return [
+            index
+            for index in self.alone()
+            if index not in taken and self._name(self.tree.parents[index]) in names
+        ]
+
+    def _name(self, index: int) -> str:
+        return self.tree.paths[index].rpartition(".")[2]
+
+    def _holds_only(self, index: int) -> bool:
+        return self.kinds[index] == CONTAINER or index in self._stages
+
+    def _find_stages(self) -> set[int]:
+        likely = [index for index in self.candidates if self._only_repeats(index)]
+        alike = Counter(map(self._series, likely))
+        stages = {index for index in likely if alike[self._series(index)] >= 2}
+        if stages:
+            keys = set(map(self._series, stages))
+            # Beside them, one of their class may hold a single block.
+            stages |= {
+                index
+                for index in self.candidates
+                if self._series(index) in keys
+                and len(inner := self._with_matrices(self.tree.children(index))) == 1
+                and inner[0] in self._candidate
+            }
+        return stages
+
+    def _series(self, index: int) -> tuple[int, str, str]:
+        """Tell stages of one network from towers side by side: those of one series are numbered."""
+        name = self._name(index).translate(_NO_DIGITS)
+        return self._anchor(index), self.tree.types[index], name
+
+    def _anchor(self, index: int) -> int:
+        parent = self.tree.parents[index]
+        while parent > 0 and self.kinds[parent] == CONTAINER:
+            parent = self.tree.parents[parent]
+        return parent
+
+    def _only_repeats(self, index: int) -> bool:
+        """Tell whether a module is one list of like candidates and at most one matrix besides."""
+        children = self.tree.children(index)
+        lists = [child for child in children if self.kinds[child] == CONTAINER]
+        groups = [self._with_matrices(self.tree.children(at)) for at in lists]
+        alike = [group for group in groups if self._alike(group)]
+        direct = [child for child in children if child in self._candidate]
+        if len(alike) == 1:
+            group = alike[0]
+        elif len(direct) >= 2 and self._alike(direct):
+            group = direct
+        else:
+            return False
+        inside = sum(self._matrices[child] for child in group)
+        below = self.kinds[index : self.tree.ends[index]]
+        return self._matrices[index] - inside <= 1 and "embedding" not in below
+
+    def _with_matrices(self, indices: list[int]) -> list[int]:
+        return [index for index in indices if self._matrices[index]]
+
+    def _alike(self, group: list[int]) -> bool:
+        types = {self.tree.types[index] for index in group}
+        return len(types) == 1 and all(index in self._candidate for index in group)
+
+
+def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
+    """Modules below a list of experts: those stand side by side, not one after the other."""
+    return {
+        index
+        for number, kind in enumerate(kinds)
+        if kind == CONTAINER and words_in(tree.paths[number].rpartition(".")[2]) & EXPERTS
+        for index in range(number + 1, tree.ends[number])
+    }
+
+
+def _inside_a_layer(tree: Tree, kinds: list[str], index: int) -> bool:
+    """Tell whether a module is below a layer of a known kind: everything there belongs to that."""
+    while (index := tree.parents[index]) >= 0:
+        if kinds[index] in LAYERS:
+            return True
+    return False
+
+
+def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
+    """Count, for every module, the matrices and kernels under it, each tensor once."""
+    owners, tensors = np.asarray(tree.owners, np.intp), np.asarray(tree.tensor_of, np.intp)
+    first = np.zeros(len(tensors), np.bool_)
+    first[np.unique(tensors, return_index=True)[1]] = True
+    wide = np.asarray([len(tensor.shape) >= 2 for tensor in tree.tensors], np.bool_)[tensors]
+    known = np.asarray([kind in _MATRIX_KINDS for kind in kinds], np.bool_)[owners]
+    loose = np.asarray([kind not in LAYERS for kind in kinds], np.bool_)[owners]
+    for name in np.flatnonzero(loose):
+        known[name] = "weight" in tree.leaves[name]
+    matrices = first & wide & known & ~np.asarray(tree.adapters, np.bool_)
+    totals = np.concatenate(([0], np.cumsum(matrices)))
+    counts: list[int] = (totals[tree.name_ends] - totals[tree.name_starts]).tolist()
+    return counts
