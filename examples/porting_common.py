@@ -20,7 +20,7 @@ from rich.table import Table
 
 import unifreeze as uf
 from examples.porting_sides import SIDES, Batch, Side
-from unifreeze._ports.carrying import port_file
+from unifreeze import port_file
 
 LIMIT = 1e-9
 """Largest difference of a logit, relative to the largest logit, that counts as equal in float64.

@@ -37,7 +37,7 @@ LAYERS = [
     "_cli",
 ]
 DOORS = {"unifreeze", "unifreeze.errors", "unifreeze.backend", "unifreeze.testing"}
-"""What is meant for others; `unifreeze_x.trainers.y` besides. All else begins with an underscore."""
+"""What is meant for others; `unifreeze_x.trainers.y` besides. The rest begins with "_"."""
 TRAINERS = {"torch": {"lightning", "transformers", "accelerate"}, "paddle": {"paddlenlp"}}
 """Libraries of trainers, each known to one file of its backend that is called after it."""
 HELPERS = {"transformers": {"peft"}}

@@ -13,7 +13,7 @@ import unifreeze as uf
 from tests.support.pairs.drawn import draw, judge
 from tests.support.pairs.drawn.judging import check_description
 from unifreeze._numerics.outputs import Matched
-from unifreeze._ports.pairing import certify, names, record
+from unifreeze._ports.pairing import certify, model_sketch, names
 
 IN_CI, IN_ALL = 20, 200
 REASONS = (
@@ -88,7 +88,7 @@ def by_position(one, other):
 
 MUTANTS = {
     "names are always believed": (22, [(names.Names, "tell", lambda *_: True)]),
-    "outputs go by position": (94, [(record, "match_outputs", by_position)]),
+    "outputs go by position": (94, [(model_sketch, "match_outputs", by_position)]),
     "no certificate": (20, [(certify, "LIMIT", 1e9), (certify, "GRADIENT_LIMIT", 1e9)]),
 }
 

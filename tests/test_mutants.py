@@ -188,7 +188,7 @@ def each_fault_once():
 @pytest.mark.parametrize("case", list(each_fault_once()))
 def test_the_command_line_catches(case, tmp_path):
     fault, framework, clauses = case
-    given = f"{framework}=mutants.{framework}_side:{fault}"
+    given = f"{framework}=tests.support.mutants.{framework}_side:{fault}"
     run, report = command_line(tmp_path, "--backend", given)
     assert run.returncode == 1, run.stderr
     assert {clause["name"] for clause in report["clauses"] if not clause["holds"]} == clauses
@@ -198,8 +198,8 @@ def test_the_command_line_catches(case, tmp_path):
 def test_the_command_line_holds_without_a_fault(tmp_path):
     run, report = command_line(
         tmp_path,
-        "--backend=torch=mutants.torch_side:Nothing",
-        "--backend=paddle=mutants.paddle_side:Nothing",
+        "--backend=torch=tests.support.mutants.torch_side:Nothing",
+        "--backend=paddle=tests.support.mutants.paddle_side:Nothing",
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert report["holds"]

@@ -12,7 +12,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs import small
-from unifreeze._ports.pairing import ModelSketch, Pairing, given, make_sketch, pair_sketches
+from unifreeze._ports.pairing import ModelSketch, Pairing, make_sketch, pair_sketches, probe_values
 from unifreeze._ports.pairing.model_sketch import Pair
 from unifreeze._protocol import Batch, load_backend
 from unifreeze.errors import PairingError, RecordError
@@ -376,7 +376,7 @@ def test_an_untransposed_square_breaks_the_certificate(text):
 
 
 def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):
-    straight = given.reshaped
+    straight = probe_values.reshaped
 
     def spoil(array, shape, *, transposed):
         array = straight(array, shape, transposed=transposed).copy()
@@ -386,7 +386,7 @@ def test_one_value_of_a_variance_breaks_the_certificate(monkeypatch):
         return array
 
     spoilt = []
-    monkeypatch.setattr(given, "reshaped", spoil)
+    monkeypatch.setattr(probe_values, "reshaped", spoil)
     with pytest.raises(PairingError, match="the pairing does not hold"):
         pair_sketches(*sketches(small.torch_image(), small.paddle_image(), PIXELS))
     assert spoilt

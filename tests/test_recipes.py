@@ -20,8 +20,7 @@ import torch
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
-from tests import sides
-from tests.support import zoo
+from tests.support import sides, zoo
 from tests.support.golden_plans import EXAMPLES
 from tests.support.pairs import text
 from tests.support.zoo import FRAMEWORKS, ZOO

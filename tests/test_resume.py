@@ -5,7 +5,7 @@
 
 import pytest
 
-from tests import killed
+from tests.support import killed
 
 TIMELINE = {"head": 5, "top": 5, "all": 5, "head again": 6, "turned": 3, "rest": 6}
 
