@@ -1,0 +1,29 @@
+"""The diagram in docs/how-it-works.md shows the calls that are made, no more and no fewer."""
+
+from pathlib import Path
+
+from tests.support import ways
+
+PAGE = ways.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_diagram_is_what_a_trace_shows():
+    assert ways.drawn(PAGE) == ways.traced()
+
+
+def test_the_page_names_every_folder():
+    for folder in (ways.ROOT / "unifreeze").iterdir():
+        if folder.is_dir() and folder.name != "__pycache__":
+            assert f"`{folder.name}`" in PAGE, folder
+
+
+def test_a_call_that_is_not_drawn_is_seen():
+    def way() -> None:
+        ways.uf.FreezePlan().freeze("head")
+
+    assert (ways.USER, "_plan") in ways.calls(way)
+    assert not ways.calls(lambda: None)
+
+
+def test_the_page_is_where_it_says():
+    assert Path("docs/how-it-works.md") == ways.PAGE.relative_to(ways.ROOT)
