@@ -1,13 +1,9 @@
-"""Choosing what to freeze: by rules of thumb, and by measuring; the model stays as it was."""
+"""Choosing what to freeze by measuring: what is measured, and the model stays as it was."""
 
 import itertools
-import json
 import random
 import re
-import subprocess
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,16 +13,10 @@ from torch.nn import functional
 
 import unifreeze as uf
 from tests.support.rounding import LIMIT, SINGLE_PART
+from tests.support.suggesting import stack, trainable
 from tests.support.trained import BLOCKS, batches, damaged, in_framework, trained
-from tests.support.zoo import FRAMEWORKS, runnable
-from unifreeze._authoring.suggest.facts import FEW, MANY
-from unifreeze._authoring.suggest.units import has_head, stretches
-from unifreeze._protocol import Batch, backend_for
-from unifreeze._resolution import resolve_phases
-from unifreeze.errors import ArgumentError, PlanFileError, TargetError
-
-HERE = Path(__file__).parent
-SIZES = {"few": FEW - 1, "some": FEW, "many": MANY}
+from unifreeze._protocol import Batch
+from unifreeze.errors import TargetError
 
 
 @pytest.fixture(autouse=True)
@@ -37,22 +27,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def stack(framework, **settings):
-    return import_module(f"tests.support.kits.{framework}_nets").Stack(**settings)
-
-
 def measured(framework, name, model, **settings):
     live = in_framework(framework, name, model)
     return uf.suggest(live, batches=batches(name), labels="y", **settings)
-
-
-def trainable(plan, model, phase=-1):
-    """The units that train in a phase, or under a plan without any."""
-    if plan.phases:
-        resolved = resolve_phases(plan, backend_for(model).describe(model))[phase]
-    else:
-        resolved = plan.resolve(model)
-    return list(dict.fromkeys(name.partition("/")[0] for name in resolved.trainable_names))
 
 
 # What is measured.
@@ -408,279 +385,3 @@ def test_a_loss_that_means_nothing_is_refused(settings, message):
         given.pop("y")
     with pytest.raises(TargetError, match=message):
         uf.suggest(trained("words"), batches=[given], **settings)
-
-
-# Rules of thumb.
-
-CORNERS = {
-    ("few", "same"): ["head"],
-    ("few", "similar"): ["head"],
-    ("few", "different"): ["blocks.4", "blocks.5", "blocks.6", "blocks.7", "head"],
-    ("some", "same"): ["blocks.6", "blocks.7", "head"],
-    ("some", "similar"): ["blocks.4", "blocks.5", "blocks.6", "blocks.7", "head"],
-    ("some", "different"): ["stem", *(f"blocks.{n}" for n in range(8)), "head"],
-    ("many", "same"): ["stem", *(f"blocks.{n}" for n in range(8)), "head"],
-    ("many", "similar"): ["stem", *(f"blocks.{n}" for n in range(8)), "head"],
-    ("many", "different"): ["stem", *(f"blocks.{n}" for n in range(8)), "head"],
-}
-
-
-@pytest.mark.parametrize("new_head", [False, True])
-@pytest.mark.parametrize("corner", CORNERS, ids="-".join)
-def test_size_and_similarity_decide_how_deep_to_train(framework, corner, new_head):
-    size, similarity = corner
-    model = stack(framework, blocks=8)
-    found = uf.suggest(model, examples=SIZES[size], similarity=similarity, new_head=new_head)
-    assert trainable(found.plan, model) == CORNERS[corner]
-    if new_head:
-        assert trainable(found.plan, model, phase=0) == ["head"]
-    assert all(reason for reason in found.reasons)
-
-
-def test_a_new_head_trains_first_and_the_rest_is_thawed_from_the_top():
-    model = stack("torch", blocks=8)
-    plan = uf.suggest(model, examples=5000, similarity="different", new_head=True).plan
-    assert [phase.name for phase in plan.phases] == ["head", "top", "half", "all"]
-    rates = [phase.lr for phase in plan.phases]
-    assert rates == sorted(rates, reverse=True)
-    sizes = [len(trainable(plan, model, phase)) for phase in range(4)]
-    assert sizes == [1, 3, 5, 10]
-
-
-def test_with_many_examples_everything_trains_right_after_the_head():
-    plan = uf.suggest(stack("torch", blocks=8), examples=MANY, new_head=True).plan
-    assert [phase.name for phase in plan.phases] == ["head", "all"]
-
-
-@pytest.mark.parametrize(
-    ("shift", "units"),
-    [("input", ["stem", "blocks.0", "blocks.1"]), ("features", ["blocks.2", "blocks.3"]),
-     ("output", ["head"])],
-)  # fmt: skip
-def test_a_known_shift_says_where_to_tune(framework, shift, units):
-    model = stack(framework, blocks=6)
-    found = uf.suggest(model, shift=shift)
-    assert trainable(found.plan, model) == units
-    assert "Lee et al. 2022" in found.reasons[0]
-
-
-def test_a_new_head_is_no_second_stage_of_its_own():
-    base = nn.Transformer(4, 2, 2, 2, 8, batch_first=True)
-    two_stacks = nn.Sequential(base, nn.Linear(4, 3))
-    found = uf.suggest(two_stacks, shift="output", new_head=True)
-    assert not found.plan.phases
-    assert trainable(found.plan, two_stacks) == ["head"]
-
-
-def test_less_compute_trains_less():
-    model = stack("torch", blocks=8)
-    counts = []
-    for compute in (0.34, "low", 0.6, "medium", 0.9, "high"):
-        found = uf.suggest(model, examples=MANY, compute=compute)
-        counts.append(len(trainable(found.plan, model)))
-    assert counts == [1, 3, 4, 5, 7, 10]
-    assert any("A forward pass is a third" in r for r in
-               uf.suggest(model, examples=MANY, compute="low").reasons)  # fmt: skip
-
-
-def test_the_sources_are_named_in_the_plan():
-    text = uf.suggest(
-        stack("torch", blocks=8), examples=5000, similarity="different", new_head=True
-    ).text()
-    for source in ("Kumar et al. 2022", "Howard and Ruder 2018", "CS231n"):
-        assert source in " ".join(text.replace("#", "").split())
-
-
-def deep_and_odd(framework):
-    kit = import_module(f"tests.support.kits.{framework}_kit").kit
-    yield "residual", stack(framework, blocks=5)
-    yield "one block", stack(framework, blocks=1)
-    yield from (("tied", kit.tied.make()), ("loose", kit.loose.make()))
-    side = import_module(f"{framework}.nn")
-    sizes = {"d_model": 4, "nhead": 2, "dim_feedforward": 8}
-    yield (
-        "two stacks",
-        side.Transformer(
-            d_model=4, nhead=2, dim_feedforward=8, num_encoder_layers=3, num_decoder_layers=2
-        ),
-    )
-    yield "no head", side.TransformerEncoder(side.TransformerEncoderLayer(**sizes), 3)
-    conv = getattr(side, "Conv2d", None) or side.Conv2D
-    layers = [conv(3, 4, 3), side.ReLU(), conv(4, 4, 3), side.ReLU(), conv(4, 4, 3)]
-    yield "no blocks", side.Sequential(*layers, side.Flatten(), side.Linear(4, 3))
-
-
-def test_every_suggestion_loads_and_fits_whatever_the_model(framework, backend, tmp_path):
-    choices = itertools.product(SIZES.values(), ("similar", "different"), (False, True), (0.5, 1))
-    choices = [dict(zip(("examples", "similarity", "new_head", "compute"), c, strict=True))
-               for c in choices]  # fmt: skip
-    choices += [{"shift": shift} for shift in ("input", "features", "output")]
-    for name, model in deep_and_odd(framework):
-        for choice in choices:
-            if choice.get("new_head") and not has_head(stretches(backend.describe(model))):
-                with pytest.raises(TargetError, match="no head that could be new"):
-                    uf.suggest(model, **choice)
-                continue
-            found = uf.suggest(model, **choice)
-            found.save(tmp_path / "plan.yaml")
-            assert (tmp_path / "plan.yaml").read_text() == found.text()
-            plan = uf.FreezePlan.load(tmp_path / "plan.yaml")
-            assert plan == found.plan
-            spec = backend.describe(model)
-            counts = [
-                one.counts()[0]
-                for one in (resolve_phases(plan, spec) if plan.phases else [plan.resolve(model)])
-            ]
-            assert counts == sorted(counts), (name, choice)
-            assert counts[0] > 0, (name, choice)
-
-
-def test_a_tied_head_trains_under_all_its_names():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words = nn.Embedding(9, 4)
-            self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(4, 2, 8) for _ in range(4))
-            self.head = nn.Linear(4, 9)
-            self.head.weight = self.words.weight
-
-    found = uf.suggest(Model(), examples=100)
-    assert str(found.plan.rules[0]) == "only: head | tied"
-    assert "one tensor" in found.reasons[-1]
-
-
-def test_units_select_what_they_name(framework, backend):
-    for name, model in deep_and_odd(framework):
-        spec = backend.describe(model)
-        units = stretches(spec)
-        covered = sorted(number for unit in units for number in unit.parameters)
-        assert covered == list(range(len(spec))), name
-        if name == "tied":
-            continue
-        for unit in units:
-            found = uf.FreezePlan().freeze("all").train(unit.selector, optional=True)
-            numbers = np.flatnonzero(found.resolve(model).trainable).tolist()
-            assert numbers == sorted(unit.parameters), (name, unit)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "nothing to go by(.|\n)*hint: examples=2000"),
-        ({"examples": 0}, "examples=0 is not a number of training examples"),
-        ({"examples": True}, "examples is True, and should be a whole number"),
-        ({"examples": 2.5}, "examples is 2.5, and should be a whole number"),
-        ({"examples": 9, "similarity": "simliar"}, "hint: did you mean 'similar'"),
-        ({"examples": 9, "shift": "inputs"}, "hint: did you mean 'input'"),
-        ({"examples": 9, "compute": "lots"}, "compute='lots' cannot be read"),
-        ({"examples": 9, "compute": 0.2}, "from 0.34"),
-        ({"examples": 9, "compute": 2}, "compute=2 cannot be read"),
-        ({"examples": 9, "compute": True}, "compute is True, and should be text or a number"),
-        ({"examples": 9, "labels": "y"}, "a loss is given, and nothing to measure it on"),
-        ({"batches": []}, "there is no batch to measure on"),
-        ({"batches": {"y": 1}}, r"batches is \{'y': 1\}, (.|\n)*hint: in a list: batches=\[…\]"),
-        ({"batches": [([[1.0]], [1])], "labels": "y"}, "no array 'y'(.|\n)*hint: name its arrays"),
-        (
-            {"batches": [1], "loss": "mse"},
-            "loss is 'mse', (.|\n)*hint: for example loss=lambda model, batch",
-        ),
-    ],
-)
-def test_what_cannot_be_used_is_refused(settings, message):
-    with pytest.raises((TargetError, ArgumentError), match=message):
-        uf.suggest(stack("torch"), **settings)
-
-
-def test_one_model_at_a_time_is_advised_on(framework):
-    with pytest.raises(TargetError, match="several models are given"):
-        uf.suggest({"one": stack(framework), "two": stack(framework)}, examples=9)
-
-
-def test_a_suggestion_that_cannot_be_written_says_so(tmp_path):
-    found = uf.suggest(stack("torch"), examples=100)
-    with pytest.raises(PlanFileError, match="cannot be written"):
-        found.save(tmp_path / "none" / "plan.yaml")
-
-
-# On the command line.
-
-
-def command_line(*words, cwd=HERE.parent):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "unifreeze", "suggest", *words],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def test_the_command_line_writes_a_plan(framework, tmp_path):
-    file = tmp_path / "plan.yaml"
-    words = ["--examples", "2000", "--similarity", "different", "--compute", "low", "--new-head"]
-    run = command_line(
-        f"tests.support.kits.{framework}_nets:Stack(blocks=8)", *words, "-o", str(file)
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == f"written to {file}\n"
-    model = stack(framework, blocks=8)
-    assert trainable(uf.FreezePlan.load(file), model) == ["blocks.6", "blocks.7", "head"]
-
-
-def test_the_command_line_measures_examples_in_a_file(framework, tmp_path):
-    drawn = np.random.default_rng(0)
-    rows = drawn.standard_normal((32, 6)).astype("float32")
-    np.savez(tmp_path / "examples.npz", arr_0=rows, y=drawn.integers(0, 3, 32))
-    words = ["--measure", "--batch", str(tmp_path / "examples.npz"), "--labels", "y"]
-    found = tmp_path / "found.json"
-    run = command_line(
-        f"tests.support.kits.{framework}_nets:Stack(blocks=3)",
-        *words,
-        "--batch-size",
-        "8",
-        "--json",
-        str(found),
-    )
-    assert run.returncode == 0, run.stderr
-    # Paddle says something when it is imported with more than one thread.
-    said = [line for line in run.stderr.splitlines() if "OMP_NUM_THREADS" not in line]
-    assert not said, "progress is for terminals"
-    assert "measured on 4 batches" in run.stdout
-    assert "made-up" not in run.stdout
-    report = json.loads(found.read_text())
-    units = [one["unit"] for one in report["measures"]]
-    assert units == ["stem", "blocks.0", "blocks.1", "blocks.2", "head"]
-    assert sorted(report["ranking"]) == sorted(units)
-    assert uf.FreezePlan.from_yaml(report["text"]).document() == report["plan"]
-
-
-def test_the_command_line_says_when_numbers_are_made_up():
-    words = ["--measure", "--batch", "float32[8,6]", "--batch", "y=int64[8]<0:3>", "--labels", "y"]
-    run = command_line("tests.support.kits.torch_nets:Stack", *words)
-    assert run.returncode == 0, run.stderr
-    assert "# Measured on made-up numbers" in run.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "there is nothing to go by"),
-        (["--measure"], "--measure needs a batch"),
-        (["--examples", "9", "--labels", "y"], "add --measure"),
-        (["--measure", "--batch", "float32[8,6]"], "the model returns no loss"),
-        (["--measure", "--batch", "float32[8,6]", "--batch", "y=int64[4]<0:3>", "--labels", "y",
-          "--batch-size", "2"], "not equally long"),
-    ],
-)  # fmt: skip
-def test_the_command_line_refuses_what_it_cannot_use(words, message):
-    run = command_line("tests.support.kits.torch_nets:Stack", *words)
-    assert run.returncode == 2, run.stdout + run.stderr
-    assert message in run.stderr
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_rules_of_thumb_want_one_tower(framework):
-    model = runnable("clip", framework)
-    with pytest.raises(TargetError, match="2 stacks of blocks side by side") as caught:
-        uf.suggest(model, examples=2000)
-    assert "suggest for one of them" in str(caught.value)
-    tower = uf.suggest(model.vision_model, examples=2000)
-    assert tower.plan.resolve(model.vision_model).trainable.any()
-    assert uf.suggest(runnable("t5", framework), examples=200_000).plan

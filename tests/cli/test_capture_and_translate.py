@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import unifreeze as uf
-from unifreeze._cli import main
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import registry
 
@@ -63,18 +62,6 @@ def own_process(monkeypatch, tmp_path):
     (tmp_path / "carried_nets.py").write_text(NETS, encoding="utf-8")
     yield
     sys.modules.pop("carried_nets", None)
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["unifreeze", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return exit_.value.code, printed.out, printed.err
-
-    return run
 
 
 def test_capture_prints_a_plan_that_loads(cli):

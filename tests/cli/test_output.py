@@ -21,7 +21,6 @@ from unifreeze._plan import FreezePlan
 from unifreeze._tables import plain_table, wrap
 from unifreeze.errors import TargetError
 
-HERE = Path(__file__).parent
 GROUP = typer.main.get_command(app)
 COMMANDS = GROUP.commands
 NETS = """
