@@ -5,7 +5,7 @@ import pytest
 from paddle import nn
 from paddle.nn import functional
 
-from tests.test_paddle_kernels import BELOW, Above, check_same_gradients, floats
+from tests.support.kits.paddle_layers import BELOW, Above, check_same_gradients, floats
 
 
 class LayerNormOfAChild(nn.Layer):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import unifreeze as uf
 from tests.support.pairs import small
+from tests.support.pairs.small_answers import IDS, IMAGE, PIXELS, TEXT
 from tests.support.rounding import check_same
 from tests.support.sides import outputs
-from tests.test_pairing import IDS, IMAGE, PIXELS, TEXT
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing import Pairing
 from unifreeze.errors import PortError, WeightFileError
