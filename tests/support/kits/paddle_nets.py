@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import paddle
 from paddle import nn
 
@@ -25,8 +27,10 @@ class Block(nn.Layer):
 class Stack(nn.Layer):
     """A stem, a list of like blocks and a head."""
 
-    def __init__(self, blocks=2, width=6, norm=nn.BatchNorm1D, dropout=0.0):
+    def __init__(self, blocks=2, width=6, norm=nn.BatchNorm1D, dropout=0.0, *, affine=True):
         super().__init__()
+        if not affine:
+            norm = partial(norm, weight_attr=False, bias_attr=False)
         paddle.seed(0)
         self.stem = nn.Linear(width, width)
         self.blocks = nn.LayerList([Block(width, norm, dropout) for _ in range(blocks)])
@@ -45,6 +49,11 @@ def rows(count=8, width=6):
 
 def loss_of(model):
     return (model(rows()) ** 2).mean()
+
+
+def backward(model):
+    """One forward and backward pass on rows, in whatever mode the model is."""
+    loss_of(model).backward()
 
 
 def train(model, optimizer, steps=2):

@@ -71,3 +71,12 @@ def moved(model, before):
     after = bits(model)
     assert after.keys() == before.keys()
     return {name for name in after if after[name] != before[name]}
+
+
+def statistics(model, prefix=""):
+    """The bits of the running statistics under a prefix."""
+    return {
+        name: value
+        for name, value in bits(model).items()
+        if name.startswith(prefix) and name.endswith(("running_mean", "running_var"))
+    }
