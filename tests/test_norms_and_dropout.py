@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 
@@ -13,11 +11,6 @@ from unifreeze import FreezePlan
 BOTH = {"blocks.0.norm", "blocks.1.norm"}
 # State tensors of one norm: PyTorch counts its batches, too.
 STATES = {"torch": 3, "paddle": 2}
-
-
-@pytest.fixture
-def nets(framework):
-    return import_module(f"tests.support.kits.{framework}_nets")
 
 
 # Statistics ----------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ Rules L and O are those of the opening table of the facts about PaddlePaddle.
 
 from __future__ import annotations
 
-import copy
-
 import paddle
 import pytest
 from paddle import nn
@@ -118,7 +116,7 @@ def test_reapplying_still_finds_what_had_moved():
         handle.verify()
 
 
-@pytest.mark.parametrize("kind", ["moved", "reloaded", "cast"])
+@pytest.mark.parametrize("kind", ["reloaded", "cast"])
 def test_rebasing_accepts_the_values_there_are(kind):
     model = Stack()
     handle = FreezePlan().only("head").apply(model)
@@ -139,10 +137,3 @@ def test_a_state_dict_loaded_into_a_wrapper_is_told_from_a_move(method):
     with pytest.raises(FrozenDriftError, match=r"stem\.weight: reloaded") as caught:
         handle.verify()
     assert {drift.kind for drift in caught.value.drifts} == {"reloaded"}
-
-
-def test_loading_the_same_values_is_no_drift():
-    model = Stack()
-    handle = FreezePlan().only("head").apply(model)
-    model.set_state_dict(copy.deepcopy(model).state_dict())
-    handle.verify()

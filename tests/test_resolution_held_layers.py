@@ -28,9 +28,6 @@ def quiet(resolution):
     return {resolution.spec.tree.paths[number] for number in resolution.quiet}
 
 
-# Statistics and dropout ---------------------------------------------------------------------
-
-
 def norms_of(made):
     return {
         path for path, kind in zip(made.tree.paths, made.tree.kinds, strict=True) if kind == "norm"
@@ -165,9 +162,6 @@ def test_a_layer_that_draws_but_holds_nothing_goes_with_what_it_is_in():
     plan = PLAN.with_dropout("off")
     assert "part.drop" in quiet(resolve_spec(plan.freeze("part"), spec(root)))
     assert "part.drop" not in quiet(resolve_spec(plan.freeze("out"), spec(root)))
-
-
-# Notices ------------------------------------------------------------------------------------
 
 
 def test_state_belongs_to_no_rule_count_or_report():

@@ -15,8 +15,6 @@ from unifreeze.errors import (
     UnmatchedSelectorError,
 )
 
-# Strictness ---------------------------------------------------------------------------------
-
 
 def test_a_rule_that_matches_nothing_is_an_error_with_number_text_context_and_hint():
     error = refuse(PLAN.freeze("stem").train("bakbone"), spec(conv_net()), UnmatchedSelectorError)
@@ -134,9 +132,6 @@ def test_a_selector_of_norms_or_groups_names_its_place():
 def test_a_selector_for_another_framework_names_the_rule():
     plan = PLAN.freeze({"paddle": "stem"})
     assert "has no selector for 'torch'" in str(refuse(plan, spec(conv_net()), PlanError))
-
-
-# Notices ------------------------------------------------------------------------------------
 
 
 def test_every_error_of_resolving_is_one_of_a_kind():

@@ -235,9 +235,6 @@ def test_without_the_shapes_of_all_blocks_stages_stay_as_registered():
     assert traced.runs[0].stages == (0, 1)
 
 
-# What holds for every model -----------------------------------------------------------------
-
-
 def test_a_stack_of_depth_one_beside_a_deeper_one_is_a_run_of_its_own():
     made = spec(encoder_decoder((2, 1)))
     assert made.placement.labels == ["encoder", "decoder"]

@@ -27,9 +27,6 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-# Rules of thumb.
-
-
 CORNERS = {
     ("few", "same"): ["head"],
     ("few", "similar"): ["head"],
@@ -218,9 +215,6 @@ def test_a_suggestion_that_cannot_be_written_says_so(tmp_path):
     found = uf.suggest(stack("torch"), examples=100)
     with pytest.raises(PlanFileError, match="cannot be written"):
         found.save(tmp_path / "none" / "plan.yaml")
-
-
-# On the command line.
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

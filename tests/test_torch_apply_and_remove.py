@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import unifreeze as uf
-from tests.support.kits.torch_nets import Stack, backward, bits, moved, rows, seeded
-from tests.support.torch_drifts import add, drifts
+from tests.support.drifts import drifts
+from tests.support.kits.torch_nets import Stack, add, backward, bits, moved, rows, seeded
 from unifreeze import FreezePlan
 from unifreeze._protocol import load_backend
 from unifreeze.errors import UnsupportedPlanError, WriteError

@@ -9,6 +9,8 @@ from paddle import nn
 
 from tests.support.kits.paddle_layers import bits, floats
 
+SGD = paddle.optimizer.SGD
+
 
 class Block(nn.Layer):
     """Two linear layers around a norm with running statistics; with dropout in between."""
@@ -78,3 +80,8 @@ def statistics(model, prefix=""):
         for name, value in bits(model).items()
         if name.startswith(prefix) and name.endswith(("_mean", "_variance"))
     }
+
+
+def add(tensor, amount=0.5):
+    """Write into a tensor, whatever its flag."""
+    tensor.set_value(tensor + amount)

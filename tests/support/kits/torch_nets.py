@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+SGD = torch.optim.SGD
+
 
 class Block(nn.Module):
     """Two linear layers around a norm with running statistics; with dropout in between."""
@@ -80,3 +82,9 @@ def statistics(model, prefix=""):
         for name, value in bits(model).items()
         if name.startswith(prefix) and name.endswith(("running_mean", "running_var"))
     }
+
+
+@torch.no_grad()
+def add(tensor, amount=0.5):
+    """Write into a tensor, whatever its flag."""
+    tensor.add_(amount)

@@ -1,9 +1,8 @@
-"""What `verify` says of a PyTorch model that has drifted."""
+"""What `verify` says of a model that has drifted."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
 from unifreeze.errors import FrozenDriftError
 
@@ -13,8 +12,3 @@ def drifts(handle):
     with pytest.raises(FrozenDriftError) as caught:
         handle.verify()
     return {drift.path: drift.kind for drift in caught.value.drifts}
-
-
-@torch.no_grad()
-def add(tensor, amount=0.5):
-    tensor.add_(amount)
