@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.support.plain_resolution import PLAN, frozen, refuse
 from tests.support.random_models import TOTAL_EXPRESSIONS, models
-from tests.support.resolving import PLAN, frozen, refuse
 from tests.support.trees import (
     Node,
     Weight,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.support.resolving import PLAN, refuse
+from tests.support.plain_resolution import PLAN, refuse
 from tests.support.trees import (
     conv,
     conv_net,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.resolving import PLAN, affineless_net
+from tests.support.plain_resolution import PLAN, affineless_net
 from tests.support.trees import (
     Node,
     Weight,

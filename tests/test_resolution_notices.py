@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.resolving import PLAN, affineless_net, frozen
+from tests.support.plain_resolution import PLAN, affineless_net, frozen
 from tests.support.trees import (
     adapted,
     conv_net,

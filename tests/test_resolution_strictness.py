@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.resolving import PLAN, frozen, refuse
+from tests.support.plain_resolution import PLAN, frozen, refuse
 from tests.support.trees import conv_net, linear, module, spec, text_model, two_towers
 from unifreeze._resolution import resolve_spec
 from unifreeze.errors import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.random_models import TOTAL, TOTAL_EXPRESSIONS, models
-from tests.support.selecting import names
+from tests.support.selector_names import names
 from tests.support.trees import bottleneck, module, node_at, spec, stack, tree
 from unifreeze._plan.selectors import Path, Selector, Word, evaluate, parse
 from unifreeze._plan.selectors.expression import Both, Either, OtherThan, Segment, Within, Without

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.support.selecting import modules, names
+from tests.support.selector_names import modules, names
 from tests.support.trees import (
     conv_net,
     embedding,

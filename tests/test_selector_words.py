@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.selecting import modules, names
+from tests.support.selector_names import modules, names
 from tests.support.trees import (
     MODELS,
     Node,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.placing import blocks
+from tests.support.structure_names import blocks
 from tests.support.trees import (
     Weight,
     adapted,

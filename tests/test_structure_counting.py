@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.placing import blocks, name_of
+from tests.support.structure_names import blocks, name_of
 from tests.support.trees import (
     Node,
     Weight,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from tests.support.placing import name_of
 from tests.support.random_models import models
+from tests.support.structure_names import name_of
 from tests.support.trees import (
     Node,
     Weight,

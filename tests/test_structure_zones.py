@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.placing import name_of
+from tests.support.structure_names import name_of
 from tests.support.trees import (
     Node,
     Weight,

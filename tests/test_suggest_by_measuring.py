@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import unifreeze as uf
 from tests.support.rounding import LIMIT, SINGLE_PART
-from tests.support.suggesting import stack, trainable
+from tests.support.suggested_units import stack, trainable
 from tests.support.trained import BLOCKS, batches, damaged, in_framework, trained
 from unifreeze._protocol import Batch
 from unifreeze.errors import TargetError

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from tests.support.suggesting import stack, trainable
+from tests.support.suggested_units import stack, trainable
 from tests.support.zoo import FRAMEWORKS, runnable
 from unifreeze._authoring.suggest.facts import FEW, MANY
 from unifreeze._authoring.suggest.units import has_head, stretches

@@ -9,7 +9,7 @@ import pytest
 
 import unifreeze as uf
 from tests.support.command_line import ROOT
-from tests.support.suggesting import stack, trainable
+from tests.support.suggested_units import stack, trainable
 
 
 def command_line(*words, cwd=ROOT):
