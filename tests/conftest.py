@@ -83,6 +83,12 @@ def kit(framework) -> Kit:
 
 
 @pytest.fixture
+def nets(framework):
+    """A stack of blocks in the framework, and what tests do with it without the library."""
+    return import_module(f"tests.support.kits.{framework}_nets")
+
+
+@pytest.fixture
 def double():
     """Make layers and tensors in double precision, in every framework that is imported."""
     frameworks = [module for name in FRAMEWORKS if (module := sys.modules.get(name))]

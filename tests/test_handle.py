@@ -8,6 +8,7 @@ import unifreeze as uf
 from unifreeze._protocol import Finding
 from unifreeze.errors import (
     ArgumentError,
+    OptimizerError,
     PlanError,
     PlanFileError,
     TargetError,
@@ -102,3 +103,9 @@ def test_what_is_no_batch_is_refused(kit, batch, message):
 def test_a_plan_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(PlanFileError, match="cannot be written"):
         uf.FreezePlan().freeze("head").save(tmp_path / "nowhere" / "plan.yaml")
+
+
+def test_a_plan_that_trains_nothing_has_no_optimizer(nets):
+    handle = uf.apply(uf.FreezePlan().freeze("all"), nets.Stack())
+    with pytest.raises(OptimizerError, match="nothing to train"):
+        handle.optimizer(nets.SGD, lr=0.1)

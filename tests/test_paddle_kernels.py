@@ -1,14 +1,13 @@
 """PaddlePaddle kernels that cannot cope with a frozen parameter, and their cures.
 
-Rules B, C and D are those of the opening table of the facts about PaddlePaddle; a layer norm on the
-CPU, which passes gradient on as if its frozen weight were one, belongs beside them.
+Rules B, C, D and G are those of the opening table of the facts about PaddlePaddle; a layer norm on
+the CPU, which passes gradient on as if its frozen weight were one, belongs beside them.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import pickle
 import signal
 import subprocess
 import sys
@@ -20,11 +19,10 @@ import paddle
 import pytest
 import torch
 from paddle import nn
-from paddle.distributed.fleet.utils import recompute
-from paddle.nn import functional
 
 import unifreeze as uf
 from tests.support.kits.paddle_layers import (
+    BELOW,
     RECIPES,
     Above,
     bits,
@@ -37,15 +35,12 @@ from tests.support.kits.paddle_layers import (
     own_parameters,
     weighted,
 )
-from tests.support.rounding import check_same, nudged
+from tests.support.rounding import check_same
 from unifreeze import FreezePlan
 from unifreeze._protocol import load_backend
-from unifreeze.errors import UnsupportedPlanError
 
 pytestmark = pytest.mark.usefixtures("double")
-
 HERE = Path(__file__).parent
-BELOW = "below.0"
 
 PAIRED = (
     "BatchNorm", "BatchNorm1D", "BatchNorm2D", "BatchNorm3D",
@@ -56,6 +51,7 @@ RECURRENT = {
     "GRU": lambda **more: nn.GRU(3, 4, **more),
     "SimpleRNN": lambda **more: nn.SimpleRNN(3, 4, **more),
 }
+
 # Without its cure PReLU kills the process, so it is tested in a process of its own.
 IN_PROCESS = [name for name in RECIPES if name != "PReLU"]
 
@@ -325,392 +321,6 @@ def test_dropout_stays_off_in_a_recurrent_network_that_is_frozen_for_a_while():
     x = paddle.to_tensor(floats(2, 5, 3), stop_gradient=False)
     with uf.frozen(model):
         np.testing.assert_array_equal(model(x)[0].numpy(), model(x)[0].numpy())
-
-
-# What lending does not touch ---------------------------------------------------------------------
-
-LENDING = {
-    "BatchNorm2D": "layer.weight",
-    "InstanceNorm2D": "layer.bias",
-    "LayerNorm": "layer.weight",
-    "LSTM": "layer.weight_ih_l0",
-    "HSigmoidLoss": "layer.weight",
-}
-
-
-@pytest.fixture(params=LENDING)
-def lending(request):
-    """A model with a layer that lends: the model, its input and what is frozen."""
-    model = build(request.param)
-    frozen = LENDING[request.param]
-    freeze_paths([frozen]).apply(model)
-    return model, inputs_of(request.param), frozen
-
-
-def test_names_and_parameter_objects_are_the_same_before_and_after_forward(lending):
-    model, inputs, _ = lending
-    before = list(model.named_parameters()), list(model.state_dict().items())
-    weighted(model(*inputs)).backward()
-    after = list(model.named_parameters()), list(model.state_dict().items())
-    for old, new in zip(before, after, strict=True):
-        assert [name for name, _ in old] == [name for name, _ in new]
-        assert all(a is b for (_, a), (_, b) in zip(old, new, strict=True))
-
-
-def test_applying_changes_no_name_and_no_parameter_object():
-    model = build("BatchNorm2D")
-    before = list(model.named_parameters()), list(model.state_dict())
-    freeze_paths(["layer.weight"]).apply(model)
-    assert [name for name, _ in model.named_parameters()] == [name for name, _ in before[0]]
-    pairs = zip(model.parameters(), (tensor for _, tensor in before[0]), strict=True)
-    assert all(a is b for a, b in pairs)
-    assert list(model.state_dict()) == before[1]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_the_parameter_is_back_in_place_when_forward_raises(error):
-    class Broken(nn.BatchNorm1D):
-        def forward(self, x):
-            assert self.weight is not weight
-            raise error("in the middle")
-
-    model = Above(Broken(3))
-    weight = model.layer.weight
-    freeze_paths(["layer.weight"]).apply(model)
-    with pytest.raises(error, match="in the middle"):
-        model(paddle.to_tensor(floats(6, 3)))
-    assert model.layer.weight is weight
-    assert weight.stop_gradient
-
-
-def test_a_recurrent_network_has_its_weights_back_when_forward_raises():
-    model = nn.LSTM(3, 4)
-    weights = list(model._all_weights)
-    with pytest.raises(Exception, match=r"."), uf.frozen(model):
-        model(paddle.to_tensor(floats(2, 5, 7), stop_gradient=False))
-    assert all(a is b for a, b in zip(model._all_weights, weights, strict=True))
-    assert model.weight_ih_l0 is weights[0]
-
-
-def test_nothing_is_lent_under_no_grad(lending):
-    model, inputs, frozen = lending
-    seen = []
-    leaf = frozen.removeprefix("layer.")
-    original = dict(model.named_parameters())[frozen]
-    model.layer.register_forward_post_hook(lambda *_: None)
-    inner = type(model.layer).forward
-
-    def forward(layer, *args):
-        seen.append(layer._parameters[leaf] is original)
-        return inner(layer, *args)
-
-    type(model.layer).forward, kept = forward, inner
-    try:
-        with paddle.no_grad():
-            outputs = model(*inputs)
-        model(*inputs)
-    finally:
-        type(model.layer).forward = kept
-    assert seen == [True, False]
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
-    assert first.stop_gradient
-
-
-def pickled(model):
-    return pickle.loads(pickle.dumps(model))
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
-def test_a_copy_of_the_layer_is_cured_on_its_own(lending, copied):
-    model, inputs, frozen = lending
-    if copied is pickled and isinstance(model.layer, nn.LSTM):
-        # Paddle cannot pickle it: its dropout state is on no device.
-        copied = copy.deepcopy
-    expected = gradients(model, *inputs)
-    twin = copied(model)
-    for tensor in model.parameters():
-        tensor.clear_gradient(False)
-    found = gradients(twin, *inputs)
-    assert found[frozen] is None
-    check_same(found, expected)
-    assert all(tensor.grad is None for tensor in model.parameters())
-    assert not {id(t) for t in twin.parameters()} & {id(t) for t in model.parameters()}
-
-
-def test_removing_the_plan_leaves_no_trace_on_the_layer():
-    for name, frozen in LENDING.items():
-        model = build(name)
-        before = {key: str(value) for key, value in vars(model.layer).items()}
-        freeze_paths([frozen]).apply(model).remove()
-        assert {key: str(value) for key, value in vars(model.layer).items()} == before
-
-
-def test_a_parameter_thawed_by_hand_gets_its_gradient():
-    """The guard must not lend what trains, whoever set the flag."""
-    for name, frozen in LENDING.items():
-        model = build(name)
-        expected = gradients(copy.deepcopy(model), *inputs_of(name))
-        freeze_paths([frozen]).apply(model)
-        dict(model.named_parameters())[frozen].stop_gradient = False
-        check_same(gradients(model, *inputs_of(name)), expected)
-
-
-def test_an_argument_may_be_given_by_name():
-    """D: the tensor to attach is the floating one, wherever it stands."""
-    paddle.seed(3)
-    layer, head = nn.Linear(4, 4), nn.HSigmoidLoss(4, 6)
-    model = nn.LayerDict({"layer": layer, "loss": head})
-    x, label = inputs_of("HSigmoidLoss")
-    weighted(head(layer(x), label)).backward()
-    expected = head.weight.grad.numpy()
-    FreezePlan().freeze("layer").apply(model)
-    head.weight.clear_gradient(False)
-    weighted(head(label=label, input=layer(x))).backward()
-    check_same(head.weight.grad, expected)
-
-
-# Beside other machinery --------------------------------------------------------------------------
-
-MIXED = {**LENDING, "TransformerEncoderLayer": "layer.norm2.weight"}
-
-
-@pytest.mark.parametrize("name", ["BatchNorm2D", "LayerNorm", "LSTM", "TransformerEncoderLayer"])
-def test_the_cures_hold_in_mixed_precision(name):
-    """B, C"""
-    paddle.set_default_dtype("float32")
-    inputs = inputs_of(name)
-
-    def mixed(model, inputs):
-        with paddle.amp.auto_cast(level="O1", dtype="bfloat16"):
-            outputs = model(*inputs)
-        first = outputs[0] if isinstance(outputs, tuple) else outputs
-        weighted(first.astype("float32")).backward()
-        live = model.named_parameters()
-        return {path: None if p.grad is None else p.grad.numpy() for path, p in live}
-
-    model, frozen = build(name), MIXED[name]
-    freeze_paths([frozen]).apply(model)
-    expected = mixed(build(name), inputs)
-    near = mixed(build(name), [paddle.to_tensor(nudged(x.numpy(), 2.0**-8)) for x in inputs])
-    check_same(mixed(model, inputs), {**expected, frozen: None}, near=near)
-    assert any(gradient is not None for path, gradient in expected.items() if path != frozen)
-
-
-class Recomputed(Above):
-    """Above, with the layer's forward pass run again in the backward pass."""
-
-    def __init__(self, above, *, reentrant):
-        nn.Layer.__init__(self)
-        self.below, self.layer, self.reentrant = above.below, above.layer, reentrant
-
-    def forward(self, x):
-        return recompute(self.layer, x * self.below[0], use_reentrant=self.reentrant)
-
-
-@pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("name", ["BatchNorm2D", "LayerNorm", "TransformerEncoderLayer"])
-def test_the_cures_hold_in_recomputation(name, reentrant):
-    """B, N: there the forward pass runs without gradient first, and with it later."""
-    model = Recomputed(build(name), reentrant=reentrant)
-    check_same_gradients(model, {MIXED[name]}, inputs_of(name))
-
-
-# Layers of a user's own --------------------------------------------------------------------------
-
-
-class OwnNorm(nn.Layer):
-    """A layer that calls a kernel itself, as many models' own norms do."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = self.create_parameter([3])
-        self.shift = self.create_parameter([3], is_bias=True)
-
-
-class OwnLayerNorm(OwnNorm):
-    def forward(self, x):
-        return functional.layer_norm(x, 3, self.scale, self.shift)
-
-
-class OwnInstanceNorm(OwnNorm):
-    def forward(self, x):
-        return functional.instance_norm(x, weight=self.scale, bias=self.shift)
-
-
-class OwnBatchNorm(OwnNorm):
-    def forward(self, x):
-        zeros, ones = paddle.zeros([3]), paddle.ones([3])
-        return functional.batch_norm(x, zeros, ones, self.scale, self.shift, training=True)
-
-
-class InAMethod(OwnNorm):
-    """A layer whose forward leaves the kernel to a method of its own."""
-
-    def forward(self, x):
-        return self.run(x)
-
-    def run(self, x):
-        return functional.instance_norm(x, weight=self.scale, bias=self.shift)
-
-
-def run_instance_norm(x, scale, shift):
-    return functional.instance_norm(x, weight=scale, bias=shift)
-
-
-class InAFunction(OwnNorm):
-    """A layer whose forward leaves the kernel to a function beside it, inside of another."""
-
-    def forward(self, x):
-        return (lambda: run_instance_norm(x, self.scale, self.shift))()
-
-
-@pytest.mark.parametrize(
-    ("cls", "shape"),
-    [
-        (OwnLayerNorm, (5, 3)),
-        (OwnInstanceNorm, (4, 3, 5)),
-        (OwnBatchNorm, (4, 3, 5)),
-        (InAMethod, (4, 3, 5)),
-        (InAFunction, (4, 3, 5)),
-    ],
-)
-def test_a_layer_that_calls_the_kernel_itself_is_cured(cls, shape):
-    """B, D"""
-    own = ["layer.scale", "layer.shift"]
-    for frozen in ({own[0]}, {own[1]}, set(own), {BELOW}, {BELOW, own[0]}):
-        paddle.seed(3)
-        model = Above(cls())
-        model.layer.scale.set_value(floats(3))
-        check_same_gradients(model, frozen, [paddle.to_tensor(floats(*shape))])
-
-
-def derived(name):
-    """A class whose forward leaves the kernel to its parent."""
-
-    def forward(self, *inputs):
-        return super(cls, self).forward(*inputs)
-
-    cls = type(f"Derived{name}", (getattr(nn, name),), {"forward": forward})
-    return cls
-
-
-@pytest.mark.parametrize("name", ["BatchNorm1D", "InstanceNorm1D", "LayerNorm"])
-def test_a_layer_that_leaves_the_kernel_to_its_parent_is_cured(name):
-    """B, D"""
-    size = 4 if name == "LayerNorm" else 3
-    own = own_parameters(name)
-    for frozen in ({own[0]}, {own[1]}, set(own), {BELOW, own[0]}):
-        paddle.seed(3)
-        model = Above(derived(name)(size))
-        next(iter(model.layer.parameters())).set_value(floats(size))
-        check_same_gradients(model, frozen, inputs_of(name))
-
-
-# to_static ---------------------------------------------------------------------------------------
-
-STATIC = {
-    "BatchNorm1D": {"layer.weight"},
-    "InstanceNorm2D": {"layer.bias"},
-    "LayerNorm": {"layer.weight"},
-    "LSTM": {"layer.weight_ih_l0"},
-    "InstanceNorm1D": {BELOW},
-}
-
-
-@pytest.fixture
-def static_shapes(monkeypatch):
-    """Trace for the very shapes that are seen.
-
-    All models here share one forward, whose shapes Paddle would else take for varying, which its
-    own instance norm and PReLU cannot be traced with.
-    """
-    monkeypatch.setenv("SOT_ALLOW_DYNAMIC_SHAPE", "False")
-
-
-def static_gradients(name, full_graph, *, plan_first):
-    """Gradients with the layer traced, and those of an unfrozen layer that is not."""
-    frozen = STATIC[name]
-    model = build(name)
-    expected = gradients(copy.deepcopy(model), *inputs_of(name))
-    if plan_first:
-        freeze_paths(frozen).apply(model)
-        traced = paddle.jit.to_static(model, full_graph=full_graph)
-    else:
-        traced = paddle.jit.to_static(model, full_graph=full_graph)
-        if not full_graph:
-            gradients(traced, *inputs_of(name))
-        freeze_paths(frozen).apply(model)
-    for _ in range(2):
-        found = gradients(traced, *inputs_of(name))
-    return found, {path: None if path in frozen else g for path, g in expected.items()}
-
-
-@pytest.mark.parametrize("plan_first", [True, False])
-@pytest.mark.parametrize("name", STATIC)
-@pytest.mark.usefixtures("static_shapes")
-def test_the_cures_hold_under_to_static(name, plan_first):
-    """M: as it is by default, the plan applied before or after the first trace."""
-    check_same(*static_gradients(name, None, plan_first=plan_first))
-
-
-@pytest.mark.parametrize("plan_first", [True, False])
-@pytest.mark.parametrize("name", ["BatchNorm1D", "InstanceNorm2D", "LayerNorm", "LSTM"])
-def test_the_cures_hold_when_the_program_is_traced_whole(name, plan_first):
-    """M: `full_graph=True`, called for the first time after the plan was applied."""
-    check_same(*static_gradients(name, True, plan_first=plan_first))
-
-
-@pytest.mark.usefixtures("static_shapes")
-@pytest.mark.parametrize("name", ["LayerNorm", "LSTM", "BatchNorm1D"])
-def test_gradient_flows_through_a_traced_model_frozen_for_a_while(name):
-    """C, M: as for a discriminator, on every other step."""
-    model = build(name)
-    expected = gradients(copy.deepcopy(model), *inputs_of(name))
-    traced = paddle.jit.to_static(model)
-    for _ in range(3):
-        found = gradients(traced, *inputs_of(name))
-        check_same(found[BELOW], expected[BELOW])
-        assert all(found[path] is not None for path in own_parameters(name))
-        with uf.frozen(model.layer):
-            found = gradients(traced, *inputs_of(name))
-        check_same(found[BELOW], expected[BELOW])
-        assert all(found[path] is None for path in own_parameters(name))
-
-
-@pytest.mark.parametrize("name", ["PReLU", "InstanceNorm1D"])
-def test_what_a_whole_program_cannot_do_is_refused_with_the_cure(name):
-    """D, M: traced whole, the layer would crash the process or fail."""
-    model = build(name)
-    freeze_paths({BELOW}).apply(model)
-    traced = paddle.jit.to_static(model, full_graph=True)
-    with pytest.raises(UnsupportedPlanError, match="call to_static without full_graph"):
-        traced(*inputs_of(name))
-
-
-@pytest.mark.parametrize("name", ["BatchNorm2D", "InstanceNorm2D", "LayerNorm", "LSTM", "PReLU"])
-def test_a_model_under_a_plan_can_be_exported(name, tmp_path):
-    model = build(name)
-    freeze_paths([LENDING.get(name, BELOW)]).apply(model)
-    model.eval()
-    inputs = inputs_of(name)
-    specs = [paddle.static.InputSpec(x.shape, str(x.dtype).removeprefix("paddle.")) for x in inputs]
-    paddle.jit.save(model, str(tmp_path / "model"), input_spec=specs)
-    outputs = paddle.jit.load(str(tmp_path / "model"))(*inputs), model(*inputs)
-    loaded, expected = (out[0] if isinstance(out, tuple | list) else out for out in outputs)
-    check_same(loaded, expected)
-
-
-def test_a_guard_caught_in_a_trace_does_nothing_once_the_plan_is_removed():
-    """Something that wrapped the guarded forward may outlive the plan."""
-    for name, frozen in LENDING.items():
-        model = build(name)
-        expected = gradients(copy.deepcopy(model), *inputs_of(name))
-        handle = freeze_paths([frozen]).apply(model)
-        guarded = model.layer.forward
-        model.layer.forward = lambda *args, guarded=guarded: guarded(*args)
-        handle.remove()
-        found = gradients(model, *inputs_of(name))
-        check_same(found, expected)
 
 
 # The same as in PyTorch --------------------------------------------------------------------------

@@ -14,40 +14,14 @@ import torch
 from paddle import nn
 
 import unifreeze as uf
-from tests.support.kits.paddle_layers import bits, floats
+from tests.support.kits.paddle_layers import bits
+from tests.support.saved_program import Net, loaded, rows
 from unifreeze import FreezePlan
 from unifreeze._protocol import load_backend
 from unifreeze.errors import DescriptionError, TargetError, UnsupportedPlanError
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = load_backend("paddle")
-
-
-class Net(nn.Layer):
-    """Two norms that have seen something; saved, its tensors are numbered."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.norm = nn.Linear(4, 6), nn.BatchNorm1D(6)
-        self.conv, self.last = nn.Conv1D(1, 2, 3), nn.BatchNorm1D(2)
-
-    def forward(self, x):
-        x = nn.functional.relu(self.norm(self.first(x)))
-        return self.last(self.conv(x.unsqueeze(1))).mean(-1)
-
-
-def loaded(folder, net=None):
-    """Save a network as a program and load it again."""
-    net = net or Net()
-    net.train()
-    net(rows())
-    spec = paddle.static.InputSpec([None, 4], "float32")
-    paddle.jit.save(net, str(folder / "net"), input_spec=[spec])
-    return net, paddle.jit.load(str(folder / "net"))
-
-
-def rows():
-    return paddle.to_tensor(floats(5, 4))
 
 
 def statistics_of(net):
@@ -115,7 +89,7 @@ import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import paddle
-from tests.test_paddle_programs import loaded
+from tests.support.saved_program import loaded
 from unifreeze import FreezePlan
 from unifreeze._protocol import load_backend
 from unifreeze.errors import UnsupportedPlanError

@@ -12,7 +12,7 @@ from safetensors.torch import load_file as load_torch
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
 from tests.support.pairs import small
-from tests.test_pairing import PIXELS
+from tests.support.pairs.small_answers import PIXELS
 from unifreeze._ports.carrying import port_file
 from unifreeze.errors import PortError, WeightFileError
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs import PAIRS, fused, small
-from tests.test_pairing import IDS, TEXT
+from tests.support.pairs.small_answers import IDS, TEXT
 from unifreeze._cli.find_model import load_model, read_batch
 from unifreeze_paddle import _shipped_names as shipped
 

@@ -433,9 +433,3 @@ def test_what_is_no_optimizer_is_refused_by_name():
     for wrong in ("AdamW", torch.optim.SGD([torch.zeros(1)], 0.1)):
         with pytest.raises(ArgumentError, match="should be a class"):
             handle.optimizer(wrong, lr=0.1)
-
-
-def test_a_plan_that_trains_nothing_has_no_optimizer():
-    handle = uf.apply(FreezePlan().freeze("all"), seeded(Stack))
-    with pytest.raises(OptimizerError, match="nothing to train"):
-        handle.optimizer(torch.optim.SGD, lr=0.1)

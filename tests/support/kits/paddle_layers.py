@@ -13,6 +13,16 @@ from paddle import nn
 from tests.support.rounding import check_same, nudged
 from unifreeze import FreezePlan
 
+BELOW = "below.0"
+# Of layers that lend a kernel their parameters: what is frozen in the tests.
+LENDING = {
+    "BatchNorm2D": "layer.weight",
+    "InstanceNorm2D": "layer.bias",
+    "LayerNorm": "layer.weight",
+    "LSTM": "layer.weight_ih_l0",
+    "HSigmoidLoss": "layer.weight",
+}
+
 
 class Recipe(NamedTuple):
     make: Callable[[], Any]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import paddle
 from paddle import nn
 
 from tests.support.kits.paddle_layers import bits, floats
+
+SGD = paddle.optimizer.SGD
 
 
 class Block(nn.Layer):
@@ -25,8 +29,10 @@ class Block(nn.Layer):
 class Stack(nn.Layer):
     """A stem, a list of like blocks and a head."""
 
-    def __init__(self, blocks=2, width=6, norm=nn.BatchNorm1D, dropout=0.0):
+    def __init__(self, blocks=2, width=6, norm=nn.BatchNorm1D, dropout=0.0, *, affine=True):
         super().__init__()
+        if not affine:
+            norm = partial(norm, weight_attr=False, bias_attr=False)
         paddle.seed(0)
         self.stem = nn.Linear(width, width)
         self.blocks = nn.LayerList([Block(width, norm, dropout) for _ in range(blocks)])
@@ -45,6 +51,11 @@ def rows(count=8, width=6):
 
 def loss_of(model):
     return (model(rows()) ** 2).mean()
+
+
+def backward(model):
+    """One forward and backward pass on rows, in whatever mode the model is."""
+    loss_of(model).backward()
 
 
 def train(model, optimizer, steps=2):
@@ -69,3 +80,8 @@ def statistics(model, prefix=""):
         for name, value in bits(model).items()
         if name.startswith(prefix) and name.endswith(("_mean", "_variance"))
     }
+
+
+def add(tensor, amount=0.5):
+    """Write into a tensor, whatever its flag."""
+    tensor.set_value(tensor + amount)

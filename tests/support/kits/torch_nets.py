@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+SGD = torch.optim.SGD
+
 
 class Block(nn.Module):
     """Two linear layers around a norm with running statistics; with dropout in between."""
@@ -71,3 +73,18 @@ def moved(model, before):
     after = bits(model)
     assert after.keys() == before.keys()
     return {name for name in after if after[name] != before[name]}
+
+
+def statistics(model, prefix=""):
+    """The bits of the running statistics under a prefix."""
+    return {
+        name: value
+        for name, value in bits(model).items()
+        if name.startswith(prefix) and name.endswith(("running_mean", "running_var"))
+    }
+
+
+@torch.no_grad()
+def add(tensor, amount=0.5):
+    """Write into a tensor, whatever its flag."""
+    tensor.add_(amount)
