@@ -68,7 +68,10 @@ def compare_plans(
         PlanError: There is no plan, or a name is given twice.
         TargetError: `make_model` returns one model twice, or models that begin differently.
 
-    >>> compare_plans({"head": FreezePlan().only("head")}, make, train, test)  # doctest: +SKIP
+    >>> plans = {"head": FreezePlan().only("head"), "all": FreezePlan().train("all")}
+    >>> compared = compare_plans(plans, make_model, fit, evaluate)
+    >>> [(row.name, row.trainable) for row in compared.rows]
+    [('head', 21), ('all', 213)]
     """
     named = named_plans(plans)
     if repeats < 1:
