@@ -37,7 +37,12 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out modules without examples: some load a framework or a trainer when imported."""
+    """Leave out modules without examples: some load a framework or a trainer when imported.
+
+    What tests share is left out, too: pytest would import it a second time, under another name.
+    """
+    if collection_path.is_relative_to(ROOT / "tests" / "support"):
+        return True
     if collection_path.suffix != ".py" or collection_path.name.startswith(("test_", "conftest")):
         return None
     return None if ">>> " in collection_path.read_text("utf-8") else True
