@@ -9,6 +9,6 @@ folder=${1:-.venv-formers}
 if [ ! -x "$folder/bin/python" ]; then
   "${PYTHON:-python3}" -m venv "$folder"
   "$folder/bin/pip" install --quiet --upgrade pip
-  "$folder/bin/pip" install --quiet paddleformers==1.2.0 paddlepaddle==3.3.1 -e .
+  "$folder/bin/pip" install --quiet paddleformers==1.2.0 paddlepaddle==3.3.1 -e '.[cli]'
 fi
 python -m tests.support.pairs.formers "$folder/bin/python"

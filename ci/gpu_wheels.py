@@ -34,9 +34,11 @@ ALONG = {"numpy"}
 
 
 def project() -> dict[str, Any]:
-    """Return what pyproject.toml says of the project."""
-    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return table
+    """Return what pyproject.toml says of the project, with the version, which stands elsewhere."""
+    file = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    code = (ROOT / file["tool"]["hatch"]["version"]["path"]).read_text("utf-8")
+    (version,) = re.findall(r'^__version__ = "(.+)"$', code, re.MULTILINE)
+    return {**file["project"], "version": version}
 
 
 def plain(name: str) -> str:
@@ -45,8 +47,9 @@ def plain(name: str) -> str:
 
 
 def needed() -> dict[str, str]:
-    """Return the requirements of unifreeze and of its tests, by the names of distributions."""
-    lines = [*project()["dependencies"], "pytest"]
+    """Return the requirements of unifreeze, its command and its tests, by distribution."""
+    table = project()
+    lines = [*table["dependencies"], *table["optional-dependencies"]["cli"], "pytest"]
     return {plain(re.split(r"[^\w.-]", line)[0]): line for line in lines}
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = {
     "unifreeze/__init__.py",
+    "unifreeze/__main__.py",
     "unifreeze/py.typed",
     "unifreeze/_plan/selectors/grammar.lark",
     "unifreeze_torch/__init__.py",
@@ -64,7 +65,7 @@ def main() -> None:
         wheel = build(folder / "dist")
         python = install(wheel, folder / "env")
         tests = folder / "tests"
-        shutil.copytree(ROOT / "tests" / "kits", tests / "kits")
+        shutil.copytree(ROOT / "tests" / "support" / "kits", tests / "support" / "kits")
         for file in ("conftest.py", "test_contract.py"):
             shutil.copy(ROOT / "tests" / file, tests / file)
         where = "import unifreeze, pathlib; print(pathlib.Path(unifreeze.__file__).parent)"
@@ -72,6 +73,7 @@ def main() -> None:
         check = f"import unifreeze; assert {str(folder)!r} in unifreeze.__file__"
         run(python, "-c", check, cwd=folder)
         run(python, "-m", "pytest", "-q", "--import-mode=importlib", "tests", cwd=folder)
+        run(python.parent / "unifreeze", "--version", cwd=folder)
         run(python, "-m", "unifreeze", "schema", "--json", folder / "schema.json", cwd=folder)
     print("the wheel holds")
 

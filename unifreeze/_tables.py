@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
-
-from rich.cells import cell_len, set_cell_size
 
 from unifreeze.errors import cut
 
 _BREAKS = ("", "./", "./_")
 """After which signs words may be broken: the fewer, the more welcome."""
+_WITHOUT_WIDTH = {"Mn", "Me", "Cf", "Cc"}
+"""Unicode categories of characters that fill no column: combining, formatting and control ones."""
 
 
 def plain_table(
@@ -63,11 +64,11 @@ def _fitted(
 ) -> list[int] | None:
     """Return the width of each column; None if they do not fit side by side."""
     columns = list(zip(*lines, strict=True))
-    widths = [max(map(cell_len, column)) for column in columns]
+    widths = [max(map(columns_of, column)) for column in columns]
     if width is None:
         return widths
     least = [
-        max(map(cell_len, _pieces(" ".join(column), width, breaks)), default=0)
+        max(map(columns_of, _pieces(" ".join(column), width, breaks)), default=0)
         if number in words
         else widths[number]
         for number, column in enumerate(columns)
@@ -94,7 +95,7 @@ def _row_lines(
 def _line(cells: Sequence[str], widths: Sequence[int], words: Collection[int]) -> str:
     padded = []
     for number, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        space = " " * (width - cell_len(cell))
+        space = " " * (width - columns_of(cell))
         padded.append(cell + space if number in words else space + cell)
     return "  ".join(padded).rstrip()
 
@@ -126,19 +127,19 @@ def wrap(line: str, width: int, *, indent: int = 2, breaks: str = "./") -> list[
     >>> wrap("  rule 1 takes encoder.layers.0.norm", 20)
     ['  rule 1 takes', '    encoder.layers.', '    0.norm']
     """
-    if cell_len(line) <= width:
+    if columns_of(line) <= width:
         return [line]
     own = len(line) - len(line.lstrip(" "))
     begin, more = " " * min(own, width // 2), " " * min(own + indent, width // 2)
     lines = [begin]
     for space, word in re.findall(r"( *)([^ ]+)", line.lstrip(" ")):
         room = width - len(more)
-        pieces = [word] if cell_len(word) <= room else _pieces(word, room, breaks)
+        pieces = [word] if columns_of(word) <= room else _pieces(word, room, breaks)
         if pieces[1:] and lines[-1].strip():
             lines.append(more)
         for number, piece in enumerate(pieces):
             gap = space if lines[-1].strip() and not number else ""
-            if lines[-1].strip() and cell_len(lines[-1] + gap + piece) > width:
+            if lines[-1].strip() and columns_of(lines[-1] + gap + piece) > width:
                 lines.append(more)
                 gap = ""
             lines[-1] += gap + piece
@@ -150,12 +151,48 @@ def _pieces(text: str, room: int, breaks: str) -> list[str]:
     found: list[str] = []
     signs = rf"[^{breaks} ]*[{breaks}]+|[^{breaks} ]+" if breaks else "[^ ]+"
     for part in re.findall(signs, text):
-        while cell_len(part) > max(room, 2):
-            head = set_cell_size(part, max(room, 2)).rstrip()
+        while columns_of(part) > max(room, 2):
+            head = _beginning(part, max(room, 2))
             found.append(head)
             part = part[len(head) :]
         found.append(part)
     return found
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text fills.
+
+    Chinese, Japanese and Korean characters fill two, combining characters none.
+
+    >>> columns_of("head"), columns_of("分类头"), columns_of("e\u0301")
+    (4, 6, 1)
+    """
+    if text.isascii() and text.isprintable():
+        return len(text)
+    return sum(map(_columns_of_character, text))
+
+
+def _columns_of_character(character: str) -> int:
+    category = unicodedata.category(character)
+    if category in _WITHOUT_WIDTH:
+        return 0
+    if category == "Cn":  # unassigned: Python calls these wide
+        return 1
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _beginning(text: str, columns: int) -> str:
+    """Return as much of a text as fits into some columns.
+
+    >>> _beginning("分类头", 5)
+    '分类'
+    """
+    filled = 0
+    for place, character in enumerate(text):
+        filled += _columns_of_character(character)
+        if filled > columns:
+            return text[:place]
+    return text
 
 
 def one_line(value: object, gist: str) -> str:

@@ -54,6 +54,12 @@ class UnifreezeError(Exception):
         fact: What is wrong, with the names involved.
         context: What was found or available instead; may span lines.
         hint: The line that would cure it.
+
+    >>> try:
+    ...     plan.freeze("bakbone").resolve(model)
+    ... except UnifreezeError as error:
+    ...     print(type(error).__name__)
+    UnmatchedSelectorError
     """
 
     def __init__(self, fact: str, *, context: str = "", hint: str = "") -> None:
@@ -205,6 +211,15 @@ class FrozenDriftError(UnifreezeError):
 
     Attributes:
         drifts: One entry per tensor that changed, with how.
+
+    >>> handle = plan.apply(model)
+    >>> model.load_state_dict(make_model().state_dict())
+    <All keys matched successfully>
+    >>> try:
+    ...     handle.verify()
+    ... except FrozenDriftError as error:
+    ...     print(len(error.drifts) > 0)
+    True
     """
 
     drifts: tuple[object, ...] = ()

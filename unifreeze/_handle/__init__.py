@@ -50,6 +50,9 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str
     Raises:
         ResolveError: The plan does not fit the model.
         PlanError: The plan has no such phase.
+
+    >>> resolve(plan, model).trainable_paths
+    ('head.weight', 'head.bias')
     """
     check_plan(plan)
     spec = Target(model, backend_for(model)).describe(_batch(batch))
@@ -96,6 +99,9 @@ def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool 
     Raises:
         ResolveError: The plan does not fit the model.
         BackendError: The framework would not carry it out as it says.
+
+    >>> print(apply(plan, model))
+    trainable params: 21 || all params: 213 || trainable%: 9.8592
     """
     check_plan(plan)
     target = Target(model, backend_for(model))
@@ -108,7 +114,8 @@ def freeze(
 ) -> Handle:
     """Freeze what a selector selects: the one-liner for `FreezePlan().freeze(what).apply(model)`.
 
-    >>> handle = freeze(model, "backbone")  # doctest: +SKIP
+    >>> print(freeze(model, "backbone"))
+    trainable params: 21 || all params: 213 || trainable%: 9.8592
     """
     return apply(FreezePlan().freeze(what), model, batch=batch, keep_values=keep_values)
 
@@ -130,9 +137,9 @@ def frozen(model: Any, what: str | Selector | None = None) -> AbstractContextMan
     Raises:
         ResolveError: The selector selects nothing in this model.
 
-    >>> with frozen(discriminator):  # doctest: +SKIP
-    ...     generator_loss(discriminator(fake)).backward()
-    >>> with frozen(model, "backbone"):  # doctest: +SKIP
+    >>> with frozen(discriminator):
+    ...     generator_loss(discriminator(generator(noise))).backward()
+    >>> with frozen(model, "backbone"):
     ...     train_head(model)
     """
     return OneBlock(partial(_frozen, model, what), "with frozen(model): …")
@@ -167,8 +174,9 @@ def unpin(model: Any) -> None:
     Raises:
         PlanError: The model itself is under a plan; that takes the handle's `remove`.
 
-    >>> average = AveragedModel(model)  # doctest: +SKIP
-    >>> unpin(average)  # doctest: +SKIP
+    >>> handle = plan.apply(model)
+    >>> average = deepcopy(model)  # holds the statistics that the model holds
+    >>> unpin(average)
     """
     Target(model, backend_for(model)).unpin()
 

@@ -47,6 +47,15 @@ class Handle:
     Attributes:
         model: The live model.
         resolution: What the plan decided for it.
+
+    >>> handle = plan.apply(model)
+    >>> handle
+    <unifreeze.Handle on Plain: trainable params: 21 || all params: 213 || trainable%: 9.8592>
+    >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)
+    >>> train(model, optimizer)
+    >>> print(handle.verify())
+    unchanged: 12 frozen parameters, 6 held state tensors
+    >>> handle.remove()
     """
 
     def __init__(
@@ -297,7 +306,7 @@ class Handle:
             OptimizerError: The optimizer is known to move frozen parameters, is not an optimizer of
                 this framework, or there is nothing to train.
 
-        >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)  # doctest: +SKIP
+        >>> optimizer = handle.optimizer(AdamW, lr=1e-3, weight_decay=0.01)
         """
         if "learning_rate" in settings:  # Paddle's name for it
             if "lr" in settings:
@@ -351,7 +360,9 @@ class Handle:
             OptimizerError: The handle has no optimizer: neither did `optimizer` build one that is
                 still there, nor was one attached to the phases.
 
-        >>> handle.rates()  # doctest: +SKIP
+        >>> handle = plan.with_group("bias", lr_scale=10, weight_decay=0).apply(model)
+        >>> optimizer = handle.optimizer(AdamW, lr=0.001)
+        >>> handle.rates()
         {'lr x 1': 0.001, 'lr x 10, weight decay 0': 0.01}
         """
         self._check_in_force("read rates")
@@ -426,6 +437,11 @@ class Handle:
                 changed then.
             FrozenDriftError: Something frozen has moved during the phase that ends.
             OptimizerError: No optimizer is attached.
+
+        >>> handle = phases.apply(model)  # the second phase begins at epoch 2
+        >>> optimizer = handle.optimizer(AdamW)
+        >>> [handle.step(epoch=epoch) for epoch in range(4)]
+        [False, False, True, False]
         """
         self._check_in_force("step")
         numbers(metrics)  # what is not a number is refused before anything changes
@@ -476,7 +492,12 @@ class Handle:
         Args:
             metrics: What was measured after the last epoch, which no `step` has brought.
 
-        >>> print(handle.report())  # doctest: +SKIP
+        >>> handle.step(epoch=0)
+        False
+        >>> train(model, optimizer)
+        >>> print(handle.report({"val_loss": 0.5}))
+        epoch  trainable  frozen  val loss
+        0             21   90.1%       0.5
         """
         if metrics:
             self._history.measured(metrics)
@@ -499,6 +520,14 @@ class Handle:
 
         Raises:
             ScheduleError: The state is of another plan or model; the message shows the difference.
+
+        >>> handle.step(epoch=3)
+        False
+        >>> state = handle.state_dict()
+        >>> resumed = plan.apply(model)
+        >>> resumed.load_state_dict(state)
+        >>> resumed.state_dict()["history"]["epoch"]
+        3
         """
         self._check_in_force("load a state")
         check_format(state)
@@ -532,7 +561,7 @@ class Handle:
         Raises:
             WeightFileError: The file cannot be written; an older one is as it was.
 
-        >>> handle.save_trained("run/trained.safetensors")  # doctest: +SKIP
+        >>> handle.save_trained(folder / "head.safetensors")
         """
         self._check_in_force("save what was trained")
         save_trained(self._backend, self.model, self._held_so_far(), self.plan, path)

@@ -90,7 +90,9 @@ def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
         WeightFileError: The file is not such a file, is damaged, or is of another model, base or
             framework; everything that differs is named, and nothing was written.
 
-    >>> load_trained(model, "run/trained.safetensors")  # doctest: +SKIP
+    >>> handle.save_trained(folder / "head.safetensors")
+    >>> load_trained(model, folder / "head.safetensors")
+    ('head.weight', 'head.bias')
     """
     target, path = Target(model, backend_for(model)), Path(path)
     backend = target.backend

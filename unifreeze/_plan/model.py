@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze._arguments import checked_methods
 from unifreeze._plan.captured import Captured
+from unifreeze._plan.of_one_phase import phase_number, plans_of_phases
 from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
-from unifreeze._plan.phases import Phase, settings_of
+from unifreeze._plan.phases import Phase
 from unifreeze._plan.selectors import Selector
 from unifreeze._tables import one_line
-from unifreeze.errors import PlanError, nearest
+from unifreeze.errors import PlanError
 
 if TYPE_CHECKING:
     from unifreeze._handle import Handle
@@ -48,9 +49,11 @@ class FreezePlan:
             on every model that it is resolved on, before phases add to them. One more rule drops
             it, and so do `norm_stats` by selector; one word for them drops its `held` alone.
 
-    >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
-    >>> [str(rule) for rule in plan.rules]
-    ['only: head | blocks[-2:]', 'freeze: norm']
+    >>> plan = FreezePlan().only("head | blocks[-2:]").with_norm_stats("update")
+    >>> plan.document()
+    {'unifreeze': 1, 'rules': [{'only': 'head | blocks[-2:]'}], 'norm_stats': 'update'}
+    >>> plan.freeze("norm").with_group("bias", weight_decay=0).groups[0].weight_decay
+    0.0
     """
 
     rules: tuple[Rule, ...] = ()
@@ -170,7 +173,7 @@ class FreezePlan:
 
         >>> plan = FreezePlan().phase("head", rules={"only": "head"}, lr=1e-3)
         >>> plan.phase("top", at={"epoch": 5}, add={"train": "blocks[-2:]"}, lr=1e-4).phases[1]
-        Phase('top' at epoch 5)
+        <unifreeze.Phase: 'top' at epoch 5>
         """
         said = {key: value for key, value in locals().items() if key != "self"}
         from unifreeze._plan.in_python import with_phase
@@ -221,17 +224,7 @@ class FreezePlan:
         Raises:
             PlanError: The plan has no such phase.
         """
-        names = [one.name for one in self.phases]
-        if phase in names:
-            return names.index(str(phase))
-        if isinstance(phase, int) and not isinstance(phase, bool) and 0 <= phase < len(names):
-            return phase
-        close = nearest(phase, names, limit=1) if isinstance(phase, str) else []
-        raise PlanError(
-            f"the plan has no phase {phase!r}",
-            context=f"its phases are: {', '.join(names) or 'none'}",
-            hint=f"did you mean {close[0]!r}?" if close else "",
-        )
+        return phase_number(self, phase)
 
     def in_phase(self, phase: int | str) -> FreezePlan:
         """Return the plan that holds in a phase, as one without phases.
@@ -250,16 +243,7 @@ class FreezePlan:
         Raises:
             PlanError: Some phases are still to be made by generators.
         """
-        made = [phase.name for phase in self.phases if phase.generator is not None]
-        if made:
-            raise PlanError(
-                f"the plan has generators, whose phases depend on the model: {', '.join(made)}",
-                hint="expand them first: plan.expand(model), or `unifreeze expand`",
-            )
-        return [
-            replace(self, rules=one.rules, norm_stats=one.norm_stats, phases=(), captured=None)
-            for one in settings_of(self.phases, self.rules, self.norm_stats)
-        ]
+        return plans_of_phases(self)
 
     @property
     def digest(self) -> str:
@@ -314,25 +298,43 @@ class FreezePlan:
 
         Raises:
             PlanFileError: It cannot be written there.
+
+        >>> FreezePlan().only("head").save(folder / "plan.yaml")
+        >>> FreezePlan.load(folder / "plan.yaml")
+        FreezePlan().only("head")
         """
         from unifreeze._plan.plan_file import save_text
 
         save_text(path, self.to_yaml())
 
     def resolve(self, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
-        """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
+        """Decide every parameter of a model without touching it; see `unifreeze.resolve`.
+
+        >>> FreezePlan().only("head").resolve(model).trainable_paths
+        ('head.weight', 'head.bias')
+        """
         from unifreeze._handle import resolve
 
         return resolve(self, model, batch=batch, phase=phase)
 
     def expand(self, model: Any, *, batch: Any = None) -> FreezePlan:
-        """Return the plan with plain phases in place of generators, as they are on a model."""
+        """Return the plan with plain phases in place of generators, as they are on a model.
+
+        >>> each = {"by": "blocks", "every": {"epochs": 2}}
+        >>> plan = FreezePlan().phase("down", gradual_unfreezing=each)
+        >>> [phase.name for phase in plan.expand(model).phases]
+        ['down 1', 'down 2', 'down 3', 'down 4']
+        """
         from unifreeze._handle import expand
 
         return expand(self, model, batch=batch)
 
     def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
-        """Put the plan in force on a live model; see `unifreeze.apply`."""
+        """Put the plan in force on a live model; see `unifreeze.apply`.
+
+        >>> print(FreezePlan().only("head").apply(model))
+        trainable params: 21 || all params: 213 || trainable%: 9.8592
+        """
         from unifreeze._handle import apply
 
         return apply(self, model, batch=batch, keep_values=keep_values)

@@ -53,6 +53,13 @@ class Resolution:
         weight_decay: For each parameter, its weight decay, NaN for the optimizer's own.
         notices: What the user should know though it is not a mistake.
         covered: For each module, whether a plan in force covers it; None where every module is.
+
+    >>> plan.resolve(model)
+    <unifreeze.Resolution: 2 of 14 parameters of torch trainable under FreezePlan().only("head")>
+    >>> print(plan.resolve(model))
+    trainable params: 21 || all params: 213 || trainable%: 9.8592
+    2 of 14 parameters trainable, 2 layers hold their statistics and other state
+      rule 1  only: head: matches 2, decides 14 (213 values)
     """
 
     plan: FreezePlan
@@ -92,7 +99,11 @@ class Resolution:
 
     @cached_property
     def frozen_paths(self) -> tuple[str, ...]:
-        """Native paths of the frozen parameters."""
+        """Native paths of the frozen parameters.
+
+        >>> plan.resolve(model).frozen_paths[0]
+        'blocks.0.first.weight'
+        """
         return self._paths(~self.trainable)
 
     @cached_property
@@ -115,7 +126,11 @@ class Resolution:
 
     @cached_property
     def trainable_paths(self) -> tuple[str, ...]:
-        """Native paths of the trainable parameters."""
+        """Native paths of the trainable parameters.
+
+        >>> plan.resolve(model).trainable_paths
+        ('head.weight', 'head.bias')
+        """
         return self._paths(self.trainable)
 
     def _paths(self, mask: Mask) -> tuple[str, ...]:
@@ -124,12 +139,20 @@ class Resolution:
 
     @cached_property
     def frozen_names(self) -> tuple[str, ...]:
-        """Canonical names of the frozen parameters, in canonical order."""
+        """Canonical names of the frozen parameters, in canonical order.
+
+        >>> plan.resolve(model).frozen_names[0]
+        'blocks.0/linear.0/weight'
+        """
         return self._canonical(~self.trainable)
 
     @cached_property
     def trainable_names(self) -> tuple[str, ...]:
-        """Canonical names of the trainable parameters, in canonical order."""
+        """Canonical names of the trainable parameters, in canonical order.
+
+        >>> plan.resolve(model).trainable_names
+        ('head/linear.0/weight', 'head/linear.0/bias')
+        """
         return self._canonical(self.trainable)
 
     def _canonical(self, mask: Mask) -> tuple[str, ...]:
@@ -138,7 +161,11 @@ class Resolution:
         return tuple(spec.canonical[spec.first_names[n]] for n in order[mask[order]])
 
     def counts(self) -> tuple[int, int]:
-        """Return the number of trainable values, and of all."""
+        """Return the number of trainable values, and of all.
+
+        >>> plan.resolve(model).counts()
+        (21, 213)
+        """
         counts = self.spec.counts
         return int(counts[self.trainable].sum()), int(counts.sum())
 
@@ -147,6 +174,9 @@ class Resolution:
 
         Raises:
             UnmatchedSelectorError: No name matches.
+
+        >>> plan.resolve(model).why("head.bias")
+        ['head.bias  head/linear.0/bias  trainable by rule 1 (only: head)']
         """
         lines = []
         for number in self.spec.canonical_order:
@@ -169,6 +199,9 @@ class Resolution:
 
         Raises:
             ResolveError: There is no parameter of that number.
+
+        >>> plan.resolve(model).reason(0)
+        'frozen by rule 1 (only: head)'
         """
         if not 0 <= number < len(self.spec):
             raise ResolveError(

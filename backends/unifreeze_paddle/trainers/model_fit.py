@@ -41,7 +41,8 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     Attributes:
         handle: The plan in force; None before training begins.
 
-    >>> model.fit(data, callbacks=FreezeCallback(plan))  # doctest: +SKIP
+    For example `model.fit(data, callbacks=FreezeCallback(plan))`; whole runs are in
+    `examples/trainers/`.
     """
 
     @checked

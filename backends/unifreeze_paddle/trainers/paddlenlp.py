@@ -41,7 +41,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     Attributes:
         handle: The plan in force; None before training begins.
 
-    >>> Trainer(model, args=args, callbacks=[FreezeCallback(plan)]).train()  # doctest: +SKIP
+    For example `Trainer(model, args=args, callbacks=[FreezeCallback(plan)])`; whole runs are in
+    `examples/trainers/`.
     """
 
     @checked

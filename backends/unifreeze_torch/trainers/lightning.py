@@ -27,7 +27,8 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
 
-    >>> Trainer(callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
+    For example `Trainer(callbacks=[FreezeCallback(plan)])`; whole runs are in
+    `examples/trainers/`.
     """
 
     @checked

@@ -36,7 +36,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
 
-    >>> Trainer(model, args, callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
+    For example `Trainer(model, args, callbacks=[FreezeCallback(plan)])`; whole runs are in
+    `examples/trainers/`.
     """
 
     @checked

@@ -92,7 +92,10 @@ def capture(
         PlanError: The pairing is not of this model, or the order in which layers are registered
             cannot be trusted and no batch shows another.
 
-    >>> print(capture(model, optimizer=optimizer))  # doctest: +SKIP
+    >>> for parameter in model.blocks.parameters():
+    ...     parameter.requires_grad = False
+    >>> capture(model).plan.rules[0].choice
+    Selector('head')
     """
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model

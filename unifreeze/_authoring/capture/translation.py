@@ -53,7 +53,8 @@ def translate(
         PlanError: Names do not tell which parameter is which, or only the order of equal branches
             does, which may not be the same in both; or all rules are in phases.
 
-    >>> print(translate(plan, torch_model, paddle_model))  # doctest: +SKIP
+    >>> translate(FreezePlan().freeze('path:"blocks"'), torch_model, paddle_model).plan
+    FreezePlan().only("head")
     """
     sides = [Target(model, backend_for(model)) for model in (source, target)]
     names = sides[0].backend.name, sides[1].backend.name

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from traceback import extract_tb
 from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from unifreeze._arguments import checked
 from unifreeze._authoring.compare.checked_inputs import (
@@ -64,13 +62,16 @@ def compare_plans(
         batch: One batch of inputs; positions then count in order of execution.
         repeats: Runs of each plan, with seeds of their own: medians and spread are then told.
         seed: Seed of the first run; each further one counts up.
-        progress: Show a bar on standard error, if that is a terminal.
+        progress: Show a bar on standard error, if that is a terminal and `rich` is installed.
 
     Raises:
         PlanError: There is no plan, or a name is given twice.
         TargetError: `make_model` returns one model twice, or models that begin differently.
 
-    >>> compare_plans({"head": FreezePlan().only("head")}, make, train, test)  # doctest: +SKIP
+    >>> plans = {"head": FreezePlan().only("head"), "all": FreezePlan().train("all")}
+    >>> compared = compare_plans(plans, make_model, fit, evaluate)
+    >>> [(row.name, row.trainable) for row in compared.rows]
+    [('head', 21), ('all', 213)]
     """
     named = named_plans(plans)
     if repeats < 1:
@@ -188,10 +189,18 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" + ("" if is_ours else place)
 
 
+def _bar(total: int, *, shown: bool) -> AbstractContextManager[Callable[[], object]]:
+    """Show how many runs are done, on standard error, if that is a terminal and `rich` is there."""
+    if not shown or not sys.stderr.isatty() or find_spec("rich") is None:
+        return nullcontext(lambda: None)
+    return _rich_bar(total)
+
+
 @contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """Show how many runs are done, on standard error, if that is a terminal."""
-    hidden = not shown or not sys.stderr.isatty()
-    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+def _rich_bar(total: int) -> Iterator[Callable[[], object]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("comparing plans", total=total)
         yield lambda: bar.advance(task)

@@ -77,7 +77,8 @@ def suggest(
     Raises:
         TargetError: What was given cannot be used, or nothing is there to go by.
 
-    >>> print(suggest(model, examples=2000, similarity="different"))  # doctest: +SKIP
+    >>> print(suggest(model, examples=2000, similarity="different").text().splitlines()[0])
+    # Suggested for Plain (torch): 2,000 examples, different data and the head as it is.
     """
     inputs = read_inputs(examples, similarity, compute, shift, new_head=new_head)
     _check_given(inputs, batches, loss, labels, most)

@@ -85,6 +85,9 @@ class Record(Saved):
         states: Every statistic and other state tensor.
         notices: What the resolution remarked.
         runs: One per optimizer.
+
+    >>> Record.load(record_file).side  # written by `unifreeze record PLAN MODEL -o FILE`
+    'torch on cpu'
     """
 
     format: ClassVar[Format] = Format(

@@ -78,6 +78,9 @@ class Report:
         sides: The two runs.
         steps: Training steps per optimizer.
         optimizers: Their names.
+
+    >>> check_parity(plan, torch_model, paddle_model, batch=batch)
+    <unifreeze.Report: parity holds, 9 clauses>
     """
 
     clauses: tuple[Clause, ...]
@@ -95,13 +98,19 @@ class Report:
 
         Raises:
             ParityError: Naming the clauses and the parameters that break them.
+
+        >>> check_parity(plan, torch_model, paddle_model, batch=batch).raise_if_broken()
         """
         if not self.holds:
             broken = [clause.name for clause in self.clauses if not clause.holds]
             raise ParityError(f"parity does not hold: {', '.join(broken)}", context=str(self))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data."""
+        """Return the report as plain data.
+
+        >>> check_parity(plan, torch_model, paddle_model, batch=batch).to_json()["holds"]
+        True
+        """
         return {
             "holds": self.holds,
             "clauses": [

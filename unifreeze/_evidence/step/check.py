@@ -70,6 +70,9 @@ def check_step(
         report = check_step(plan, torch_model, paddle_model, batch=batch)
         report.raise_if_broken()
         ```
+
+    >>> check_step(plan, torch_model, paddle_model, batch=batch)
+    <unifreeze.StepReport: the step is the same, 7 clauses>
     """
     backends = backend_for(one), backend_for(other)
     inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)

@@ -55,7 +55,11 @@ class Selector:
         return made
 
     def within(self, place: str) -> Selector:
-        """Read this selector as if the submodule at `place` were the whole model."""
+        """Read this selector as if the submodule at `place` were the whole model.
+
+        >>> Selector("blocks[-1]").within("student")
+        Selector('blocks[-1] in student')
+        """
         return self._of(Within(self.expression, place))
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -60,6 +60,11 @@ def port_file(
         WeightFileError: The source cannot be read, or the target not written.
         PortError: The source does not fit the pairing; everything that does not is listed. Or the
             target is the source.
+
+    >>> pairing = pair(torch_model, paddle_model, batch=batch)
+    >>> torch.save(torch_model.state_dict(), folder / "model.pt")
+    >>> port_file(folder / "model.pt", folder / "model.pdparams", pairing)
+    <unifreeze.Ported: 18 tensors with 237 values carried over>
     """
     with open_weights(source, key=key) as opened:
         weights = opened.under(strip_prefix) if strip_prefix else opened

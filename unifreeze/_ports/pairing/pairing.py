@@ -180,6 +180,11 @@ class Pairing(Saved):
         differences: Settings that differ and that this batch may not show.
         zeros: Rows of tables that one port reads as zeros.
         certificate: The evidence; None where the second model was never run on the first's values.
+
+    >>> pairing = pair(torch_model, paddle_model, batch=batch)
+    >>> pairing.save(folder / "pairing.json")
+    >>> Pairing.load(folder / "pairing.json")
+    <unifreeze.Pairing: 18 tensors of torch with paddle, 0 without partner>
     """
 
     format: ClassVar[Format] = Format(
@@ -220,7 +225,11 @@ class Pairing(Saved):
 
     @checked
     def turned(self) -> Pairing:
-        """Return the same seen from the second model."""
+        """Return the same seen from the second model.
+
+        >>> pair(torch_model, paddle_model, batch=batch).turned()
+        <unifreeze.Pairing: 18 tensors of paddle with torch, 0 without partner>
+        """
         return self.model_copy(
             update={
                 "one": self.other,
