@@ -21,7 +21,7 @@ from tests.support.kits.paddle_layers import bits, build, floats, gradients
 from tests.support.kits.paddle_nets import Stack, loss_of, moved, rows, statistics, train
 from tests.support.rounding import check_same
 from unifreeze import FreezePlan
-from unifreeze._evidence.parity.record import make_record
+from unifreeze._evidence import make_record
 from unifreeze._protocol import Batch, ProbeConfig, load_backend
 from unifreeze.errors import FixedParameterError, FrozenDriftError, UnsupportedPlanError
 

@@ -11,7 +11,7 @@ from paddle import nn as pnn
 from torch import nn as tnn
 
 import unifreeze as uf
-from unifreeze._evidence.parity import CLAUSES, Record, check_parity, compare_records, make_record
+from unifreeze._evidence import PARITY_CLAUSES, Record, check_parity, compare_records, make_record
 from unifreeze._protocol import Batch, ProbeConfig, load_backend
 from unifreeze.errors import ParityError, RecordError, TargetError
 
@@ -567,7 +567,9 @@ def test_the_report_as_data_has_exactly_this_shape():
     assert json.loads(json.dumps(data)) == data
     assert list(data) == ["holds", "clauses", "sides", "steps", "optimizers"]
     assert data["holds"] is False
-    assert [clause["name"] for clause in data["clauses"]] == list(CLAUSES)
+    assert [clause["name"] for clause in data["clauses"]] == [
+        clause.name for clause in PARITY_CLAUSES
+    ]
     assert all(list(clause) == ["name", "holds", "findings"] for clause in data["clauses"])
     assert data["clauses"][0]["findings"] == [
         {
@@ -593,7 +595,7 @@ def test_the_report_as_text_names_each_clause_and_what_breaks_it():
     text = str(report)
     assert "torch on cpu: 4 parameters, 63 values, 2 frozen, 2 trainable" in text
     assert "BROKEN  parameters: both sides have the same parameters" in text
-    assert all(f"  {name}: {title}" in text for name, title in CLAUSES.items())
+    assert all(f"  {clause.name}: {clause.title}" in text for clause in PARITY_CLAUSES)
     with pytest.raises(ParityError, match="parity does not hold: parameters"):
         report.raise_if_broken()
 

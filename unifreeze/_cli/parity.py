@@ -18,22 +18,20 @@ from unifreeze._cli.find_model import (
     use_backends,
 )
 from unifreeze._cli.output import (
-    BROKEN,
     BackendOption,
     BatchOption,
     JsonOption,
     ModelArgument,
     PlanArgument,
     SeedOption,
-    say,
     say_as_it_is,
     write_json,
 )
+from unifreeze._cli.print_report import print_report
 from unifreeze._cli.side_process import Side, run_sides
-from unifreeze._evidence.parity import (
+from unifreeze._evidence import (
     Order,
     Record,
-    Report,
     common_outputs,
     compare_records,
     make_record,
@@ -130,7 +128,7 @@ def compare(
     json: JsonOption = "",
 ) -> None:
     """Compare two records; needs neither framework."""
-    _finish(compare_records(Record.load(one), Record.load(other)), json)
+    print_report(compare_records(Record.load(one), Record.load(other)), json)
 
 
 def parity(
@@ -178,16 +176,4 @@ def parity(
             limited = zip(sides, limits, strict=True)
             run_sides([side._replace(arguments=(*side.arguments, to)) for side, to in limited])
             one, two = map(Record.load, files)
-    _finish(compare_records(one, two), json)
-
-
-def _finish(report: Report, json: str) -> None:
-    if json:
-        write_json(report.to_json(), json)
-    if json != "-":
-        say(str(report))
-        verdict = "parity holds" if report.holds else "parity does not hold"
-        run = f"{counted(report.steps, 'step')} each of {', '.join(report.optimizers)}"
-        say(f"{verdict} ({run})", style="bold green" if report.holds else "bold red")
-    if not report.holds:
-        raise typer.Exit(BROKEN)
+    print_report(compare_records(one, two), json)

@@ -14,20 +14,18 @@ from unifreeze._cli.find_model import (
     use_backends,
 )
 from unifreeze._cli.output import (
-    BROKEN,
     BackendOption,
     BatchOption,
     JsonOption,
     PlanArgument,
     SeedOption,
-    say,
     say_as_it_is,
     write_json,
 )
 from unifreeze._cli.parity import OrderOption, read_inputs, read_order
-from unifreeze._evidence.parity import Order
-from unifreeze._evidence.step import (
-    StepReport,
+from unifreeze._cli.print_report import print_report
+from unifreeze._evidence import (
+    Order,
     StepSide,
     check_step,
     compare_sides,
@@ -93,7 +91,7 @@ def step(
     files = [name.endswith(".json") for name in (model, other)]
     if all(files):
         sides = StepSide.load(model), StepSide.load(other)
-        _finish(compare_sides(*sides, _needed(known, "--pairing"), plan=loaded), json)
+        print_report(compare_sides(*sides, _needed(known, "--pairing"), plan=loaded), json)
         return
     counted, inputs = read_order(order), read_inputs(batch, seed)
     if output:
@@ -120,7 +118,7 @@ def step(
         seed=seed,
         order=counted,
     )
-    _finish(report, json)
+    print_report(report, json)
 
 
 def _one_side(
@@ -149,16 +147,3 @@ def _needed(given: Given | None, option: str) -> Given:
     if given is None:
         raise TargetError(f"step from files, or with -o, needs {option}")
     return given
-
-
-def _finish(report: StepReport, json: str) -> None:
-    if json:
-        write_json(report.to_json(), json)
-    if json != "-":
-        say(str(report))
-        verdict = "the step is the same" if report.holds else "the step is not the same"
-        if report.holds and not report.decided:
-            verdict = "nothing speaks against the step, but not all of it could be decided"
-        say(verdict, style="bold green" if report.holds else "bold red")
-    if not report.holds:
-        raise typer.Exit(BROKEN)

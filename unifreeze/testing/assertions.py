@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._evidence.parity import Report, check_parity
+from unifreeze._evidence import Report, check_parity
 from unifreeze._plan import FreezePlan
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze._arguments import checked_methods
-from unifreeze._evidence.parity import Record, compare_records, make_record
+from unifreeze._evidence import Record, compare_records, make_record
 from unifreeze._handle import apply, frozen, resolve
 from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
 from unifreeze._plan import FreezePlan

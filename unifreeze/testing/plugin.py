@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unifreeze._evidence.parity import Report
+    from unifreeze._evidence import Report
 
 
 pytest.register_assert_rewrite("unifreeze.testing.contract")
