@@ -7,11 +7,10 @@ from typing import Any
 from unifreeze._arguments import checked
 from unifreeze._evidence.clauses import PARITY_CLAUSES
 from unifreeze._evidence.parity_clauses import RecordPair
-from unifreeze._evidence.record import Order, Record, common_outputs, make_record
+from unifreeze._evidence.record import Order, Record, common_outputs, make_record, refuse_different
 from unifreeze._evidence.report import ClauseResult, Report, Side
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, ProbeConfig, backend_for
-from unifreeze.errors import RecordError
 
 
 @checked
@@ -68,7 +67,12 @@ def compare_records(first: Record, second: Record) -> Report:
     Raises:
         RecordError: The records are of different plans or of different probes.
     """
-    _check_comparable(first, second)
+    plans = [(record.side, record.plan_digest) for record in (first, second)]
+    hint = "record both sides with the same plan file"
+    refuse_different("the records are of different plans", *plans, hint=hint)
+    probes = [(record.side, _probe(record)) for record in (first, second)]
+    hint = "record both sides with the same --steps and --seed"
+    refuse_different("the records are of different probes", *probes, hint=hint)
     pair = RecordPair(first, second)
     return Report(
         tuple(ClauseResult(c.name, c.title, tuple(c.check(pair))) for c in PARITY_CLAUSES),
@@ -78,20 +82,9 @@ def compare_records(first: Record, second: Record) -> Report:
     )
 
 
-def _check_comparable(first: Record, second: Record) -> None:
-    if first.plan_digest != second.plan_digest:
-        raise RecordError(
-            "the records are of different plans",
-            context=f"{first.side}: {first.plan_digest}\n{second.side}: {second.plan_digest}",
-            hint="record both sides with the same plan file",
-        )
-    probes = [(r.steps, r.seed, tuple(run.optimizer for run in r.runs)) for r in (first, second)]
-    if probes[0] != probes[1]:
-        raise RecordError(
-            "the records are of different probes",
-            context="\n".join(f"steps, seed, optimizers: {probe}" for probe in probes),
-            hint="record both sides with the same --steps and --seed",
-        )
+def _probe(record: Record) -> str:
+    optimizers = ", ".join(run.optimizer for run in record.runs)
+    return f"{record.steps} steps of {optimizers}, seed {record.seed}"
 
 
 def _side(record: Record) -> Side:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Matched, Seen, match_outputs
@@ -123,20 +123,10 @@ class Record(Saved):
         return f"{self.framework} on {self.device}"
 
 
-class Prepared(NamedTuple):
-    """A plan resolved on a live model.
-
-    Attributes:
-        traced: The model's description with the order in which its layers ran on the batch.
-        resolution: What the plan decides about the model.
-    """
-
-    traced: ModelSpec
-    resolution: Resolution
-
-
-def prepare(plan: FreezePlan, model: Any, backend: Backend, batch: Batch, order: Order) -> Prepared:
-    """Resolve a plan on a live model, and refuse a plan that cannot be run.
+def prepare(
+    plan: FreezePlan, model: Any, backend: Backend, batch: Batch, order: Order
+) -> tuple[ModelSpec, Resolution]:
+    """Describe a live model, traced on a batch, and resolve a plan that can be run on it.
 
     Raises:
         PlanError: The plan has phases.
@@ -150,7 +140,7 @@ def prepare(plan: FreezePlan, model: Any, backend: Backend, batch: Batch, order:
     spec = traced if order == "execution" else backend.describe(model)
     resolution = resolve_spec(plan, spec)
     refuse_unsupported(backend, model, resolution)
-    return Prepared(traced, resolution)
+    return traced, resolution
 
 
 def make_record(
@@ -180,9 +170,9 @@ def make_record(
         UnsupportedPlanError: The framework would not carry it out as it says.
         TargetError: The model cannot be trained on the batch.
     """
-    prepared = prepare(plan, model, backend, config.batch, order)
-    by_execution = resolve_spec(plan, prepared.traced)
-    result = backend.probe(model, prepared.resolution, config)
+    traced, resolution = prepare(plan, model, backend, config.batch, order)
+    by_execution = resolve_spec(plan, traced)
+    result = backend.probe(model, resolution, config)
     return Record(
         unifreeze_record=RECORD_FORMAT,
         framework=backend.name,
@@ -195,24 +185,25 @@ def make_record(
         steps=config.steps,
         seed=config.seed,
         outputs=dict(result.outputs),
-        parameters=tuple(_parameter_rows(prepared, by_execution, result)),
-        states=tuple(_state_rows(prepared.resolution)),
-        notices=prepared.resolution.notices,
+        parameters=tuple(_parameter_rows(traced, resolution, by_execution, result)),
+        states=tuple(_state_rows(resolution)),
+        notices=resolution.notices,
         runs=tuple(RunRow(**run.__dict__) for run in result.runs),
     )
 
 
 def _parameter_rows(
-    prepared: Prepared, by_execution: Resolution, result: ProbeResult
+    traced: ModelSpec, resolution: Resolution, by_execution: Resolution, result: ProbeResult
 ) -> list[ParameterRow]:
-    resolution, spec, reached = prepared.resolution, prepared.resolution.spec, set(result.reached)
+    spec, reached = resolution.spec, set(result.reached)
+    ambiguous = traced.placement.ambiguous
     rows = []
     for number in spec.canonical_order.tolist():
         parameter = spec.parameters[number]
         decay = float(resolution.weight_decay[number])
         owner = spec.tree.owners[spec.first_names[number]]
         paths = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
-        neutral_shape, oriented = prepared.traced.neutral_shape(number)
+        neutral_shape, oriented = traced.neutral_shape(number)
         rows.append(
             ParameterRow(
                 name=parameter.name,
@@ -232,7 +223,7 @@ def _parameter_rows(
                 lr_scale=float(resolution.lr_scale[number]),
                 weight_decay=None if decay != decay else decay,
                 reached=bool(paths & reached),
-                ambiguous=owner in prepared.traced.placement.ambiguous,
+                ambiguous=owner in ambiguous,
                 by_execution=bool(by_execution.trainable[number]),
             )
         )
@@ -279,3 +270,19 @@ def common_outputs(first: Record, second: Record) -> tuple[tuple[str, ...], tupl
     if not names or len(names) == len(first.outputs) == len(second.outputs):
         return None
     return tuple(names.values()), tuple(names)
+
+
+def refuse_different(fact: str, *sides: tuple[str, object], hint: str) -> None:
+    """Refuse to compare two runs that differ in a value that they must share.
+
+    Args:
+        fact: What is said then.
+        *sides: The name of each run, and its value.
+        hint: What to do about it.
+
+    Raises:
+        RecordError: The values differ.
+    """
+    if sides[0][1] != sides[1][1]:
+        context = "\n".join(f"{side}: {value}" for side, value in sides)
+        raise RecordError(fact, context=context, hint=hint)

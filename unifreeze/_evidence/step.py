@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from unifreeze._arguments import checked
 from unifreeze._evidence.clauses import STEP_CLAUSES
-from unifreeze._evidence.record import Order
+from unifreeze._evidence.record import Order, refuse_different
 from unifreeze._evidence.report import ClauseResult, StepReport
 from unifreeze._evidence.step_clauses import StepPair
 from unifreeze._evidence.step_side import StepSide, make_side
@@ -76,10 +76,8 @@ def check_step(
         pairing = pair(one, other, batch=batch, seed=seed)
     config = StepConfig(batches[0], double=dtype == "float64", steps=steps, seed=seed)
     values = carried_values(pairing, backends, one, other)
-    configs = (
-        for_first(config, pairing),
-        for_second(replace(config, batch=batches[1]), pairing, values),
-    )
+    theirs = replace(config, batch=batches[1])
+    configs = for_first(config, pairing), for_second(theirs, pairing, values)
     first, second = (
         make_side(plan, model, backend, config, name=type(model).__name__, order=order)
         for model, backend, config in zip((one, other), backends, configs, strict=True)
@@ -102,8 +100,7 @@ def compare_sides(
         RecordError: The sides are of different plans, precisions, seeds or optimizers, or not of
             the plan or the pairing.
     """
-    _check_comparable(first, second)
-    _check_about((first, second), pairing, plan)
+    _check_comparable((first, second), pairing, plan)
     sides = StepPair(first, second, pairing)
     layers = _paired_layers(first, second, pairing)
     defaults = [(row.path, row.path) for row in first.defaults]
@@ -118,20 +115,13 @@ def compare_sides(
     )
 
 
-def _check_comparable(first: StepSide, second: StepSide) -> None:
-    for field in ("plan_digest", "double", "seed", "steps", "optimizers"):
-        values = {side.framework: getattr(side, field) for side in (first, second)}
-        if getattr(first, field) != getattr(second, field):
-            raise RecordError(
-                f"the two sides are not of the same step: {field.replace('_', ' ')} differs",
-                context="\n".join(f"{framework}: {value}" for framework, value in values.items()),
-                hint="run both with the same plan and the same options",
-            )
-
-
-def _check_about(
+def _check_comparable(
     sides: tuple[StepSide, StepSide], pairing: Pairing, plan: FreezePlan | None
 ) -> None:
+    for field in ("plan_digest", "double", "seed", "steps", "optimizers"):
+        fact = f"the two sides are not of the same step: {field.replace('_', ' ')} differs"
+        values = [(side.framework, getattr(side, field)) for side in sides]
+        refuse_different(fact, *values, hint="run both with the same plan and the same options")
     if plan is not None and plan.digest != sides[0].plan_digest:
         raise RecordError("the two sides are of another plan", hint="run both with this one")
     for row in pairing.pairs:
