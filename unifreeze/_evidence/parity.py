@@ -45,6 +45,10 @@ def check_parity(
     Raises:
         ResolveError: The plan does not fit one of the models.
         TargetError: A model does not run on the batch.
+
+    >>> report = check_parity(plan, torch_model, paddle_model, batch=batch)
+    >>> report.holds
+    True
     """
     models, backends = (model, other), (backend_for(model), backend_for(other))
     batches = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)

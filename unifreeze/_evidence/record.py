@@ -86,6 +86,9 @@ class Record(Saved):
         states: Every statistic and other state tensor.
         notices: Remarks of the resolution.
         runs: One per optimizer.
+
+    >>> Record.load(record_file).side  # written by `unifreeze record PLAN MODEL -o FILE`
+    'torch on cpu'
     """
 
     format: ClassVar[Format] = Format(

@@ -98,12 +98,14 @@ class ClauseReport:
 
         Raises:
             ParityError: Naming the clauses, and the parameters that break them.
+
+        >>> check_parity(plan, torch_model, paddle_model, batch=batch).raise_if_broken()
         """
         if not self.holds:
             raise ParityError(f"{self.verdict}: {', '.join(self.broken)}", context=str(self))
 
     def __repr__(self) -> str:
-        return one_line(self, f"{self.verdict}, {len(self.clauses)} clauses")
+        return one_line(self, f"{self.verdict}, {counted(len(self.clauses), 'clause')}")
 
     def __str__(self) -> str:
         return "\n".join([*self._heading(), *map(str, self.clauses), *self._appendix()])
@@ -154,6 +156,9 @@ class Report(ClauseReport):
         sides: The two runs.
         steps: Training steps per optimizer.
         optimizers: Their names.
+
+    >>> check_parity(plan, torch_model, paddle_model, batch=batch)
+    <unifreeze.Report: parity holds, 9 clauses>
     """
 
     sides: tuple[Side, ...]
@@ -169,7 +174,11 @@ class Report(ClauseReport):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data."""
+        """Return the report as plain data.
+
+        >>> check_parity(plan, torch_model, paddle_model, batch=batch).to_json()["holds"]
+        True
+        """
         return {
             "holds": self.holds,
             "clauses": _clauses_as_data(self.clauses, "name", "holds"),

@@ -64,11 +64,8 @@ def check_step(
         ResolveError: The plan does not fit one of the models.
         TargetError: A model does not run on the batch.
 
-    Example:
-        ```python
-        report = check_step(plan, torch_model, paddle_model, batch=batch)
-        report.raise_if_broken()
-        ```
+    >>> check_step(plan, torch_model, paddle_model, batch=batch)
+    <unifreeze.StepReport: the step is the same, 7 clauses>
     """
     backends = backend_for(one), backend_for(other)
     batches = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
