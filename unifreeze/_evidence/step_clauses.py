@@ -31,7 +31,6 @@ SGD = Limit(1e-8, 1e-4)
 ADAMW = Limit(1e-6, 1e-3)
 STATISTICS = Limit(1e-6, 1e-5)
 
-
 WEAK = 1e-6
 """A gradient below this share of the largest is rounding, and so is AdamW's step along it."""
 
@@ -43,21 +42,23 @@ class StepPair:
 
     Attributes:
         sides: Both sides.
-        parameters: Each side's rows of parameters, by native path.
-        trained: Paired parameters, fused tensors by their parts.
+        rows: Each side's rows of parameters, by native path.
+        parameters: Paired parameters; a fused tensor is paired by its parts.
         states: Paired statistics and other state that is saved.
+        unit: The unit of rounding of the first side's least exact dtype.
         weak: Native paths in the first model of parameters whose gradient is rounding on both.
     """
 
     def __init__(self, first: StepSide, second: StepSide, pairing: Pairing) -> None:
         self.sides = (first, second)
-        self.parameters = [{row.path: row for row in side.parameters} for side in self.sides]
-        self.trained = [
+        self.rows = [{row.path: row for row in side.parameters} for side in self.sides]
+        self.parameters = [
             row
             for row in pairing.pairs
-            if row.one_tensor in self.parameters[0] and row.other_tensor in self.parameters[1]
+            if row.one_tensor in self.rows[0] and row.other_tensor in self.rows[1]
         ]
         self.states = [row for row in pairing.pairs if row.state]
+        self.unit = max(row.unit for row in first.parameters)
         self.weak = self._weak(0) & self._weak(1)
 
     @property
@@ -75,8 +76,7 @@ class StepPair:
         """Return a limit in the precision that was computed in."""
         if self.sides[0].double:
             return limit.double
-        unit = max(row.unit for row in self.sides[0].parameters)
-        return limit.single * max(1.0, unit / _SINGLE)
+        return limit.single * max(1.0, self.unit / _SINGLE)
 
     def gap(
         self, row: PairRow, sketches: Callable[[StepRunRow], dict[str, Sketch]], floor: float
@@ -105,20 +105,20 @@ class StepPair:
         """Return the pairs, by first path, whose gradient on one side is below `WEAK`."""
         norms = {path: sketch.norm for path, sketch in self.runs[side].gradients.items()}
         largest = max((norm for norm in norms.values() if isfinite(norm)), default=0.0)
-        names = {(row.one, row.other)[side]: row.one for row in self.trained}
+        names = {(row.one, row.other)[side]: row.one for row in self.parameters}
         return {n for path, n in names.items() if path in norms and norms[path] <= WEAK * largest}
 
 
 def decisions(pair: StepPair) -> Judgement:
     """Find parameters that are frozen on one side and trainable on the other."""
     findings = []
-    for row in pair.trained:
-        first = pair.parameters[0][row.one_tensor].trainable
-        second = pair.parameters[1][row.other_tensor].trainable
+    for row in pair.parameters:
+        first = pair.rows[0][row.one_tensor].trainable
+        second = pair.rows[1][row.other_tensor].trainable
         if first != second:
             text = f"is {decision(first)}, and {decision(second)} in {pair.sides[1].framework}"
             findings.append(Finding(row.one, text))
-    return Judgement(tuple(findings), f"{counted(len(pair.trained), 'parameter')} compared")
+    return Judgement(tuple(findings), f"{counted(len(pair.parameters), 'parameter')} compared")
 
 
 def outputs(pair: StepPair) -> Judgement:
@@ -146,7 +146,7 @@ def outputs(pair: StepPair) -> Judgement:
 def gradients(pair: StepPair) -> Judgement:
     """Compare gradients, except those that are only rounding."""
     findings, rows = [], []
-    for row in pair.trained:
+    for row in pair.parameters:
         reached = pair.has_gradients(row)
         if all(reached):
             rows.append(row)
@@ -164,7 +164,7 @@ def gradients(pair: StepPair) -> Judgement:
 def updates(pair: StepPair, *, optimizer: str, limit: Limit) -> Judgement:
     """Compare what an optimizer's steps add to each parameter."""
     gaps, weak, notes = [], [], []
-    for row in pair.trained:
+    for row in pair.parameters:
         if not any(pair.has_gradients(row)):
             continue
         if row.one in pair.weak:
@@ -230,7 +230,7 @@ def _rounding_of_weight(pair: StepPair, row: PairRow, optimizer: str) -> float:
     """Return the error that rounding the new weight leaves in a step that is smaller than it."""
     run = pair.runs[0]
     update = run.updates[optimizer][row.one].norm
-    unit = pair.parameters[0][row.one_tensor].unit
+    unit = pair.rows[0][row.one_tensor].unit
     return 2 * unit * run.weights[row.one] / update if update else 0.0
 
 
