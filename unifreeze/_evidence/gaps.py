@@ -122,16 +122,10 @@ def _measured(limits: list[tuple[Gap, float]], usual: float, *, double: bool) ->
 
 
 def sketch_distance(first: Sketch, second: Sketch | None, *, transposed: bool = False) -> float:
-    """Return the relative difference of two tensors, by their norms and projections.
-
-    Infinite where the second is missing, or one is not finite.
-    """
+    """Return the relative difference of two tensors; infinite where the second is missing."""
     if second is None:
         return float("inf")
-    if not first.norm and not second.norm:
-        return 0.0
-    gap = first.distance(second, transposed=transposed and bool(second.across))
-    return gap if isfinite(gap) and isfinite(second.norm) and isfinite(first.norm) else float("inf")
+    return first.gap(second, transposed=transposed and bool(second.across))
 
 
 def value_distance(first: Array | str, second: Array | str, scale: float) -> float:

@@ -276,15 +276,10 @@ def common_outputs(first: Record, second: Record) -> tuple[tuple[str, ...], tupl
 
 
 def refuse_different(fact: str, *sides: tuple[str, object], hint: str) -> None:
-    """Refuse to compare two runs that differ in a value that they must share.
-
-    Args:
-        fact: What is said then.
-        *sides: The name of each run, and its value.
-        hint: What to do about it.
+    """Refuse to compare two runs whose values, each given with the run's name, differ.
 
     Raises:
-        RecordError: The values differ.
+        RecordError: The values differ; `fact` says which.
     """
     if sides[0][1] != sides[1][1]:
         context = "\n".join(f"{side}: {value}" for side, value in sides)

@@ -152,7 +152,6 @@ class Report(ClauseReport):
     """Whether two models have parity under a plan.
 
     Attributes:
-        clauses: All clauses, in order.
         sides: The two runs.
         steps: Training steps per optimizer.
         optimizers: Their names.
@@ -197,7 +196,6 @@ class StepReport(ClauseReport):
     """Whether two models take the same training step.
 
     Attributes:
-        clauses: All clauses, in order.
         differences: Settings in which paired layers differ, whether or not this step shows it.
         sides: Framework, device and model of each.
         precision: The dtype that was computed in.

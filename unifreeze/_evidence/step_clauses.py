@@ -81,13 +81,7 @@ class StepPair:
     def gap(
         self, row: PairRow, sketches: Callable[[StepRunRow], dict[str, Sketch]], floor: float
     ) -> Gap:
-        """Return how far one quantity of a pair of tensors differs.
-
-        Args:
-            row: The pair.
-            sketches: Reads the quantity's sketches, by native path, from a run.
-            floor: The difference that is allowed even without noise.
-        """
+        """Return how far two paired tensors differ in what `sketches` reads from a run."""
         paths = row.one, row.other
         first, second = (sketches(run)[path] for run, path in zip(self.runs, paths, strict=True))
         noise = max(
