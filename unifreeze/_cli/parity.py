@@ -1,4 +1,4 @@
-"""`parity`, `record` and `compare`: the evidence, in one go or a side at a time."""
+"""The commands `parity`, `record` and `compare`: check parity at once, or a side at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from unifreeze._cli.output import (
     say_as_it_is,
     write_json,
 )
-from unifreeze._cli.print_report import print_report
+from unifreeze._cli.report_printer import print_report
 from unifreeze._cli.side_process import Side, run_sides
 from unifreeze._evidence import (
     Order,
@@ -76,7 +76,7 @@ def record(
     if kind := device_for(device, framework.name):
         live = framework.place(live, kind)
     shared = tuple(outputs.split(",")) if outputs else None
-    made = make_record(
+    saved = make_record(
         loaded,
         live,
         framework,
@@ -85,11 +85,11 @@ def record(
         name=model,
         order=order_of_counts,
     )
-    made.save(output)
-    trainable = sum(row.trainable for row in made.parameters)
-    summary = f"{made.side}: {counted(len(made.parameters), 'parameter')}, {trainable} trainable"
+    saved.save(output)
+    trainable = sum(row.trainable for row in saved.parameters)
+    summary = f"{saved.side}: {counted(len(saved.parameters), 'parameter')}, {trainable} trainable"
     if json:
-        write_json({"record": str(output), "side": made.side, "outputs": made.outputs}, json)
+        write_json({"record": str(output), "side": saved.side, "outputs": saved.outputs}, json)
     else:
         say_as_it_is(f"{summary}; written to {output}")
 
@@ -110,7 +110,7 @@ def read_inputs(batch: list[str], seed: int) -> Batch:
 
 
 def read_order(order: str) -> Order:
-    """Read what positions count by.
+    """Read how positions in a plan are counted.
 
     Raises:
         TargetError: It is neither registration nor execution.

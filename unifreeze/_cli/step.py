@@ -23,7 +23,7 @@ from unifreeze._cli.output import (
     write_json,
 )
 from unifreeze._cli.parity import OrderOption, StepsOption, read_inputs, read_order
-from unifreeze._cli.print_report import print_report
+from unifreeze._cli.report_printer import print_report
 from unifreeze._evidence import (
     Order,
     StepSide,

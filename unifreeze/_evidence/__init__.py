@@ -1,4 +1,8 @@
-"""Evidence: parity of two runs of one plan, and the same training step on two ports."""
+"""Show that two runs of one plan have parity, and that two ports take the same training step.
+
+`clauses.py` lists every clause; `parity_clauses.py` and `step_clauses.py` check them. `record.py` and
+`step_side.py` say what a file holds, `parity.py` and `step.py` compare two, `report.py` prints.
+"""
 
 from unifreeze._evidence.clauses import PARITY_CLAUSES, STEP_CLAUSES
 from unifreeze._evidence.parity import check_parity, compare_records

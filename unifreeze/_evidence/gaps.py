@@ -67,8 +67,8 @@ def judge(gaps: Iterable[Gap], findings: Iterable[Finding], *, double: bool) -> 
 
     Args:
         gaps: The differences.
-        findings: What else was found for the clause.
-        double: They were computed in double precision.
+        findings: Further findings of the clause.
+        double: The differences were computed in double precision.
     """
     gaps = list(gaps)
     finite = [gap for gap in gaps if isfinite(gap.size)]

@@ -1,4 +1,4 @@
-"""Record what one run of one plan on one model showed, as a file that parity compares."""
+"""Record one run of one plan on one model, as a file that parity compares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record what one model's training steps showed, as a file that the same step is judged by.
+"""Record one model's training steps, as a file that is compared with the other model's.
 
 Such a file has a few hundred kilobytes whatever the model's size. So the two sides can run in two
 environments or on two machines, and be compared where neither framework is installed.
