@@ -1,7 +1,8 @@
 """Show that two runs of one plan have parity, and that two ports take the same training step.
 
-`clauses.py` lists every clause; `parity_clauses.py` and `step_clauses.py` check them. `record.py` and
-`step_side.py` say what a file holds, `parity.py` and `step.py` compare two, `report.py` prints.
+`clauses.py` lists every clause; `parity_clauses.py` and `step_clauses.py` check them. `record.py`
+and `step_side.py` say what a file holds, `parity.py` and `step.py` compare two such files or two
+live models, and `report.py` writes the result as text and as data.
 """
 
 from unifreeze._evidence.clauses import PARITY_CLAUSES, STEP_CLAUSES
