@@ -11,6 +11,7 @@ from unifreeze._evidence.record import Order, Record, common_outputs, make_recor
 from unifreeze._evidence.report import ClauseResult, Report, Side
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, ProbeConfig, backend_for
+from unifreeze.errors import counted
 
 
 @checked
@@ -88,7 +89,7 @@ def compare_records(first: Record, second: Record) -> Report:
 
 def _probe(record: Record) -> str:
     optimizers = ", ".join(run.optimizer for run in record.runs)
-    return f"{record.steps} steps of {optimizers}, seed {record.seed}"
+    return f"{counted(record.steps, 'step')} of {optimizers}, seed {record.seed}"
 
 
 def _side(record: Record) -> Side:
