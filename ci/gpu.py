@@ -25,7 +25,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from examples.parity import CHECKS  # noqa: E402
-from unifreeze._evidence.parity import Record, Report, compare_records  # noqa: E402
+from unifreeze._evidence import Record, Report, compare_records  # noqa: E402
 
 KEPT, PAGE, DATA = ROOT / "ci" / "records", ROOT / "docs" / "gpu.md", ROOT / "docs" / "gpu.json"
 PRECISIONS = {"float32": [], "bfloat16": ["--backend", "torch=examples.in_bfloat16:InBfloat16"]}

@@ -12,7 +12,7 @@ import unifreeze as uf
 from tests.support.pairs import fused
 from tests.support.rounding import check_same
 from tests.support.sides import outputs
-from unifreeze._evidence.step import check_step
+from unifreeze._evidence import check_step
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing import Pairing, make_sketch, pair_sketches
 from unifreeze._ports.pairing.fused import _filling

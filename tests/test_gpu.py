@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import unifreeze as uf
-from unifreeze._evidence.parity import compare_records, make_record
+from unifreeze._evidence import compare_records, make_record
 from unifreeze._protocol import ProbeConfig
 from unifreeze.testing import CONTRACT, Example, Kit
 

@@ -13,7 +13,7 @@ from ci import gpu, gpu_wheels
 from examples.parity import CHECKS
 from tests.support.pairs import small
 from unifreeze._cli.find_model import load_model
-from unifreeze._evidence.parity import Record
+from unifreeze._evidence import Record
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, load_backend
 from unifreeze.errors import RecordError

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import unifreeze as uf
-from unifreeze._evidence.parity import check_parity
+from unifreeze._evidence import check_parity
 from unifreeze._modules.orientation import declared_turned
 from unifreeze._protocol import Batch, load_backend
 

@@ -18,7 +18,7 @@ from tests.support.kits.paddle_nets import Stack, loss_of, moved, statistics, tr
 from tests.support.paddle_descriptions import BACKEND
 from tests.support.rounding import check_same
 from unifreeze import FreezePlan
-from unifreeze._evidence.parity.record import make_record
+from unifreeze._evidence import make_record
 from unifreeze._protocol import Batch, ProbeConfig
 
 NORMS = {

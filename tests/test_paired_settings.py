@@ -12,7 +12,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs.ported import scramble
-from unifreeze._evidence.step import check_step
+from unifreeze._evidence import check_step
 from unifreeze._experiments.sketch import without_copies
 from unifreeze._numerics.projections import Sketch
 from unifreeze._ports.pairing.layer_settings import (

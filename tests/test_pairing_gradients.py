@@ -10,7 +10,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs.ported import LIMIT, gap, ported, scramble
-from unifreeze._evidence.step import check_step
+from unifreeze._evidence import check_step
 from unifreeze.errors import PairingError, TargetError
 
 ROWS = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")

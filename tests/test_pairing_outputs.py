@@ -14,7 +14,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs.ported import LIMIT, gap, ported, scramble
-from unifreeze._evidence.step import check_step
+from unifreeze._evidence import check_step
 from unifreeze._numerics.outputs import Seen, caches_in, match_outputs, outputs_in
 from unifreeze._numerics.projections import sketch_flat
 from unifreeze.errors import PairingError

@@ -14,7 +14,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs.ported import LIMIT, gap, scramble
-from unifreeze._evidence.step import check_step
+from unifreeze._evidence import check_step
 from unifreeze._numerics.projections import plain_shape, sketch
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing.layout import are_one, reshaped

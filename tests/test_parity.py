@@ -21,7 +21,7 @@ from tests.support.two_nets import (
     torch_net,
     two_layers,
 )
-from unifreeze._evidence.parity import check_parity, compare_records
+from unifreeze._evidence import check_parity, compare_records
 from unifreeze.errors import TargetError
 
 

@@ -8,7 +8,7 @@ from torch import nn as tnn
 
 import unifreeze as uf
 from tests.support.two_nets import HEAD, broken, check, findings, paddle_net, record, torch_net
-from unifreeze._evidence.parity import CLAUSES, Record, compare_records
+from unifreeze._evidence import PARITY_CLAUSES, Record, compare_records
 from unifreeze.errors import ParityError, RecordError
 
 
@@ -87,7 +87,7 @@ def test_the_report_as_data_has_exactly_this_shape():
     assert json.loads(json.dumps(data)) == data
     assert list(data) == ["holds", "clauses", "sides", "steps", "optimizers"]
     assert data["holds"] is False
-    assert [clause["name"] for clause in data["clauses"]] == list(CLAUSES)
+    assert [clause["name"] for clause in data["clauses"]] == [row.name for row in PARITY_CLAUSES]
     assert all(list(clause) == ["name", "holds", "findings"] for clause in data["clauses"])
     assert data["clauses"][0]["findings"] == [
         {
@@ -113,7 +113,7 @@ def test_the_report_as_text_names_each_clause_and_what_breaks_it():
     text = str(report)
     assert "torch on cpu: 4 parameters, 63 values, 2 frozen, 2 trainable" in text
     assert "BROKEN  parameters: both sides have the same parameters" in text
-    assert all(f"  {name}: {title}" in text for name, title in CLAUSES.items())
+    assert all(f"  {row.name}: {row.title}" in text for row in PARITY_CLAUSES)
     with pytest.raises(ParityError, match="parity does not hold: parameters"):
         report.raise_if_broken()
 

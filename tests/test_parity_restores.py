@@ -10,7 +10,7 @@ from paddle import nn as pnn
 
 import unifreeze as uf
 from tests.support.two_nets import HEAD, check, paddle_net
-from unifreeze._evidence.parity import check_parity
+from unifreeze._evidence import check_parity
 from unifreeze._protocol import ProbeConfig, load_backend
 from unifreeze.errors import TargetError
 

@@ -15,14 +15,9 @@ from torch import nn
 import unifreeze as uf
 from tests.support.pairs import small
 from unifreeze._cli import main
-from unifreeze._evidence.step import (
-    StepSide,
-    check,
-    check_step,
-    compare_sides,
-    make_side,
-)
-from unifreeze._evidence.step.moments import Moments, corrected
+from unifreeze._evidence import StepSide, check_step, compare_sides, make_side
+from unifreeze._evidence import step as check
+from unifreeze._evidence.moments import Moments, corrected
 from unifreeze._protocol import Batch, StepConfig, load_backend, registry
 from unifreeze.errors import PairingError, ParityError, RecordError
 
@@ -341,7 +336,7 @@ def test_sides_travel_as_files_and_are_compared_with_neither_framework_loaded(pa
     assert max(file.stat().st_size for file in files) < 100_000
     code = (
         "import sys; from unifreeze._ports.pairing import Pairing;"
-        "from unifreeze._evidence.step import StepSide, compare_sides;"
+        "from unifreeze._evidence import StepSide, compare_sides;"
         "sides = map(StepSide.load, sys.argv[1:3]);"
         "report = compare_sides(*sides, Pairing.load(sys.argv[3]));"
         "assert not {'torch', 'paddle'} & set(sys.modules);"

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from unifreeze._authoring.capture import capture, translate
     from unifreeze._authoring.compare import compare_plans
     from unifreeze._authoring.suggest import suggest
-    from unifreeze._evidence.parity import Record, Report, check_parity
-    from unifreeze._evidence.step import check_step
+    from unifreeze._evidence import Record, Report, check_parity, check_step
     from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
     from unifreeze._plan import FreezePlan
     from unifreeze._plan.selectors import Selector
@@ -60,15 +59,15 @@ _HOME = {
     "FrozenDriftError": "errors",
     "Handle": "_handle",
     "Pairing": "_ports.pairing",
-    "Record": "_evidence.parity",
-    "Report": "_evidence.parity",
+    "Record": "_evidence",
+    "Report": "_evidence",
     "Resolution": "_resolution",
     "Selector": "_plan.selectors",
     "UnifreezeError": "errors",
     "apply": "_handle",
     "capture": "_authoring.capture",
-    "check_parity": "_evidence.parity",
-    "check_step": "_evidence.step",
+    "check_parity": "_evidence",
+    "check_step": "_evidence",
     "compare_plans": "_authoring.compare",
     "freeze": "_handle",
     "frozen": "_handle",

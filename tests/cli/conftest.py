@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.command_line import TOY_FOLDER
 from unifreeze._cli import main
-from unifreeze._evidence.parity import make_record
+from unifreeze._evidence import make_record
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import ProbeConfig, registry
 

@@ -110,7 +110,7 @@ class ExampleNames:
 
     @cached_property
     def record_file(self) -> Path:
-        from unifreeze._evidence.parity import make_record
+        from unifreeze._evidence import make_record
         from unifreeze.backend import Batch, ProbeConfig, load_backend
 
         probe = ProbeConfig(Batch.of(self.batch))

@@ -5,7 +5,7 @@ from paddle import nn as pnn
 from torch import nn as tnn
 
 import unifreeze as uf
-from unifreeze._evidence.parity import check_parity, make_record
+from unifreeze._evidence import check_parity, make_record
 from unifreeze._protocol import ProbeConfig
 
 ROWS = np.random.default_rng(1).standard_normal((8, 6)).astype(np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 
 import unifreeze as uf
 from tests.support.public_names import Public
-from unifreeze._evidence.parity import make_record
+from unifreeze._evidence import make_record
 from unifreeze._protocol import ProbeConfig
 
 PHASES = uf.FreezePlan.from_yaml("""

@@ -1,4 +1,4 @@
-"""`parity`, `record` and `compare`: the evidence, in one go or a side at a time."""
+"""The commands `parity`, `record` and `compare`: check parity at once, or a side at a time."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ from unifreeze._cli.find_model import (
     use_backends,
 )
 from unifreeze._cli.output import (
-    BROKEN,
     BackendOption,
     BatchOption,
     JsonOption,
     ModelArgument,
     PlanArgument,
     SeedOption,
-    say,
     say_as_it_is,
     write_json,
 )
+from unifreeze._cli.report_printer import print_report
 from unifreeze._cli.side_process import Side, run_sides
-from unifreeze._evidence.parity import (
+from unifreeze._evidence import (
     Order,
     Record,
-    Report,
     common_outputs,
     compare_records,
     make_record,
@@ -78,7 +76,7 @@ def record(
     if kind := device_for(device, framework.name):
         live = framework.place(live, kind)
     shared = tuple(outputs.split(",")) if outputs else None
-    made = make_record(
+    saved = make_record(
         loaded,
         live,
         framework,
@@ -87,11 +85,11 @@ def record(
         name=model,
         order=order_of_counts,
     )
-    made.save(output)
-    trainable = sum(row.trainable for row in made.parameters)
-    summary = f"{made.side}: {counted(len(made.parameters), 'parameter')}, {trainable} trainable"
+    saved.save(output)
+    trainable = sum(row.trainable for row in saved.parameters)
+    summary = f"{saved.side}: {counted(len(saved.parameters), 'parameter')}, {trainable} trainable"
     if json:
-        write_json({"record": str(output), "side": made.side, "outputs": made.outputs}, json)
+        write_json({"record": str(output), "side": saved.side, "outputs": saved.outputs}, json)
     else:
         say_as_it_is(f"{summary}; written to {output}")
 
@@ -112,7 +110,7 @@ def read_inputs(batch: list[str], seed: int) -> Batch:
 
 
 def read_order(order: str) -> Order:
-    """Read what positions count by.
+    """Read how positions in a plan are counted.
 
     Raises:
         TargetError: It is neither registration nor execution.
@@ -130,7 +128,7 @@ def compare(
     json: JsonOption = "",
 ) -> None:
     """Compare two records; needs neither framework."""
-    _finish(compare_records(Record.load(one), Record.load(other)), json)
+    print_report(compare_records(Record.load(one), Record.load(other)), json)
 
 
 def parity(
@@ -178,16 +176,4 @@ def parity(
             limited = zip(sides, limits, strict=True)
             run_sides([side._replace(arguments=(*side.arguments, to)) for side, to in limited])
             one, two = map(Record.load, files)
-    _finish(compare_records(one, two), json)
-
-
-def _finish(report: Report, json: str) -> None:
-    if json:
-        write_json(report.to_json(), json)
-    if json != "-":
-        say(str(report))
-        verdict = "parity holds" if report.holds else "parity does not hold"
-        run = f"{counted(report.steps, 'step')} each of {', '.join(report.optimizers)}"
-        say(f"{verdict} ({run})", style="bold green" if report.holds else "bold red")
-    if not report.holds:
-        raise typer.Exit(BROKEN)
+    print_report(compare_records(one, two), json)

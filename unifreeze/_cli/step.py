@@ -1,4 +1,4 @@
-"""`step`: whether one training step is the same on two ports of a network."""
+"""The command `step`: check that a training step is the same on two ports of a network."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from unifreeze._cli.find_model import (
     use_backends,
 )
 from unifreeze._cli.output import (
-    BROKEN,
     BackendOption,
     BatchOption,
     JsonOption,
     PlanArgument,
     SeedOption,
-    say,
     say_as_it_is,
     write_json,
 )
-from unifreeze._cli.parity import OrderOption, read_inputs, read_order
-from unifreeze._evidence.parity import Order
-from unifreeze._evidence.step import (
-    StepReport,
+from unifreeze._cli.parity import OrderOption, StepsOption, read_inputs, read_order
+from unifreeze._cli.report_printer import print_report
+from unifreeze._evidence import (
+    Order,
     StepSide,
     check_step,
     compare_sides,
@@ -37,47 +35,48 @@ from unifreeze._evidence.step import (
 from unifreeze._plan import FreezePlan
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze._protocol import StepConfig
-from unifreeze.errors import TargetError
+from unifreeze.errors import TargetError, counted
 
 Given = TypeVar("Given")
 
 
+ModelOrFile = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model, or the file of its side.")
+]
+PortOrFile = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Another port of it, or the file of its side.")
+]
+AsIsOption = Annotated[
+    bool, typer.Option("--as-is", help="Compute as the models are; allow for rounding noise.")
+]
+PairingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+    ),
+]
+SideOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Run MODEL alone and write its side to this file."
+    ),
+]
+SketchOption = Annotated[
+    Path | None,
+    typer.Option(metavar="SKETCH", help="With -o: the sketch that the pairing was made from."),
+]
+
+
 def step(
     plan: PlanArgument,
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model, or the file of its side.")
-    ],
-    other: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Another port of it, or the file of its side."),
-    ] = "",
+    model: ModelOrFile,
+    other: PortOrFile = "",
     batch: BatchOption = [],  # noqa: B006 - typer copies it
-    as_is: Annotated[
-        bool,
-        typer.Option("--as-is", help="Compute as the models are; allow for rounding noise."),
-    ] = False,
-    pairing: Annotated[
-        Path | None,
-        typer.Option(
-            "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Run MODEL alone and write its side to this file.",
-        ),
-    ] = None,
-    sketch: Annotated[
-        Path | None,
-        typer.Option(metavar="SKETCH", help="With -o: the sketch that the pairing was made from."),
-    ] = None,
-    steps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Training steps per optimizer.")
-    ] = 1,
+    as_is: AsIsOption = False,
+    pairing: PairingOption = None,
+    output: SideOption = None,
+    sketch: SketchOption = None,
+    steps: StepsOption = 1,
     seed: SeedOption = 0,
     order: OrderOption = "registration",
     backend: BackendOption = [],  # noqa: B006 - typer copies it
@@ -93,14 +92,14 @@ def step(
     files = [name.endswith(".json") for name in (model, other)]
     if all(files):
         sides = StepSide.load(model), StepSide.load(other)
-        _finish(compare_sides(*sides, _needed(known, "--pairing"), plan=loaded), json)
+        print_report(compare_sides(*sides, _needed(known, "--pairing"), plan=loaded), json)
         return
-    counted, inputs = read_order(order), read_inputs(batch, seed)
+    counting, inputs = read_order(order), read_inputs(batch, seed)
     if output:
         config = StepConfig(inputs, double=not as_is, steps=steps, seed=seed)
         first = ModelSketch.load(_needed(sketch, "--sketch"))
         pairing_ = _needed(known, "--pairing")
-        _one_side(loaded, model, config, first, pairing_, output, counted, json)
+        _one_side(loaded, model, config, first, pairing_, output, counting, json)
         return
     if not other or any(files):
         raise TargetError(
@@ -118,9 +117,9 @@ def step(
         dtype="as is" if as_is else "float64",
         steps=steps,
         seed=seed,
-        order=counted,
+        order=counting,
     )
-    _finish(report, json)
+    print_report(report, json)
 
 
 def _one_side(
@@ -139,26 +138,13 @@ def _one_side(
     side.save(output)
     count = len(side.run.gradients)
     if json:
-        known = {"side": str(output), "framework": side.framework, "gradients": count}
-        write_json(known, json)
+        summary = {"side": str(output), "framework": side.framework, "gradients": count}
+        write_json(summary, json)
     if json != "-":
-        say_as_it_is(f"{side.framework}: {count} gradients; written to {output}")
+        say_as_it_is(f"{side.framework}: {counted(count, 'gradient')}; written to {output}")
 
 
 def _needed(given: Given | None, option: str) -> Given:
     if given is None:
         raise TargetError(f"step from files, or with -o, needs {option}")
     return given
-
-
-def _finish(report: StepReport, json: str) -> None:
-    if json:
-        write_json(report.to_json(), json)
-    if json != "-":
-        say(str(report))
-        verdict = "the step is the same" if report.holds else "the step is not the same"
-        if report.holds and not report.decided:
-            verdict = "nothing speaks against the step, but not all of it could be decided"
-        say(verdict, style="bold green" if report.holds else "bold red")
-    if not report.holds:
-        raise typer.Exit(BROKEN)

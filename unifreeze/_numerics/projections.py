@@ -53,11 +53,11 @@ class Sketch(NamedTuple):
         pairs = [(self.norm, other.norm), *zip(here, there, strict=True)]
         return max(abs(a - b) for a, b in pairs) / largest
 
-    def gap(self, other: Sketch) -> float:
+    def gap(self, other: Sketch, *, transposed: bool = False) -> float:
         """Return their distance: 0 where both are zero, infinite where one is not finite."""
         if not self.norm and not other.norm:
             return 0.0
-        gap = self.distance(other)
+        gap = self.distance(other, transposed=transposed)
         return gap if isfinite(gap) else float("inf")
 
 

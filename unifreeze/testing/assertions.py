@@ -1,11 +1,11 @@
-"""The assertion helper for tests of plans."""
+"""Assert in a test that a plan has parity on two models."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._evidence.parity import Report, check_parity
+from unifreeze._evidence import Report, check_parity
 from unifreeze._plan import FreezePlan
 
 
@@ -18,7 +18,7 @@ def assert_parity(plan: FreezePlan, model: Any, other: Any, *, batch: Any, **how
         model: A live model.
         other: The same network in another framework.
         batch: One batch of inputs for both.
-        **how: What else `unifreeze.check_parity` takes.
+        **how: Further arguments of `unifreeze.check_parity`.
 
     Returns:
         The report, for further assertions.

@@ -1,4 +1,4 @@
-"""The pytest plug-in: one fixture, `assert_parity`."""
+"""Add one fixture to pytest: `assert_parity`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unifreeze._evidence.parity import Report
+    from unifreeze._evidence import Report
 
 
-pytest.register_assert_rewrite("unifreeze.testing.contract")
+pytest.register_assert_rewrite(
+    "unifreeze.testing.description_checks",
+    "unifreeze.testing.write_checks",
+    "unifreeze.testing.experiment_checks",
+)
 
 
 @pytest.fixture
 def assert_parity() -> Callable[..., Report]:
-    """Give a function that fails the test unless a plan means the same on two models.
+    """Return a function that fails the test unless a plan means the same on two models.
 
     It takes what `unifreeze.check_parity` takes and returns its report:
 

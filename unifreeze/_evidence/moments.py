@@ -1,25 +1,25 @@
-"""Running means and variances of two frameworks, made comparable: one of them divides by n - 1."""
+"""Make running means and variances of two frameworks comparable: PyTorch's divide by n - 1."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from unifreeze._evidence.step.side import RunRow, StepSide
+from unifreeze._evidence.step_side import StepRunRow, StepSide
 from unifreeze._numerics.projections import Array
 
 
 class Moments:
-    """One run's statistics, with what their layers say of them."""
+    """One run's statistics, with the settings of their layers."""
 
-    def __init__(self, side: StepSide, run: RunRow) -> None:
+    def __init__(self, side: StepSide, run: StepRunRow) -> None:
         self.run = run
         self.rows = {row.path: row for row in side.statistics}
         self.settings = {row.path: row.settings for row in side.layers}
 
     def scale(self, path: str) -> float:
-        """Return what a difference of a statistic is relative to.
+        """Return the size that a difference of a statistic is divided by.
 
-        A mean near zero is as uncertain as the values it is the mean of, so their spread counts.
+        A mean may be near zero while its values are not, so the spread of the values counts, too.
         """
         after = np.linalg.norm(self.run.statistics[path][1])
         row = self.rows[path]
@@ -31,10 +31,10 @@ class Moments:
 
 
 def corrected(moments: Moments, path: str) -> Array | str:
-    """Return a statistic after the step as if its layer divided by n; or why that is not known.
+    """Return a statistic after the step as if its layer divided by n, or why that cannot be told.
 
     After k calls on n values per channel, a running variance v with momentum m has become
-    (1-m)^k v plus the batches' part, which PyTorch makes from sums over n - 1 and Paddle over n.
+    (1-m)^k v plus the batches' part. PyTorch divides that part by n - 1, Paddle by n.
     """
     before, after = (np.asarray(values) for values in moments.run.statistics[path])
     row = moments.rows[path]
@@ -45,9 +45,9 @@ def corrected(moments: Moments, path: str) -> Array | str:
     if row.held or not counts:
         return after
     momentum = settings.get("statistics momentum")
-    if not isinstance(momentum, float | int) or len(set(counts)) > 1:
-        return (
-            "its momentum is not a number" if len(set(counts)) == 1 else "its batches vary in size"
-        )
+    if len(set(counts)) > 1:
+        return "its batches vary in size"
+    if not isinstance(momentum, float | int):
+        return "its momentum is not a number"
     kept = (1 - momentum) ** len(counts) * before
     return np.asarray(kept + (after - kept) * (counts[0] - 1) / counts[0])

@@ -1,7 +1,7 @@
-"""What one model's training steps showed, as a file: the evidence that a same step is judged by.
+"""Record one model's training steps, as a file that is compared with the other model's.
 
-A few hundred kilobytes whatever the model's size, so that the two sides may be run in two
-environments or on two machines, and compared where neither framework is installed.
+Such a file has a few hundred kilobytes whatever the model's size. So the two sides can run in two
+environments or on two machines, and be compared where neither framework is installed.
 """
 
 from __future__ import annotations
@@ -11,28 +11,21 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from unifreeze._evidence.parity import Order
+from unifreeze._evidence.record import Order, prepare
 from unifreeze._experiments.step import unit_of
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Seen
-from unifreeze._plan import FreezePlan, check_plan, refuse_phases
+from unifreeze._plan import FreezePlan
 from unifreeze._ports.pairing.layer_settings import LayerRow, default_rows, layer_rows
-from unifreeze._protocol import (
-    Backend,
-    OptimizerSpec,
-    Sketch,
-    StepConfig,
-    StepRun,
-    refuse_unsupported,
-)
-from unifreeze._resolution import Resolution, resolve_spec
+from unifreeze._protocol import Backend, OptimizerSpec, Sketch, StepConfig, StepRun
+from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS
 from unifreeze.errors import RecordError
 
 STEP_FORMAT = 2
 
 
-class ParameterRow(Row):
+class StepParameterRow(Row):
     """One parameter: where it is, what was decided, and the unit of its dtype."""
 
     path: str
@@ -41,7 +34,7 @@ class ParameterRow(Row):
     unit: float
 
 
-class StatisticRow(Row):
+class StepStatisticRow(Row):
     """One running mean or variance, and whether the plan holds it."""
 
     path: str
@@ -50,8 +43,8 @@ class StatisticRow(Row):
     held: bool
 
 
-class RunRow(Row):
-    """What the steps gave; see `unifreeze._protocol.StepRun`."""
+class StepRunRow(Row):
+    """What the steps gave; `unifreeze._protocol.StepRun` explains each field."""
 
     dtype: str
     outputs: dict[str, Seen]
@@ -66,9 +59,9 @@ class RunRow(Row):
 
     @property
     def by_name(self) -> dict[str, Sketch]:
-        """Sketches of the outputs that the loss was made of, by their names on both sides."""
-        found = {name: self.outputs[key].sketch for key, name in self.chosen.items()}
-        return {name: sketch for name, sketch in found.items() if sketch is not None}
+        """Sketches of the outputs that the loss was made of, by the names that both sides use."""
+        sketches = {name: self.outputs[key].sketch for key, name in self.chosen.items()}
+        return {name: sketch for name, sketch in sketches.items() if sketch is not None}
 
 
 class StepSide(Saved):
@@ -79,15 +72,15 @@ class StepSide(Saved):
         framework: The framework that ran it.
         device: Where it ran.
         model: How the model was named.
-        plan_digest: Name of what the plan says.
-        double: It was computed in double precision.
+        plan_digest: The plan's digest; equal for plans that say the same.
+        double: The run was computed in double precision.
         seed: Seed of the loss's weights.
         steps: Steps per optimizer.
         optimizers: With their settings.
         parameters: Every parameter, in order of registration.
         statistics: Every running mean and variance.
-        layers: What is set in which layer, in order of execution.
-        defaults: What the framework's optimizers do if nobody says otherwise.
+        layers: Each layer's settings, in order of execution.
+        defaults: The defaults of the framework's optimizers.
         run: What the steps gave.
         moved: The same with the inputs moved by one unit in the last place; None in double
             precision, where that is not needed.
@@ -110,12 +103,18 @@ class StepSide(Saved):
     seed: int
     steps: int
     optimizers: tuple[OptimizerSpec, ...]
-    parameters: tuple[ParameterRow, ...]
-    statistics: tuple[StatisticRow, ...]
+    parameters: tuple[StepParameterRow, ...]
+    statistics: tuple[StepStatisticRow, ...]
     layers: tuple[LayerRow, ...]
     defaults: tuple[LayerRow, ...] = ()
-    run: RunRow
-    moved: RunRow | None
+    run: StepRunRow
+    moved: StepRunRow | None
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """The layer of each parameter and running statistic, by native path."""
+        owners = {row.path: row.owner for row in self.parameters}
+        return owners | {row.path: row.owner for row in self.statistics}
 
 
 def make_side(
@@ -127,15 +126,16 @@ def make_side(
     name: str,
     order: Order = "registration",
 ) -> StepSide:
-    """Run a plan's steps on a live model and keep what they showed; it is restored bit for bit.
+    """Run a plan's steps on a live model and record them; then restore the model bit for bit.
 
     Args:
         plan: The plan.
         model: The live model.
         backend: Its backend.
-        config: Batch, values, precision and optimizers; as it is, noise is measured, too.
-        name: How the model is called.
-        order: What positions count by; `execution` is what `apply(…, batch=…)` does.
+        config: Batch, values, precision and optimizers. In the model's own precision, the steps
+            run once more to measure rounding noise.
+        name: What the file calls the model.
+        order: How positions in the plan are counted.
 
     Raises:
         PlanError: The plan has phases.
@@ -143,12 +143,7 @@ def make_side(
         UnsupportedPlanError: The framework would not carry it out as it says.
         TargetError: The model cannot be trained on the batch.
     """
-    check_plan(plan)
-    refuse_phases(plan)
-    traced = backend.describe(model, config.batch)
-    spec = traced if order == "execution" else backend.describe(model)
-    resolution = resolve_spec(plan, spec)
-    refuse_unsupported(backend, model, resolution)
+    traced, resolution = prepare(plan, model, backend, config.batch, order)
     run = backend.step(model, resolution, config)
     moved = None
     if not config.double:
@@ -172,10 +167,10 @@ def make_side(
     )
 
 
-def _parameter_rows(resolution: Resolution, *, double: bool) -> list[ParameterRow]:
+def _parameter_rows(resolution: Resolution, *, double: bool) -> list[StepParameterRow]:
     rows = zip(resolution.spec.parameters, resolution.trainable.tolist(), strict=True)
     return [
-        ParameterRow(
+        StepParameterRow(
             path=parameter.path,
             owner=parameter.owner,
             trainable=trainable,
@@ -185,10 +180,10 @@ def _parameter_rows(resolution: Resolution, *, double: bool) -> list[ParameterRo
     ]
 
 
-def _statistic_rows(resolution: Resolution) -> list[StatisticRow]:
+def _statistic_rows(resolution: Resolution) -> list[StepStatisticRow]:
     held, paths = set(resolution.held), resolution.spec.tree.paths
     return [
-        StatisticRow(
+        StepStatisticRow(
             path=state.path, owner=paths[state.owner], role=state.role, held=state.owner in held
         )
         for state in resolution.spec.states
@@ -196,9 +191,9 @@ def _statistic_rows(resolution: Resolution) -> list[StatisticRow]:
     ]
 
 
-def _run_row(run: StepRun) -> RunRow:
+def _run_row(run: StepRun) -> StepRunRow:
     statistics = {
         path: tuple(tuple(float(n) for n in array.reshape(-1)) for array in both)
         for path, both in run.statistics.items()
     }
-    return RunRow(**{**run.__dict__, "statistics": statistics})
+    return StepRunRow(**{**run.__dict__, "statistics": statistics})

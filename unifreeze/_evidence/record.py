@@ -1,4 +1,4 @@
-"""What one run of one plan on one model showed, as a file: the evidence that parity compares."""
+"""Record one run of one plan on one model, as a file that parity compares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Matched, Seen, match_outputs
 from unifreeze._plan import FreezePlan, check_plan, refuse_phases
-from unifreeze._protocol import Backend, ProbeConfig, ProbeResult, refuse_unsupported
+from unifreeze._protocol import Backend, Batch, ProbeConfig, ProbeResult, refuse_unsupported
 from unifreeze._resolution import Resolution, resolve_spec
 from unifreeze._structure import STATISTICS, ModelSpec
 from unifreeze._tables import one_line
@@ -18,10 +18,11 @@ from unifreeze.errors import RecordError, counted
 RECORD_FORMAT = 2
 """In format 1 a fused projection took one place in canonical names, whatever it held."""
 Order = Literal["registration", "execution"]
+"""How positions in a plan are counted; `execution` is what `apply(…, batch=…)` does."""
 
 
 class ParameterRow(Row):
-    """One parameter: where it is, what was decided, whether it was used."""
+    """One parameter: where it is, what was decided, and whether the run used it."""
 
     name: str
     path: str
@@ -55,7 +56,7 @@ class StateRow(Row):
 
 
 class RunRow(Row):
-    """What one optimizer's steps showed; keys are native paths."""
+    """What one optimizer's steps showed, by native path; `ProbeRun` explains each field."""
 
     optimizer: str
     flags: dict[str, bool]
@@ -72,18 +73,18 @@ class Record(Saved):
     Attributes:
         unifreeze_record: Version of the record format.
         framework: The framework that ran it.
-        versions: Releases involved.
+        versions: Versions of Python, unifreeze and the framework.
         device: Where it ran.
         model: How the model was named.
         plan: The plan as plain data.
-        plan_digest: Name of what the plan says.
-        order: What positions were counted by.
+        plan_digest: The plan's digest; equal for plans that say the same.
+        order: How positions in the plan were counted.
         steps: Training steps per optimizer.
         seed: Seed of everything random.
-        outputs: Shapes of the model's floating outputs by where they are in its result.
+        outputs: Shapes of the model's floating outputs, by their keys in its result.
         parameters: Every parameter, in canonical order.
         states: Every statistic and other state tensor.
-        notices: What the resolution remarked.
+        notices: Remarks of the resolution.
         runs: One per optimizer.
 
     >>> Record.load(record_file).side  # written by `unifreeze record PLAN MODEL -o FILE`
@@ -125,6 +126,26 @@ class Record(Saved):
         return f"{self.framework} on {self.device}"
 
 
+def prepare(
+    plan: FreezePlan, model: Any, backend: Backend, batch: Batch, order: Order
+) -> tuple[ModelSpec, Resolution]:
+    """Describe a live model, traced on a batch, and resolve a plan that can be run on it.
+
+    Raises:
+        PlanError: The plan has phases.
+        ResolveError: The plan does not fit the model.
+        UnsupportedPlanError: The framework would not carry it out as it says.
+        TargetError: The model does not run on the batch.
+    """
+    check_plan(plan)
+    refuse_phases(plan)
+    traced = backend.describe(model, batch)
+    spec = traced if order == "execution" else backend.describe(model)
+    resolution = resolve_spec(plan, spec)
+    refuse_unsupported(backend, model, resolution)
+    return traced, resolution
+
+
 def make_record(
     plan: FreezePlan,
     model: Any,
@@ -135,7 +156,7 @@ def make_record(
     name: str,
     order: Order = "registration",
 ) -> Record:
-    """Run a plan's probe on a live model and record it; the model is restored bit for bit.
+    """Run a plan's probe on a live model and record it; then restore the model bit for bit.
 
     Args:
         plan: The plan.
@@ -143,8 +164,8 @@ def make_record(
         backend: Its backend.
         config: Batch, steps and seed.
         device: Where the model is, for the record.
-        name: How the model is called in the record.
-        order: What positions count by; `execution` is what `apply(…, batch=…)` does.
+        name: What the record calls the model.
+        order: How positions in the plan are counted.
 
     Raises:
         PlanError: The plan has phases.
@@ -152,13 +173,8 @@ def make_record(
         UnsupportedPlanError: The framework would not carry it out as it says.
         TargetError: The model cannot be trained on the batch.
     """
-    check_plan(plan)
-    refuse_phases(plan)
-    traced = backend.describe(model, config.batch)
-    spec = traced if order == "execution" else backend.describe(model)
-    resolution = resolve_spec(plan, spec)
+    traced, resolution = prepare(plan, model, backend, config.batch, order)
     by_execution = resolve_spec(plan, traced)
-    refuse_unsupported(backend, model, resolution)
     result = backend.probe(model, resolution, config)
     return Record(
         unifreeze_record=RECORD_FORMAT,
@@ -172,7 +188,7 @@ def make_record(
         steps=config.steps,
         seed=config.seed,
         outputs=dict(result.outputs),
-        parameters=tuple(_parameter_rows(resolution, by_execution, traced, result)),
+        parameters=tuple(_parameter_rows(traced, resolution, by_execution, result)),
         states=tuple(_state_rows(resolution)),
         notices=resolution.notices,
         runs=tuple(RunRow(**run.__dict__) for run in result.runs),
@@ -180,7 +196,7 @@ def make_record(
 
 
 def _parameter_rows(
-    resolution: Resolution, by_execution: Resolution, traced: ModelSpec, result: ProbeResult
+    traced: ModelSpec, resolution: Resolution, by_execution: Resolution, result: ProbeResult
 ) -> list[ParameterRow]:
     spec, reached = resolution.spec, set(result.reached)
     ambiguous = traced.placement.ambiguous
@@ -189,8 +205,8 @@ def _parameter_rows(
         parameter = spec.parameters[number]
         decay = float(resolution.weight_decay[number])
         owner = spec.tree.owners[spec.first_names[number]]
-        own = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
-        neutral, oriented = traced.neutral_shape(number)
+        paths = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
+        neutral_shape, oriented = traced.neutral_shape(number)
         rows.append(
             ParameterRow(
                 name=parameter.name,
@@ -199,7 +215,7 @@ def _parameter_rows(
                 kind=parameter.kind,
                 role=parameter.role,
                 shape=parameter.shape,
-                neutral_shape=neutral,
+                neutral_shape=neutral_shape,
                 oriented=oriented,
                 dtype=parameter.dtype,
                 values=parameter.values,
@@ -209,7 +225,7 @@ def _parameter_rows(
                 rule=int(resolution.rule[number]),
                 lr_scale=float(resolution.lr_scale[number]),
                 weight_decay=None if decay != decay else decay,
-                reached=bool(own & reached),
+                reached=bool(paths & reached),
                 ambiguous=owner in ambiguous,
                 by_execution=bool(by_execution.trainable[number]),
             )
@@ -232,27 +248,39 @@ def _state_rows(resolution: Resolution) -> list[StateRow]:
 
 
 def _versions(framework: str) -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("unifreeze", framework, f"{framework}paddle"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def matched_outputs(one: Record, other: Record) -> Matched:
-    """Return which output of one record is which of the other: by names, or by shapes in order."""
-    sides = ({key: Seen(shape) for key, shape in record.outputs.items()} for record in (one, other))
-    return match_outputs(*sides)
+def matched_outputs(first: Record, second: Record) -> Matched:
+    """Return which output of one record is which of the other: by key, or by shape and order."""
+    shapes = [{key: Seen(shape) for key, shape in r.outputs.items()} for r in (first, second)]
+    return match_outputs(*shapes)
 
 
-def common_outputs(one: Record, other: Record) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return the outputs of each to which its loss must be limited; None where there is no need.
+def common_outputs(first: Record, second: Record) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the keys of the outputs that both sides have, as each side calls them.
 
-    There is none where both sides have the same outputs, and no use where they share none.
+    Where the two return different outputs, both must run again with a loss made of these alone.
+    None where all outputs are shared, or where none is.
     """
-    names = matched_outputs(one, other).names
-    if not names or len(names) == len(one.outputs) == len(other.outputs):
+    names = matched_outputs(first, second).names
+    if not names or len(names) == len(first.outputs) == len(second.outputs):
         return None
     return tuple(names.values()), tuple(names)
+
+
+def refuse_different(fact: str, *sides: tuple[str, object], hint: str) -> None:
+    """Refuse to compare two runs whose values, each given with the run's name, differ.
+
+    Raises:
+        RecordError: The values differ; `fact` says which.
+    """
+    if sides[0][1] != sides[1][1]:
+        context = "\n".join(f"{side}: {value}" for side, value in sides)
+        raise RecordError(fact, context=context, hint=hint)
