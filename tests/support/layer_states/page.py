@@ -15,10 +15,10 @@ PAGE = Path(__file__).parents[3] / "docs" / "layers.md"
 HEAD = """# Layers whose forward pass changes their state
 
 Made by `python -m tests.support.layer_states --write`, which builds every layer class in the
-namespaces of PyTorch, torchvision and PaddlePaddle with whatever arguments work, runs it in training
-mode, and lists those whose buffers or parameters have other bits then. Each is frozen by itself,
-and inside a flat encoder whose head trains; as it is built, and after it has seen a batch. Then
-`train()` is called, and it runs again.
+namespaces of PyTorch, torchvision and PaddlePaddle with whatever arguments work, runs it in
+training mode, and lists those whose buffers or parameters have other bits then. Each is frozen by
+itself, and inside a flat encoder whose head trains; as it is built, and after it has seen a batch.
+Then `train()` is called, and it runs again.
 
 - **held**: the output is that of an unfrozen copy in inference mode, and no state moves.
 - **left alone**: it has no inference mode, or holding it would change nothing; its output is as
