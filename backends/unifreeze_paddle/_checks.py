@@ -16,9 +16,9 @@ from paddle import nn
 
 from unifreeze.backend import Finding, Resolution, Walk, parameters_beside, wrappers
 from unifreeze.errors import UnsupportedPlanError
-from unifreeze_paddle import _half_frozen as lending
-from unifreeze_paddle import _quantised as quantised
-from unifreeze_paddle import _translated as translated
+from unifreeze_paddle import _half_frozen_layers as lending
+from unifreeze_paddle import _quantisers as quantised
+from unifreeze_paddle import _saved_programs as translated
 from unifreeze_paddle._layers import PaddleReader, largest_norms, qualified_bases
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")

@@ -13,7 +13,7 @@ from paddle.nn.layer.rnn import RNNBase
 from paddle.nn.utils.spectral_norm_hook import SpectralNorm
 
 from unifreeze.backend import Guard
-from unifreeze_paddle._half_frozen import GuardedForward
+from unifreeze_paddle._half_frozen_layers import GuardedForward
 from unifreeze_paddle._layers import BATCH_NORMS, MARK
 
 # Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.

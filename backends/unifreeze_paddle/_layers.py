@@ -25,9 +25,9 @@ from unifreeze.backend import (
     turned_in_subclass,
 )
 from unifreeze.errors import DescriptionError
-from unifreeze_paddle import _quantised as quantised
-from unifreeze_paddle import _recurrent as recurrent
-from unifreeze_paddle import _translated as translated
+from unifreeze_paddle import _quantisers as quantised
+from unifreeze_paddle import _recurrent_cells as recurrent
+from unifreeze_paddle import _saved_programs as translated
 
 MARK = "_unifreeze_guard"
 """Under which a guarded layer keeps its guard."""

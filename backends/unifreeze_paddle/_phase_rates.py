@@ -23,8 +23,8 @@ from paddle.optimizer.lr import (
 from unifreeze.backend import Control, Undo
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
-from unifreeze_paddle._decay import set_decay
-from unifreeze_paddle._moments import settle_loaded
+from unifreeze_paddle._optimizer_moments import settle_loaded
+from unifreeze_paddle._phase_decay import set_decay
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""

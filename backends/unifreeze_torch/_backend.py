@@ -29,15 +29,15 @@ from unifreeze.backend import (
     read_settings,
 )
 from unifreeze.errors import OptimizerError, TargetError, brief
-from unifreeze_torch import _bits as bits
 from unifreeze_torch import _checks as checks
+from unifreeze_torch import _forward_watches as watches
 from unifreeze_torch import _guards as modes
 from unifreeze_torch import _layers as layers
-from unifreeze_torch import _offloaded as offloaded
+from unifreeze_torch import _offloaded_values as offloaded
+from unifreeze_torch import _optimizer_states as saved_states
 from unifreeze_torch import _phase_rates as steering
-from unifreeze_torch import _saved_states as saved_states
 from unifreeze_torch import _settings as settings
-from unifreeze_torch import _watches as watches
+from unifreeze_torch import _tensor_values as bits
 from unifreeze_torch._layers import TorchReader
 
 

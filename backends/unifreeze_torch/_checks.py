@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from unifreeze.backend import Finding, Mask, Resolution, Walk, join, parameters_beside, wrappers
-from unifreeze_torch import _quantised as quantised
+from unifreeze_torch import _quantisers as quantised
 from unifreeze_torch._layers import (
     TorchReader,
     keeps_statistics,

@@ -18,8 +18,8 @@ from unifreeze.backend import (
     declared_turned,
     turned_in_subclass,
 )
-from unifreeze_torch import _adapters as adapters
-from unifreeze_torch import _quantised as quantised
+from unifreeze_torch import _peft_wrappers as adapters
+from unifreeze_torch import _quantisers as quantised
 
 _CONTAINERS = (
     nn.ModuleList,

@@ -11,8 +11,8 @@ import paddle
 from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
 from unifreeze.errors import OptimizerError, ScheduleError, counted
-from unifreeze_paddle.trainers._run import TrainerRun, is_grouped
-from unifreeze_paddle.trainers._saved import RunState
+from unifreeze_paddle.trainers._run_state import RunState
+from unifreeze_paddle.trainers._trainer_run import TrainerRun, is_grouped
 
 _NO_METRICS = ("step", "batch_size")
 

@@ -12,8 +12,8 @@ from paddlenlp.trainer import TrainerCallback
 from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastLook, calling_list, checked, resolve_phases, take_out
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
-from unifreeze_paddle.trainers._run import TrainerRun
-from unifreeze_paddle.trainers._saved import RunState
+from unifreeze_paddle.trainers._run_state import RunState
+from unifreeze_paddle.trainers._trainer_run import TrainerRun
 
 STATE_FILE = "unifreeze.json"
 """What says where a run stands, in each checkpoint's folder."""

@@ -11,7 +11,7 @@ from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastLook, Undo, checked, take_out
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import _guards as modes
-from unifreeze_torch.trainers._run import TrainerRun
+from unifreeze_torch.trainers._trainer_run import TrainerRun
 
 
 class FreezeCallback(Callback):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
-from unifreeze_torch.trainers._run import TrainerRun
+from unifreeze_torch.trainers._trainer_run import TrainerRun
 
 STATE = "unifreeze"
 """Under what the state is kept in a checkpoint's `trainer_state.json`."""

@@ -14,7 +14,7 @@ from paddle.optimizer.lr import LRScheduler
 from unifreeze.backend import check_names
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
-from unifreeze_paddle._moments import clear_moments, create_moments
+from unifreeze_paddle._optimizer_moments import clear_moments, create_moments
 
 KEY = "unifreeze_names"
 

@@ -16,7 +16,7 @@ from unifreeze import FreezePlan
 from unifreeze.backend import Batch, Handle, LastLook, When
 from unifreeze.errors import ScheduleError, counted
 from unifreeze_paddle import _phase_rates as steering
-from unifreeze_paddle.trainers._saved import RunState
+from unifreeze_paddle.trainers._run_state import RunState
 
 PLAN_FILE = "freeze_plan.yaml"
 """What the plan is saved as, beside the run."""

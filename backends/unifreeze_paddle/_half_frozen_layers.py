@@ -25,7 +25,7 @@ from paddle.nn.quant.quant_layers import MovingAverageAbsMaxScale
 
 from unifreeze.backend import Guard
 from unifreeze.errors import UnsupportedPlanError
-from unifreeze_paddle import _recurrent as recurrent
+from unifreeze_paddle import _recurrent_cells as recurrent
 from unifreeze_paddle._layers import BATCH_NORMS, MARK, is_floating
 
 # Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
