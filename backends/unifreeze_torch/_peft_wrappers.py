@@ -5,6 +5,7 @@ The names of its classes are matched along a module's bases; the library need no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 SAVED = "peft.utils.other.ModulesToSaveWrapper"
@@ -32,7 +33,7 @@ _COPIES = {SAVED: "modules_to_save", TUNED_NORM: "ln_tuning_layers"}
 _CHOOSING = (SAVED, LAYER)
 
 
-def running_copy(wrapper: Any, bases: list[str]) -> str:
+def running_copy(wrapper: Any, bases: Sequence[str]) -> str:
     """Return the path of the copy that runs in a layer's place; "" if the layer itself does."""
     where = next((_COPIES[name] for name in bases if name in _COPIES), "")
     if not where:
@@ -49,12 +50,12 @@ def running_adapters(wrapper: Any) -> tuple[str, ...]:
     return tuple(wrapper.active_adapters)
 
 
-def chooses(bases: list[str]) -> bool:
+def chooses(bases: Sequence[str]) -> bool:
     """Tell whether only some parts of a wrapper run, as its active adapter has it."""
     return any(name in _CHOOSING for name in bases)
 
 
-def is_idle(wrapper: Any, path: str, bases: list[str]) -> bool:
+def is_idle(wrapper: Any, path: str, bases: Sequence[str]) -> bool:
     """Tell whether a parameter beside what runs belongs to a copy or an adapter that does not."""
     if any(name in _COPIES for name in bases):
         return True

@@ -5,6 +5,8 @@ The names of the classes are matched along a module's bases, so that none need b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 _LOOKING = (
@@ -22,12 +24,12 @@ SWITCHES = ("static_enabled", "observer_enabled")
 """Buffers of quantisers that say whether their observer moves their range; the first counts."""
 
 
-def only_looks(bases: list[str]) -> bool:
+def only_looks(bases: Sequence[str]) -> bool:
     """Tell whether a module is an observer: nothing that it keeps changes what it computes."""
     return any(name in _LOOKING for name in bases)
 
 
-def reason_against_holding(module: nn.Module, bases: list[str]) -> tuple[str, str] | None:
+def reason_against_holding(module: nn.Module, bases: Sequence[str]) -> tuple[str, str] | None:
     """Say why a quantiser would not hold still, or would compute nothing of use; and the cure."""
     if _FIXED in bases:
         return None
