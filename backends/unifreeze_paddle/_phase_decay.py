@@ -1,18 +1,18 @@
-"""A phase's weight decay, for the time of one step of an optimizer.
+"""Giving a Paddle optimizer the weight decay of a phase, for the time of one step.
 
-AdamW and Lamb decay by a number that they, or each of their groups, hold. The others add it to the
-gradient, where what a parameter says of itself comes first.
+AdamW and Lamb decay by a number that they, or each of their groups, hold. The others add the decay
+to the gradient, where a parameter's own regulariser comes first.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import compress
 
 import paddle
+from paddle.optimizer import Optimizer
 from paddle.regularizer import L2Decay
 
-from unifreeze.backend import Undo
-from unifreeze_paddle import _optimizers as optimizers
+from unifreeze.backend import OWN_DECAY, Undo, takes_phase_decay
 
 _DECOUPLED = {
     paddle.optimizer.AdamW: ("_weight_decay", "weight_decay"),
@@ -20,11 +20,11 @@ _DECOUPLED = {
 }
 
 
-def set_decay(optimizer: Any, wanted: float) -> Undo:
-    """Let an optimizer decay by so much, but for groups with a decay by plan and those with none.
+def set_decay(optimizer: Optimizer, wanted: float) -> Undo:
+    """Set an optimizer's weight decay, but not of groups with one by plan or with none on purpose.
 
     Returns:
-        What puts its own back.
+        The function that puts the optimizer's own decay back.
     """
     for cls, (attribute, key) in _DECOUPLED.items():
         if isinstance(optimizer, cls):
@@ -32,17 +32,11 @@ def set_decay(optimizer: Any, wanted: float) -> Undo:
     return _set_regularizers(optimizer, wanted)
 
 
-def _set_number(optimizer: Any, attribute: str, key: str, wanted: float) -> Undo:
-    rows = [row for row in optimizer._param_groups if isinstance(row, dict)]
-    held = rows or [vars(optimizer)]
-    name = key if rows else attribute
-    own = getattr(optimizer, attribute)
-    exempt = any(row.get(name, own) for row in held)
-    kept = [
-        (row, name in row, row.get(name))
-        for row in held
-        if not row.get(optimizers.OWN_DECAY) and (row.get(name, own) or not exempt)
-    ]
+def _set_number(optimizer: Optimizer, attribute: str, key: str, wanted: float) -> Undo:
+    groups = [row for row in optimizer._param_groups if isinstance(row, dict)]
+    rows, name = (groups, key) if groups else ([vars(optimizer)], attribute)
+    takes = takes_phase_decay(rows, name, getattr(optimizer, attribute))
+    kept = [(row, name in row, row.get(name)) for row in compress(rows, takes)]
     for row, *_ in kept:
         row[name] = wanted
 
@@ -56,13 +50,13 @@ def _set_number(optimizer: Any, attribute: str, key: str, wanted: float) -> Undo
     return undo
 
 
-def _set_regularizers(optimizer: Any, wanted: float) -> Undo:
+def _set_regularizers(optimizer: Optimizer, wanted: float) -> Undo:
     rows = [row if isinstance(row, dict) else {"params": [row]} for row in optimizer._param_groups]
     tensors = [
         tensor
         for row in rows
         for tensor in row["params"]
-        if tensor.regularizer is None and not row.get(optimizers.OWN_DECAY)
+        if tensor.regularizer is None and not row.get(OWN_DECAY)
     ]
     for tensor in tensors:
         tensor.regularizer = L2Decay(wanted)

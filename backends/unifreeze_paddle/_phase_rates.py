@@ -20,7 +20,7 @@ from paddle.optimizer.lr import (
     PiecewiseDecay,
 )
 
-from unifreeze.backend import Control, Undo
+from unifreeze.backend import Control, Undo, refuse_lbfgs
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle._optimizer_moments import settle_loaded
@@ -189,11 +189,7 @@ def _check(optimizer: Any) -> None:
     optimizer_class = paddle.optimizer.Optimizer
     if not isinstance(optimizer, optimizer_class):
         raise OptimizerError(f"{type(optimizer).__name__} is not a Paddle optimizer")
-    if isinstance(optimizer, paddle.optimizer.LBFGS):
-        raise OptimizerError(
-            "LBFGS keeps one direction over all parameters and moves frozen ones",
-            hint="use a first-order optimizer",
-        )
+    refuse_lbfgs(type(optimizer), paddle.optimizer.LBFGS)
     if getattr(optimizer, "_use_multi_tensor", False):
         raise OptimizerError(
             f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",
