@@ -3,7 +3,8 @@
 from unifreeze._arguments.checked import checked
 from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
-from unifreeze._handle.verify_last import LastLook, calling_list, take_out
+from unifreeze._handle.trainer_run import LastCallback, TrainerRun
+from unifreeze._handle.verify_last import LastLook, calling_list
 from unifreeze._identity import WeakIdentitySet
 from unifreeze._modules.accounting import parameters_beside
 from unifreeze._modules.class_tables import ClassTableReader, qualified_bases
@@ -114,6 +115,7 @@ __all__ = [
     "Guard",
     "Handle",
     "Hooks",
+    "LastCallback",
     "LastLook",
     "Mask",
     "ModuleBackend",
@@ -140,6 +142,7 @@ __all__ = [
     "StepRun",
     "Table",
     "Tensor",
+    "TrainerRun",
     "Undo",
     "Walk",
     "Way",
@@ -180,7 +183,6 @@ __all__ = [
     "resolve_phases",
     "rewritten_tables",
     "stored",
-    "take_out",
     "takes_phase_decay",
     "tell_followed",
     "transformer_layer",

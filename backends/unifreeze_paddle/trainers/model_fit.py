@@ -9,10 +9,10 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
+from unifreeze.backend import Handle, LastCallback, calling_list, checked
 from unifreeze.errors import OptimizerError, ScheduleError, counted
 from unifreeze_paddle.trainers._run_state import RunState
-from unifreeze_paddle.trainers._trainer_run import TrainerRun, is_grouped
+from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun, is_grouped
 
 _NO_METRICS = ("step", "batch_size")
 
@@ -54,7 +54,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         resume: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._resume = None if resume is None else Path(resume)
         self._begun = self._training = False
         self._first, self._total = 0, None
@@ -73,7 +73,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
                 hint="set no rates or decay by group in the plan, or write the loop yourself",
             )
         if self._begun:
-            self._run.attach(optimizer)
+            self._run.attach([optimizer])
         else:
             state = None if self._resume is None else self._load(self._resume)
             self._run.begin(self.model.network, optimizer, state)
@@ -81,8 +81,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._first, self._training = self._run.epoch, True
         self._check_goes_on()
         self._save_beside()
-        callbacks = calling_list(self)
-        callbacks.append(_Last(self._run.last, callbacks))
+        self._run.call_last(calling_list(self), _Last)
 
     def _load(self, checkpoint: Path) -> RunState:
         """Load a checkpoint's weights, optimizer and scheduler; return where its run stood."""
@@ -117,12 +116,12 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Enter the phase that begins with the epoch."""
-        self._run.advance(self._first + epoch, self._run.step)
+        self._run.go_on(self._first + epoch, self._run.step)
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Enter the phase that begins with the optimizer's step, where one begins."""
         if step % self.model._accumulate == 0:
-            self._run.advance(self._run.epoch, self._run.step)
+            self._run.go_on(self._run.epoch, self._run.step)
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Count the optimizer's step; end the epoch early if the schedule ends here."""
@@ -156,17 +155,10 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._run.end(verify=True)
 
 
-class _Last(paddle.callbacks.Callback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one fit, and sees what they write as it ends."""
+class _Last(LastCallback, paddle.callbacks.Callback):  # type: ignore[misc]
+    """The last callback of a run."""
 
-    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
-        super().__init__()
-        self._look, self._callbacks = look, callbacks
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(self._callbacks, self)
-        self._look.take()
+    on_train_end = LastCallback.take_last_look
 
 
 def _state_file(checkpoint: Path) -> Path:

@@ -10,10 +10,10 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, resolve_phases, take_out
+from unifreeze.backend import Handle, LastCallback, calling_list, checked, resolve_phases
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_paddle.trainers._run_state import RunState
-from unifreeze_paddle.trainers._trainer_run import TrainerRun
+from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun
 
 STATE_FILE = "unifreeze.json"
 """What says where a run stands, in each checkpoint's folder."""
@@ -54,7 +54,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         resume: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._resume = resume
         self._training = self._accumulating = False
 
@@ -76,8 +76,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         if args.save_strategy.value != "no":
             _refuse_unsaved(self._run.in_force)
         self._training, self._accumulating = True, False
-        callbacks = calling_list(self)
-        callbacks.append(_Last(self._run.last, callbacks))
+        self._run.call_last(calling_list(self), _Last)
         if args.should_save:
             self._run.keep_in(Path(args.output_dir))
 
@@ -114,7 +113,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _advance(self, control: Any) -> None:
         if not self._accumulating:
-            self._run.advance(self._run.epoch, self._run.step)
+            self._run.go_on(self._run.epoch, self._run.step)
             self._stop_if_due(control)
 
     def _stop_if_due(self, control: Any) -> None:
@@ -160,16 +159,10 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._run.end(verify=not best)
 
 
-class _Last(TrainerCallback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one run, and sees what they write as it ends."""
+class _Last(LastCallback, TrainerCallback):  # type: ignore[misc]
+    """The last callback of a run."""
 
-    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
-        self._look, self._callbacks = look, callbacks
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(self._callbacks, self)
-        self._look.take()
+    on_train_end = LastCallback.take_last_look
 
 
 def _refuse_unsaved(handle: Handle) -> None:

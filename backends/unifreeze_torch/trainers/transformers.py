@@ -9,10 +9,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
+from unifreeze.backend import Handle, LastCallback, calling_list, checked
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
-from unifreeze_torch.trainers._trainer_run import TrainerRun
+from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
 
 STATE = "unifreeze"
 """Under what the state is kept in a checkpoint's `trainer_state.json`."""
@@ -43,7 +43,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._epoch = 0
         self._training = self._unmeasured = self._repeats = False
         self._evaluates_first: bool | None = None
@@ -65,8 +65,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             _refuse_unsaved(run.in_force)
         saved = state.stateful_callbacks.get(STATE) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
-        callbacks = calling_list(self)
-        callbacks.append(_Last(run.last, callbacks))
+        run.call_last(calling_list(self), _Last)
         self._epoch, self._training = int(state.epoch), True
         state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
@@ -139,16 +138,10 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         return {**self._run.state(), "unmeasured": self._unmeasured}
 
 
-class _Last(TrainerCallback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one run, and sees what they write as it ends."""
+class _Last(LastCallback, TrainerCallback):  # type: ignore[misc]
+    """The last callback of a run."""
 
-    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
-        self._look, self._callbacks = look, callbacks
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(self._callbacks, self)
-        self._look.take()
+    on_train_end = LastCallback.take_last_look
 
 
 def _refuse_unsaved(handle: Handle) -> None:
