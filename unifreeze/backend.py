@@ -15,6 +15,14 @@ from unifreeze._modules.common_checks import (
     path_of,
     rewritten_tables,
 )
+from unifreeze._modules.common_layer_settings import (
+    attention,
+    average_pool,
+    max_pool,
+    pads,
+    stored,
+    transformer_layer,
+)
 from unifreeze._modules.digests import Payload
 from unifreeze._modules.guards_on_copies import CopiedGuard
 from unifreeze._modules.module_backend import ModuleBackend
@@ -22,16 +30,10 @@ from unifreeze._modules.neutral_settings import (
     Settings,
     Table,
     activation,
-    attention,
-    average_pool,
     build_optimizer,
     clipped,
-    max_pool,
     optimizer_defaults,
-    pads,
     read_settings,
-    stored,
-    transformer_layer,
 )
 from unifreeze._modules.operations import Guard
 from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay

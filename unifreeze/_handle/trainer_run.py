@@ -14,6 +14,7 @@ from unifreeze._handle.verify_last import LastLook, take_out
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.phases import When
 from unifreeze._protocol.batches import Batch
+from unifreeze._protocol.live import LiveOptimizer, Model
 from unifreeze.errors import OptimizerError, ScheduleError
 
 PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
@@ -48,12 +49,12 @@ class TrainerRun:
             raise ScheduleError("the trainer has no model yet, so no plan is in force")
         return self.handle
 
-    def apply_to(self, model: Any) -> None:
+    def apply_to(self, model: Model) -> None:
         """Put the plan in force on the trainer's model; a handle that was given is in force."""
         if self.applies:
             self.handle = self.plan.apply(model, batch=self._batch, keep_values=self._keep_values)
 
-    def attach(self, optimizers: Sequence[Any]) -> None:
+    def attach(self, optimizers: Sequence[LiveOptimizer]) -> None:
         """Let the plan's phases steer the trainer's optimizer.
 
         Raises:

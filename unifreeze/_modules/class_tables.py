@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
 from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
 from unifreeze._structure.words import CONTAINER
 
@@ -46,22 +46,22 @@ class ClassTableReader(Reader):
         self._wrapped: dict[type, str] = {}
         self._bases: dict[type, tuple[str, ...]] = {}
 
-    def dicts(self, module: Any) -> Dicts:
+    def dicts(self, module: Layer) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
         attributes = module.__dict__
         if self.children not in attributes:  # its constructor has not run yet
             return {}, {}, {}
         return attributes[self.children], attributes["_parameters"], attributes["_buffers"]
 
-    def listed(self, module: Any) -> Iterable[tuple[str, Any]]:
+    def listed(self, module: Layer) -> Iterable[tuple[str, LiveTensor]]:
         """Return the parameters of a module and all under it, as the framework lists them.
 
         Not by the module's own method: some classes override it, to give optimizers only a part.
         """
-        named: Iterable[tuple[str, Any]] = self.module_class.named_parameters(module)  # type: ignore[attr-defined]
+        named: Iterable[tuple[str, LiveTensor]] = self.module_class.named_parameters(module)  # type: ignore[attr-defined]
         return named
 
-    def plain(self, module: Any) -> bool:
+    def plain(self, module: Layer) -> bool:
         """Return whether the framework lists modules of a class by what `dicts` returns."""
         cls, attributes = type(module), module.__dict__
         children, parameters, _ = self.dicts(module)
@@ -71,7 +71,7 @@ class ClassTableReader(Reader):
             and all(getattr(cls, name) is getattr(self.module_class, name) for name in self.listing)
         )
 
-    def kind(self, module: Any) -> str:
+    def kind(self, module: Layer) -> str:
         """Return the module's kind from the tables, "" if it is unknown."""
         cls = type(module)
         if cls not in self._kinds:
@@ -86,25 +86,25 @@ class ClassTableReader(Reader):
                 return kind
         return _first(self.kinds_by_name, qualified_bases(cls))
 
-    def inner(self, module: Any) -> str:
+    def inner(self, module: Layer) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
         cls = type(module)
         if cls not in self._wrapped:
             self._wrapped[cls] = _first(self.wrapped, self.bases(module))
         return self._wrapped[cls]
 
-    def bases(self, module: Any) -> tuple[str, ...]:
+    def bases(self, module: Layer) -> tuple[str, ...]:
         """Return the dotted names of a module's class and its bases, the class first."""
         cls = type(module)
         if cls not in self._bases:
             self._bases[cls] = qualified_bases(cls)
         return self._bases[cls]
 
-    def persistent(self, module: Any, leaf: str) -> bool:
+    def persistent(self, module: Layer, leaf: str) -> bool:
         """Return whether a module's state dict holds a buffer."""
         return leaf not in getattr(module, self.unsaved)
 
-    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+    def tensor(self, module: Layer, leaf: str, tensor: LiveTensor) -> Tensor:
         """Describe a parameter; a matrix in neutral layout is output by input."""
         shape, dtype = self.shape_of(tensor)
         turned = self.turned(module, leaf, shape)
@@ -112,7 +112,7 @@ class ClassTableReader(Reader):
         fixed, impossible = self.fixed(module, tensor, dtype)
         return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
 
-    def turned(self, module: Any, leaf: str, shape: tuple[int, ...]) -> bool | None:
+    def turned(self, module: Layer, leaf: str, shape: tuple[int, ...]) -> bool | None:
         """Return whether a matrix is stored input by output; None where nothing tells."""
         if len(shape) != 2 or shape[0] == shape[1]:
             return False
@@ -131,14 +131,14 @@ class ClassTableReader(Reader):
         return usual
 
     @abstractmethod
-    def usually_turned(self, module: Any) -> bool | None:
+    def usually_turned(self, module: Layer) -> bool | None:
         """Return whether layers of a class store matrices input by output; None if unknown."""
 
     @abstractmethod
-    def is_linear(self, module: Any) -> bool:
+    def is_linear(self, module: Layer) -> bool:
         """Return whether a layer is the framework's linear layer, or derived from it."""
 
-    def fixed(self, module: Any, tensor: Any, dtype: str) -> tuple[str, bool]:
+    def fixed(self, module: Layer, tensor: LiveTensor, dtype: str) -> tuple[str, bool]:
         """Say why a parameter is never trained, "" if it may be; and whether it cannot be."""
         if "float" not in dtype and "complex" not in dtype:
             return f"a {dtype} tensor has no gradient", True
@@ -147,7 +147,7 @@ class ClassTableReader(Reader):
         return "", False
 
     @abstractmethod
-    def frozen(self, tensor: Any) -> bool:
+    def frozen(self, tensor: LiveTensor) -> bool:
         """Return whether a parameter's flag says that it is frozen."""
 
 

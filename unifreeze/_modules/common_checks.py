@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from unifreeze._modules.class_tables import qualified_bases
 from unifreeze._modules.reader import Reader
 from unifreeze._modules.walking import Walk
 from unifreeze._modules.wrapping import wrappers
+from unifreeze._protocol.live import Layer, Model
 from unifreeze._protocol.protocol import Finding
 from unifreeze._resolution import Resolution
 
@@ -32,8 +32,8 @@ def freezes_any_of(walk: Walk, resolution: Resolution, index: int) -> bool:
 
 
 def inside_wrappers(
-    reader: Reader, walk: Walk, model: Any, wrapper_class: str
-) -> Iterator[tuple[Any, list[int]]]:
+    reader: Reader, walk: Walk, model: Model, wrapper_class: str
+) -> Iterator[tuple[Layer, list[int]]]:
     """Yield each wrapper of a class, with the numbers of the parameters inside it.
 
     Args:

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
+from unifreeze._protocol.live import Layer, LiveTensor
+
 
 class CopiedGuard(ABC):
     """A guard that is on a module, and knows when its module is a copy that should be released.
@@ -22,7 +24,7 @@ class CopiedGuard(ABC):
         measured: On a copy, whether the module had gathered statistics then.
     """
 
-    def __init__(self, module: Any, *, copied: bool) -> None:
+    def __init__(self, module: Layer, *, copied: bool) -> None:
         self.module, self.copied = module, copied
         self.frozen: tuple[str, ...] = ()
         self.measured = False
@@ -30,16 +32,16 @@ class CopiedGuard(ABC):
             self.frozen, self.measured = self._as_copied()
 
     @abstractmethod
-    def trains(self, parameter: Any) -> bool:
+    def trains(self, parameter: LiveTensor) -> bool:
         """Return whether a parameter is trainable now."""
 
     @abstractmethod
     def is_reset(self) -> bool:
         """Return whether the module is a norm whose statistics have seen nothing yet."""
 
-    def parameters(self) -> Iterable[tuple[str, Any]]:
+    def parameters(self) -> Iterable[tuple[str, LiveTensor]]:
         """Return the names and parameters of the module, and of all that is in it."""
-        named: Iterable[tuple[str, Any]] = self.module.named_parameters()
+        named: Iterable[tuple[str, LiveTensor]] = self.module.named_parameters()
         return named
 
     def is_thawed(self) -> bool:

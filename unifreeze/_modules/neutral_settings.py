@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from unifreeze._modules.orientation import computes_otherwise
 from unifreeze.errors import OptimizerError, UnifreezeError, brief, nearest
 
 Settings = dict[str, Any]
@@ -73,68 +72,6 @@ def clipped(name: str, lower: str | float | None, upper: str | float | None) -> 
         return found | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
 
     return read
-
-
-def max_pool(module: Any) -> Settings:
-    """Read a pooling layer that takes the largest value."""
-    return {"layer": "max pool", "ceil_mode": module.ceil_mode}
-
-
-def average_pool(module: Any, *, counts_padding: bool) -> Settings:
-    """Read a pooling layer that takes averages, which may count the padded cells."""
-    found = {"layer": "average pool", "ceil_mode": module.ceil_mode}
-    if pads(module.padding):
-        found["padded cells"] = "counted" if counts_padding else "left out"
-    return found
-
-
-def attention(module: Any) -> Settings:
-    """Read a multi-head attention."""
-    return {"layer": "attention", "attention dropout": module.dropout}
-
-
-def transformer_layer(norms_first: str) -> Reader:
-    """Return what reads an encoder or decoder layer of a transformer.
-
-    Args:
-        norms_first: The attribute that says whether norms come before what they normalise.
-    """
-
-    def read(module: Any) -> Settings:
-        function = module.activation
-        name = getattr(function, "__name__", type(function).__name__.lower())
-        order = "before" if getattr(module, norms_first) else "after"
-        return {"layer": "transformer layer", "activation": name, "norms": order}
-
-    return read
-
-
-def stored(module: Any, framework: str, way: str, parts: Iterable[Any] = ()) -> Settings:
-    """Say which way round a layer stores its kernel, unless a class of its own computes with it.
-
-    Args:
-        module: The layer.
-        framework: The framework's package.
-        way: "in x out" or "out x in".
-        parts: Beside its hooks, the layer's parts that may normalise its weight. Along which axis
-            they hold the weight's lengths apart is a setting, too.
-    """
-    if computes_otherwise(module, framework):
-        return {}
-    hooks = module._forward_pre_hooks.values()
-    norms = [row for row in (*parts, *hooks) if type(row).__name__ in _WEIGHT_NORMS]
-    axes = [norm.dim for norm in norms if hasattr(norm, "dim")]
-    return {"stored": way, "normed": str(axes[0])} if axes else {"stored": way}
-
-
-_WEIGHT_NORMS = ("WeightNorm", "_WeightNorm")
-
-
-def pads(padding: Any) -> bool:
-    """Return whether a layer pads its input: by a number, by several, or as a word says."""
-    if isinstance(padding, tuple | list):
-        return any(map(pads, padding))
-    return padding != "VALID" if isinstance(padding, str) else bool(padding)
 
 
 def optimizer_defaults(
