@@ -1,4 +1,4 @@
-"""What guarded Paddle layers do differently: hold still, and help kernels that need it."""
+"""Guards on Paddle layers: they hold a layer in inference mode, and help kernels that need it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unifreeze.backend import CopiedGuard, Guard
 from unifreeze_paddle._half_frozen_layers import GuardedForward
 from unifreeze_paddle._layers import BATCH_NORMS, MARK
 
-# Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
+# When a whole program is traced, Paddle rewrites the functions that it calls; these must stay.
 paddle.jit.ignore_module([sys.modules[__name__], sys.modules[CopiedGuard.__module__]])
 
 _HOOK, _BREAK = "unifreeze", "unifreeze_break"
@@ -101,7 +101,7 @@ def take_off(layer: nn.Layer) -> None:
 
 
 def forget_traces() -> None:
-    """Make to_static look again: what it has captured does not notice that a layer holds still."""
+    """Make to_static capture its code anew: what it has does not notice that a guard changed."""
     OpcodeExecutorCache().clear()
 
 
@@ -112,13 +112,13 @@ def _has_global_stats(layer: nn.Layer) -> bool:
 
 def _looks_at_mode(layer: nn.Layer) -> bool:
     """Return whether a norm computes by a forward that is not Paddle's, which may use its mode."""
-    own = type(layer).forward
-    forwards = (own, layer.__dict__.get("forward", own))
+    of_class = type(layer).forward
+    forwards = (of_class, layer.__dict__.get("forward", of_class))
     return not all(getattr(f, "__module__", "").startswith("paddle.") for f in forwards)
 
 
 class _OnCopies:
-    """A hook before a held norm's forward pass: a copy of it may have been freed since."""
+    """A hook before a held norm's forward pass: it releases a copy that is trained for itself."""
 
     def __call__(self, layer: nn.Layer, _inputs: Any) -> None:
         # Not through `__dict__`: what to_static traces cannot read that.
@@ -131,9 +131,9 @@ _ON_COPIES = _OnCopies()
 
 
 def _release(layer: nn.Layer) -> None:
-    """Let a copy's layer follow its mode again, and what is in it without parameters.
+    """Let a layer of a copy follow its mode again, and layers without parameters inside it.
 
-    Its hooks stay: this happens while they are being called.
+    Their hooks stay, because this happens while Paddle goes through them.
     """
     for inner in [layer, *layer.sublayers()]:
         on: _On | None = inner.__dict__.get(MARK)
@@ -147,9 +147,9 @@ def _release(layer: nn.Layer) -> None:
 class _Still:
     """A pair of hooks around a layer's forward pass that keep it in inference mode.
 
-    Hooks come before those the layer has itself: spectral norm updates its vectors in one. A
-    recurrent network passes no gradient in inference mode, so its dropout alone is turned off, and
-    a spectral norm on it makes no steps.
+    They come before the layer's own hooks, because a spectral norm updates its vectors in one of
+    those. A recurrent network passes no gradient in inference mode; so only its dropout is turned
+    off, and a spectral norm on it makes no steps.
     """
 
     def __init__(self, layer: nn.Layer) -> None:
@@ -161,7 +161,7 @@ class _Still:
         self.kept: Any = None
 
     def before(self, layer: nn.Layer) -> None:
-        """Remember what was asked for, and be still."""
+        """Remember the mode that the layer has, and put it into inference mode."""
         on: _On | None = getattr(layer, MARK, None)
         if on is not None and on.lets_go():
             _release(layer)
@@ -175,7 +175,7 @@ class _Still:
             norm.n_power_iterations = 0
 
     def after(self, layer: nn.Layer) -> None:
-        """Put back what was asked for."""
+        """Put back the mode that the layer had."""
         if self.kept is not None:
             setattr(layer, self.name, self.kept)
             self.kept = None
@@ -198,8 +198,8 @@ class _After(NamedTuple):
 
 
 def _put_still_hooks(layer: nn.Layer) -> None:
-    # Under a name of our own: Paddle numbers hooks per process, and a number that came with a
-    # pickled layer could be given out again.
+    # Under a name, and not a number as Paddle's hooks: it counts them per process, and would give
+    # the number of a hook that came with a pickled layer to another hook.
     still = _Still(layer)
     layer._forward_pre_hooks[_HOOK] = _Before(still)
     layer._forward_pre_hooks.move_to_end(_HOOK, last=False)
@@ -216,5 +216,5 @@ def _take_still_hooks(layer: nn.Layer) -> None:
 
 
 def _break_graph(_layer: nn.Layer, _inputs: Any) -> None:
-    """Keep to_static from taking the layer for one of Paddle's own, whose forward it knows."""
+    """Keep to_static from treating the layer as one of Paddle's own, whose forward it knows."""
     psdb.breakgraph()

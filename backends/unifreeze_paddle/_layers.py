@@ -1,4 +1,4 @@
-"""What PaddlePaddle's layers are: kinds, wrappers to see through, tensors and state."""
+"""Tables of PaddlePaddle's layers: kinds, wrappers to see through, tensors and state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unifreeze_paddle import _recurrent_cells as recurrent_cells
 from unifreeze_paddle import _saved_programs as saved_programs
 
 MARK = "_unifreeze_guard"
-"""Under which a guarded layer keeps its guard."""
+"""The attribute in which a guarded layer keeps its guard."""
 
 BATCH_NORMS = (_BatchNormBase, nn.BatchNorm)
 """Batch norms, the legacy class included; they keep statistics among their parameters."""
@@ -76,7 +76,7 @@ _IN_BY_OUT = frozenset(
 """Paddle's own layers that store a matrix input by output."""
 _OUT_BY_IN = "paddle.compat.nn.Linear"
 _EITHER = "paddle.incubate.nn.layer.fused_linear.FusedLinear"
-"""It stores a matrix as its own attribute says."""
+"""Its attribute `transpose_weight` says how it stores a matrix."""
 _QUANTISERS = ("paddle.nn.quant", "paddle.quantization", "paddle.static.quantization")
 
 
@@ -97,21 +97,21 @@ class PaddleReader(ClassTableReader):
         super().__init__()
         self._programs: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 
-    def adapter_leaf(self, module: Any, leaf: str) -> bool:
-        """Tell whether one of a layer's own parameters is an adapter's."""
+    def adapter_leaf(self, module: nn.Layer, leaf: str) -> bool:
+        """Return whether one of a layer's own parameters belongs to an adapter."""
         return leaf.startswith("lora_") and "LoRA" in type(module).__name__
 
-    def spread(self, module: Any) -> Mapping[int, str]:
-        """Return the roles of what the cells of a recurrent network hold: it is one layer.
+    def spread(self, module: nn.Layer) -> Mapping[int, str]:
+        """Return the roles of the tensors in a recurrent network's cells: it counts as one layer.
 
-        The network registers most of it itself, and only then is it listed under the names it gives
-        there. Those may be another tensor's: with a projection, or without a bias, Paddle counts
-        past its own list of names. So roles are told by where a tensor hangs in the cells.
+        The network registers most of these tensors a second time, under names of its own. But with
+        a projection, or without a bias, Paddle gives a name to the wrong tensor. So the place of a
+        tensor in the cells decides its role, and not its name.
         """
-        return recurrent_cells.roles(module) if isinstance(module, RNNBase) else {}
+        return recurrent_cells.roles_in(module) if isinstance(module, RNNBase) else {}
 
-    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
-        """Return the role of a tensor that Paddle holds as a parameter though none trains it."""
+    def state_role(self, module: nn.Layer, leaf: str, tensor: paddle.Tensor) -> str:
+        """Return the role of a tensor that is kept as a parameter although nothing trains it."""
         if leaf in ("weight", "bias"):
             return ""
         if isinstance(module, saved_programs.CLASSES):
@@ -124,36 +124,37 @@ class PaddleReader(ClassTableReader):
             return leaf
         if leaf.endswith(_MEANS_AND_VARIANCES) and _keeps_statistics_as(module, leaf):
             return "mean" if leaf.endswith("mean") else "var"
-        # Not by the flag: a training step sets it on these.
+        # Their flag says nothing: a training step sets it.
         if leaf.startswith("_") and _quantises(type(module)):
             return leaf
         return ""
 
-    def moves(self, module: Any, leaf: str) -> bool:
-        """Tell whether training moves state that is held as a parameter."""
+    def moves(self, module: nn.Layer, leaf: str) -> bool:
+        """Return whether training moves state that is kept as a parameter."""
         return not isinstance(module, saved_programs.CLASSES) or isinstance(
             module, saved_programs.MOVING
         )
 
-    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+    def state(self, module: nn.Layer, leaf: str, tensor: paddle.Tensor) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
         values = is_floating(tensor) or "complex" in dtype_name(tensor)
         return leaf, values and self.persistent(module, leaf)
 
-    def modeless(self, module: Any) -> str:
-        """Say why a layer has no inference mode: it never uses what it gathers."""
+    def modeless(self, module: nn.Layer) -> str:
+        """Return why a layer has no inference mode, "" if it has one."""
         if quantisers.derives(module):
             return "it takes the range of what passes, in any mode"
         if not isinstance(module, BATCH_NORMS) or isinstance(module, nn.SyncBatchNorm):
             return ""
-        own = module.__dict__
+        attributes = module.__dict__
         if isinstance(module, nn.BatchNorm):
-            batches = own["_trainable_statistics"] and not own["_use_global_stats"]
+            trainable = attributes["_trainable_statistics"]
+            batches = trainable and not attributes["_use_global_stats"]
         else:
-            batches = own["_use_global_stats"] is False
+            batches = attributes["_use_global_stats"] is False
         return "it normalises by the batch in inference mode, too" if batches else ""
 
-    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+    def tensor(self, module: nn.Layer, leaf: str, tensor: paddle.Tensor) -> Tensor:
         """Describe a parameter; linear weights are in x out in Paddle, out x in in neutral.
 
         Raises:
@@ -191,58 +192,59 @@ class PaddleReader(ClassTableReader):
         """Return whether a parameter's flag says that it is frozen."""
         return bool(tensor.stop_gradient)
 
-    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
-        """Return what all parameters share that are described as this one is.
+    def alike(self, module: nn.Layer, leaf: str, tensor: paddle.Tensor) -> Hashable:
+        """Return a key that parameters described alike share; None for what may be state.
 
-        No weight or bias is state, whatever holds it.
+        A weight or bias is never state, in any layer.
         """
         if leaf not in ("weight", "bias"):
             return None
         shape = tuple(tensor.shape)
         turned = self.turned(module, leaf, shape)
-        # Each dtype is one object for good; hashing it takes longer than all the rest.
+        # Every dtype is a single object; hashing it takes longer than all the rest.
         return type(module), leaf, tensor.stop_gradient, shape, id(tensor.dtype), turned
 
-    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+    def shape_of(self, tensor: paddle.Tensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
         return tuple(int(n) for n in tensor.shape), dtype_name(tensor)
 
 
-def largest_norms(layers: Iterable[Any]) -> list[tuple[Any, float]]:
+def largest_norms(layers: Iterable[nn.Layer]) -> list[tuple[nn.Layer, float]]:
     """Return the tables that shorten the rows they look up, each with the length it allows."""
     tables = [layer for layer in layers if isinstance(layer, nn.Embedding)]
-    found = [(table, getattr(table, "_max_norm", None)) for table in tables]
-    return [(table, largest) for table, largest in found if largest is not None]
+    lengths = [(table, getattr(table, "_max_norm", None)) for table in tables]
+    return [(table, length) for table, length in lengths if length is not None]
 
 
-def dtype_name(tensor: Any) -> str:
+def dtype_name(tensor: paddle.Tensor) -> str:
     """Return a tensor's dtype under its neutral name."""
     return str(tensor.dtype).removeprefix("paddle.")
 
 
-def is_floating(tensor: Any) -> bool:
-    """Tell whether a tensor holds floating-point values."""
+def is_floating(tensor: paddle.Tensor) -> bool:
+    """Return whether a tensor holds floating-point values."""
     return "float" in str(tensor.dtype)
 
 
-def _keeps_statistics_as(module: Any, leaf: str) -> bool:
-    """Tell whether a norm of a user's own keeps statistics among its parameters, as Paddle's do.
+def _keeps_statistics_as(module: nn.Layer, leaf: str) -> bool:
+    """Return whether a user's norm keeps statistics among its parameters, as Paddle's norms do.
 
-    It has a mean and a variance of one name, and beside them nothing but vectors as long. Where the
-    name says no more than that, the author must also have frozen them beside others that train.
+    It must have a mean and a variance whose names begin alike, and all its parameters must be
+    vectors of one length. If their names are just "mean" and "variance", its author must also have
+    frozen them, beside parameters that train.
     """
-    own = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
-    what = next(ending for ending in _MEANS_AND_VARIANCES if leaf.endswith(ending))
-    prefix = leaf.removesuffix(what)
-    mean = own.get(f"{prefix}mean")
-    variance = own.get(f"{prefix}variance", own.get(f"{prefix}var"))
+    tensors = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
+    ending = next(ending for ending in _MEANS_AND_VARIANCES if leaf.endswith(ending))
+    prefix = leaf.removesuffix(ending)
+    mean = tensors.get(f"{prefix}mean")
+    variance = tensors.get(f"{prefix}variance", tensors.get(f"{prefix}var"))
     if mean is None or variance is None:
         return False
-    if len({tuple(tensor.shape) for tensor in own.values()}) > 1 or len(mean.shape) != 1:
+    if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1 or len(mean.shape) != 1:
         return False
-    return bool(prefix) or (len(own) > 2 and mean.stop_gradient and variance.stop_gradient)
+    return bool(prefix) or (len(tensors) > 2 and mean.stop_gradient and variance.stop_gradient)
 
 
 def _quantises(cls: type) -> bool:
-    """Tell whether a layer is one of Paddle's quantisers and observers, or derived from one."""
+    """Return whether a class is one of Paddle's quantisers and observers, or derived from one."""
     return any(name.startswith(_QUANTISERS) for name in qualified_bases(cls))

@@ -1,38 +1,42 @@
-"""What an optimizer gathers about parameters: made, cleared, and taken in from a loaded state."""
+"""Moments that a Paddle optimizer keeps of parameters: creating, clearing and loading them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import paddle
+from paddle.optimizer import Optimizer
 
 from unifreeze.errors import OptimizerError, listing
 from unifreeze_paddle import _optimizers as optimizers
 
 
-def create_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
-    """Let an optimizer make the moments of some parameters, from a loaded state if it has one."""
+def create_moments(optimizer: Optimizer, tensors: Sequence[paddle.Tensor]) -> None:
+    """Let an optimizer create the moments of some parameters, from a loaded state if it has one."""
     block = paddle.base.framework.default_main_program().global_block()
     optimizer._create_accumulators(block, tensors)
 
 
-def settle_loaded(optimizer: Any) -> None:
-    """Take in a loaded state at once, also of what is frozen now.
+def load_pending_moments(optimizer: Optimizer) -> None:
+    """Load a pending state at once, also for parameters that are frozen now.
 
-    Paddle takes it in parameter by parameter, as each trains for the first time; what it finds no
-    state for is then an error, and the state of what is still frozen is lost at the next save.
+    Paddle itself keeps a loaded state and loads the part of a parameter when that trains for the
+    first time. A parameter without a state is an error then, and the next save loses the states of
+    parameters that are still frozen.
+
+    Raises:
+        OptimizerError: The state is of other parameters.
     """
     loaded = optimizer._accumulators_holder
     if not loaded:
         return
-    found = [
+    with_state = [
         tensor
         for tensor in optimizers.parameters_of(optimizer)
         if any(name.startswith(f"{tensor.name}_") for name in loaded)
     ]
-    if not found:
+    if not with_state:
         raise OptimizerError(
             "the optimizer's state is of other parameters, or names them otherwise",
             context=f"it has {listing(loaded)}",
@@ -40,26 +44,28 @@ def settle_loaded(optimizer: Any) -> None:
             "they are matched by native paths",
         )
     created = optimizer._already_create_accumulator
-    create_moments(optimizer, [t for t in found if t.name not in created])
+    create_moments(optimizer, [t for t in with_state if t.name not in created])
     optimizer._accumulators_holder = {}
 
 
-def clear_moments(optimizer: Any, tensors: Sequence[Any]) -> None:
-    """Set the moments of some parameters to what they are at first.
+def clear_moments(optimizer: Optimizer, tensors: Sequence[paddle.Tensor]) -> None:
+    """Reset the moments of some parameters to their first values.
 
-    They are not dropped: Paddle would number the new ones on, and saved states go by those names.
+    They are not deleted: Paddle would give new moments new numbers, and saved states go by those.
     """
-    had = [tensor for tensor in tensors if tensor.name in optimizer._already_create_accumulator]
-    own = optimizer._accumulators, optimizer._already_create_accumulator
-    known = optimizer._accumulators_holder
+    with_moments = [
+        tensor for tensor in tensors if tensor.name in optimizer._already_create_accumulator
+    ]
+    kept = optimizer._accumulators, optimizer._already_create_accumulator
+    pending = optimizer._accumulators_holder
     optimizer._accumulators, optimizer._already_create_accumulator = defaultdict(dict), set()
     optimizer._accumulators_holder = {}
     try:
-        create_moments(optimizer, had)
+        create_moments(optimizer, with_moments)
         first = optimizer._accumulators
     finally:
-        optimizer._accumulators, optimizer._already_create_accumulator = own
-        optimizer._accumulators_holder = known
+        optimizer._accumulators, optimizer._already_create_accumulator = kept
+        optimizer._accumulators_holder = pending
     for name, moments in first.items():
         for tensor, value in moments.items():
             optimizer._accumulators[name][tensor].set_value(value)

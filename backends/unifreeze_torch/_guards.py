@@ -1,4 +1,4 @@
-"""Holding a PyTorch module in inference mode, however often the training loop calls `train()`."""
+"""Guards on PyTorch modules: they hold one in inference mode, whenever the loop calls `train()`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _RESET = "reset_running_stats"
 
 
 class PinnedTrain(CopiedGuard):
-    """Stands in for a module's `train`: it runs as ever, then the module is in inference mode.
+    """Stands in for a module's `train`, and puts the module back into inference mode after it.
 
-    It sits in the module's own dictionary, so it is found by attribute on copies and survives
-    deepcopy and pickle; names, classes and state dicts are as they were.
+    It is in the module's `__dict__`, so that deepcopy and pickle keep it, and no name, class or
+    state dict changes.
 
-    A recurrent network is the exception: in inference mode no gradient passes it on a GPU, so its
-    dropout alone is turned off, and a spectral norm on it makes no steps.
+    A recurrent network is an exception: in inference mode no gradient passes through it on a GPU.
+    So only its dropout is turned off, and a spectral norm on it makes no steps.
 
     Attributes:
-        replaced: The `train` that a user had put on the module itself, if any.
-        requested: The mode the training loop last brought about; what unpinning puts back.
-        dropout: What a recurrent network's dropout was, None for other modules.
-        steps: What a recurrent network's spectral norms did in each pass, each with how often.
+        replaced: The `train` that a user had put into the module's `__dict__`, if any.
+        requested: The mode that the training loop asked for last; unpinning restores it.
+        dropout: The dropout that a recurrent network had, None for other modules.
+        steps: A recurrent network's spectral norms, each with the steps that it made in a pass.
     """
 
     def __init__(self, module: nn.Module, *, copied: bool = False) -> None:
@@ -39,7 +39,7 @@ class PinnedTrain(CopiedGuard):
         self._quieten()
 
     def __call__(self, mode: bool = True) -> nn.Module:
-        """Do what the module's own `train` does, take note of the mode, stay in inference mode."""
+        """Call the module's own `train`, remember the mode, stay in inference mode."""
         if self.copied and (self.is_thawed() or (self.measured and self.is_reset())):
             release(self.module)
             return self.module.train(mode)
@@ -94,7 +94,7 @@ def pin(module: nn.Module, *, copied: bool = False) -> None:
 
 
 def unpin(module: nn.Module) -> None:
-    """Give a module its own `train` back, and the mode that was last asked for."""
+    """Restore a module's own `train`, and the mode that the training loop asked for last."""
     pin = pin_of(module)
     if pin is None:
         return
@@ -112,7 +112,7 @@ def unpin(module: nn.Module) -> None:
 
 
 def release(module: nn.Module) -> None:
-    """Unpin a module, and what is in it and has no parameters to be thawed by."""
+    """Unpin a module, and the modules in it without parameters: nobody can thaw those."""
     unpin(module)
     for inner in module.children():
         if next(inner.parameters(), None) is None:
@@ -120,13 +120,13 @@ def release(module: nn.Module) -> None:
 
 
 def pin_of(module: Any) -> PinnedTrain | None:
-    """Return what holds a module; None if nothing does."""
+    """Return the stand-in that holds a module; None if it is not held."""
     pin = module.__dict__.get("train")
     return pin if isinstance(pin, PinnedTrain) else None
 
 
 def _spectral_steps(module: nn.Module) -> list[tuple[Any, int]]:
-    """Return the spectral norms that hang on a module as hooks, each with its steps in a pass."""
+    """Return the spectral norms that are hooks of a module, each with its steps in a pass."""
     hooks = module._forward_pre_hooks.values()
     return [(h, h.n_power_iterations) for h in hooks if isinstance(h, SpectralNorm)]
 

@@ -1,9 +1,8 @@
-"""What PyTorch's modules are: kinds of layers, wrappers to see through, tensors and state."""
+"""Tables of PyTorch's modules: kinds of layers, wrappers to see through, tensors and state."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -120,24 +119,24 @@ class TorchReader(ClassTableReader):
         """Return whether a child's parameters really belong to this layer."""
         return child == "parametrizations"
 
-    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
-        """Return the role of what a user's own code keeps as a parameter and writes to itself.
+    def state_role(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
+        """Return the role of a parameter that a user's code writes to itself, "" for all others.
 
-        Statistics that do not train, and the vectors of a spectral norm as GANs have it.
+        Such are running statistics that do not train, and the vectors of GANs' own spectral norms.
         """
         if tensor.requires_grad or not (leaf.startswith(_RUNNING) or _iterates(module, leaf)):
             return ""
         return _STATISTICS.get(leaf, leaf)
 
-    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+    def state(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
         persistent = self.persistent(module, leaf)
         return leaf, persistent and (tensor.is_floating_point() or tensor.is_complex())
 
-    def modeless(self, module: Any) -> str:
-        """Say why a module has no inference mode: what it keeps moves in any mode."""
+    def modeless(self, module: nn.Module) -> str:
+        """Return why a module has no inference mode, "" if it has one."""
         if quantisers.only_looks(self.bases(module)):
             return "it only looks at what passes, in any mode"
         steps = any(_iterates(module, leaf) for leaf in self.dicts(module)[1])
@@ -165,27 +164,27 @@ class TorchReader(ClassTableReader):
         """Return whether a parameter's flag says that it is frozen."""
         return not tensor.requires_grad
 
-    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
-        """Return what all parameters share that are described as this one is."""
+    def alike(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> Hashable:
+        """Return a key that parameters described alike share; None for what may be state."""
         if type(tensor) is not nn.Parameter or leaf.startswith(_RUNNING) or leaf.endswith(_VECTORS):
             return None
         turned = self.turned(module, leaf, tuple(tensor.shape))
         return type(module), tensor.requires_grad, tensor.shape, tensor.dtype, turned
 
-    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+    def shape_of(self, tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
         if isinstance(tensor, UninitializedTensorMixin):
             return (), str(tensor.dtype).removeprefix("torch.")
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
-def is_lazy(tensor: Any) -> bool:
-    """Tell whether a lazy layer's tensor waits for the first batch to get its shape."""
+def is_lazy(tensor: torch.Tensor) -> bool:
+    """Return whether a lazy layer's tensor waits for the first batch to get its shape."""
     return isinstance(tensor, UninitializedTensorMixin)
 
 
 def made_in_inference_mode(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor can only in inference mode be made to require a gradient."""
+    """Return whether a tensor can be made to require a gradient in inference mode only."""
     return not isinstance(tensor, UninitializedTensorMixin) and tensor.is_inference()
 
 
@@ -195,21 +194,21 @@ def largest_norms(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, float]]
     return [(table, table.max_norm) for table in tables if table.max_norm is not None]
 
 
-def keeps_statistics(module: Any) -> bool:
-    """Tell whether a layer is a norm whose running statistics move while it trains."""
+def keeps_statistics(module: nn.Module) -> bool:
+    """Return whether a layer is a norm whose running statistics move while it trains."""
     return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
 
 
-def is_frozen_norm(module: Any) -> bool:
-    """Tell whether a norm is of the class that never updates its statistics, in any mode.
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Return whether a norm is of the class that never updates its statistics, in any mode.
 
-    A class that is only called so, and computes as PyTorch's batch norms do, updates them.
+    A user's class with the same name, derived from PyTorch's batch norms, does update them.
     """
     return _NEVER_UPDATES in qualified_bases(type(module))
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is a view of memory that others could view too."""
+    """Return whether a tensor is a view of memory that other tensors could view, too."""
     return not tensor.is_meta and tensor.layout is torch.strided
 
 
@@ -224,8 +223,8 @@ def extent(tensor: torch.Tensor) -> int:
     return int(elements * tensor.element_size())
 
 
-def sharded(root: nn.Module) -> list[Any]:
-    """Return the modules that `fully_shard` has taken over; without a process group none."""
+def sharded(root: nn.Module) -> list[nn.Module]:
+    """Return the modules that `fully_shard` has taken over; there are none in a single process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []
     import torch.distributed.fsdp as fsdp
@@ -233,9 +232,10 @@ def sharded(root: nn.Module) -> list[Any]:
     return [module for module in root.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
-def _iterates(module: Any, leaf: str) -> bool:
-    """Tell whether a parameter is a vector of a spectral norm that a module around this one keeps.
+def _iterates(module: nn.Module, leaf: str) -> bool:
+    """Return whether a parameter is a vector of a spectral norm in a module around this one.
 
-    Such code calls the weight that trains `weight_bar`, and makes its steps in any mode.
+    GANs have such code. It calls the weight that trains `weight_bar`, and it updates the vectors in
+    any mode.
     """
     return leaf.endswith(_VECTORS) and f"{leaf[:-2]}_bar" in module._parameters

@@ -1,4 +1,4 @@
-"""Taking learning rate and weight decay from a phase, around each step of an optimizer."""
+"""Giving a PyTorch optimizer the learning rate and weight decay of a phase, at each step."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def rates(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tensor]) -> 
 
 
 def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
-    """Multiply every group's rate for the time of each step; what schedulers see stays as it is.
+    """Multiply every group's rate for the time of each step; schedulers see their own rate.
 
     Raises:
-        OptimizerError: It is not an optimizer of PyTorch, or moves what is frozen.
+        OptimizerError: It is not a torch optimizer, or it moves what is frozen.
     """
     _check(optimizer, control)
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -42,7 +42,7 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
             group.update(settings)
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        put_back()  # a step that failed left them
+        put_back()  # a step that failed did not
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             return begin()
@@ -84,7 +84,7 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     return undo
 
 
-def on_step(optimizer: Any, call: Callable[[Any], bool]) -> None:
+def on_step(optimizer: torch.optim.Optimizer, call: Callable[[Any], bool]) -> None:
     """Call a function with an optimizer after its steps, until it returns True."""
     if not isinstance(getattr(optimizer, "_optimizer_step_post_hooks", None), dict):
         return  # it wraps an optimizer
@@ -92,13 +92,13 @@ def on_step(optimizer: Any, call: Callable[[Any], bool]) -> None:
 
     def after(stepping: Any, *_: Any) -> None:
         if calls and calls[0](stepping):
-            calls.clear()  # PyTorch is going through its hooks, so this one stays
+            calls.clear()  # PyTorch is going through its hooks now, so none can be removed
 
     optimizer.register_step_post_hook(after)
 
 
 def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callable[[], Any]:
-    """Return a closure after whose first run something is called."""
+    """Return a closure that also calls a function after its first run."""
     calls = [call]
 
     def run() -> Any:
@@ -113,7 +113,7 @@ def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callabl
 def _refuse_made_up(optimizer: torch.optim.Optimizer) -> None:
     """Stop a run whose optimizer gives frozen parameters a gradient, and so moves them.
 
-    Some do in order to keep processes in step: `if p.grad is None: p.grad = zeros_like(p)`.
+    Some optimizers do so to keep processes in step: `if p.grad is None: p.grad = zeros_like(p)`.
     """
     for number, group in enumerate(optimizer.param_groups):
         for tensor in group["params"]:
@@ -147,7 +147,7 @@ def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
 
 
 def clear_moments(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tensor]) -> None:
-    """Drop the state of some parameters; it is made anew when they train again."""
+    """Drop the state of some parameters; the optimizer creates it again when they train again."""
     for tensor in tensors:
         optimizer.state.pop(tensor, None)
 
