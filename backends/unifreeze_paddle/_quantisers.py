@@ -27,7 +27,7 @@ def averages(leaf: str) -> bool:
 
 
 def reason_against_holding(layer: nn.Layer, *, held: bool, frozen: bool) -> tuple[str, str] | None:
-    """Return why a frozen quantiser would move, or would be of no use, and the cure; None if neither.
+    """Return why a frozen quantiser would move, or be of no use, and the cure; None if neither.
 
     Args:
         layer: The quantiser.

@@ -55,7 +55,7 @@ def from_array(array: Array, like: paddle.Tensor) -> paddle.Tensor:
 
 @contextmanager
 def in_double(root: nn.Layer, tensors: Iterable[paddle.Tensor | None]) -> Iterator[None]:
-    """Cast a model to double precision inside a `with`; then its tensors get their memory back."""
+    """Cast a model to double precision in a `with`; then its tensors get their memory back."""
     layers = [(layer, layer._dtype) for layer in root.sublayers(include_self=True)]
     present = [tensor for tensor in tensors if tensor is not None and tensor._is_initialized()]
     kept = [(tensor, tensor.detach()) for tensor in present]

@@ -88,7 +88,7 @@ def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def in_double(tensors: Iterable[torch.Tensor], slots: Iterable[Slot]) -> Iterator[None]:
-    """Cast floating tensors to double precision meanwhile; they get their own memory back."""
+    """Cast floating tensors to double precision in a `with`; then they get their memory back."""
     states = [(slot, slot.holder.get(slot.leaf)) for slot in slots]
     beside = [state for _, state in states if isinstance(state, nn.Parameter)]
     floating = [tensor for tensor in (*tensors, *beside) if tensor.is_floating_point()]

@@ -19,7 +19,7 @@ from unifreeze_paddle.trainers._run_state import RunState
 
 
 class PaddleTrainerRun(TrainerRun):
-    """A run that counts its epochs and steps, and writes into files where it stands.
+    """A run that counts its epochs and steps, and writes into files how far it has come.
 
     Attributes:
         epoch: The epoch that begins next, or that is under way.
@@ -67,8 +67,8 @@ class PaddleTrainerRun(TrainerRun):
     def _go_on_from(self, state: RunState) -> None:
         if state.waiting and self.awaited():
             raise ScheduleError(
-                f"the checkpoint was saved before what epoch {state.epoch - 1} came to was measured"
-                ", and a phase waits for a metric",
+                f"the checkpoint was saved before the evaluation of epoch {state.epoch - 1}, and a "
+                "phase waits for a metric",
                 hint="resume an earlier checkpoint",
             )
         self.in_force.rebase()
@@ -119,7 +119,7 @@ class PaddleTrainerRun(TrainerRun):
         super().end(verify=verify)
 
     def save(self, file: Path) -> None:
-        """Write where the run stands into a file; what is measured before the next step follows."""
+        """Write into a file how far the run has come, and again with what is measured next."""
         self._files.add(file)
         self._write()
 
@@ -151,7 +151,7 @@ def is_grouped(optimizer: Optimizer) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """Return a measured value as a number; of several, as of accuracy at 1 and 5, the first."""
+    """Return a metric as a number: the first of several, as of top-1 and top-5 accuracy."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
     if isinstance(value, np.ndarray) and value.size:

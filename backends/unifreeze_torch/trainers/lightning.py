@@ -58,7 +58,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._run.prepare(pl_module)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Bring the flags in order again, now that the optimizers are built."""
+        """Restore the flags of the plan, now that the optimizers are built."""
         self._run.narrow()
         self._put_modes_back = guards.remember(pl_module)
 
@@ -102,10 +102,10 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._go_on(trainer, pl_module, trainer.current_epoch)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Take in what was measured; no phase can begin until modes are put back.
+        """Report what was measured, after modes are put back.
 
-        They are put back past `train()`, so what holds modules still would take them for modules
-        that are to stay in inference mode.
+        Lightning puts them back by setting `training`, past `train()`. So the guards of held
+        modules would believe that the loop still asks for inference mode.
         """
         self._put_modes_back()
         self._unmeasured = False
@@ -114,7 +114,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Go on to the next epoch, unless somebody stops the trainer, which may have to go on."""
-        self._unmeasured = False  # also where the last validation was before the last batch
+        self._unmeasured = False  # also if the last validation was before the last batch
         if not trainer.enable_validation:
             self._report(trainer.callback_metrics)
         if not trainer.should_stop:
