@@ -71,8 +71,8 @@ def _average_pool(layer: nn.Layer) -> Settings:
 
 def _conv(layer: nn.Layer) -> Settings:
     way = "in x out" if isinstance(layer, _TRANSPOSED) else "out x in"
-    found = {"layer": "conv", **stored(layer, "paddle", way)}
-    return found | ({"padding_mode": layer._padding_mode} if pads(layer._padding) else {})
+    row = {"layer": "conv", **stored(layer, "paddle", way)}
+    return row | ({"padding_mode": layer._padding_mode} if pads(layer._padding) else {})
 
 
 _TRANSPOSED = (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)

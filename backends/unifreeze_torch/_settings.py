@@ -20,7 +20,7 @@ from unifreeze.backend import (
 
 def _batch_norm(module: nn.Module) -> Settings:
     instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
-    found = {
+    row = {
         "layer": "instance norm" if instance else "batch norm",
         "epsilon": module.eps,
         "affine": module.affine,
@@ -28,8 +28,8 @@ def _batch_norm(module: nn.Module) -> Settings:
     }
     if module.track_running_stats:
         average = "cumulative" if module.momentum is None else module.momentum
-        found |= {"statistics momentum": average, "running variance": "unbiased"}
-    return found
+        row |= {"statistics momentum": average, "running variance": "unbiased"}
+    return row
 
 
 def _norm(module: nn.Module) -> Settings:
@@ -57,8 +57,8 @@ def _average_pool(module: nn.Module) -> Settings:
 
 def _conv(module: nn.Module) -> Settings:
     way = "in x out" if module.transposed else "out x in"
-    found = {"layer": "conv", **stored(module, "torch", way, _parametrizing(module))}
-    return found | ({"padding_mode": module.padding_mode} if pads(module.padding) else {})
+    row = {"layer": "conv", **stored(module, "torch", way, _parametrizing(module))}
+    return row | ({"padding_mode": module.padding_mode} if pads(module.padding) else {})
 
 
 def _linear(module: nn.Module) -> Settings:

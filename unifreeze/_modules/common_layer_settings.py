@@ -18,10 +18,10 @@ def max_pool(module: Layer) -> dict[str, Any]:
 
 def average_pool(module: Layer, *, counts_padding: bool) -> dict[str, Any]:
     """Read a pooling layer that takes averages, which may count the padded cells."""
-    found = {"layer": "average pool", "ceil_mode": module.ceil_mode}
+    row = {"layer": "average pool", "ceil_mode": module.ceil_mode}
     if pads(module.padding):
-        found["padded cells"] = "counted" if counts_padding else "left out"
-    return found
+        row["padded cells"] = "counted" if counts_padding else "left out"
+    return row
 
 
 def attention(module: Layer) -> dict[str, Any]:
