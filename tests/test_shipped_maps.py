@@ -12,7 +12,7 @@ import unifreeze as uf
 from tests.support.pairs import PAIRS, fused, small
 from tests.support.pairs.small_answers import IDS, TEXT
 from unifreeze._cli.find_model import load_model, read_batch
-from unifreeze_paddle import _shipped_names as shipped
+from unifreeze_paddle import _library_name_tables as shipped
 
 Row = namedtuple("Row", "source_name target_name")
 

@@ -15,7 +15,7 @@ from tests.support.torch_trainer_runs import (
     task,
 )
 from unifreeze.errors import FrozenDriftError, OptimizerError, ScheduleError
-from unifreeze_torch import _backend as backend
+from unifreeze_torch import backend
 from unifreeze_torch.trainers import lightning as pl
 from unifreeze_torch.trainers import transformers as hf
 

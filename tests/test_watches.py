@@ -14,8 +14,8 @@ import unifreeze as uf
 from tests.support.kits import paddle_nets, torch_nets
 from tests.support.rounding import check_same
 from unifreeze.errors import UnifreezeWarning
-from unifreeze_paddle import _watches as paddle_watches
-from unifreeze_torch import _watches as torch_watches
+from unifreeze_paddle import _forward_watches as paddle_watches
+from unifreeze_torch import _forward_watches as torch_watches
 
 NEVER = "the schedule was never told of an epoch or step"
 PLAN = uf.FreezePlan.from_yaml(

@@ -3,10 +3,28 @@
 from unifreeze._arguments.checked import checked
 from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
-from unifreeze._handle.verify_last import LastLook, calling_list, take_out
+from unifreeze._handle.trainer_run import LastCallback, TrainerRun
+from unifreeze._handle.verify_last import LastLook, calling_list
 from unifreeze._identity import WeakIdentitySet
 from unifreeze._modules.accounting import parameters_beside
+from unifreeze._modules.class_tables import ClassTableReader, qualified_bases
+from unifreeze._modules.common_checks import (
+    freezes_any_of,
+    inside_wrappers,
+    modules_of,
+    path_of,
+    rewritten_tables,
+)
+from unifreeze._modules.common_layer_settings import (
+    attention,
+    average_pool,
+    max_pool,
+    pads,
+    stored,
+    transformer_layer,
+)
 from unifreeze._modules.digests import Payload
+from unifreeze._modules.guards_on_copies import CopiedGuard
 from unifreeze._modules.module_backend import ModuleBackend
 from unifreeze._modules.neutral_settings import (
     Settings,
@@ -18,7 +36,7 @@ from unifreeze._modules.neutral_settings import (
     read_settings,
 )
 from unifreeze._modules.operations import Guard
-from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
+from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay
 from unifreeze._modules.reader import Dicts, Reader
 from unifreeze._modules.saved_states import check_names
 from unifreeze._modules.walking import Slot, Walk
@@ -86,7 +104,9 @@ __all__ = [
     "CONTAINER",
     "COPY_AGAIN",
     "Capabilities",
+    "ClassTableReader",
     "Control",
+    "CopiedGuard",
     "DTYPES",
     "Dicts",
     "Digest",
@@ -97,10 +117,12 @@ __all__ = [
     "Guard",
     "Handle",
     "Hooks",
+    "LastCallback",
     "LastLook",
     "Mask",
     "ModuleBackend",
     "Named",
+    "OWN_DECAY",
     "OptimizerSpec",
     "ParamGroup",
     "Payload",
@@ -122,6 +144,7 @@ __all__ = [
     "StepRun",
     "Table",
     "Tensor",
+    "TrainerRun",
     "Undo",
     "Walk",
     "Way",
@@ -129,6 +152,8 @@ __all__ = [
     "WeightFile",
     "When",
     "activation",
+    "attention",
+    "average_pool",
     "backend_for",
     "backend_names",
     "build_optimizer",
@@ -136,25 +161,33 @@ __all__ = [
     "check_names",
     "checked",
     "clipped",
-    "computes_otherwise",
-    "declared_turned",
     "find_state",
     "forget",
+    "freezes_any_of",
+    "inside_wrappers",
     "is_installed",
     "join",
     "load_backend",
     "make_entry",
+    "max_pool",
     "missing_framework",
+    "modules_of",
     "optimizer_defaults",
     "overlapping",
     "override_backend",
+    "pads",
     "parameters_beside",
+    "path_of",
+    "qualified_bases",
     "read_settings",
+    "refuse_lbfgs",
     "refuse_unsupported",
     "resolve_phases",
-    "take_out",
+    "rewritten_tables",
+    "stored",
+    "takes_phase_decay",
     "tell_followed",
-    "turned_in_subclass",
+    "transformer_layer",
     "values_of",
     "watch_module",
     "wrappers",

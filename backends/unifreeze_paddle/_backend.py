@@ -32,18 +32,18 @@ from unifreeze.backend import (
     read_settings,
 )
 from unifreeze.errors import DescriptionError, TargetError
-from unifreeze_paddle import _bits as bits
 from unifreeze_paddle import _checks as checks
+from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _guards as guards
-from unifreeze_paddle import _half_frozen as lending
-from unifreeze_paddle import _loads as loads
-from unifreeze_paddle import _moments as moments
+from unifreeze_paddle import _half_frozen_layers as lending
+from unifreeze_paddle import _library_name_tables as shipped
+from unifreeze_paddle import _load_watches as loads
+from unifreeze_paddle import _optimizer_moments as moments
+from unifreeze_paddle import _optimizer_states as saved_states
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _phase_rates as steering
-from unifreeze_paddle import _saved_states as saved_states
 from unifreeze_paddle import _settings as settings
-from unifreeze_paddle import _shipped_names as shipped
-from unifreeze_paddle import _watches as watches
+from unifreeze_paddle import _tensor_values as bits
 from unifreeze_paddle._layers import PaddleReader, is_floating, largest_norms
 
 STATIC_PROGRAMS = (

@@ -14,12 +14,22 @@ import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
-from unifreeze.backend import Finding, Resolution, Walk, parameters_beside, wrappers
+from unifreeze.backend import (
+    Finding,
+    Resolution,
+    Walk,
+    freezes_any_of,
+    inside_wrappers,
+    modules_of,
+    parameters_beside,
+    path_of,
+    rewritten_tables,
+)
 from unifreeze.errors import UnsupportedPlanError
-from unifreeze_paddle import _half_frozen as lending
-from unifreeze_paddle import _quantised as quantised
-from unifreeze_paddle import _translated as translated
-from unifreeze_paddle._layers import PaddleReader, largest_norms, qualified_bases
+from unifreeze_paddle import _half_frozen_layers as half_frozen_layers
+from unifreeze_paddle import _quantisers as quantisers
+from unifreeze_paddle import _saved_programs as saved_programs
+from unifreeze_paddle._layers import PaddleReader
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
 """What libraries turn recompute on with, as attributes of the layer that does it."""
@@ -33,20 +43,20 @@ def findings(
     *,
     guards_change: bool,
 ) -> Iterator[Finding]:
-    """Give every reason why the plan would not hold in PaddlePaddle.
+    """Yield every reason why the plan would not hold in PaddlePaddle.
 
     Args:
         walk: The model as walked.
         model: The model, wrappers included.
         resolution: What the plan decided.
         changed: Numbers of the parameters whose flag would change.
-        guards_change: Some layer's guard would.
+        guards_change: Whether any layer's guard would change.
     """
     yield from _reentrant_recompute(walk, resolution)
     yield from parameters_beside(PaddleReader(), model)
     yield from _quantisers(walk, resolution)
     yield from _saved_programs(walk, resolution)
-    yield from _rewritten_tables(walk, resolution)
+    yield from rewritten_tables(walk, resolution, nn.Embedding, "_max_norm")
     if not len(changed) and not guards_change:
         return
     for path in traced_whole(walk):
@@ -62,10 +72,9 @@ def findings(
 def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """Reentrant recompute passes no gradient unless its input takes part in it.
 
-    Only where it is turned on by a switch that libraries use; what a model's own code calls without
-    one cannot be seen before it runs.
+    It is seen only where a switch turns it on that libraries use. A model's own code may call it
+    without any switch, which shows only when it runs.
     """
-    tree = walk.tree
     trained = np.flatnonzero(resolution.trainable[resolution.spec.tensor_of])
     if not len(trained):
         return
@@ -74,7 +83,7 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
         switches = [getattr(walk.module(index), switch, False) for switch in _SWITCHES]
         if any(switches) and _in_a_list_of(walk, index, int(trained[0])):
             yield Finding(
-                tree.paths[index] or "the model",
+                path_of(walk, index),
                 "reentrant recompute above a frozen prefix: none of its layers would get a "
                 "gradient",
                 "train what comes before them too, or turn it off: recompute=False in a "
@@ -84,54 +93,35 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
 
 def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """A range that has observed nothing, or goes on measuring, must not be frozen as it is."""
-    tree, held = walk.tree, {*resolution.held, *resolution.quiet}
+    held = {*resolution.held, *resolution.quiet}
     if "quantisers" not in walk.memo:
-        found = {s.owner for s in tree.states if quantised.averages(s.role)}
-        sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, quantised.MEASURING)]
-        walk.memo["quantisers"] = sorted(found.union(*sorts))
+        averaging = {s.owner for s in walk.tree.states if quantisers.averages(s.role)}
+        walk.memo["quantisers"] = sorted(averaging.union(modules_of(walk, quantisers.MEASURING)))
     for index in walk.memo["quantisers"]:
-        own = [tree.tensor_of[name] for name in tree.own_names(index)]
-        frozen = not all(resolution.trainable[number] for number in own)
-        reason = quantised.reason_against_holding(
+        frozen = freezes_any_of(walk, resolution, index)
+        reason = quantisers.reason_against_holding(
             walk.module(index), held=index in held, frozen=frozen
         )
         if reason:
-            yield Finding(tree.paths[index] or "the model", *reason)
+            yield Finding(path_of(walk, index), *reason)
 
 
 def _saved_programs(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
-    """A layer loaded from a saved program does what that says."""
+    """A layer loaded from a saved program does what that program says."""
     tree = walk.tree
-    sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, translated.CLASSES)]
-    for index in sorted(chain.from_iterable(sorts)):
-        own = [tree.tensor_of[name] for name in tree.own_names(index)]
-        reasons = translated.reasons_against(
+    for index in modules_of(walk, saved_programs.CLASSES):
+        numbers = [tree.tensor_of[name] for name in tree.own_names(index)]
+        reasons = saved_programs.reasons_against(
             walk.module(index),
             is_root=index == 0,
             held=index in resolution.held,
-            trains=any(resolution.trainable[number] for number in own),
+            trains=any(resolution.trainable[number] for number in numbers),
         )
-        yield from (Finding(tree.paths[index] or "the model", *reason) for reason in reasons)
-
-
-def _rewritten_tables(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
-    """A table with a largest norm shortens the rows it looks up, whatever its flag and mode."""
-    numbers = [
-        n for cls, found in walk.by_class.items() if issubclass(cls, nn.Embedding) for n in found
-    ]
-    tables = {id(walk.module(number)): walk.tree.paths[number] for number in numbers}
-    for table, _ in largest_norms(map(walk.module, numbers)):
-        weight = walk.tree.tensor(id(table.weight))
-        if weight is not None and not resolution.trainable[weight]:
-            yield Finding(
-                tables[id(table)] or "the model",
-                "max_norm rewrites the frozen table in every forward pass, in any mode",
-                "set _max_norm = None on it",
-            )
+        yield from (Finding(path_of(walk, index), *reason) for reason in reasons)
 
 
 def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:
-    """Tell whether a name is in a list of layers in a module, which it recomputes one by one."""
+    """Return whether a name is in a list of layers of a module, which recomputes them in turn."""
     tree = walk.tree
     if not tree.name_starts[index] <= name < tree.name_ends[index]:
         return False
@@ -142,7 +132,7 @@ def _in_a_list_of(walk: Walk, index: int, name: int) -> bool:
 
 @cache
 def _recomputes_blindly(cls: type) -> bool:
-    """Tell whether a class recomputes reentrantly, and never asks if its input has a gradient."""
+    """Return whether a class recomputes reentrantly, and never asks if its input has a gradient."""
     functions = [unwrap(value) for value in vars(cls).values() if isinstance(value, FunctionType)]
     codes = [code for function in functions for code in _codes(function.__code__)]
     names = {name for code in codes for name in code.co_names}
@@ -162,22 +152,21 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _distributed(
-    walk: Walk, model: Any, resolution: Resolution, changed: NDArray[np.intp]
+    walk: Walk, model: nn.Layer, resolution: Resolution, changed: NDArray[np.intp]
 ) -> Iterator[Finding]:
-    """DataParallel fixes at wrapping what it synchronises."""
-    tree = walk.tree
-    around = [(0, wrapper) for wrapper, _ in wrappers(PaddleReader(), model)]
-    for index, wrapper in [*around, *walk.wrappers]:
-        if "paddle.distributed.parallel.DataParallel" not in qualified_bases(type(wrapper)):
-            continue
-        numbers = tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]]
-        if len(inside := np.intersect1d(changed, np.asarray(numbers, np.intp))):
+    """A DataParallel wrapper decides when it is made which gradients it synchronises."""
+    for _, numbers in inside_wrappers(PaddleReader(), walk, model, _DATA_PARALLEL):
+        inside = np.intersect1d(changed, np.asarray(numbers, np.intp))
+        if len(inside):
             yield Finding(
-                tree.names[resolution.spec.first_names[inside[0]]],
+                walk.tree.names[resolution.spec.first_names[inside[0]]],
                 f"{len(inside)} flags would change under a DataParallel wrapper, "
                 "which would stop synchronising gradients without an error",
                 "apply the plan first, then wrap",
             )
+
+
+_DATA_PARALLEL = "paddle.distributed.parallel.DataParallel"
 
 
 def refuse_traced(walk: Walk, what: str) -> None:
@@ -196,39 +185,33 @@ def refuse_traced(walk: Walk, what: str) -> None:
 
 def traced_whole(walk: Walk) -> list[str]:
     """Return the paths of layers whose forward is a program traced whole."""
-    likely = set(walk.modules_having("forward"))
-    for cls, numbers in walk.by_class.items():
-        if not isinstance(_forward_of(cls), FunctionType):
-            likely.update(numbers)
-    return [
-        walk.tree.paths[number] or "the model"
-        for number in sorted(likely)
-        if _traced_whole(walk.module(number))
-    ]
+    return [path_of(walk, n) for n in _with_forward(walk) if _is_traced_whole(walk.module(n))]
 
 
 def has_static_parts(walk: Walk) -> bool:
-    """Tell whether to_static has taken over the forward pass of any layer."""
-    likely = set(walk.modules_having("forward"))
+    """Return whether to_static has taken over the forward pass of any layer."""
+    forwards = [_own_forward(walk.module(number)) for number in _with_forward(walk)]
+    return any("StaticFunction" in type(forward).__name__ for forward in forwards)
+
+
+def _with_forward(walk: Walk) -> list[int]:
+    """Return the layers whose forward is not a plain function of their class."""
+    unusual = set(walk.modules_having("forward"))
     for cls, numbers in walk.by_class.items():
-        if not isinstance(_forward_of(cls), FunctionType):
-            likely.update(numbers)
-    return any("StaticFunction" in type(_own_forward(walk.module(n))).__name__ for n in likely)
+        if not isinstance(getattr(cls, "forward", None), FunctionType):
+            unusual.update(numbers)
+    return sorted(unusual)
 
 
-def _own_forward(layer: Any) -> Any:
+def _own_forward(layer: nn.Layer) -> Any:
     forward = getattr(layer, "forward", None)
-    while isinstance(forward, lending.GuardedForward):
+    while isinstance(forward, half_frozen_layers.GuardedForward):
         forward = forward.own_forward()
     return forward
 
 
-def _forward_of(cls: type) -> Any:
-    return getattr(cls, "forward", None)
-
-
-def _traced_whole(layer: Any) -> bool:
-    """Tell whether a layer's forward is a program traced whole; later flags have no effect."""
+def _is_traced_whole(layer: nn.Layer) -> bool:
+    """Return whether a layer's forward is a program traced whole; later flags have no effect."""
     forward = _own_forward(layer)
     if type(forward).__name__ != "ASTStaticFunction":
         return False

@@ -1,4 +1,4 @@
-"""What guarded Paddle layers do differently: hold still, and help kernels that need it."""
+"""Guards on Paddle layers: they hold a layer in inference mode, and help kernels that need it."""
 
 from __future__ import annotations
 
@@ -12,71 +12,64 @@ from paddle.jit.sot.opcode_translator.executor.executor_cache import OpcodeExecu
 from paddle.nn.layer.rnn import RNNBase
 from paddle.nn.utils.spectral_norm_hook import SpectralNorm
 
-from unifreeze.backend import Guard
-from unifreeze_paddle._half_frozen import GuardedForward
+from unifreeze.backend import CopiedGuard, Guard
+from unifreeze_paddle._half_frozen_layers import GuardedForward
 from unifreeze_paddle._layers import BATCH_NORMS, MARK
 
-# Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
-paddle.jit.ignore_module([sys.modules[__name__]])
+# When a whole program is traced, Paddle rewrites the functions that it calls; these must stay.
+paddle.jit.ignore_module([sys.modules[__name__], sys.modules[CopiedGuard.__module__]])
 
 _HOOK, _BREAK = "unifreeze", "unifreeze_break"
 
 
-class _On:
+class _On(CopiedGuard):
     """A guard that is on a layer, with what taking it off puts back.
 
     Attributes:
         guard: The guard.
         global_stats: What a norm was told about global statistics.
-        frozen: On a copy, names of what was frozen when it was copied.
-        measured: On a copy, whether the norm had gathered statistics then.
     """
 
-    def __init__(self, layer: Any, guard: Guard) -> None:
-        self.layer, self.guard = layer, guard
+    def __init__(self, layer: nn.Layer, guard: Guard) -> None:
+        super().__init__(layer, copied=guard.copied)
+        self.guard = guard
         self.global_stats = layer.__dict__.get("_use_global_stats")
-        self.frozen = _frozen_in(layer) if guard.copied else ()
-        self.measured = guard.copied and not _is_reset(layer)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of: what is frozen now, if this is the original."""
-        state = dict(self.__dict__)
-        if not self.guard.copied:
-            state["frozen"], state["measured"] = _frozen_in(self.layer), not _is_reset(self.layer)
-        return {**state, "guard": self.guard._replace(copied=True)}
+        """Return what a copy is made of."""
+        return {**super().__getstate__(), "guard": self.guard._replace(copied=True)}
 
     def lets_go(self) -> bool:
-        """Tell of a copy whether something that was frozen trains, or its statistics are reset."""
-        if not (self.guard.copied and self.guard.still):
+        """Return whether this is on a copy that was thawed, or whose statistics were reset."""
+        if not (self.copied and self.guard.still):
             return False
-        parameters = dict(self.layer.named_parameters())
-        if any(not parameters[n].stop_gradient for n in self.frozen if n in parameters):
-            return True
-        return self.measured and self.layer.training and _is_reset(self.layer)
+        return self.is_thawed() or (self.measured and self.module.training and self.is_reset())
+
+    def trains(self, parameter: paddle.Tensor) -> bool:
+        """Return whether a parameter is trainable now."""
+        return not parameter.stop_gradient
+
+    def parameters(self) -> list[tuple[str, paddle.Tensor]]:
+        """Return the names and parameters in the layer; Paddle lists statistics among them."""
+        named = self.module.named_parameters()
+        return [row for row in named if row[0].rpartition(".")[2] not in _STATISTICS]
+
+    def is_reset(self) -> bool:
+        """Return whether the layer is a norm whose statistics have seen nothing yet."""
+        mean, variance = map(self.module._parameters.get, _STATISTICS)
+        if mean is None or variance is None or not mean._is_initialized():
+            return False
+        return not bool(mean.any()) and bool((variance == 1).all())
 
 
-def _frozen_in(layer: Any) -> tuple[str, ...]:
-    named = layer.named_parameters()
-    return tuple(name for name, p in named if p.stop_gradient and not _is_statistic(name))
+_STATISTICS = ("_mean", "_variance")
 
 
-def _is_statistic(name: str) -> bool:
-    return name.rpartition(".")[2] in ("_mean", "_variance")
-
-
-def _is_reset(layer: Any) -> bool:
-    """Tell whether a norm's statistics are those of one that has seen nothing."""
-    mean, variance = (layer._parameters.get(name) for name in ("_mean", "_variance"))
-    if mean is None or variance is None or not mean._is_initialized():
-        return False
-    return not bool(mean.any()) and bool((variance == 1).all())
-
-
-def put_on(layer: Any, guard: Guard) -> None:
+def put_on(layer: nn.Layer, guard: Guard) -> None:
     """Put a guard on a layer."""
     take_off(layer)
-    own = layer.__dict__
-    own[MARK] = _On(layer, guard)
+    attributes = layer.__dict__
+    attributes[MARK] = _On(layer, guard)
     if guard.still:
         if _has_global_stats(layer):
             layer._use_global_stats = True
@@ -86,48 +79,48 @@ def put_on(layer: Any, guard: Guard) -> None:
         else:
             _put_still_hooks(layer)
     if guard.lend or guard.attach:
-        own["forward"] = GuardedForward(layer, own.get("forward"))
+        attributes["forward"] = GuardedForward(layer, attributes.get("forward"))
         layer._forward_pre_hooks[_BREAK] = _break_graph
 
 
-def take_off(layer: Any) -> None:
+def take_off(layer: nn.Layer) -> None:
     """Take a layer's guard off and put everything back."""
-    own = layer.__dict__
-    on: _On | None = own.pop(MARK, None)
+    attributes = layer.__dict__
+    on: _On | None = attributes.pop(MARK, None)
     if on is None:
         return
     if on.guard.still and _has_global_stats(layer):
         layer._use_global_stats = on.global_stats
     _take_still_hooks(layer)
     layer._forward_pre_hooks.pop(_BREAK, None)
-    forward = own.get("forward")
+    forward = attributes.get("forward")
     if isinstance(forward, GuardedForward):
-        del own["forward"]
+        del attributes["forward"]
         if forward.inner is not None:
-            own["forward"] = forward.inner
+            attributes["forward"] = forward.inner
 
 
 def forget_traces() -> None:
-    """Make to_static look again: what it has captured does not notice that a layer holds still."""
+    """Make to_static capture its code anew: what it has does not notice that a guard changed."""
     OpcodeExecutorCache().clear()
 
 
-def _has_global_stats(layer: Any) -> bool:
-    """Tell whether a norm can be told to use its statistics; the synchronised one ignores it."""
+def _has_global_stats(layer: nn.Layer) -> bool:
+    """Return whether a norm can be told to use its statistics; the synchronised one ignores it."""
     return isinstance(layer, BATCH_NORMS) and not isinstance(layer, nn.SyncBatchNorm)
 
 
-def _looks_at_mode(layer: Any) -> bool:
-    """Tell whether a norm computes by a forward that is not Paddle's, which may use its mode."""
-    own = type(layer).forward
-    forwards = (own, layer.__dict__.get("forward", own))
+def _looks_at_mode(layer: nn.Layer) -> bool:
+    """Return whether a norm computes by a forward that is not Paddle's, which may use its mode."""
+    of_class = type(layer).forward
+    forwards = (of_class, layer.__dict__.get("forward", of_class))
     return not all(getattr(f, "__module__", "").startswith("paddle.") for f in forwards)
 
 
 class _OnCopies:
-    """A hook before a held norm's forward pass: a copy of it may have been freed since."""
+    """A hook before a held norm's forward pass: it releases a copy that is trained for itself."""
 
-    def __call__(self, layer: Any, _inputs: Any) -> None:
+    def __call__(self, layer: nn.Layer, _inputs: Any) -> None:
         # Not through `__dict__`: what to_static traces cannot read that.
         on: _On | None = getattr(layer, MARK, None)
         if on is not None and on.lets_go():
@@ -137,29 +130,29 @@ class _OnCopies:
 _ON_COPIES = _OnCopies()
 
 
-def _release(layer: Any) -> None:
-    """Let a copy's layer follow its mode again, and what is in it without parameters.
+def _release(layer: nn.Layer) -> None:
+    """Let a layer of a copy follow its mode again, and layers without parameters inside it.
 
-    Its hooks stay: this happens while they are being called.
+    Their hooks stay, because this happens while Paddle goes through them.
     """
-    for one in [layer, *layer.sublayers()]:
-        on: _On | None = one.__dict__.get(MARK)
-        bare = one is layer or not any(True for _ in one.named_parameters())
+    for inner in [layer, *layer.sublayers()]:
+        on: _On | None = inner.__dict__.get(MARK)
+        bare = inner is layer or not any(True for _ in inner.named_parameters())
         if on is not None and on.guard.still and bare:
             on.guard = on.guard._replace(still=False)
-            if _has_global_stats(one):
-                one._use_global_stats = on.global_stats
+            if _has_global_stats(inner):
+                inner._use_global_stats = on.global_stats
 
 
 class _Still:
     """A pair of hooks around a layer's forward pass that keep it in inference mode.
 
-    Hooks come before those the layer has itself: spectral norm updates its vectors in one. A
-    recurrent network passes no gradient in inference mode, so its dropout alone is turned off, and
-    a spectral norm on it makes no steps.
+    They come before the layer's own hooks, because a spectral norm updates its vectors in one of
+    those. A recurrent network passes no gradient in inference mode; so only its dropout is turned
+    off, and a spectral norm on it makes no steps.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: nn.Layer) -> None:
         recurrent = isinstance(layer, RNNBase)
         hooks = layer._forward_pre_hooks.values() if recurrent else ()
         self.norms = [(h, h.n_power_iterations) for h in hooks if isinstance(h, SpectralNorm)]
@@ -167,8 +160,8 @@ class _Still:
         self.value: Any = 0.0 if recurrent else False
         self.kept: Any = None
 
-    def before(self, layer: Any) -> None:
-        """Remember what was asked for, and be still."""
+    def before(self, layer: nn.Layer) -> None:
+        """Remember the mode that the layer has, and put it into inference mode."""
         on: _On | None = getattr(layer, MARK, None)
         if on is not None and on.lets_go():
             _release(layer)
@@ -181,8 +174,8 @@ class _Still:
         for norm, _ in self.norms:
             norm.n_power_iterations = 0
 
-    def after(self, layer: Any) -> None:
-        """Put back what was asked for."""
+    def after(self, layer: nn.Layer) -> None:
+        """Put back the mode that the layer had."""
         if self.kept is not None:
             setattr(layer, self.name, self.kept)
             self.kept = None
@@ -193,20 +186,20 @@ class _Still:
 class _Before(NamedTuple):
     still: _Still
 
-    def __call__(self, layer: Any, _inputs: Any) -> None:
+    def __call__(self, layer: nn.Layer, _inputs: Any) -> None:
         self.still.before(layer)
 
 
 class _After(NamedTuple):
     still: _Still
 
-    def __call__(self, layer: Any, _inputs: Any, _outputs: Any) -> None:
+    def __call__(self, layer: nn.Layer, _inputs: Any, _outputs: Any) -> None:
         self.still.after(layer)
 
 
-def _put_still_hooks(layer: Any) -> None:
-    # Under a name of our own: Paddle numbers hooks per process, and a number that came with a
-    # pickled layer could be given out again.
+def _put_still_hooks(layer: nn.Layer) -> None:
+    # Under a name, and not a number as Paddle's hooks: it counts them per process, and would give
+    # the number of a hook that came with a pickled layer to another hook.
     still = _Still(layer)
     layer._forward_pre_hooks[_HOOK] = _Before(still)
     layer._forward_pre_hooks.move_to_end(_HOOK, last=False)
@@ -214,7 +207,7 @@ def _put_still_hooks(layer: Any) -> None:
     layer._forward_post_hooks_always_called[_HOOK] = True
 
 
-def _take_still_hooks(layer: Any) -> None:
+def _take_still_hooks(layer: nn.Layer) -> None:
     before = layer._forward_pre_hooks.pop(_HOOK, None)
     layer._forward_post_hooks.pop(_HOOK, None)
     layer._forward_post_hooks_always_called.pop(_HOOK, None)
@@ -222,6 +215,6 @@ def _take_still_hooks(layer: Any) -> None:
         before.still.after(layer)
 
 
-def _break_graph(_layer: Any, _inputs: Any) -> None:
-    """Keep to_static from taking the layer for one of Paddle's own, whose forward it knows."""
+def _break_graph(_layer: nn.Layer, _inputs: Any) -> None:
+    """Keep to_static from treating the layer as one of Paddle's own, whose forward it knows."""
     psdb.breakgraph()

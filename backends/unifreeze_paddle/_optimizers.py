@@ -12,13 +12,10 @@ from typing import Any, NamedTuple
 
 import paddle
 
-from unifreeze.backend import ParamGroup
+from unifreeze.backend import OWN_DECAY, ParamGroup
 from unifreeze.errors import OptimizerError, brief
 
 _MARK = "_unifreeze_found"
-
-OWN_DECAY = "weight_decay_by_plan"
-"""Key in a param group that has its weight decay from the plan's groups."""
 
 
 class _Found(NamedTuple):

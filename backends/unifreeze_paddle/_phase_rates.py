@@ -1,8 +1,8 @@
-"""Taking learning rate and weight decay from a phase, at each step of an optimizer.
+"""Giving a Paddle optimizer the learning rate and weight decay of a phase, at each of its steps.
 
-Paddle asks the optimizer's scheduler for the rate at each step, or takes a number; so a scheduler
-is put before the one there is for the time of each step, which multiplies what that says. Between
-steps an optimizer has its own: Paddle's callbacks ask what it is, and its states are saved with it.
+At each step Paddle asks the optimizer's scheduler for the rate, or takes a number. So, for the time
+of a step, our scheduler stands before that and multiplies the rate. Between steps the optimizer has
+its own scheduler again: Paddle's callbacks read it, and states are saved with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
+from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import (
     CyclicLR,
     LinearWarmup,
@@ -20,49 +21,49 @@ from paddle.optimizer.lr import (
     PiecewiseDecay,
 )
 
-from unifreeze.backend import Control, Undo
+from unifreeze.backend import Control, Undo, refuse_lbfgs
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
-from unifreeze_paddle._decay import set_decay
-from unifreeze_paddle._moments import settle_loaded
+from unifreeze_paddle._optimizer_moments import load_pending_moments
+from unifreeze_paddle._phase_decay import set_decay
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
 
 
 class Scaled(LRScheduler):  # type: ignore[misc]
-    """What a scheduler or a fixed rate says, times a factor."""
+    """A scheduler that multiplies the rate of another one, or a number, by the phase's factor."""
 
     def __init__(self, control: Control) -> None:
-        # Paddle keeps the last scheduler for good; through this one it would keep the model.
+        # Paddle keeps the last scheduler for good; a strong reference here would keep the model.
         self.inner: LRScheduler | float = 0.0
         self.control = weakref.ref(control)
         super().__init__(learning_rate=0.0)
 
     def __call__(self) -> float:
         """Return the rate for the step."""
-        own = self.inner() if isinstance(self.inner, LRScheduler) else self.inner
+        rate = self.inner() if isinstance(self.inner, LRScheduler) else self.inner
         control = self.control()
-        return float(own if control is None else own * control.rate().factor)
+        return float(rate if control is None else rate * control.rate().factor)
 
     def get_lr(self) -> float:
         """Return the rate for the step."""
         return self()
 
 
-def base_rate(optimizer: Any) -> float | None:
-    """Return the rate an optimizer was built with."""
+def base_rate(optimizer: Optimizer) -> float | None:
+    """Return the learning rate an optimizer was built with."""
     return _base(optimizer._learning_rate)
 
 
-def rates(optimizer: Any, tensors: Sequence[Any]) -> list[float]:
-    """Return the optimizer's rate of now times the factor that stands on each tensor."""
+def rates(optimizer: Optimizer, tensors: Sequence[paddle.Tensor]) -> list[float]:
+    """Return the optimizer's present rate times each tensor's own factor."""
     now = float(optimizer.get_lr())
     return [now * float(tensor.optimize_attr["learning_rate"]) for tensor in tensors]
 
 
 def _base(rate: LRScheduler | float) -> float:
-    """Return the rate that a scheduler shapes; what some of them call their base is another."""
+    """Return the rate that a scheduler shapes; in some, `base_lr` is another number."""
     if isinstance(rate, LinearWarmup):  # where the warm-up begins
         return _base(rate.learning_rate)
     if isinstance(rate, PiecewiseDecay):  # Paddle's default, which it never uses
@@ -74,11 +75,11 @@ def _base(rate: LRScheduler | float) -> float:
     return float(rate.base_lr if isinstance(rate, LRScheduler) else rate)
 
 
-def steer(optimizer: Any, control: Control) -> Undo:
-    """Put a scheduler that multiplies before an optimizer's own at each step, and settle its decay.
+def steer(optimizer: Optimizer, control: Control) -> Undo:
+    """Multiply an optimizer's rate, and set its weight decay, for the time of each step.
 
     Raises:
-        OptimizerError: It is not an optimizer of Paddle, or breaks when flags change.
+        OptimizerError: It is not a Paddle optimizer, or it breaks when flags change.
     """
     _check(optimizer)
     scaled = Scaled(control)
@@ -88,11 +89,11 @@ def steer(optimizer: Any, control: Control) -> Undo:
         while undos:
             undos.pop()()
 
-    def settle() -> None:
-        put_back()  # a step that failed left them
+    def before_step() -> None:
+        put_back()  # a step that failed did not
         control.begin_step()
         _, decay, fresh, factor = control.rate()
-        settle_loaded(optimizer)
+        load_pending_moments(optimizer)
         undos.append(_put_before(optimizer, scaled))
         if decay is not None:
             undos.append(set_decay(optimizer, decay))
@@ -100,7 +101,7 @@ def steer(optimizer: Any, control: Control) -> Undo:
             undos.append(_scale(optimizer, fresh, factor))
 
     for name in _STEPS:
-        setattr(optimizer, name, _around(settle, getattr(optimizer, name), put_back))
+        setattr(optimizer, name, _around(before_step, getattr(optimizer, name), put_back))
     _take_new_schedulers(optimizer, control)
 
     def undo() -> None:
@@ -108,22 +109,23 @@ def steer(optimizer: Any, control: Control) -> Undo:
         for name in (*_STEPS, "set_lr_scheduler"):
             vars(optimizer).pop(name, None)
         if not isinstance(optimizer._learning_rate, LRScheduler):
-            optimizer.set_lr(optimizer._learning_rate)  # in the tensor that the last step has left
+            optimizer.set_lr(optimizer._learning_rate)  # also in the tensor that steps read
 
     return undo
 
 
-def on_step(optimizer: Any, call: Callable[[Any], bool]) -> None:
+def on_step(optimizer: Optimizer, call: Callable[[Any], bool]) -> None:
     """Call a function with an optimizer after its steps, until it returns True."""
-    if not isinstance(optimizer, paddle.optimizer.Optimizer):
-        return  # it wraps one
+    if not isinstance(optimizer, Optimizer):
+        return  # it wraps an optimizer
     ours: dict[str, Any] = {}
 
     def after() -> None:
         if ours and call(optimizer):
-            own = vars(optimizer)
-            for name in [name for name, stand_in in ours.items() if own.get(name) is stand_in]:
-                del own[name]
+            attributes = vars(optimizer)
+            for name, stand_in in ours.items():
+                if attributes.get(name) is stand_in:
+                    del attributes[name]
             ours.clear()
 
     for name in _STEPS:
@@ -136,19 +138,19 @@ def _nothing() -> None:
     pass
 
 
-def _put_before(optimizer: Any, scaled: Scaled) -> Undo:
+def _put_before(optimizer: Optimizer, scaled: Scaled) -> Undo:
     """Let a scheduler that multiplies stand before an optimizer's own."""
-    own = scaled.inner = optimizer._learning_rate
+    inner = scaled.inner = optimizer._learning_rate
     optimizer._learning_rate = scaled
 
     def undo() -> None:
-        optimizer._learning_rate = own
+        optimizer._learning_rate = inner
 
     return undo
 
 
-def _take_new_schedulers(optimizer: Any, control: Control) -> None:
-    """Let rates of phases be compared with that of a scheduler that is new."""
+def _take_new_schedulers(optimizer: Optimizer, control: Control) -> None:
+    """Compare the rates of phases with that of a new scheduler, once the optimizer gets one."""
     set_scheduler = optimizer.set_lr_scheduler
 
     def set_lr_scheduler(scheduler: LRScheduler) -> None:
@@ -158,42 +160,37 @@ def _take_new_schedulers(optimizer: Any, control: Control) -> None:
     optimizer.set_lr_scheduler = set_lr_scheduler
 
 
-def _scale(optimizer: Any, fresh: frozenset[int], factor: float) -> Undo:
-    """Multiply the rates of some parameters; Paddle has one for each."""
-    found = [tensor for tensor in optimizers.parameters_of(optimizer) if id(tensor) in fresh]
-    own = [tensor.optimize_attr["learning_rate"] for tensor in found]
-    for tensor, rate in zip(found, own, strict=True):
+def _scale(optimizer: Optimizer, fresh: frozenset[int], factor: float) -> Undo:
+    """Multiply the rates of some parameters; in Paddle each parameter has a factor."""
+    warmed = [tensor for tensor in optimizers.parameters_of(optimizer) if id(tensor) in fresh]
+    rates = [tensor.optimize_attr["learning_rate"] for tensor in warmed]
+    for tensor, rate in zip(warmed, rates, strict=True):
         tensor.optimize_attr["learning_rate"] = rate * factor
 
     def undo() -> None:
-        for tensor, rate in zip(found, own, strict=True):
+        for tensor, rate in zip(warmed, rates, strict=True):
             tensor.optimize_attr["learning_rate"] = rate
 
     return undo
 
 
 def _around(
-    before: Callable[[], None], own: Callable[..., Any], after: Callable[[], None]
+    before: Callable[[], None], method: Callable[..., Any], after: Callable[[], None]
 ) -> Callable[..., Any]:
     def steered(*args: Any, **kwargs: Any) -> Any:
         before()
         try:
-            return own(*args, **kwargs)
+            return method(*args, **kwargs)
         finally:
             after()
 
     return steered
 
 
-def _check(optimizer: Any) -> None:
-    optimizer_class = paddle.optimizer.Optimizer
-    if not isinstance(optimizer, optimizer_class):
+def _check(optimizer: Optimizer) -> None:
+    if not isinstance(optimizer, Optimizer):
         raise OptimizerError(f"{type(optimizer).__name__} is not a Paddle optimizer")
-    if isinstance(optimizer, paddle.optimizer.LBFGS):
-        raise OptimizerError(
-            "LBFGS keeps one direction over all parameters and moves frozen ones",
-            hint="use a first-order optimizer",
-        )
+    refuse_lbfgs(type(optimizer), paddle.optimizer.LBFGS)
     if getattr(optimizer, "_use_multi_tensor", False):
         raise OptimizerError(
             f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",

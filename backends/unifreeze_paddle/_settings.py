@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from paddle import nn, optimizer
 from paddle.nn import functional
 from paddle.nn.layer.norm import _InstanceNormBase
 
-from unifreeze.backend import Settings, Table, activation, clipped, computes_otherwise
+from unifreeze.backend import (
+    Settings,
+    Table,
+    activation,
+    attention,
+    average_pool,
+    clipped,
+    max_pool,
+    pads,
+    stored,
+    transformer_layer,
+)
 from unifreeze_paddle._layers import BATCH_NORMS
 
 
-def _batch_norm(layer: Any) -> Settings:
+def _batch_norm(layer: nn.Layer) -> Settings:
     """Read a batch norm; its momentum is the share of the old statistics, here of the new ones."""
     return {
         "layer": "batch norm",
@@ -25,7 +35,7 @@ def _batch_norm(layer: Any) -> Settings:
     }
 
 
-def _instance_norm(layer: Any) -> Settings:
+def _instance_norm(layer: nn.Layer) -> Settings:
     return {
         "layer": "instance norm",
         "epsilon": layer._epsilon,
@@ -34,17 +44,17 @@ def _instance_norm(layer: Any) -> Settings:
     }
 
 
-def _norm(layer: Any) -> Settings:
+def _norm(layer: nn.Layer) -> Settings:
     affine = layer._parameters.get("weight") is not None
     return {"layer": "norm", "epsilon": layer._epsilon, "affine": affine}
 
 
-def _dropout(layer: Any) -> Settings:
+def _dropout(layer: nn.Layer) -> Settings:
     mode = getattr(layer, "mode", "upscale_in_train")
     return {"layer": "dropout", "dropout": layer.p, "dropout mode": mode}
 
 
-def _embedding(layer: Any) -> Settings:
+def _embedding(layer: nn.Layer) -> Settings:
     index = layer._padding_idx
     index = None if index is None or index < 0 else index
     return {
@@ -55,64 +65,29 @@ def _embedding(layer: Any) -> Settings:
     }
 
 
-def _average_pool(layer: Any) -> Settings:
-    found = {"layer": "average pool", "ceil_mode": layer.ceil_mode}
-    if _any(layer.padding):
-        found["padded cells"] = "left out" if layer.exclusive else "counted"
-    return found
+def _average_pool(layer: nn.Layer) -> Settings:
+    return average_pool(layer, counts_padding=not layer.exclusive)
 
 
-def _max_pool(layer: Any) -> Settings:
-    return {"layer": "max pool", "ceil_mode": layer.ceil_mode}
-
-
-def _conv(layer: Any) -> Settings:
-    transposed = isinstance(layer, _TRANSPOSED)
-    found = {"layer": "conv", **_stored(layer, "in x out" if transposed else "out x in")}
-    return found | ({"padding_mode": layer._padding_mode} if _any(layer._padding) else {})
+def _conv(layer: nn.Layer) -> Settings:
+    way = "in x out" if isinstance(layer, _TRANSPOSED) else "out x in"
+    row = {"layer": "conv", **stored(layer, "paddle", way)}
+    return row | ({"padding_mode": layer._padding_mode} if pads(layer._padding) else {})
 
 
 _TRANSPOSED = (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
 
 
-def _stored(layer: Any, way: str) -> Settings:
-    """Say which way round a layer stores its kernel, unless a class of its own computes with it."""
-    return {} if computes_otherwise(layer, "paddle") else {"stored": way, **_normed(layer)}
+def _linear(layer: nn.Layer) -> Settings:
+    return {"layer": "linear", **stored(layer, "paddle", "in x out")}
 
 
-def _normed(layer: Any) -> Settings:
-    """Say along which axis the lengths of a weight are held apart, if they are."""
-    hooks = [hook for hook in layer._forward_pre_hooks.values() if hasattr(hook, "dim")]
-    axes = [hook.dim for hook in hooks if type(hook).__name__ == "WeightNorm"]
-    return {"normed": str(axes[0])} if axes else {}
-
-
-def _any(padding: Any) -> bool:
-    if isinstance(padding, tuple | list):
-        return any(map(_any, padding))
-    return padding != "VALID" if isinstance(padding, str) else bool(padding)
-
-
-def _linear(layer: Any) -> Settings:
-    return {"layer": "linear", **_stored(layer, "in x out")}
-
-
-def _attention(layer: Any) -> Settings:
-    return {"layer": "attention", "attention dropout": layer.dropout}
-
-
-def _encoder_layer(layer: Any) -> Settings:
-    activation = getattr(layer.activation, "__name__", type(layer.activation).__name__.lower())
-    order = "before" if layer.normalize_before else "after"
-    return {"layer": "transformer layer", "activation": activation, "norms": order}
-
-
-def _gelu(layer: Any) -> Settings:
+def _gelu(layer: nn.Layer) -> Settings:
     tanh = layer._approximate is True or layer._approximate == "tanh"
     return {"layer": "activation", "activation": "gelu (tanh)" if tanh else "gelu"}
 
 
-def _hard_sigmoid(layer: Any) -> Settings:
+def _hard_sigmoid(layer: nn.Layer) -> Settings:
     """Read a hard sigmoid; the layer has its slope from the function's default."""
     slope = inspect.signature(functional.hardsigmoid).parameters["slope"].default
     return {"layer": "activation", "activation": "hard sigmoid", "slope": slope}
@@ -125,11 +100,14 @@ LAYERS: Table = (
     ((nn.Dropout, nn.Dropout2D, nn.Dropout3D, nn.AlphaDropout), _dropout),
     (nn.Embedding, _embedding),
     ((nn.AvgPool1D, nn.AvgPool2D, nn.AvgPool3D), _average_pool),
-    ((nn.MaxPool1D, nn.MaxPool2D, nn.MaxPool3D), _max_pool),
+    ((nn.MaxPool1D, nn.MaxPool2D, nn.MaxPool3D), max_pool),
     (nn.layer.conv._ConvNd, _conv),
     (nn.Linear, _linear),
-    (nn.MultiHeadAttention, _attention),
-    ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
+    (nn.MultiHeadAttention, attention),
+    (
+        (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+        transformer_layer("normalize_before"),
+    ),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
     (nn.ReLU, clipped("relu", 0.0, None)),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unifreeze.backend import (
+    OWN_DECAY,
     Array,
     Capabilities,
     Control,
@@ -29,15 +30,16 @@ from unifreeze.backend import (
     read_settings,
 )
 from unifreeze.errors import OptimizerError, TargetError, brief
-from unifreeze_torch import _bits as bits
 from unifreeze_torch import _checks as checks
+from unifreeze_torch import _forward_watches as watches
 from unifreeze_torch import _guards as modes
 from unifreeze_torch import _layers as layers
-from unifreeze_torch import _offloaded as offloaded
+from unifreeze_torch import _load_watches as load_watches
+from unifreeze_torch import _offloaded_values as offloaded
+from unifreeze_torch import _optimizer_states as saved_states
 from unifreeze_torch import _phase_rates as steering
-from unifreeze_torch import _saved_states as saved_states
 from unifreeze_torch import _settings as settings
-from unifreeze_torch import _watches as watches
+from unifreeze_torch import _tensor_values as bits
 from unifreeze_torch._layers import TorchReader
 
 
@@ -271,7 +273,7 @@ class TorchBackend(ModuleBackend):
 
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `load_state_dict`."""
-        return modes.on_load(walk.root, loaded)
+        return load_watches.on_load(walk.root, loaded)
 
     def param_groups(
         self, model: Any, groups: Sequence[ParamGroup], *, lr: float | None
@@ -290,7 +292,7 @@ class TorchBackend(ModuleBackend):
                     hint="pass lr=…",
                 )
             if group.weight_decay is not None:
-                row |= {"weight_decay": group.weight_decay, steering.OWN_DECAY: True}
+                row |= {"weight_decay": group.weight_decay, OWN_DECAY: True}
             made.append(row)
         return made
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -12,20 +11,42 @@ import numpy as np
 import torch
 from torch import nn
 
-from unifreeze.backend import Finding, Mask, Resolution, Walk, join, parameters_beside, wrappers
-from unifreeze_torch import _quantised as quantised
+from unifreeze.backend import (
+    Finding,
+    Mask,
+    Resolution,
+    Walk,
+    freezes_any_of,
+    inside_wrappers,
+    join,
+    modules_of,
+    parameters_beside,
+    path_of,
+    qualified_bases,
+    rewritten_tables,
+)
+from unifreeze_torch import _quantisers as quantisers
 from unifreeze_torch._layers import (
+    LOOKUP_TABLES,
     TorchReader,
     keeps_statistics,
-    largest_norms,
     made_in_inference_mode,
-    qualified_bases,
 )
 
 
-def findings(walk: Walk, model: Any, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
-    """Give every reason why the plan would not hold in PyTorch; `flags` are those as found."""
+def findings(
+    walk: Walk, model: nn.Module, resolution: Resolution, flags: Mask
+) -> Iterator[Finding]:
+    """Yield every reason why the plan would not hold in PyTorch.
+
+    Args:
+        walk: The model as walked.
+        model: The model, wrappers included.
+        resolution: What the plan decided.
+        flags: For each parameter, whether it is trainable now.
+    """
     yield from _modules(walk, resolution)
+    yield from rewritten_tables(walk, resolution, LOOKUP_TABLES, "max_norm")
     yield from _parameters(walk, resolution, flags)
     yield from parameters_beside(TorchReader(), model)
     yield from _norms_in_adapters(walk, resolution)
@@ -34,45 +55,30 @@ def findings(walk: Walk, model: Any, resolution: Resolution, flags: Mask) -> Ite
 
 
 def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
-    if "wayward" not in walk.memo:
-        walk.memo["wayward"] = _wayward(walk)
-    held = set(resolution.held) | set(resolution.quiet)
-    for index in walk.memo["wayward"]:
-        module, path = walk.module(index), walk.tree.paths[index] or "the model"
+    if "uncertain" not in walk.memo:
+        walk.memo["uncertain"] = _uncertain(walk)
+    held = {*resolution.held, *resolution.quiet}
+    for index in walk.memo["uncertain"]:
+        module, path = walk.module(index), path_of(walk, index)
         if index in held and isinstance(module, torch.jit.ScriptModule):
             yield Finding(path, "a ScriptModule cannot be held still", "train it unscripted")
             continue
-        if largest_norms([module]):
-            weight = resolution.spec.tree.tensor(id(module.weight))
-            if weight is not None and not resolution.trainable[weight]:
-                yield Finding(
-                    path,
-                    "max_norm rewrites the frozen table in every forward pass, in any mode",
-                    "set max_norm = None on it",
-                )
-        if index in held or _has_frozen(walk, resolution, index):
+        if index in held or freezes_any_of(walk, resolution, index):
             bases = qualified_bases(type(module))
-            if reason := quantised.reason_against_holding(module, bases):
+            if reason := quantisers.reason_against_holding(module, bases):
                 yield Finding(path, *reason)
         if "_flat_param" in module._parameters:
             yield Finding(path, "FSDP has flattened its parameters", "wrap with use_orig_params")
 
 
-def _wayward(walk: Walk) -> list[int]:
+def _uncertain(walk: Walk) -> list[int]:
     """Return the modules of a sort that some plan could not hold."""
     tree = walk.tree
-    sorts = (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)
-    wayward = [numbers for cls, numbers in walk.by_class.items() if issubclass(cls, sorts)]
-    found = set(chain.from_iterable(wayward))
-    found |= {state.owner for state in tree.states if state.role in quantised.SWITCHES}
-    pairs = zip(tree.leaves, tree.owners, strict=True)
-    return sorted(found | {owner for leaf, owner in pairs if leaf == "_flat_param"})
-
-
-def _has_frozen(walk: Walk, resolution: Resolution, index: int) -> bool:
-    """Tell whether a module has parameters of its own of which one is frozen."""
-    numbers = [walk.tree.tensor_of[name] for name in walk.tree.own_names(index)]
-    return not all(resolution.trainable[number] for number in numbers)
+    scripted = modules_of(walk, torch.jit.ScriptModule)
+    quantising = [state.owner for state in tree.states if state.role in quantisers.SWITCHES]
+    leaves = zip(tree.leaves, tree.owners, strict=True)
+    flattened = [owner for leaf, owner in leaves if leaf == "_flat_param"]
+    return sorted({*scripted, *quantising, *flattened})
 
 
 def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
@@ -93,7 +99,7 @@ def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fin
 
 
 def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
-    """An adapter's own norms are no modules of the plan's, so nothing can hold them still."""
+    """A plan does not see the norms inside an adapter as modules, so nothing can hold them."""
     policy = resolution.plan.norm_stats
     if policy == "update":
         return
@@ -119,12 +125,12 @@ def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Fin
     """Reentrant checkpointing passes no gradient unless its input requires one."""
     above = _above_frozen_prefix(walk, resolution)
     wrapped = {index for index, wrapper in walk.wrappers if _is_reentrant_wrapper(wrapper)}
-    found = [n for n in above if n in wrapped or _checkpoints_reentrantly(walk.module(n))]
-    if found and any(map(_makes_inputs_require_gradient, walk.modules)):
+    cut_off = [n for n in above if n in wrapped or _checkpoints_reentrantly(walk.module(n))]
+    if cut_off and any(map(_makes_inputs_require_gradient, walk.modules)):
         return
-    for index in found:
+    for index in cut_off:
         yield Finding(
-            walk.tree.paths[index] or "the model",
+            path_of(walk, index),
             "reentrant activation checkpointing above a frozen prefix: "
             "none of its layers would get a gradient",
             "checkpoint with use_reentrant=False, "
@@ -140,8 +146,8 @@ def _above_frozen_prefix(walk: Walk, resolution: Resolution) -> list[int]:
         trained = resolution.trainable[resolution.spec.tensor_of]
         trains = np.concatenate(([0], np.cumsum(trained)))
         low, high = np.asarray(tree.name_starts), np.asarray(tree.name_ends)
-        found = (low > 0) & (trains[low] == 0) & (trains[high] > 0)
-        last = walk.memo["above prefix"] = resolution, np.flatnonzero(found).tolist()
+        after_frozen = (low > 0) & (trains[low] == 0) & (trains[high] > 0)
+        last = walk.memo["above prefix"] = resolution, np.flatnonzero(after_frozen).tolist()
     above: list[int] = last[1]
     return above
 
@@ -159,29 +165,24 @@ def _is_reentrant_wrapper(wrapper: Any) -> bool:
 
 
 def _makes_inputs_require_gradient(module: nn.Module) -> bool:
-    """Tell whether transformers or PEFT has put on it the hook that reentrancy needs."""
+    """Return whether transformers or PEFT has put the hook on it that reentrancy needs."""
     hooks = module._forward_hooks.values()
     return any("make_inputs_require_grad" in getattr(hook, "__name__", "") for hook in hooks)
 
 
-def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Finding]:
-    """DDP fixes at wrapping what it synchronises: thawing later diverges silently.
+def _distributed(walk: Walk, model: nn.Module, resolution: Resolution) -> Iterator[Finding]:
+    """A DDP wrapper decides when it is made which gradients it synchronises.
 
-    Freezing later breaks its reduction, even in a single process, unless it looks for unused
-    parameters.
+    What is thawed later then diverges silently between processes. Freezing later breaks its
+    reduction, even in a single process, unless it looks for unused parameters.
     """
-    spec, tree = resolution.spec, walk.tree
-    around = [(0, wrapper) for wrapper, _ in wrappers(TorchReader(), model)]
-    for index, wrapper in [*around, *walk.wrappers]:
-        if _DDP not in qualified_bases(type(wrapper)):
-            continue
+    for wrapper, numbers in inside_wrappers(TorchReader(), walk, model, _DDP):
         forbidden = {True} if wrapper.process_group.size() > 1 else set()
         if wrapper.static_graph or not wrapper.find_unused_parameters:
             forbidden.add(False)
-        inside = dict.fromkeys(tree.tensor_of[tree.name_starts[index] : tree.name_ends[index]])
-        wanted = {number: bool(resolution.trainable[number]) for number in inside}
+        wanted = {number: bool(resolution.trainable[number]) for number in numbers}
         changed = [
-            tree.names[spec.first_names[number]]
+            walk.tree.names[resolution.spec.first_names[number]]
             for number, trainable in wanted.items()
             if walk.tensors[number].requires_grad != trainable and trainable in forbidden
         ]

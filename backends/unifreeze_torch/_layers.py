@@ -1,25 +1,16 @@
-"""What PyTorch's modules are: kinds of layers, wrappers to see through, tensors and state."""
+"""Tables of PyTorch's modules: kinds of layers, wrappers to see through, tensors and state."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from unifreeze.backend import (
-    CONTAINER,
-    STOCHASTIC,
-    Dicts,
-    Tensor,
-    computes_otherwise,
-    declared_turned,
-    turned_in_subclass,
-)
-from unifreeze_torch import _adapters as adapters
-from unifreeze_torch import _quantised as quantised
+from unifreeze.backend import STOCHASTIC, ClassTableReader, Dicts, qualified_bases
+from unifreeze_torch import _peft_wrappers as peft_wrappers
+from unifreeze_torch import _quantisers as quantisers
 
 _CONTAINERS = (
     nn.ModuleList,
@@ -45,6 +36,8 @@ _KIND_BY_CLASS: tuple[tuple[type, str], ...] = (
     (nn.modules.dropout._DropoutNd, STOCHASTIC),
 )
 
+LOOKUP_TABLES = (nn.Embedding, nn.EmbeddingBag)
+
 _NEVER_UPDATES = "torchvision.ops.misc.FrozenBatchNorm2d"
 _KIND_BY_NAME = {
     # Classes of libraries that need not be installed; all are matched along the class's bases.
@@ -65,219 +58,157 @@ _WRAPPED = {
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.ActivationWrapper": (
         "_checkpoint_wrapped_module"
     ),
-    **adapters.WRAPPED,
+    **peft_wrappers.WRAPPED,
 }
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var", "num_batches_tracked": "count"}
 _RUNNING, _VECTORS = ("running_", "moving_"), ("_u", "_v")
-_LISTING = ("named_modules", "_named_members", "__eq__", "__hash__")
-"""What makes `nn.Module` list parameters by what modules hold, each module once."""
 _IN_BY_OUT = "transformers.pytorch_utils.Conv1D"
 
 
-class TorchReader:
+class TorchReader(ClassTableReader):
     """Reads PyTorch modules for the walk."""
 
     framework = "torch"
     mark = "train"
+    module_class = nn.Module
+    children = "_modules"
+    unsaved = "_non_persistent_buffers_set"
+    listing = ("named_modules", "_named_members", "__eq__", "__hash__")
+    containers = _CONTAINERS
+    kinds = _KIND_BY_CLASS
+    kinds_by_name = _KIND_BY_NAME
+    wrapped = _WRAPPED
 
-    def __init__(self) -> None:
-        self._kinds: dict[type, str] = {}
-        self._inner: dict[type, str] = {}
-        self._bases: dict[type, list[str]] = {}
-
-    def dicts(self, module: Any) -> Dicts:
+    def dicts(self, module: nn.Module) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
-        own = module.__dict__
         if isinstance(module, torch.jit.ScriptModule):
-            # It keeps something that is only like a dictionary.
-            parts = own["_modules"], module._parameters, module._buffers
-            return dict(parts[0].items()), dict(parts[1].items()), dict(parts[2].items())
-        return own["_modules"], own["_parameters"], own["_buffers"]
+            # A scripted module keeps something that is only like a dictionary.
+            children = module.__dict__["_modules"]
+            return (
+                dict(children.items()),
+                dict(module._parameters.items()),
+                dict(module._buffers.items()),
+            )
+        return super().dicts(module)
 
-    def listed(self, module: Any) -> Iterable[tuple[str, Any]]:
-        """Return the parameters of a module and all under it, as `nn.Module` lists them.
-
-        Whatever a class of a user's own makes of `parameters`: some give optimizers only a part.
-        """
-        named: Iterable[tuple[str, Any]] = nn.Module.named_parameters(module)
-        return named
-
-    def plain(self, module: Any) -> bool:
-        """Tell whether `nn.Module` lists modules of a class by what `dicts` gives of them."""
-        cls, own = type(module), module.__dict__
-        children, parameters, _ = self.dicts(module)
-        return (
-            children is own["_modules"]
-            and parameters is own.get("_parameters")
-            and all(getattr(cls, name) is getattr(nn.Module, name) for name in _LISTING)
-        )
-
-    def kind(self, module: Any) -> str:
-        """Return the module's kind from the layer table, "" if unknown."""
-        cls = type(module)
-        if cls not in self._kinds:
-            self._kinds[cls] = _kind(cls)
-        return self._kinds[cls]
-
-    def inner(self, module: Any) -> str:
+    def inner(self, module: nn.Module) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
-        cls = type(module)
-        if cls not in self._inner:
-            names = self._bases_of(module)
-            self._inner[cls] = next((_WRAPPED[name] for name in names if name in _WRAPPED), "")
-        inner = self._inner[cls]
+        inner = super().inner(module)
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
         if not inner or not hasattr(module, inner):
             return ""
-        return adapters.running_copy(module, self._bases_of(module)) or inner
+        return peft_wrappers.running_copy(module, self.bases(module)) or inner
 
-    def _bases_of(self, module: Any) -> list[str]:
-        cls = type(module)
-        if cls not in self._bases:
-            self._bases[cls] = qualified_bases(cls)
-        return self._bases[cls]
-
-    def choice(self, wrapper: Any) -> Hashable:
+    def choice(self, wrapper: nn.Module) -> Hashable:
         """Return which adapters of a wrapper run now; None if it holds none."""
-        if not adapters.chooses(self._bases_of(wrapper)):
+        if not peft_wrappers.chooses(self.bases(wrapper)):
             return None
-        return adapters.running_adapters(wrapper)
+        return peft_wrappers.running_adapters(wrapper)
 
-    def idle(self, wrapper: Any, path: str) -> bool:
-        """Tell whether a parameter belongs to a copy, or to an adapter, that does not run now."""
-        bases = self._bases_of(wrapper)
-        return adapters.chooses(bases) and adapters.is_idle(wrapper, path, bases)
+    def idle(self, wrapper: nn.Module, path: str) -> bool:
+        """Return whether a parameter belongs to a copy, or to an adapter, that does not run now."""
+        bases = self.bases(wrapper)
+        return peft_wrappers.chooses(bases) and peft_wrappers.is_idle(wrapper, path, bases)
 
-    def adapts(self, module: Any) -> bool:
-        """Tell whether a wrapper adds parameters that adapt what it wraps."""
-        return any(name in adapters.ADAPTING for name in self._bases_of(module))
+    def adapts(self, module: nn.Module) -> bool:
+        """Return whether a wrapper adds parameters that adapt what it wraps."""
+        return any(name in peft_wrappers.ADAPTING for name in self.bases(module))
 
-    def adapter_leaf(self, module: Any, leaf: str) -> bool:
-        """Tell whether one of a layer's own parameters is an adapter's (never, in PyTorch)."""
-        return False
-
-    def swallows(self, module: Any, child: str) -> bool:
-        """Tell whether a child's parameters are really this layer's own."""
+    def swallows(self, module: nn.Module, child: str) -> bool:
+        """Return whether a child's parameters really belong to this layer."""
         return child == "parametrizations"
 
-    def spread(self, module: Any) -> Mapping[int, str]:
-        """Return {}: PyTorch's layers register what is theirs themselves."""
-        return {}
+    def state_role(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
+        """Return the role of a parameter that a user's code writes to itself, "" for all others.
 
-    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
-        """Return the role of what a user's own code keeps as a parameter and writes to itself.
-
-        Statistics that do not train, and the vectors of a spectral norm as GANs have it.
+        Such are running statistics that do not train, and the vectors of GANs' own spectral norms.
         """
         if tensor.requires_grad or not (leaf.startswith(_RUNNING) or _iterates(module, leaf)):
             return ""
         return _STATISTICS.get(leaf, leaf)
 
-    def moves(self, module: Any, leaf: str) -> bool:
-        """Return True; see `state_role`."""
-        return True
-
-    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+    def state(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
         if leaf in _STATISTICS and self.kind(module) == "norm":
             return _STATISTICS[leaf], not is_frozen_norm(module)
         persistent = self.persistent(module, leaf)
         return leaf, persistent and (tensor.is_floating_point() or tensor.is_complex())
 
-    def persistent(self, module: Any, leaf: str) -> bool:
-        """Tell whether a module's state dict holds a buffer."""
-        return leaf not in module._non_persistent_buffers_set
-
-    def modeless(self, module: Any) -> str:
-        """Say why a module has no inference mode: what it keeps moves in any mode."""
-        if quantised.only_looks(self._bases_of(module)):
+    def modeless(self, module: nn.Module) -> str:
+        """Return why a module has no inference mode, "" if it has one."""
+        if quantisers.only_looks(self.bases(module)):
             return "it only looks at what passes, in any mode"
         steps = any(_iterates(module, leaf) for leaf in self.dicts(module)[1])
         return "its spectral norm makes steps in any mode" if steps else ""
 
-    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
-        """Describe a parameter."""
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if isinstance(tensor, UninitializedTensorMixin):
-            return Tensor((), (), dtype, "", False)
-        shape = tuple(tensor.shape)
-        turned = self._turned(module, leaf, shape)
-        fixed, impossible = _fixed(module, tensor)
-        neutral = shape[::-1] if turned else shape
-        return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
+    def usually_turned(self, module: nn.Module) -> bool | None:
+        """Return whether layers of a class store matrices input by output; None if unknown."""
+        return _IN_BY_OUT in self.bases(module) if self.kind(module) else None
 
-    def _turned(self, module: Any, leaf: str, shape: tuple[int, ...]) -> bool | None:
-        """Tell whether a matrix is stored input by output; None where nothing tells."""
-        if len(shape) != 2 or shape[0] == shape[1]:
-            return False
-        if self.kind(module):
-            if leaf == "weight" and _is_own_linear(module):
-                bias = module._parameters.get("bias")
-                found = turned_in_subclass(
-                    module, shape, None if bias is None else tuple(bias.shape)
-                )
-                if found is not None:
-                    return found
-            return _IN_BY_OUT in self._bases_of(module)
-        return declared_turned(module, shape)
+    def is_linear(self, module: nn.Module) -> bool:
+        """Return whether a layer is PyTorch's linear layer, or derived from it."""
+        return isinstance(module, nn.Linear)
 
-    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
-        """Return what all parameters share that are described as this one is."""
+    def fixed(self, module: nn.Module, tensor: torch.Tensor, dtype: str) -> tuple[str, bool]:
+        """Say why a parameter is never trained, "" if it may be; and whether it cannot be."""
+        inner = getattr(tensor, "__tensor_flatten__", None)
+        if inner is not None and type(tensor) not in (torch.Tensor, nn.Parameter):
+            parts = [getattr(tensor, name) for name in inner()[0]]
+            inside = [part for part in parts if isinstance(part, torch.Tensor)]
+            if not all(part.is_floating_point() for part in inside):
+                return f"{type(tensor).__name__} stores quantised integers", True
+        return super().fixed(module, tensor, dtype)
+
+    def frozen(self, tensor: torch.Tensor) -> bool:
+        """Return whether a parameter's flag says that it is frozen."""
+        return not tensor.requires_grad
+
+    def alike(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> Hashable:
+        """Return a key that parameters described alike share; None for what may be state."""
         if type(tensor) is not nn.Parameter or leaf.startswith(_RUNNING) or leaf.endswith(_VECTORS):
             return None
-        turned = self._turned(module, leaf, tuple(tensor.shape))
+        turned = self.turned(module, leaf, tuple(tensor.shape))
         return type(module), tensor.requires_grad, tensor.shape, tensor.dtype, turned
 
-    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+    def shape_of(self, tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
         if isinstance(tensor, UninitializedTensorMixin):
             return (), str(tensor.dtype).removeprefix("torch.")
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
-def _is_own_linear(module: Any) -> bool:
-    """Tell whether a layer derives from the framework's linear layer and computes otherwise."""
-    derived = type(module) is not nn.Linear and isinstance(module, nn.Linear)
-    return derived and computes_otherwise(module, "torch")
-
-
-def is_lazy(tensor: Any) -> bool:
-    """Tell whether a lazy layer's tensor waits for the first batch to get its shape."""
+def is_lazy(tensor: torch.Tensor) -> bool:
+    """Return whether a lazy layer's tensor waits for the first batch to get its shape."""
     return isinstance(tensor, UninitializedTensorMixin)
 
 
 def made_in_inference_mode(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor can only in inference mode be made to require a gradient."""
+    """Return whether a tensor can be made to require a gradient in inference mode only."""
     return not isinstance(tensor, UninitializedTensorMixin) and tensor.is_inference()
 
 
-def qualified_bases(cls: type) -> list[str]:
-    """Return the dotted names of a class and its bases, the class first."""
-    return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
-
-
-def largest_norms(modules: Iterable[Any]) -> list[tuple[Any, float]]:
+def largest_norms(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, float]]:
     """Return the tables that shorten the rows they look up, each with the length it allows."""
-    tables = [m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    tables = [module for module in modules if isinstance(module, LOOKUP_TABLES)]
     return [(table, table.max_norm) for table in tables if table.max_norm is not None]
 
 
-def keeps_statistics(module: Any) -> bool:
-    """Tell whether a layer is a norm whose running statistics move while it trains."""
+def keeps_statistics(module: nn.Module) -> bool:
+    """Return whether a layer is a norm whose running statistics move while it trains."""
     return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
 
 
-def is_frozen_norm(module: Any) -> bool:
-    """Tell whether a norm is of the class that never updates its statistics, in any mode.
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Return whether a norm is of the class that never updates its statistics, in any mode.
 
-    A class that is only called so, and computes as PyTorch's batch norms do, updates them.
+    A user's class with the same name, derived from PyTorch's batch norms, does update them.
     """
     return _NEVER_UPDATES in qualified_bases(type(module))
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is a view of memory that others could view too."""
+    """Return whether a tensor is a view of memory that other tensors could view, too."""
     return not tensor.is_meta and tensor.layout is torch.strided
 
 
@@ -292,8 +223,8 @@ def extent(tensor: torch.Tensor) -> int:
     return int(elements * tensor.element_size())
 
 
-def sharded(root: nn.Module) -> list[Any]:
-    """Return the modules that `fully_shard` has taken over; without a process group none."""
+def sharded(root: nn.Module) -> list[nn.Module]:
+    """Return the modules that `fully_shard` has taken over; there are none in a single process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []
     import torch.distributed.fsdp as fsdp
@@ -301,36 +232,10 @@ def sharded(root: nn.Module) -> list[Any]:
     return [module for module in root.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
-def _kind(cls: type) -> str:
-    if cls in _CONTAINERS:
-        return CONTAINER
-    for base, kind in _KIND_BY_CLASS:
-        if issubclass(cls, base):
-            return kind
-    return next((_KIND_BY_NAME[n] for n in qualified_bases(cls) if n in _KIND_BY_NAME), "")
+def _iterates(module: nn.Module, leaf: str) -> bool:
+    """Return whether a parameter is a vector of a spectral norm in a module around this one.
 
-
-def _fixed(module: Any, tensor: Any) -> tuple[str, bool]:
-    """Say why a parameter is never trained, and whether it cannot be."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return f"a {str(tensor.dtype).removeprefix('torch.')} tensor has no gradient", True
-    inner = getattr(tensor, "__tensor_flatten__", None)
-    if inner is not None and type(tensor) not in (torch.Tensor, nn.Parameter):
-        parts = [getattr(tensor, name) for name in inner()[0]]
-        if any(not part.is_floating_point() for part in parts if isinstance(part, torch.Tensor)):
-            return f"{type(tensor).__name__} stores quantised integers", True
-    if _keeps_fixed_tables(module) and not tensor.requires_grad:
-        return "a fixed position table", False
-    return "", False
-
-
-def _iterates(module: Any, leaf: str) -> bool:
-    """Tell whether a parameter is a vector of a spectral norm that a module around this one keeps.
-
-    Such code calls the weight that trains `weight_bar`, and makes its steps in any mode.
+    GANs have such code. It calls the weight that trains `weight_bar`, and it updates the vectors in
+    any mode.
     """
     return leaf.endswith(_VECTORS) and f"{leaf[:-2]}_bar" in module._parameters
-
-
-def _keeps_fixed_tables(module: Any) -> bool:
-    return "sinusoidal" in type(module).__name__.lower()

@@ -1,4 +1,4 @@
-"""Taking learning rate and weight decay from a phase, around each step of an optimizer."""
+"""Giving a PyTorch optimizer the learning rate and weight decay of a phase, at each step."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import Any
 
 import torch
 
-from unifreeze.backend import Control, Undo
+from unifreeze.backend import Control, Undo, refuse_lbfgs, takes_phase_decay
 from unifreeze.errors import OptimizerError
-
-OWN_DECAY = "weight_decay_by_plan"
-"""Key in a param group that has its weight decay from the plan's groups."""
 
 
 def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
-    """Return the rate an optimizer was built with."""
+    """Return the learning rate an optimizer was built with, None if it has none."""
     rate = optimizer.defaults.get("lr")
-    if isinstance(rate, torch.Tensor):  # schedulers write into it, and say what it was
+    if isinstance(rate, torch.Tensor):  # schedulers write into it; `initial_lr` is what it was
         groups = (group for group in optimizer.param_groups if group.get("lr") is rate)
         rate = next((group.get("initial_lr", rate) for group in groups), rate)
     return None if rate is None else float(rate)
@@ -26,30 +23,30 @@ def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
 def rates(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tensor]) -> list[float]:
     """Return the rate of each tensor's group, as the last scheduler left it."""
     groups = optimizer.param_groups
-    found = {id(tensor): group["lr"] for group in groups for tensor in group["params"]}
-    return [float(found[id(tensor)]) for tensor in tensors]
+    rate_of = {id(tensor): group["lr"] for group in groups for tensor in group["params"]}
+    return [float(rate_of[id(tensor)]) for tensor in tensors]
 
 
 def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
-    """Multiply every group's rate for the time of each step; what schedulers see stays as it is.
+    """Multiply every group's rate for the time of each step; schedulers see their own rate.
 
     Raises:
-        OptimizerError: It is not an optimizer of PyTorch, or moves what is frozen.
+        OptimizerError: It is not a torch optimizer, or it moves what is frozen.
     """
     _check(optimizer, control)
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def put_back() -> None:
         while kept:
-            group, own = kept.pop()
-            group.update(own)
+            group, settings = kept.pop()
+            group.update(settings)
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        put_back()  # a step that failed left them
+        put_back()  # a step that failed did not
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             return begin()
-        after = _once_after(closure, begin)  # it is what makes the gradients
+        after = _once_after(closure, begin)  # the closure computes the gradients
         if "closure" in kwargs:
             return args, {**kwargs, "closure": after}
         return (args[0], after, *args[2:]), kwargs
@@ -57,15 +54,15 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     def begin() -> None:
         control.begin_step()
         factor, decay, fresh, fresh_factor = control.rate()
-        exempt = any(group.get("weight_decay") for group in optimizer.param_groups)
-        for group in optimizer.param_groups:
+        groups = optimizer.param_groups
+        for group, takes in zip(groups, takes_phase_decay(groups, "weight_decay"), strict=True):
             changed: dict[str, Any] = {}
-            own = factor
+            scale = factor
             if fresh and group["params"] and id(group["params"][0]) in fresh:
-                own *= fresh_factor
-            if own != 1 and group.get("lr") is not None:
-                changed["lr"] = group["lr"] * own
-            if decay is not None and _takes_decay(group, exempt=exempt):
+                scale *= fresh_factor
+            if scale != 1 and group.get("lr") is not None:
+                changed["lr"] = group["lr"] * scale
+            if decay is not None and takes:
                 changed["weight_decay"] = decay
             kept.append((group, {name: group[name] for name in changed}))
             group.update(changed)
@@ -87,21 +84,21 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
     return undo
 
 
-def on_step(optimizer: Any, call: Callable[[Any], bool]) -> None:
+def on_step(optimizer: torch.optim.Optimizer, call: Callable[[Any], bool]) -> None:
     """Call a function with an optimizer after its steps, until it returns True."""
     if not isinstance(getattr(optimizer, "_optimizer_step_post_hooks", None), dict):
-        return  # it wraps one
+        return  # it wraps an optimizer
     calls = [call]
 
     def after(stepping: Any, *_: Any) -> None:
         if calls and calls[0](stepping):
-            calls.clear()  # PyTorch is going through its hooks, so this one stays
+            calls.clear()  # PyTorch is going through its hooks now, so none can be removed
 
     optimizer.register_step_post_hook(after)
 
 
 def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callable[[], Any]:
-    """Return a closure after whose first run something is called."""
+    """Return a closure that also calls a function after its first run."""
     calls = [call]
 
     def run() -> Any:
@@ -116,7 +113,7 @@ def _once_after(closure: Callable[[], Any], call: Callable[[], None]) -> Callabl
 def _refuse_made_up(optimizer: torch.optim.Optimizer) -> None:
     """Stop a run whose optimizer gives frozen parameters a gradient, and so moves them.
 
-    Some do in order to keep processes in step: `if p.grad is None: p.grad = zeros_like(p)`.
+    Some optimizers do so to keep processes in step: `if p.grad is None: p.grad = zeros_like(p)`.
     """
     for number, group in enumerate(optimizer.param_groups):
         for tensor in group["params"]:
@@ -128,26 +125,10 @@ def _refuse_made_up(optimizer: torch.optim.Optimizer) -> None:
                 )
 
 
-def _takes_decay(group: dict[str, Any], *, exempt: bool) -> bool:
-    """Tell whether a phase sets a group's decay: not by plan, nor where it has none beside others.
-
-    Args:
-        group: A param group.
-        exempt: Some group has a decay, so that one without has none on purpose.
-    """
-    if "weight_decay" not in group or group.get(OWN_DECAY):
-        return False
-    return bool(group["weight_decay"]) or not exempt
-
-
 def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise OptimizerError(f"{type(optimizer).__name__} is not a torch optimizer")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise OptimizerError(
-            "LBFGS keeps one direction over all parameters and moves frozen ones",
-            hint="use a first-order optimizer",
-        )
+    refuse_lbfgs(type(optimizer), torch.optim.LBFGS)
     inner = getattr(optimizer, "optimizer", None)
     if isinstance(inner, torch.optim.Optimizer):
         raise OptimizerError(
@@ -166,7 +147,7 @@ def _check(optimizer: torch.optim.Optimizer, control: Control) -> None:
 
 
 def clear_moments(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tensor]) -> None:
-    """Drop the state of some parameters; it is made anew when they train again."""
+    """Drop the state of some parameters; the optimizer creates it again when they train again."""
     for tensor in tensors:
         optimizer.state.pop(tensor, None)
 

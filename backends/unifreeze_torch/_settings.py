@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn, optim
 
-from unifreeze.backend import Settings, Table, activation, clipped, computes_otherwise
+from unifreeze.backend import (
+    Settings,
+    Table,
+    activation,
+    attention,
+    average_pool,
+    clipped,
+    max_pool,
+    pads,
+    stored,
+    transformer_layer,
+)
 
 
-def _batch_norm(module: Any) -> Settings:
+def _batch_norm(module: nn.Module) -> Settings:
     instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
-    found = {
+    row = {
         "layer": "instance norm" if instance else "batch norm",
         "epsilon": module.eps,
         "affine": module.affine,
@@ -19,21 +28,21 @@ def _batch_norm(module: Any) -> Settings:
     }
     if module.track_running_stats:
         average = "cumulative" if module.momentum is None else module.momentum
-        found |= {"statistics momentum": average, "running variance": "unbiased"}
-    return found
+        row |= {"statistics momentum": average, "running variance": "unbiased"}
+    return row
 
 
-def _norm(module: Any) -> Settings:
+def _norm(module: nn.Module) -> Settings:
     affine = getattr(module, "elementwise_affine", getattr(module, "affine", True))
     epsilon = "of the dtype" if module.eps is None else module.eps
     return {"layer": "norm", "epsilon": epsilon, "affine": affine}
 
 
-def _dropout(module: Any) -> Settings:
+def _dropout(module: nn.Module) -> Settings:
     return {"layer": "dropout", "dropout": module.p, "dropout mode": "upscale_in_train"}
 
 
-def _embedding(module: Any) -> Settings:
+def _embedding(module: nn.Module) -> Settings:
     return {
         "layer": "embedding",
         "padding_idx": module.padding_idx,
@@ -42,60 +51,32 @@ def _embedding(module: Any) -> Settings:
     }
 
 
-def _average_pool(module: Any) -> Settings:
-    found = {"layer": "average pool", "ceil_mode": module.ceil_mode}
-    if _any(module.padding):
-        found["padded cells"] = "counted" if module.count_include_pad else "left out"
-    return found
+def _average_pool(module: nn.Module) -> Settings:
+    return average_pool(module, counts_padding=module.count_include_pad)
 
 
-def _max_pool(module: Any) -> Settings:
-    return {"layer": "max pool", "ceil_mode": module.ceil_mode}
+def _conv(module: nn.Module) -> Settings:
+    way = "in x out" if module.transposed else "out x in"
+    row = {"layer": "conv", **stored(module, "torch", way, _parametrizing(module))}
+    return row | ({"padding_mode": module.padding_mode} if pads(module.padding) else {})
 
 
-def _conv(module: Any) -> Settings:
-    found = {"layer": "conv", **_stored(module, "in x out" if module.transposed else "out x in")}
-    return found | ({"padding_mode": module.padding_mode} if _any(module.padding) else {})
+def _linear(module: nn.Module) -> Settings:
+    return {"layer": "linear", **stored(module, "torch", "out x in", _parametrizing(module))}
 
 
-def _stored(module: Any, way: str) -> Settings:
-    """Say which way round a layer stores its kernel, unless a class of its own computes with it."""
-    return {} if computes_otherwise(module, "torch") else {"stored": way, **_normed(module)}
+def _parametrizing(module: nn.Module) -> list[nn.Module]:
+    """Return what computes a layer's weight from other tensors, such as a weight norm."""
+    lists = getattr(module, "parametrizations", {})
+    return list(lists["weight"]) if "weight" in lists else []
 
 
-def _normed(module: Any) -> Settings:
-    """Say along which axis the lengths of a weight are held apart, if they are."""
-    parametrizations = getattr(module, "parametrizations", {})
-    held = list(parametrizations["weight"]) if "weight" in parametrizations else []
-    held += [hook for hook in module._forward_pre_hooks.values() if hasattr(hook, "dim")]
-    axes = [part.dim for part in held if type(part).__name__ in ("_WeightNorm", "WeightNorm")]
-    return {"normed": str(axes[0])} if axes else {}
-
-
-def _any(padding: Any) -> bool:
-    return any(padding) if isinstance(padding, tuple | list) else bool(padding)
-
-
-def _linear(module: Any) -> Settings:
-    return {"layer": "linear", **_stored(module, "out x in")}
-
-
-def _attention(module: Any) -> Settings:
-    return {"layer": "attention", "attention dropout": module.dropout}
-
-
-def _encoder_layer(module: Any) -> Settings:
-    activation = getattr(module.activation, "__name__", type(module.activation).__name__.lower())
-    order = "before" if module.norm_first else "after"
-    return {"layer": "transformer layer", "activation": activation, "norms": order}
-
-
-def _gelu(module: Any) -> Settings:
+def _gelu(module: nn.Module) -> Settings:
     variant = "gelu (tanh)" if module.approximate == "tanh" else "gelu"
     return {"layer": "activation", "activation": variant}
 
 
-def _hard_sigmoid(module: Any) -> Settings:
+def _hard_sigmoid(module: nn.Module) -> Settings:
     return {"layer": "activation", "activation": "hard sigmoid", "slope": 1 / 6}
 
 
@@ -105,11 +86,11 @@ LAYERS: Table = (
     (nn.modules.dropout._DropoutNd, _dropout),
     (nn.Embedding, _embedding),
     ((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
-    (nn.modules.pooling._MaxPoolNd, _max_pool),
+    (nn.modules.pooling._MaxPoolNd, max_pool),
     (nn.modules.conv._ConvNd, _conv),
     (nn.Linear, _linear),
-    (nn.MultiheadAttention, _attention),
-    ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), _encoder_layer),
+    (nn.MultiheadAttention, attention),
+    ((nn.TransformerEncoderLayer, nn.TransformerDecoderLayer), transformer_layer("norm_first")),
     (nn.GELU, _gelu),
     (nn.Hardsigmoid, _hard_sigmoid),
     (nn.ReLU, clipped("relu", 0.0, None)),

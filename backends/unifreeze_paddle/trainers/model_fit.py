@@ -9,10 +9,10 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
+from unifreeze.backend import Handle, LastCallback, calling_list, checked
 from unifreeze.errors import OptimizerError, ScheduleError, counted
-from unifreeze_paddle.trainers._run import TrainerRun, is_grouped
-from unifreeze_paddle.trainers._saved import RunState
+from unifreeze_paddle.trainers._run_state import RunState
+from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun, is_grouped
 
 _NO_METRICS = ("step", "batch_size")
 
@@ -22,10 +22,10 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
 
     The optimizer given to `Model.prepare` must hold whatever any phase trains, which
     `model.parameters()` does. Validation metrics go to the plan under the names that `fit` logs
-    and with `eval_` and `val_` before them. Whenever the model is saved, where the run stands goes
-    beside it: `3.unifreeze.json` beside `3.pdparams`, and `freeze_plan.yaml` into the same folder.
+    and with `eval_` and `val_` before them. Whenever the model is saved, a file beside it says how
+    far the run has come: `3.unifreeze.json` beside `3.pdparams`; `freeze_plan.yaml` is there, too.
 
-    `fit` knows no resuming: `Model.load` brings back weights, optimizer and scheduler, and `fit`
+    `fit` cannot resume a run: `Model.load` brings back weights, optimizer and scheduler, and `fit`
     counts epochs from 0 again. With `resume` this callback loads them, goes on in the right phase,
     and takes the `epochs` of `fit` as those of the whole run: the same script, with `resume` added,
     ends where the uninterrupted run would have. Checkpoints of the resumed run are numbered from 0
@@ -55,7 +55,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         resume: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._resume = None if resume is None else Path(resume)
         self._begun = self._training = False
         self._first, self._total = 0, None
@@ -74,7 +74,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
                 hint="set no rates or decay by group in the plan, or write the loop yourself",
             )
         if self._begun:
-            self._run.attach(optimizer)
+            self._run.attach([optimizer])
         else:
             state = None if self._resume is None else self._load(self._resume)
             self._run.begin(self.model.network, optimizer, state)
@@ -82,11 +82,10 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._first, self._training = self._run.epoch, True
         self._check_goes_on()
         self._save_beside()
-        callbacks = calling_list(self)
-        callbacks.append(_Last(self._run.last, callbacks))
+        self._run.call_last(calling_list(self), _Last)
 
     def _load(self, checkpoint: Path) -> RunState:
-        """Load a checkpoint's weights, optimizer and scheduler; return where its run stood."""
+        """Load a checkpoint's weights, optimizer and scheduler; return how far its run had come."""
         state = RunState.load_from(_state_file(checkpoint))
         self.model.load(str(checkpoint))
         return state
@@ -103,27 +102,28 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
             )
 
     def _save_beside(self) -> None:
-        """Let the model save where the run stands, and its plan, with everything else."""
-        own = getattr(self.model.save, "own", self.model.save)
+        """Let the model save how far the run has come, and its plan, with everything else."""
+        # A second fit finds the stand-in of the first one.
+        models_save = getattr(self.model.save, "models_save", self.model.save)
 
         def save(path: str, training: bool = True) -> None:
-            own(path, training)
+            models_save(path, training)
             if training and paddle.distributed.ParallelEnv().local_rank == 0:
                 file = _state_file(Path(path))
                 self._run.save(file)
                 self._run.keep_in(file.parent)
 
-        save.own = own  # type: ignore[attr-defined]
+        save.models_save = models_save  # type: ignore[attr-defined]
         self.model.save = save
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Enter the phase that begins with the epoch."""
-        self._run.advance(self._first + epoch, self._run.step)
+        self._run.go_on(self._first + epoch, self._run.step)
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Enter the phase that begins with the optimizer's step, where one begins."""
         if step % self.model._accumulate == 0:
-            self._run.advance(self._run.epoch, self._run.step)
+            self._run.go_on(self._run.epoch, self._run.step)
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Count the optimizer's step; end the epoch early if the schedule ends here."""
@@ -135,14 +135,14 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
             self.model.num_iters = 1  # what fit counts down after each batch, to stop at 0
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Stop if the schedule does, or a resumed run has had its epochs."""
+        """Stop if the schedule ends here, or a resumed run has had all its epochs."""
         self._run.end_epoch()
         self._stop_if_due()
         if self._run.epoch == self._total:
             self.model.stop_training = True
 
     def on_eval_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Hand on what the validation measured."""
+        """Report what the validation measured."""
         if self._training:
             self._run.report({k: v for k, v in (logs or {}).items() if k not in _NO_METRICS})
             self._stop_if_due()
@@ -157,17 +157,10 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._run.end(verify=True)
 
 
-class _Last(paddle.callbacks.Callback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one fit, and sees what they write as it ends."""
+class _Last(LastCallback, paddle.callbacks.Callback):  # type: ignore[misc]
+    """The last callback of a run."""
 
-    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
-        super().__init__()
-        self._look, self._callbacks = look, callbacks
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(self._callbacks, self)
-        self._look.take()
+    on_train_end = LastCallback.take_last_look
 
 
 def _state_file(checkpoint: Path) -> Path:

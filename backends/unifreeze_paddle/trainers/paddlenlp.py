@@ -10,13 +10,13 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, resolve_phases, take_out
+from unifreeze.backend import Handle, LastCallback, calling_list, checked, resolve_phases
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
-from unifreeze_paddle.trainers._run import TrainerRun
-from unifreeze_paddle.trainers._saved import RunState
+from unifreeze_paddle.trainers._run_state import RunState
+from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun
 
 STATE_FILE = "unifreeze.json"
-"""What says where a run stands, in each checkpoint's folder."""
+"""The file in each checkpoint's folder that says how far the run had come."""
 
 
 class FreezeCallback(TrainerCallback):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
         resume: The checkpoint's folder, if it is neither in the trainer's output folder nor given
-            as `args.resume_from_checkpoint`: callbacks are not told it.
+            as `args.resume_from_checkpoint`: the trainer does not tell callbacks.
 
     Attributes:
         handle: The plan in force; None before training begins.
@@ -55,7 +55,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         resume: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._resume = resume
         self._training = self._accumulating = False
 
@@ -71,35 +71,34 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         if state.global_step:
             saved = self._saved(args, state)
             unnoted = saved.epoch < epoch  # it was stopped before the epoch's end was noted
-            found = {"epoch": epoch, "waiting": saved.waiting or unnoted}
-            saved = saved.model_copy(update=found)
+            update = {"epoch": epoch, "waiting": saved.waiting or unnoted}
+            saved = saved.model_copy(update=update)
         self._run.begin(more["model"], more["optimizer"], saved)
         if args.save_strategy.value != "no":
             _refuse_unsaved(self._run.in_force)
         self._training, self._accumulating = True, False
-        callbacks = calling_list(self)
-        callbacks.append(_Last(self._run.last, callbacks))
+        self._run.call_last(calling_list(self), _Last)
         if args.should_save:
             self._run.keep_in(Path(args.output_dir))
 
     def _saved(self, args: Any, state: Any) -> RunState:
-        """Read where the resumed run stood; the trainer has loaded everything else."""
-        own = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        """Read how far the resumed run had come; the trainer has loaded everything else."""
+        usual = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         given = [self._resume, args.resume_from_checkpoint]
-        folders = [Path(one) for one in given if isinstance(one, str | Path)] or [own]
-        found = [folder / STATE_FILE for folder in folders if (folder / STATE_FILE).is_file()]
-        if not found and not self._run.plan.phases:
+        folders = [Path(path) for path in given if isinstance(path, str | Path)] or [usual]
+        files = [folder / STATE_FILE for folder in folders if (folder / STATE_FILE).is_file()]
+        if not files and not self._run.plan.phases:
             return RunState(handle={}, epoch=0, step=state.global_step, reports={}, waiting=False)
-        if not found:
+        if not files:
             raise ScheduleError(
                 f"the trainer resumes at step {state.global_step}, and nothing tells the phase",
                 context=f"there is no {STATE_FILE} in {', '.join(map(str, folders))}",
                 hint="FreezeCallback(plan, resume=…) with the checkpoint's folder",
             )
-        saved = RunState.load_from(found[0])
+        saved = RunState.load_from(files[0])
         if saved.step != state.global_step:
             raise ScheduleError(
-                f"the trainer resumes at step {state.global_step}, and {found[0]} is of step "
+                f"the trainer resumes at step {state.global_step}, and {files[0]} is of step "
                 f"{saved.step}",
                 hint="resume=… is the folder that the trainer resumes from",
             )
@@ -115,7 +114,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _advance(self, control: Any) -> None:
         if not self._accumulating:
-            self._run.advance(self._run.epoch, self._run.step)
+            self._run.go_on(self._run.epoch, self._run.step)
             self._stop_if_due(control)
 
     def _stop_if_due(self, control: Any) -> None:
@@ -123,16 +122,16 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Remember that gradients wait for more."""
+        """Remember that gradients are being accumulated."""
         self._accumulating = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Stop if the schedule does before the next step."""
+        """Stop if the schedule ends before the next step."""
         self._accumulating, self._run.step = False, state.global_step
         self._stop_if_due(control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Stop if the schedule does before the next epoch."""
+        """Stop if the schedule ends before the next epoch."""
         self._run.end_epoch()
         self._stop_if_due(control)
         if args.load_best_model_at_end:  # at the end of training other weights have been loaded
@@ -141,13 +140,13 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any
     ) -> None:
-        """Hand on what an evaluation measured."""
+        """Report what an evaluation measured."""
         if self._training:
             self._run.report(metrics or {})
             self._stop_if_due(control)
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Write where the run stands into the checkpoint's folder."""
+        """Write into the checkpoint's folder how far the run has come."""
         self._run.waiting = False  # the trainer evaluates before it saves
         if args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -161,20 +160,14 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._run.end(verify=not best)
 
 
-class _Last(TrainerCallback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one run, and sees what they write as it ends."""
+class _Last(LastCallback, TrainerCallback):  # type: ignore[misc]
+    """The last callback of a run."""
 
-    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
-        self._look, self._callbacks = look, callbacks
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(self._callbacks, self)
-        self._look.take()
+    on_train_end = LastCallback.take_last_look
 
 
 def _refuse_unsaved(handle: Handle) -> None:
-    """Refuse to freeze again what checkpoints then lack: a LoRAModel saves only what trains.
+    """Refuse phases that freeze again what was trained: a LoRAModel saves only what trains.
 
     Raises:
         UnsupportedPlanError: Naming what would be lost.

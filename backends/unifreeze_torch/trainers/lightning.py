@@ -8,10 +8,10 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, Undo, checked, take_out
+from unifreeze.backend import Handle, LastCallback, Undo, checked
 from unifreeze.errors import ScheduleError
-from unifreeze_torch import _guards as modes
-from unifreeze_torch.trainers._run import TrainerRun
+from unifreeze_torch import _guards as guards
+from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
 
 
 class FreezeCallback(Callback):  # type: ignore[misc]
@@ -35,9 +35,9 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._saved: dict[str, Any] | None = None
-        self._modes: Undo = lambda: None
+        self._put_modes_back: Undo = lambda: None
         self._unmeasured = False
 
     @property
@@ -59,9 +59,9 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._run.prepare(pl_module)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Bring the flags in order again, now that the optimizers are built."""
+        """Restore the flags of the plan, now that the optimizers are built."""
         self._run.narrow()
-        self._modes = modes.remember(pl_module)
+        self._put_modes_back = guards.remember(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin with the weights, optimizer and checkpoint that the trainer has loaded."""
@@ -74,8 +74,8 @@ class FreezeCallback(Callback):  # type: ignore[misc]
                 hint="resume another one; by default ModelCheckpoint saves after the validation",
             )
         self._run.begin(trainer.optimizers, saved, resumed=trainer.global_step > 0)
-        trainer.callbacks.append(_Last(self._run.last))
-        self._modes = modes.remember(pl_module)
+        self._run.call_last(trainer.callbacks, _Last)
+        self._put_modes_back = guards.remember(pl_module)
         folder = trainer.log_dir or trainer.default_root_dir
         self._run.keep_in(folder, saves=trainer.is_global_zero and not trainer.fast_dev_run)
         trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
@@ -103,19 +103,19 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._go_on(trainer, pl_module, trainer.current_epoch)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Take in what was measured; no phase can begin until modes are put back.
+        """Report what was measured, after modes are put back.
 
-        They are put back past `train()`, so what holds modules still would take them for modules
-        that are to stay in inference mode.
+        Lightning puts them back by setting `training`, past `train()`. So the guards of held
+        modules would believe that the loop still asks for inference mode.
         """
-        self._modes()
+        self._put_modes_back()
         self._unmeasured = False
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._report(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Go on to the next epoch, unless somebody stops the trainer, which may have to go on."""
-        self._unmeasured = False  # also where the last validation was before the last batch
+        self._unmeasured = False  # also if the last validation was before the last batch
         if not trainer.enable_validation:
             self._report(trainer.callback_metrics)
         if not trainer.should_stop:
@@ -132,25 +132,19 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         if _is_over(trainer, epoch):
             return
         if self._run.go_on(epoch, trainer.global_step):
-            self._modes = modes.remember(pl_module)
+            self._put_modes_back = guards.remember(pl_module)
         self._run.metrics.clear()
         trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
 
 
-class _Last(Callback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one fit, and sees what they write as it ends."""
+class _Last(LastCallback, Callback):  # type: ignore[misc]
+    """The last callback of a fit."""
 
-    def __init__(self, look: LastLook) -> None:
-        self._look = look
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(trainer.callbacks, self)
-        self._look.take()
+    teardown = LastCallback.take_last_look
 
 
 def _validates(trainer: Any) -> bool:
-    """Tell whether the epoch ends with a validation."""
+    """Return whether the epoch ends with a validation."""
     every = trainer.check_val_every_n_epoch
     return bool(
         trainer.enable_validation and (not every or not (trainer.current_epoch + 1) % every)
@@ -158,6 +152,6 @@ def _validates(trainer: Any) -> bool:
 
 
 def _is_over(trainer: Any, epoch: int) -> bool:
-    """Tell whether the trainer ends before this epoch, or the next step."""
+    """Return whether the trainer ends before this epoch, or before the next step."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     return bool((epochs not in (None, -1) and epoch >= epochs) or 0 <= steps <= trainer.global_step)

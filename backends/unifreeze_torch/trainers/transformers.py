@@ -9,13 +9,13 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
+from unifreeze.backend import Handle, LastCallback, calling_list, checked
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
-from unifreeze_torch.trainers._run import TrainerRun
+from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
 
 STATE = "unifreeze"
-"""Under what the state is kept in a checkpoint's `trainer_state.json`."""
+"""Key of the state in a checkpoint's `trainer_state.json`."""
 _TIMES = ("_runtime", "_per_second", "_time")
 
 
@@ -26,10 +26,10 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     whatever any phase trains. The state goes into the checkpoints' `trainer_state.json`, the plan
     into the output folder as `freeze_plan.yaml`.
 
-    What an evaluation measures is reported under its own names; a phase that waits for `loss` or
-    `val_loss` hears of `eval_loss` as that. Evaluations under another prefix than `eval` are not
-    reported. A phase's weight decay holds for all parameters but those that the plan's own `groups`
-    except, also where the Trainer lets biases and norms be.
+    What an evaluation measures is reported under its own names; for a phase that waits for `loss`
+    or `val_loss`, `eval_loss` is reported under that name, too. Evaluations with a prefix other
+    than `eval` are not reported. A phase's weight decay holds for all parameters whose decay the
+    plan's own `groups` do not set, also for biases and norms, which the Trainer does not decay.
 
     Args:
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
@@ -44,7 +44,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
-        self._run = TrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values)
         self._epoch = 0
         self._training = self._unmeasured = self._repeats = False
         self._evaluates_first: bool | None = None
@@ -66,15 +66,14 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             _refuse_unsaved(run.in_force)
         saved = state.stateful_callbacks.get(STATE) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
-        callbacks = calling_list(self)
-        callbacks.append(_Last(run.last, callbacks))
+        run.call_last(calling_list(self), _Last)
         self._epoch, self._training = int(state.epoch), True
         state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
         makes_up = bool(saved and saved["unmeasured"] and args.eval_strategy == "epoch")
         self._repeats = resumed and args.eval_on_start and not makes_up
         if makes_up:
-            # saved before the evaluation of its epoch, which the Trainer would never make up for
+            # The checkpoint was saved before its epoch's evaluation; the Trainer would skip that.
             self._evaluates_first, args.eval_on_start = args.eval_on_start, True
         if not args.eval_on_start:
             self._go_on(state, control)
@@ -82,7 +81,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             raise ScheduleError("the schedule has ended, and there is nothing left to train")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Hand on what was measured, also where it lacks what a phase waits for."""
+        """Report what was measured, even if a metric is missing that a phase waits for."""
         self._repeats = False
         if self._run.metrics:
             self._go_on(state, control)
@@ -108,7 +107,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             return
         if self._evaluates_first is not None:
             args.eval_on_start, self._evaluates_first = self._evaluates_first, None
-        if not self._repeats:  # at the start of a resumed run, as the one before has measured
+        if not self._repeats:  # the run before this resumed one has reported it
             self._run.report(self._named(objects["metrics"]))
         if int(state.epoch) <= self._epoch:  # else the epoch's end is still to come
             self._unmeasured = False
@@ -117,13 +116,13 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _named(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return an evaluation's metrics under their names, and under those phases wait for."""
-        awaited, found = self._run.awaited(), dict[str, float]()
+        awaited, named = self._run.awaited(), dict[str, float]()
         for name, value in metrics.items():
             if name.startswith("eval_") and not name.endswith(_TIMES):
                 bare = name.removeprefix("eval_")
                 names = {name} | ({bare, f"val_{bare}"} & awaited)
-                found |= dict.fromkeys(names, value)
-        return found
+                named |= dict.fromkeys(names, value)
+        return named
 
     def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Verify what is frozen, or accept the best checkpoint's values as the ones to hold."""
@@ -140,20 +139,14 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         return {**self._run.state(), "unmeasured": self._unmeasured}
 
 
-class _Last(TrainerCallback):  # type: ignore[misc]
-    """Stands behind all other callbacks for one run, and sees what they write as it ends."""
+class _Last(LastCallback, TrainerCallback):  # type: ignore[misc]
+    """The last callback of a run."""
 
-    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
-        self._look, self._callbacks = look, callbacks
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Verify what is frozen, for the last time."""
-        take_out(self._callbacks, self)
-        self._look.take()
+    on_train_end = LastCallback.take_last_look
 
 
 def _refuse_unsaved(handle: Handle) -> None:
-    """Refuse to train what no checkpoint would have: those of a model with adapters hold few else.
+    """Refuse to train what no checkpoint would hold: PEFT saves little more than adapters.
 
     Raises:
         UnsupportedPlanError: Naming what would be lost.
@@ -184,9 +177,9 @@ def _refuse_unsaved(handle: Handle) -> None:
 
 
 class _Live:
-    """Stands in the Trainer's state for what is asked only when a checkpoint is written.
+    """A value in the Trainer's state that is asked for when a checkpoint is written.
 
-    The Trainer then copies its state, deeply.
+    The Trainer makes a deep copy of its state then.
     """
 
     def __init__(self, ask: Callable[[], dict[str, Any]]) -> None:

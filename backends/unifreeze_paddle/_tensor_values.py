@@ -1,13 +1,13 @@
-"""PaddlePaddle tensors as bits and as NumPy arrays."""
+"""Reading and writing the values of PaddlePaddle tensors: as bits and as NumPy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import paddle
+from paddle import nn
 
 from unifreeze.backend import Array, Payload
 from unifreeze_paddle._layers import dtype_name, is_floating
@@ -15,12 +15,12 @@ from unifreeze_paddle._layers import dtype_name, is_floating
 _VIEWED_AS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8"}
 
 
-def has_values(tensor: Any) -> bool:
+def has_values(tensor: paddle.Tensor) -> bool:
     """Return True if a tensor has values; a lazily built one has none until it is initialised."""
     return bool(tensor._is_initialized() or 0 in tensor.shape)  # an empty one is never initialised
 
 
-def payload(tensor: Any) -> Payload | None:
+def payload(tensor: paddle.Tensor) -> Payload | None:
     """Return a tensor's bits; None if it has no values."""
     if not has_values(tensor):
         return None
@@ -38,7 +38,7 @@ def payload(tensor: Any) -> Payload | None:
     return Payload(dtype, shape, flat.view(np.uint8))
 
 
-def to_array(tensor: Any) -> Array:
+def to_array(tensor: paddle.Tensor) -> Array:
     """Copy a tensor's values out; formats NumPy lacks (bfloat16, float8) come as float32."""
     if dtype_name(tensor) in _VIEWED_AS:
         tensor = tensor.detach().astype("float32")
@@ -46,7 +46,7 @@ def to_array(tensor: Any) -> Array:
     return array
 
 
-def from_array(array: Array, like: Any) -> Any:
+def from_array(array: Array, like: paddle.Tensor) -> paddle.Tensor:
     """Make a tensor on the device of another; floating values take its floating dtype."""
     floating = np.issubdtype(np.asarray(array).dtype, np.floating)
     dtype = like.dtype if floating and is_floating(like) else None
@@ -54,8 +54,8 @@ def from_array(array: Array, like: Any) -> Any:
 
 
 @contextmanager
-def in_double(root: Any, tensors: Iterable[Any]) -> Iterator[None]:
-    """Cast a model to double precision meanwhile; its tensors get their own memory back after."""
+def in_double(root: nn.Layer, tensors: Iterable[paddle.Tensor | None]) -> Iterator[None]:
+    """Cast a model to double precision in a `with`; then its tensors get their memory back."""
     layers = [(layer, layer._dtype) for layer in root.sublayers(include_self=True)]
     present = [tensor for tensor in tensors if tensor is not None and tensor._is_initialized()]
     kept = [(tensor, tensor.detach()) for tensor in present]
@@ -65,14 +65,15 @@ def in_double(root: Any, tensors: Iterable[Any]) -> Iterator[None]:
             layer._dtype = "float64"
         yield
     finally:
-        for tensor, own in kept:
-            tensor.value().get_tensor()._share_data_nocheck_with(own.value().get_tensor())
+        for tensor, original in kept:
+            memory = original.value().get_tensor()
+            tensor.value().get_tensor()._share_data_nocheck_with(memory)
         for layer, dtype in layers:
             layer._dtype = dtype
 
 
-def copy_gradient(tensor: Any) -> Any:
-    """Copy a tensor's gradient; a sparse embedding's, which cannot be copied, as a whole table."""
+def copy_gradient(tensor: paddle.Tensor) -> paddle.Tensor:
+    """Copy a tensor's gradient; that of a sparse embedding becomes a whole table."""
     gradient = tensor.grad
     if not gradient.is_selected_rows():
         return gradient.detach().clone()
@@ -81,16 +82,16 @@ def copy_gradient(tensor: Any) -> Any:
     return from_array(whole, tensor)
 
 
-def set_gradient(tensor: Any, gradient: Any) -> None:
-    """Set a tensor's gradient, also where the last one was a sparse embedding's."""
+def set_gradient(tensor: paddle.Tensor, gradient: paddle.Tensor) -> None:
+    """Set a tensor's gradient, also of a sparse embedding."""
     try:
         tensor.grad = gradient
-    except ValueError:
+    except ValueError:  # the last gradient was sparse
         tensor._set_grad_type(paddle.base.core.VarDesc.VarType.DENSE_TENSOR)
         tensor.grad = gradient
 
 
-def copy_into(tensor: Any, source: Any) -> None:
-    """Write values into a tensor in place, whatever it requires."""
+def copy_into(tensor: paddle.Tensor, source: paddle.Tensor) -> None:
+    """Write values into a tensor in place, whether it is trainable or not."""
     with paddle.no_grad():
         paddle.assign(source, tensor)

@@ -1,6 +1,6 @@
-"""States of optimizers, matched by the native paths of parameters.
+"""Saving and loading states of Paddle optimizers by the native paths of parameters.
 
-Paddle goes by names that count how many layers a process has made, so that a state fits only where
+Paddle itself matches them by names that count the layers a process has made: a state fits only if
 the same models were built in the same order.
 """
 
@@ -9,24 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
 from unifreeze.backend import check_names
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
-from unifreeze_paddle._moments import clear_moments, create_moments
+from unifreeze_paddle._optimizer_moments import clear_moments, create_moments
 
 KEY = "unifreeze_names"
 
 
-def name_states(optimizer: Any, paths: Mapping[int, str]) -> None:
-    """Write native paths into every saved state of an optimizer, and go by them when one is loaded.
+def name_states(optimizer: Optimizer, paths: Mapping[int, str]) -> None:
+    """Write native paths into every saved state of an optimizer, and match loaded ones by them.
 
-    A state without them is loaded as Paddle does it.
+    A state without paths is loaded as Paddle does it.
     """
     if getattr(optimizer, "_unifreeze_named", False):
         return
-    own_state, own_load = optimizer.state_dict, optimizer.set_state_dict
+    paddles_state, paddles_load = optimizer.state_dict, optimizer.set_state_dict
 
     def tensors() -> dict[str, Any]:
         return {
@@ -35,19 +36,19 @@ def name_states(optimizer: Any, paths: Mapping[int, str]) -> None:
         }
 
     def state_dict() -> dict[str, Any]:
-        state = own_state()
-        if not optimizer._accumulators_holder:  # else of a state without names, not yet taken in
+        state = paddles_state()
+        if not optimizer._accumulators_holder:  # a pending state has no names
             state[KEY] = _names(optimizer, tensors())
         return dict(state)
 
     optimizer._unifreeze_named = True
     optimizer.state_dict = state_dict
-    optimizer.set_state_dict = optimizer.load_state_dict = _loader(optimizer, tensors, own_load)
-    if KEY in optimizer._accumulators_holder:  # loaded when only Paddle's own names were known
+    optimizer.set_state_dict = optimizer.load_state_dict = _loader(optimizer, tensors, paddles_load)
+    if KEY in optimizer._accumulators_holder:  # loaded before the paths were known
         optimizer.set_state_dict(optimizer._accumulators_holder)
 
 
-def _names(optimizer: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
+def _names(optimizer: Optimizer, tensors: Mapping[str, Any]) -> dict[str, Any]:
     path_of = {tensor.name: path for path, tensor in tensors.items()}
     return {
         "parameters": sorted(tensors),
@@ -63,11 +64,13 @@ def _names(optimizer: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loader(
-    optimizer: Any, parameters: Callable[[], Mapping[str, Any]], own_load: Callable[[Any], None]
+    optimizer: Optimizer,
+    parameters: Callable[[], Mapping[str, Any]],
+    paddles_load: Callable[[Any], None],
 ) -> Callable[[Mapping[str, Any]], None]:
     def load(state_dict: Mapping[str, Any]) -> None:
         if KEY not in state_dict:
-            own_load(state_dict)
+            paddles_load(state_dict)
             return
         names, tensors = state_dict[KEY], parameters()
         check_names(names["parameters"], tensors)
@@ -85,15 +88,15 @@ def _loader(
 
 
 def _load_moments(
-    optimizer: Any,
+    optimizer: Optimizer,
     tensors: Mapping[str, Any],
     state: Mapping[str, Any],
     moments: Mapping[str, tuple[str, str]],
 ) -> None:
-    there = {path for path, _ in moments.values()}
+    with_moments = {path for path, _ in moments.values()}
     optimizer._accumulators_holder = {}
-    clear_moments(optimizer, [t for path, t in tensors.items() if path not in there])
-    create_moments(optimizer, [tensors[path] for path in sorted(there)])
+    clear_moments(optimizer, [t for path, t in tensors.items() if path not in with_moments])
+    create_moments(optimizer, [tensors[path] for path in sorted(with_moments)])
     for name, (path, kind) in moments.items():
         live = optimizer._accumulators.get(kind, {}).get(tensors[path].name)
         if live is None:

@@ -1,39 +1,38 @@
-"""What PaddlePaddle's quantisers and observers do to their ranges, whatever mode they are in."""
+"""Which of PaddlePaddle's quantisers change their ranges in inference mode, too."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from paddle import nn
 from paddle.nn.quant.lsq import FakeQuantActLSQPlus, FakeQuantWeightLSQPlus
 from paddle.nn.quant.quant_layers import FakeQuantAbsMax, FakeQuantChannelWiseAbsMax
 
 from unifreeze.errors import counted
 
 _DERIVING = (FakeQuantAbsMax, FakeQuantChannelWiseAbsMax)
-"""Quantisers that write down the range of what they are given, in any mode, and never read it."""
+"""Quantisers that store the range of their input, in any mode, and never read it."""
 MEASURING = (FakeQuantActLSQPlus, FakeQuantWeightLSQPlus)
-"""Quantisers that measure the range that they learn in their first batches, in any mode."""
+"""Quantisers that first measure, in any mode and for some batches, the range that they learn."""
 _BEGINNINGS = ((1.0, 1.0), (0.0, 0.0))
-"""Sums and counts of averages that have taken in nothing, as the quantisers begin with."""
+"""Counts and sums of moving averages before the first batch."""
 
 
-def derives(layer: Any) -> bool:
-    """Tell whether what a quantiser keeps follows from what it is given, and changes nothing."""
+def derives(layer: nn.Layer) -> bool:
+    """Return whether a quantiser stores what follows from its input and changes no output."""
     return isinstance(layer, _DERIVING)
 
 
 def averages(leaf: str) -> bool:
-    """Tell whether a tensor's name is that of the count that moving averages keep."""
+    """Return whether a tensor's name is that of the count that moving averages keep."""
     return leaf == "_state"
 
 
-def reason_against_holding(layer: Any, *, held: bool, frozen: bool) -> tuple[str, str] | None:
-    """Say why a quantiser would not hold still, or would compute nothing of use; and the cure.
+def reason_against_holding(layer: nn.Layer, *, held: bool, frozen: bool) -> tuple[str, str] | None:
+    """Return why a frozen quantiser would move, or be of no use, and the cure; None if neither.
 
     Args:
         layer: The quantiser.
         held: The plan holds its state.
-        frozen: The plan freezes a parameter of its own.
+        frozen: The plan freezes one of its own parameters.
     """
     if isinstance(layer, MEASURING):
         left = layer.batch_init - layer.init_state
@@ -50,7 +49,7 @@ def reason_against_holding(layer: Any, *, held: bool, frozen: bool) -> tuple[str
     return None
 
 
-def _has_seen_nothing(layer: Any) -> bool:
+def _has_seen_nothing(layer: nn.Layer) -> bool:
     state, accum = (layer._parameters.get(name) for name in ("_state", "_accum"))
     if state is None or accum is None or not (state._is_initialized() and accum._is_initialized()):
         return False

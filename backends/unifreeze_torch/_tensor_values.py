@@ -1,10 +1,9 @@
-"""PyTorch tensors as bits and as NumPy arrays."""
+"""Reading and writing the values of PyTorch tensors: as bits and as NumPy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from unifreeze.backend import Array, Payload, Slot
 def has_values(tensor: torch.Tensor) -> bool:
     """Return True if a tensor has values in this process.
 
-    It has none on the meta device, before a lazy layer's first call, after its memory was freed,
-    and while DeepSpeed has divided it among processes.
+    There are none on the meta device, before a lazy layer's first call, after the memory was freed,
+    and while DeepSpeed has divided the tensor among processes.
     """
     if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
         return False
@@ -44,8 +43,7 @@ def _bytes(tensor: torch.Tensor) -> Array:
     if inner is not None and type(tensor) is not torch.Tensor:
         parts = [getattr(tensor, name) for name in inner()[0]]
         return np.concatenate([_bytes(part) for part in parts])
-    # Not by `numpy()`: PyTorch lets no tensor be resized that it has once given to NumPy, and
-    # observers resize theirs.
+    # Not by `numpy()`: after it PyTorch refuses to resize the tensor, and observers resize theirs.
     flat: Array = np.from_dlpack(_plain(tensor).contiguous().reshape(-1).view(torch.uint8))
     return flat
 
@@ -75,42 +73,42 @@ def to_array(tensor: torch.Tensor) -> Array:
 def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
     """Make a tensor on the device of another; floating values take its floating dtype.
 
-    What was bfloat16 becomes that again to the bit; PyTorch's cast makes one NaN of all.
+    Values that were bfloat16 become the same bits again; PyTorch's cast makes all NaNs alike.
     """
-    made = torch.from_numpy(np.array(array))
+    tensor = torch.from_numpy(np.array(array))
     if like.dtype is torch.bfloat16 and array.dtype == np.float32:
         words = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
         if not (words & 0xFFFF).any():
             halves = np.asarray(words >> 16, np.uint16).view(np.int16)
-            made = torch.from_numpy(halves).view(torch.bfloat16)
-    if made.is_floating_point() and like.is_floating_point():
-        made = made.to(like.dtype)
-    return made.to(like.device)
+            tensor = torch.from_numpy(halves).view(torch.bfloat16)
+    if tensor.is_floating_point() and like.is_floating_point():
+        tensor = tensor.to(like.dtype)
+    return tensor.to(like.device)
 
 
 @contextmanager
-def in_double(tensors: Iterable[Any], slots: Iterable[Slot]) -> Iterator[None]:
-    """Cast floating tensors to double precision meanwhile; they get their own memory back."""
+def in_double(tensors: Iterable[torch.Tensor], slots: Iterable[Slot]) -> Iterator[None]:
+    """Cast floating tensors to double precision in a `with`; then they get their memory back."""
     states = [(slot, slot.holder.get(slot.leaf)) for slot in slots]
     beside = [state for _, state in states if isinstance(state, nn.Parameter)]
     floating = [tensor for tensor in (*tensors, *beside) if tensor.is_floating_point()]
     kept = [(tensor, tensor.data) for tensor in floating]
     buffers = [(slot, state) for slot, state in states if not isinstance(state, nn.Parameter)]
     try:
-        for tensor, own in kept:
-            tensor.data = own.double()
+        for tensor, data in kept:
+            tensor.data = data.double()
         for slot, buffer in buffers:
             if buffer is not None and buffer.is_floating_point():
                 slot.holder[slot.leaf] = buffer.double()  # type: ignore[index]
         yield
     finally:
-        for tensor, own in kept:
-            tensor.data = own
+        for tensor, data in kept:
+            tensor.data = data
         for slot, buffer in buffers:
             slot.holder[slot.leaf] = buffer  # type: ignore[index]
 
 
-def copy_into(tensor: Any, source: torch.Tensor) -> None:
-    """Write values into a tensor in place, whatever it requires."""
+def copy_into(tensor: torch.Tensor, source: torch.Tensor) -> None:
+    """Write values into a tensor in place, whether it requires a gradient or not."""
     with torch.no_grad():
         tensor.copy_(source)

@@ -1,24 +1,24 @@
-"""Watching a Paddle layer's forward passes, whatever to_static makes of the layer."""
+"""Watching a Paddle layer's forward passes, also when to_static has taken the layer over."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import paddle
+from paddle import nn
 
 from unifreeze.backend import ForwardWatch, Hooks, Undo, Way, tell_followed, watch_module
 
-# The code that to_static captures must not contain a hook that will be taken off.
+# The code that to_static captures stays when a hook is taken off, so it must not contain hooks.
 paddle.jit.ignore_module([sys.modules[__name__], sys.modules[Way.__module__]])
 
 
-def on_forward(layer: Any, watch: ForwardWatch) -> Undo:
+def on_forward(layer: nn.Layer, watch: ForwardWatch) -> Undo:
     """Call back around a layer's forward passes; return the function that stops it."""
     return watch_module(layer, watch, _WAY)
 
 
-def _hooks(layer: Any) -> Hooks:
+def _hooks(layer: nn.Layer) -> Hooks:
     return Hooks(
         layer._forward_pre_hooks, layer._forward_post_hooks, layer._forward_post_hooks_always_called
     )

@@ -1,11 +1,14 @@
-"""Layers whose kernels need help with frozen parameters: lend them aliases, attach their input.
+"""Helping Paddle's kernels with half-frozen layers: lend them aliases, attach their input.
 
-Paddle computes the gradients of a norm's weight and bias together and gives none if one of them is
-frozen; it refuses to pass gradient through a recurrent network with a frozen weight, and through a
-few layers whose input takes no part; on the CPU it passes gradient through a layer norm as if a
-frozen weight were one. A guarded layer shows its kernel, for the time of the forward pass, a
-detached alias of the frozen tensor that lets gradient pass; the gradient of the alias goes nowhere,
-and the parameter is back in its place when the forward pass ends, however it ends.
+- A norm: Paddle computes the gradients of its weight and bias together, and computes neither if
+  either of the two is frozen.
+- A recurrent network: no gradient passes through it if any of its weights is frozen.
+- A layer norm on the CPU: gradient passes through it as if a frozen weight were 1.
+- A few other layers: their backward pass fails if their input takes no part in the gradient.
+
+For the time of its forward pass, a guarded layer shows its kernel a detached alias of the frozen
+tensor that lets gradient pass. The gradient of the alias goes nowhere. When the forward pass ends,
+also by an error, the parameter is back in its place.
 """
 
 from __future__ import annotations
@@ -25,46 +28,47 @@ from paddle.nn.quant.quant_layers import MovingAverageAbsMaxScale
 
 from unifreeze.backend import Guard
 from unifreeze.errors import UnsupportedPlanError
-from unifreeze_paddle import _recurrent as recurrent
+from unifreeze_paddle import _recurrent_cells as recurrent_cells
 from unifreeze_paddle._layers import BATCH_NORMS, MARK, is_floating
 
-# Tracing a whole program rewrites what it calls, and would rewrite the swapping of tensors wrongly.
+# When a whole program is traced, Paddle rewrites the functions that it calls; it would break the
+# swapping of tensors.
 paddle.jit.ignore_module([sys.modules[__name__]])
 
 PAIRED = (*BATCH_NORMS, _InstanceNormBase)
 """Layers whose kernel gives gradients for all of their parameters or for none."""
 WHOLE = (RNNBase, nn.HSigmoidLoss)
 """Layers through which no gradient passes if any parameter is frozen."""
-FORGETFUL = (nn.LayerNorm,)
-"""Layers whose CPU kernel passes gradient on as if a frozen weight were one."""
+IGNORES_FROZEN_WEIGHT = (nn.LayerNorm,)
+"""Layers whose CPU kernel passes gradient on as if a frozen weight were 1."""
 NEEDS_LIVE_INPUT = (nn.PReLU, _InstanceNormBase, nn.HSigmoidLoss)
-"""Layers whose backward pass fails, or crashes, if the input takes no part in it."""
+"""Layers whose backward pass fails, or crashes, if their input takes no part in the gradient."""
 
 CLAIMS_GRADIENT = (MovingAverageAbsMaxScale,)
-"""Layers that ask for gradient though nothing in or below them trains, and then fail likewise."""
+"""Layers that ask for gradient even if nothing in or below them trains, and then fail, too."""
 
-_KNOWN = (*PAIRED, *WHOLE, *FORGETFUL, *NEEDS_LIVE_INPUT, *CLAIMS_GRADIENT)
-_BORROWED = (nn.ParameterList, nn.LayerNorm, nn.GroupNorm, nn.PReLU, *PAIRED)
-"""Layers whose parameters a user's own layer may give to a kernel, without calling them."""
-# A user's own layer may call these kernels with parameters of its own, or of a layer in it.
+_KNOWN = (*PAIRED, *WHOLE, *IGNORES_FROZEN_WEIGHT, *NEEDS_LIVE_INPUT, *CLAIMS_GRADIENT)
+_PARAMETERS_BORROWED = (nn.ParameterList, nn.LayerNorm, nn.GroupNorm, nn.PReLU, *PAIRED)
+"""Layers whose parameters a user's layer may give to a kernel itself, without calling the layer."""
+# Kernels that a user's layer may call with its own parameters, or with those of a layer inside it.
 _LENDING_CALLS = frozenset({"batch_norm", "instance_norm", "layer_norm", "hsigmoid_loss"})
 _ATTACHING_CALLS = frozenset({"prelu", "instance_norm", "hsigmoid_loss"})
 
 
-def guard_of(layer: Any) -> Guard | None:
-    """Return the guard that is on a layer, if any; copies of a layer keep theirs."""
+def guard_of(layer: nn.Layer) -> Guard | None:
+    """Return the guard that is on a layer, or on a copy of one; None if there is none."""
     on = layer.__dict__.get(MARK)
     guard: Guard | None = on.guard if on else None
     return guard
 
 
 def may_need(cls: Any) -> bool:
-    """Tell whether a layer of a class needs help under some plan."""
+    """Return whether a layer of a class needs help under some plan."""
     return _is_known(cls) or bool(_calls_of(cls))
 
 
 def needs(
-    layer: Any, numbers: Mapping[int, int], trainable: Sequence[bool]
+    layer: nn.Layer, numbers: Mapping[int, int], trainable: Sequence[bool]
 ) -> tuple[tuple[str, ...], bool]:
     """Return what a layer must lend, and whether its input must be attached.
 
@@ -73,38 +77,44 @@ def needs(
         numbers: Number of each parameter by its identity.
         trainable: For each parameter, whether the plan trains it.
     """
-    own = _kernel_tensors(layer)
-    found = [numbers.get(id(tensor)) for tensor in own.values()]
-    flags = tuple([None if number is None else trainable[number] for number in found])
-    return _needs(layer.__class__, tuple(own), flags)
+    tensors = _kernel_tensors(layer)
+    known = [numbers.get(id(tensor)) for tensor in tensors.values()]
+    flags = tuple([None if number is None else trainable[number] for number in known])
+    return _needs(layer.__class__, tuple(tensors), flags)
 
 
-def _kernel_tensors(layer: Any) -> dict[str, Any]:
-    """Return by name what a layer's kernel computes with: a recurrent network registers not all."""
-    own: dict[str, Any] = layer.__dict__.get("_parameters", {})
+def _kernel_tensors(layer: nn.Layer) -> dict[str, Any]:
+    """Return by name the tensors that a layer's kernel computes with.
+
+    A recurrent network registers only some of them; a user's layer may borrow them from others.
+    """
+    parameters: dict[str, Any] = layer.__dict__.get("_parameters", {})
     if isinstance(layer, RNNBase):
-        return {**own, **recurrent.weights(layer)}
+        return {**parameters, **recurrent_cells.weights(layer)}
     if not _calls_of(layer.__class__):
-        return own
+        return parameters
     return {leaf: holder[key] for leaf, (holder, key) in _places(layer).items()}
 
 
-def _places(layer: Any) -> dict[str, tuple[dict[str, Any], str]]:
-    """Return where a layer's parameters are, those of borrowed layers in it, too: norm.weight."""
-    found = {leaf: (layer._parameters, leaf) for leaf in layer.__dict__.get("_parameters", ())}
+def _places(layer: nn.Layer) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return the dictionary and key of each parameter, also in layers inside: norm.weight."""
+    places = {leaf: (layer._parameters, leaf) for leaf in layer.__dict__.get("_parameters", ())}
     if _calls_of(layer.__class__):
         for name, child in layer._sub_layers.items():
-            if isinstance(child, _BORROWED):
-                own = child._parameters
-                found.update({f"{name}.{leaf}": (own, leaf) for leaf in own})
-    return found
+            if isinstance(child, _PARAMETERS_BORROWED):
+                inside = child._parameters
+                places.update({f"{name}.{leaf}": (inside, leaf) for leaf in inside})
+    return places
 
 
 @cache
 def _needs(
     cls: Any, leaves: tuple[str, ...], flags: tuple[bool | None, ...]
 ) -> tuple[tuple[str, ...], bool]:
-    """Answer for a class, the names of its parameters, and which train (None: not one)."""
+    """Return what `needs` does, for a class, its tensors' names, and which train.
+
+    A flag is None for a tensor that is not a parameter of the plan's.
+    """
     frozen = tuple(leaf for leaf, flag in zip(leaves, flags, strict=True) if flag is False)
     some_train = True in flags
     calls = _calls_of(cls) if leaves else frozenset()
@@ -120,7 +130,7 @@ def _to_lend(
         return frozen
     if issubclass(cls, PAIRED) and some_train:
         return frozen
-    if issubclass(cls, FORGETFUL):
+    if issubclass(cls, IGNORES_FROZEN_WEIGHT):
         return tuple(leaf for leaf in frozen if leaf == "weight")
     return ()
 
@@ -132,11 +142,11 @@ def _is_known(cls: Any) -> bool:
 
 @cache
 def _calls_of(cls: Any) -> Set[str]:
-    """Return which of the kernels that need help a layer of a user's own calls in its methods."""
+    """Return which of the kernels that need help a user's layer calls in its methods."""
     if _is_known(cls):
         return frozenset()
-    own = [base for base in cls.__mro__ if not base.__module__.startswith(("paddle.", "builtins"))]
-    functions = [f for base in own for f in vars(base).values() if isinstance(f, FunctionType)]
+    bases = [b for b in cls.__mro__ if not b.__module__.startswith(("paddle.", "builtins"))]
+    functions = [f for base in bases for f in vars(base).values() if isinstance(f, FunctionType)]
     return (_LENDING_CALLS | _ATTACHING_CALLS).intersection(_names_used(functions))
 
 
@@ -149,10 +159,10 @@ def _names_used(functions: list[FunctionType]) -> set[str]:
         if id(function) in seen:
             continue
         seen.add(id(function))
-        used = set(_names_in(function.__code__))
-        called = [function.__globals__.get(name) for name in used]
+        in_code = set(_names_in(function.__code__))
+        called = [function.__globals__.get(name) for name in in_code]
         waiting += [f for f in called if isinstance(f, FunctionType) and not _is_paddles(f)]
-        names |= used
+        names |= in_code
     return names
 
 
@@ -170,15 +180,16 @@ def _is_paddles(function: FunctionType) -> bool:
 class GuardedForward:
     """A layer's forward pass with frozen tensors lent out and the input attached.
 
-    It sits in the layer's own dictionary in place of the method, so copies keep it. Something that
-    wrapped it in turn may outlive the guard, so it asks the layer each time what to do.
+    It is in the layer's `__dict__` in place of the method, so copies keep it. A wrapper around it,
+    such as that of to_static, may stay when the guard is taken off; so each call asks the layer
+    whether it is guarded now.
 
     Attributes:
         layer: The layer.
-        inner: A forward that stood there before, None for the class's own.
+        inner: The forward that was in the layer's `__dict__` before, None for that of its class.
     """
 
-    def __init__(self, layer: Any, inner: Any) -> None:
+    def __init__(self, layer: nn.Layer, inner: Any) -> None:
         self.layer, self.inner = layer, inner
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -203,19 +214,23 @@ class GuardedForward:
     def own_forward(self) -> Callable[..., Any]:
         """Return the forward pass that is guarded."""
         cls = type(self.layer)
-        own: Callable[..., Any] = self.inner or cls.forward.__get__(self.layer, cls)
-        return own
+        forward: Callable[..., Any] = self.inner or cls.forward.__get__(self.layer, cls)
+        return forward
 
     def _worth_lending(self, inputs: Any, named: Any) -> bool:
-        """Tell whether any gradient comes this way; a frozen prefix should stay out of it."""
-        own = [t for t in _kernel_tensors(self.layer).values() if t is not None]
-        if isinstance(self.layer, FORGETFUL) and not _on_cpu(own[0]):
+        """Return whether gradient passes through here anyway.
+
+        It does not in a frozen prefix of the network, and an alias would make it compute gradients
+        that nobody needs.
+        """
+        tensors = [t for t in _kernel_tensors(self.layer).values() if t is not None]
+        if isinstance(self.layer, IGNORES_FROZEN_WEIGHT) and not _on_cpu(tensors[0]):
             return False
-        return _any_live(own) or _any_live((inputs, named))
+        return _any_live(tensors) or _any_live((inputs, named))
 
 
 def _on_cpu(tensor: Any) -> bool:
-    """Tell whether a tensor is on the CPU; while a whole program is traced it may yet be."""
+    """Return whether a tensor is on the CPU; a program that is being traced may run there later."""
     return not paddle.in_dynamic_mode() or tensor.place.is_cpu_place()
 
 
@@ -230,11 +245,11 @@ def _tensors(values: Any) -> Iterator[Any]:
 
 
 def _any_live(values: Any) -> bool:
-    """Tell whether any tensor takes part in the gradient."""
+    """Return whether any tensor takes part in the gradient."""
     return any(not tensor.stop_gradient for tensor in _tensors(values))
 
 
-def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
+def _attached(layer: nn.Layer, inputs: Any, named: Any) -> tuple[Any, Any]:
     """Let the first floating input take part in the gradient."""
     first = next(filter(is_floating, _tensors((inputs, named))), None)
     if first is None:
@@ -253,11 +268,12 @@ def _attached(layer: Any, inputs: Any, named: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _lent(layer: Any, names: tuple[str, ...]) -> Iterator[None]:
+def _lent(layer: nn.Layer, names: tuple[str, ...]) -> Iterator[None]:
     """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
-    places, shown = _places(layer), _kernel_tensors(layer)
-    found = {name: shown.get(name) for name in names}
-    kept = {name: t for name, t in found.items() if t is not None and t.stop_gradient}
+    places, tensors = _places(layer), _kernel_tensors(layer)
+    named = {name: tensors.get(name) for name in names}
+    # What somebody has thawed since the plan was applied needs no alias.
+    kept = {name: t for name, t in named.items() if t is not None and t.stop_gradient}
     aliases = {name: _alias(tensor) for name, tensor in kept.items()}
     swapped = {id(kept[name]): alias for name, alias in aliases.items()}
     weights = layer.__dict__.get("_all_weights")

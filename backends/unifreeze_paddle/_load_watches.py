@@ -1,4 +1,4 @@
-"""Watching a Paddle layer for state dicts being loaded; Paddle has no hook for it."""
+"""Watching a Paddle layer for state dicts that are loaded into it; Paddle has no hook for that."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from paddle import nn
+
+from unifreeze.backend import Undo
+
 _METHODS = ("set_state_dict", "set_dict", "load_dict")
 
 
 class _WatchedLoad:
-    """Stands in for one of a layer's loading methods; on a copy of the layer it is deaf."""
+    """Stands in for one of a layer's loading methods; on a copy of the layer it calls nobody."""
 
     def __init__(
-        self, layer: Any, name: str, inner: Any, loaded: Callable[[], None] | None = None
+        self, layer: nn.Layer, name: str, inner: Any, loaded: Callable[[], None] | None = None
     ) -> None:
         self.layer, self.name, self.inner, self.loaded = layer, name, inner, loaded
 
@@ -28,24 +32,24 @@ class _WatchedLoad:
         return _WatchedLoad, (self.layer, self.name, self.inner)
 
 
-def on_load(layer: Any, loaded: Callable[[], None]) -> Callable[[], None]:
-    """Call back after a state dict has been loaded into a layer; returns what stops it."""
-    own = layer.__dict__
+def on_load(layer: nn.Layer, loaded: Callable[[], None]) -> Undo:
+    """Call back after a layer has loaded a state dict; return the function that stops it."""
+    attributes = layer.__dict__
     for name in _METHODS:
-        inner = own.get(name)
+        inner = attributes.get(name)
         if isinstance(inner, _WatchedLoad):
             inner = inner.inner
-        own[name] = _WatchedLoad(layer, name, inner, loaded)
-    watched = weakref.ref(layer)  # what stops the watch must not keep the layer alive
+        attributes[name] = _WatchedLoad(layer, name, inner, loaded)
+    layer_now = weakref.ref(layer)  # the function that stops the watch must not keep it alive
 
     def stop() -> None:
-        live = watched()
-        own = {} if live is None else live.__dict__
+        live = layer_now()
+        attributes = {} if live is None else live.__dict__
         for name in _METHODS:
-            watch = own.get(name)
+            watch = attributes.get(name)
             if isinstance(watch, _WatchedLoad) and watch.loaded is loaded:
-                del own[name]
+                del attributes[name]
                 if watch.inner is not None:
-                    own[name] = watch.inner
+                    attributes[name] = watch.inner
 
     return stop

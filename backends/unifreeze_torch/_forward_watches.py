@@ -1,4 +1,4 @@
-"""Watching a PyTorch module's forward passes, whatever compiles, exports or scripts the module."""
+"""Watching a PyTorch module's forward passes, also if it is compiled, exported or scripted."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class _Unwatched:
 
     def __call__(self) -> Any:
         forget(self.module, _WAY)
-        own = getattr(type(self.module), _PREPARE, None)
-        return own(self.module) if own else self.module
+        of_class = getattr(type(self.module), _PREPARE, None)
+        return of_class(self.module) if of_class else self.module
 
 
-def _gone(module: nn.Module) -> None:
+def _after_last_watch(module: nn.Module) -> None:
     if isinstance(module.__dict__.get(_PREPARE), _Unwatched):
         del module.__dict__[_PREPARE]
 
 
-def _hooks(module: Any) -> Hooks:
+def _hooks(module: nn.Module) -> Hooks:
     return Hooks(
         module._forward_pre_hooks, module._forward_hooks, module._forward_hooks_always_called
     )
@@ -62,4 +62,4 @@ def _tell(key: str) -> int:
     return 0
 
 
-_WAY = Way(_hooks, _follows, _gone)
+_WAY = Way(_hooks, _follows, _after_last_watch)

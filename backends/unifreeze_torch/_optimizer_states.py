@@ -1,4 +1,4 @@
-"""States of optimizers, matched by the names of parameters and not by their positions."""
+"""Saving and loading states of PyTorch optimizers by the names of parameters, not by position."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _named = WeakIdentitySet()
 
 
 def name_states(optimizer: torch.optim.Optimizer, paths: Mapping[int, str]) -> None:
-    """Write names into every saved state of an optimizer, and sort loaded ones by them.
+    """Write names into every saved state of an optimizer, and match loaded ones by them.
 
     A state without names is loaded as PyTorch does it, by position.
     """
@@ -53,7 +53,7 @@ def _sorted(
     """Return a state whose groups and positions are those of an optimizer.
 
     Raises:
-        OptimizerError: It is of other parameters, which are named.
+        OptimizerError: The state is of other parameters, which are named.
     """
     saved = {
         name: (index, group)
@@ -62,15 +62,15 @@ def _sorted(
     }
     wanted = _names(optimizer, paths)
     check_names(saved, list(chain.from_iterable(wanted)))
-    # Rates are of groups: under another grouping those of the plan hold, and not the saved ones.
-    alike = {frozenset(group[NAMES]) for group in state["param_groups"]} == set(
+    # Rates belong to groups: if the groups have changed, the plan's rates hold, not the saved ones.
+    same_groups = {frozenset(group[NAMES]) for group in state["param_groups"]} == set(
         map(frozenset, wanted)
     )
     states: dict[int, Any] = {}
     groups: list[dict[str, Any]] = []
     position = 0
     for live, names in zip(optimizer.param_groups, wanted, strict=True):
-        settings = dict(saved[names[0]][1]) if names and alike else dict(live)
+        settings = dict(saved[names[0]][1]) if names and same_groups else dict(live)
         if NAMES not in live:
             settings.pop(NAMES, None)
         groups.append({**settings, "params": list(range(position, position + len(names)))})

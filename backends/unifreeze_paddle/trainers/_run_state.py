@@ -1,4 +1,4 @@
-"""Where a run stands, as it is saved with a trainer's checkpoints."""
+"""The file beside a trainer's checkpoint that says how far its run has come."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from unifreeze.errors import ScheduleError
 
 
 class RunState(Saved):
-    """Where a run stands.
+    """How far a run has come.
 
     Attributes:
         unifreeze_run: Version of the format.
         handle: The handle's own state.
         epoch: The epoch that begins next, or that is under way.
         step: The step of the optimizer that begins next.
-        reports: What was measured, and not yet handed on.
+        reports: What was measured and the plan has not been told yet.
         waiting: The evaluation after an epoch that has ended may still be to come.
-        best: The folder where the best values are kept, in a file as seen from there; "" for none.
+        best: The folder with the best values, in a file relative to its own folder; "" for none.
     """
 
     format: ClassVar[Format] = Format(
@@ -36,7 +36,7 @@ class RunState(Saved):
     best: str = ""
 
     def save_beside(self, file: Path) -> None:
-        """Write it; the folder of a whole run may be moved."""
+        """Write the file; its paths are relative, so the folder of a whole run can be moved."""
         best = os.path.relpath(self.best, file.parent) if self.best else ""
         self.model_copy(update={"best": best}).save(file)
 

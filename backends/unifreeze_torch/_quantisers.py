@@ -1,9 +1,11 @@
-"""What PyTorch's quantisers and observers do to their ranges, whatever mode they are in.
+"""Which of PyTorch's quantisers and observers change their ranges in inference mode, too.
 
-The names of the classes are matched along a module's bases, so that none need be loaded.
+Their classes are known by name, along a module's bases, so that none need be loaded.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -14,21 +16,21 @@ _LOOKING = (
     "torch.ao.quantization.fx._equalize._WeightEqualizationObserver",
     "torch.ao.quantization.fx._model_report.model_report_observer.ModelReportObserver",
 )
-"""Observers give back what they are given, and take notes in any mode."""
+"""Observers return their input, and look at it in any mode."""
 _FIXED = "torch.ao.quantization.fake_quantize.FixedQParamsFakeQuantize"
-"""Has an observer, and never asks it."""
+"""Has an observer and never uses it."""
 
 SWITCHES = ("static_enabled", "observer_enabled")
 """Buffers of quantisers that say whether their observer moves their range; the first counts."""
 
 
-def only_looks(bases: list[str]) -> bool:
-    """Tell whether a module is an observer: nothing that it keeps changes what it computes."""
+def only_looks(bases: Sequence[str]) -> bool:
+    """Return whether a module is an observer: its state does not change what it computes."""
     return any(name in _LOOKING for name in bases)
 
 
-def reason_against_holding(module: nn.Module, bases: list[str]) -> tuple[str, str] | None:
-    """Say why a quantiser would not hold still, or would compute nothing of use; and the cure."""
+def reason_against_holding(module: nn.Module, bases: Sequence[str]) -> tuple[str, str] | None:
+    """Return why a frozen quantiser would move, or be of no use, and the cure; None if neither."""
     if _FIXED in bases:
         return None
     switch = next((name for name in SWITCHES if name in module._buffers), "")
@@ -42,7 +44,7 @@ def reason_against_holding(module: nn.Module, bases: list[str]) -> tuple[str, st
         )
     observer = module._modules.get("activation_post_process")
     if switch == SWITCHES[0] or observer is None or not _is_on(module, "fake_quant_enabled"):
-        return None  # a range that is learnt may have been given; and some quantise nothing
+        return None  # a learnt range may have been set by hand; some quantisers are switched off
     if not _has_seen_nothing(observer):
         return None
     return (
@@ -57,6 +59,6 @@ def _is_on(module: nn.Module, switch: str) -> bool:
 
 
 def _has_seen_nothing(observer: nn.Module) -> bool:
-    """Tell whether an observer has the bounds of a range that no value has been in."""
+    """Return whether an observer still has the bounds that it starts with."""
     low = observer._buffers.get("min_val")
     return low is not None and (not low.numel() or bool(low.isinf().all()))

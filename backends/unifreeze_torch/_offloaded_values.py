@@ -1,7 +1,7 @@
-"""Values that are offloaded: hooks keep them elsewhere, and the model holds placeholders.
+"""Loading values that are offloaded: hooks keep them elsewhere, and the model holds placeholders.
 
-accelerate's hooks put new tensors on the meta device in the place of parameters after each forward
-pass, so the values, and not the objects, tell whether something is as it was.
+After each forward pass accelerate's hooks put new tensors on the meta device in place of
+parameters. So whether something has changed shows in the values only, and not in the objects.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _loaders(
 
 
 def _load(values: Mapping[str, Any], name: str) -> Any:
-    """Return the values with a name; None if they are missing or cannot be read."""
+    """Return the values of a name; None if they are missing or cannot be read."""
     try:
         return values[name]
     except (KeyError, OSError):

@@ -1,11 +1,13 @@
-"""What PEFT puts around PyTorch's layers: which of a layer's copies runs now, and which do not.
+"""PEFT's wrappers around PyTorch's layers: which copy of a layer runs now, and which do not.
 
-The names of its classes are matched along a module's bases; the library need not be installed.
+PEFT's classes are known by name, along a module's bases, so the library need not be installed.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+
+from torch import nn
 
 SAVED = "peft.utils.other.ModulesToSaveWrapper"
 """Holds a layer as it was, and a copy of it for each adapter."""
@@ -23,16 +25,16 @@ WRAPPED = {
     SAVED: "original_module",
     TOKENS: "token_adapter",
 }
-"""For each wrapper, what it calls what it wraps, unless `running_copy` says otherwise."""
+"""For each wrapper, the attribute with what it wraps, unless `running_copy` says otherwise."""
 ADAPTING = (LAYER, "peft.peft_model.PeftModel")
 """Wrappers that add parameters that adapt what they wrap."""
 
 _COPIES = {SAVED: "modules_to_save", TUNED_NORM: "ln_tuning_layers"}
-"""Wrappers that hold copies of a layer, and where; the copy of the active adapter runs."""
+"""For wrappers with copies of a layer, where the copies are; that of the active adapter runs."""
 _CHOOSING = (SAVED, LAYER)
 
 
-def running_copy(wrapper: Any, bases: list[str]) -> str:
+def running_copy(wrapper: nn.Module, bases: Sequence[str]) -> str:
     """Return the path of the copy that runs in a layer's place; "" if the layer itself does."""
     where = next((_COPIES[name] for name in bases if name in _COPIES), "")
     if not where:
@@ -42,20 +44,20 @@ def running_copy(wrapper: Any, bases: list[str]) -> str:
     return f"{where}.{active[0]}" if active and active[0] in copies else ""
 
 
-def running_adapters(wrapper: Any) -> tuple[str, ...]:
+def running_adapters(wrapper: nn.Module) -> tuple[str, ...]:
     """Return the adapters of a wrapper that take part in its forward pass now."""
     if wrapper.disable_adapters or getattr(wrapper, "merged", False):
         return ()
     return tuple(wrapper.active_adapters)
 
 
-def chooses(bases: list[str]) -> bool:
-    """Tell whether only some parts of a wrapper run, as its active adapter has it."""
+def chooses(bases: Sequence[str]) -> bool:
+    """Return whether only some parts of a wrapper run: those of its active adapter."""
     return any(name in _CHOOSING for name in bases)
 
 
-def is_idle(wrapper: Any, path: str, bases: list[str]) -> bool:
-    """Tell whether a parameter beside what runs belongs to a copy or an adapter that does not."""
+def is_idle(wrapper: nn.Module, path: str, bases: Sequence[str]) -> bool:
+    """Return whether a parameter belongs to a copy or an adapter that does not run now."""
     if any(name in _COPIES for name in bases):
         return True
     where, _, rest = path.partition(".")

@@ -1,6 +1,6 @@
-"""Layers that `paddle.jit.load` makes of a saved program: numbered tensors without layers.
+"""Layers that `paddle.jit.load` makes from a saved program: numbered tensors without layers.
 
-Which of them are statistics is read off the program: those that an operation takes as such.
+A tensor is a statistic if an operation of the program takes it as one.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from paddle import nn
 from paddle.jit.pir_translated_layer import PirTranslatedLayer
 from paddle.jit.translated_layer import TranslatedLayer
 
@@ -15,10 +16,10 @@ from unifreeze.errors import DescriptionError
 
 CLASSES = (PirTranslatedLayer, TranslatedLayer)
 MOVING = (TranslatedLayer,)
-"""Those that update statistics in training mode; the others run as they were saved, for use."""
+"""Layers that update statistics in training mode; the others always run in inference mode."""
 
 _OPERANDS = {"batch_norm": {1: "mean", 2: "var"}, "spectral_norm": {1: "weight_u", 2: "weight_v"}}
-"""By the name of an operation: which of its operands are state, by position, and in what role."""
+"""For each operation, by name: the positions of operands that are state, and their roles."""
 _INPUTS = {
     "batch_norm": {"Mean": "mean", "Variance": "var"},
     "spectral_norm": {"U": "weight_u", "V": "weight_v"},
@@ -26,22 +27,22 @@ _INPUTS = {
 """The same for programs of the old format, by the names of inputs."""
 
 
-def statistics(layer: Any) -> dict[str, str]:
+def statistics(layer: nn.Layer) -> dict[str, str]:
     """Return the role of each statistic of a layer loaded from a saved program, by its leaf.
 
     Raises:
         DescriptionError: The program cannot be read.
     """
     try:
-        found = {}
+        roles = {}
         for holder in layer._program_holder_dict.values():
             plain = holder._suffix_varname_dict
             for name, role in _taken_as_state(holder.infer_program):
                 known = layer._persistable_var_name_dict
                 leaf = known.get(name) or known.get(plain.get(name))
                 if leaf is not None:
-                    found[leaf] = role
-        return found
+                    roles[leaf] = role
+        return roles
     except AttributeError as error:
         raise DescriptionError(
             f"the program of a {type(layer).__name__} cannot be read: {error}",
@@ -51,35 +52,35 @@ def statistics(layer: Any) -> dict[str, str]:
 
 
 def reasons_against(
-    layer: Any, *, is_root: bool, held: bool, trains: bool
+    layer: nn.Layer, *, is_root: bool, held: bool, trains: bool
 ) -> Iterator[tuple[str, str]]:
-    """Say why a plan would not do on a loaded layer what it says, and the cure.
+    """Yield why a plan would not work on a loaded layer, each reason with its cure.
 
-    A layer's own `train()` and `eval()` switch its program over; those of a model around it do not
-    reach that far.
+    A layer's own `train()` and `eval()` change the mode of its program; those of a model around it
+    do not.
 
     Args:
         layer: The layer.
-        is_root: It is the model itself, so that training loops switch it over.
+        is_root: It is the model itself, so that training loops change its mode.
         held: The plan holds its statistics.
         trains: The plan trains some of it.
     """
-    in_use = layer._is_test and not is_root
-    if held and isinstance(layer, MOVING) and not in_use:
+    stays_in_inference = layer._is_test and not is_root
+    if held and isinstance(layer, MOVING) and not stays_in_inference:
         yield (
             "its saved program updates its statistics while it trains, and cannot be told not to",
             "build the network from its code and load its weights, or put it into another layer "
             "and call eval() on it once",
         )
-    if trains and in_use:
+    if trains and stays_in_inference:
         yield (
-            "its saved program runs as in use, and gives no gradient to what the plan trains",
-            "call train() on it: that of a model around it does not reach it",
+            "its saved program is in inference mode, and gives no gradient to what the plan trains",
+            "call train() on the layer itself: train() of a model around it does not reach it",
         )
 
 
 def _taken_as_state(program: Any) -> Iterator[tuple[str, str]]:
-    """Give the name in the program of each tensor that is state, with its role."""
+    """Yield each tensor that is state, by its name in the program, with its role."""
     old = not hasattr(program, "global_block")
     blocks = [program.block(n) for n in range(program.num_blocks())] if old else []
     for block in blocks or [program.global_block()]:
@@ -100,5 +101,5 @@ def _operations(block: Any) -> list[Any]:
 
 
 def _kind(operation: str) -> str:
-    """Return the plain name of an operation: those in place and across processes are no others."""
+    """Return the plain name of an operation, also if it works in place or across processes."""
     return operation.removeprefix("pd_op.").removeprefix("sync_").rstrip("_")

@@ -1,0 +1,127 @@
+"""One training run under a plan, as the callback of a trainer follows it.
+
+The handle decides everything; here is only what the callbacks of all trainers need around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unifreeze._handle.handle import Handle
+from unifreeze._handle.verify_last import LastLook, take_out
+from unifreeze._plan import FreezePlan
+from unifreeze._plan.phases import When
+from unifreeze._protocol.batches import Batch
+from unifreeze._protocol.live import LiveOptimizer, Model
+from unifreeze.errors import OptimizerError, ScheduleError
+
+PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
+"""What is saved beside a run: the plan, and the best values of phases that others begin from."""
+
+
+class TrainerRun:
+    """A training run under a plan; what differs between frameworks is added by derived classes.
+
+    Attributes:
+        plan: The plan as it was given.
+        handle: The plan in force; None before the trainer has a model.
+        metrics: What was measured and the plan has not been told yet, by name.
+        best_folder: Where best values are kept; "" before they are, and where a handle was given.
+        last_look: Verifies when training ends, and again after all other callbacks.
+    """
+
+    def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
+        self.applies = not isinstance(plan, Handle)
+        self.handle = plan if isinstance(plan, Handle) else None
+        self.plan = plan.plan if isinstance(plan, Handle) else plan
+        self.metrics: dict[str, float] = {}
+        self.best_folder = ""
+        self.last_look = LastLook()
+        self._batch = None if batch is None else Batch.of(batch)
+        self._keep_values = keep_values
+
+    @property
+    def in_force(self) -> Handle:
+        """The handle of a run that has a model."""
+        if self.handle is None:
+            raise ScheduleError("the trainer has no model yet, so no plan is in force")
+        return self.handle
+
+    def apply_to(self, model: Model) -> None:
+        """Put the plan in force on the trainer's model; a handle that was given is in force."""
+        if self.applies:
+            self.handle = self.plan.apply(model, batch=self._batch, keep_values=self._keep_values)
+
+    def attach(self, optimizers: Sequence[LiveOptimizer]) -> None:
+        """Let the plan's phases steer the trainer's optimizer.
+
+        Raises:
+            OptimizerError: There are several, or they would not do what the plan says.
+        """
+        if self.in_force.phase is not None:
+            if len(optimizers) != 1:
+                raise OptimizerError(
+                    f"{len(optimizers)} optimizers train, and phases steer one",
+                    hint="put all parameters into one optimizer, or write the loop yourself",
+                )
+            self.in_force.attach(optimizers[0])
+        self.in_force.check_optimizer(*optimizers)
+
+    def awaited(self) -> set[str]:
+        """Return the names of the metrics that phases wait for."""
+        entries = [phase.entry for phase in self.in_force.plan.phases]
+        return {entry.metric for entry in entries if isinstance(entry, When)}
+
+    def go_on(self, epoch: int, step: int) -> bool:
+        """Tell the plan which epoch and step begin next; return whether a phase began."""
+        return self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
+
+    def end(self, *, verify: bool = True) -> None:
+        """Verify as training ends; without `verify`, accept the values that the model has now."""
+        self.last_look.expect(self.in_force, verify=verify)
+
+    def keep_in(self, folder: str | Path, *, saves: bool = True) -> None:
+        """Save the plan and the best values in a folder; with a handle given, only the plan.
+
+        Args:
+            folder: The folder; it is made.
+            saves: This process saves, and not another one that trains with it.
+        """
+        if saves:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.in_force.plan.save(Path(folder) / PLAN_FILE)
+        if not self.best_folder:
+            self.keep_best(Path(folder) / BEST_FOLDER)
+
+    def keep_best(self, folder: str | Path) -> None:
+        """Keep the best values in a folder; with a handle given, its user has said where."""
+        if self.applies:
+            self.in_force.keep_best(folder)
+            self.best_folder = str(folder)
+
+    def call_last(self, callbacks: list[Any], last_callback: type[LastCallback]) -> None:
+        """Add a callback behind all others of a trainer.
+
+        Args:
+            callbacks: The list that the trainer goes through.
+            last_callback: Class of the callback to add, which is one of that trainer's callbacks.
+        """
+        callbacks.append(last_callback(self.last_look, callbacks))
+
+
+class LastCallback:
+    """Stands behind all other callbacks for one run, and sees what they write as it ends.
+
+    The adapter of a trainer names `take_last_look` after the hook that its trainer calls last.
+    """
+
+    def __init__(self, look: LastLook, callbacks: list[Any]) -> None:
+        super().__init__()
+        self._look, self._callbacks = look, callbacks
+
+    def take_last_look(self, *_args: Any, **_objects: Any) -> None:
+        """Verify what is frozen for the last time, and leave the list of callbacks."""
+        take_out(self._callbacks, self)
+        self._look.take()

@@ -1,0 +1,156 @@
+"""A reader that knows modules by their classes, from tables of layers and of wrappers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+
+from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
+from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._protocol.live import Layer, LiveTensor
+from unifreeze._structure import Tensor
+from unifreeze._structure.words import CONTAINER
+
+
+def qualified_bases(cls: type) -> tuple[str, ...]:
+    """Return the dotted names of a class and its bases, the class first."""
+    return tuple(f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
+
+
+class ClassTableReader(Reader):
+    """Reads modules of a framework whose layers and wrappers are known by their classes.
+
+    Attributes:
+        module_class: The framework's class of modules.
+        children: Name of a module's dictionary of children.
+        unsaved: Name of a module's set of buffers that its state dict leaves out.
+        listing: Attributes of `module_class` that a class must not override, or the framework lists
+            other parameters than the modules' dictionaries hold, or a module twice.
+        containers: Classes that only hold other modules.
+        kinds: Each class with its kind, which derived classes share; the first that fits counts.
+        kinds_by_name: The same for classes of libraries that need not be installed.
+        wrapped: For each wrapper class, by name, the path of the module that it wraps.
+    """
+
+    module_class: type
+    children: str
+    unsaved: str
+    listing: tuple[str, ...]
+    containers: tuple[type, ...]
+    kinds: tuple[tuple[type, str], ...]
+    kinds_by_name: Mapping[str, str] = {}
+    wrapped: Mapping[str, str]
+
+    def __init__(self) -> None:
+        self._kinds: dict[type, str] = {}
+        self._wrapped: dict[type, str] = {}
+        self._bases: dict[type, tuple[str, ...]] = {}
+
+    def dicts(self, module: Layer) -> Dicts:
+        """Return the module's own dictionaries of children, parameters and buffers."""
+        attributes = module.__dict__
+        if self.children not in attributes:  # its constructor has not run yet
+            return {}, {}, {}
+        return attributes[self.children], attributes["_parameters"], attributes["_buffers"]
+
+    def listed(self, module: Layer) -> Iterable[tuple[str, LiveTensor]]:
+        """Return the parameters of a module and all under it, as the framework lists them.
+
+        Not by the module's own method: some classes override it, to give optimizers only a part.
+        """
+        named: Iterable[tuple[str, LiveTensor]] = self.module_class.named_parameters(module)  # type: ignore[attr-defined]
+        return named
+
+    def plain(self, module: Layer) -> bool:
+        """Return whether the framework lists modules of a class by what `dicts` returns."""
+        cls, attributes = type(module), module.__dict__
+        children, parameters, _ = self.dicts(module)
+        return (
+            children is attributes.get(self.children)
+            and parameters is attributes.get("_parameters")
+            and all(getattr(cls, name) is getattr(self.module_class, name) for name in self.listing)
+        )
+
+    def kind(self, module: Layer) -> str:
+        """Return the module's kind from the tables, "" if it is unknown."""
+        cls = type(module)
+        if cls not in self._kinds:
+            self._kinds[cls] = self._kind_of(cls)
+        return self._kinds[cls]
+
+    def _kind_of(self, cls: type) -> str:
+        if cls in self.containers:
+            return CONTAINER
+        for base, kind in self.kinds:
+            if issubclass(cls, base):
+                return kind
+        return _first(self.kinds_by_name, qualified_bases(cls))
+
+    def inner(self, module: Layer) -> str:
+        """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
+        cls = type(module)
+        if cls not in self._wrapped:
+            self._wrapped[cls] = _first(self.wrapped, self.bases(module))
+        return self._wrapped[cls]
+
+    def bases(self, module: Layer) -> tuple[str, ...]:
+        """Return the dotted names of a module's class and its bases, the class first."""
+        cls = type(module)
+        if cls not in self._bases:
+            self._bases[cls] = qualified_bases(cls)
+        return self._bases[cls]
+
+    def persistent(self, module: Layer, leaf: str) -> bool:
+        """Return whether a module's state dict holds a buffer."""
+        return leaf not in getattr(module, self.unsaved)
+
+    def tensor(self, module: Layer, leaf: str, tensor: LiveTensor) -> Tensor:
+        """Describe a parameter; a matrix in neutral layout is output by input."""
+        shape, dtype = self.shape_of(tensor)
+        turned = self.turned(module, leaf, shape)
+        neutral = shape[::-1] if turned else shape
+        fixed, impossible = self.fixed(module, tensor, dtype)
+        return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
+
+    def turned(self, module: Layer, leaf: str, shape: tuple[int, ...]) -> bool | None:
+        """Return whether a matrix is stored input by output; None where nothing tells."""
+        if len(shape) != 2 or shape[0] == shape[1]:
+            return False
+        usual = self.usually_turned(module)
+        if usual is None:
+            return declared_turned(module, shape)
+        if (
+            leaf == "weight"
+            and self.is_linear(module)
+            and computes_otherwise(module, self.framework)
+        ):
+            bias = module._parameters.get("bias")
+            sizes = None if bias is None else tuple(bias.shape)
+            declared = turned_in_subclass(module, shape, sizes)
+            return usual if declared is None else declared
+        return usual
+
+    @abstractmethod
+    def usually_turned(self, module: Layer) -> bool | None:
+        """Return whether layers of a class store matrices input by output; None if unknown."""
+
+    @abstractmethod
+    def is_linear(self, module: Layer) -> bool:
+        """Return whether a layer is the framework's linear layer, or derived from it."""
+
+    def fixed(self, module: Layer, tensor: LiveTensor, dtype: str) -> tuple[str, bool]:
+        """Say why a parameter is never trained, "" if it may be; and whether it cannot be."""
+        if "float" not in dtype and "complex" not in dtype:
+            return f"a {dtype} tensor has no gradient", True
+        if "sinusoidal" in type(module).__name__.lower() and self.frozen(tensor):
+            return "a fixed position table", False
+        return "", False
+
+    @abstractmethod
+    def frozen(self, tensor: LiveTensor) -> bool:
+        """Return whether a parameter's flag says that it is frozen."""
+
+
+def _first(table: Mapping[str, str], names: Sequence[str]) -> str:
+    """Return what a table holds for the first name that it knows, "" if it knows none."""
+    return next((table[name] for name in names if name in table), "")
