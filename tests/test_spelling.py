@@ -480,7 +480,7 @@ def test_words_are_alike_only_if_their_digits_are_equal():
 
 
 def test_words_of_other_libraries_stand_for_words_that_exist():
-    from unifreeze._plan.selectors import meant as module_
+    from unifreeze._plan.selectors.hints import synonyms as module_
     from unifreeze._plan.selectors.vocabulary import WORDS
 
     for selector in module_._MEANT:

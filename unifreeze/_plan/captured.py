@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unifreeze._structure.branches import Branches
-from unifreeze._structure.likeness import Groups, Shares
+from unifreeze._structure.counted_layers import Groups
+from unifreeze._structure.frozen_shares import Shares
 
 Order = Literal["registration", "execution"]
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from unifreeze._plan.captured import Captured, Order
 from unifreeze._plan.fields import Strict
-from unifreeze._structure.likeness import read_row
+from unifreeze._structure.counted_layers import read_layer
 
 
 def _share(numbers: list[int]) -> list[int]:
@@ -19,7 +19,7 @@ def _share(numbers: list[int]) -> list[int]:
 
 
 def _layer(text: str) -> str:
-    if read_row(text) is None:
+    if read_layer(text) is None:
         raise PydanticCustomError("layer", "should be sizes as in 16x16")
     return text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unifreeze._plan.generators import Adaptive, ByGradient, StopOnRise
-from unifreeze._plan.phases import After, At, Phase, Unit, When
+from unifreeze._plan.phases import After, At, Phase, TimeUnit, When
 
 BEST = "restore_best needs `when`: the metric that says which values were the best"
 
@@ -13,7 +13,7 @@ BEST = "restore_best needs `when`: the metric that says which values were the be
 def phase_mistakes(phases: Sequence[Phase]) -> Iterator[str]:
     """Give what is wrong with the phases of a plan, in order; each text names the phase."""
     seen: set[str] = set()
-    latest: dict[Unit, int] = {}
+    latest: dict[TimeUnit, int] = {}
     for number, phase in enumerate(phases):
         where = f"phases[{number}] ({phase.name!r})"
         for mistake in (*_name(phase, seen), *_contents(phase, first=number == 0)):
@@ -42,7 +42,7 @@ def _name(phase: Phase, seen: set[str]) -> Iterator[str]:
     seen.add(phase.name)
 
 
-def _entry(phase: Phase, latest: dict[Unit, int], *, first: bool) -> Iterator[str]:
+def _entry(phase: Phase, latest: dict[TimeUnit, int], *, first: bool) -> Iterator[str]:
     entry = phase.entry
     if first and entry not in (None, At("epoch", 0), At("step", 0)):
         yield f"the first phase begins at once, and not {entry}"

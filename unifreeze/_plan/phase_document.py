@@ -28,7 +28,7 @@ from unifreeze._plan.generator_document import (
     StopOnRiseDocument,
     plain_generator,
 )
-from unifreeze._plan.phases import BACKBONE, Entry, Phase, Smallest, WarmUp
+from unifreeze._plan.phases import BACKBONE, Phase, PhaseEntry, Smallest, WarmUp
 
 
 class WarmUpDocument(Strict):
@@ -126,7 +126,7 @@ class PhaseDocument(Strict):
                 )
         return self
 
-    def entry(self) -> Entry | None:
+    def entry(self) -> PhaseEntry | None:
         """Return when it begins."""
         given = self.at or self.after or self.when
         return given.value() if given is not None else None

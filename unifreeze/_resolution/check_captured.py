@@ -19,17 +19,15 @@ from unifreeze._plan.selectors.expression import Index, Quoted, nodes
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure import KINDS, STATISTICS, ModelSpec, derive
 from unifreeze._structure.branches import branches_of, unlike_branches
-from unifreeze._structure.likeness import (
+from unifreeze._structure.counted_layers import (
     alike_but_for_order,
     folded,
     groups_of,
-    misnumbered,
     same_layers,
-    shares_of,
     unfolded,
-    unlike_shares,
-    zone_of,
 )
+from unifreeze._structure.frozen_shares import shares_of, unlike_shares, zone_of
+from unifreeze._structure.misnumbered import misnumbered
 from unifreeze.errors import CapturedPlanError, ResolveError, counted, listing
 
 _COUNTED = re.compile(rf"(.*)/({'|'.join(KINDS)})\.\d+/[^/]*")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from unifreeze._plan.selectors.expression import Bound, Expression, Index, Path, Segment, Word
 from unifreeze._plan.selectors.hints.synonyms import meant_by
 from unifreeze._plan.selectors.positions import positions
+from unifreeze._plan.selectors.repeated_units import unit_total
 from unifreeze._plan.selectors.vocabulary import SYNONYMS
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import ResolveError, quoted
@@ -114,25 +115,6 @@ def _stage_of(native: str, spec: ModelSpec, count: Count) -> Iterator[str]:
         stage = f"stages[{at}]"
         if count(stage) and not count(f"{stage} - {native}"):
             yield stage
-
-
-def unit_total(name: str, spec: ModelSpec) -> int | None:
-    """Return how many a word counts in a model; None where that is not a single number."""
-    name = SYNONYMS.get(name, name)
-    if name == "params":
-        return len(spec)
-    if name == "children":
-        return len(spec.tree.children(0))
-    labels = spec.placement.labels
-    runs = [run for run, label in zip(spec.runs, labels, strict=True) if name == label]
-    runs = list(spec.runs) if name in ("blocks", "stages") else runs
-    if len(runs) != 1:
-        return None
-    if name != "stages":
-        return len(runs[0].blocks)
-    stages = max(runs[0].stages) + 1
-    unseen = stages == 1 and len(runs[0].blocks) > 1 and spec.order == "registration"
-    return None if unseen else stages
 
 
 def past_the_end(path: Path, spec: ModelSpec) -> str:
