@@ -265,7 +265,7 @@ def counted(count: int, one: str, many: str = "") -> str:
     """
     hisses = one.endswith(("s", "x", "ch", "sh")) and not one.endswith("epoch")
     plural = many or one + ("es" if hisses else "s")
-    return f"{count} {one if count == 1 else plural}"
+    return f"{count:,} {one if count == 1 else plural}"
 
 
 def cut(text: str, limit: int) -> str:

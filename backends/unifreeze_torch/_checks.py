@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unifreeze.backend import Finding, Mask, Resolution, Walk, join, parameters_beside, wrappers
+from unifreeze.errors import counted
 from unifreeze_torch import _quantised as quantised
 from unifreeze_torch._layers import (
     TorchReader,
@@ -188,8 +189,8 @@ def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Fin
         if changed:
             yield Finding(
                 changed[0],
-                f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
-                "which then no longer synchronises gradients as it should",
+                f"{counted(len(changed), 'flag')} would change under a DistributedDataParallel "
+                "wrapper, which then no longer synchronises gradients as it should",
                 "apply the plan first, then wrap",
             )
 

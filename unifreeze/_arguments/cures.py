@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from unifreeze.errors import nearest
+from unifreeze.errors import counted, nearest
 
 _WORDS: dict[Any, str] = {
     types.NoneType: "None",
@@ -48,7 +48,7 @@ def _alternatives(wanted: Any) -> list[str]:
         return ["a mapping"]
     if origin is Callable and args and isinstance(args[0], list):
         count = len(args[0])
-        return [f"a function of {count or 'no'} argument{'' if count == 1 else 's'}"]
+        return [f"a function of {counted(count, 'argument') if count else 'no arguments'}"]
     if origin is Callable:
         return ["a function"]
     if isinstance(origin, type) and issubclass(origin, Iterable) and args:

@@ -37,7 +37,7 @@ from unifreeze._evidence.step import (
 from unifreeze._plan import FreezePlan
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze._protocol import StepConfig
-from unifreeze.errors import TargetError
+from unifreeze.errors import TargetError, counted
 
 Given = TypeVar("Given")
 
@@ -142,7 +142,7 @@ def _one_side(
         known = {"side": str(output), "framework": side.framework, "gradients": count}
         write_json(known, json)
     if json != "-":
-        say_as_it_is(f"{side.framework}: {count} gradients; written to {output}")
+        say_as_it_is(f"{side.framework}: {counted(count, 'gradient')}; written to {output}")
 
 
 def _needed(given: Given | None, option: str) -> Given:

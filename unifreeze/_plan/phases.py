@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from unifreeze._plan.parts import Choice, NormStats, Rule
 from unifreeze._plan.selectors import Selector
 from unifreeze._tables import one_line
+from unifreeze.errors import counted
 
 TimeUnit = Literal["epoch", "step"]
 BACKBONE = Selector("backbone")
@@ -33,7 +34,7 @@ class After:
     count: int
 
     def __str__(self) -> str:
-        return f"after {self.count} {self.unit}{'s' if self.count != 1 else ''}"
+        return f"after {counted(self.count, self.unit)}"
 
 
 @dataclass(frozen=True)

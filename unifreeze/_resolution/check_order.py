@@ -13,7 +13,7 @@ from unifreeze._plan.selectors.expression import Quoted, Within, parts
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze.errors import OrderError, ResolveError, listing
+from unifreeze.errors import OrderError, ResolveError, counted, listing
 
 _BY_PLACE = frozenset({"stem", "neck", "head", "backbone", "embeddings", "classifier", "params"})
 _BY_PLACE |= {"blocks", "layers", "stages", "encoder", "decoder", "query", "key", "value"}
@@ -68,9 +68,9 @@ def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
         return
     if idle := never_ran(places, spec, used_owners(spec)):
         yield (
-            f"the batch never ran {len(idle)} parameters that the plan's words count, so that "
-            f"their place is not known: {listing(idle)}; if training runs them, give a batch that "
-            "does, too"
+            f"the batch never ran {counted(len(idle), 'parameter')} that the plan's words count, "
+            f"and so their place is not known: {listing(idle)}; if training runs them, give a "
+            "batch that does, too"
         )
 
 

@@ -43,6 +43,7 @@ from unifreeze.errors import (
     TrivialPlanError,
     UndecidedRuleError,
     UnmatchedSelectorError,
+    counted,
     listing,
 )
 
@@ -118,7 +119,7 @@ def select(selector: Selector, spec: ModelSpec, where: str, *, optional: bool = 
     if not mask.any() and not optional:
         reason = explain_nothing(selector.expression, spec, partial(count_selected, spec))
         raise UnmatchedSelectorError(
-            f"{where} matches none of {len(spec)} parameters",
+            f"{where} matches none of {counted(len(spec), 'parameter')}",
             context="\n".join(filter(None, [reason, top_level(spec)])),
             hint=nothing_in(selector.expression, spec)[1]
             or "`unifreeze show` lists the model; say optional: true if this is expected",
@@ -342,7 +343,9 @@ class _Decision:
             tied = tied_beside(self.plan, self.spec, rule_of, self.rule)
             raise TrivialPlanError(
                 "the plan leaves nothing trainable",
-                context="\n".join((f"all {len(trainable)} parameters end up frozen", *tied)),
+                context="\n".join(
+                    (_all_of(len(trainable), "ends up frozen", "end up frozen"), *tied)
+                ),
                 hint="if that is meant, say it: freeze: all",
             )
         if self._holds_a_norm():
@@ -350,7 +353,11 @@ class _Decision:
         if free.any() and trainable[free].all() and not self._says("train"):
             raise TrivialPlanError(
                 "the plan freezes nothing",
-                context=f"all {int(free.sum())} parameters that can be trained stay trainable",
+                context=_all_of(
+                    int(free.sum()),
+                    "that can be trained stays trainable",
+                    "that can be trained stay trainable",
+                ),
                 hint="if that is meant, say it: train: all",
             )
 
@@ -381,6 +388,10 @@ class _Decision:
                     ),
                     hint="freeze or train them together, or give each its own memory",
                 )
+
+
+def _all_of(count: int, one: str, many: str) -> str:
+    return f"the only parameter {one}" if count == 1 else f"all {count} parameters {many}"
 
 
 def _named_tensors(expression: Expression, spec: ModelSpec) -> set[int]:

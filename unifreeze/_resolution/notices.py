@@ -69,7 +69,7 @@ def _held_as_found(spec: ModelSpec, unasked: set[int]) -> Iterator[str]:
         if not owners:
             continue
         paths = [spec.tree.paths[owner] for owner in sorted(owners)]
-        count = "1 layer holds its" if len(paths) == 1 else f"{len(paths)} layers hold their"
+        count = counted(len(paths), "layer holds its", "layers hold their")
         cure = f"""to let it update: norm_stats: [{{update: 'path:"{paths[0]}"'}}]"""
         cure = cure if owners is norms else f'to let it move: train: path:"{paths[0]}"'
         yield (
@@ -187,10 +187,9 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
     if isinstance(expression, Path) and (wide := _at_any_depth(expression)):
         few, more = (count_selected(spec, str(one)) for one in (expression, wide))
         if 0 < few < more:
-            counted = f"{few} parameter{'' if few == 1 else 's'}"
             yield (
-                f"{str(expression)!r} selects {counted}, as * stands for one level of a path; "
-                f"at any depth: {wide} ({more} parameters)"
+                f"{str(expression)!r} selects {counted(few, 'parameter')}, as * stands for one "
+                f"level of a path; at any depth: {wide} ({more} parameters)"
             )
     for part in parts(expression):
         yield from _reading(part, spec)

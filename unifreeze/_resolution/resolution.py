@@ -15,7 +15,7 @@ from unifreeze._plan import FreezePlan
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._tables import one_line
-from unifreeze.errors import ResolveError, UnmatchedSelectorError, nearest
+from unifreeze.errors import ResolveError, UnmatchedSelectorError, counted, nearest
 
 
 class RuleEffect(NamedTuple):
@@ -186,7 +186,7 @@ class Resolution:
 
     def __repr__(self) -> str:
         trainable, spec = int(self.trainable.sum()), self.spec
-        counts = f"{trainable} of {len(spec)} parameters of {spec.framework} trainable"
+        counts = f"{trainable} of {counted(len(spec), 'parameter')} of {spec.framework} trainable"
         return one_line(self, f"{counts} under {self.plan!r}")
 
     def __str__(self) -> str:
@@ -194,13 +194,14 @@ class Resolution:
         share = 100 * trainable / total if total else 0.0
         lines = [
             f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}",
-            f"{int(self.trainable.sum())} of {len(self.spec)} parameters trainable, "
-            f"{len(self.held)} layers hold their statistics and other state",
+            f"{int(self.trainable.sum())} of {counted(len(self.spec), 'parameter')} trainable, "
+            f"{counted(len(self.held), 'layer holds its', 'layers hold their')} statistics and "
+            "other state",
         ]
         for number, effect in enumerate(self.effects, start=1):
             lines.append(
                 f"  rule {number}  {effect.text}: matches {effect.matched}, "
-                f"decides {effect.decided} ({effect.values:,} values)"
+                f"decides {effect.decided} ({counted(effect.values, 'value')})"
             )
         left = int((self.rule < 0).sum())
         if left:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from unifreeze._structure.spec import ModelSpec
 from unifreeze._structure.zones import Unit, Zone
+from unifreeze.errors import counted
 
 Share = tuple[int, int]
 """How many values are frozen, and of how many."""
@@ -111,4 +112,4 @@ def _may_be_same(a: Share, b: Share) -> bool:
 
 
 def _said(share: Share) -> str:
-    return f"{share[0]:,} of {share[1]:,} values frozen"
+    return f"{share[0]:,} of {counted(share[1], 'value')} frozen"

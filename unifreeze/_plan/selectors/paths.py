@@ -10,7 +10,7 @@ from unifreeze._plan.selectors.expression import Index, Path, Quoted
 from unifreeze._plan.selectors.hints.nearest import unmatched_module
 from unifreeze._plan.selectors.positions import positions
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze.errors import UnmatchedSelectorError
+from unifreeze.errors import UnmatchedSelectorError, counted
 
 
 def match_path(path: Path, spec: ModelSpec) -> Mask:
@@ -94,7 +94,7 @@ def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:
     chosen: list[str] = []
     for module in reached:
         children = spec.tree.children(module)
-        what = f"{spec.tree.paths[module]} has {len(children)} children"
+        what = f"{spec.tree.paths[module]} has {counted(len(children), 'child', 'children')}"
         for at in positions(index, len(children), f"{path}: {what}"):
             chosen.append(re.escape(spec.tree.paths[children[at]]))
     return f"(?:{'|'.join(chosen)})" if chosen else "(?!)"
@@ -114,6 +114,8 @@ def find_module(place: str, spec: ModelSpec) -> int:
 
 def unmatched(part: Path | Quoted, spec: ModelSpec) -> UnmatchedSelectorError:
     """Build the error for a part of a selector; who evaluates the whole adds what was meant."""
-    error = UnmatchedSelectorError(f"{str(part)!r} matches none of {len(spec)} parameters")
+    error = UnmatchedSelectorError(
+        f"{str(part)!r} matches none of {counted(len(spec), 'parameter')}"
+    )
     error.part = part
     return error

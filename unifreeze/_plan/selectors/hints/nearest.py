@@ -23,7 +23,7 @@ from unifreeze._plan.selectors.hints.signs import plain
 from unifreeze._plan.selectors.hints.synonyms import meant_by, never_selected
 from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, WORDS
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import UnmatchedSelectorError, cut, listing, quoted
+from unifreeze.errors import UnmatchedSelectorError, counted, cut, listing, quoted
 
 _MOST = 3
 _SAME_MODULE = 0.25
@@ -66,7 +66,7 @@ def unmatched_path(path: Path, spec: ModelSpec, count: Count) -> UnmatchedSelect
     if not empty or not count(str(Path(tuple(Segment(one.name) for one in written.segments)))):
         empty = meant = ""
     return UnmatchedSelectorError(
-        f"{cut(str(path), 120)!r} matches none of {len(spec)} parameters",
+        f"{cut(str(path), 120)!r} matches none of {counted(len(spec), 'parameter')}",
         context="\n".join(filter(None, [empty, top_level(spec)])),
         hint=meant or hint or _without_a_guess(written, spec, count),
     )
@@ -106,7 +106,7 @@ def explain_nothing(expression: Expression, spec: ModelSpec, count: Count) -> st
     if isinstance(expression, Both | Without):
         left, right = str(expression.left), str(expression.right)
         how = "no parameter is in both" if isinstance(expression, Both) else "none is left"
-        return f"{left}: {count(left)} parameters; {right}: {count(right)}; {how}"
+        return f"{left}: {counted(count(left), 'parameter')}; {right}: {count(right)}; {how}"
     return ""
 
 
@@ -228,7 +228,7 @@ def _did_you_mean(texts: Iterable[str], count: Count) -> str:
             what = "a word of the vocabulary" if name in WORDS else "a native path"
             what = "in neutral words" if " & " in text or " | " in text else what
             what = "a layer class" if text.startswith("type:") else what
-            said.append(f"{quoted(text)} ({what}, {number} parameter{'' if number == 1 else 's'})")
+            said.append(f"{quoted(text)} ({what}, {counted(number, 'parameter')})")
     if not said:
         return ""
     return f"did you mean {', '.join(said[:-1])}{' or ' if said[1:] else ''}{said[-1]}?"

@@ -12,7 +12,7 @@ from unifreeze._plan.selectors.hints.nearest import top_level
 from unifreeze._plan.selectors.hints.numbers import Count
 from unifreeze._plan.selectors.hints.synonyms import meant_by
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import UnmatchedSelectorError, cut, listing, quoted
+from unifreeze.errors import UnmatchedSelectorError, counted, cut, listing, quoted
 
 
 def unmatched_pattern(quoted: Quoted, spec: ModelSpec, count: Count) -> UnmatchedSelectorError:
@@ -21,7 +21,7 @@ def unmatched_pattern(quoted: Quoted, spec: ModelSpec, count: Count) -> Unmatche
         quoted.pattern, spec, count
     )
     return UnmatchedSelectorError(
-        f"{cut(str(quoted), 120)} matches none of {len(spec)} parameters",
+        f"{cut(str(quoted), 120)} matches none of {counted(len(spec), 'parameter')}",
         context="\n".join(filter(None, [context, top_level(spec)])),
         hint=hint,
     )
@@ -31,8 +31,7 @@ def _first(texts: Iterable[str], count: Count) -> str:
     """Ask for the first selector that selects something."""
     for text in dict.fromkeys(texts):
         if number := count(text):
-            counted = f"{number} parameter{'' if number == 1 else 's'}"
-            return f"did you mean {quoted(text)} ({counted})?"
+            return f"did you mean {quoted(text)} ({counted(number, 'parameter')})?"
     return ""
 
 
