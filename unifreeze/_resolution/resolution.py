@@ -37,7 +37,7 @@ class RuleEffect(NamedTuple):
 @checked_methods
 @dataclass(frozen=True, eq=False)
 class Resolution:
-    """A plan resolved against a model; nothing is touched by making one.
+    """A plan resolved against a model; the model is not touched.
 
     Arrays run over the spec's parameters, in order of registration.
 
@@ -69,7 +69,7 @@ class Resolution:
 
     @classmethod
     def without_plan(cls, spec: ModelSpec) -> Resolution:
-        """Return what holds on a model that no plan covers: all of it as found."""
+        """Return the resolution of a model that no plan covers: all of it stays as found."""
         count, modules = len(spec), len(spec.tree.paths)
         return cls(
             FreezePlan(),
@@ -102,16 +102,16 @@ class Resolution:
 
     @cached_property
     def written(self) -> Mask:
-        """For each parameter, whether its layer's own code may write to it while that trains.
+        """For each parameter, whether its layer writes to it during training, though it is frozen.
 
-        Code books are such: constants that no rule decides, of a layer whose state moves.
+        Code books are an example: constants that no rule decides, in a layer whose state moves.
         """
-        found = np.zeros(len(self.spec), np.bool_)
+        written = np.zeros(len(self.spec), np.bool_)
         grounds = Grounds(self.spec, self.trainable, self.decided)
         moving = {state.owner for state in self.spec.states if state.moves}
         for owner in moving.difference(self.held):
-            found[self.spec.tensor_of[grounds.constants_of(owner)]] = True
-        return found
+            written[self.spec.tensor_of[grounds.constants_of(owner)]] = True
+        return written
 
     @cached_property
     def trainable_paths(self) -> tuple[str, ...]:
