@@ -83,7 +83,7 @@ def plain_after(entry: After) -> dict[str, Any]:
 
 
 def plain_when(entry: When) -> dict[str, Any]:
-    """Return what has to happen to a metric as plain data."""
+    """Return a condition on a metric as plain data."""
     plain: dict[str, Any] = {"metric": entry.metric, f"{entry.turn}_for": entry.reports}
     plain |= {"min_delta": entry.min_delta} if entry.min_delta else {}
     return plain | ({"mode": entry.mode} if entry.mode != "min" else {})

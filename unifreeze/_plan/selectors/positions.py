@@ -1,4 +1,4 @@
-"""From an index in brackets to positions: Python's meaning, but never past the end."""
+"""From an index in brackets to positions: as in Python, but past the end is an error."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from unifreeze.errors import SelectorRangeError
 def positions(index: Index, length: int, what: str) -> range:
     """Return the positions an index stands for.
 
-    Shares in percent are of the length, rounded down; a negative one is cut off the end, so that
-    the last 10% of 5 are none of them.
+    A share in percent is a share of the length, rounded down. A negative share counts from the end;
+    the last 10% of 5 units are none of them.
 
     Args:
         index: What stands in brackets.
-        length: How many there are.
-        what: How a message names them, with their number.
+        length: How many units there are.
+        what: How a message names the units, with their number.
 
     Raises:
         SelectorRangeError: A bound lies past the end.
@@ -38,7 +38,7 @@ def _at(bound: Bound, length: int) -> int:
         return int(bound.value)
     share = int(abs(bound.value) * length / 100) if abs(bound.value) <= 100 else length + 1
     if bound.value < 0:
-        # Counted from the start, as -0 would stand for the first position and not the end.
+        # Counted from the start, because -0 would be the first position and not the end.
         return length - share if share <= length else -share
     return share
 
