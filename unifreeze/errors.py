@@ -255,7 +255,7 @@ def listing(names: Iterable[str], *, limit: int = 6) -> str:
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def counted(count: int, singular: str, plural: str = "") -> str:
     """Write a number with its noun in singular or plural, and its verb if both forms are given.
 
     >>> counted(1, "tensor"), counted(2, "batch"), counted(1, "tensor differs", "tensors differ")
@@ -263,9 +263,9 @@ def counted(count: int, one: str, many: str = "") -> str:
     >>> counted(2, "epoch"), counted(1200, "value")
     ('2 epochs', '1,200 values')
     """
-    hisses = one.endswith(("s", "x", "ch", "sh")) and not one.endswith("epoch")
-    plural = many or one + ("es" if hisses else "s")
-    return f"{count:,} {one if count == 1 else plural}"
+    hisses = singular.endswith(("s", "x", "ch", "sh")) and not singular.endswith("epoch")
+    plural = plural or singular + ("es" if hisses else "s")
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -64,13 +64,13 @@ class PlanDocument(Strict):
     groups: list[GroupDocument] = Field(default_factory=list, description="optimizer settings")
     phases: list[PhaseDocument] = Field(default_factory=list, description="the life of a run")
     moments: Literal["keep", "clear"] = Field(
-        default="keep", description="what becomes of an optimizer's moments when a phase freezes"
+        default="keep", description="what happens to the moments of parameters that a phase freezes"
     )
     order: Literal["executed", "as_described"] = Field(
         default="executed", description="what positions count by; see the first forward pass"
     )
     captured: CapturedDocument | None = Field(
-        default=None, description="what the plan came to where it was captured"
+        default=None, description="what the plan decided where it was captured"
     )
 
     @field_validator("phases", mode="after")

@@ -193,8 +193,7 @@ def _reached(spec: ModelSpec) -> Mask:
 
 def _difference(now: Resolution, then: Resolution, reached: Mask) -> Difference:
     def paths(mask: Mask) -> list[str]:
-        names = now.spec.tree.names
-        return [names[name] for name in now.spec.first_names[mask & reached]]
+        return now.spec.paths_of(np.flatnonzero(mask & reached))
 
     held = set(now.held) ^ set(then.held)
     norms = sorted(held.difference(then.spec.placement.unreached))

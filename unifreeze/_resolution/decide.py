@@ -189,7 +189,7 @@ class _Decision:
         for tensor in np.unique(self.atoms.tensor[fixed]):
             row = self.spec.tensors[tensor]
             if tensor in named and row.impossible:
-                path = self.spec.tree.names[self.spec.first_names[tensor]]
+                (path,) = self.spec.paths_of([int(tensor)])
                 raise FixedParameterError(
                     f"{where} would train {path}: {row.fixed}", hint="leave it out of the rule"
                 )
@@ -197,9 +197,6 @@ class _Decision:
         if left.any():
             self.notices += left_notices(self.spec, np.unique(self.atoms.tensor[left]), where)
         return mask & ~left
-
-    def _names_of(self, tensors: NDArray[np.intp]) -> list[str]:
-        return [self.spec.tree.names[self.spec.first_names[tensor]] for tensor in tensors]
 
     def _effects(self) -> tuple[RuleEffect, ...]:
         effects = []
@@ -233,7 +230,7 @@ class _Decision:
             row = self.spec.tensors[int(fixed[0])]
             return FixedParameterError(
                 f"rule {number + 1} ({rule}) would train only what is never trained",
-                context=f"{listing(self._names_of(fixed))}: {row.fixed or CONSTANT}",
+                context=f"{listing(self.spec.paths_of(fixed))}: {row.fixed or CONSTANT}",
                 hint="take it out" + ("" if row.impossible else ", or name parameters in full"),
             )
         return UndecidedRuleError(
@@ -280,8 +277,8 @@ class _Decision:
         )
 
 
-def _all_of(count: int, one: str, many: str) -> str:
-    return f"the only parameter {one}" if count == 1 else f"all {count} parameters {many}"
+def _all_of(count: int, singular: str, plural: str) -> str:
+    return f"the only parameter {singular}" if count == 1 else f"all {count:,} parameters {plural}"
 
 
 def _named_tensors(expression: Expression, spec: ModelSpec) -> set[int]:

@@ -22,7 +22,7 @@ CONSTANT = "a constant of the network: found frozen beside what trains"
 
 
 class Outcome(NamedTuple):
-    """What a plan came to on a model.
+    """What a plan decides on a model.
 
     Attributes:
         trainable: The decision for each parameter.
@@ -50,7 +50,7 @@ def left_notices(spec: ModelSpec, tensors: NDArray[np.intp], where: str) -> Iter
     """Say which parameters a rule leaves as found, and why; of constants, how to train them."""
     reasons = [spec.tensors[tensor].fixed for tensor in tensors]
     for reason in dict.fromkeys(reasons):
-        paths = _paths(spec, [t for t, why in zip(tensors, reasons, strict=True) if why == reason])
+        paths = spec.paths_of([t for t, why in zip(tensors, reasons, strict=True) if why == reason])
         cure = "" if reason else f'; to train it: train: path:"{paths[0]}"'
         yield f"{where} leaves {listing(paths)} as found ({reason or CONSTANT}){cure}"
 
@@ -87,7 +87,7 @@ def _thawed(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str
     decided_by_word = np.asarray([*by_word, False], np.bool_)[outcome.rule]
     thawed = np.flatnonzero(outcome.trainable & ~spec.found & decided_by_word)
     if len(thawed):
-        paths = listing(_paths(spec, thawed))
+        paths = listing(spec.paths_of(thawed))
         were = counted(len(thawed), "parameter was", "parameters were")
         trains = "trains" if len(thawed) == 1 else "train"
         yield f"{were} found frozen, and {trains} under this plan: {paths}"
@@ -128,10 +128,6 @@ def tied_beside(
             f"rule {number + 1} ({plan.rules[number]}) also {verb} {listing(aliases)}: "
             f"the same tensor as {name}"
         )
-
-
-def _paths(spec: ModelSpec, tensors: Iterable[int]) -> list[str]:
-    return [spec.tree.names[spec.first_names[tensor]] for tensor in tensors]
 
 
 def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:

@@ -119,8 +119,7 @@ class Resolution:
         return self._paths(self.trainable)
 
     def _paths(self, mask: Mask) -> tuple[str, ...]:
-        names = self.spec.tree.names
-        return tuple(names[name] for name in self.spec.first_names[mask])
+        return tuple(self.spec.paths_of(np.flatnonzero(mask)))
 
     @cached_property
     def frozen_names(self) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def check_shared_memory(spec: ModelSpec, trainable: Mask) -> None:
     for group in spec.tree.shared:
         flags = trainable[list(group)]
         if flags.any() and not flags.all():
-            names = [spec.tree.names[spec.first_names[tensor]] for tensor in group]
+            names = spec.paths_of(group)
             raise TieConflictError(
                 f"{' and '.join(names)} share memory and get different decisions",
                 context=", ".join(

@@ -122,6 +122,12 @@ class ModelSpec:
         """For each parameter, the number of its first name."""
         return np.unique(self.tensor_of, return_index=True)[1]
 
+    def paths_of(self, parameters: Sequence[int] | NDArray[np.intp]) -> list[str]:
+        """Return the native paths of some parameters, by their numbers."""
+        names = self.tree.names
+        first = self.first_names[np.asarray(parameters, np.intp)].tolist()
+        return [names[name] for name in first]
+
     @cached_property
     def _names(self) -> CanonicalNames:
         return CanonicalNames(self.tree, self.placement)

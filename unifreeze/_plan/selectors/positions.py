@@ -6,7 +6,7 @@ from unifreeze._plan.selectors.expression import Bound, Index
 from unifreeze.errors import SelectorRangeError
 
 
-def positions(index: Index, length: int, what: str) -> range:
+def positions(index: Index, length: int, have: str) -> range:
     """Return the positions an index stands for.
 
     A share in percent is a share of the length, rounded down. A negative share counts from the end;
@@ -15,7 +15,7 @@ def positions(index: Index, length: int, what: str) -> range:
     Args:
         index: What stands in brackets.
         length: How many units there are.
-        what: How a message names the units, with their number.
+        have: How a message says what the model has, with the number: `the model has 12 blocks`.
 
     Raises:
         SelectorRangeError: A bound lies past the end.
@@ -24,12 +24,12 @@ def positions(index: Index, length: int, what: str) -> range:
         assert index.start is not None
         at = _at(index.start, length)
         if not -length <= at < length:
-            raise _past(index, what, length)
+            raise _past(index, have, length)
         return range(at % length, at % length + 1)
     start = 0 if index.start is None else _at(index.start, length)
     stop = length if index.stop is None else _at(index.stop, length)
     if not (-length <= start <= length and -length <= stop <= length):
-        raise _past(index, what, length)
+        raise _past(index, have, length)
     return range(*slice(start, stop).indices(length))
 
 
@@ -43,8 +43,8 @@ def _at(bound: Bound, length: int) -> int:
     return share
 
 
-def _past(index: Index, what: str, length: int) -> SelectorRangeError:
+def _past(index: Index, have: str, length: int) -> SelectorRangeError:
     last = length - 1
     hint = f"positions run from 0 to {last}, or from -{length} to -1"
     hint = hint if length else "leave the brackets out, or take the layers that are numbered"
-    return SelectorRangeError(f"{index} goes past the end: {what}", hint=hint)
+    return SelectorRangeError(f"{index} goes past the end: {have}", hint=hint)
