@@ -92,9 +92,11 @@ class Grounds:
     def _of_layer(self, module: int) -> Names:
         """Return the parameters of a layer with state, or of the layer that it is a part of."""
         tree = self._tree
+        # Names under a module are a range: an empty range means that there are no parameters.
         if tree.name_ends[module] > tree.name_starts[module]:
             names = self._own(module)
             return names if len(names) and not self._is_network(module) else self.under(module)
+        # A module with state alone, such as a quantiser's observer, is a part of a layer around it.
         around = tree.parents[module]
         while around > 0 and tree.name_ends[around] == tree.name_starts[around]:
             around = tree.parents[around]

@@ -127,6 +127,7 @@ def quiet_modules(
             quiet.update(range(index, tree.ends[index]))
         elif (frozen and grounds.any_decided(names)) or _bare_in(quiet, tree, index):
             quiet.add(index)
+        # What is decided as a whole, or not at all, needs no look inside.
         aside = frozen and (grounds.all_decided(names) or not grounds.any_decided(names))
         index = tree.ends[index] if aside else index + 1
     return tuple(sorted(quiet.difference(running_owners(spec.states))))

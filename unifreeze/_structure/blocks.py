@@ -87,6 +87,8 @@ class _BlockFinder:
         self.tree, self.kinds = tree, kinds
         self._matrices = _matrix_counts(tree, kinds)
         experts = _inside_experts(tree, kinds)
+        # A module that repeats is skipped, so that shared weights make one block, not several. An
+        # auxiliary head is as deep as a block in some networks, but it is not part of the trunk.
         self._composed = [
             index
             for index in range(1, len(tree.paths))
@@ -116,6 +118,7 @@ class _BlockFinder:
         """
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
         for index in self._composed:
+            # Stages are climbed through, so blocks of different stages are in one group: cousins.
             if index not in self._stages and self._holds_only(self.tree.parents[index]):
                 groups[self.holder(index), self.tree.types[index]].append(index)
         alike = [
@@ -160,6 +163,7 @@ class _BlockFinder:
 
     def _find_stages(self) -> set[int]:
         likely = [index for index in self.candidates if self._only_repeats(index)]
+        # A single such module is the body of the network, not a stage.
         alike = Counter(map(self._series, likely))
         stages = {index for index in likely if alike[self._series(index)] >= 2}
         if stages:
@@ -201,6 +205,8 @@ class _BlockFinder:
             group = direct
         else:
             return False
+        # One more matrix can be the resampling between stages. With a table the module is a whole
+        # encoder, which has blocks and is not a stage.
         inside = sum(self._matrices[child] for child in group)
         below = self.kinds[index : self.tree.ends[index]]
         return self._matrices[index] - inside <= 1 and "embedding" not in below
@@ -243,6 +249,7 @@ def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
     for name in np.flatnonzero(unknown):
         known[name] = "weight" in tree.leaves[name]
     matrices = first & wide & known & ~np.asarray(tree.adapters, np.bool_)
+    # The names under a module are a range, so a running total gives every count at once.
     totals = np.concatenate(([0], np.cumsum(matrices)))
     counts: list[int] = (totals[tree.name_ends] - totals[tree.name_starts]).tolist()
     return counts

@@ -124,6 +124,8 @@ def branches_of(
     inside: dict[int, int] = {}
     for members, single in (*_alike_modules(layers), *_alike_layers(layers, counted)):
         groups, scrambled = _by_name(layers, members)
+        # Where every branch is decided alike, their order does not matter. Parts of branches that
+        # are known already would only repeat what those say.
         if not _apart(layers, groups) or _repeats(layers, members, inside):
             continue
         inside |= {member: spec.tree.ends[member] for member in members}
