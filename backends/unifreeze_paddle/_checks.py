@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from unifreeze.backend import Finding, Resolution, Walk, parameters_beside, wrappers
-from unifreeze.errors import UnsupportedPlanError, counted
+from unifreeze.errors import UnsupportedPlanError
 from unifreeze_paddle import _half_frozen as lending
 from unifreeze_paddle import _quantised as quantised
 from unifreeze_paddle import _translated as translated
@@ -174,7 +174,7 @@ def _distributed(
         if len(inside := np.intersect1d(changed, np.asarray(numbers, np.intp))):
             yield Finding(
                 tree.names[resolution.spec.first_names[inside[0]]],
-                f"{counted(len(inside), 'flag')} would change under a DataParallel wrapper, "
+                f"{len(inside)} flags would change under a DataParallel wrapper, "
                 "which would stop synchronising gradients without an error",
                 "apply the plan first, then wrap",
             )

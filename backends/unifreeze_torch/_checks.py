@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from unifreeze.backend import Finding, Mask, Resolution, Walk, join, parameters_beside, wrappers
-from unifreeze.errors import counted
 from unifreeze_torch import _quantised as quantised
 from unifreeze_torch._layers import (
     TorchReader,
@@ -189,8 +188,8 @@ def _distributed(walk: Walk, model: Any, resolution: Resolution) -> Iterator[Fin
         if changed:
             yield Finding(
                 changed[0],
-                f"{counted(len(changed), 'flag')} would change under a DistributedDataParallel "
-                "wrapper, which then no longer synchronises gradients as it should",
+                f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
+                "which then no longer synchronises gradients as it should",
                 "apply the plan first, then wrap",
             )
 

@@ -125,7 +125,7 @@ def _finish(found: Capture, output: Path | None, json: str) -> None:
         write_json(_json(found), json)
     elif output is not None:
         rules = len(found.plan.rules)
-        count = counted(rules, "rule")
+        count = f"{rules} rule{'' if rules == 1 else 's'}"
         say_as_it_is(f"{count}; written to {output}")
     else:
         say_plan(str(found))

@@ -69,7 +69,7 @@ def _trains(phased: Phased, number: int, *, begun: bool = False) -> str:
     if phase.stop:
         return "training ends"
     trainable, total = now.counts()
-    said = [f"{trainable:,} of {counted(total, 'value')} train"]
+    said = [f"{trainable:,} of {total:,} values train"]
     if number:
         before, counts = phased.resolutions[number - 1].trainable, now.spec.counts
         said += _change(

@@ -53,7 +53,6 @@ from unifreeze.errors import (
     TargetError,
     UnifreezeError,
     WriteError,
-    counted,
     listing,
 )
 
@@ -293,7 +292,7 @@ class ModuleBackend(Operations):
             names = [walk.tree.names[n] for n in self._first_names(walk)]
             wrong = [names[n] for n in np.flatnonzero(now != wanted)]
             raise WriteError(
-                f"{len(wrong)} of {counted(len(wanted), 'flag')} did not read back as written",
+                f"{len(wrong)} of {len(wanted)} flags did not read back as written",
                 context=listing(wrong),
                 hint="something else sets these flags; the model was left as it was",
             )

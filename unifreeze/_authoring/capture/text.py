@@ -13,7 +13,7 @@ from unifreeze._plan import FORMAT, FreezePlan
 from unifreeze._plan.selectors import Selector
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze.errors import counted, listing
+from unifreeze.errors import listing
 
 WIDTH = 98
 CHECKED = (
@@ -32,9 +32,7 @@ def written(plan: FreezePlan, resolution: Resolution, title: str, notes: Iterabl
         notes: What the user should know of it.
     """
     spec, frozen = resolution.spec, ~resolution.trainable
-    counts = (
-        f"{int(frozen.sum())} of {counted(len(spec), 'parameter')} frozen, {_values(spec, frozen)}"
-    )
+    counts = f"{int(frozen.sum())} of {len(spec)} parameters frozen, {_values(spec, frozen)}"
     lines = [*_comment(f"{title}: {counts}.")]
     for note in notes:
         lines += _comment(note)
@@ -94,11 +92,13 @@ def _takes(resolution: Resolution, number: int) -> str:
 
 
 def _much(spec: ModelSpec, mask: Mask) -> str:
-    return f"{counted(int(mask.sum()), 'parameter')}, {_values(spec, mask)}"
+    count = int(mask.sum())
+    return f"{count} parameter{'' if count == 1 else 's'}, {_values(spec, mask)}"
 
 
 def _values(spec: ModelSpec, mask: Mask) -> str:
-    return counted(int(spec.counts[mask].sum()), "value")
+    count = int(spec.counts[mask].sum())
+    return f"{count:,} value{'' if count == 1 else 's'}"
 
 
 def _where(spec: ModelSpec, mask: Mask) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from unifreeze._handle.target import Target
 from unifreeze._protocol import Backend, backend_for
-from unifreeze.errors import TargetError, UnknownFrameworkError, brief, counted, listing
+from unifreeze.errors import TargetError, UnknownFrameworkError, brief, listing
 
 _SEED_OR_LOAD = "seed is set before each call: draw from it alone, or load weights in make_model"
 
@@ -94,7 +94,7 @@ def _check_same(one: Mapping[str, str], other: Mapping[str, str]) -> None:
     what = "has other values" if first in one and first in other else "is not in all of them"
     raise TargetError(
         f"make_model returned models that begin differently: {first} {what}",
-        context=f"{len(differing)} of {counted(len(paths), 'tensor')} differ",
+        context=f"{len(differing)} of {len(paths)} tensors differ",
         hint=_SEED_OR_LOAD,
     )
 

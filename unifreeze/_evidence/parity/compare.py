@@ -9,7 +9,7 @@ from math import isfinite
 from unifreeze._evidence.parity.record import ParameterRow, Record, RunRow, matched_outputs
 from unifreeze._evidence.parity.report import CLAUSES, Clause, Report, Side
 from unifreeze._protocol import Finding
-from unifreeze.errors import RecordError, counted
+from unifreeze.errors import RecordError
 
 NEGLIGIBLE = 1e-6
 """A gradient norm below this share of the largest is practically zero: rounding, not learning."""
@@ -244,9 +244,7 @@ def _doubles(record: Record) -> Iterator[Finding]:
     for name, count in Counter(row.name for row in record.parameters).items():
         if count > 1:
             paths = [row.path for row in record.parameters if row.name == name]
-            yield Finding(
-                name, f"stands for {counted(count, 'parameter')} of {record.side}: {paths}"
-            )
+            yield Finding(name, f"stands for {count} parameters of {record.side}: {paths}")
 
 
 def _ambiguous(record: Record) -> Iterator[Finding]:

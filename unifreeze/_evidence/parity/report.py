@@ -8,7 +8,7 @@ from typing import Any
 from unifreeze._arguments import checked_methods
 from unifreeze._protocol import Finding
 from unifreeze._tables import one_line
-from unifreeze.errors import ParityError, counted
+from unifreeze.errors import ParityError
 
 CLAUSES = {
     "parameters": "both sides have the same parameters, and no statistic among them",
@@ -119,12 +119,12 @@ class Report:
 
     def __repr__(self) -> str:
         verdict = "holds" if self.holds else "does not hold"
-        return one_line(self, f"parity {verdict}, {counted(len(self.clauses), 'clause')}")
+        return one_line(self, f"parity {verdict}, {len(self.clauses)} clauses")
 
     def __str__(self) -> str:
         lines = [
-            f"{side.framework} on {side.device}: {counted(side.parameters, 'parameter')}, "
-            f"{counted(side.values, 'value')}, {side.frozen} frozen, {side.trainable} trainable"
+            f"{side.framework} on {side.device}: {side.parameters} parameters, "
+            f"{side.values:,} values, {side.frozen} frozen, {side.trainable} trainable"
             for side in self.sides
         ]
         for clause in self.clauses:

@@ -268,7 +268,7 @@ class _Comparison:
             for side in self.sides
             for path, optimizer in side.run.changed
         ]
-        counts = [f"{counted(_still(side), 'tensor')} in {_name(side)}" for side in self.sides]
+        counts = [f"{_still(side)} tensors in {_name(side)}" for side in self.sides]
         return StepClause("frozen", tuple(findings), ", ".join(counts))
 
     def _runs(self) -> tuple[tuple[RunRow, RunRow], tuple[RunRow, RunRow]]:

@@ -9,7 +9,7 @@ from unifreeze._arguments import checked_methods
 from unifreeze._ports.pairing.layer_settings import SettingDifference
 from unifreeze._protocol import Finding
 from unifreeze._tables import one_line
-from unifreeze.errors import ParityError, counted
+from unifreeze.errors import ParityError
 
 CLAUSES = {
     "decisions": "the plan decides the same for both tensors of every pair",
@@ -131,7 +131,7 @@ class StepReport:
 
     def __repr__(self) -> str:
         verdict = "the same" if self.holds else "not the same"
-        return one_line(self, f"the step is {verdict}, {counted(len(self.clauses), 'clause')}")
+        return one_line(self, f"the step is {verdict}, {len(self.clauses)} clauses")
 
     def __str__(self) -> str:
         steps = "one step" if self.steps == 1 else f"{self.steps} steps"

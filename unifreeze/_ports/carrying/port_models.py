@@ -23,7 +23,7 @@ from unifreeze._ports.carrying.route import (
 from unifreeze._ports.pairing import Pairing, pair
 from unifreeze._ports.pairing.model_sketch import TensorRow, tensor_rows
 from unifreeze._protocol import Backend, backend_for
-from unifreeze.errors import PortError, counted, listing
+from unifreeze.errors import PortError, listing
 
 Rows = Mapping[str, TensorRow]
 
@@ -95,7 +95,7 @@ def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
         wrong += [f"{path}: the pairing does not know it" for path in rows[1] if path not in known]
     if wrong:
         raise PortError(
-            f"the models do not fit the pairing in {counted(len(wrong), 'place')}",
+            f"the models do not fit the pairing in {len(wrong)} places",
             context="\n".join(wrong),
             hint="make the target of the same configuration and dtype, and pair these very models",
         )

@@ -122,8 +122,7 @@ class Matching:
         ]
         if bad:
             raise PairingError(
-                f"the map cannot be right in {counted(len(bad), 'place')}: one tensor twice, or "
-                "unlike shapes",
+                f"the map cannot be right in {len(bad)} places: one tensor twice, or unlike shapes",
                 context="\n".join(bad),
             )
         for one, other in sorted(known):
