@@ -16,7 +16,7 @@
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
     │   ├── OrderError               layers run in another order than they are registered
-    │   ├── CapturedPlanError        a captured plan comes to something else on this model
+    │   ├── CapturedPlanError        a captured plan decides something else on this model
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
