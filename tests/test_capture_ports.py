@@ -16,7 +16,7 @@ from tests.support.trees import Node, Weight, conv, embedding, linear, module, n
 from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
 from unifreeze._authoring.capture.shortest import fresh
 from unifreeze._resolution import resolve_spec
-from unifreeze._structure.likeness import folded, groups_of, same_layers, unfolded
+from unifreeze._structure.counted_layers import folded, groups_of, same_layers, unfolded
 from unifreeze.errors import (
     CapturedPlanError,
     FusedTensorError,

@@ -178,7 +178,7 @@ def test_rules_of_a_plan_that_has_more_are_refused():
             "has rules and add",
             "leave one out",
         ),
-        ({"lr": 1}, "says not when it begins", "at={"),
+        ({"lr": 1}, "needs a start", "at={"),
         ({"at": {"epoch": 2}}, "changes nothing", "add={"),
         ({"at": {"epoch": -1}, "lr": 1}, "greater than or equal to 0", 'at={"epoch": 5}'),
         ({"at": {"epoch": 0}, "lr": 1}, "can never be entered at epoch 0", "a later epoch"),

@@ -41,7 +41,7 @@ phases:
         FreezePlan.from_yaml(text)
     assert [str(mistake) for mistake in caught.value.mistakes] == [
         "line 4: phases[1] ('a'): an earlier phase has that name",
-        "line 5: phases[2] ('c'): says not when it begins: at, after or when",
+        "line 5: phases[2] ('c'): needs a start: at, after or when",
         "line 6: phases[3] ('d'): changes nothing",
         "line 6: phases[3] ('d'): can never be entered at epoch 1: epoch 2 is before it",
     ]

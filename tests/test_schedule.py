@@ -167,7 +167,7 @@ def test_a_phase_counted_by_steps_needs_them():
             f"[{START}, {{name: start, at: {{epoch: 1}}, lr: 1.0}}]",
             "an earlier phase has that name",
         ),
-        (f"[{START}, {{name: a, lr: 1.0}}]", "says not when it begins"),
+        (f"[{START}, {{name: a, lr: 1.0}}]", "needs a start"),
         (f"[{START}, {{name: a, at: {{epoch: 0}}, lr: 1.0}}]", "can never be entered at epoch 0"),
         (
             f"[{START}, {{name: a, at: {{epoch: 4}}, {ON}}}, {{{B}, at: {{epoch: 3}}, {ON}}}]",

@@ -26,7 +26,7 @@ from unifreeze._plan.selectors import Selector, evaluate, parse
 from unifreeze._plan.selectors.hints.aligned_paths import unlike
 from unifreeze._plan.selectors.hints.synonyms import meant_by, never_selected
 from unifreeze._protocol import load_backend
-from unifreeze._resolution.decide import select
+from unifreeze._resolution.select_parameters import select
 from unifreeze.errors import (
     ResolveError,
     SelectorSyntaxError,

@@ -1,4 +1,4 @@
-"""What is written to disk: whole or not at all, and read back only in the format it should have."""
+"""Files that are written whole or not at all, and read only in the format that they should have."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MISTAKES_SHOWN = 6
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that takes its place only once it is complete and on the disk.
+    """Open a file for writing that gets its name only when it is complete and on the disk.
 
-    On any error, an interruption included, what was written is removed, and an older file of that
-    name is as it was.
+    On any error, including an interruption, the unfinished file is removed, and an older file of
+    that name stays as it was.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not an ordinary file")
@@ -93,15 +93,15 @@ class Row(BaseModel):
 
 
 class Format(NamedTuple):
-    """How one sort of file is told from others.
+    """How to recognise one sort of file.
 
     Attributes:
         what: What such a file is called in messages: "unifreeze record".
         key: The key under which its format's version stands; every release writes it.
         version: The version that this release writes and reads.
         error: What is raised for a file that cannot be read or written.
-        hint: What to do about one.
-        indent: Spaces that a level is indented by; None for a file that nobody reads.
+        hint: What to do about such a file.
+        indent: Spaces of indentation for each level; None for a file that people do not read.
     """
 
     what: str
@@ -113,7 +113,7 @@ class Format(NamedTuple):
 
     @property
     def short(self) -> str:
-        """What the version is of: "record"."""
+        """The name of the sort without "unifreeze": "record"."""
         return self.key.removeprefix("unifreeze_")
 
 
@@ -123,7 +123,7 @@ class Saved(Row):
     format: ClassVar[Format]
 
     def __init__(self, /, *wrong: Any, **data: Any) -> None:
-        """Make one of its parts; who reads or finds one gives them all.
+        """Make it from its parts.
 
         Raises:
             UnifreezeError: Of the format's own class: the parts do not make one.
@@ -142,7 +142,7 @@ class Saved(Row):
                 for detail in error.errors(include_url=False)
             ]
             raise form.error(
-                f"these parts make no valid {form.short}",
+                f"these parts do not make a valid {form.short}",
                 context="\n".join(lines[:_MISTAKES_SHOWN]),
                 hint=f'read a file: {type(self).__name__}.load("{form.short}.json")',
             ) from None
@@ -188,12 +188,12 @@ class Saved(Row):
     def read(cls, data: object, source: str) -> Self:
         """Check what was read elsewhere as plain data; raises as `load` does."""
         form = cls.format
-        found = data.get(form.key) if isinstance(data, dict) else None
-        if found is None or not isinstance(data, dict):
+        version = data.get(form.key) if isinstance(data, dict) else None
+        if version is None or not isinstance(data, dict):
             raise form.error(f"{source} is not a {form.what}", hint=form.hint)
-        if type(found) is not int or found != form.version:
+        if type(version) is not int or version != form.version:
             raise form.error(
-                f"{source} is of {form.short} format {found}; this release reads {form.version}",
+                f"{source} is of {form.short} format {version}; this release reads {form.version}",
                 hint=form.hint,
             )
         try:

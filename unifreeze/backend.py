@@ -93,8 +93,7 @@ from unifreeze._protocol.registry import (
 )
 from unifreeze._resolution.decide import resolve_phases
 from unifreeze._resolution.resolution import Resolution
-from unifreeze._structure.spec import Mask
-from unifreeze._structure.tree import Tensor
+from unifreeze._structure.tree import Mask, Tensor
 from unifreeze._structure.words import CONTAINER, STOCHASTIC
 
 __all__ = [

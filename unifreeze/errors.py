@@ -1,4 +1,4 @@
-"""What can go wrong between the plan, the model and the framework: one tree of errors.
+"""All errors that unifreeze raises, as one tree, and the helpers that write their messages.
 
     UnifreezeError
     ├── ArgumentError              a public function cannot use what it is called with
@@ -16,7 +16,7 @@
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
     │   ├── OrderError               layers run in another order than they are registered
-    │   ├── CapturedPlanError        a captured plan comes to something else on this model
+    │   ├── CapturedPlanError        a captured plan decides something else on this model
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
     │   ├── UnknownFrameworkError    no backend claims the model, or two do
@@ -83,7 +83,7 @@ def _rebuild(
 
 
 class UnifreezeWarning(UserWarning):
-    """Base of every warning that unifreeze gives."""
+    """Base of every warning that unifreeze issues."""
 
 
 class ArgumentError(UnifreezeError, TypeError):
@@ -132,7 +132,7 @@ class UnmatchedSelectorError(ResolveError):
     """A rule, or a path in it, matches no parameter.
 
     Attributes:
-        part: The part of the selector that matches nothing; None where that is all of it.
+        part: The part of the selector that matches nothing; None if the whole matches nothing.
     """
 
     part: object = None
@@ -163,11 +163,11 @@ class FixedParameterError(ResolveError):
 
 
 class OrderError(ResolveError):
-    """A plan counted layers as they are registered, and as they run it would decide otherwise."""
+    """A plan counted layers as they are registered, and would decide otherwise as they run."""
 
 
 class CapturedPlanError(ResolveError):
-    """A captured plan would not come to the same on this model as where it was captured."""
+    """A captured plan would decide something else on this model than where it was captured."""
 
 
 class TrivialPlanError(ResolveError):
@@ -199,11 +199,11 @@ class OptimizerError(BackendError):
 
 
 class WriteError(BackendError):
-    """A flag did not read back as it was written, or a value was refused; all was put back."""
+    """A flag did not read back as it was written, or a value was refused; all was restored."""
 
 
 class ScheduleError(UnifreezeError):
-    """A schedule cannot go on: a metric is missing, time goes back, or a state is another's."""
+    """A schedule cannot go on: a metric is missing, time goes back, or a state does not fit."""
 
 
 class FrozenDriftError(UnifreezeError):
@@ -255,7 +255,7 @@ def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> list[str
 
 
 def quoted(text: str) -> str:
-    r"""Put a selector into quotes that it has not in it, so that it can be copied.
+    r"""Put a selector into quotes that it does not contain, so that it can be copied.
 
     >>> quoted("head"), quoted('type:"LayerNorm"')
     ('"head"', '\'type:"LayerNorm"\'')
@@ -270,21 +270,21 @@ def listing(names: Iterable[str], *, limit: int = 6) -> str:
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
-    """Write a number with its noun, and with a verb where `many` is given.
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """Write a number with its noun in singular or plural, and its verb if both forms are given.
 
     >>> counted(1, "tensor"), counted(2, "batch"), counted(1, "tensor differs", "tensors differ")
     ('1 tensor', '2 batches', '1 tensor differs')
-    >>> counted(2, "epoch")
-    '2 epochs'
+    >>> counted(2, "epoch"), counted(1200, "value")
+    ('2 epochs', '1,200 values')
     """
-    hisses = one.endswith(("s", "x", "ch", "sh")) and not one.endswith("epoch")
-    plural = many or one + ("es" if hisses else "s")
-    return f"{count} {one if count == 1 else plural}"
+    hisses = singular.endswith(("s", "x", "ch", "sh")) and not singular.endswith("epoch")
+    plural = plural or singular + ("es" if hisses else "s")
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
 def cut(text: str, limit: int) -> str:
-    """Return a text that is no longer than `limit`: its middle is left out.
+    """Return a text of at most `limit` characters, with its middle left out.
 
     >>> cut("blocks[0] | blocks[1] | blocks[2]", 21)
     'blocks[0] … blocks[2]'
@@ -296,7 +296,7 @@ def cut(text: str, limit: int) -> str:
 
 
 def brief(value: object) -> str:
-    """Write any value for a message: in one line, short, and without reading what it holds.
+    """Write any value for a message: short, in one line, and without reading its contents.
 
     >>> brief(["head", "norm"]), brief("head"), brief(object()), brief(dict)
     ("['head', 'norm']", "'head'", 'an object', 'the class dict')
@@ -305,7 +305,7 @@ def brief(value: object) -> str:
 
 
 class _Brief(reprlib.Repr):
-    """Writes plain values as Python does, and of all others the type: a model prints pages."""
+    """Writes plain values as Python does, and only the type of others: a model prints pages."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What to write in place of a call that has an argument too many, or one that there is not."""
+"""What to write instead of a call that has too many arguments, or an unknown one."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _OTHER_NAMES = {
 _PLACES = {"epoch": "at", "step": "at", "epochs": "after", "steps": "after"}
 """Units of time, and the parameter of a phase that takes each."""
 _NEEDS_RULES = ("apply", "resolve", "expand", "save", "to_yaml", "document")
-"""Methods that are of no use on a plan without rules."""
+"""Methods that make no sense on a plan without rules."""
 _SHOWN = 3
 
 
 def other_name(name: str, value: Any, known: Collection[str]) -> str:
-    """Return what to write in place of a keyword that a function does not have."""
+    """Return what to write instead of a keyword that a function does not have."""
     if name in _PLACES and _PLACES[name] in known:
         count = value if isinstance(value, int) else 3
         return f'{_PLACES[name]}={{"{name}": {count}}}'
-    meant = next((one for one in _OTHER_NAMES.get(name, ()) if one in known), "")
+    meant = next((own_name for own_name in _OTHER_NAMES.get(name, ()) if own_name in known), "")
     if meant == "lr_scale" and name != "scale":
         return "lr_scale=0.1, a factor on the rate that handle.optimizer(cls, lr=…) is given"
     if meant:
@@ -46,12 +46,12 @@ def other_name(name: str, value: Any, known: Collection[str]) -> str:
 
 
 def named(function: str, values: Sequence[Any], wanted: Mapping[str, Any]) -> str:
-    """Return what to write in place of values that only a name can give.
+    """Return what to write instead of positional values that can only be given by name.
 
     Args:
         function: The function's own name.
         values: The values that are too many.
-        wanted: The types of what is given by name, in order.
+        wanted: The types of the keyword-only parameters, in order.
     """
     if function == "optimizer":
         return "leave the parameters out, they are the plan's: handle.optimizer(AdamW, lr=1e-3)"

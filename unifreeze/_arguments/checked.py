@@ -1,6 +1,6 @@
-"""The door to plans and models: what a public function is called with is checked as it begins.
+"""Checking the arguments of a public function when it is called.
 
-`checked` reads a function's own annotations, so a new function needs nothing more than that word.
+`checked` reads the annotations of a function, so a new function needs nothing but that decorator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOTHING: frozenset[type] = frozenset()
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuse arguments that a function is not annotated for, in words and with the cure.
+    """Refuse arguments that do not fit a function's annotations, and say what to write.
 
     Raises:
         ArgumentError: From the function that is returned.
@@ -41,7 +41,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def checked_methods(kind: C) -> C:
-    """Let all public methods of a class, and its constructor, be `checked`."""
+    """Make all public methods of a class, and its constructor, `checked`."""
     for name, member in list(vars(kind).items()):
         if name.startswith("_") and name != "__init__":
             continue
@@ -75,7 +75,7 @@ class _Door:
 
     @cached_property
     def wanted(self) -> dict[str, Any]:
-        """The annotation of each parameter; Any where it is known to type checkers alone."""
+        """The annotation of each parameter; Any where only type checkers know it."""
         inner = inspect.unwrap(self._function)
         names = vars(sys.modules[inner.__module__])
         return {
@@ -102,7 +102,7 @@ class _Door:
 
     @cached_property
     def _glance(self) -> tuple[list[str], list[str], dict[str, frozenset[type] | None]]:
-        """Parameters that may be positional, those that must be given, and the plainest types."""
+        """Positional parameters, required parameters, and for each parameter its plain types."""
         rows = self.signature.parameters.values()
         plain = [row for row in rows if row.kind not in (row.VAR_POSITIONAL, row.VAR_KEYWORD)]
         types = {row.name: plain_types(self.wanted[row.name]) for row in plain}
@@ -115,7 +115,10 @@ class _Door:
         )
 
     def fits_at_a_glance(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Return whether all is there and of the plainest types, as in most calls."""
+        """Return whether all arguments are given and have plain types, as in most calls.
+
+        This is the fast way: no binding, and no look inside containers.
+        """
         positional, needed, types = self._glance
         given = {**dict(zip(positional, args, strict=False)), **kwargs}
         if len(given) != len(args) + len(kwargs) or any(name not in given for name in needed):
@@ -136,13 +139,14 @@ class _Door:
             raise self._unbound(error, args, kwargs) from None
         for name, value in bound.items():
             kind = self.signature.parameters[name].kind
-            several = {1: [value], 2: value, 4: value.values() if kind == 4 else ()}
-            for one in several.get(int(kind), [value]):
-                if found := misfit(one, self.wanted[name]):
-                    raise self._unfit(name, found, bound)
-                fact, hint = path_problem(one, self.wanted[name])
+            values = value if kind is inspect.Parameter.VAR_POSITIONAL else [value]
+            for item in value.values() if kind is inspect.Parameter.VAR_KEYWORD else values:
+                if wrong := misfit(item, self.wanted[name]):
+                    raise self._unfit(name, wrong, bound)
+                fact, hint = path_problem(item, self.wanted[name])
                 if fact:
-                    raise ArgumentError(f"{self.name}(): {name} is {brief(one)}, {fact}", hint=hint)
+                    message = f"{self.name}(): {name} is {brief(item)}, {fact}"
+                    raise ArgumentError(message, hint=hint)
 
     def _unowned(self, owner: type) -> ArgumentError:
         """Say that a method was called on its class."""
@@ -182,41 +186,35 @@ class _Door:
         wanted = {row.name: self.wanted[row.name] for row in rows if row.kind is row.KEYWORD_ONLY}
         return named(self.name.rpartition(".")[2], args[places:], wanted)
 
-    def _unfit(self, name: str, found: Misfit, bound: Mapping[str, Any]) -> ArgumentError:
-        place = f"{name}{found.place}"
-        is_key = found.place.startswith("'s key")
-        was = "" if is_key else f" is {brief(found.value)}, and"
+    def _unfit(self, name: str, wrong: Misfit, bound: Mapping[str, Any]) -> ArgumentError:
+        place = f"{name}{wrong.place}"
+        is_key = wrong.place.startswith("'s key")
+        was = "" if is_key else f" is {brief(wrong.value)}, and"
+        hint = "its keys are text" if is_key else self._cure(name, wrong, bound)
         return ArgumentError(
-            f"{self.name}(): {place}{was} should be {in_words(found.wanted)}",
+            f"{self.name}(): {place}{was} should be {in_words(wrong.wanted)}",
             context=f"it is called as: {self.form}",
-            hint=(not found.place and self._swapped(name, bound))
-            or (
-                "its keys are text"
-                if is_key
-                else cure(
-                    self.name,
-                    place,
-                    found.value,
-                    found.wanted,
-                    bound[name],
-                    needed=self._is_needed(name),
-                )
-            ),
+            hint=hint,
         )
+
+    def _cure(self, name: str, wrong: Misfit, bound: Mapping[str, Any]) -> str:
+        if not wrong.place and self._are_swapped(name, bound):
+            return f"the arguments stand in another order: {self.form}"
+        place = f"{name}{wrong.place}"
+        needed = self._is_needed(name)
+        return cure(self.name, place, wrong.value, wrong.wanted, bound[name], needed=needed)
 
     def _is_needed(self, name: str) -> bool:
         row = self.signature.parameters[name]
         return row.default is row.empty and row.kind <= row.KEYWORD_ONLY
 
-    def _swapped(self, name: str, bound: Mapping[str, Any]) -> str:
-        """Return whether another argument is the one wanted here, and this one is wanted there."""
-        for other, value in bound.items():
-            there = self.wanted[other]
-            if other == name or not {other, name} <= self._by_position:
-                continue
-            if fits(value, self.wanted[name]) and fits(bound[name], there):
-                return f"the arguments stand in another order: {self.form}"
-        return ""
+    def _are_swapped(self, name: str, bound: Mapping[str, Any]) -> bool:
+        """Return whether an argument and another would both fit if they changed places."""
+        return name in self._by_position and any(
+            fits(value, self.wanted[name]) and fits(bound[name], self.wanted[rival])
+            for rival, value in bound.items()
+            if rival != name and rival in self._by_position
+        )
 
 
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:

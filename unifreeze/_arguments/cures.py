@@ -1,4 +1,4 @@
-"""What to write in place of a value of a wrong type, and how a type is called in words."""
+"""What to write instead of a value of a wrong type, and the names of types in plain words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from unifreeze.errors import nearest
+from unifreeze.errors import counted, nearest
 
 _WORDS: dict[Any, str] = {
     types.NoneType: "None",
@@ -35,20 +35,20 @@ def _alternatives(wanted: Any) -> list[str]:
     origin: Any = get_origin(wanted) or wanted
     args = get_args(wanted)
     if origin in (Union, types.UnionType):
-        words = [word for one in args for word in _alternatives(one)]
+        words = [word for arg in args for word in _alternatives(arg)]
         is_path, is_selector = Path in args, "a Selector" in words
         gone = {"text"} if is_path or is_selector else set[str]()
         words = ["a selector" if word == "a Selector" else word for word in words]
         return [word for word in words if word not in gone]
     if origin is Literal:
-        return [f'"{one}"' for one in args]
+        return [f'"{arg}"' for arg in args]
     if wanted in _WORDS:
         return [_WORDS[wanted]]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return ["a mapping"]
     if origin is Callable and args and isinstance(args[0], list):
         count = len(args[0])
-        return [f"a function of {count or 'no'} argument{'' if count == 1 else 's'}"]
+        return [f"a function of {counted(count, 'argument') if count else 'no arguments'}"]
     if origin is Callable:
         return ["a function"]
     if isinstance(origin, type) and issubclass(origin, Iterable) and args:
@@ -123,13 +123,13 @@ EXAMPLES = {
     "rules": 'FreezePlan().only("head").freeze("norm")',
     "groups": 'FreezePlan().with_group("head", lr_scale=10)',
 }
-"""What parameters of these names look like; where the function stands before it, in that alone."""
+"""Examples by the name of a parameter; with a function's name before it, for that function only."""
 _NORMS = ("policy", "norm_stats")
-"""What takes rules for running statistics, or one word for all."""
+"""Parameters that take rules for running statistics, or one word for all of them."""
 
 
 def example(function: str, name: str) -> str:
-    """Return what a parameter looks like; "" for one of which nothing is known."""
+    """Return an example of a parameter; "" if none is known."""
     return EXAMPLES.get(f"{function}.{name}") or EXAMPLES.get(name, "")
 
 
@@ -153,8 +153,19 @@ def cure(
         needed: It cannot be left out.
     """
     name = place.partition("[")[0]
-    kinds = {getattr(one, "__name__", "") for one in (wanted, *get_args(wanted))}
-    selector = _as_one(value if whole is None else whole)
+    kinds = {getattr(alternative, "__name__", "") for alternative in (wanted, *get_args(wanted))}
+    return (
+        _selectors_cure(name, value, value if whole is None else whole, kinds)
+        or _form_cure(name, value, wanted, kinds, part=place != name)
+        or _reader(function, value)
+        or _example_cure(function, name, kinds)
+        or f"{'' if needed else f'leave {name} out, or '}give {in_words(wanted)}"
+    )
+
+
+def _selectors_cure(name: str, value: Any, whole: Any, kinds: set[str]) -> str:
+    """Return what to write instead of selectors, or of anything else, where rules are wanted."""
+    selector = _as_one(whole)
     if selector and (name in ("rules", "add") or (name in _NORMS and "Mapping" in kinds)):
         return _rule_cure(name, selector, kinds)
     if "Selector" in kinds and isinstance(value, list | tuple | set | frozenset) and value:
@@ -162,29 +173,35 @@ def cure(
         return f"several selectors are one, joined by |: {joined}"
     if "FreezePlan" in kinds or (name == "rules" and isinstance(value, Mapping)):
         return _plan_cure(value)
+    return ""
+
+
+def _form_cure(name: str, value: Any, wanted: Any, kinds: set[str], *, part: bool) -> str:
+    """Return what to write instead of a value that is only given in a wrong form."""
     if isinstance(value, type) and value.__name__ in kinds:
         return f"the class is given; an instance is wanted: {value.__name__}(…)"
     if "str" not in kinds and {"int", "float", "bool"} & kinds and _is_quoted(value):
-        return f"without quotes: {name}={value}" if place == name else f"without quotes: {value}"
-    words = [one for one in _literals(wanted) if isinstance(value, str)]
+        return f"without quotes: {value}" if part else f"without quotes: {name}={value}"
+    words = _literals(wanted) if isinstance(value, str) else []
     if close := nearest(str(value), words, limit=1):
         return f'did you mean "{close[0]}"?'
     if isinstance(value, Mapping) and {"Iterable", "Sequence"} & kinds and "Mapping" not in kinds:
         return f"in a list: {name}=[…]"
+    return ""
+
+
+def _example_cure(function: str, name: str, kinds: set[str]) -> str:
+    """Return an example of what a parameter takes; "" if none is known."""
     if "Callable" in kinds and name == "step":
         return "for example step=lambda: train_one_step(model), a function that runs one"
-    if reader := _reader(function, value):
-        return reader
     known = example(function, name)
     if "Selector" in kinds and not known:
-        return 'for example "head | blocks[-2:]"'
-    if known:
-        return f"for example {known}"
-    return f"give {in_words(wanted)}" if needed else f"leave {name} out, or give {in_words(wanted)}"
+        known = '"head | blocks[-2:]"'
+    return f"for example {known}" if known else ""
 
 
 def _reader(function: str, value: Any) -> str:
-    """Return which function reads plans in the form in which one is given; "" elsewhere."""
+    """Return which function reads a plan in the form of a value; "" if none does."""
     if function.rpartition(".")[2] not in ("from_document", "from_yaml", "load"):
         return ""
     if not function.startswith("FreezePlan."):
@@ -227,17 +244,17 @@ def path_problem(value: Any, wanted: Any) -> tuple[str, str]:
 
 
 def _as_one(value: Any) -> str:
-    """Return selectors in text, or one, as the text of one; "" where there is anything else."""
+    """Join one or several selectors in text to one, in quotes; "" for anything else."""
     given = [value] if isinstance(value, str) else value
     if not isinstance(given, list | tuple | set | frozenset) or not given:
         return ""
     given = sorted(given, key=str) if isinstance(given, set | frozenset) else given
-    words = [str(one) for one in given if type(one).__name__ in ("str", "Selector")]
+    words = [str(item) for item in given if type(item).__name__ in ("str", "Selector")]
     return f'"{" | ".join(words)}"' if len(words) == len(given) and "".join(words) else ""
 
 
 def _rule_cure(name: str, selector: str, kinds: set[str]) -> str:
-    """Write a selector that stands in place of rules as a rule."""
+    """Write a selector that is given instead of rules as a rule."""
     if kinds & {"tuple", "Rule"}:
         return f"a plan is made by FreezePlan().only({selector}), .freeze(…) and .train(…)"
     verb = {"rules": "only", "add": "train"}.get(name, "hold")
@@ -252,8 +269,9 @@ def _is_quoted(value: Any) -> bool:
 
 
 def _literals(wanted: Any) -> list[str]:
-    inner = [word for one in get_args(wanted) for word in _literals(one)]
-    return [str(one) for one in get_args(wanted)] if get_origin(wanted) is Literal else inner
+    if get_origin(wanted) is Literal:
+        return [str(word) for word in get_args(wanted)]
+    return [word for alternative in get_args(wanted) for word in _literals(alternative)]
 
 
 def _plan_cure(value: Any) -> str:

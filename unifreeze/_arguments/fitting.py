@@ -1,4 +1,4 @@
-"""Whether a value is of the type that a function is annotated for, and what in it is not."""
+"""Whether a value fits the annotation of a parameter, and which part of it does not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fits(value: object, wanted: Any) -> bool:
 
 
 def misfit(value: object, wanted: Any) -> Misfit | None:
-    """Return what in a value is not of an annotated type; iterators are not used up for that."""
+    """Return the part of a value that does not fit an annotation; iterators are not consumed."""
     origin: Any = get_origin(wanted) or wanted
     args = get_args(wanted)
     if origin in (Union, types.UnionType):
@@ -55,14 +55,15 @@ def misfit(value: object, wanted: Any) -> Misfit | None:
 
 
 def _takes(function: object, args: tuple[Any, ...]) -> bool:
-    """Return whether a function can be called with as many arguments as it will be."""
+    """Return whether a function can be called with the annotated number of arguments."""
     if not args or not isinstance(args[0], list):
         return True
     try:
         inspect.signature(cast(Callable[..., Any], function)).bind(*args[0])
     except TypeError:
         return False
-    except ValueError:  # some that are not written in Python do not say
+    except ValueError:
+        # Some functions that are not written in Python do not tell their arguments.
         return True
     return True
 
@@ -70,11 +71,11 @@ def _takes(function: object, args: tuple[Any, ...]) -> bool:
 def plain_types(wanted: Any) -> frozenset[type] | None:
     """Return types whose values fit without a further look; None where every value does."""
     members = get_args(wanted) if get_origin(wanted) in (Union, types.UnionType) else (wanted,)
-    if any(one is Any or one is object for one in members):
+    if any(member is Any or member is object for member in members):
         return None
-    found = {one for one in members if isinstance(one, type) and not get_args(one)}
-    found -= {str} if Path in found else set()  # not every text is a path
-    return frozenset(found | ({int} if float in found else set()))
+    plain = {member for member in members if isinstance(member, type) and not get_args(member)}
+    plain -= {str} if Path in plain else set()  # not every text is a path
+    return frozenset(plain | ({int} if float in plain else set()))
 
 
 def _is_of(value: object, origin: Any) -> bool:
@@ -89,28 +90,28 @@ def _is_of(value: object, origin: Any) -> bool:
 
 
 def _misfit_of_all(value: object, wanted: Any) -> Misfit | None:
-    """Return what is wrong with a value of which several types are right."""
-    wrong = [misfit(value, one) for one in get_args(wanted)]
-    if None in wrong:
+    """Return what is wrong with a value that may be of several types."""
+    misfits = [misfit(value, alternative) for alternative in get_args(wanted)]
+    if None in misfits:
         return None
-    # The right container with a wrong element in it says more than that all is wrong.
-    inside = [one for one in wrong if one is not None and one.place]
+    # A wrong element in the right container says more than that the whole value is wrong.
+    inside = [wrong for wrong in misfits if wrong is not None and wrong.place]
     return inside[0] if inside else Misfit("", value, wanted)
 
 
 def _misfit_in_mapping(value: Mapping[Any, Any], keys: Any, values: Any) -> Misfit | None:
-    for key, one in value.items():
+    for key, item in value.items():
         if not fits(key, keys):
             return Misfit(f"'s key {brief(key)}", key, keys)
-        if found := misfit(one, values):
-            return found._replace(place=f"[{brief(key)}]{found.place}")
+        if wrong := misfit(item, values):
+            return wrong._replace(place=f"[{brief(key)}]{wrong.place}")
     return None
 
 
 def _misfit_in_list(value: Collection[Any], args: tuple[Any, ...]) -> Misfit | None:
-    for number, one in enumerate(value):
-        if found := misfit(one, args[0]):
-            return found._replace(place=f"[{number}]{found.place}")
+    for number, item in enumerate(value):
+        if wrong := misfit(item, args[0]):
+            return wrong._replace(place=f"[{number}]{wrong.place}")
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from unifreeze._cli.output import say_table
 from unifreeze._plan import FreezePlan, Phase, describe_choice, settings_of
 from unifreeze._resolution import Resolution
+from unifreeze.errors import counted
 
 
 def phase_rows(plan: FreezePlan, resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["begins"],
         _number(row["lr"]),
         _number(row["weight_decay"]),
-        f"{row['parameters']} parameters",
+        counted(row["parameters"], "parameter"),
         f"{row['share']:.1%}",
         "; ".join([short_list(row["units"]), *row["besides"]]),
     )

@@ -19,7 +19,7 @@ from unifreeze._resolution import (
     used_owners,
 )
 from unifreeze._structure import ModelSpec, Trace, Tree, derive
-from unifreeze.errors import ResolveError, listing
+from unifreeze.errors import ResolveError, counted, listing
 
 Phases = Sequence[tuple[str, FreezePlan, Resolution]]
 """For each phase its name, the plan that holds in it, and what that decided."""
@@ -139,7 +139,8 @@ class OrderCheck:
                 f"{_AS_REGISTERED} no forward pass has shown their order: give a batch to be sure"
             )
         idle = [path for top in self._open for path in self._idle(top)]
-        return f"{_AS_REGISTERED} {len(idle)} parameters have not run yet: {listing(idle)}"
+        have = counted(len(idle), "parameter has", "parameters have")
+        return f"{_AS_REGISTERED} {have} not run yet: {listing(idle)}"
 
     @property
     def remark(self) -> str:

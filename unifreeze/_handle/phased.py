@@ -13,7 +13,7 @@ from unifreeze._handle.groups import Classes
 from unifreeze._handle.saved_state import check_origin, origin_of
 from unifreeze._handle.schedule import Schedule
 from unifreeze._handle.smallest_gradients import Sums, frozen_by_name
-from unifreeze._plan import FreezePlan, Phase, Settings, settings_of
+from unifreeze._plan import FreezePlan, Phase, PhaseSettings, settings_of
 from unifreeze._protocol import Rate
 from unifreeze._resolution import Resolution, expand_plan, resolve_phases
 from unifreeze._structure import Mask, ModelSpec
@@ -114,7 +114,7 @@ class Phased:
         """Tell whether any phase sets a learning rate or weight decay."""
         return any(s.lr is not None or s.weight_decay is not None for s in self._settings)
 
-    def settings(self, number: int | None = None) -> Settings:
+    def settings(self, number: int | None = None) -> PhaseSettings:
         """Return what holds in a phase; None for the current one."""
         return self._settings[self.schedule.phase if number is None else number]
 

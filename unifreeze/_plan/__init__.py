@@ -1,16 +1,16 @@
 """Freeze plans: the function from parameters to frozen or trainable, as a value and as a file."""
 
 from unifreeze._plan.captured import Captured
-from unifreeze._plan.generators import Shape
 from unifreeze._plan.model import FORMAT, FreezePlan
 from unifreeze._plan.parts import Choice, Group, NormRule, Rule, describe_choice, pick
 from unifreeze._plan.phase_check import phase_mistakes
 from unifreeze._plan.phases import (
     After,
     At,
-    Entry,
     Phase,
-    Settings,
+    PhaseEntry,
+    PhaseSettings,
+    Shape,
     Smallest,
     WarmUp,
     When,
@@ -25,13 +25,13 @@ __all__ = [
     "At",
     "Captured",
     "Choice",
-    "Entry",
     "FreezePlan",
     "Group",
     "NormRule",
     "Phase",
+    "PhaseEntry",
+    "PhaseSettings",
     "Rule",
-    "Settings",
     "Shape",
     "Smallest",
     "WarmUp",

@@ -1,6 +1,6 @@
-"""What a captured plan came to on the model it was captured from; part of the plan, not its rules.
+"""What a captured plan decided on the model that it was captured from; kept beside its rules.
 
-Another port of the network must come to the same, or the plan means something else there.
+On another port of the network it must decide the same, or it means something else there.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unifreeze._structure.branches import Branches
-from unifreeze._structure.likeness import Groups, Shares
+from unifreeze._structure.counted_layers import Groups
+from unifreeze._structure.frozen_shares import Shares
 
 Order = Literal["registration", "execution"]
 
 
 @dataclass(frozen=True)
 class Captured:
-    """What a plan came to where it was captured.
+    """What a plan decided where it was captured.
 
     Attributes:
         framework: The framework that the model is written in.
-        order: What positions and names were counted by; None where both orders come to the same.
+        order: What positions and names were counted by; None where both orders decide the same.
         frozen: How many values it freezes, by zone and sort of parameter.
         held: How many layers with running statistics hold them, by zone; empty where the plan
             does not tell norms apart.

@@ -1,4 +1,4 @@
-"""The part of a plan file that says what a captured plan came to where it was captured."""
+"""The part of a plan file that says what a captured plan decided where it was captured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from unifreeze._plan.captured import Captured, Order
 from unifreeze._plan.fields import Strict
-from unifreeze._structure.likeness import read_row
+from unifreeze._structure.counted_layers import read_layer
 
 
 def _share(numbers: list[int]) -> list[int]:
@@ -19,7 +19,7 @@ def _share(numbers: list[int]) -> list[int]:
 
 
 def _layer(text: str) -> str:
-    if read_row(text) is None:
+    if read_layer(text) is None:
         raise PydanticCustomError("layer", "should be sizes as in 16x16")
     return text
 
@@ -30,7 +30,7 @@ _Letters = Annotated[str, Field(pattern="^[ftp]+$")]
 
 
 class CapturedDocument(Strict):
-    """What a plan came to where it was captured; checked on every model it is applied to."""
+    """What a plan decided where it was captured; checked on every model it is applied to."""
 
     framework: str = Field(description="the framework of the model")
     order: Order | None = Field(default=None, description="what its names were counted by")
@@ -75,7 +75,7 @@ def plain_captured(captured: Captured) -> dict[str, Any]:
         }
     if captured.branches:
         data["branches"] = {
-            zone: [{name: dict(rows) for name, rows in one.items()} for one in sets]
+            zone: [{name: dict(rows) for name, rows in branches.items()} for branches in sets]
             for zone, sets in captured.branches.items()
         }
     return data

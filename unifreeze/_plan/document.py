@@ -1,4 +1,4 @@
-"""The plan as a document: checked as a whole, every mistake reported at once with its place."""
+"""The plan as a document: checked as a whole, with all mistakes reported at once."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class PlanDocument(Strict):
     groups: list[GroupDocument] = Field(default_factory=list, description="optimizer settings")
     phases: list[PhaseDocument] = Field(default_factory=list, description="the life of a run")
     moments: Literal["keep", "clear"] = Field(
-        default="keep", description="what becomes of an optimizer's moments when a phase freezes"
+        default="keep", description="what happens to the moments of parameters that a phase freezes"
     )
     order: Literal["executed", "as_described"] = Field(
         default="executed", description="what positions count by; see the first forward pass"
     )
     captured: CapturedDocument | None = Field(
-        default=None, description="what the plan came to where it was captured"
+        default=None, description="what the plan decided where it was captured"
     )
 
     @field_validator("phases", mode="after")
@@ -88,13 +88,13 @@ def read_document(
     """Check a plan given as plain data.
 
     Args:
-        data: What stood in the file.
-        source: How messages name it.
+        data: What the file holds.
+        source: How messages name the file.
         places: For each path (`rules[1].train`), where it stands, such as "line 4".
 
     Raises:
         PlanFileError: With all mistakes, each at its path.
-        PlanVersionError: It is of another format version.
+        PlanVersionError: The plan has another format version.
     """
     if not isinstance(data, Mapping):
         raise PlanFileError(
@@ -109,9 +109,9 @@ def read_document(
 
 
 def read_data(data: Mapping[str, Any]) -> FreezePlan:
-    """Check plain data that any YAML reader may have read; raises as `read_document` does.
+    """Check plain data from any YAML reader; raises as `read_document` does.
 
-    PyYAML itself goes by YAML 1.1, in which `1e-3` is text and `off` is false.
+    PyYAML follows YAML 1.1, in which `1e-3` is text and `off` is false.
     """
     document = {key: _as_written(value) for key, value in data.items()}
     if document.get("dropout") is False:
@@ -122,14 +122,14 @@ def read_data(data: Mapping[str, Any]) -> FreezePlan:
 def _as_written(value: Any) -> Any:
     """Read numbers with an exponent where a number is wanted."""
     if isinstance(value, list | tuple):
-        return [_as_written(one) for one in value]
+        return [_as_written(item) for item in value]
     if not isinstance(value, Mapping):
         return value
     return {
-        key: float(one)
-        if key in _NUMBERS and isinstance(one, str) and _EXPONENT.fullmatch(one)
-        else _as_written(one)
-        for key, one in value.items()
+        key: float(item)
+        if key in _NUMBERS and isinstance(item, str) and _EXPONENT.fullmatch(item)
+        else _as_written(item)
+        for key, item in value.items()
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from unifreeze._plan.fields import OneOf, one_of
-from unifreeze._plan.phases import After, At, Entry, Unit, When
+from unifreeze._plan.phases import After, At, PhaseEntry, TimeUnit, When
 
 
 class AtDocument(OneOf):
@@ -65,7 +65,7 @@ ENTRIES: dict[str, type[BaseModel]] = {
 }
 
 
-def plain_entry(entry: Entry | None) -> dict[str, Any]:
+def plain_entry(entry: PhaseEntry | None) -> dict[str, Any]:
     """Return when a phase begins as plain data; {} for one that begins at once."""
     match entry:
         case At(unit, count):
@@ -83,11 +83,11 @@ def plain_after(entry: After) -> dict[str, Any]:
 
 
 def plain_when(entry: When) -> dict[str, Any]:
-    """Return what has to happen to a metric as plain data."""
+    """Return a condition on a metric as plain data."""
     plain: dict[str, Any] = {"metric": entry.metric, f"{entry.turn}_for": entry.reports}
     plain |= {"min_delta": entry.min_delta} if entry.min_delta else {}
     return plain | ({"mode": entry.mode} if entry.mode != "min" else {})
 
 
-def _counted(given: dict[Unit, int | None]) -> tuple[Unit, int]:
+def _counted(given: dict[TimeUnit, int | None]) -> tuple[TimeUnit, int]:
     return next((unit, count) for unit, count in given.items() if count is not None)

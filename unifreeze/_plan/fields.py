@@ -61,7 +61,7 @@ def _read_choice(value: object) -> Choice:
 
 
 JOIN = ", write them as one: "
-"""What a message says before the selector that several are, written as one."""
+"""What a message says before several selectors, written as one."""
 
 
 def _joined(value: object) -> str:
@@ -69,7 +69,7 @@ def _joined(value: object) -> str:
     if not isinstance(value, list | tuple | set | frozenset) or not value:
         return ""
     given = value if isinstance(value, list | tuple) else sorted(value, key=str)
-    words = [str(one) for one in given if isinstance(one, str | Selector)]
+    words = [str(item) for item in given if isinstance(item, str | Selector)]
     return f'{JOIN}"{" | ".join(words)}"' if len(words) == len(value) else ""
 
 
@@ -95,18 +95,18 @@ class Strict(BaseModel):
 
 
 def one_of(*keys: str) -> ConfigDict:
-    """Tell editors, too, that exactly one of some keys is wanted."""
+    """Return what tells editors that exactly one of these keys must be there."""
     return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
 
 
-def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *others: str) -> None:
-    """Refuse a mapping that has none of some keys, or several."""
-    found = [key for key in keys if key in data]
-    if len(found) != 1:
+def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *allowed: str) -> None:
+    """Refuse a mapping that has none of the keys, or several; `allowed` may stand beside them."""
+    given = [key for key in keys if key in data]
+    if len(given) != 1:
         wanted = ", ".join(keys[:-1]) + f" or {keys[-1]}"
-        got = " and ".join(found) if found else "none"
-        known = [*keys, *others]
-        # Said here, as nothing else in this mapping is looked at any more.
+        got = " and ".join(given) if given else "none"
+        known = [*keys, *allowed]
+        # Unknown keys are named here, because nothing else in this mapping is checked any more.
         unknown = "".join(f"; {unknown_key(str(key), known)}" for key in data if key not in known)
         raise PydanticCustomError(
             "verbs",
@@ -134,8 +134,8 @@ class OneOf(Strict):
     @classmethod
     def _has_one(cls, data: object) -> object:
         if isinstance(data, Mapping):
-            others = [name for name in cls.model_fields if name not in cls.choices]
-            exactly_one(cls.choices, data, *others)
+            allowed = [name for name in cls.model_fields if name not in cls.choices]
+            exactly_one(cls.choices, data, *allowed)
         return data
 
 

@@ -17,12 +17,11 @@ from unifreeze._plan.fields import ChoiceField, Strict, plain_choice
 from unifreeze._plan.generators import (
     Adaptive,
     ByGradient,
-    Generator,
     GradualUnfreezing,
     Lisa,
     StopOnRise,
 )
-from unifreeze._plan.phases import BACKBONE, When
+from unifreeze._plan.phases import BACKBONE, Generator, When
 
 UnitsField = Literal["blocks", "stages", "encoder", "decoder"]
 

@@ -1,6 +1,6 @@
-"""What people do by hand in many phases, said in one: each expands to plain phases of a plan.
+"""Generators of phases: common schedules that a plan says in one line instead of many phases.
 
-How many blocks a network has is asked of its description; nothing else about the model counts.
+A generator only asks the model how many blocks it has, and what its selectors select.
 """
 
 from __future__ import annotations
@@ -8,41 +8,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from unifreeze._plan.parts import Choice, Rule, Verb
-from unifreeze._plan.phases import BACKBONE, After, Entry, Phase, Smallest, When
+from unifreeze._plan.phases import (
+    BACKBONE,
+    After,
+    Phase,
+    PhaseEntry,
+    Shape,
+    Smallest,
+    When,
+)
 from unifreeze._plan.selectors import Selector
 from unifreeze.errors import SelectorRangeError
 
 Units = Literal["blocks", "stages", "encoder", "decoder"]
 
 
-class Shape(Protocol):
-    """What a generator asks of a network."""
-
-    def count(self, units: str, within: str) -> int:
-        """Return how many blocks, stages, … a submodule has; "" is the whole model."""
-
-    def has(self, selector: str) -> bool:
-        """Tell whether a selector selects anything."""
-
-
-class Generator(Protocol):
-    """Something that stands for several phases."""
-
-    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
-        """Give the phases, without names.
-
-        Args:
-            shape: The network.
-            first: The run begins with them; otherwise they go on from the phase before.
-        """
-
-
 @dataclass(frozen=True)
 class GradualUnfreezing:
-    """From the head down, one unit more each time (Howard & Ruder 2018, ULMFiT).
+    """From the head down, one more unit each time (Howard & Ruder 2018, ULMFiT).
 
     Attributes:
         every: Time between two phases.
@@ -57,7 +43,7 @@ class GradualUnfreezing:
     upto: int | None = None
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
-        """Give the phases, without names."""
+        """Yield the phases, without names."""
         count = _enough(self.upto or 1, shape.count(self.by, self.within), self.by)
         units = [f"{self.by}[-{number}]" for number in range(1, (self.upto or count) + 1)]
         rules = [_rule("train", unit, self.within) for unit in units]
@@ -82,24 +68,24 @@ class Adaptive:
     when: When
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
-        """Give the phases, without names."""
+        """Yield the phases, without names."""
         shares = range(100 - self.share, 0, -self.share)
-        # Of few parameters, a share that is left may be none.
-        left = [frozen for frozen in shares if shape.has(f"params[:{frozen}%]")]
-        rules = [_rule("train", f"params[{frozen}%:]") for frozen in left]
+        # In a model with few parameters, a share can be no parameter at all.
+        frozen_shares = [frozen for frozen in shares if shape.has(f"params[:{frozen}%]")]
+        rules = [_rule("train", f"params[{frozen}%:]") for frozen in frozen_shares]
         rules.append(_rule("train", "all"))
         yield from _from_the_head_down(rules, self.when, shape, "", first=first)
 
 
 @dataclass(frozen=True)
 class ByGradient:
-    """A further share frozen each time: those with the smallest ratio of gradient to weight.
+    """A further share of the parameters frozen each time: the smallest gradients by their weights.
 
     Attributes:
         every: Time between two phases.
         share: How much more each time, in percent of the parameters that may be frozen.
         times: How often.
-        of: What may be frozen; the head never is.
+        of: What may be frozen; the head is never frozen.
     """
 
     every: After
@@ -108,7 +94,7 @@ class ByGradient:
     of: Choice = BACKBONE
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
-        """Give the phases, without names."""
+        """Yield the phases, without names."""
         if first:
             yield Phase("", rules=(_rule("train", "all"),))
         for number in range(1, self.times + 1):
@@ -117,17 +103,17 @@ class ByGradient:
 
 @dataclass(frozen=True)
 class Lisa:
-    """Some random blocks for a while, then others; all but the blocks always (Pan et al. 2024).
+    """Some random blocks train for a while, then other blocks (Pan et al. 2024).
 
-    Which blocks is decided by SHA-256 over the seed, the period and the block's number, so that
-    it is the same in every framework, on every machine and in every release.
+    What is not a block trains all the time. SHA-256 of the seed, the period and the block's number
+    decides which blocks train, so that the choice is the same in every framework and release.
 
     Attributes:
         blocks: How many train at a time.
-        every: How long.
-        periods: How often they are chosen.
-        seed: Of the choice.
-        by: What is chosen among.
+        every: How long they train.
+        periods: How often blocks are chosen.
+        seed: Seed of the choice.
+        by: The units to choose from.
         within: The submodule they are in; "" for the whole model.
     """
 
@@ -139,7 +125,7 @@ class Lisa:
     within: str = ""
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
-        """Give the phases, without names."""
+        """Yield the phases, without names."""
         count = _enough(self.blocks, shape.count(self.by, self.within), self.by)
         for period in range(self.periods):
             chosen = sorted(self.order(period, count)[: self.blocks])
@@ -168,16 +154,16 @@ class StopOnRise:
     when: When
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
-        """Give the phase, without a name."""
+        """Yield the phase, without a name."""
         yield Phase("", self.when, stop=True)
 
 
 def _from_the_head_down(
-    rules: list[Rule], entry: Entry, shape: Shape, within: str, *, first: bool
+    rules: list[Rule], entry: PhaseEntry, shape: Shape, within: str, *, first: bool
 ) -> Iterator[Phase]:
-    """Give a phase for each rule, and before them one for the head if the run begins here.
+    """Yield a phase for each rule, after a phase for the head if the run begins here.
 
-    Where there is no head, such as in one tower of several, it begins with the first rule.
+    Where there is no head, such as in one tower of several, the first rule makes the first phase.
     """
     if first and shape.has(_in("head", within)):
         yield Phase("", rules=(_rule("only", "head", within),))

@@ -1,4 +1,4 @@
-"""Phases built in Python: written as they stand in a plan file, and read by the same reader."""
+"""Phases built in Python: written as in a plan file, and checked by the reader of plan files."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _HINTS = {
     "training has ended before it": "put the phase with stop=True last",
     "can never be entered": "phases stand in the order in which they begin: give a later epoch or "
     "step, or put it earlier",
-    "says not when it begins": 'add at={"epoch": 5}, after={"epochs": 2} or when={"metric": …}',
+    "needs a start": 'add at={"epoch": 5}, after={"epochs": 2} or when={"metric": …}',
     "training ends there": "leave out all but its name, when it begins, and stop=True",
     "to begin from": "put a phase before it",
     "the first phase unfreezes nothing": "leave warmup out, and give the optimizer a scheduler",
     "a generator makes": "put the rules into a phase before it",
     "restore_best needs": 'add when={"metric": "val_loss", "stalled_for": 2}, or leave it out',
 }
-"""What to write, by a part of what is wrong; the first one that is there."""
+"""What to write, by a part of the message about what is wrong; the first match counts."""
 
 
 def with_phase(plan: FreezePlan, said: Mapping[str, Any]) -> FreezePlan:
@@ -73,7 +73,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _rules(key: str, value: Any) -> Any:
-    """Return rules given as a list, as one rule, or as a plan that has nothing else."""
+    """Return rules that are given as a list, as one rule, or as a plan of rules."""
     if not isinstance(value, FreezePlan):
         return [_as_read(value)] if isinstance(value, Mapping) else _as_read(value)
     if value != FreezePlan(value.rules):
@@ -84,7 +84,7 @@ def _rules(key: str, value: Any) -> Any:
         )
     if value.captured is not None:
         raise PlanError(
-            f"{key} of a phase is a captured plan, and in a phase nothing checks what it came to",
+            f"{key} of a phase is a captured plan, and in a phase nothing checks what it decides",
             context="a captured plan is checked where its rules hold from the beginning",
             hint="add the phase to it: captured.phase(…); or give its rules unchecked: "
             f"{key}=FreezePlan(captured.rules)",
@@ -93,15 +93,15 @@ def _rules(key: str, value: Any) -> Any:
 
 
 def _as_read(value: Any) -> Any:
-    """Return plain data with lists for all sequences, and numbers for those of NumPy."""
+    """Return plain data with lists for all sequences, and Python numbers for NumPy's numbers."""
     if isinstance(value, Mapping):
-        return {key: _as_read(one) for key, one in value.items()}
+        return {key: _as_read(item) for key, item in value.items()}
     if hasattr(value, "item") and not getattr(value, "shape", ()):
         return value.item()
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [_as_read(one) for one in value]
+        return [_as_read(item) for item in value]
     return value
 
 

@@ -20,7 +20,7 @@ class Rule:
     Attributes:
         verb: `freeze`, `train`, or `only` (freeze everything, then train these).
         choice: What it selects.
-        optional: It may match nothing.
+        optional: The rule may match nothing.
     """
 
     verb: Verb
@@ -55,7 +55,7 @@ class Group:
     """Optimizer settings for what `match` selects; None leaves the optimizer's own.
 
     Attributes:
-        match: What it is for.
+        match: What the settings are for.
         lr_scale: Factor on the learning rate.
         weight_decay: Weight decay.
         layer_decay: Factor on the learning rate per block away from the head.
@@ -74,22 +74,26 @@ class Group:
             )
 
 
-def pick(choice: Choice, framework: str, what: str) -> Selector:
-    """Return the selector of a choice that holds for a framework."""
+def pick(choice: Choice, framework: str, where: str) -> Selector:
+    """Return the selector of a choice that holds for a framework; `where` is its place in the plan.
+
+    Raises:
+        PlanError: The choice names frameworks, and not this one.
+    """
     if isinstance(choice, Selector):
         return choice
     for name, selector in choice:
         if name == framework:
             return selector
     raise PlanError(
-        f"{what}: has no selector for {framework!r}",
+        f"{where}: has no selector for {framework!r}",
         context=f"it has one for: {', '.join(name for name, _ in choice)}",
         hint=f'add "{framework}: …", or write one selector for all',
     )
 
 
 def describe_choice(choice: Choice) -> str:
-    """Return a choice as it stands in a message."""
+    """Write a choice for a message."""
     if isinstance(choice, Selector):
         return str(choice)
     return "{" + ", ".join(f'{name}: "{selector}"' for name, selector in choice) + "}"
@@ -97,6 +101,7 @@ def describe_choice(choice: Choice) -> str:
 
 def as_called(rule: Rule) -> str:
     """Write a rule as the call that adds it."""
-    what = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
-    shown = f'"{what}"' if isinstance(what, Selector) and '"' not in str(what) else repr(what)
+    choice = rule.choice if isinstance(rule.choice, Selector) else dict(rule.choice)
+    plain = isinstance(choice, Selector) and '"' not in str(choice)
+    shown = f'"{choice}"' if plain else repr(choice)
     return f"{rule.verb}({shown}{', optional=True' if rule.optional else ''})"

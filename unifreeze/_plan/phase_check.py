@@ -1,19 +1,19 @@
-"""Phases that could never be entered, or contradict themselves: found before any model is seen."""
+"""Checking the phases of a plan without a model: whether each can begin, and makes sense."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from unifreeze._plan.generators import Adaptive, ByGradient, StopOnRise
-from unifreeze._plan.phases import After, At, Phase, Unit, When
+from unifreeze._plan.phases import After, At, Phase, TimeUnit, When
 
 BEST = "restore_best needs `when`: the metric that says which values were the best"
 
 
 def phase_mistakes(phases: Sequence[Phase]) -> Iterator[str]:
-    """Give what is wrong with the phases of a plan, in order; each text names the phase."""
+    """Yield what is wrong with the phases of a plan, in order; each text names the phase."""
     seen: set[str] = set()
-    latest: dict[Unit, int] = {}
+    latest: dict[TimeUnit, int] = {}
     for number, phase in enumerate(phases):
         where = f"phases[{number}] ({phase.name!r})"
         for mistake in (*_name(phase, seen), *_contents(phase, first=number == 0)):
@@ -42,12 +42,12 @@ def _name(phase: Phase, seen: set[str]) -> Iterator[str]:
     seen.add(phase.name)
 
 
-def _entry(phase: Phase, latest: dict[Unit, int], *, first: bool) -> Iterator[str]:
+def _entry(phase: Phase, latest: dict[TimeUnit, int], *, first: bool) -> Iterator[str]:
     entry = phase.entry
     if first and entry not in (None, At("epoch", 0), At("step", 0)):
         yield f"the first phase begins at once, and not {entry}"
     if not first and entry is None and phase.generator is None:
-        yield "says not when it begins: at, after or when"
+        yield "needs a start: at, after or when"
     if isinstance(entry, At):
         bound = latest.get(entry.unit, 0)
         if not first and entry.count <= bound:
@@ -58,25 +58,37 @@ def _entry(phase: Phase, latest: dict[Unit, int], *, first: bool) -> Iterator[st
 
 
 def _contents(phase: Phase, *, first: bool) -> Iterator[str]:
-    ruled = phase.rules is not None or phase.add or phase.like or phase.freeze_smallest
     settled = (phase.norm_stats, phase.lr, phase.weight_decay, phase.warmup)
-    changed = ruled or phase.restore_best or any(value is not None for value in settled)
+    changed = _has_rules(phase) or phase.restore_best or any(value is not None for value in settled)
     if phase.stop and changed:
         yield "training ends there, so nothing else can change"
     if phase.generator is not None:
-        if ruled or phase.stop:
-            yield "a generator makes its own phases: no rules, add, like or stop beside it"
-        if phase.entry is not None and isinstance(phase.generator, StopOnRise):
-            yield f"begins {phase.entry}, and stop_on_rise says itself when"
-        if phase.restore_best and not isinstance(phase.generator, Adaptive):
-            yield f"{BEST}; of the generators, adaptive has one"
-        return
-    if not first and not phase.stop and not changed:
-        yield "changes nothing"
-    if first and (phase.freeze_smallest or phase.restore_best or phase.stop):
-        what = "measures nothing" if phase.freeze_smallest else "has nothing"
-        yield f"the first phase {what} before it to begin from"
-    if first and phase.warmup:
+        yield from _beside_generator(phase)
+    elif first:
+        yield from _in_first(phase)
+    else:
+        if not phase.stop and not changed:
+            yield "changes nothing"
+        if phase.restore_best and not isinstance(phase.entry, When):
+            yield BEST
+
+
+def _has_rules(phase: Phase) -> bool:
+    return phase.rules is not None or bool(phase.add or phase.like or phase.freeze_smallest)
+
+
+def _beside_generator(phase: Phase) -> Iterator[str]:
+    if _has_rules(phase) or phase.stop:
+        yield "a generator makes its own phases: no rules, add, like or stop beside it"
+    if phase.entry is not None and isinstance(phase.generator, StopOnRise):
+        yield f"begins {phase.entry}, and stop_on_rise says itself when"
+    if phase.restore_best and not isinstance(phase.generator, Adaptive):
+        yield f"{BEST}; of the generators, adaptive has one"
+
+
+def _in_first(phase: Phase) -> Iterator[str]:
+    if phase.freeze_smallest or phase.restore_best or phase.stop:
+        lacks = "measures nothing" if phase.freeze_smallest else "has nothing"
+        yield f"the first phase {lacks} before it to begin from"
+    if phase.warmup:
         yield "the first phase unfreezes nothing; to warm up all there is, use a scheduler"
-    if phase.restore_best and not first and not isinstance(phase.entry, When):
-        yield BEST

@@ -28,7 +28,7 @@ from unifreeze._plan.generator_document import (
     StopOnRiseDocument,
     plain_generator,
 )
-from unifreeze._plan.phases import BACKBONE, Entry, Phase, Smallest, WarmUp
+from unifreeze._plan.phases import BACKBONE, Phase, PhaseEntry, Smallest, WarmUp
 
 
 class WarmUpDocument(Strict):
@@ -56,11 +56,11 @@ class SmallestDocument(Strict):
 
 
 _APART = (("at", "after", "when"), ("rules", "like"), ("rules", "add"), tuple(GENERATORS))
-"""Keys of a phase of which there is one at most."""
+"""Sets of keys of which a phase may have only one."""
 
 
 def _tell_editors(schema: dict[str, Any]) -> None:
-    """Say in the schema what only the reader knows: the name may be left to a generator."""
+    """Say in the schema what only the reader checks: a phase with a generator needs no name."""
     schema["required"].remove("name")
     schema["anyOf"] = [{"required": [key]} for key in ("name", *GENERATORS)]
     pairs = [pair for keys in _APART for pair in combinations(keys, 2)]
@@ -119,14 +119,14 @@ class PhaseDocument(Strict):
     @model_validator(mode="after")
     def _no_contradiction(self) -> PhaseDocument:
         for keys in _APART:
-            found = [key for key in keys if getattr(self, key) is not None]
-            if len(found) > 1:
+            given = [key for key in keys if getattr(self, key) is not None]
+            if len(given) > 1:
                 raise PydanticCustomError(
-                    "keys", "has {both}; one of them", {"both": " and ".join(found)}
+                    "keys", "has {both}; one of them", {"both": " and ".join(given)}
                 )
         return self
 
-    def entry(self) -> Entry | None:
+    def entry(self) -> PhaseEntry | None:
         """Return when it begins."""
         given = self.at or self.after or self.when
         return given.value() if given is not None else None
@@ -134,7 +134,7 @@ class PhaseDocument(Strict):
     def value(self) -> Phase:
         """Return the phase."""
         rules = None if self.rules is None else tuple(rule.value() for rule in self.rules)
-        made = next((found for name in GENERATORS if (found := getattr(self, name))), None)
+        generator = next((given for name in GENERATORS if (given := getattr(self, name))), None)
         return Phase(
             name=self.name,
             entry=self.entry(),
@@ -148,7 +148,7 @@ class PhaseDocument(Strict):
             warmup=self.warmup.value() if self.warmup else None,
             restore_best=self.restore_best,
             freeze_smallest=self.freeze_smallest.value() if self.freeze_smallest else None,
-            generator=made.value() if made else None,
+            generator=generator.value() if generator else None,
         )
 
 
@@ -180,5 +180,5 @@ def _plain_smallest(smallest: Smallest) -> dict[str, Any]:
 
 
 def numbers(**values: float | None) -> dict[str, float]:
-    """Return the numbers given; equal ones are written alike: 0, 0.0 and -0.0."""
+    """Return the numbers given, as floats; equal numbers look equal, so -0.0 becomes 0.0."""
     return {key: float(value) + 0.0 for key, value in values.items() if value is not None}

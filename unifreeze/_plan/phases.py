@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
+from unifreeze._plan.parts import Choice, NormStats, Rule
 from unifreeze._plan.selectors import Selector
 from unifreeze._tables import one_line
+from unifreeze.errors import counted
 
-if TYPE_CHECKING:
-    from unifreeze._plan.generators import Generator
-    from unifreeze._plan.parts import Choice, NormStats, Rule
-
-Unit = Literal["epoch", "step"]
+TimeUnit = Literal["epoch", "step"]
 BACKBONE = Selector("backbone")
 
 
@@ -20,7 +19,7 @@ BACKBONE = Selector("backbone")
 class At:
     """A phase begins at an epoch or step, counted from 0."""
 
-    unit: Unit
+    unit: TimeUnit
     count: int
 
     def __str__(self) -> str:
@@ -29,26 +28,26 @@ class At:
 
 @dataclass(frozen=True)
 class After:
-    """A phase begins so many epochs or steps after the one before it."""
+    """A phase begins so many epochs or steps after the phase before it."""
 
-    unit: Unit
+    unit: TimeUnit
     count: int
 
     def __str__(self) -> str:
-        return f"after {self.count} {self.unit}{'s' if self.count != 1 else ''}"
+        return f"after {counted(self.count, self.unit)}"
 
 
 @dataclass(frozen=True)
 class When:
-    """A phase begins when a metric has turned, counted from the beginning of the one before it.
+    """A phase begins when a metric has turned, counted from the beginning of the phase before it.
 
     Attributes:
         metric: Its name.
         turn: `stalled`: no report was better than the best by more than `min_delta`; `risen`: each
-            was worse than the one before it by more than that.
+            report was worse than the report before it by more than `min_delta`.
         reports: For so many reports in a row.
-        min_delta: What is not a difference.
-        mode: Whether less is better, or more.
+        min_delta: A change up to this size counts as no change.
+        mode: `min` if smaller values are better, `max` if larger ones are.
     """
 
     metric: str
@@ -58,11 +57,12 @@ class When:
     mode: Literal["min", "max"] = "min"
 
     def __str__(self) -> str:
-        what = "stalled" if self.turn == "stalled" else "got worse"
-        return f"when {self.metric} has {what} for {self.reports}"
+        turned = "stalled" if self.turn == "stalled" else "got worse"
+        return f"when {self.metric} has {turned} for {self.reports}"
 
 
-Entry = At | After | When
+PhaseEntry = At | After | When
+"""When a phase begins."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ class Smallest:
     """Parameters to freeze by what was measured in the phase before.
 
     Attributes:
-        share: How many of those that may be frozen then are, in percent, with what is already: the
-            ones with the smallest ratio of the gradient's norm to the weight's.
-        of: What may be frozen; the head never is.
+        share: Percent of the candidates that are frozen after this phase begins; those that are
+            frozen already count. Candidates with the smallest ratio of the gradient's norm to the
+            weight's norm are frozen first.
+        of: The candidates; the head is never frozen.
     """
 
     share: int
@@ -81,11 +82,11 @@ class Smallest:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A lower learning rate, at first, for what a phase has just unfrozen.
+    """A lower learning rate at first for the parameters that a phase has just unfrozen.
 
     Attributes:
-        steps: Steps of the optimizer until it has the whole rate; it rises evenly.
-        divisor: The rate is divided by this at first; None to begin at one step's share of it.
+        steps: Optimizer steps until the whole rate is reached; it rises linearly.
+        divisor: The rate is divided by this at first; None to begin at `1 / steps` of it.
     """
 
     steps: int
@@ -100,6 +101,28 @@ class WarmUp:
         return (1 + (self.divisor - 1) * taken / self.steps) / self.divisor
 
 
+class Shape(Protocol):
+    """What a generator asks of a network."""
+
+    def count(self, units: str, within: str) -> int:
+        """Return how many blocks, stages, … a submodule has; "" is the whole model."""
+
+    def has(self, selector: str) -> bool:
+        """Return whether a selector selects anything."""
+
+
+class Generator(Protocol):
+    """Something that stands for several phases."""
+
+    def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
+        """Yield the phases, without names.
+
+        Args:
+            shape: The network.
+            first: The run begins with them; otherwise they go on from the phase before.
+        """
+
+
 @dataclass(frozen=True)
 class Phase:
     """One phase of a run, or several that a generator makes.
@@ -107,22 +130,22 @@ class Phase:
     Attributes:
         name: What it is called.
         entry: When it begins; None for the first.
-        rules: Its rules, behind those of the plan; None to go on from the phase before it.
+        rules: Its rules, after those of the plan; None to go on from the phase before it.
         like: Name of an earlier phase to go on from instead.
         add: Rules added to those.
         norm_stats: What running statistics do from now on; None as before.
         lr: Base learning rate from now on; None as before.
         weight_decay: Weight decay from now on; None as before.
         stop: Training ends here.
-        warmup: A lower rate for what has just been unfrozen.
+        warmup: A lower rate for the parameters that have just been unfrozen.
         restore_best: It begins from the best values that the phase before it had.
         freeze_smallest: What is frozen by measurement when it begins.
-        generator: What makes several phases in its place; its entry and settings are then the
-            first one's, and `warmup` and `restore_best` hold for each.
+        generator: Makes several phases in place of this one. The first of them gets this phase's
+            entry and settings; `warmup` and `restore_best` hold for each of them.
     """
 
     name: str
-    entry: Entry | None = None
+    entry: PhaseEntry | None = None
     rules: tuple[Rule, ...] | None = None
     like: str = ""
     add: tuple[Rule, ...] = ()
@@ -140,7 +163,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PhaseSettings:
     """What holds in a phase, earlier ones taken into account.
 
     Attributes:
@@ -158,7 +181,7 @@ class Settings:
 
 def settings_of(
     phases: tuple[Phase, ...], rules: tuple[Rule, ...], norm_stats: NormStats
-) -> list[Settings]:
+) -> list[PhaseSettings]:
     """Return what holds in each phase.
 
     Args:
@@ -166,18 +189,18 @@ def settings_of(
         rules: The plan's own rules, which come first in every phase.
         norm_stats: The plan's own policy.
     """
-    made: list[Settings] = []
-    own: dict[str, tuple[Rule, ...]] = {}
-    last = Settings(rules, norm_stats)
-    last_own: tuple[Rule, ...] = ()
+    settings: list[PhaseSettings] = []
+    rules_of: dict[str, tuple[Rule, ...]] = {}
+    last = PhaseSettings(rules, norm_stats)
+    last_rules: tuple[Rule, ...] = ()
     for phase in phases:
-        start = phase.rules if phase.rules is not None else own.get(phase.like, last_own)
-        last_own = own[phase.name] = (*start, *phase.add)
-        last = Settings(
-            (*rules, *last_own),
+        start = phase.rules if phase.rules is not None else rules_of.get(phase.like, last_rules)
+        last_rules = rules_of[phase.name] = (*start, *phase.add)
+        last = PhaseSettings(
+            (*rules, *last_rules),
             last.norm_stats if phase.norm_stats is None else phase.norm_stats,
             last.lr if phase.lr is None else phase.lr,
             last.weight_decay if phase.weight_decay is None else phase.weight_decay,
         )
-        made.append(last)
-    return made
+        settings.append(last)
+    return settings

@@ -1,4 +1,4 @@
-"""Plan files: YAML read so that it means what it looks like, and nothing in it is executed."""
+"""Reading and writing plan files: YAML 1.2, and nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unifreeze.errors import PlanFileError, brief
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of plain words, where PyYAML has 1.1's.
+    """Reads plain words as YAML 1.2 does, where PyYAML follows YAML 1.1.
 
     `1e-4` is a number, `off` is a word and `1:30` is text; in YAML 1.1 they are text, false and 90.
     """
@@ -94,7 +94,7 @@ def save_text(path: str | Path, text: str) -> None:
     """Write the text of a plan file.
 
     Raises:
-        PlanFileError: It cannot be written there.
+        PlanFileError: The file cannot be written.
     """
     try:
         Path(path).write_text(text, encoding="utf-8")
@@ -113,7 +113,7 @@ def plan_text(plan: FreezePlan) -> str:
 
 
 def _tables(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the mappings of a document whose members stand in one line each."""
+    """Yield the mappings of a document whose members stand in one line each."""
     captured = document.get("captured", {})
     yield from (captured[key] for key in ("frozen", "layers") if key in captured)
     yield from (rows for sets in captured.get("branches", {}).values() for rows in sets)
@@ -126,7 +126,7 @@ class _Line(dict[str, Any]):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text but keys, so that no reader takes an expression for something else."""
+    """Puts every text but keys in quotes, so that no reader takes a selector for something else."""
 
     def represent_scalar(self, tag: str, value: Any, style: str | None = None) -> yaml.ScalarNode:
         """Write text in double quotes."""
@@ -136,7 +136,7 @@ class _Dumper(yaml.SafeDumper):
     def represent_mapping(
         self, tag: str, mapping: Any, flow_style: bool | None = None
     ) -> yaml.MappingNode:
-        """Write keys plain, where that cannot be taken for something else."""
+        """Write keys without quotes; keys of a plan are plain words."""
         node = super().represent_mapping(tag, mapping, flow_style=flow_style)
         for key, _ in node.value:
             key.style = None
@@ -171,7 +171,7 @@ def _twice(node: yaml.Node | None) -> Iterator[str]:
 
 
 def _nodes(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.Node]:
-    """Give a node and all below it, each once: an alias can stand for what it is in."""
+    """Yield a node and all below it, each once: an alias can refer to a node that it is in."""
     if node is None or id(node) in seen:
         return
     seen.add(id(node))

@@ -1,4 +1,4 @@
-"""Values in place of a plan, and plans with phases, where they cannot be used."""
+"""Refusing values that are not plans, and plans with phases where phases cannot be used."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from unifreeze.errors import PlanError, brief, counted
 
 
 def check_plan(plan: object) -> None:
-    """Refuse what is not a plan; a path is a likely mistake.
+    """Refuse what is not a plan, such as the path of a plan file.
 
     Raises:
-        PlanError: It is none.
+        PlanError: It is not a plan.
     """
     if not isinstance(plan, FreezePlan):
         raise PlanError(
@@ -19,10 +19,10 @@ def check_plan(plan: object) -> None:
 
 
 def refuse_phases(plan: FreezePlan) -> None:
-    """Refuse a plan with phases where one that holds all the time is wanted.
+    """Refuse a plan with phases where a plan must hold all the time.
 
     Raises:
-        PlanError: It has some.
+        PlanError: The plan has phases.
     """
     if plan.phases:
         raise PlanError(

@@ -17,13 +17,13 @@ from unifreeze._resolution.check_order import (
 from unifreeze._resolution.decide import (
     resolve_phases,
     resolve_spec,
-    select,
     settle,
     train_everything,
 )
 from unifreeze._resolution.expand_generators import expand_plan
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._resolution.resolution import Resolution, RuleEffect
+from unifreeze._resolution.select_parameters import select
 
 __all__ = [
     "LIKE_ORDER",

@@ -1,8 +1,9 @@
-"""A captured plan comes to the same on every port of its network, or is refused; pure.
+"""A captured plan must decide the same on every port of its network, or it is refused.
 
-Words and canonical names are derived from structure, and ports of one network may differ in it: one
-fuses what the other holds apart, or registers its layers in another order. So a captured plan says
-what it came to, and that is compared before it decides anything.
+Words and canonical names are derived from structure, and the ports of one network may differ in
+structure: one port fuses projections that the other holds apart, or registers its layers in another
+order. So a captured plan holds what it decided where it was captured, and this is compared before
+the plan is used.
 """
 
 from __future__ import annotations
@@ -13,23 +14,22 @@ from fnmatch import translate
 
 import numpy as np
 
-from unifreeze._plan import Captured, Choice, FreezePlan
-from unifreeze._plan.selectors import Expression, Selector, Word
+from unifreeze._plan import Captured, FreezePlan
+from unifreeze._plan.selectors import Expression, Word
 from unifreeze._plan.selectors.expression import Index, Quoted, nodes
+from unifreeze._resolution.plan_selectors import deciding_expressions
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure import KINDS, STATISTICS, ModelSpec, derive
 from unifreeze._structure.branches import branches_of, unlike_branches
-from unifreeze._structure.likeness import (
+from unifreeze._structure.counted_layers import (
     alike_but_for_order,
     folded,
     groups_of,
-    misnumbered,
     same_layers,
-    shares_of,
     unfolded,
-    unlike_shares,
-    zone_of,
 )
+from unifreeze._structure.frozen_shares import shares_of, unlike_shares, zone_of
+from unifreeze._structure.misnumbered import misnumbered
 from unifreeze.errors import CapturedPlanError, ResolveError, counted, listing
 
 _COUNTED = re.compile(rf"(.*)/({'|'.join(KINDS)})\.\d+/[^/]*")
@@ -47,16 +47,16 @@ LIKE_ORDER = (
 
 
 def describe_captured(resolution: Resolution, order: str | None) -> Captured:
-    """Say what a plan comes to on the model that it was captured from.
+    """Describe what a plan decides on the model that it was captured from.
 
     Args:
         resolution: The plan, resolved on that model.
-        order: What its names count by; None where both orders come to the same.
+        order: What its names count by; None where both orders give the same decisions.
     """
     plan, spec = resolution.plan, resolution.spec
     named, groups = named_groups(plan, spec), groups_of(spec)
-    counted = {unit for unit, _ in named}
-    # All layers of a unit are written down: each is a witness of the order that they stand in.
+    units = {unit for unit, _ in named}
+    # All layers of such a unit are written down, because each of them shows what the order is.
     layers = {
         unit: {
             kind: tuple(rows)
@@ -64,7 +64,7 @@ def describe_captured(resolution: Resolution, order: str | None) -> Captured:
             if (unit, kind) in named or kind != "param"
         }
         for unit in groups
-        if unit in counted
+        if unit in units
     }
     return Captured(
         framework=spec.framework,
@@ -77,15 +77,15 @@ def describe_captured(resolution: Resolution, order: str | None) -> Captured:
 
 
 def check_captured(plan: FreezePlan, resolution: Resolution, resolve: Resolver) -> None:
-    """Refuse a captured plan that would come to something else than where it was captured.
+    """Refuse a captured plan that would decide something else than where it was captured.
 
     Args:
         plan: The plan.
-        resolution: It, resolved on a model.
+        resolution: The plan resolved on a model.
         resolve: Resolves a plan on a model.
 
     Raises:
-        CapturedPlanError: It names what differs.
+        CapturedPlanError: Naming the differences.
     """
     captured = plan.captured
     if captured is None:
@@ -112,7 +112,7 @@ def check_captured(plan: FreezePlan, resolution: Resolution, resolve: Resolver) 
 
 
 def _check_branches(captured: Captured, plan: FreezePlan, resolution: Resolution) -> None:
-    """Refuse a plan that tells equal branches apart, and others here, or that may do so."""
+    """Refuse a plan that tells equal branches apart, unless it freezes the same branches here."""
     spec, flags = resolution.spec, _flags(resolution)
     wrong = list(unlike_branches(captured.branches, spec, flags, named_groups(plan, spec)))
     if wrong:
@@ -130,9 +130,9 @@ def _flags(resolution: Resolution) -> list[bool]:
 
 
 def _cure(resolution: Resolution) -> str:
-    found = int((~resolution.spec.found & (resolution.rule < 0)).sum())
-    were = counted(found, "parameter was", "parameters were")
-    return f"{CURE}; {were} found frozen here, and no rule decides that" if found else CURE
+    frozen = int((~resolution.spec.found & (resolution.rule < 0)).sum())
+    were = counted(frozen, "parameter was", "parameters were")
+    return f"{CURE}; {were} found frozen here, and no rule decides that" if frozen else CURE
 
 
 def _check_order(
@@ -149,13 +149,13 @@ def _check_order(
     if captured.order == "registration" and spec.order == "execution":
         registered = derive(spec.tree, None, found=spec.found)
         try:
-            other = resolve(plan, registered)
+            by_registration = resolve(plan, registered)
         except ResolveError:
-            other = None
+            by_registration = None
         if (
-            other is None
-            or not np.array_equal(other.trainable, resolution.trainable)
-            or _held(other) != _held(resolution)
+            by_registration is None
+            or not np.array_equal(by_registration.trainable, resolution.trainable)
+            or _held(by_registration) != _held(resolution)
         ):
             raise CapturedPlanError(
                 "the plan was captured without a batch, and its positions count in order of "
@@ -193,10 +193,10 @@ def _listed(rows: Sequence[str]) -> str:
 def named_groups(plan: FreezePlan, spec: ModelSpec) -> set[tuple[str, str]]:
     """Return the units and kinds in which a plan tells layers apart by counting them."""
     patterns = {
-        one.pattern
-        for expression in expressions(plan, spec.framework)
-        for one in nodes(expression)
-        if isinstance(one, Quoted) and one.by == "at"
+        node.pattern
+        for expression in deciding_expressions(plan, spec.framework)
+        for node in nodes(expression)
+        if isinstance(node, Quoted) and node.by == "at"
     }
     plain = {pattern for pattern in patterns if not set("*?[") & set(pattern)}
     globs = [re.compile(translate(pattern)).fullmatch for pattern in patterns - plain]
@@ -204,16 +204,16 @@ def named_groups(plan: FreezePlan, spec: ModelSpec) -> set[tuple[str, str]]:
     def takes(name: str) -> bool:
         return name in plain or any(matches(name) for matches in globs)
 
-    found = set()
+    groups = set()
     for name in dict.fromkeys(spec.atom_names) if patterns else ():
         match = _COUNTED.fullmatch(name)
-        if match is None or (match[1], match[2]) in found:
+        if match is None or (match[1], match[2]) in groups:
             continue
-        # Who names the whole unit, or all of a kind in it, counts nothing.
+        # A plan that names the whole unit, or all of a kind in it, does not count.
         whole = takes(match[1]) or takes(f"{match[1]}/{match[2]}.*")
         if not whole and (takes(name) or takes(name.rpartition("/")[0])):
-            found.add((match[1], match[2]))
-    return found
+            groups.add((match[1], match[2]))
+    return groups
 
 
 def fused_places(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
@@ -227,24 +227,12 @@ def fused_places(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
             last = spec.owner_name(owner, span.width - 1).rpartition(".")[2]
             rows.append(f"{spec.tree.paths[owner]} is {spec.owner_name(owner)} to .{last}")
     if rows:
-        what = "a layer that holds several projections counts as all of them"
-        yield f"{what}: {listing(rows, limit=3)}"
-
-
-def expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
-    """Give every selector of a plan that decides something in one framework."""
-    choices: list[Choice] = [rule.choice for rule in plan.rules]
-    if not isinstance(plan.norm_stats, str):
-        choices += [rule.choice for rule in plan.norm_stats]
-    for choice in choices:
-        if isinstance(choice, Selector):
-            yield choice.expression
-        else:
-            yield from (one.expression for name, one in choice if name == framework)
+        why = "a layer that holds several projections counts as all of them"
+        yield f"{why}: {listing(rows, limit=3)}"
 
 
 def told_by_order(resolution: Resolution) -> str:
-    """Say which layers a plan tells apart by the order in which they are registered alone."""
+    """Say which layers a plan tells apart only by the order in which they are registered."""
     spec = resolution.spec
     named = named_groups(resolution.plan, spec)
     names = alike_but_for_order(spec, _flags(resolution), named)
@@ -258,10 +246,9 @@ def told_by_order(resolution: Resolution) -> str:
 
 
 def out_of_order(plan: FreezePlan, spec: ModelSpec) -> str:
-    """Say why a plan's positions cannot be trusted without a run, "" if nothing speaks against it.
+    """Say why a plan's positions cannot be trusted without a batch, "" if they can.
 
-    Where children are called `norm1` and `norm2`, and registered the other way round, the order of
-    registration is nobody's.
+    Where `norm2` is registered before `norm1`, nobody can mean the order of registration.
     """
     if spec.order == "execution" or not misnumbered(spec):
         return ""
@@ -270,7 +257,8 @@ def out_of_order(plan: FreezePlan, spec: ModelSpec) -> str:
     for owner, number in spec.placement.unit_of.items():
         if spec.units[number].label in units:
             owners.add(owner)
-    if any(_is_indexed(one) for e in expressions(plan, spec.framework) for one in nodes(e)):
+    expressions = deciding_expressions(plan, spec.framework)
+    if any(_is_indexed(node) for expression in expressions for node in nodes(expression)):
         owners |= {block for run in spec.runs for block in run.blocks}
     for module, (first, then) in misnumbered(spec).items():
         inside = [owner for owner in owners if module < owner < tree.ends[module]]
@@ -291,9 +279,9 @@ def _held(resolution: Resolution) -> dict[str, tuple[int, int]]:
     owners: Iterable[int] = {
         state.owner for state in spec.states if state.role in STATISTICS and state.moves
     }
-    found: dict[str, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for owner in sorted(owners):
         zone = zone_of(spec, spec.units[spec.placement.unit_of[owner]])
-        before = found.get(zone, (0, 0))
-        found[zone] = before[0] + (owner in held), before[1] + 1
-    return found
+        before = counts.get(zone, (0, 0))
+        counts[zone] = before[0] + (owner in held), before[1] + 1
+    return counts

@@ -1,4 +1,4 @@
-"""Whether a plan that counted layers as they are registered decides the same as they run."""
+"""Whether a plan decides the same by the order in which layers run as by that of registration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unifreeze._plan import FreezePlan, pick
+from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Expression, Word, stand_ins_of
 from unifreeze._plan.selectors.expression import Quoted, Within, parts
 from unifreeze._resolution.held_by import Grounds
+from unifreeze._resolution.plan_selectors import all_expressions
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze.errors import OrderError, ResolveError, listing
+from unifreeze.errors import OrderError, ResolveError, counted, listing
 
 _BY_PLACE = frozenset({"stem", "neck", "head", "backbone", "embeddings", "classifier", "params"})
 _BY_PLACE |= {"blocks", "layers", "stages", "encoder", "decoder", "query", "key", "value"}
@@ -23,11 +24,11 @@ ORDER_CURES = (
 )
 
 Places = Mapping[int, bool]
-"""Modules that a plan counts in as if each were the whole; True if only blocks are counted."""
+"""Modules in which a plan counts, as if each were the whole; True if it counts only blocks."""
 
 
 def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> Places:
-    """Return where some plans count layers, if no batch has shown their order; {} for nowhere.
+    """Return where plans count layers in an order that no batch has shown; {} for nowhere.
 
     Args:
         plans: A plan, or those that hold in its phases.
@@ -40,25 +41,25 @@ def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> Places:
 
 
 def never_ran(places: Places, spec: ModelSpec, ran: Set[int]) -> list[str]:
-    """Return native paths of parameters that a plan counts, and that no pass has run.
+    """Return native paths of parameters that a plan counts, and that no pass has used.
 
     Args:
-        places: Where it counts.
+        places: Where the plan counts.
         spec: The model's description.
         ran: The modules whose own tensors some pass has used.
     """
     tree = spec.tree
     reached = {n for n, owner in zip(tree.tensor_of, tree.owners, strict=True) if owner in ran}
     inside = [(block, tree.ends[block]) for run in spec.runs for block in run.blocks]
-    found: dict[int, str] = {}
+    idle: dict[int, str] = {}
     for place, of_blocks in places.items():
         for name in range(tree.name_starts[place], tree.name_ends[place]):
             owner, tensor = tree.owners[name], tree.tensor_of[name]
-            if tensor in reached or tensor in found:
+            if tensor in reached or tensor in idle:
                 continue
             if not of_blocks or any(low <= owner < high for low, high in inside):
-                found[tensor] = tree.names[name]
-    return list(found.values())
+                idle[tensor] = tree.names[name]
+    return list(idle.values())
 
 
 def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
@@ -68,9 +69,9 @@ def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
         return
     if idle := never_ran(places, spec, used_owners(spec)):
         yield (
-            f"the batch never ran {len(idle)} parameters that the plan's words count, so that "
-            f"their place is not known: {listing(idle)}; if training runs them, give a batch that "
-            "does, too"
+            f"the batch never ran {counted(len(idle), 'parameter')} that the plan's words count, "
+            f"and so their place is not known: {listing(idle)}; if training runs them, give a "
+            "batch that does, too"
         )
 
 
@@ -80,16 +81,16 @@ def used_owners(executed: ModelSpec) -> frozenset[int]:
 
 
 def _places(plans: Sequence[FreezePlan], spec: ModelSpec) -> dict[int, bool]:
-    found: dict[int, bool] = {}
+    places: dict[int, bool] = {}
     for plan in plans:
         for expression in _expressions(plan, spec.framework):
             for place, of_blocks in _counted(expression, spec, 0):
-                found[place] = of_blocks and found.get(place, True)
-    return found
+                places[place] = of_blocks and places.get(place, True)
+    return places
 
 
 def _counted(expression: Expression, spec: ModelSpec, at: int) -> Iterator[tuple[int, bool]]:
-    """Give the modules in which an expression counts; `at` is the one that it is read in."""
+    """Yield the modules in which an expression counts; `at` is the module it is read in."""
     if isinstance(expression, Within):
         place = spec.module(expression.place)
         if place is not None:  # under an optional rule it may be missing
@@ -104,22 +105,16 @@ def _counted(expression: Expression, spec: ModelSpec, at: int) -> Iterator[tuple
 
 
 def _stands_alone(spec: ModelSpec) -> bool:
-    """Tell whether what stands beside some layer with state decides if it holds still."""
+    """Return whether some layer with state holds still or not by the layers beside it."""
     grounds = Grounds(spec, spec.found, np.zeros(len(spec), np.bool_))
     return any(map(grounds.by_neighbours, {state.owner for state in spec.states if state.moves}))
 
 
 def _expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
-    """Give whole expressions of a plan, and what stands for rates by depth."""
-    for rule in plan.rules:
-        yield rule.selector(framework).expression
-    for group in plan.groups:
-        if group.layer_decay is not None:
-            yield Word("layers")
-        yield pick(group.match, framework, "match").expression
-    if not isinstance(plan.norm_stats, str):
-        for norms in plan.norm_stats:
-            yield pick(norms.choice, framework, "norm_stats").expression
+    """Yield the expressions of a plan, and the word by which rates that fall with depth count."""
+    yield from all_expressions(plan, framework)
+    if any(group.layer_decay is not None for group in plan.groups):
+        yield Word("layers")
 
 
 class Difference(NamedTuple):
@@ -127,9 +122,9 @@ class Difference(NamedTuple):
 
     Attributes:
         trains: Native paths of what trains as registered, and not as executed.
-        freezes: What trains as executed, and not as registered.
-        norms: Layers whose statistics hold in one of the two orders alone.
-        rates: What has another learning rate or weight decay.
+        freezes: Native paths of what trains as executed, and not as registered.
+        norms: Layers whose statistics hold in only one of the two orders.
+        rates: Native paths of what gets another learning rate or weight decay.
     """
 
     trains: list[str]
@@ -138,7 +133,7 @@ class Difference(NamedTuple):
     rates: list[str]
 
     def lines(self) -> Iterator[str]:
-        """Say it, a line for each."""
+        """Yield a line for each kind of difference."""
         if self.trains:
             yield f"as registered alone: {listing(self.trains)}"
         if self.freezes:
@@ -154,10 +149,10 @@ def check_order(
 ) -> None:
     """Refuse decisions by registration that execution would make otherwise.
 
-    What the pass never ran is not looked at: its place is not known.
+    What the pass never ran is not compared, because its place is not known.
 
     Args:
-        pairs: For each phase its name, what was decided, and what is by order of execution.
+        pairs: For each phase its name, what was decided, and what the order of execution decides.
         executed: The description by order of execution.
 
     Raises:
@@ -198,8 +193,7 @@ def _reached(spec: ModelSpec) -> Mask:
 
 def _difference(now: Resolution, then: Resolution, reached: Mask) -> Difference:
     def paths(mask: Mask) -> list[str]:
-        names = now.spec.tree.names
-        return [names[name] for name in now.spec.first_names[mask & reached]]
+        return now.spec.paths_of(np.flatnonzero(mask & reached))
 
     held = set(now.held) ^ set(then.held)
     norms = sorted(held.difference(then.spec.placement.unreached))

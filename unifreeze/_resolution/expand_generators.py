@@ -1,4 +1,4 @@
-"""A plan's generators → plain phases, as they are on one model."""
+"""Writing out a plan's generators: the plain phases that they stand for on one model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unifreeze._plan import FreezePlan, Phase, When, phase_mistakes
+from unifreeze._plan import FreezePlan, Phase, Shape, When, phase_mistakes
 from unifreeze._plan.selectors import evaluate, find_module, parse, unit_count
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import PlanError, ResolveError
@@ -17,24 +17,21 @@ def expand_plan(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
     """Return a plan with plain phases in place of its generators; the plan itself if it has none.
 
     Raises:
-        ResolveError: The model has not what a generator asks for; the message names the phase.
+        ResolveError: The model lacks what a generator asks for; the message names the phase.
         PlanError: The phases contradict each other.
     """
     if all(phase.generator is None for phase in plan.phases):
         return plan
-    key = ("expanded", plan)
-    if key not in spec.memo:
-        spec.memo[key] = _expanded(plan, spec)
-    found: FreezePlan = spec.memo[key]
-    # Equal plans share what they expand to, but not where they were captured.
-    return replace(found, captured=plan.captured)
+    expanded = spec.once(("expanded", plan), lambda: _expanded(plan, spec))
+    # Equal plans expand to the same, but they may have been captured in different places.
+    return replace(expanded, captured=plan.captured)
 
 
 def _expanded(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
     phases: list[Phase] = []
     for number, phase in enumerate(plan.phases):
         try:
-            phases += _phases(phase, _Shape(spec), first=number == 0)
+            phases += _phases(phase, _SpecShape(spec), first=number == 0)
         except ResolveError as error:
             where = f"phase {phase.name!r}: {error.fact}"
             raise type(error)(where, context=error.context, hint=error.hint) from None
@@ -44,26 +41,26 @@ def _expanded(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
     return replace(plan, phases=tuple(phases))
 
 
-def _phases(phase: Phase, shape: _Shape, *, first: bool) -> Iterator[Phase]:
-    """Give what a phase stands for: itself, or what its generator makes, with its settings."""
+def _phases(phase: Phase, shape: Shape, *, first: bool) -> Iterator[Phase]:
+    """Yield a phase itself, or the phases that its generator makes, with its settings."""
     if phase.generator is None:
         yield phase
         return
-    made = list(phase.generator.phases(shape, first=first))
-    for number, one in enumerate(made, start=1):
-        one = replace(one, name=f"{phase.name} {number}" if len(made) > 1 else phase.name)
+    steps = list(phase.generator.phases(shape, first=first))
+    for number, step in enumerate(steps, start=1):
+        step = replace(step, name=f"{phase.name} {number}" if len(steps) > 1 else phase.name)
         if number == 1:
-            entry = phase.entry or one.entry
-            one = replace(one, entry=entry, lr=phase.lr, weight_decay=phase.weight_decay)
-            one = replace(one, norm_stats=phase.norm_stats)
-        if not one.stop and not (first and number == 1):
-            best = phase.restore_best and isinstance(one.entry, When)
-            one = replace(one, warmup=phase.warmup, restore_best=best)
-        yield one
+            entry = phase.entry or step.entry
+            step = replace(step, entry=entry, lr=phase.lr, weight_decay=phase.weight_decay)
+            step = replace(step, norm_stats=phase.norm_stats)
+        if not step.stop and not (first and number == 1):
+            best = phase.restore_best and isinstance(step.entry, When)
+            step = replace(step, warmup=phase.warmup, restore_best=best)
+        yield step
 
 
-class _Shape:
-    """What generators ask of a model."""
+class _SpecShape:
+    """Answers what generators ask about a model, from its description."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -76,5 +73,5 @@ class _Shape:
         return unit_count(units, spec)
 
     def has(self, selector: str) -> bool:
-        """Tell whether a selector selects anything."""
+        """Return whether a selector selects anything."""
         return bool(np.any(evaluate(parse(selector), self.spec)))

@@ -6,19 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._plan import FreezePlan, pick
-from unifreeze._resolution.held_layers import Select
+from unifreeze._resolution.select_parameters import select
 from unifreeze._structure import Mask, ModelSpec, Zone
 from unifreeze.errors import SelectorScopeError
 
 Floats = NDArray[np.float64]
 
 
-def group_settings(plan: FreezePlan, spec: ModelSpec, select: Select) -> tuple[Floats, Floats]:
+def group_settings(plan: FreezePlan, spec: ModelSpec) -> tuple[Floats, Floats]:
     """Return, for each parameter, the factor on its learning rate and its weight decay.
 
-    Each setting by itself, the last match wins; weight decay is NaN where no group sets it. With
-    layer decay d, what is k blocks below the head has factor d^k, as in timm: the head and what
-    follows the last block 1, the last block d, the stem the smallest.
+    The last match wins, for each setting by itself. Weight decay is NaN where no group sets it.
+    With layer decay d, a parameter k blocks below the head has factor d^k, as in timm: 1 for the
+    head and all after the last block, d for the last block, the smallest factor for the stem.
     """
     scale, decay = np.ones(len(spec)), np.full(len(spec), np.nan)
     layer_decay = np.ones(len(spec))
@@ -38,7 +38,7 @@ def group_settings(plan: FreezePlan, spec: ModelSpec, select: Select) -> tuple[F
 
 
 def _blocks_below_head(spec: ModelSpec, wanted: Mask) -> Floats:
-    """Count, for each parameter, the blocks between it and the head, its own included.
+    """Count, for each parameter, the blocks from its own to the head.
 
     A tied parameter counts by its first name, as its canonical name does.
     """
@@ -66,10 +66,10 @@ def _blocks_below_head(spec: ModelSpec, wanted: Mask) -> Floats:
 
 
 def _blocks_after(spec: ModelSpec, lengths: list[int]) -> list[int]:
-    """Count, for each run of blocks, those that come after it: an encoder's decoder."""
+    """Count, for each run of blocks, the blocks after it: after an encoder, its decoder's."""
     labels = spec.placement.labels
     partners = [
         f"{label.removesuffix('encoder')}decoder" if label.endswith("encoder") else ""
         for label in labels
     ]
-    return [lengths[labels.index(other)] if other in labels else 0 for other in partners]
+    return [lengths[labels.index(label)] if label in labels else 0 for label in partners]

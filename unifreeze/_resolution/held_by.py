@@ -11,11 +11,11 @@ Names = NDArray[np.intp]
 
 
 class Grounds:
-    """Finds, for a layer with state, the names whose parameters decide about it.
+    """Finds, for a layer with state, the names of the parameters that decide about it.
 
-    These are the parameters that the layer itself registers. A layer without any goes by its place.
-    So does one whose parameters are all constants of the network that no rule decides: whether
-    they train says nothing of it.
+    These are the parameters of the layer itself. If it has none, its place decides. Its place also
+    decides if all its parameters are constants of the network that no rule decides, because
+    whether a constant trains says nothing about the layer.
     """
 
     def __init__(self, spec: ModelSpec, trainable: Mask, decided: Mask) -> None:
@@ -33,33 +33,34 @@ class Grounds:
         self._says = np.bincount(spec.owner_of[~self._left], minlength=count) > 0
 
     def all_frozen(self, names: Names) -> bool:
-        """Tell whether there are names and all their parameters are frozen."""
+        """Return whether there are names and all their parameters are frozen."""
         return bool(len(names) and self._frozen[names].all())
 
     def any_decided(self, names: Names) -> bool:
-        """Tell whether a rule decides one of them."""
+        """Return whether a rule decides any of them."""
         return bool(self._decided[names].any())
 
     def all_decided(self, names: Names) -> bool:
-        """Tell whether rules decide all of them."""
+        """Return whether rules decide all of them."""
         return bool(self._decided[names].all())
 
     def untouched(self, names: Names) -> bool:
-        """Tell whether all were found frozen and no rule decides any."""
+        """Return whether all were found frozen and no rule decides any of them."""
         return bool(len(names)) and not (self._decided[names] | self._found[names]).any()
 
     def under(self, module: int) -> Names:
-        """Return the names of what is under a module."""
+        """Return the names of all parameters under a module."""
         return np.arange(self._tree.name_starts[module], self._tree.name_ends[module])
 
     def of_norm(self, norm: int) -> Names:
-        """Return what decides about a norm: its own parameters, or what is around it.
+        """Return the parameters that decide about a norm.
 
-        That is its block, or its zone if that is frozen as a whole, else the layers beside it.
+        These are its own parameters, or else those of its block, of its zone if all of the zone is
+        frozen, or of the layers beside it.
         """
-        own = self._own(norm)
-        if self._speak(own):
-            return own
+        names = self._own(norm)
+        if self._speak(names):
+            return names
         zone = self._zone(norm)
         if zone is Zone.BLOCK:
             return self.under(self._block_around(norm))
@@ -68,10 +69,10 @@ class Grounds:
         return self._beside(norm)
 
     def of_state(self, module: int) -> Names:
-        """Return what decides about a layer that keeps other state.
+        """Return the parameters that decide about a layer that keeps other state.
 
-        That is its own parameters, or of the layer that it is a part of, else what is under it,
-        its block, or the layers beside it.
+        These are its own parameters or those of the layer that it is a part of; or else those under
+        it, in its block, or of the layers beside it.
         """
         names = self._of_layer(module)
         if self._speak(names):
@@ -80,27 +81,30 @@ class Grounds:
         return self.under(block) if block >= 0 else self._beside(module, head=len(names) > 0)
 
     def constants_of(self, module: int) -> Names:
-        """Return the parameters of a layer with state if all are constants that no rule decides."""
+        """Return a stateful layer's parameters if all are constants that no rule decides."""
         names = self._of_layer(module)
         return names if not self._speak(names) else names[:0]
 
     def by_neighbours(self, module: int) -> bool:
-        """Tell whether it is what stands beside a layer with other state that decides about it."""
+        """Return whether the layers beside a layer with other state decide about it."""
         return not self._speak(self._of_layer(module)) and self._block_around(module) < 0
 
     def _of_layer(self, module: int) -> Names:
-        """Return the parameters of a layer with state, or of the one that it is a part of."""
+        """Return the parameters of a layer with state, or of the layer that it is a part of."""
         tree = self._tree
+        # Names under a module are a range: an empty range means that there are no parameters.
         if tree.name_ends[module] > tree.name_starts[module]:
-            own = self._own(module)
-            return own if len(own) and not self._is_network(module) else self.under(module)
+            names = self._own(module)
+            return names if len(names) and not self._is_network(module) else self.under(module)
+        # A module with state alone, such as a quantiser's observer, is a part of a layer around it.
         around = tree.parents[module]
         while around > 0 and tree.name_ends[around] == tree.name_starts[around]:
             around = tree.parents[around]
         if around < 0 or not len(inside := self.under(around)):
             return self.under(module)
         owner = tree.owners[inside[0]]
-        if owner < around:  # what a parametrization computes is the parameter of a layer around it
+        if owner < around:
+            # A parametrization computes a parameter of a layer further out, and belongs to that.
             return self._own(owner)
         if len(self._own(around)) or self._at.kinds[around] in LAYERS:
             return inside
@@ -110,11 +114,11 @@ class Grounds:
         return self._by_owner[self._starts[module] : self._starts[module + 1]]
 
     def _speak(self, names: Names) -> bool:
-        """Tell whether any of some names is more than a constant that no rule decides."""
+        """Return whether any of the names is not just a constant that no rule decides."""
         return not bool(self._left[names].all())
 
     def _is_network(self, module: int) -> bool:
-        """Tell whether a module is no layer: the model itself, or one that holds blocks."""
+        """Return whether a module is not a layer: it is the model itself, or it holds blocks."""
         end = self._tree.ends[module]
         return module == 0 or any(module < run.blocks[0] < end for run in self.spec.runs)
 
@@ -127,11 +131,11 @@ class Grounds:
         blocks = [block for run in self.spec.runs for block in run.blocks]
         return next((b for b in blocks if b <= module < self._tree.ends[b]), -1)
 
-    def _names_in_unit(self, owner: int) -> Names:
-        """Return the names of all parameters in an owner's stretch of the network."""
-        unit = self._at.unit_of[owner]
+    def _names_in_unit(self, module: int) -> Names:
+        """Return the names of all parameters in a module's stretch of the network."""
+        unit = self._at.unit_of[module]
         if unit not in self._units:
-            same = [self._at.unit_of[other] == unit for other in self._tree.owners]
+            same = [self._at.unit_of[owner] == unit for owner in self._tree.owners]
             self._units[unit] = np.flatnonzero(np.asarray(same, np.bool_))
         return self._units[unit]
 
@@ -140,8 +144,8 @@ class Grounds:
 
         Args:
             module: The module.
-            head: Layers in the head count though the module is not in it; else they count only if
-                there are no others.
+            head: Layers in the head count even if the module is not in the head. Without this they
+                count only if there are no other layers.
         """
         ranks, place = self._at.ranks, self._rank(module)
         owners = [n for n in np.flatnonzero(self._says).tolist() if n in ranks and n != module]

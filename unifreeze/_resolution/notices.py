@@ -1,4 +1,4 @@
-"""What a user should know of how a plan was read against a model, though it is not a mistake."""
+"""Notices: what a user should know about a plan on a model, though it is not a mistake."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze._plan import Choice, FreezePlan, pick
+from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Expression, Path, Word, count_selected, evaluate
 from unifreeze._plan.selectors.expression import Segment, Within, nodes, parts
 from unifreeze._resolution.check_captured import fused_places
 from unifreeze._resolution.check_order import unseen_notices
 from unifreeze._resolution.held_layers import Stillness
+from unifreeze._resolution.plan_selectors import all_expressions
 from unifreeze._structure import Mask, ModelSpec, running_owners
 from unifreeze.errors import ResolveError, counted, listing
 
@@ -21,7 +22,7 @@ CONSTANT = "a constant of the network: found frozen beside what trains"
 
 
 class Outcome(NamedTuple):
-    """What a plan came to on a model.
+    """What a plan decides on a model.
 
     Attributes:
         trainable: The decision for each parameter.
@@ -46,16 +47,16 @@ def outcome_notices(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iter
 
 
 def left_notices(spec: ModelSpec, tensors: NDArray[np.intp], where: str) -> Iterator[str]:
-    """Say which parameters a rule leaves as found, why, and how to train a constant."""
+    """Say which parameters a rule leaves as found, and why; of constants, how to train them."""
     reasons = [spec.tensors[tensor].fixed for tensor in tensors]
     for reason in dict.fromkeys(reasons):
-        paths = _paths(spec, [t for t, why in zip(tensors, reasons, strict=True) if why == reason])
+        paths = spec.paths_of([t for t, why in zip(tensors, reasons, strict=True) if why == reason])
         cure = "" if reason else f'; to train it: train: path:"{paths[0]}"'
         yield f"{where} leaves {listing(paths)} as found ({reason or CONSTANT}){cure}"
 
 
 def _left_alone(spec: ModelSpec, still: set[int]) -> Iterator[str]:
-    """Say of each layer that should hold and has no mode for it that it does not."""
+    """Say which layers should hold still but cannot, because they have no inference mode."""
     tree, left = spec.tree, sorted(still & spec.tree.modeless.keys())
     for why in dict.fromkeys(tree.modeless[owner] for owner in left):
         named = [tree.paths[owner] or "the model" for owner in left if tree.modeless[owner] == why]
@@ -63,17 +64,17 @@ def _left_alone(spec: ModelSpec, still: set[int]) -> Iterator[str]:
 
 
 def _held_as_found(spec: ModelSpec, unasked: set[int]) -> Iterator[str]:
-    """Say which layers hold still only because they were found frozen, and what lets them move."""
+    """Say which layers hold still only because they were found frozen, and how to free them."""
     norms = unasked.intersection(running_owners(spec.states))
-    for owners, what in ((norms, "statistics"), (unasked - norms, "other state")):
+    for owners, state in ((norms, "statistics"), (unasked - norms, "other state")):
         if not owners:
             continue
         paths = [spec.tree.paths[owner] for owner in sorted(owners)]
-        count = "1 layer holds its" if len(paths) == 1 else f"{len(paths)} layers hold their"
+        count = counted(len(paths), "layer holds its", "layers hold their")
         cure = f"""to let it update: norm_stats: [{{update: 'path:"{paths[0]}"'}}]"""
         cure = cure if owners is norms else f'to let it move: train: path:"{paths[0]}"'
         yield (
-            f"{count} {what} though no rule names them, for they were found frozen: "
+            f"{count} {state} though no rule names them, for they were found frozen: "
             f"{listing(path or 'the model' for path in paths)}; {cure}"
         )
 
@@ -82,10 +83,11 @@ def _thawed(plan: FreezePlan, spec: ModelSpec, outcome: Outcome) -> Iterator[str
     """Say how many parameters were found frozen and train by a word of the vocabulary."""
     expressions = [rule.selector(spec.framework).expression for rule in plan.rules]
     by_word = [any(isinstance(n, Word) for n in nodes(expression)) for expression in expressions]
-    mine = np.asarray([*by_word, False], np.bool_)[outcome.rule]
-    thawed = np.flatnonzero(outcome.trainable & ~spec.found & mine)
+    # The last entry is for rule -1: parameters that no rule decides.
+    decided_by_word = np.asarray([*by_word, False], np.bool_)[outcome.rule]
+    thawed = np.flatnonzero(outcome.trainable & ~spec.found & decided_by_word)
     if len(thawed):
-        paths = listing(_paths(spec, thawed))
+        paths = listing(spec.paths_of(thawed))
         were = counted(len(thawed), "parameter was", "parameters were")
         trains = "trains" if len(thawed) == 1 else "train"
         yield f"{were} found frozen, and {trains} under this plan: {paths}"
@@ -98,65 +100,60 @@ def tied_beside(
     rule_of_atom: NDArray[np.intp],
     tensors: Iterable[int] | None = None,
 ) -> Iterator[str]:
-    """Say which names follow a rule that does not select them: they are names of one tensor.
+    """Say which names follow a rule that selects only another name of the same tensor.
 
     Args:
         plan: The plan.
         spec: The model's description.
         rule: For each parameter, the rule that decided it.
         rule_of_atom: For each atom, the rule that selects it.
-        tensors: Those to look at; None for all.
+        tensors: The parameters to look at; None for all.
     """
     atoms, names = spec.atoms, spec.tree.names
     beside = np.flatnonzero((rule_of_atom < 0) & (rule[atoms.tensor] >= 0))
     wanted = None if tensors is None else set(map(int, tensors))
-    told: dict[tuple[int, str], list[str]] = {}
+    names_beside: dict[tuple[int, str], list[str]] = {}
     for atom in beside.tolist():
         tensor = int(atoms.tensor[atom])
         if wanted is None or tensor in wanted:
             taken = np.flatnonzero((atoms.tensor == tensor) & (rule_of_atom == rule[tensor]))
-            told.setdefault((int(rule[tensor]), names[atoms.name[taken[0]]]), []).append(
-                names[atoms.name[atom]]
-            )
-    for (number, name), others in told.items():
+            key = int(rule[tensor]), names[atoms.name[taken[0]]]
+            names_beside.setdefault(key, []).append(names[atoms.name[atom]])
+    for (number, name), aliases in names_beside.items():
         verb = "freezes" if plan.rules[number].verb == "freeze" else "trains"
-        others = [other for other in dict.fromkeys(others) if other != name]
-        if not others:
+        aliases = [alias for alias in dict.fromkeys(aliases) if alias != name]
+        if not aliases:
             continue  # parts of one tensor
         yield (
-            f"rule {number + 1} ({plan.rules[number]}) also {verb} {listing(others)}: "
+            f"rule {number + 1} ({plan.rules[number]}) also {verb} {listing(aliases)}: "
             f"the same tensor as {name}"
         )
 
 
-def _paths(spec: ModelSpec, tensors: Iterable[int]) -> list[str]:
-    return [spec.tree.names[spec.first_names[tensor]] for tensor in tensors]
-
-
 def reading_notices(plan: FreezePlan, spec: ModelSpec) -> tuple[str, ...]:
-    """Say where a word hides a path, by which order positions were counted, what was not read."""
-    found = [
+    """Say where a word hides a path, which order is uncertain, and what was not read."""
+    notices = [
         notice
-        for choice in _choices(plan)
-        for notice in _reading(pick(choice, spec.framework, "").expression, spec)
+        for expression in all_expressions(plan, spec.framework)
+        for notice in _reading(expression, spec)
     ]
-    found += fused_places(plan, spec)
+    notices += fused_places(plan, spec)
     if spec.trace and spec.placement.ambiguous:
-        found.append(_ambiguity(spec))
+        notices.append(_ambiguity(spec))
     if unused := spec.tree.unused:
-        found.append(
+        notices.append(
             f"{counted(len(unused), 'parameter belongs', 'parameters belong')} to copies of layers "
             "that do not run; no count has them, and nothing changes them: "
             f"{listing(row.path for row in unused)}"
         )
-    found += unseen_notices(plan, spec)
+    notices += unseen_notices(plan, spec)
     if plan.phases:
-        found.append("this is of the plan's own rules; its phases add theirs")
-    return tuple(dict.fromkeys(found))
+        notices.append("this is of the plan's own rules; its phases add theirs")
+    return tuple(dict.fromkeys(notices))
 
 
 def _ambiguity(spec: ModelSpec) -> str:
-    """Say whose canonical names could be another's."""
+    """Say which layers could get each other's canonical names elsewhere."""
     names = [spec.owner_name(owner) for owner in sorted(spec.placement.ambiguous)]
     return (
         "registered in another order than executed, and alike, so that the numbers in their "
@@ -164,17 +161,10 @@ def _ambiguity(spec: ModelSpec) -> str:
     )
 
 
-def _choices(plan: FreezePlan) -> Iterator[Choice]:
-    yield from (rule.choice for rule in plan.rules)
-    if not isinstance(plan.norm_stats, str):
-        yield from (rule.choice for rule in plan.norm_stats)
-    yield from (group.match for group in plan.groups)
-
-
 def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
     if isinstance(expression, Within):
         place = spec.module(expression.place)
-        # Under an optional rule the place may be missing.
+        # If the rule is optional, the place may be missing.
         if place is not None:
             yield from _reading(expression.inner, spec.within(place)[0])
         return
@@ -185,19 +175,18 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
             f'{name!r}, which holds other parameters: path:"{name}"'
         )
     if isinstance(expression, Path) and (wide := _at_any_depth(expression)):
-        few, more = (count_selected(spec, str(one)) for one in (expression, wide))
+        few, more = (count_selected(spec, str(path)) for path in (expression, wide))
         if 0 < few < more:
-            counted = f"{few} parameter{'' if few == 1 else 's'}"
             yield (
-                f"{str(expression)!r} selects {counted}, as * stands for one level of a path; "
-                f"at any depth: {wide} ({more} parameters)"
+                f"{str(expression)!r} selects {counted(few, 'parameter')}, as * stands for one "
+                f"level of a path; at any depth: {wide} ({more} parameters)"
             )
     for part in parts(expression):
         yield from _reading(part, spec)
 
 
 def _at_any_depth(path: Path) -> Path | None:
-    """Return what a path that begins with * says in languages whose * stands for dots, too."""
+    """Return what a path that begins with * means where * may also stand for dots."""
     first, *rest = path.segments
     if path.quoted or first.name == "**" or not first.name.startswith("*") or first.index:
         return None

@@ -15,7 +15,7 @@ from unifreeze._plan import FreezePlan
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._tables import one_line
-from unifreeze.errors import ResolveError, UnmatchedSelectorError, nearest
+from unifreeze.errors import ResolveError, UnmatchedSelectorError, counted, nearest
 
 
 class RuleEffect(NamedTuple):
@@ -37,7 +37,7 @@ class RuleEffect(NamedTuple):
 @checked_methods
 @dataclass(frozen=True, eq=False)
 class Resolution:
-    """A plan resolved against a model; nothing is touched by making one.
+    """A plan resolved against a model; the model is not touched.
 
     Arrays run over the spec's parameters, in order of registration.
 
@@ -76,7 +76,7 @@ class Resolution:
 
     @classmethod
     def without_plan(cls, spec: ModelSpec) -> Resolution:
-        """Return what holds on a model that no plan covers: all of it as found."""
+        """Return the resolution of a model that no plan covers: all of it stays as found."""
         count, modules = len(spec), len(spec.tree.paths)
         return cls(
             FreezePlan(),
@@ -113,16 +113,16 @@ class Resolution:
 
     @cached_property
     def written(self) -> Mask:
-        """For each parameter, whether its layer's own code may write to it while that trains.
+        """For each parameter, whether its layer writes to it during training, though it is frozen.
 
-        Code books are such: constants that no rule decides, of a layer whose state moves.
+        Code books are an example: constants that no rule decides, in a layer whose state moves.
         """
-        found = np.zeros(len(self.spec), np.bool_)
+        written = np.zeros(len(self.spec), np.bool_)
         grounds = Grounds(self.spec, self.trainable, self.decided)
         moving = {state.owner for state in self.spec.states if state.moves}
         for owner in moving.difference(self.held):
-            found[self.spec.tensor_of[grounds.constants_of(owner)]] = True
-        return found
+            written[self.spec.tensor_of[grounds.constants_of(owner)]] = True
+        return written
 
     @cached_property
     def trainable_paths(self) -> tuple[str, ...]:
@@ -134,8 +134,7 @@ class Resolution:
         return self._paths(self.trainable)
 
     def _paths(self, mask: Mask) -> tuple[str, ...]:
-        names = self.spec.tree.names
-        return tuple(names[name] for name in self.spec.first_names[mask])
+        return tuple(self.spec.paths_of(np.flatnonzero(mask)))
 
     @cached_property
     def frozen_names(self) -> tuple[str, ...]:
@@ -219,7 +218,7 @@ class Resolution:
 
     def __repr__(self) -> str:
         trainable, spec = int(self.trainable.sum()), self.spec
-        counts = f"{trainable} of {len(spec)} parameters of {spec.framework} trainable"
+        counts = f"{trainable} of {counted(len(spec), 'parameter')} of {spec.framework} trainable"
         return one_line(self, f"{counts} under {self.plan!r}")
 
     def __str__(self) -> str:
@@ -227,13 +226,14 @@ class Resolution:
         share = 100 * trainable / total if total else 0.0
         lines = [
             f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}",
-            f"{int(self.trainable.sum())} of {len(self.spec)} parameters trainable, "
-            f"{len(self.held)} layers hold their statistics and other state",
+            f"{int(self.trainable.sum())} of {counted(len(self.spec), 'parameter')} trainable, "
+            f"{counted(len(self.held), 'layer holds its', 'layers hold their')} statistics and "
+            "other state",
         ]
         for number, effect in enumerate(self.effects, start=1):
             lines.append(
                 f"  rule {number}  {effect.text}: matches {effect.matched}, "
-                f"decides {effect.decided} ({effect.values:,} values)"
+                f"decides {effect.decided} ({counted(effect.values, 'value')})"
             )
         left = int((self.rule < 0).sum())
         if left:

@@ -1,9 +1,19 @@
 """The neutral description of a model: what a plan is a function *of*."""
 
 from unifreeze._structure.atoms import Atoms
-from unifreeze._structure.blocks import Run
-from unifreeze._structure.spec import Mask, ModelSpec, Parameter, derive
-from unifreeze._structure.tree import STATISTICS, State, Tensor, Trace, Tree, Unused, running_owners
+from unifreeze._structure.blocks import BlockRun
+from unifreeze._structure.parameters import Parameter
+from unifreeze._structure.spec import ModelSpec, derive
+from unifreeze._structure.tree import (
+    STATISTICS,
+    Mask,
+    State,
+    Tensor,
+    Trace,
+    Tree,
+    Unused,
+    running_owners,
+)
 from unifreeze._structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
 from unifreeze._structure.zones import Placement, Unit, Zone
 
@@ -14,11 +24,11 @@ __all__ = [
     "STATISTICS",
     "STOCHASTIC",
     "Atoms",
+    "BlockRun",
     "Mask",
     "ModelSpec",
     "Parameter",
     "Placement",
-    "Run",
     "State",
     "Tensor",
     "Trace",

@@ -1,23 +1,21 @@
-"""The finest grain of a model's description, on which selectors are evaluated."""
+"""The smallest units that selectors choose: one for each name, or part of a fused tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze._structure.tree import Tree
 from unifreeze._structure.words import FUSED, KINDS, parts_of, role_of, words_in
-
-if TYPE_CHECKING:
-    from unifreeze._structure.spec import ModelSpec
+from unifreeze._structure.zones import Placement
 
 _PARTS = {"weight": 1, "bias": 2, "": 0}
 
 
 class Atoms:
-    """The finest grain of a model: one atom per name of a parameter and part of a fused tensor.
+    """The atoms of a model: one for each name of a parameter, and for each part of a fused tensor.
 
     Attributes:
         name: For each atom, the number of its name.
@@ -30,32 +28,38 @@ class Atoms:
         copied: For each atom, whether it is in a copy that an adapter library trains.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
-        tree, at = spec.tree, spec.placement
+    def __init__(
+        self,
+        tree: Tree,
+        placement: Placement,
+        owner_of: NDArray[np.intp],
+        tensor_of: NDArray[np.intp],
+    ) -> None:
+        # Few leaf names are different (`weight`, `bias`, …), so each is looked at once.
         leaves, codes = _coded(tree.leaves)
         of_leaf = np.asarray([words_in(leaf) for leaf in leaves], np.int64)
-        words = np.asarray(at.words, np.int64)[spec.owner_of] | of_leaf[codes]
-        names, self.share, words = _split_fused(words)
-        self.name = names
-        self.words = words
-        self.tensor = spec.tensor_of[names]
-        owners = spec.owner_of[names]
-        self.unit = _column(at.unit_of, len(tree.paths))[owners]
-        self.zone = np.asarray([unit.zone for unit in at.units], np.int64)[self.unit]
-        self.block = np.asarray([unit.block for unit in at.units], np.int64)[self.unit]
-        self.run = np.asarray([unit.run for unit in at.units], np.int64)[self.unit]
-        numbers = {kind: number for number, kind in enumerate(KINDS)}
-        kinds = {owner: numbers[kind] for owner, kind in at.kind_of.items()}
-        self.kind = _column(kinds, len(tree.paths))[owners]
-        adapters = np.asarray(tree.adapters, np.bool_)[names]
-        self.kind[adapters] = numbers["adapter"]
+        words = np.asarray(placement.words, np.int64)[owner_of] | of_leaf[codes]
+        self.name, self.share, self.words = _split_fused(words)
+        self.tensor = tensor_of[self.name]
+        self._set_places(placement, owner_of[self.name], len(tree.paths))
+        self.kind[np.asarray(tree.adapters, np.bool_)[self.name]] = KINDS.index("adapter")
         copied = np.zeros(len(tree.names), np.bool_)
         for low, high in tree.copies:
             copied[low:high] = True
-        self.copied = copied[names]
-        in_norm = np.asarray([kind == "norm" for kind in at.kinds], np.intp)[spec.owner_of]
+        self.copied = copied[self.name]
+        in_norm = np.asarray([kind == "norm" for kind in placement.kinds], np.intp)[owner_of]
         parts = [[_PARTS[role_of(leaf, kind)[1]] for kind in ("", "norm")] for leaf in leaves]
-        self.part = np.asarray(parts, np.int64)[codes, in_norm][names]
+        self.part = np.asarray(parts, np.int64)[codes, in_norm][self.name]
+
+    def _set_places(self, placement: Placement, owners: NDArray[np.intp], modules: int) -> None:
+        units = placement.units
+        self.unit = _column(placement.unit_of, modules)[owners]
+        self.zone = np.asarray([unit.zone for unit in units], np.int64)[self.unit]
+        self.block = np.asarray([unit.block for unit in units], np.int64)[self.unit]
+        self.run = np.asarray([unit.run for unit in units], np.int64)[self.unit]
+        numbers = {kind: number for number, kind in enumerate(KINDS)}
+        kinds = {owner: numbers[kind] for owner, kind in placement.kind_of.items()}
+        self.kind = _column(kinds, modules)[owners]
 
     def __len__(self) -> int:
         return len(self.name)
@@ -68,7 +72,7 @@ def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:
 
 
 def _coded(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
-    """Return the different texts of a sequence, and for each in it the number of its own."""
+    """Return the different texts of a sequence, and for each of its texts which of those it is."""
     different = list(dict.fromkeys(texts)) or [""]
     numbers = {text: number for number, text in enumerate(different)}
     return different, np.asarray([numbers[text] for text in texts], np.intp)
@@ -77,7 +81,7 @@ def _coded(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
 def _split_fused(
     words: NDArray[np.int64],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
-    """Give a fused projection one atom per part, each with the word of its part.
+    """Split a fused projection into one atom per part, each with the word of its part.
 
     Returns:
         For each atom, the number of its name, which part it is, and its words.
@@ -88,10 +92,10 @@ def _split_fused(
         return names, np.zeros_like(names), words
     parts = {int(n): parts_of(int(words[n])) for n in fused}
     repeats = np.ones(len(words), np.intp)
-    repeats[fused] = [len(found) for found in parts.values()]
+    repeats[fused] = [len(part_words) for part_words in parts.values()]
     ends = np.cumsum(repeats)
     share = np.arange(ends[-1], dtype=np.intp) - np.repeat(ends - repeats, repeats)
     split = np.repeat(words, repeats)
-    for n, found in parts.items():
-        split[ends[n] - len(found) : ends[n]] |= found
+    for n, part_words in parts.items():
+        split[ends[n] - len(part_words) : ends[n]] |= part_words
     return np.repeat(names, repeats), share, split

@@ -1,11 +1,12 @@
-"""Finding a model's repeated units from its tree alone: blocks, and the runs they form.
+"""What makes a module a block: finding a model's repeated units, and the runs they form.
 
-A block is a module that is no mere container, holds at least two weight matrices or kernels, and
-has a like sibling in the same or a cousin list-like container (or stands alone in a container that
-is called as those are: a stack of depth one); failing that, it is alone in a container (one set of
-weights run many times); failing that, it has a sibling of its own class. Of nested candidates only
-the outermost is kept; experts are none. A stage that does nothing but hold a list of blocks (and
-perhaps one resampling layer) counts as a container.
+A candidate is a module that is not a container and holds at least two weight matrices or kernels.
+It is a block if a module of its class stands in the same list-like container or in a cousin of it,
+or if it is alone in a container with the same name as that one (a stack of depth one). A model
+without such candidates is searched for one that is alone in a container (one set of weights that
+runs many times), and then for siblings of one class. Of nested candidates only the outermost is
+kept. Experts are not blocks. A stage that only holds a list of blocks, and perhaps one resampling
+layer, counts as a container.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of blocks.
+class BlockRun:
+    """One run of blocks: those that follow each other in one part of the model.
 
     Attributes:
         holder: Index of the module that holds the run's containers.
@@ -39,26 +40,25 @@ class Run:
     stages: tuple[int, ...]
 
 
-def find_runs(tree: Tree, kinds: list[str]) -> list[Run]:
+def find_runs(tree: Tree, kinds: list[str]) -> list[BlockRun]:
     """Find the runs of blocks of a model.
 
     Args:
         tree: The model as its backend found it.
         kinds: Kind of every module, guesses included.
     """
-    shape = _Shape(tree, kinds)
-    candidates = shape.listed()
+    finder = _BlockFinder(tree, kinds)
+    candidates = finder.listed()
     if candidates:
-        candidates = [*candidates, *shape.alone_beside(candidates)]
+        candidates = [*candidates, *finder.alone_beside(candidates)]
     else:
-        candidates = shape.alone() or shape.siblings()
-    blocks = _outermost(tree, candidates)
+        candidates = finder.alone() or finder.siblings()
     by_holder: dict[int, list[int]] = defaultdict(list)
-    for block in blocks:
-        by_holder[shape.holder(block)].append(block)
+    for block in _outermost(tree, candidates):
+        by_holder[finder.holder(block)].append(block)
     return [
-        Run(holder, tuple(found), tuple(number_runs([tree.parents[block] for block in found])))
-        for holder, found in by_holder.items()
+        BlockRun(holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])))
+        for holder, blocks in by_holder.items()
     ]
 
 
@@ -80,13 +80,15 @@ def _outermost(tree: Tree, candidates: list[int]) -> list[int]:
     return kept
 
 
-class _Shape:
-    """What the tree's shape says about each module: matrices below, candidate, stage."""
+class _BlockFinder:
+    """The candidates of one tree, and the ways in which they can be blocks."""
 
     def __init__(self, tree: Tree, kinds: list[str]) -> None:
         self.tree, self.kinds = tree, kinds
         self._matrices = _matrix_counts(tree, kinds)
         experts = _inside_experts(tree, kinds)
+        # A module that repeats is skipped, so that shared weights make one block, not several. An
+        # auxiliary head is as deep as a block in some networks, but it is not part of the trunk.
         self._composed = [
             index
             for index in range(1, len(tree.paths))
@@ -110,12 +112,13 @@ class _Shape:
         return max(parent, 0)
 
     def listed(self) -> list[int]:
-        """Candidates in a container that have a like sibling or cousin.
+        """Return candidates in a container beside another module of their class, or a cousin.
 
-        The like ones may hold a single matrix: some networks' first blocks leave layers out.
+        The other modules may hold a single matrix: some networks' first blocks leave layers out.
         """
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
         for index in self._composed:
+            # Stages are climbed through, so blocks of different stages are in one group: cousins.
             if index not in self._stages and self._holds_only(self.tree.parents[index]):
                 groups[self.holder(index), self.tree.types[index]].append(index)
         alike = [
@@ -126,13 +129,13 @@ class _Shape:
         return sorted(chain.from_iterable(alike))
 
     def siblings(self) -> list[int]:
-        """Candidates that have a sibling of their own class."""
+        """Return candidates that have a sibling of their own class."""
         keys = [(self.tree.parents[i], self.tree.types[i]) for i in self.candidates]
         alike = Counter(keys)
         return [i for i, key in zip(self.candidates, keys, strict=True) if alike[key] >= 2]
 
     def alone(self) -> list[int]:
-        """Candidates that are all their container holds."""
+        """Return candidates that are the only module in their container."""
         tree = self.tree
         return [
             index
@@ -143,7 +146,7 @@ class _Shape:
         ]
 
     def alone_beside(self, blocks: list[int]) -> list[int]:
-        """Candidates alone in a container called as one of the blocks' is: a stack of depth one."""
+        """Return stacks of depth one: alone in a container with the name of a block's container."""
         names = {self._name(self.tree.parents[block]) for block in blocks}
         taken = set(blocks)
         return [
@@ -160,11 +163,12 @@ class _Shape:
 
     def _find_stages(self) -> set[int]:
         likely = [index for index in self.candidates if self._only_repeats(index)]
+        # A single such module is the body of the network, not a stage.
         alike = Counter(map(self._series, likely))
         stages = {index for index in likely if alike[self._series(index)] >= 2}
         if stages:
             keys = set(map(self._series, stages))
-            # Beside them, one of their class may hold a single block.
+            # A module of their class beside them may hold a single block.
             stages |= {
                 index
                 for index in self.candidates
@@ -175,7 +179,10 @@ class _Shape:
         return stages
 
     def _series(self, index: int) -> tuple[int, str, str]:
-        """Tell stages of one network from towers side by side: those of one series are numbered."""
+        """Return a key that the stages of one network share: only their numbers differ.
+
+        Towers side by side have different names, so they get different keys.
+        """
         name = self._name(index).translate(_NO_DIGITS)
         return self._anchor(index), self.tree.types[index], name
 
@@ -186,7 +193,7 @@ class _Shape:
         return parent
 
     def _only_repeats(self, index: int) -> bool:
-        """Tell whether a module is one list of like candidates and at most one matrix besides."""
+        """Return whether a module is one list of similar candidates plus at most one matrix."""
         children = self.tree.children(index)
         lists = [child for child in children if self.kinds[child] == CONTAINER]
         groups = [self._with_matrices(self.tree.children(at)) for at in lists]
@@ -198,6 +205,8 @@ class _Shape:
             group = direct
         else:
             return False
+        # One more matrix can be the resampling between stages. With a table the module is a whole
+        # encoder, which has blocks and is not a stage.
         inside = sum(self._matrices[child] for child in group)
         below = self.kinds[index : self.tree.ends[index]]
         return self._matrices[index] - inside <= 1 and "embedding" not in below
@@ -211,7 +220,7 @@ class _Shape:
 
 
 def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
-    """Modules below a list of experts: those stand side by side, not one after the other."""
+    """Return the modules below a list of experts: experts run side by side, not in a row."""
     return {
         index
         for number, kind in enumerate(kinds)
@@ -221,7 +230,7 @@ def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
 
 
 def _inside_a_layer(tree: Tree, kinds: list[str], index: int) -> bool:
-    """Tell whether a module is below a layer of a known kind: everything there belongs to that."""
+    """Return whether a module is below a layer of a known kind, and so belongs to that layer."""
     while (index := tree.parents[index]) >= 0:
         if kinds[index] in LAYERS:
             return True
@@ -235,10 +244,12 @@ def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
     first[np.unique(tensors, return_index=True)[1]] = True
     wide = np.asarray([len(tensor.shape) >= 2 for tensor in tree.tensors], np.bool_)[tensors]
     known = np.asarray([kind in _MATRIX_KINDS for kind in kinds], np.bool_)[owners]
-    loose = np.asarray([kind not in LAYERS for kind in kinds], np.bool_)[owners]
-    for name in np.flatnonzero(loose):
+    unknown = np.asarray([kind not in LAYERS for kind in kinds], np.bool_)[owners]
+    # A tensor in a layer of unknown kind counts as a matrix only if its name says so.
+    for name in np.flatnonzero(unknown):
         known[name] = "weight" in tree.leaves[name]
     matrices = first & wide & known & ~np.asarray(tree.adapters, np.bool_)
+    # The names under a module are a range, so a running total gives every count at once.
     totals = np.concatenate(([0], np.cumsum(matrices)))
     counts: list[int] = (totals[tree.name_ends] - totals[tree.name_starts]).tolist()
     return counts

@@ -1,7 +1,7 @@
-"""Parameters that look like a network's own constants: found frozen, each beside others that train.
+"""Parameters that look like constants of the network: single ones found frozen beside trained ones.
 
-Position tables, Fourier features and fixed kernels are kept as parameters that their network never
-trains. A whole part found frozen looks different: that is what somebody's loop leaves.
+Some networks keep position tables, Fourier features and fixed kernels as parameters and never train
+them. A whole frozen part looks different: it was frozen by somebody's loop.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unifreeze._structure.tree import Tree
-
-Mask = NDArray[np.bool_]
+from unifreeze._structure.tree import Mask, Tree
 
 _REPEATED = {"conv": "matrix", "linear": "matrix", "rnn": "matrix", "norm": "norm"}
-"""Kinds of layers that networks have many of, and what they are alike in."""
+"""Kinds of layers that networks have many of, by what they hold: a matrix, or a norm's scale."""
 
 
 def find_constants(tree: Tree, kinds: Sequence[str], found: Mask) -> Mask:
-    """Find tensors that were found frozen one by one, where what is beside them trains.
+    """Find single frozen tensors whose neighbours train.
 
-    A tensor stands beside the other tensors of its own module, and beside that module's children;
-    one that is alone in its module, beside what its parent has. Of several in one place, those that
-    train must be more. Where most layers of a kind are frozen alike, a loop did it: over weights,
-    say, or over convolutions. Adapters and the layers they adapt are left aside.
+    The neighbours of a tensor are the other tensors of its module and the children of that module.
+    A tensor that is alone in its module has the neighbours of the module. Several frozen tensors in
+    one place count only if more neighbours train. Where most layers of a kind have the same tensor
+    frozen, a loop froze them, for example all weights or all convolutions; those do not count.
+    Adapters and the layers that they adapt are ignored.
 
     Args:
         tree: The model.
@@ -38,16 +36,17 @@ def find_constants(tree: Tree, kinds: Sequence[str], found: Mask) -> Mask:
         return constants
     view = _View(tree, kinds, found)
     for place, alone in sorted(view.places().items(), reverse=True):
-        others = view.units(place, alone, constants)
-        training = sum(others)
-        if training and training == len(others) and (len(alone) == 1 or len(alone) < training):
+        neighbours = view.neighbours(place, alone, constants)
+        training = sum(neighbours)
+        all_train = training and training == len(neighbours)
+        if all_train and (len(alone) == 1 or len(alone) < training):
             constants[list(alone)] = True
     named = np.asarray([bool(tensor.fixed) for tensor in tree.tensors], np.bool_)
     return constants & ~named
 
 
 class _View:
-    """A tree without its adapters, the layers that have any, and what can never train."""
+    """A tree without adapters, the layers that have adapters, and tensors that can never train."""
 
     def __init__(self, tree: Tree, kinds: Sequence[str], found: Mask) -> None:
         self.tree, self.kinds, self.found = tree, kinds, found
@@ -57,7 +56,7 @@ class _View:
         self.left_out |= np.asarray(impossible, np.bool_)
 
     def places(self) -> dict[int, set[int]]:
-        """Return the modules in which frozen tensors stand one by one, each with those."""
+        """Return the modules that hold single frozen tensors, each with those tensors."""
         places: dict[int, set[int]] = {}
         first: dict[int, int] = {}
         for name, tensor in enumerate(self.tree.tensor_of):
@@ -72,12 +71,12 @@ class _View:
         return places
 
     def _sort(self, name: int) -> tuple[str, str]:
-        """Return what a tensor is, for layers of which networks have many: a matrix's weight."""
+        """Return the kind of a tensor in layers that networks have many of: a matrix's weight."""
         kind = self.kinds[self.tree.owners[name]]
         return _REPEATED.get(kind, ""), self.tree.leaves[name]
 
     def _common(self, first: dict[int, int]) -> set[tuple[str, str]]:
-        """Return what several layers of a kind have frozen, and most of those that have it."""
+        """Return the kinds of tensors that most layers have frozen, and at least two of them."""
         frozen: Counter[tuple[str, str]] = Counter()
         total: Counter[tuple[str, str]] = Counter()
         for tensor, name in first.items():
@@ -88,7 +87,7 @@ class _View:
         return {sort for sort, count in frozen.items() if count > 1 and 2 * count > total[sort]}
 
     def _place(self, name: int, tensor: int) -> int:
-        """Climb from a tensor's owner to the first module that has more than it; -1 for none."""
+        """Return the first module above a tensor that has other tensors, too; -1 for none."""
         module = self.tree.owners[name]
         while module >= 0 and set(self._tensors(module)) <= {tensor}:
             module = self.tree.parents[module]
@@ -100,11 +99,11 @@ class _View:
             if not self.left_out[name]:
                 yield tree.tensor_of[name]
 
-    def units(self, place: int, alone: set[int], constants: Mask) -> list[bool]:
-        """Tell of whatever else stands in a place whether it trains, constants in it apart."""
+    def neighbours(self, place: int, alone: set[int], constants: Mask) -> list[bool]:
+        """Return for each other tensor and child of a module whether all but constants train."""
         tree = self.tree
-        own = {tree.tensor_of[n] for n in tree.own_names(place) if not self.left_out[n]}
-        groups = [{tensor} for tensor in own]
+        direct = {tree.tensor_of[n] for n in tree.own_names(place) if not self.left_out[n]}
+        groups = [{tensor} for tensor in direct]
         groups += [set(self._tensors(child)) for child in tree.children(place)]
         left = [{t for t in group - alone if not constants[t]} for group in groups]
         return [all(bool(self.found[t]) for t in group) for group in left if group]

@@ -1,28 +1,28 @@
 """In which order a model's modules come: as they are registered, or as one forward pass used them.
 
-What the pass never ran stands after its parent and what came before it there, where registration
-has it; so an idle part of a network moves nothing else.
+A module that the pass never ran keeps its place of registration: right after its parent, and after
+the siblings before it. So an idle part of a network changes nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unifreeze._structure.blocks import Run
+from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.tree import Trace, Tree
 
 Rank = tuple[int, int]
-"""Place in an order: when traced the number of the first use, then the module's own number."""
+"""Place in an order: the number of the first use (if traced), then the module's index."""
 
 
 class Order:
     """The place of every module and of every owner of tensors.
 
-    A layer is used when it is called, or when a parent reads its weight without calling it. Any
-    other owner is used when its own tensors are read, which can be long after it is entered.
+    A layer is used when it is called, or when a parent reads its weight without calling it. An
+    owner with children is used when its own tensors are read, which can be long after the call.
     """
 
-    def __init__(self, tree: Tree, trace: Trace | None, runs: list[Run]) -> None:
+    def __init__(self, tree: Tree, trace: Trace | None, runs: list[BlockRun]) -> None:
         self._tree, self._runs = tree, runs
         self._calls: dict[int, int] = {}
         self._reads: dict[int, int] = {}
@@ -35,7 +35,7 @@ class Order:
         return self._ranks[index]
 
     def of_owner(self, index: int) -> Rank:
-        """Return the place of what a module itself owns."""
+        """Return the place of the tensors that a module itself owns."""
         read = self._reads.get(index) if self._has_children(index) else None
         return self._ranks[index] if read is None else (read, index)
 
@@ -47,12 +47,12 @@ class Order:
         return read if read is not None or self.spans(owner) else called
 
     def spans(self, owner: int) -> bool:
-        """Tell whether a module holds blocks, so that its place says nothing of its tensors'."""
+        """Return whether a module holds blocks, so its place says nothing about its tensors."""
         end = self._tree.ends[owner]
         return any(owner < run.blocks[0] < end for run in self._runs)
 
     def unreached(self, owners: Iterable[int]) -> frozenset[int]:
-        """Find owners that never ran; one whose tensors ran under other names did."""
+        """Return owners that never ran; an owner whose tensors ran under other names did run."""
         owners = frozenset(owners)
         ran = {owner for owner in owners if self.first_use(owner) is not None}
         names = list(zip(self._tree.owners, self._tree.tensor_of, strict=True))

@@ -5,62 +5,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._structure.atoms import Atoms
-from unifreeze._structure.blocks import Run
+from unifreeze._structure.blocks import BlockRun
+from unifreeze._structure.canonical_names import CanonicalNames
 from unifreeze._structure.constants import find_constants
-from unifreeze._structure.tree import STATISTICS, State, Tensor, Trace, Tree
-from unifreeze._structure.words import KINDS, role_of
-from unifreeze._structure.zones import Placement, Unit, Zone, place
+from unifreeze._structure.parameters import Parameter, list_parameters
+from unifreeze._structure.place_layers import place
+from unifreeze._structure.tree import STATISTICS, Mask, State, Tensor, Trace, Tree
+from unifreeze._structure.zones import Placement, Unit
 from unifreeze._tables import one_line
 from unifreeze.errors import counted
 
+Value = TypeVar("Value")
+
 _ITEM_SIZES = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float16": 2}
 _ITEM_SIZES |= {"bfloat16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
-
-Mask = NDArray[np.bool_]
-"""One bool per parameter, or per atom of a spec."""
-
-
-class Parameter(NamedTuple):
-    """One parameter: a distinct tensor that an optimizer could train.
-
-    Attributes:
-        name: Canonical name, `blocks.3/linear.0/weight`.
-        path: Native path, the first of them.
-        aliases: Its other native paths (a tied tensor has some).
-        owner: Native path of the layer it belongs to.
-        kind: Kind of that layer.
-        role: What it is in that layer.
-        shape: As the framework stores it.
-        neutral_shape: In the neutral layout.
-        dtype: Neutral dtype name.
-        values: Number of values.
-        fixed: Why the framework never trains it, or "".
-        trainable: As found.
-    """
-
-    name: str
-    path: str
-    aliases: tuple[str, ...]
-    owner: str
-    kind: str
-    role: str
-    shape: tuple[int, ...]
-    neutral_shape: tuple[int, ...]
-    dtype: str
-    values: int
-    fixed: str
-    trainable: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +45,9 @@ class ModelSpec:
         order: "registration" or "execution": what positions count by.
         found: For each parameter, whether it was trainable as found.
         trace: What a forward pass showed, if one was run.
-        standing: For each parameter, the flag that holds where a plan says nothing about it, if
-            that is not as found: other plans may be in force.
+        standing: For each parameter, the flag that holds where a plan says nothing about it; None
+            where that is the flag as found. They differ if other plans are in force.
+        memo: What has been derived from this description so far; see `once`.
     """
 
     tree: Tree
@@ -87,7 +56,7 @@ class ModelSpec:
     found: Mask
     trace: Trace | None = None
     standing: Mask | None = None
-    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return one_line(self, f"{counted(len(self), 'parameter')} of a model in {self.framework}")
@@ -98,7 +67,7 @@ class ModelSpec:
         return self.tree.framework
 
     @property
-    def runs(self) -> Sequence[Run]:
+    def runs(self) -> Sequence[BlockRun]:
         """Runs of blocks, in order."""
         return self.placement.runs
 
@@ -119,10 +88,19 @@ class ModelSpec:
         """Return the same description with other flags as found, and as they stand."""
         if np.array_equal(found, self.found) and _same(standing, self.standing):
             return self
-        other = replace(self, found=found, standing=standing, memo={})
-        own = {one.name for one in fields(self)} | {"parameters", "constants"}
-        vars(other).update({name: had for name, had in vars(self).items() if name not in own})
-        return other
+        changed = replace(self, found=found, standing=standing, memo={})
+        # Everything that was derived and does not depend on flags is shared.
+        by_flags = {column.name for column in fields(self)} | {"parameters", "constants"}
+        kept = {name: value for name, value in vars(self).items() if name not in by_flags}
+        vars(changed).update(kept)
+        return changed
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return what was made under a key before, or make it now and keep it."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        value: Value = self.memo[key]
+        return value
 
     @cached_property
     def units(self) -> Sequence[Unit]:
@@ -144,46 +122,20 @@ class ModelSpec:
         """For each parameter, the number of its first name."""
         return np.unique(self.tensor_of, return_index=True)[1]
 
-    @cached_property
-    def roles(self) -> list[str]:
-        """For each name, the role of the tensor in its owner."""
-        kinds = self.placement.kinds
-        pairs = list(zip(self.tree.leaves, self.tree.owners, strict=True))
-        roles = [role_of(leaf, kinds[owner])[0] for leaf, owner in pairs]
-        # A layer that holds both `weight` and `scale` keeps them apart by their own names.
-        taken = Counter(zip(self.tree.owners, roles, strict=True))
-        return [
-            role if taken[owner, role] == 1 else leaf
-            for role, (leaf, owner) in zip(roles, pairs, strict=True)
-        ]
+    def paths_of(self, parameters: Sequence[int] | NDArray[np.intp]) -> list[str]:
+        """Return the native paths of some parameters, by their numbers."""
+        names = self.tree.names
+        first = self.first_names[np.asarray(parameters, np.intp)].tolist()
+        return [names[name] for name in first]
 
     @cached_property
+    def _names(self) -> CanonicalNames:
+        return CanonicalNames(self.tree, self.placement)
+
+    @property
     def canonical(self) -> list[str]:
-        """For each name, where it is in the network; of a fused tensor, where its first part is."""
-        spans = self.placement.spans
-        if not spans:
-            return [
-                f"{self.owner_name(owner)}/{role}"
-                for owner, role in zip(self.tree.owners, self.roles, strict=True)
-            ]
-        return [self.part_names(name)[0] for name in range(len(self.tree.names))]
-
-    def part_names(self, name: int) -> tuple[str, ...]:
-        """Return the canonical names of a tensor's parts: one, or several if it is fused.
-
-        Args:
-            name: The number of one of its names.
-        """
-        owner = self.tree.owners[name]
-        places, role = self._places(name)
-        return tuple(f"{self.owner_name(owner, place)}/{role}" for place in places)
-
-    def _places(self, name: int) -> tuple[tuple[int, ...], str]:
-        """Return which places of its layer a tensor takes, and its role there."""
-        span = self.placement.spans.get(self.tree.owners[name])
-        if span is None:
-            return (0,), self.roles[name]
-        return span.places[name], span.roles.get(name, self.roles[name])
+        """For each name, the canonical name; of a fused tensor, that of its first part."""
+        return self._names.of_names
 
     @cached_property
     def atom_names(self) -> list[str]:
@@ -195,18 +147,18 @@ class ModelSpec:
         parts = {name: self.part_names(name) for name in set(names)}
         return [parts[name][min(share, len(parts[name]) - 1)] for name, share in pairs]
 
-    def owner_name(self, owner: int, place: int = 0) -> str:
-        """Return the canonical name of a layer: `blocks.3/norm.1`.
+    @cached_property
+    def canonical_order(self) -> NDArray[np.intp]:
+        """Parameter numbers in canonical order: from the input to the head, the same everywhere."""
+        return self._names.order()
 
-        Args:
-            owner: The layer.
-            place: For a layer that holds several projections, which of them.
-        """
-        at = self.placement
-        if owner not in at.unit_of:
-            return self.tree.paths[owner]
-        unit = at.units[at.unit_of[owner]].label
-        return f"{unit}/{at.kind_of[owner]}.{at.count_of[owner] + place}"
+    def part_names(self, name: int) -> tuple[str, ...]:
+        """Return the canonical names of a tensor's parts: one, or several if it is fused."""
+        return self._names.of_parts(name)
+
+    def owner_name(self, owner: int, place: int = 0) -> str:
+        """Return the canonical name of a layer, or of one projection in it: `blocks.3/norm.1`."""
+        return self._names.of_layer(owner, place)
 
     def state_name(self, state: State) -> str:
         """Return the canonical name of a statistic or other state tensor."""
@@ -215,69 +167,19 @@ class ModelSpec:
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """Every parameter, in order of registration."""
-        return tuple(self._parameters())
-
-    def _parameters(self) -> Iterator[Parameter]:
-        tree, at = self.tree, self.placement
-        aliases: dict[int, list[int]] = {}
-        for name, tensor in enumerate(tree.tensor_of):
-            aliases.setdefault(tensor, []).append(name)
-        for number, tensor_row in enumerate(tree.tensors):
-            first, *others = aliases[number]
-            owner = tree.owners[first]
-            yield Parameter(
-                self.canonical[first],
-                tree.names[first],
-                tuple(tree.names[other] for other in others),
-                tree.paths[owner],
-                "adapter" if tree.adapters[first] else at.kind_of[owner],
-                self.roles[first],
-                tensor_row.shape,
-                tensor_row.neutral,
-                tensor_row.dtype,
-                tensor_row.size,
-                tensor_row.fixed,
-                bool(self.found[number]),
-            )
+        names = self._names
+        return tuple(list_parameters(self.tree, self.placement, names, self.found))
 
     @cached_property
     def constants(self) -> Mask:
-        """For each parameter, whether it looks like a constant of the network's own."""
+        """For each parameter, whether it looks like a constant of the network itself."""
         return find_constants(self.tree, self.placement.kinds, self.found)
 
-    @cached_property
-    def canonical_order(self) -> NDArray[np.intp]:
-        """Parameter numbers in canonical order: from the input to the head, the same everywhere.
-
-        Within a unit, layers are listed by their number, then by kind; so that in a plain
-        convolutional network the order is conv, norm, conv, norm. A tensor with several names
-        stands where the first of them does.
-        """
-        at, tree = self.placement, self.tree
-        first: dict[int, tuple[Any, ...]] = {}
-
-        def key(name: int) -> tuple[Any, ...]:
-            owner = tree.owners[name]
-            unit = at.units[at.unit_of[owner]]
-            places, role = self._places(name)
-            return (
-                *_unit_key(unit),
-                at.count_of[owner] + places[0],
-                KINDS.index(at.kind_of[owner]),
-                tree.adapters[name],
-                {"weight": 0, "bias": 1}.get(role, 2),
-                role,
-            )
-
-        for name, number in enumerate(self.tensor_of.tolist()):
-            found = key(name)
-            first[number] = min(first.get(number, found), found)
-        return np.asarray(sorted(range(len(self)), key=first.__getitem__), dtype=np.intp)
-
     def neutral_shape(self, number: int) -> tuple[tuple[int, ...], bool]:
-        """Return a parameter's shape in the neutral layout, and whether anything tells which it is.
+        """Return a parameter's shape in the neutral layout, and whether that is certain.
 
-        Of a linear layer that nobody knows, a traced forward pass shows how long its output is.
+        For a linear layer of an unknown class, a traced forward pass shows the length of its
+        output, and so which axis comes first.
         """
         tensor, name = self.tensors[number], int(self.first_names[number])
         owner = self.tree.owners[name]
@@ -316,21 +218,22 @@ class ModelSpec:
         Returns:
             Its description, and for each of its names the number of that name here.
         """
-        if module not in self.memo:
+
+        def cut_out() -> tuple[ModelSpec, NDArray[np.intp]]:
             tree, names, tensors = self.tree.subtree(module)
             trace = self.trace and self.trace.within(self.tree.paths[module])
             part = derive(tree, trace, found=self.found[tensors])
-            self.memo[module] = part, np.asarray(names, np.intp)
-        found: tuple[ModelSpec, NDArray[np.intp]] = self.memo[module]
-        return found
+            return part, np.asarray(names, np.intp)
+
+        return self.once(module, cut_out)
 
     @cached_property
     def atoms(self) -> Atoms:
         """What selectors are evaluated on."""
-        return Atoms(self)
+        return Atoms(self.tree, self.placement, self.owner_of, self.tensor_of)
 
     def statistics_owners(self) -> list[int]:
-        """Modules that keep running statistics, in order of registration."""
+        """Return the modules that keep running statistics, in order of registration."""
         return list(dict.fromkeys(s.owner for s in self.states if s.role in STATISTICS))
 
 
@@ -347,13 +250,5 @@ def derive(tree: Tree, trace: Trace | None = None, *, found: Mask | None = None)
     return ModelSpec(tree, place(tree, trace), order, flags, trace)
 
 
-def _unit_key(unit: Unit) -> tuple[object, ...]:
-    """Order units from the input to the head; transitions come before the block they lead into."""
-    middle = unit.zone in (Zone.BLOCK, Zone.TRANSITION)
-    zone = Zone.BLOCK if middle else unit.zone
-    position = (unit.block, unit.zone is Zone.BLOCK) if middle else (0, False)
-    return (zone, unit.run, *position, unit.expert, unit.label)
-
-
-def _same(one: Mask | None, other: Mask | None) -> bool:
-    return one is other or (one is not None and other is not None and np.array_equal(one, other))
+def _same(a: Mask | None, b: Mask | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))

@@ -12,9 +12,15 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+"""One bool for each parameter, each name or each atom of a model."""
+
 
 class Tensor(NamedTuple):
-    """One distinct parameter tensor, under however many names.
+    """One distinct parameter tensor, whatever its number of names.
 
     Attributes:
         shape: As the framework stores it.
@@ -22,8 +28,8 @@ class Tensor(NamedTuple):
         dtype: Neutral dtype name, "float32".
         fixed: Why the framework's own code never trains it, or "".
         impossible: The framework cannot train it at all (an integer tensor).
-        oriented: The neutral shape is known; a matrix of a layer that nobody knows, and that
-            declares no sizes, may be stored either way round, and stands here as it is stored.
+        oriented: The neutral shape is known. A matrix in a layer of an unknown class that declares
+            no sizes may be stored either way round; it is then described as it is stored.
     """
 
     shape: tuple[int, ...]
@@ -86,7 +92,7 @@ _RUNNING = re.compile(r"(?:running|moving)_\w+|_mean|_variance")
 
 
 def running_owners(states: Iterable[State]) -> list[int]:
-    """Return the modules that keep running statistics, those of a user's own norms among them."""
+    """Return the modules that keep running statistics, norms written by users included."""
     kept = (s.owner for s in states if s.role in STATISTICS or _RUNNING.fullmatch(s.role))
     return list(dict.fromkeys(kept))
 
@@ -95,10 +101,10 @@ def running_owners(states: Iterable[State]) -> list[int]:
 class Tree:
     """The modules and tensors of one model, in pre-order, as parallel columns.
 
-    Modules are numbered in the order of `enter`; those under module i are i+1 … ends[i]-1. Their
-    `keys`, and those of `numbers`, are the identities of the live modules and tensors.
-    Names (a tensor has one per place it can be reached from) are numbered in the same walk.
-    `modeless` says of modules that have no inference mode to be held in why that is so.
+    Modules are numbered in the order of `enter`; the modules under module i are i+1 … ends[i]-1.
+    `keys` holds the identities of the live modules, and `numbers` has those of the live tensors as
+    its keys. Names are numbered in the same walk; a tensor has a name for each place where it can
+    be reached. For modules without an inference mode, `modeless` says why they have none.
     """
 
     framework: str
@@ -123,7 +129,7 @@ class Tree:
     states: list[State] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
-    """Stretches of names in copies of layers that an adapter library trains in their place."""
+    """Ranges of names in copies of layers that an adapter library trains in place of the layers."""
     shared: list[tuple[int, ...]] = field(default_factory=list)
     modeless: dict[int, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
@@ -185,14 +191,14 @@ class Tree:
 
     def children(self, index: int) -> list[int]:
         """Return the direct children of a module, in order."""
-        found, child = [], index + 1
+        children, child = [], index + 1
         while child < self.ends[index]:
-            found.append(child)
+            children.append(child)
             child = self.ends[child]
-        return found
+        return children
 
     def own_names(self, index: int) -> list[int]:
-        """Return the numbers of the names that a module itself owns."""
+        """Return the numbers of the names that a module itself owns, not its children."""
         low, high = self.name_starts[index], self.name_ends[index]
         return [name for name in range(low, high) if self.owners[name] == index]
 
@@ -208,7 +214,7 @@ class Tree:
         cut = len(self.paths[index]) + 1 if self.paths[index] else 0
         tensors = list(dict.fromkeys(self.tensor_of[low:high]))
         renumber = {old: new for new, old in enumerate(tensors)}
-        # Where the module itself has been met before, so has all under it, but not in this part.
+        # If the module itself repeats, so does all under it, but not within this part.
         repeats = [False] * (end - start) if self.repeats[start] else self.repeats[start:end]
         tree = Tree(
             self.framework,
@@ -258,7 +264,7 @@ class Trace:
     shapes: dict[str, tuple[int, ...]]
 
     def within(self, path: str) -> Trace | None:
-        """Return what it showed of one module, None where nothing in it ran."""
+        """Return what the pass showed of one module, None where nothing in it ran."""
         prefix = f"{path}." if path else ""
         calls = tuple(call[len(prefix) :] for call in self.calls if call.startswith(prefix))
         shapes = {

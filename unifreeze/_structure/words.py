@@ -38,7 +38,6 @@ FUSED = FUSED_QKV | FUSED_KV | FUSED_GATE
 
 _PROJECTION = r"(?:_?(?:proj|lin|linear|layer|dense|attn))?(?:_(?:weight|bias))?"
 _JOINED = r"(?:(?:to|w|c|proj|lin|linear|dense|fused|mixed|attn|fc)_)?w?"
-_ALL_THREE = rf"c_attn|w_pack|query_key_value|{_JOINED}qkv{_PROJECTION}|in_proj_(?:weight|bias)"
 _PATTERNS = (
     (ATTENTION, r".*(?:attn|attention).*|mha"),
     (POOLER, r".*pooler.*"),
@@ -46,10 +45,7 @@ _PATTERNS = (
     (QUERY, rf"(?:to_|w_?)?(?:q|query){_PROJECTION}"),
     (KEY, rf"(?:to_|w_?)?(?:k|key){_PROJECTION}"),
     (VALUE, rf"(?:to_|w_?)?(?:v|value){_PROJECTION}"),
-    (
-        FUSED_QKV,
-        rf"c_attn|w_pack|query_key_value|{_JOINED}qkv{_PROJECTION}|in_proj_(?:weight|bias)",
-    ),
+    (FUSED_QKV, rf"c_attn|w_pack|query_key_value|{_JOINED}qkv{_PROJECTION}|in_proj_(weight|bias)"),
     (FUSED_KV, rf"key_value|{_JOINED}kv{_PROJECTION}"),
     (FUSED_GATE, r"w12|(?:\w+_)?(?:gate_?up|up_?gate)(?:_\w+)?"),
     (WORD, r"wte|shared|(?:embed_tokens|tok(?:en)?_embed\w*|tokens_embed|word_embed\w*|embed_in)"),
@@ -84,7 +80,7 @@ def _words_in(segment: str) -> int:
 
 @cache
 def attention_in_class(type_name: str) -> int:
-    """Return ATTENTION when a class is named as one; a network or block with attention is none.
+    """Return ATTENTION if a class name ends in that word, and else 0: a network's name does not.
 
     >>> attention_in_class("SelfAttention2"), attention_in_class("AttentionNet")
     (1, 0)
@@ -138,7 +134,7 @@ def role_of(leaf: str, kind: str) -> tuple[str, str]:
         name = _NORM_ROLES.get(name, name)
     if kind == "rnn" and _CELL.fullmatch(name):
         name += "_l0"
-    # An adapter's or a computed tensor's name has several pieces; the last that says it counts.
+    # The name of an adapter's or a computed tensor has several pieces; the last clear one counts.
     parts = (_part_of(piece) for piece in reversed(name.split(".")))
     return name, next(filter(None, parts), "")
 

@@ -12,7 +12,7 @@ import numpy as np
 from unifreeze._authoring.capture.shortest import Aim, covering, free
 from unifreeze._plan import FreezePlan, Rule
 from unifreeze._structure import CONTAINER, Mask, ModelSpec, Tensor, Tree, derive
-from unifreeze._structure.likeness import groups_of, same_layers
+from unifreeze._structure.counted_layers import groups_of, same_layers
 from unifreeze.errors import FusedTensorError, PlanError, listing
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from unifreeze._protocol import Batch, backend_for
 from unifreeze._resolution import LIKE_ORDER, out_of_order, resolve_spec
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._structure.branches import branches_of, unlike_branches
-from unifreeze._structure.likeness import groups_of
+from unifreeze._structure.counted_layers import groups_of
 from unifreeze.errors import PlanError, counted, listing
 
 PAIRED = "give the pairing of the two: pairing=… (--pairing)"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from unifreeze._arguments import checked_methods
 from unifreeze._tables import human_bytes, number, one_line, plain_table
-from unifreeze.errors import UnifreezeError, nearest
+from unifreeze.errors import UnifreezeError, counted, nearest
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ class Comparison:
         return {"framework": self.framework, "device": self.device, "rows": rows}
 
     def __repr__(self) -> str:
-        return one_line(self, f"{len(self.rows)} plans in {self.framework} on {self.device}")
+        return one_line(
+            self, f"{counted(len(self.rows), 'plan')} in {self.framework} on {self.device}"
+        )
 
     def __str__(self) -> str:
         count = max(len(row.runs) for row in self.rows)

@@ -13,7 +13,7 @@ from unifreeze._arguments import checked_methods
 from unifreeze._handle.history.history import BEFORE, History, Row, plain
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._tables import number, one_line, plain_table
-from unifreeze.errors import UnifreezeError, nearest
+from unifreeze.errors import UnifreezeError, counted, nearest
 
 Mode = Literal["min", "max"]
 SIDES = ("train", "val", "test", "gap")
@@ -158,10 +158,11 @@ class RunReport:
 
     def __repr__(self) -> str:
         measured = ", ".join(self.metrics) or "nothing"
-        return one_line(self, f"{len(self.rows)} rows, {measured} measured")
+        return one_line(self, f"{counted(len(self.rows), 'row')}, {measured} measured")
 
     def __str__(self) -> str:
-        lines = [f"the first {self.left_out:,} rows were dropped"] if self.left_out else []
+        were = counted(self.left_out, "row was", "rows were")
+        lines = [f"the first {were} dropped"] if self.left_out else []
         if not self.told:
             lines.append(f"{UNTOLD}: call handle.step(…)")
         if self.remark:

@@ -1,7 +1,7 @@
-"""What a selector says of norms that have no parameters: whether it selects them, and names them.
+"""Whether a selector selects a norm without parameters, and whether it names it.
 
-A norm without scale and shift has nothing that a rule could freeze, yet a rule can be about it. So
-each gets a stand-in: a parameter that is not there, in a description made for asking.
+A norm without scale and shift has nothing that a rule could freeze, but a rule can still be meant
+for it. So each such norm gets a stand-in: an invented parameter, in a copy of the description.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from unifreeze._structure import Mask, ModelSpec, Tensor, derive, running_owners
 from unifreeze.errors import ResolveError
 
 _LAYERS = frozenset({"norm", "children", "pooler"})
-"""Words that are about layers themselves, and not about a place in the network."""
+"""Words about layers themselves, not about a place in the network."""
 
 _PARTS = frozenset({"weight", "bias", "tied", "params", "adapter"})
-"""Words that are about parameters, so that they say nothing of a layer without any."""
+"""Words about parameters, which say nothing about a layer without parameters."""
 
 
 class Reach(NamedTuple):
-    """What an expression says of some norms.
+    """What an expression says about some norms.
 
     Attributes:
-        selected: For each, whether it is in what the expression selects.
-        named: For each, whether it is there by a path, a class or a kind, its own or of a module
-            that holds it, and not only by its place in the network.
-        of_parts: The expression takes layers apart, so that leaving its value out names nothing.
+        selected: For each norm, whether the expression selects it.
+        named: For each norm, whether it is selected by the path, class or kind of itself or of a
+            module that holds it, and not only by its place in the network.
+        of_parts: The expression divides layers into parts, so leaving out its value names nothing.
     """
 
     selected: Mask
@@ -66,7 +66,7 @@ class StandIns:
         self._tensors = list(range(count, count + len(self.owners)))
 
     def reach(self, expression: Expression) -> Reach:
-        """Return what an expression says of them; one that means nothing here says nothing."""
+        """Return what an expression says about them; nothing, if it does not fit the model."""
         if not self.owners:
             nothing = np.zeros(0, np.bool_)
             return Reach(nothing, nothing)
@@ -121,27 +121,24 @@ class StandIns:
             int(spec.tensor_of[name]): int(part.tensor_of[n]) for n, name in enumerate(names)
         }
         there = [at for at, tensor in enumerate(tensors) if int(tensor) in numbers]
-        found = self._reach(inner, part, [numbers[int(tensors[at])] for at in there])
+        reach = self._reach(inner, part, [numbers[int(tensors[at])] for at in there])
         selected, named = nothing.copy(), nothing.copy()
-        selected[there], named[there] = found.selected, found.named
-        return Reach(selected, named, found.of_parts)
+        selected[there], named[there] = reach.selected, reach.named
+        return Reach(selected, named, reach.of_parts)
 
 
 def stand_ins_of(spec: ModelSpec) -> StandIns:
     """Return a description's stand-ins, made once."""
-    if "stand-ins" not in spec.memo:
-        spec.memo["stand-ins"] = StandIns(spec)
-    found: StandIns = spec.memo["stand-ins"]
-    return found
+    return spec.once("stand-ins", lambda: StandIns(spec))
 
 
 def _is_everything(expression: Expression) -> bool:
-    """Tell whether a pattern fits every name, so that it names none in particular."""
+    """Return whether a pattern matches every name, and so names nothing in particular."""
     return isinstance(expression, Quoted) and expression.pattern in (".*", ".+", "*")
 
 
 def _with_stand_ins(spec: ModelSpec, owners: Sequence[int]) -> ModelSpec:
-    """Give each owner a name of its own, called as its first statistic is."""
+    """Return a description in which each owner has a parameter named as its first statistic."""
     tree = spec.tree
     leaves: dict[int, str] = {}
     for state in spec.states:
@@ -149,17 +146,17 @@ def _with_stand_ins(spec: ModelSpec, owners: Sequence[int]) -> ModelSpec:
     before = np.searchsorted(np.asarray(owners), np.arange(len(tree.paths) + 1))
     starts = [int(at + before[n]) for n, at in enumerate(tree.name_starts)]
     ends = [int(at + before[tree.ends[n]]) for n, at in enumerate(tree.name_ends)]
-    made = replace(tree, name_starts=starts, name_ends=ends, numbers={}, shared=[])
+    extended = replace(tree, name_starts=starts, name_ends=ends, numbers={}, shared=[])
     for column in ("names", "owners", "leaves", "adapters", "tensor_of", "tensors", "trainable"):
-        setattr(made, column, list(getattr(tree, column)))
+        setattr(extended, column, list(getattr(tree, column)))
     for number, owner in enumerate(owners):
         at, path, leaf = starts[owner], tree.paths[owner], leaves[owner]
-        made.names.insert(at, f"{path}.{leaf}" if path else leaf)
-        made.owners.insert(at, owner)
-        made.leaves.insert(at, leaf)
-        made.adapters.insert(at, False)
-        made.tensor_of.insert(at, len(tree.tensors) + number)
-        made.tensors.append(Tensor((1,), (1,), "float32", "", False))
-        made.trainable.append(True)
+        extended.names.insert(at, f"{path}.{leaf}" if path else leaf)
+        extended.owners.insert(at, owner)
+        extended.leaves.insert(at, leaf)
+        extended.adapters.insert(at, False)
+        extended.tensor_of.insert(at, len(tree.tensors) + number)
+        extended.tensors.append(Tensor((1,), (1,), "float32", "", False))
+        extended.trainable.append(True)
     found = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
-    return derive(made, spec.trace, found=found)
+    return derive(extended, spec.trace, found=found)

@@ -1,4 +1,4 @@
-"""The selector language as values: what an expression says, before any model is known."""
+"""Selector expressions as values: what was written, before it is evaluated on a model."""
 
 from __future__ import annotations
 
@@ -165,12 +165,12 @@ Expression: TypeAlias = Word | Path | Quoted | Size | Either | Both | Without | 
 
 def parts(expression: Expression) -> list[Expression]:
     """Return the expressions that an expression is made of."""
-    found = (getattr(expression, field, None) for field in ("left", "right", "inner"))
-    return [part for part in found if part is not None]
+    sides = (getattr(expression, field, None) for field in ("left", "right", "inner"))
+    return [part for part in sides if part is not None]
 
 
 def nodes(expression: Expression) -> Iterator[Expression]:
-    """Give an expression and all it is made of."""
+    """Yield an expression and all expressions inside it."""
     yield expression
     for part in parts(expression):
         yield from nodes(part)
@@ -185,6 +185,6 @@ def _quote(text: str) -> str:
 
 
 def _wrap(inner: Expression, least: int) -> str:
-    """Put parentheses around what binds looser than its surroundings."""
+    """Put an expression in parentheses if it binds less tightly than its surroundings."""
     text = str(inner)
     return f"({text})" if _TIGHTNESS.get(type(inner), 9) < least else text

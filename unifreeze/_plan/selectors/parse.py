@@ -32,7 +32,7 @@ from unifreeze.errors import SelectorSyntaxError, cut, quoted
 
 LONGEST_CORRECTED = 500
 MOST_OPERANDS = 200
-"""Beyond that Python runs out of depth for what works on expressions."""
+"""With more, functions that walk an expression would reach Python's limit of recursion."""
 
 
 @cache
@@ -54,15 +54,14 @@ def parse(text: str) -> Expression:
             hint='use patterns, a regular expression (re:"…"), or several rules',
         )
     try:
-        tree = _grammar().parse(text)
-        found: Expression = _Reader().transform(tree)
+        expression: Expression = _Reader().transform(_grammar().parse(text))
     except UnexpectedInput as error:
         raise _syntax_error(text, error) from None
     except VisitError as error:
         if isinstance(error.orig_exc, SelectorSyntaxError):
             raise _with_correction(text, error.orig_exc) from None
         raise
-    return found
+    return expression
 
 
 @cache
@@ -75,12 +74,12 @@ def _syntax_error(text: str, error: UnexpectedInput) -> SelectorSyntaxError:
     # At the end of the text, lark's position is that of the last token.
     end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
     at = len(text) if end else error.pos_in_stream or 0
-    found = "it ends too early" if end else f"cannot go on at {cut(text[at:].split()[0], 40)!r}"
-    # Of a long text, what stands around the place.
+    why = "it ends too early" if end else f"cannot go on at {cut(text[at:].split()[0], 40)!r}"
+    # A long text is shown only around the place.
     begin = max(0, at - 60)
     shown = text[begin : begin + 120].replace("\n", " ")
     return SelectorSyntaxError(
-        f"selector {cut(text, 120)!r} does not parse: {found}",
+        f"selector {cut(text, 120)!r} does not parse: {why}",
         context=f"{shown}\n{' ' * (at - begin)}^",
         hint=_syntax_hint(text, _correction(text)),
     )
@@ -93,8 +92,8 @@ def _with_correction(text: str, error: SelectorSyntaxError) -> SelectorSyntaxErr
 
 def _correction(text: str) -> str:
     """Ask for the text that was likely meant; "" where none is known."""
-    made = corrected(text, _parses) if len(text) <= LONGEST_CORRECTED else ""
-    return f"did you mean {quoted(made)}? " if made else ""
+    meant = corrected(text, _parses) if len(text) <= LONGEST_CORRECTED else ""
+    return f"did you mean {quoted(meant)}? " if meant else ""
 
 
 def _parses(text: str) -> bool:

@@ -10,47 +10,47 @@ from unifreeze._plan.selectors.expression import Index, Path, Quoted
 from unifreeze._plan.selectors.hints.nearest import unmatched_module
 from unifreeze._plan.selectors.positions import positions
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze.errors import UnmatchedSelectorError
+from unifreeze.errors import UnmatchedSelectorError, counted
 
 
 def match_path(path: Path, spec: ModelSpec) -> Mask:
-    """Return, for each name of a spec, whether a path stands for it.
+    """Return, for each name of a spec, whether a path selects it.
 
     A module's path stands for everything under it.
 
     Raises:
-        UnmatchedSelectorError: No module and no parameter is called so.
+        UnmatchedSelectorError: No module and no parameter has this path.
         SelectorRangeError: An index goes past a module's last child.
     """
-    found = np.zeros(len(spec.tree.names), np.bool_)
+    selected = np.zeros(len(spec.tree.names), np.bool_)
     if path.literal:
-        _mark_literal(path.literal, spec, found)
+        _mark_literal(path.literal, spec, selected)
         is_module = path.literal in spec.module_numbers
     else:
         pattern = re.compile(_regex(path, spec) + r"(?:\..*)?")
-        # Most names lack the pattern's longest plain piece, and are soon told.
+        # Most names lack the pattern's longest plain piece, and `in` is faster than the pattern.
         piece, matches = _longest_plain(path), pattern.fullmatch
         matching = [piece in name and bool(matches(name)) for name in spec.tree.names]
-        found |= np.asarray(matching, np.bool_)
-        is_module = not found.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
-    # A module that exists but holds no parameter is an empty set and no mistake.
-    if not found.any() and not is_module:
+        selected |= np.asarray(matching, np.bool_)
+        is_module = not selected.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
+    # A module that exists but holds no parameter is an empty set, not a mistake.
+    if not selected.any() and not is_module:
         raise unmatched(path, spec)
-    return found
+    return selected
 
 
-def _mark_literal(literal: str, spec: ModelSpec, found: Mask) -> None:
+def _mark_literal(literal: str, spec: ModelSpec, selected: Mask) -> None:
     numbers, tree = spec.module_numbers, spec.tree
     if literal in numbers:
         module = numbers[literal]
-        found[tree.name_starts[module] : tree.name_ends[module]] = True
+        selected[tree.name_starts[module] : tree.name_ends[module]] = True
         return
     around = literal
     while around and around not in numbers:
         around = around.rpartition(".")[0]
     low, high = tree.name_starts[numbers[around]], tree.name_ends[numbers[around]]
     if literal in tree.names[low:high]:
-        found[tree.names.index(literal, low, high)] = True
+        selected[tree.names.index(literal, low, high)] = True
 
 
 def _longest_plain(path: Path) -> str:
@@ -86,7 +86,7 @@ def _glob(name: str) -> str:
 
 
 def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:
-    """Continue a pattern with the children of every module it has reached."""
+    """Return a pattern for the children, at an index, of every module that a prefix matches."""
     pattern = re.compile(prefix)
     reached = [n for n, name in enumerate(spec.tree.paths) if n and pattern.fullmatch(name)]
     if not reached:
@@ -94,17 +94,17 @@ def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:
     chosen: list[str] = []
     for module in reached:
         children = spec.tree.children(module)
-        what = f"{spec.tree.paths[module]} has {len(children)} children"
-        for at in positions(index, len(children), f"{path}: {what}"):
+        have = f"{spec.tree.paths[module]} has {counted(len(children), 'child', 'children')}"
+        for at in positions(index, len(children), f"{path}: {have}"):
             chosen.append(re.escape(spec.tree.paths[children[at]]))
     return f"(?:{'|'.join(chosen)})" if chosen else "(?!)"
 
 
 def find_module(place: str, spec: ModelSpec) -> int:
-    """Return the number of the one module at a native path.
+    """Return the number of the module at a native path.
 
     Raises:
-        UnmatchedSelectorError: There is none.
+        UnmatchedSelectorError: There is no such module.
     """
     module = spec.module(place)
     if module is None:
@@ -113,7 +113,9 @@ def find_module(place: str, spec: ModelSpec) -> int:
 
 
 def unmatched(part: Path | Quoted, spec: ModelSpec) -> UnmatchedSelectorError:
-    """Build the error for a part of a selector; who evaluates the whole adds what was meant."""
-    error = UnmatchedSelectorError(f"{str(part)!r} matches none of {len(spec)} parameters")
+    """Build the error for a part of a selector; `evaluate` adds what was probably meant."""
+    error = UnmatchedSelectorError(
+        f"{str(part)!r} matches none of {counted(len(spec), 'parameter')}"
+    )
     error.part = part
     return error

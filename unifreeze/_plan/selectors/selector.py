@@ -1,4 +1,4 @@
-"""Selectors as values that users combine in Python exactly as in text."""
+"""Selectors as Python values, which users combine by the same operators as in text."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Selector:
 
     @classmethod
     def _of(cls, expression: Expression) -> Selector:
-        made = cls.__new__(cls)
-        object.__setattr__(made, "expression", expression)
-        return made
+        selector = cls.__new__(cls)
+        object.__setattr__(selector, "expression", expression)
+        return selector
 
     def within(self, place: str) -> Selector:
         """Read this selector as if the submodule at `place` were the whole model.

@@ -1,4 +1,7 @@
-"""The words of the selector language, with what each selects."""
+"""The words of the selector language: the list of all of them, and a sentence for each.
+
+What they select is in `words_without_index.py` and `words_with_index.py`.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,6 @@ INDEXED = frozenset({"blocks", "layers", "stages", "encoder", "decoder", "childr
 """Words that take an index."""
 
 NEEDS_INDEX = frozenset({"children", "params"})
-"""Words that mean nothing without one."""
+"""Words that mean nothing without an index."""
 
 SYNONYMS = {"layers": "blocks", "ffn": "mlp"}

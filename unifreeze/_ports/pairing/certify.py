@@ -153,7 +153,8 @@ def _refused(
             "use the frameworks' own layers, whose storage is known"
         )
     elif woken := _woken(matching, left):
-        fact = f"{len(woken)} tensors run on some values and not on others ({listing(woken)})"
+        run = counted(len(woken), "tensor runs", "tensors run")
+        fact = f"{run} on some values and not on others ({listing(woken)})"
         hint = "use a batch of more rows, on which all of them run: every expert, for one"
     elif {row.side for row in ran} == {0, 1}:
         fact = f"{len(ran)} tensors that ran have no certain partner, and outputs depend on them"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unifreeze._numerics.projections import Array, squeezed
+from unifreeze.errors import counted
 
 
 class Part(NamedTuple):
@@ -36,7 +37,7 @@ class Part(NamedTuple):
         if not 0 <= self.axis < len(shape):
             return f"axis {self.axis} of {len(shape)}"
         if self.groups < 1 or any(size < 1 or size % self.groups for size in self.sizes):
-            return f"sizes {list(self.sizes)} in {self.groups} groups"
+            return f"sizes {list(self.sizes)} in {counted(self.groups, 'group')}"
         if not 0 <= self.number < len(self.sizes):
             return f"number {self.number} of {len(self.sizes)}"
         if shape[self.axis] != self.sizes[self.number] or path != self.path:

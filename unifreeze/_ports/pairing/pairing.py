@@ -155,7 +155,7 @@ class Certificate(Row):
     def __str__(self) -> str:
         text = (
             f"{self.dtype}: outputs differ by {self.outputs:.1e}, "
-            f"{self.compared} gradients by {self.gradients:.1e} at most ({self.worst})"
+            f"{counted(self.compared, 'gradient')} by {self.gradients:.1e} at most ({self.worst})"
         )
         if self.by_results:
             names = listing(self.by_results)
@@ -261,14 +261,16 @@ class Pairing(Saved):
         )
 
     def __repr__(self) -> str:
-        paired = f"{len(self.pairs)} tensors of {self.one.framework} with {self.other.framework}"
+        tensors = counted(len(self.pairs), "tensor")
+        paired = f"{tensors} of {self.one.framework} with {self.other.framework}"
         return one_line(self, f"{paired}, {len(self.left)} without partner")
 
     def __str__(self) -> str:
         parameters = [pair for pair in self.pairs if not pair.state]
         by = Counter(pair.by for pair in parameters)
         lines = [
-            f"{len(parameters)} parameters and {len(self.pairs) - len(parameters)} statistics of "
+            f"{counted(len(parameters), 'parameter')} and "
+            f"{counted(len(self.pairs) - len(parameters), 'statistic')} of "
             f"{self.one.framework} paired with {self.other.framework}",
             "decided by " + ", ".join(f"{what} {count}" for what, count in by.most_common()),
             f"certificate: {self.certificate or 'none'}",

@@ -1,1 +1,1 @@
-"""What was likely meant by a selector that does not parse, or matches nothing."""
+"""What was probably meant by a selector that does not parse or matches nothing."""

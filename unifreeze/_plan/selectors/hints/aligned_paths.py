@@ -1,8 +1,9 @@
-"""Laying a written path beside the paths of a model: what was likely meant, number by number.
+"""Aligning a written path with the paths of a model, to find the path that was probably meant.
 
-A model's many paths are few shapes: `encoder.layer.3.query` and `encoder.layer.4.query` are both
-`encoder.layer.#.query`. A written path is aligned with each shape, segment by segment; segments
-may be misspelt, be missing, or be too many, at a cost. Its indices and numbers are kept as written.
+The many paths of a model have few shapes: `encoder.layer.3.query` and `encoder.layer.4.query` both
+have the shape `encoder.layer.#.query`. A written path is aligned with each shape, segment by
+segment. Segments may be misspelt, missing or superfluous, each at a cost. Indices and numbers stay
+as they are written.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ WRAPPERS = frozenset({"module", "model", "base_model", "net", "network", "_orig_
 
 
 class Aligned(NamedTuple):
-    """A path of the model that a written one can have meant.
+    """A path of the model that a written path may have meant.
 
     Attributes:
-        cost: How far apart they are.
-        lead: What stands before the part that was written; with `#` where that is not one path.
-        tail: The part that was written, put right.
+        cost: How far apart the two are.
+        lead: What stands before the written part; it holds `#` if several paths are possible.
+        tail: The written part, corrected.
     """
 
     cost: float
@@ -48,31 +49,32 @@ class Aligned(NamedTuple):
 
 
 def alignments(path: Path, spec: ModelSpec, *, modules: bool = False) -> list[Aligned]:
-    """Return what a path can have meant, the likeliest first.
+    """Return what a path may have meant, the most likely path first.
 
     Args:
-        path: It matches nothing in the model.
+        path: A path that matches nothing in the model.
         spec: The model.
-        modules: Only modules are wanted.
+        modules: Look only at modules.
     """
     tree = spec.tree
     names = tree.paths[1:] if modules else [*tree.paths[1:], *tree.names]
     written, shapes = list(_written(path)), _shapes(names)
     known = frozenset(WORDS).union(*shapes)
-    found = [made for shape in shapes if (made := _align(written, shape, known)) is not None]
-    found = [one for one in found if one.cost <= 0.45 + 0.15 * len(written)]
-    best = min((one.cost for one in found), default=0.0)
-    near = sorted((one for one in found if one.cost <= best + 0.1), key=lambda one: one.cost)
+    aligned = [row for shape in shapes if (row := _align(written, shape, known)) is not None]
+    # A longer path may hold more mistakes.
+    aligned = [row for row in aligned if row.cost <= 0.45 + 0.15 * len(written)]
+    best = min((row.cost for row in aligned), default=0.0)
+    near = sorted((row for row in aligned if row.cost <= best + 0.1), key=lambda row: row.cost)
     return list(_merged(near))
 
 
-def _merged(found: Iterable[Aligned]) -> Iterator[Aligned]:
-    """Say once, with `**.`, what stands in several places."""
+def _merged(rows: Iterable[Aligned]) -> Iterator[Aligned]:
+    """Merge paths that end alike in several places into one that begins with `**.`."""
     by_tail: dict[str, list[Aligned]] = {}
-    for one in found:
-        by_tail.setdefault(one.tail, []).append(one)
+    for row in rows:
+        by_tail.setdefault(row.tail, []).append(row)
     for tail, several in by_tail.items():
-        places = {one.lead for one in several}
+        places = {row.lead for row in several}
         yield several[0] if len(places) == 1 else Aligned(several[0].cost, (NUMBER,), tail)
 
 
@@ -82,7 +84,7 @@ def _shapes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _written(path: Path) -> Iterator[str]:
-    """Give a path's segments, and its indices as segments of their own."""
+    """Yield a path's segments, with each index as another segment."""
     for segment in path.segments:
         yield segment.name
         if segment.index is not None:
@@ -96,7 +98,8 @@ def _is_position(token: str) -> bool:
 def _align(written: list[str], shape: tuple[str, ...], known: frozenset[str]) -> Aligned | None:
     """Align a written path with one shape; None where they have too little in common.
 
-    A segment that the model knows was meant, and is never left out.
+    `best(i, j)` is the cheapest way to align what is written from segment i with the shape from
+    segment j, as in an edit distance. A segment that the model knows is never left out.
     """
 
     @cache
@@ -123,17 +126,17 @@ def _align(written: list[str], shape: tuple[str, ...], known: frozenset[str]) ->
         return min(ways, key=lambda way: way[0], default=(inf, ()))
 
     cost, pieces = best(0, 0, False, False)
-    named = [piece for what, piece in pieces if what == "tail" and piece.isidentifier()]
+    named = [piece for part, piece in pieces if part == "tail" and piece.isidentifier()]
     if cost == inf or not named:
         return None
-    lead = tuple(piece for what, piece in pieces if what == "lead")
-    tail = ".".join(piece for what, piece in pieces if what != "lead")
+    lead = tuple(piece for part, piece in pieces if part == "lead")
+    tail = ".".join(piece for part, piece in pieces if part != "lead")
     return Aligned(cost, lead, tail.replace(".[", "["))
 
 
 @cache
 def _unlike(token: str, segment: str) -> float:
-    """Return how far a written segment is from one of a shape."""
+    """Return how far a written segment is from a segment of a shape."""
     if segment == NUMBER:
         return 0.0 if _is_position(token) or token in ("*", "?") else inf
     if _is_position(token):
@@ -146,7 +149,7 @@ def _unlike(token: str, segment: str) -> float:
 def unlike(written: str, known: str) -> float:
     """Return how far apart two words are: 0 for equal ones, infinite for unlike ones.
 
-    Words that differ in their digits are never alike: `layer5` is not a way to write `layer4`.
+    Words with different digits are never alike: `layer5` is not a misspelling of `layer4`.
 
     >>> unlike("LayerNorm", "layer_norm"), unlike("layer5", "layer4"), unlike("lora", "layers")
     (0.1, inf, inf)
@@ -157,19 +160,23 @@ def unlike(written: str, known: str) -> float:
         return inf
     if known in meant_by(written) or written in meant_by(known):
         return 0.25
-    given, there = (re.sub("[_-]", "", word).lower() for word in (written, known))
-    if given == there:
+    return _unlike_letters(*(re.sub("[_-]", "", word).lower() for word in (written, known)))
+
+
+def _unlike_letters(written: str, known: str) -> float:
+    """Return how far apart two words are by their letters alone."""
+    if written == known:
         return 0.1
-    if given in (f"{there}s", f"{there}es") or there in (f"{given}s", f"{given}es"):
+    if written in (f"{known}s", f"{known}es") or known in (f"{written}s", f"{written}es"):
         return 0.12
-    ratio = SequenceMatcher(None, given, there).ratio()
+    ratio = SequenceMatcher(None, written, known).ratio()
     if ratio >= 0.8:
         return 1.1 - ratio
-    if len(given) > 2 and there.startswith(given):
+    if len(written) > 2 and known.startswith(written):
         return 0.3
-    if len(given) > 2 and given[0] == there[:1] and _is_short_for(given, there):
+    if len(written) > 2 and written[0] == known[:1] and _is_short_for(written, known):
         return 0.38
-    return 0.45 if ratio >= 0.66 and min(len(given), len(there)) > 3 else inf
+    return 0.45 if ratio >= 0.66 and min(len(written), len(known)) > 3 else inf
 
 
 def _is_short_for(short: str, long: str) -> bool:

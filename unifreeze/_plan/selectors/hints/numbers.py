@@ -1,4 +1,4 @@
-"""What was likely meant by the number of a block or stage: layer4, stage[4], layer.11."""
+"""What was probably meant by the number of a block or stage: layer4, stage[4], layer.11."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import NamedTuple
 from unifreeze._plan.selectors.expression import Bound, Expression, Index, Path, Segment, Word
 from unifreeze._plan.selectors.hints.synonyms import meant_by
 from unifreeze._plan.selectors.positions import positions
+from unifreeze._plan.selectors.repeated_units import unit_total
 from unifreeze._plan.selectors.vocabulary import SYNONYMS
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import ResolveError, quoted
 
 Count = Callable[[str], int]
-"""Returns how many parameters a selector selects; 0 if it is none that the model knows."""
+"""Returns how many parameters a selector selects; 0 if it does not fit the model."""
 _NAMED = re.compile(r"([^\W\d]+?)_?(\d+)")
 _PLURALS = {"children": "direct children", "params": "parameters"}
 
 
 class Numbered(NamedTuple):
-    """One block or stage, as somebody wrote it.
+    """A block or stage with its number, as somebody wrote it.
 
     Attributes:
         units: `blocks` or `stages`.
@@ -37,8 +38,8 @@ class Numbered(NamedTuple):
 
 def units_of(name: str) -> str:
     """Return the word for what a name counts: `blocks`, `stages` or ""."""
-    found = {SYNONYMS.get(word, word) for word in (name, *meant_by(name))}
-    return next((word for word in ("stages", "blocks") if word in found), "")
+    words = {SYNONYMS.get(word, word) for word in (name, *meant_by(name))}
+    return next((word for word in ("stages", "blocks") if word in words), "")
 
 
 def numbered(path: Path) -> Numbered | None:
@@ -71,26 +72,27 @@ def _position(digits: str) -> Index:
 
 
 def number_guesses(path: Path, spec: ModelSpec, count: Count) -> Iterator[str]:
-    """Yield selectors for the one block or stage that a path was meant for, the likeliest first."""
-    found = numbered(path)
-    if found is None or len(list(joined_numbers(path))) > 1:
+    """Yield selectors for the block or stage that a path may mean, the most likely first."""
+    unit = numbered(path)
+    if unit is None or len(list(joined_numbers(path))) > 1:
         return
-    in_brackets = f"{found.units}[{found.number}]"
-    native = _native(found.number, spec)
+    in_brackets = f"{unit.units}[{unit.number}]"
+    native = _native(unit.number, spec)
     if native:
         yield native
         if native.lower() == str(path).lower():
             return
-        if found.named or not count(f"stages[{found.number}]"):
+        if unit.named or not count(f"stages[{unit.number}]"):
             yield from _stage_of(native, spec, count)
-    if not found.named:
+    if not unit.named:
         yield in_brackets
     elif not native and not _numbered_siblings(path, spec):
-        yield from (in_brackets, f"{found.units}[{found.number - 1}]")
+        # A number in a name may begin at 0 or at 1.
+        yield from (in_brackets, f"{unit.units}[{unit.number - 1}]")
 
 
 def _native(number: int, spec: ModelSpec) -> str:
-    """Return the path of the one module that has this number in its name: layer4, stage4."""
+    """Return the path of the only module with this number in its name, such as layer4, or ""."""
     paths = [
         path
         for path in spec.tree.paths[1:]
@@ -116,39 +118,20 @@ def _stage_of(native: str, spec: ModelSpec, count: Count) -> Iterator[str]:
             yield stage
 
 
-def unit_total(name: str, spec: ModelSpec) -> int | None:
-    """Return how many a word counts in a model; None where that is not a single number."""
-    name = SYNONYMS.get(name, name)
-    if name == "params":
-        return len(spec)
-    if name == "children":
-        return len(spec.tree.children(0))
-    labels = spec.placement.labels
-    runs = [run for run, label in zip(spec.runs, labels, strict=True) if name == label]
-    runs = list(spec.runs) if name in ("blocks", "stages") else runs
-    if len(runs) != 1:
-        return None
-    if name != "stages":
-        return len(runs[0].blocks)
-    stages = max(runs[0].stages) + 1
-    unseen = stages == 1 and len(runs[0].blocks) > 1 and spec.order == "registration"
-    return None if unseen else stages
-
-
 def past_the_end(path: Path, spec: ModelSpec) -> str:
     """Say how many blocks or stages there are where a path's number is past the last; else ""."""
-    found = numbered(path)
-    total = unit_total(found.units, spec) if found else None
-    if found is None or not total or -total <= found.number < total:
+    unit = numbered(path)
+    total = unit_total(unit.units, spec) if unit else None
+    if unit is None or not total or -total <= unit.number < total:
         return ""
     if total == 1:
-        return f"the model has 1 {found.units[:-1]}: its position is 0"
-    many = f"the model has {total} {found.units}"
+        return f"the model has 1 {unit.units[:-1]}: its position is 0"
+    many = f"the model has {total} {unit.units}"
     return f"{many}: positions run from 0 to {total - 1}, or from -{total} to -1"
 
 
 def module_of(segment: Segment, spec: ModelSpec, count: Count) -> str:
-    """Return the path of the module that a position such as `blocks[0]` stands for, or ""."""
+    """Return the path of the module that `blocks[0]` or another position selects, or ""."""
     units, index = units_of(segment.name), segment.index
     if len(spec.runs) != 1 or index is None or not index.single or not units:
         return ""
@@ -166,7 +149,7 @@ def module_of(segment: Segment, spec: ModelSpec, count: Count) -> str:
 
 
 def instead_of_stack(name: str, index: str, spec: ModelSpec) -> str:
-    """Say what to write for `encoder` or `decoder` in a model that has no two stacks."""
+    """Say what to write for `encoder` or `decoder` in a model that does not have two stacks."""
     called = [path for path in spec.tree.paths[1:] if path.rpartition(".")[2] == name]
     module = min(called, key=len, default="")
     selector = f'path:"{name}"' if module == name else module
@@ -176,8 +159,8 @@ def instead_of_stack(name: str, index: str, spec: ModelSpec) -> str:
 
 
 def nothing_in(expression: Expression, spec: ModelSpec) -> tuple[str, str]:
-    """Say of an empty slice what it counts, and what was likely meant: context and hint."""
-    index, what = _slice_of(expression, spec)
+    """Say what an empty slice counts, and what was probably meant: context and hint."""
+    index, units = _slice_of(expression, spec)
     if index is None or index.single:
         return "", ""
     start, stop = index.start, index.stop
@@ -185,7 +168,7 @@ def nothing_in(expression: Expression, spec: ModelSpec) -> tuple[str, str]:
     if start is not None and start.value < 0 and stop is not None and not stop.value:
         meant = str(expression).replace(str(index), str(Index(start, None, single=False)))
         hint = f"did you mean {quoted(meant)}? A slice ends before its second number."
-    return f"nothing lies in {index} of {what}", hint
+    return f"nothing lies in {index} of {units}", hint
 
 
 def _slice_of(expression: Expression, spec: ModelSpec) -> tuple[Index | None, str]:
@@ -200,5 +183,5 @@ def _slice_of(expression: Expression, spec: ModelSpec) -> tuple[Index | None, st
     name = SYNONYMS.get(expression.name, expression.name)
     name = "blocks" if name in ("encoder", "decoder") else name
     total = unit_total(expression.name, spec)
-    what = _PLURALS.get(name, name)
-    return expression.index, f"the model's {total} {what}" if total is not None else what
+    units = _PLURALS.get(name, name)
+    return expression.index, f"the model's {total} {units}" if total is not None else units

@@ -1,4 +1,4 @@
-"""What was likely meant by a pattern in quotes that matches nothing: re, type and at."""
+"""What was probably meant by a pattern in quotes that matches nothing: re, type and at."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unifreeze._plan.selectors.hints.nearest import top_level
 from unifreeze._plan.selectors.hints.numbers import Count
 from unifreeze._plan.selectors.hints.synonyms import meant_by
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import UnmatchedSelectorError, cut, listing, quoted
+from unifreeze.errors import UnmatchedSelectorError, counted, cut, listing, quoted
 
 
 def unmatched_pattern(quoted: Quoted, spec: ModelSpec, count: Count) -> UnmatchedSelectorError:
@@ -21,7 +21,7 @@ def unmatched_pattern(quoted: Quoted, spec: ModelSpec, count: Count) -> Unmatche
         quoted.pattern, spec, count
     )
     return UnmatchedSelectorError(
-        f"{cut(str(quoted), 120)} matches none of {len(spec)} parameters",
+        f"{cut(str(quoted), 120)} matches none of {counted(len(spec), 'parameter')}",
         context="\n".join(filter(None, [context, top_level(spec)])),
         hint=hint,
     )
@@ -31,8 +31,7 @@ def _first(texts: Iterable[str], count: Count) -> str:
     """Ask for the first selector that selects something."""
     for text in dict.fromkeys(texts):
         if number := count(text):
-            counted = f"{number} parameter{'' if number == 1 else 's'}"
-            return f"did you mean {quoted(text)} ({counted})?"
+            return f"did you mean {quoted(text)} ({counted(number, 'parameter')})?"
     return ""
 
 
@@ -52,7 +51,7 @@ def _regex(pattern: str, spec: ModelSpec, count: Count) -> tuple[str, str]:
 
 
 def _grouped(pattern: str) -> str:
-    """Put parentheses around alternatives, and take off what anchors a search."""
+    """Remove what anchors a search, and put alternatives in parentheses."""
     bare = pattern.removeprefix("^").removesuffix("$").removeprefix(".*").removesuffix(".*")
     bare = bare.removeprefix(r"\.").removesuffix(r"\.")
     return f"({bare})" if "|" in bare else bare
@@ -75,7 +74,7 @@ def _type(pattern: str, spec: ModelSpec, count: Count) -> tuple[str, str]:
 def _canonical(pattern: str, spec: ModelSpec, count: Count) -> tuple[str, str]:
     if pattern in spec.module_numbers or pattern in spec.tree.names:
         return "", f"that is a native path, which is written without at: {pattern}"
-    # A canonical name is a path with / for its joints, and its parts have few spellings.
+    # The parts of a canonical name, between slashes, have few spellings.
     names = dict.fromkeys(re.sub(r"\.\d+", ".#", name) for name in spec.canonical)
     pattern = re.sub(r"\[(\d+)\]", r".\1", pattern)
     wanted = [re.split(r"\.(?=[\d*])", part)[0] for part in pattern.split("/")]
@@ -92,7 +91,7 @@ def _canonical(pattern: str, spec: ModelSpec, count: Count) -> tuple[str, str]:
 
 
 def _numbered(pattern: str, parts: list[str]) -> str:
-    """Put the parts' right spellings into a pattern, and keep its numbers."""
+    """Put correctly spelled parts into a pattern, and keep its numbers."""
     numbers = [re.search(r"\.(\d+|\*)$", part) for part in pattern.split("/")]
     pairs = zip(parts, numbers, strict=True)
-    return "/".join(f"{part}.{found[1]}" if found else part for part, found in pairs)
+    return "/".join(f"{part}.{number[1]}" if number else part for part, number in pairs)

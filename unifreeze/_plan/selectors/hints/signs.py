@@ -1,4 +1,4 @@
-"""A selector that does not parse, with the signs of other languages put right."""
+"""Correcting a selector that does not parse: it has the signs of some other language."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUOTES = r"""("[^"]*"|'[^']*')"""
 _SIGNS = str.maketrans(
     "\u201c\u201d\u201e\u2018\u2019\u3001\u3002\u3010\u3011\u2013\u2014\u2212", '"""\'\',.[]---'
 )
-"""Quotes, Chinese commas, stops and brackets, dashes: Unicode knows no plain form of them."""
+"""Quotes, dashes, Chinese commas, stops and brackets: NFKC does not replace these."""
 _FEW = (
     r"(?i)\b(?:the\s+)?(first|last)\s+(?:(\d+%?)\s+(?:of\s+)?(?:the\s+)?(?=\w+)|(?=block|stage))"
     r"(blocks?|layers?|stages?|params|parameters|children|encoder\b|decoder\b)(?:\s+layers?)?\b"
@@ -27,23 +27,24 @@ def corrected(text: str, parses: Callable[[str], bool]) -> str:
     """Return a text that parses and means what was written; "" where none is known.
 
     Args:
-        text: It does not parse.
-        parses: Tells whether a text does.
+        text: A text that does not parse.
+        parses: Returns whether a text parses.
     """
     if _STEP.search(text):
-        return ""  # every second block is not a slice that a plan has
+        return ""  # plans have no slices with a step, such as every second block
+    # One correction is tried first: all of them together may change more than the mistake.
     for rewrite in _REWRITES:
-        made = rewrite(text)
-        if made != text and parses(made):
-            return made
-    made = text
+        rewritten = rewrite(text)
+        if rewritten != text and parses(rewritten):
+            return rewritten
+    rewritten = text
     for rewrite in _REWRITES:
-        made = rewrite(made)
-    return made if made != text and parses(made) else ""
+        rewritten = rewrite(rewritten)
+    return rewritten if rewritten != text and parses(rewritten) else ""
 
 
 def plain(text: str) -> str:
-    r"""Write full-width letters and signs, of a Chinese keyboard for one, as plain characters.
+    r"""Write full-width letters and signs, as from a Chinese keyboard, as plain characters.
 
     >>> plain("\uff46\uff43\uff5chead")
     'fc|head'
@@ -52,7 +53,7 @@ def plain(text: str) -> str:
 
 
 def unbalanced(text: str) -> str:
-    """Say which parenthesis of a text has no partner; "" if all have."""
+    """Say which parenthesis of a text has no partner; "" if every one has."""
     depth = 0
     for letter in re.sub(_QUOTES, "", text):
         depth += (letter == "(") - (letter == ")")
@@ -67,7 +68,7 @@ def _replaced(pattern: str, by: str | Callable[[re.Match[str]], str]) -> Rewrite
 
 
 def _outside_quotes(rewrite: Rewrite) -> Rewrite:
-    """Leave alone what stands in quotes."""
+    """Return a rewrite that leaves everything in quotes as it is."""
 
     def rewritten(text: str) -> str:
         pieces = re.split(_QUOTES, text)
@@ -83,13 +84,13 @@ def _kept_spaces(piece: str, rewrite: Rewrite) -> str:
 
 def _positions(match: re.Match[str]) -> str:
     """Write positions in a list as alternatives: blocks[0, 2] is blocks[0] | blocks[2]."""
-    found = [part.strip() for part in match[2].split(",") if part.strip()]
-    return " | ".join(f"{match[1]}[{part}]" for part in found)
+    parts = (part.strip() for part in match[2].split(","))
+    return " | ".join(f"{match[1]}[{part}]" for part in parts if part)
 
 
 def _plain_signs(text: str) -> str:
-    made = plain(text)
-    return re.sub(r"\s*([|&])\s*", r" \1 ", made) if made != text else text
+    rewritten = plain(text)
+    return re.sub(r"\s*([|&])\s*", r" \1 ", rewritten) if rewritten != text else text
 
 
 def _digits(match: re.Match[str]) -> str:
@@ -101,7 +102,7 @@ def _digits(match: re.Match[str]) -> str:
 
 
 def _counted(match: re.Match[str]) -> str:
-    """Write the first or last few in words as a slice, and one of them as a position."""
+    """Write "the first 3 blocks" as a slice, and "the last block" as a position."""
     end, number, word = match[1].lower(), match[2], match[3].lower()
     word = {"parameters": "params"}.get(word, word if word in INDEXED else f"{word}s")
     if number is None:
@@ -110,7 +111,7 @@ def _counted(match: re.Match[str]) -> str:
 
 
 def _balanced(text: str) -> str:
-    """Close what is open, and drop what closes nothing."""
+    """Close open parentheses, and remove those that close nothing."""
     if not unbalanced(text):
         return text
     pieces, depth = re.split(_QUOTES, text), 0
@@ -121,13 +122,13 @@ def _balanced(text: str) -> str:
             kept += letter if depth >= 0 else ""
             depth = max(depth, 0)
         pieces[n] = kept
-    made = "".join(pieces).strip() + ")" * depth
-    bare = made[1:-1]
-    return bare if made[:1] == "(" and not {*"()"} & {*bare} else made
+    closed = "".join(pieces).strip() + ")" * depth
+    bare = closed[1:-1]
+    return bare if closed[:1] == "(" and not {*"()"} & {*bare} else closed
 
 
 def _range(match: re.Match[str]) -> str:
-    """Write a range with its last position in it as a slice."""
+    """Write a range that includes its last position as a slice: [3-5] is [3:6]."""
     return f"[{match[1]}:{int(match[2]) + 1}]"
 
 
@@ -145,7 +146,7 @@ def _slashes(text: str) -> str:
 
 
 def _regular(text: str) -> str:
-    """Write what has the signs of a regular expression as one that matches whole names."""
+    """Write a text with signs of a regular expression as one that matches whole names."""
     if not re.search(r"[\^$+\\]", text) or {*"\"'"} & {*text}:
         return text
     begins, ends = text.startswith("^"), text.endswith("$")
@@ -206,4 +207,4 @@ _REWRITES: tuple[Rewrite, ...] = (
     _slashes,
     _regular,
 )
-"""What is put right, in this order."""
+"""What is corrected, in this order."""

@@ -1,4 +1,4 @@
-"""What people write for what the vocabulary calls otherwise: words of many libraries, no models."""
+"""Words that other libraries use for words of the vocabulary; none of them is a name of a model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MEANT = {
     "children": "child modules submodules",
     "tied": "tie shared sharing tiedweights",
 }
-"""Each selector, and what is written for it, in lower case and without underscores."""
+"""Each selector, and the words that people write for it, in lower case without underscores."""
 
 _NOT_SELECTED = {
     "runningmean runningvar statistics stats movingmean movingvariance buffers buffer": (
@@ -55,7 +55,7 @@ _NOT_SELECTED = {
         "select by place or kind; what no rule matches is left as it was found"
     ),
 }
-"""What cannot be selected, and why."""
+"""Words for what cannot be selected, and why it cannot."""
 
 
 @cache
@@ -71,7 +71,7 @@ def meant_by(word: str) -> tuple[str, ...]:
 
 @cache
 def never_selected(word: str) -> str:
-    """Say why a word stands for nothing that could be selected; "" if it may."""
+    """Say why a word stands for something that cannot be selected; "" if nothing is known."""
     plain = _folded(word)
     return next((why for words, why in _NOT_SELECTED.items() if plain in words.split()), "")
 

@@ -1,0 +1,47 @@
+"""What every module of a model is: its kind of layer, and the words that its names carry."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from unifreeze._structure.tree import Tree
+from unifreeze._structure.words import (
+    FUSED_KV,
+    FUSED_QKV,
+    INHERITED,
+    QUERY,
+    attention_in_class,
+    guess_kind,
+    words_in,
+)
+
+
+def kinds_of(tree: Tree) -> list[str]:
+    """Return the kind of every module; a layer that no backend knows is guessed by its class."""
+    kinds = list(tree.kinds)
+    ranks: dict[int, list[int]] = defaultdict(list)
+    for owner, tensor in zip(tree.owners, tree.tensor_of, strict=True):
+        if not kinds[owner] and tree.ends[owner] == owner + 1:
+            ranks[owner].append(len(tree.tensors[tensor].shape))
+    for owner, ranks_here in ranks.items():
+        kinds[owner] = guess_kind(tree.types[owner], ranks_here)
+    return kinds
+
+
+def words_of(tree: Tree) -> list[int]:
+    """Return the words of every module as bits, those inherited from its parents included."""
+    by_class = {type_name: attention_in_class(type_name) for type_name in set(tree.types)}
+    words: list[int] = []
+    for path, type_name, parent in zip(tree.paths, tree.types, tree.parents, strict=True):
+        inherited = words[parent] & INHERITED if parent >= 0 else 0
+        words.append(inherited | words_in(path.rpartition(".")[2]) | by_class[type_name])
+    _correct_keys_and_values(tree, words)
+    return words
+
+
+def _correct_keys_and_values(tree: Tree, words: list[int]) -> None:
+    """Read `qkv` as key and value only where a query projection stands beside it."""
+    queries = {tree.parents[index] for index, word in enumerate(words) if word & QUERY}
+    for index, word in enumerate(words):
+        if word & FUSED_QKV and tree.parents[index] in queries:
+            words[index] = word & ~FUSED_QKV | FUSED_KV

@@ -1,0 +1,241 @@
+"""Finding the place of every layer of a model: which zone, which block, which expert."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
+from unifreeze._structure.counting import LayerCounter, Numbering
+from unifreeze._structure.kinds_and_words import kinds_of, words_of
+from unifreeze._structure.neck_and_head import neck_length, trailing_linears
+from unifreeze._structure.order import Order
+from unifreeze._structure.several_models import join_placements
+from unifreeze._structure.towers import find_towers, label_towers
+from unifreeze._structure.tree import STATISTICS, Trace, Tree
+from unifreeze._structure.words import AUXILIARY, CONTAINER, EXPERTS, INPUT, LAYERS, words_in
+from unifreeze._structure.zones import Placement, Unit, Zone
+
+
+def place(tree: Tree, trace: Trace | None = None) -> Placement:
+    """Return where every owner of a tensor is in the network.
+
+    Args:
+        tree: The model as its backend found it.
+        trace: What a forward pass showed; with it positions follow execution, without it
+            registration.
+    """
+    if tree.members:
+        parts = {
+            index: place(tree.subtree(index)[0], trace and trace.within(tree.paths[index]))
+            for index in tree.children(0)
+        }
+        return join_placements(tree, parts)
+    placement = Placement(kinds_of(tree), words_of(tree))
+    placement.runs = find_runs(tree, placement.kinds)
+    _Placer(tree, placement, trace).run()
+    return placement
+
+
+class _Placer:
+    """Fills in one placement: first the unit of every owner, then the numbers within units."""
+
+    def __init__(self, tree: Tree, placement: Placement, trace: Trace | None) -> None:
+        self.tree, self.at, self.trace = tree, placement, trace
+        self._order = Order(tree, trace, placement.runs)
+        self._rank = self._order.of_module
+        self._unit_numbers: dict[Unit, int] = {}
+        self._in_block: dict[int, int] = {}
+        """Unit number of every module that is in a block."""
+
+    def run(self) -> None:
+        owners = self._owners()
+        ranked = {*owners, *(state.owner for state in self.tree.states if state.moves)}
+        self.at.ranks = {owner: self._order.of_owner(owner) for owner in sorted(ranked)}
+        if self.trace:
+            starts, ends = self.tree.name_starts, self.tree.name_ends
+            alone = {owner for owner in ranked if starts[owner] == ends[owner]}
+            self.at.unreached = self._order.unreached(alone.union(owners))
+            self._order_runs()
+        self.at.towers = find_towers(self.tree, self.at.runs)
+        self.at.labels = label_towers([self.tree.paths[tower] for tower in self.at.towers])
+        self._enter_blocks()
+        self._assign(sorted(owners, key=self.at.ranks.__getitem__))
+        self.at.kind_of = {owner: self._kind(owner) for owner in owners}
+        self.at.number = self._number_layers
+
+    def _owners(self) -> list[int]:
+        """Return the modules that own a parameter or running statistics."""
+        states = self.tree.states
+        return sorted({*self.tree.owners, *(s.owner for s in states if s.role in STATISTICS)})
+
+    def _order_runs(self) -> None:
+        runs = []
+        for run in self.at.runs:
+            blocks = tuple(sorted(run.blocks, key=self._rank))
+            runs.append(BlockRun(run.holder, blocks, self._stages(run, blocks)))
+        self.at.runs = sorted(runs, key=lambda run: self._rank(run.blocks[0]))
+
+    def _stages(self, run: BlockRun, blocks: tuple[int, ...]) -> tuple[int, ...]:
+        """Number the stages of a run: by container, or by resolution if all share a container."""
+        assert self.trace is not None
+        container = dict(zip(run.blocks, run.stages, strict=True))
+        marks: list[object] = [container[block] for block in blocks]
+        shapes = [self.trace.shapes.get(self.tree.paths[block]) for block in blocks]
+        if len(set(marks)) == 1 and None not in shapes:
+            marks = [_resolution(shape) for shape in shapes if shape is not None]
+        return tuple(number_runs(marks))
+
+    def _enter_blocks(self) -> None:
+        for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
+            for position, block in enumerate(run.blocks):
+                top = Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1)
+                self._enter_block(block, top)
+
+    def _enter_block(self, block: int, top: Unit) -> None:
+        tree, unit_of = self.tree, self._in_block
+        unit_of[block] = self._number(top)
+        for index in range(block, tree.ends[block]):
+            if index not in unit_of:
+                # Modules come in pre-order, so the parent has its unit already.
+                unit_of[index] = unit_of[tree.parents[index]]
+            if self.at.words[index] & EXPERTS and self.at.kinds[index] == CONTAINER:
+                around = self.at.units[unit_of[index]]
+                for number, child in enumerate(tree.children(index)):
+                    label = f"{around.label}/expert.{number}"
+                    unit_of[child] = self._number(around._replace(label=label, expert=number))
+
+    def _number(self, unit: Unit) -> int:
+        number = self._unit_numbers.setdefault(unit, len(self.at.units))
+        if number == len(self.at.units):
+            self.at.units.append(unit)
+        return number
+
+    def _assign(self, owners: list[int]) -> None:
+        tails: dict[int, list[int]] = defaultdict(list)
+        for owner in owners:
+            if owner in self._in_block:
+                self.at.unit_of[owner] = self._in_block[owner]
+            elif not self.at.runs:
+                tails[-1].append(owner)
+            else:
+                self._assign_outside(owner, tails)
+        for tower, tail in tails.items():
+            self._split_tail(tower, tail)
+
+    def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
+        """Place an owner outside all blocks: by the blocks of its tower, or by all blocks."""
+        towers = [n for n, tower in enumerate(self.at.towers) if self._under(owner, tower)]
+        tower = max(towers, key=self.at.towers.__getitem__, default=-1)
+        runs = self.at.runs if tower < 0 else [self.at.runs[tower]]
+        rank = self.at.ranks[owner]
+        if self._named_for_input(owner):
+            self._put(owner, Zone.STEM, tower)
+        elif self.at.words[owner] & AUXILIARY:
+            self._put(owner, Zone.HEAD, tower)
+        elif self._order.spans(owner) and self._order.first_use(owner) is None:
+            # The owner holds blocks, so its own place in the order says nothing about its tensors.
+            self._put(owner, Zone.UNPLACED, -1)
+        elif rank < self._rank(runs[0].blocks[0]):
+            self._put(owner, Zone.STEM, tower)
+        elif rank > self._rank(runs[-1].blocks[-1]):
+            tails[tower].append(owner)
+        elif tower < 0 and len(runs) > 1:
+            # Between two towers, such as a projector: it leads into no block of either.
+            self._put(owner, Zone.NECK, -1)
+        else:
+            self._put_transition(owner, max(tower, 0))
+
+    def _named_for_input(self, owner: int) -> bool:
+        """Return whether an owner works on the input by its name; a trace, if any, knows better.
+
+        Position alone would mislead: tables and norms for embeddings are often registered after
+        the blocks, and token and position tables on the module that holds the blocks.
+        """
+        if self._order.first_use(owner) is not None:
+            return False
+        if self._order.spans(owner):
+            leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
+            return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
+        return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
+
+    def _put_transition(self, owner: int, tower: int) -> None:
+        run, rank = self.at.runs[tower], self.at.ranks[owner]
+        following = next(n for n, block in enumerate(run.blocks) if self._rank(block) > rank)
+        label = self.at.labels[tower].removesuffix("blocks")
+        if label in ("encoder", "decoder"):
+            label += "_"
+        unit = Unit(f"{label}transition.{following}", Zone.TRANSITION, tower, following, -1)
+        self.at.unit_of[owner] = self._number(unit)
+
+    def _put(self, owner: int, zone: Zone, tower: int) -> None:
+        """Put an owner into a zone that is not a block; its tower's path comes before its name."""
+        prefix = ""
+        if tower >= 0 and self.at.labels[tower].endswith(".blocks"):
+            prefix = self.at.labels[tower].removesuffix("blocks")
+        run = tower if prefix else -1
+        unit = Unit(f"{prefix}{zone.name.lower()}", zone, run, -1, -1)
+        self.at.unit_of[owner] = self._number(unit)
+
+    def _split_tail(self, tower: int, tail: list[int]) -> None:
+        """Split what follows the last block into neck and head; without blocks, net and head."""
+        kinds = [self._kind(owner) for owner in tail]
+        if not self.at.runs:
+            cut, zone = trailing_linears(kinds), Zone.NET
+        elif self.at.labels[tower] == "encoder" and tower >= 0:
+            # What follows an encoder feeds the decoder, so it is not a head.
+            cut, zone = len(tail), Zone.NECK
+        else:
+            cut, zone = neck_length(kinds), Zone.NECK
+        cut -= self._norms_of_head(tail, kinds, cut)
+        for owner in tail[:cut]:
+            self._put(owner, zone, tower)
+        for owner in tail[cut:]:
+            self._put(owner, Zone.HEAD, tower)
+
+    def _norms_of_head(self, tail: list[int], kinds: list[str], cut: int) -> int:
+        """Count norms without parameters right before the head, in the same module as the head.
+
+        They belong to the head: linear probes begin with such a norm.
+        """
+        if cut == len(tail):
+            return 0
+        count, parent = 0, self.tree.parents[tail[cut]]
+        while (
+            parent > 0
+            and not self._order.spans(parent)
+            and count < cut
+            and kinds[owner := cut - count - 1] == "norm"
+            and not self.tree.own_names(tail[owner])
+            and self._under(tail[owner], parent)
+        ):
+            count += 1
+        return count
+
+    def _kind(self, owner: int) -> str:
+        kind = self.at.kinds[owner]
+        return kind if kind in LAYERS else "param"
+
+    def _number_layers(self) -> Numbering:
+        groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for owner, kind in self.at.kind_of.items():
+            groups[self.at.unit_of[owner], kind].append(owner)
+        counter = LayerCounter(self.tree, self.at.words, self.at.kind_of, self.at.unreached)
+        for (unit, _), group in groups.items():
+            # Which experts run depends on the batch, so experts are counted by registration.
+            traced = self.trace and self.at.units[unit].expert < 0
+            counter.add(group, self.at.ranks.__getitem__ if traced else None)
+        return counter.numbering
+
+    def _under(self, index: int, tower: int) -> bool:
+        return tower <= index < self.tree.ends[tower]
+
+
+def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the spatial axes of an output: BxCxHxW, BxHxWxC or BxLxC.
+
+    Channels-last maps are recognised by H = W; the shape alone says no more.
+    """
+    if len(shape) == 4:
+        channels_last = shape[2] != shape[3] and shape[1] == shape[2]
+        return shape[1:3] if channels_last else shape[2:]
+    return shape[1:-1]
