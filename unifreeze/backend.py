@@ -1,26 +1,33 @@
 """The door for authors of backends and of trainers' adapters: all that they import of unifreeze."""
 
-from unifreeze._arguments.checked import checked
+from unifreeze._arguments.checked import checked as check_arguments
+from unifreeze._experiments.experiment_operations import GradientPass, Gradients, Outputs
+from unifreeze._experiments.module_experiments import ModuleExperiments
 from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.verify_last import LastLook, calling_list, take_out
 from unifreeze._identity import WeakIdentitySet
 from unifreeze._modules.accounting import parameters_beside
 from unifreeze._modules.digests import Payload
+from unifreeze._modules.guard import Guard
 from unifreeze._modules.module_backend import ModuleBackend
+from unifreeze._modules.module_operations import ModuleOperations
+from unifreeze._modules.module_optimizers import ModuleOptimizers
 from unifreeze._modules.neutral_settings import (
-    Settings,
-    Table,
+    LayerSettings,
+    SettingsTable,
     activation,
     build_optimizer,
     clipped,
     optimizer_defaults,
     read_settings,
 )
-from unifreeze._modules.operations import Guard
 from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
 from unifreeze._modules.reader import Dicts, Reader
 from unifreeze._modules.saved_states import check_names
+from unifreeze._modules.structure_changes import mappings_unchanged
+from unifreeze._modules.tapeless import Tapeless
+from unifreeze._modules.tensor_operations import TensorOperations
 from unifreeze._modules.walking import Slot, Walk
 from unifreeze._modules.watching import (
     ForwardWatch,
@@ -30,40 +37,24 @@ from unifreeze._modules.watching import (
     tell_followed,
     watch_module,
 )
-from unifreeze._modules.wrapping import join, wrappers
+from unifreeze._modules.wrapping import join as join_path
+from unifreeze._modules.wrapping import wrappers
 from unifreeze._numerics.projections import Sketch
 from unifreeze._numerics.sharing import overlapping
 from unifreeze._plan.phases import When
-from unifreeze._ports.weights.contents import (
-    COPY_AGAIN,
-    DTYPES,
-    Entry,
-    Named,
-    Progress,
-    WeightFile,
-    make_entry,
-    values_of,
-)
+from unifreeze._ports.weights.contents import COPY_AGAIN, DTYPES, WeightFile, make_entry, values_of
+from unifreeze._ports.weights.contents import Entry as WeightEntry
+from unifreeze._ports.weights.contents import Named as NamedWeight
+from unifreeze._ports.weights.contents import Progress as WeightProgress
 from unifreeze._ports.weights.nested import find_state
+from unifreeze._protocol.backend import Backend
 from unifreeze._protocol.batches import Array, Batch
-from unifreeze._protocol.protocol import (
-    Backend,
-    Capabilities,
-    Control,
-    Digest,
-    Finding,
-    OptimizerSpec,
-    ParamGroup,
-    ProbeConfig,
-    ProbeResult,
-    ProbeRun,
-    Rate,
-    SketchConfig,
-    SketchRun,
-    StepConfig,
-    StepRun,
-    Undo,
-)
+from unifreeze._protocol.experiment_backend import ExperimentBackend
+from unifreeze._protocol.freezing_backend import FreezingBackend
+from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model
+from unifreeze._protocol.optimizer_backend import OptimizerBackend
+from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
+from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.registry import (
     backend_for,
     backend_names,
@@ -73,6 +64,9 @@ from unifreeze._protocol.registry import (
     override_backend,
     refuse_unsupported,
 )
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
+from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
+from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution.decide import resolve_phases
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure.spec import Mask
@@ -80,82 +74,109 @@ from unifreeze._structure.tree import Tensor
 from unifreeze._structure.words import CONTAINER, STOCHASTIC
 
 __all__ = [
-    "Array",
+    # Finding a backend
+    "backend_for",
+    "backend_names",
+    "is_installed",
+    "load_backend",
+    "missing_framework",
+    "override_backend",
+    "refuse_unsupported",
+    # The three protocols, and all of them together
+    "FreezingBackend",
+    "OptimizerBackend",
+    "ExperimentBackend",
     "Backend",
+    # Their data
+    "Array",
     "Batch",
-    "CONTAINER",
-    "COPY_AGAIN",
     "Capabilities",
     "Control",
-    "DTYPES",
-    "Dicts",
     "Digest",
-    "Entry",
     "Finding",
-    "Format",
-    "ForwardWatch",
-    "Guard",
-    "Handle",
-    "Hooks",
-    "LastLook",
+    "Layer",
+    "LiveOptimizer",
+    "LiveTensor",
     "Mask",
-    "ModuleBackend",
-    "Named",
+    "Model",
     "OptimizerSpec",
     "ParamGroup",
-    "Payload",
     "ProbeConfig",
     "ProbeResult",
     "ProbeRun",
-    "Progress",
     "Rate",
-    "Reader",
     "Resolution",
-    "STOCHASTIC",
-    "Saved",
-    "Settings",
     "Sketch",
     "SketchConfig",
     "SketchRun",
-    "Slot",
     "StepConfig",
     "StepRun",
-    "Table",
-    "Tensor",
     "Undo",
-    "Walk",
-    "Way",
-    "WeakIdentitySet",
-    "WeightFile",
-    "When",
-    "activation",
-    "backend_for",
-    "backend_names",
-    "build_optimizer",
-    "calling_list",
-    "check_names",
-    "checked",
-    "clipped",
+    # Reading a framework's modules
+    "CONTAINER",
+    "Dicts",
+    "Reader",
+    "STOCHASTIC",
+    "Tensor",
     "computes_otherwise",
     "declared_turned",
-    "find_state",
-    "forget",
-    "is_installed",
-    "join",
-    "load_backend",
-    "make_entry",
-    "missing_framework",
-    "optimizer_defaults",
+    "mappings_unchanged",
+    "turned_in_subclass",
+    # A backend for a framework of modules
+    "Guard",
+    "ModuleBackend",
+    "ModuleOperations",
+    "Payload",
+    "Slot",
+    "TensorOperations",
+    "Walk",
+    "WeakIdentitySet",
+    "join_path",
     "overlapping",
-    "override_backend",
     "parameters_beside",
+    "wrappers",
+    # Its optimizers
+    "ModuleOptimizers",
+    "build_optimizer",
+    "check_names",
+    "optimizer_defaults",
+    # Its experiments
+    "GradientPass",
+    "Gradients",
+    "ModuleExperiments",
+    "Outputs",
+    "Tapeless",
+    # Settings of its layers
+    "LayerSettings",
+    "SettingsTable",
+    "activation",
+    "clipped",
     "read_settings",
-    "refuse_unsupported",
+    # Watching forward passes
+    "ForwardWatch",
+    "Hooks",
+    "Way",
+    "forget",
+    "tell_followed",
+    "watch_module",
+    # Weight files of its own
+    "COPY_AGAIN",
+    "DTYPES",
+    "NamedWeight",
+    "WeightEntry",
+    "WeightFile",
+    "WeightProgress",
+    "find_state",
+    "make_entry",
+    "values_of",
+    # Adapters for trainers
+    "Format",
+    "Handle",
+    "LastLook",
+    "Saved",
+    "When",
+    "calling_list",
+    "check_arguments",
     "resolve_phases",
     "take_out",
-    "tell_followed",
-    "turned_in_subclass",
-    "values_of",
-    "watch_module",
-    "wrappers",
 ]

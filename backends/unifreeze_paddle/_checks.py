@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from inspect import unwrap
 from itertools import chain
@@ -23,6 +24,13 @@ from unifreeze_paddle._layers import PaddleReader, largest_norms, qualified_base
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
 """What libraries turn recompute on with, as attributes of the layer that does it."""
+
+
+@dataclass
+class _Memo:
+    """What the checks remember of a walked model: the numbers of the layers that measure ranges."""
+
+    quantisers: list[int] | None = None
 
 
 def findings(
@@ -85,11 +93,12 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
 def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """A range that has observed nothing, or goes on measuring, must not be frozen as it is."""
     tree, held = walk.tree, {*resolution.held, *resolution.quiet}
-    if "quantisers" not in walk.memo:
+    memo = walk.memo_of(_Memo)
+    if memo.quantisers is None:
         found = {s.owner for s in tree.states if quantised.averages(s.role)}
         sorts = [n for cls, n in walk.by_class.items() if issubclass(cls, quantised.MEASURING)]
-        walk.memo["quantisers"] = sorted(found.union(*sorts))
-    for index in walk.memo["quantisers"]:
+        memo.quantisers = sorted(found.union(*sorts))
+    for index in memo.quantisers:
         own = [tree.tensor_of[name] for name in tree.own_names(index)]
         frozen = not all(resolution.trainable[number] for number in own)
         reason = quantised.reason_against_holding(

@@ -19,6 +19,7 @@ from unifreeze.backend import (
     CONTAINER,
     STOCHASTIC,
     Dicts,
+    Reader,
     Tensor,
     computes_otherwise,
     declared_turned,
@@ -92,7 +93,7 @@ _EITHER = "paddle.incubate.nn.layer.fused_linear.FusedLinear"
 _QUANTISERS = ("paddle.nn.quant", "paddle.quantization", "paddle.static.quantization")
 
 
-class PaddleReader:
+class PaddleReader(Reader):
     """Reads PaddlePaddle layers for the walk."""
 
     framework = "paddle"

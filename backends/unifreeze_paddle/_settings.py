@@ -9,11 +9,11 @@ from paddle import nn, optimizer
 from paddle.nn import functional
 from paddle.nn.layer.norm import _InstanceNormBase
 
-from unifreeze.backend import Settings, Table, activation, clipped, computes_otherwise
+from unifreeze.backend import LayerSettings, SettingsTable, activation, clipped, computes_otherwise
 from unifreeze_paddle._layers import BATCH_NORMS
 
 
-def _batch_norm(layer: Any) -> Settings:
+def _batch_norm(layer: Any) -> LayerSettings:
     """Read a batch norm; its momentum is the share of the old statistics, here of the new ones."""
     return {
         "layer": "batch norm",
@@ -25,7 +25,7 @@ def _batch_norm(layer: Any) -> Settings:
     }
 
 
-def _instance_norm(layer: Any) -> Settings:
+def _instance_norm(layer: Any) -> LayerSettings:
     return {
         "layer": "instance norm",
         "epsilon": layer._epsilon,
@@ -34,17 +34,17 @@ def _instance_norm(layer: Any) -> Settings:
     }
 
 
-def _norm(layer: Any) -> Settings:
+def _norm(layer: Any) -> LayerSettings:
     affine = layer._parameters.get("weight") is not None
     return {"layer": "norm", "epsilon": layer._epsilon, "affine": affine}
 
 
-def _dropout(layer: Any) -> Settings:
+def _dropout(layer: Any) -> LayerSettings:
     mode = getattr(layer, "mode", "upscale_in_train")
     return {"layer": "dropout", "dropout": layer.p, "dropout mode": mode}
 
 
-def _embedding(layer: Any) -> Settings:
+def _embedding(layer: Any) -> LayerSettings:
     index = layer._padding_idx
     index = None if index is None or index < 0 else index
     return {
@@ -55,18 +55,18 @@ def _embedding(layer: Any) -> Settings:
     }
 
 
-def _average_pool(layer: Any) -> Settings:
+def _average_pool(layer: Any) -> LayerSettings:
     found = {"layer": "average pool", "ceil_mode": layer.ceil_mode}
     if _any(layer.padding):
         found["padded cells"] = "left out" if layer.exclusive else "counted"
     return found
 
 
-def _max_pool(layer: Any) -> Settings:
+def _max_pool(layer: Any) -> LayerSettings:
     return {"layer": "max pool", "ceil_mode": layer.ceil_mode}
 
 
-def _conv(layer: Any) -> Settings:
+def _conv(layer: Any) -> LayerSettings:
     transposed = isinstance(layer, _TRANSPOSED)
     found = {"layer": "conv", **_stored(layer, "in x out" if transposed else "out x in")}
     return found | ({"padding_mode": layer._padding_mode} if _any(layer._padding) else {})
@@ -75,12 +75,12 @@ def _conv(layer: Any) -> Settings:
 _TRANSPOSED = (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
 
 
-def _stored(layer: Any, way: str) -> Settings:
+def _stored(layer: Any, way: str) -> LayerSettings:
     """Say which way round a layer stores its kernel, unless a class of its own computes with it."""
     return {} if computes_otherwise(layer, "paddle") else {"stored": way, **_normed(layer)}
 
 
-def _normed(layer: Any) -> Settings:
+def _normed(layer: Any) -> LayerSettings:
     """Say along which axis the lengths of a weight are held apart, if they are."""
     hooks = [hook for hook in layer._forward_pre_hooks.values() if hasattr(hook, "dim")]
     axes = [hook.dim for hook in hooks if type(hook).__name__ == "WeightNorm"]
@@ -93,32 +93,32 @@ def _any(padding: Any) -> bool:
     return padding != "VALID" if isinstance(padding, str) else bool(padding)
 
 
-def _linear(layer: Any) -> Settings:
+def _linear(layer: Any) -> LayerSettings:
     return {"layer": "linear", **_stored(layer, "in x out")}
 
 
-def _attention(layer: Any) -> Settings:
+def _attention(layer: Any) -> LayerSettings:
     return {"layer": "attention", "attention dropout": layer.dropout}
 
 
-def _encoder_layer(layer: Any) -> Settings:
+def _encoder_layer(layer: Any) -> LayerSettings:
     activation = getattr(layer.activation, "__name__", type(layer.activation).__name__.lower())
     order = "before" if layer.normalize_before else "after"
     return {"layer": "transformer layer", "activation": activation, "norms": order}
 
 
-def _gelu(layer: Any) -> Settings:
+def _gelu(layer: Any) -> LayerSettings:
     tanh = layer._approximate is True or layer._approximate == "tanh"
     return {"layer": "activation", "activation": "gelu (tanh)" if tanh else "gelu"}
 
 
-def _hard_sigmoid(layer: Any) -> Settings:
+def _hard_sigmoid(layer: Any) -> LayerSettings:
     """Read a hard sigmoid; the layer has its slope from the function's default."""
     slope = inspect.signature(functional.hardsigmoid).parameters["slope"].default
     return {"layer": "activation", "activation": "hard sigmoid", "slope": slope}
 
 
-LAYERS: Table = (
+LAYERS: SettingsTable = (
     (BATCH_NORMS, _batch_norm),
     (_InstanceNormBase, _instance_norm),
     ((nn.LayerNorm, nn.GroupNorm), _norm),

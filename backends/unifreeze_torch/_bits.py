@@ -101,13 +101,13 @@ def in_double(tensors: Iterable[Any], slots: Iterable[Slot]) -> Iterator[None]:
             tensor.data = own.double()
         for slot, buffer in buffers:
             if buffer is not None and buffer.is_floating_point():
-                slot.holder[slot.leaf] = buffer.double()  # type: ignore[index]
+                slot.holder[slot.leaf] = buffer.double()
         yield
     finally:
         for tensor, own in kept:
             tensor.data = own
         for slot, buffer in buffers:
-            slot.holder[slot.leaf] = buffer  # type: ignore[index]
+            slot.holder[slot.leaf] = buffer
 
 
 def copy_into(tensor: Any, source: torch.Tensor) -> None:

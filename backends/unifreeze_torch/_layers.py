@@ -13,6 +13,7 @@ from unifreeze.backend import (
     CONTAINER,
     STOCHASTIC,
     Dicts,
+    Reader,
     Tensor,
     computes_otherwise,
     declared_turned,
@@ -75,7 +76,7 @@ _LISTING = ("named_modules", "_named_members", "__eq__", "__hash__")
 _IN_BY_OUT = "transformers.pytorch_utils.Conv1D"
 
 
-class TorchReader:
+class TorchReader(Reader):
     """Reads PyTorch modules for the walk."""
 
     framework = "torch"

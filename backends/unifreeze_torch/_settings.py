@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn, optim
 
-from unifreeze.backend import Settings, Table, activation, clipped, computes_otherwise
+from unifreeze.backend import LayerSettings, SettingsTable, activation, clipped, computes_otherwise
 
 
-def _batch_norm(module: Any) -> Settings:
+def _batch_norm(module: Any) -> LayerSettings:
     instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
     found = {
         "layer": "instance norm" if instance else "batch norm",
@@ -23,17 +23,17 @@ def _batch_norm(module: Any) -> Settings:
     return found
 
 
-def _norm(module: Any) -> Settings:
+def _norm(module: Any) -> LayerSettings:
     affine = getattr(module, "elementwise_affine", getattr(module, "affine", True))
     epsilon = "of the dtype" if module.eps is None else module.eps
     return {"layer": "norm", "epsilon": epsilon, "affine": affine}
 
 
-def _dropout(module: Any) -> Settings:
+def _dropout(module: Any) -> LayerSettings:
     return {"layer": "dropout", "dropout": module.p, "dropout mode": "upscale_in_train"}
 
 
-def _embedding(module: Any) -> Settings:
+def _embedding(module: Any) -> LayerSettings:
     return {
         "layer": "embedding",
         "padding_idx": module.padding_idx,
@@ -42,28 +42,28 @@ def _embedding(module: Any) -> Settings:
     }
 
 
-def _average_pool(module: Any) -> Settings:
+def _average_pool(module: Any) -> LayerSettings:
     found = {"layer": "average pool", "ceil_mode": module.ceil_mode}
     if _any(module.padding):
         found["padded cells"] = "counted" if module.count_include_pad else "left out"
     return found
 
 
-def _max_pool(module: Any) -> Settings:
+def _max_pool(module: Any) -> LayerSettings:
     return {"layer": "max pool", "ceil_mode": module.ceil_mode}
 
 
-def _conv(module: Any) -> Settings:
+def _conv(module: Any) -> LayerSettings:
     found = {"layer": "conv", **_stored(module, "in x out" if module.transposed else "out x in")}
     return found | ({"padding_mode": module.padding_mode} if _any(module.padding) else {})
 
 
-def _stored(module: Any, way: str) -> Settings:
+def _stored(module: Any, way: str) -> LayerSettings:
     """Say which way round a layer stores its kernel, unless a class of its own computes with it."""
     return {} if computes_otherwise(module, "torch") else {"stored": way, **_normed(module)}
 
 
-def _normed(module: Any) -> Settings:
+def _normed(module: Any) -> LayerSettings:
     """Say along which axis the lengths of a weight are held apart, if they are."""
     parametrizations = getattr(module, "parametrizations", {})
     held = list(parametrizations["weight"]) if "weight" in parametrizations else []
@@ -76,30 +76,30 @@ def _any(padding: Any) -> bool:
     return any(padding) if isinstance(padding, tuple | list) else bool(padding)
 
 
-def _linear(module: Any) -> Settings:
+def _linear(module: Any) -> LayerSettings:
     return {"layer": "linear", **_stored(module, "out x in")}
 
 
-def _attention(module: Any) -> Settings:
+def _attention(module: Any) -> LayerSettings:
     return {"layer": "attention", "attention dropout": module.dropout}
 
 
-def _encoder_layer(module: Any) -> Settings:
+def _encoder_layer(module: Any) -> LayerSettings:
     activation = getattr(module.activation, "__name__", type(module.activation).__name__.lower())
     order = "before" if module.norm_first else "after"
     return {"layer": "transformer layer", "activation": activation, "norms": order}
 
 
-def _gelu(module: Any) -> Settings:
+def _gelu(module: Any) -> LayerSettings:
     variant = "gelu (tanh)" if module.approximate == "tanh" else "gelu"
     return {"layer": "activation", "activation": variant}
 
 
-def _hard_sigmoid(module: Any) -> Settings:
+def _hard_sigmoid(module: Any) -> LayerSettings:
     return {"layer": "activation", "activation": "hard sigmoid", "slope": 1 / 6}
 
 
-LAYERS: Table = (
+LAYERS: SettingsTable = (
     (nn.modules.batchnorm._NormBase, _batch_norm),
     ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), _norm),
     (nn.modules.dropout._DropoutNd, _dropout),

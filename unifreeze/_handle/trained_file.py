@@ -26,8 +26,7 @@ from unifreeze._modules.digests import Payload, digest
 from unifreeze._plan import FreezePlan
 from unifreeze._ports.weights import Named, WeightFile, open_weights, save_weights
 from unifreeze._ports.weights.opening import SUFFIXES
-from unifreeze._protocol import Backend, Digest, backend_for
-from unifreeze._protocol.protocol import Array
+from unifreeze._protocol import Array, Backend, Digest, backend_for
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import WeightFileError, counted, listing

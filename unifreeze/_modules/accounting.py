@@ -7,16 +7,16 @@ of every check.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import Any
 
 from unifreeze._modules.reader import Reader
 from unifreeze._modules.walking import Walk
 from unifreeze._modules.wrapping import beside, join, wrappers
-from unifreeze._protocol.protocol import Finding
+from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.results import Finding
 from unifreeze.errors import DescriptionError, counted, listing
 
 
-def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
+def check_accounted(reader: Reader, root: Model, walk: Walk) -> None:
     """Hold a walk against what the framework itself lists of the model's parameters.
 
     A framework's list takes as long as half a walk. Where all classes are plain ones, it is what
@@ -39,8 +39,8 @@ def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
         _compare(reader, model, walk, index)
 
 
-def parameters_beside(reader: Reader, model: Any) -> Iterator[Finding]:
-    """Give what wrappers around a model hold beside it: no description has it, no plan reaches it.
+def parameters_beside(reader: Reader, model: Model) -> Iterator[Finding]:
+    """Yield what wrappers around a model hold beside it: no description has it, no plan reaches it.
 
     Copies in no use are no matter.
     """
@@ -72,7 +72,7 @@ def _check_disjoint(walk: Walk) -> None:
         )
 
 
-def _compare(reader: Reader, model: Any, walk: Walk, index: int) -> None:
+def _compare(reader: Reader, model: Model, walk: Walk, index: int) -> None:
     called = walk.tree.paths[index] or "the model"
     named = _listed(reader, model)
     if named is None:
@@ -84,7 +84,7 @@ def _compare(reader: Reader, model: Any, walk: Walk, index: int) -> None:
         raise _left_out(called, walk, known - found)
 
 
-def _listed(reader: Reader, model: Any) -> list[tuple[str, Any]] | None:
+def _listed(reader: Reader, model: Model) -> list[tuple[str, LiveTensor]] | None:
     """Return the framework's list; None where a module has no hash, so that nobody can have it."""
     try:
         return list(reader.listed(model))
@@ -99,7 +99,9 @@ _EQUALITY = (
 _IDENTITY = "compare modules by identity: @dataclass(eq=False)"
 
 
-def _unreached(called: str, named: list[tuple[str, Any]], missed: Set[int]) -> DescriptionError:
+def _unreached(
+    called: str, named: list[tuple[str, LiveTensor]], missed: Set[int]
+) -> DescriptionError:
     names = [name for name, tensor in named if id(tensor) in missed]
     return DescriptionError(
         f"{len(missed)} of the parameters that the framework lists of {called} are not reached: "

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from unifreeze._protocol.protocol import Array, Digest
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.results import Digest
 
 
 @dataclass(frozen=True)

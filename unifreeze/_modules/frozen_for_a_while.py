@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from unifreeze._modules.operations import Guard, Operations
+from unifreeze._modules.guard import Guard
+from unifreeze._modules.module_operations import ModuleOperations
 from unifreeze._modules.walking import Walk
-from unifreeze._protocol.protocol import Undo
+from unifreeze._protocol.live import LiveTensor
+from unifreeze._protocol.results import Undo
 from unifreeze._resolution import Resolution
 
 
-def freeze_briefly(on: Operations, walk: Walk, resolution: Resolution) -> Undo:
+def freeze_briefly(on: ModuleOperations, walk: Walk, resolution: Resolution) -> Undo:
     """Freeze what a resolution freezes and trains now, and hold what it holds, beside all else.
 
     Gradients of what is frozen are laid aside, so that no optimizer moves it by them. Only what was
@@ -22,7 +23,7 @@ def freeze_briefly(on: Operations, walk: Walk, resolution: Resolution) -> Undo:
     before = on.get_guards(walk)
     guards = _merged(before, on.wanted_guards(walk, resolution))
     changed = {n: before.get(n) for n, guard in guards.items() if guard != before.get(n)}
-    laid_aside: list[tuple[Any, Any]] = []
+    laid_aside: list[tuple[LiveTensor, LiveTensor]] = []
 
     def undo() -> None:
         for tensor, gradient in laid_aside:

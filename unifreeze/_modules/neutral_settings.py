@@ -6,11 +6,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from unifreeze._protocol.live import Layer
 from unifreeze.errors import OptimizerError, UnifreezeError, brief, nearest
 
-Settings = dict[str, Any]
-Reader = Callable[[Any], Settings]
-Table = tuple[tuple[Any, Reader], ...]
+LayerSettings = dict[str, Any]
+"""One layer's settings by neutral name, such as `epsilon`."""
+ReadSettings = Callable[[Layer], LayerSettings]
+"""Reads the settings of one live layer."""
+SettingsTable = tuple[tuple[Any, ReadSettings], ...]
+"""Classes of a framework, each with what reads a layer of it."""
 
 _EPSILONS = ("eps", "epsilon", "_epsilon", "variance_epsilon")
 _ACTIVATIONS = {  # classes of libraries that need not be installed
@@ -24,7 +28,7 @@ _ACTIVATIONS = {  # classes of libraries that need not be installed
 }
 
 
-def read_settings(module: Any, kind: str, table: Table) -> Settings:
+def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettings:
     """Return a module's settings, {} where none is known.
 
     Args:
@@ -41,23 +45,23 @@ def read_settings(module: Any, kind: str, table: Table) -> Settings:
     return _foreign_norm(module) if kind == "norm" else {}
 
 
-def _foreign_norm(module: Any) -> Settings:
+def _foreign_norm(module: Layer) -> LayerSettings:
     """Read a norm of another library, which calls its epsilon as it likes."""
     found = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
     return {"layer": "norm", "epsilon": found[0]} if found else {}
 
 
-def activation(name: str, **attributes: str) -> Reader:
+def activation(name: str, **attributes: str) -> ReadSettings:
     """Return what reads an activation: its name, and constants from the attributes named."""
 
-    def read(module: Any) -> Settings:
+    def read(module: Layer) -> LayerSettings:
         own = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
         return {"layer": "activation", "activation": name, **own}
 
     return read
 
 
-def clipped(name: str, lower: str | float | None, upper: str | float | None) -> Reader:
+def clipped(name: str, lower: str | float | None, upper: str | float | None) -> ReadSettings:
     """Return what reads an activation that ends at two bounds.
 
     Args:
@@ -66,7 +70,7 @@ def clipped(name: str, lower: str | float | None, upper: str | float | None) -> 
         upper: The same of the upper one.
     """
 
-    def read(module: Any) -> Settings:
+    def read(module: Layer) -> LayerSettings:
         bounds = [getattr(module, b) if isinstance(b, str) else b for b in (lower, upper)]
         found = {"layer": "activation", "activation": name}
         return found | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
@@ -78,7 +82,7 @@ def optimizer_defaults(
     optimizers: Mapping[str, Callable[..., Any]],
     names: Mapping[str, str],
     rules: Mapping[str, str],
-) -> dict[str, Settings]:
+) -> dict[str, LayerSettings]:
     """Read from signatures what optimizers do if nobody says otherwise.
 
     Args:
@@ -89,7 +93,7 @@ def optimizer_defaults(
     """
     found = {}
     for name, built in optimizers.items():
-        row: Settings = {"layer": name}
+        row: LayerSettings = {"layer": name}
         row |= {"update rule": rules[name]} if name in rules else {}
         for key, parameter in inspect.signature(built).parameters.items():
             if key in names and parameter.default is not inspect.Parameter.empty:

@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
+from unifreeze.backend import Handle, LastLook, calling_list, check_arguments, take_out
 from unifreeze.errors import OptimizerError, ScheduleError, counted
 from unifreeze_paddle.trainers._run import TrainerRun, is_grouped
 from unifreeze_paddle.trainers._saved import RunState
@@ -44,7 +44,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     >>> model.fit(data, callbacks=FreezeCallback(plan))  # doctest: +SKIP
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self,
         plan: FreezePlan | Handle,

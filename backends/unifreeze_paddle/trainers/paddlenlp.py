@@ -10,7 +10,14 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, resolve_phases, take_out
+from unifreeze.backend import (
+    Handle,
+    LastLook,
+    calling_list,
+    check_arguments,
+    resolve_phases,
+    take_out,
+)
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_paddle.trainers._run import TrainerRun
 from unifreeze_paddle.trainers._saved import RunState
@@ -44,7 +51,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     >>> Trainer(model, args=args, callbacks=[FreezeCallback(plan)]).train()  # doctest: +SKIP
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self,
         plan: FreezePlan | Handle,

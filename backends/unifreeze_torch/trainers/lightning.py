@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, Undo, checked, take_out
+from unifreeze.backend import Handle, LastLook, Undo, check_arguments, take_out
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import _guards as modes
 from unifreeze_torch.trainers._run import TrainerRun
@@ -30,7 +30,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     >>> Trainer(callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, calling_list, checked, take_out
+from unifreeze.backend import Handle, LastLook, calling_list, check_arguments, take_out
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
 from unifreeze_torch.trainers._run import TrainerRun
@@ -39,7 +39,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     >>> Trainer(model, args, callbacks=[FreezeCallback(plan)])  # doctest: +SKIP
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:
