@@ -46,6 +46,7 @@ from unifreeze._ports.weights.contents import COPY_AGAIN, DTYPES, WeightFile, ma
 from unifreeze._ports.weights.contents import Entry as WeightEntry
 from unifreeze._ports.weights.contents import Named as NamedWeight
 from unifreeze._ports.weights.contents import Progress as WeightProgress
+from unifreeze._ports.weights.formats import WeightFormat
 from unifreeze._ports.weights.nested import find_state
 from unifreeze._protocol.backend import Backend
 from unifreeze._protocol.batches import Array, Batch
@@ -165,6 +166,7 @@ __all__ = [
     "NamedWeight",
     "WeightEntry",
     "WeightFile",
+    "WeightFormat",
     "WeightProgress",
     "find_state",
     "make_entry",

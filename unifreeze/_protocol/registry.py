@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, NoReturn, cast
@@ -185,6 +186,21 @@ def _refuse(
         f"{listing(lacking)}",
         hint=hint,
     )
+
+
+@cache
+def declared_by_backends(name: str) -> tuple[Any, ...]:
+    """Return everything that the packages of backends declare under a name, package by package.
+
+    A package that cannot be imported, because its framework is not installed, declares nothing.
+    """
+    declared: list[Any] = []
+    for _, entry in sorted(_entries().items()):
+        try:
+            declared += getattr(import_module(entry.module), name, ())
+        except ImportError:
+            continue
+    return tuple(declared)
 
 
 def missing_framework(name: str) -> MissingFrameworkError:
