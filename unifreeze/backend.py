@@ -28,7 +28,8 @@ from unifreeze._modules.saved_states import check_names
 from unifreeze._modules.structure_changes import mappings_unchanged
 from unifreeze._modules.tapeless import Tapeless
 from unifreeze._modules.tensor_operations import TensorOperations
-from unifreeze._modules.walking import Slot, Walk
+from unifreeze._modules.walk_parts import Slot
+from unifreeze._modules.walking import Walk
 from unifreeze._modules.watching import (
     ForwardWatch,
     Hooks,

@@ -8,43 +8,19 @@ reached by, and says cheaply whether the model still has the structure that was 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterator, Mapping, MutableMapping, Set
+from collections.abc import Hashable, Iterator, MutableMapping, Set
 from itertools import chain, compress, count, filterfalse, repeat
 from operator import attrgetter, contains
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from unifreeze._modules.reader import Dicts, Reader
 from unifreeze._modules.walk_memo import WalkMemo
+from unifreeze._modules.walk_parts import Gone, Slot, Spread
 from unifreeze._modules.wrapping import adapter_role, below, beside, join
 from unifreeze._protocol.live import Layer, LiveTensor, Model
 from unifreeze._structure import State, Tensor, Tree, Unused
 
 Memo = TypeVar("Memo")
-
-
-class _Gone:
-    """Stands for a model that is no longer there."""
-
-
-class Slot(NamedTuple):
-    """Where a state tensor hangs, so that a reassigned one is still found."""
-
-    holder: MutableMapping[str, Any]
-    leaf: str
-
-
-class Spread(NamedTuple):
-    """What one layer has spread over the modules below it.
-
-    Attributes:
-        layer: Its number.
-        roles: Role of each such parameter, by identity.
-        registered: Those of them that the layer registers itself.
-    """
-
-    layer: int = -1
-    roles: Mapping[int, str] = {}
-    registered: frozenset[int] = frozenset()
 
 
 class Walk:
@@ -117,7 +93,7 @@ class Walk:
         """
         modules = self.modules
         if modules[0] is None:  # what held several models as one has gone; they need not have
-            modules[0] = _Gone()
+            modules[0] = Gone()
         own = map(attrgetter("__dict__"), modules)
         return compress(count(), map(contains, own, repeat(attribute)))
 
