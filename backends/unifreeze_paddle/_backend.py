@@ -40,7 +40,7 @@ STATIC_PROGRAMS = (
     paddle.base.framework.Program,
     paddle.base.libpaddle.pir.Program,
 )
-"""What a static graph is described by, in every form."""
+"""Every form of a static graph."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
     def has_no_values(self, walk: Walk) -> bool:
         """Return whether all parameters still wait for their values.
 
-        Of a model that had none when last asked, a hundred are asked again: it gets them all.
+        If they did when last asked, only a hundred are asked again: a model gets all at once.
         """
         few = walk.tensors[:: len(walk.tensors) // 100 + 1]
         memo = walk.memo_of(_Memo)

@@ -31,7 +31,7 @@ class PaddleGuards(ModuleBackend):
     """Holds layers in inference mode, and helps kernels that fail on frozen parameters."""
 
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
-        """Hold what keeps state, quieten what the plan says, help kernels that need it."""
+        """Hold layers with state, turn off what the plan turns off, help kernels that need it."""
         still = set(resolution.held)
         still |= {n for n in resolution.quiet if not _plain_recurrent(walk.module(n))}
         flags = resolution.trainable.tolist()
@@ -44,7 +44,7 @@ class PaddleGuards(ModuleBackend):
         return wanted
 
     def _kernels_to_help(self, walk: Walk) -> list[int]:
-        """Return the layers that may need help, whatever the plan says."""
+        """Return the layers that may need help, whatever the plan is."""
         memo = walk.memo_of(_Memo)
         if memo.helped is None:
             sorts = [numbers for cls, numbers in walk.by_class.items() if lending.may_need(cls)]

@@ -51,7 +51,7 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
     def unset_groups(
         self, model: Model, built: Sequence[LiveOptimizer], groups: Sequence[ParamGroup]
     ) -> list[ParamGroup]:
-        """Return groups whose settings stand neither on parameters nor in some optimizers."""
+        """Return groups whose settings are not on their parameters or not in the optimizers."""
         return optimizers.unset_groups(self.objects(model), built, groups)
 
     def without_rate(self, model: Model, optimizer: LiveOptimizer) -> dict[str, str]:
@@ -83,7 +83,7 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
         moments.clear_moments(optimizer, tensors)
 
     def values_written(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
-        """Let an optimizer's master weights, of mixed precision, take in what was written."""
+        """Copy new parameter values into the optimizer's master weights, for mixed precision."""
         optimizers.write_masters(optimizer, tensors)
 
     def name_states(self, optimizer: LiveOptimizer, paths: Mapping[int, str]) -> None:

@@ -69,7 +69,7 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
         return super().walk(root)
 
     def has_no_values(self, walk: Walk) -> bool:
-        """Return whether all parameters are on the meta device; none leaves it and stays itself."""
+        """Return whether all parameters are on the meta device; a parameter cannot leave it."""
         memo = walk.memo_of(_Memo)
         if memo.on_meta is None:
             memo.on_meta = all(map(attrgetter("is_meta"), walk.tensors))

@@ -31,7 +31,7 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
     ) -> list[dict[str, Any]]:
         """Build param groups; rates are absolute, so a group with a scale needs `lr`."""
         live = self.objects(model)
-        made = []
+        rows = []
         for group in groups:
             row: dict[str, Any] = {"params": [live[path] for path in group.paths]}
             row["name"] = group.name
@@ -44,8 +44,8 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
                 )
             if group.weight_decay is not None:
                 row |= {"weight_decay": group.weight_decay, steering.OWN_DECAY: True}
-            made.append(row)
-        return made
+            rows.append(row)
+        return rows
 
     def optimizer(
         self, model: Model, cls: type, groups: Sequence[ParamGroup], settings: Mapping[str, Any]
@@ -78,7 +78,7 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
     def unset_groups(
         self, model: Model, built: Sequence[LiveOptimizer], groups: Sequence[ParamGroup]
     ) -> list[ParamGroup]:
-        """Return groups that no param group of some optimizers is named after."""
+        """Return groups whose name is on no param group of some optimizers."""
         live = self.objects(model)
         rows = [row for optimizer in built for row in optimizer.param_groups]
         name_of = {id(tensor): row.get("name") for row in rows for tensor in row["params"]}
@@ -89,7 +89,7 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
         ]
 
     def without_rate(self, model: Model, optimizer: LiveOptimizer) -> dict[str, str]:
-        """Return what is in a group with a rate of 0 that no scheduler has made of another."""
+        """Return what is in a group with a rate of 0, unless a scheduler has set that rate."""
         groups = getattr(optimizer, "param_groups", [])
         groups = groups if isinstance(groups, list) else []
         still = [g for g in groups if float(g.get("lr", 1)) == float(g.get("initial_lr", 0)) == 0]

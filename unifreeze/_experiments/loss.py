@@ -1,6 +1,6 @@
-"""The loss that a measurement goes by: the user's own, the model's, or a labelled cross-entropy.
+"""The loss of a measurement: the user's, the model's, or the cross-entropy of labels.
 
-A batch without any of these has no better or worse, so that nothing can be measured on it.
+A batch without any of these cannot be measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze.errors import TargetError, listing
 
 IGNORED = -100
-"""A label that stands for none, in both frameworks' cross-entropies."""
+"""The label that both frameworks' cross-entropies ignore."""
 
 
 class Scored(NamedTuple):
@@ -46,7 +46,7 @@ def score_by(
 
     Args:
         backend: The model's backend.
-        loss: The user's own, or None.
+        loss: The user's, or None.
         labels: Name of the array in a batch that holds the labels, or "".
     """
     if loss is not None:
@@ -77,7 +77,7 @@ def _described(backend: ExperimentOperations, value: Any) -> str:
 
 
 def _returned(backend: ExperimentOperations, model: Model, batch: Batch) -> Scored:
-    """Take the loss that the model itself returns when it is given labels."""
+    """Take the loss that the model itself returns when it gets labels."""
     result = backend.run(model, batch)
     loss = result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
     if loss is None and isinstance(result, tuple | list) and result and "labels" in batch.kwargs:

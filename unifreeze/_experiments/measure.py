@@ -1,8 +1,7 @@
-"""Measuring a live model on a few batches; flags, modes, statistics and bits come back after.
+"""Measuring a live model on a few batches; flags, modes, statistics and bits are put back.
 
-Everything that can train does, whatever the flags say. The model runs in inference mode: what is
-measured is the function that fine-tuning starts from, so dropout is off, and a norm uses its
-running statistics, which hold.
+All parameters that can train do, whatever their flags. The model runs in inference mode, because
+fine-tuning starts from that function: dropout is off, and norms use their running statistics.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class _Measuring:
         scored = self.score(self.model, batch)
         now = self.backend.modes(self.walk)
         if any(trains and not trained for trained, trains in zip(before, now, strict=True)):
-            # Dropout and batch statistics would enter, and nothing would tell.
+            # Dropout and batch statistics would change the loss, and nothing would show it.
             raise TargetError(
                 "the loss puts the model in training mode, and it is measured in inference mode",
                 hint="leave model.train() out of the loss",
@@ -159,7 +158,7 @@ class _Measuring:
 
 
 class _Swap:
-    """Stands around a forward pass, and hands on the first input where it fits."""
+    """Runs around a forward pass, and returns the first input instead where it fits."""
 
     def __init__(self, backend: ExperimentOperations) -> None:
         self.backend, self.calls, self.why = backend, 0, ""

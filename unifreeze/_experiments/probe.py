@@ -1,7 +1,7 @@
-"""The probe: seeded training steps on a live model, seen from outside, everything put back after.
+"""The probe: seeded training steps on a live model, after which everything is put back.
 
-It trains as users do: the optimizer holds every parameter and is built before freezing, stale
-gradients lie about, and the loop calls the model's training mode before every step.
+It trains as users do: the optimizer holds every parameter and is built before freezing, there are
+stale gradients, and the loop turns training mode on before every step.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Run:
         self.resolution, self.config = resolution, config
 
     def train(self, spec: OptimizerSpec, outputs: dict[str, tuple[int, ...]]) -> ProbeRun:
-        """Plant, freeze, train; return what was seen."""
+        """Plant gradients, freeze, train; return what the steps showed."""
         backend, model = self.backend, self.model
         step, clear = backend.plain_optimizer(model, spec)
         self._plant_gradients()

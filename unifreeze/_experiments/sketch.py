@@ -1,7 +1,7 @@
-"""Running a model once on values that are given, and sketching what comes out of it.
+"""Running a model once on given values, and sketching its outputs and gradients.
 
-All parameters train, all random layers are off, the arithmetic is in double precision where the
-framework has it; the model's own values, flags and modes come back bit for bit.
+All parameters train, all random layers are off, and the model computes in double precision where
+the framework can; its values, flags and modes are put back bit for bit.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Sketching:
         self.outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
         choose = self.config.choose
         self.chosen = {key: key for key in outputs} if choose is None else choose(self.outputs)
-        # None may be chosen: another model's outputs are none of these, and that is to be told.
+        # A caller may choose nothing, if another model's outputs are different: it reports that.
         if not self.chosen and choose is None:
             raise no_gradient(outputs)
         return seeded_weights(outputs, self.chosen, self.config.seed)

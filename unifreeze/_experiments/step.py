@@ -58,7 +58,7 @@ def run_step(
 
 
 class _Steps:
-    """The steps, and what they showed so far."""
+    """The steps of every optimizer, and what they have shown so far."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class _Steps:
         self.changed: list[tuple[str, str]] = []
 
     def result(self) -> StepRun:
-        """Return what was seen."""
+        """Return what the steps showed."""
         return StepRun(**self.first, updates=self.updates, changed=tuple(self.changed))
 
     def train(self, spec: OptimizerSpec) -> None:
@@ -143,7 +143,7 @@ class _Steps:
         return seen, live
 
     def _set_modes(self) -> None:
-        """Let what keeps statistics train, unless the plan holds it; all else is in inference."""
+        """Let layers with statistics train, unless the plan holds them; others are in inference."""
         backend, walk = self.backend, self.walk
         backend.train_mode(self.model)
         backend.turn_random_off(walk)

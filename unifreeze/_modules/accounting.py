@@ -1,7 +1,7 @@
-"""Every parameter is accounted for: a description names what the framework lists, each once.
+"""Checking that a description has every parameter that the framework lists, each once.
 
-A parameter that no description names would train under every plan, be in no count, and be left out
-of every check.
+A parameter that the description misses would train under every plan, and no count and no check
+would include it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from unifreeze.errors import DescriptionError, counted, listing
 
 
 def check_accounted(reader: Reader, root: Model, walk: Walk) -> None:
-    """Hold a walk against what the framework itself lists of the model's parameters.
+    """Compare a walk with the list of parameters that the framework itself makes.
 
-    A framework's list takes as long as half a walk. Where all classes are plain ones, it is what
-    the modules' dictionaries hold, and those the walk has before it.
+    Making that list takes half as long as a walk. It is skipped where all classes are plain: there
+    it holds what the modules' dictionaries hold, which the walk has read.
 
     Raises:
-        DescriptionError: A parameter is on one side alone, or is state in another place.
+        DescriptionError: A parameter is missing on either side, or is state in another place.
     """
     _check_disjoint(walk)
     if left := walk.unaccounted():
@@ -33,16 +33,16 @@ def check_accounted(reader: Reader, root: Model, walk: Walk) -> None:
     if not walk.tree.members:
         _compare(reader, root, walk, 0)
         return
-    # Each by itself: the framework may take two models that compare equal for one.
+    # One model at a time: the framework may count models that compare equal only once.
     models = reader.dicts(root)[0].values()
     for model, index in zip(models, walk.tree.children(0), strict=True):
         _compare(reader, model, walk, index)
 
 
 def parameters_beside(reader: Reader, model: Model) -> Iterator[Finding]:
-    """Yield what wrappers around a model hold beside it: no description has it, no plan reaches it.
+    """Yield a finding for parameters that wrappers hold beside a model: no plan reaches them.
 
-    Copies in no use are no matter.
+    Copies that are not in use do not count.
     """
     for wrapper, inner in wrappers(reader, model):
         held = [
@@ -85,7 +85,7 @@ def _compare(reader: Reader, model: Model, walk: Walk, index: int) -> None:
 
 
 def _listed(reader: Reader, model: Model) -> list[tuple[str, LiveTensor]] | None:
-    """Return the framework's list; None where a module has no hash, so that nobody can have it."""
+    """Return the framework's list; None where a module has no hash, which the list needs."""
     try:
         return list(reader.listed(model))
     except TypeError:

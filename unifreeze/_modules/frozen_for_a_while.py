@@ -1,4 +1,4 @@
-"""Freezing a part of a model for a while: written beside what is there, and taken off again."""
+"""Freezing a part of a model for a while, on top of the plans in force."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from unifreeze._resolution import Resolution
 
 
 def freeze_briefly(on: ModuleOperations, walk: Walk, resolution: Resolution) -> Undo:
-    """Freeze what a resolution freezes and trains now, and hold what it holds, beside all else.
+    """Freeze what a resolution freezes and trains now, and hold what it holds.
 
-    Gradients of what is frozen are laid aside, so that no optimizer moves it by them. Only what was
-    done here is undone: a plan that ends meanwhile is not brought back.
+    Gradients of these parameters are set aside, so that no optimizer applies them. Undoing changes
+    nothing else: a plan that ends meanwhile is not brought back.
     """
     now = zip(walk.tensors, on.get_flags(walk.tensors), resolution.trainable.tolist(), strict=True)
     frozen = [tensor for tensor, flag, wanted in now if flag and not wanted]
@@ -45,7 +45,7 @@ def freeze_briefly(on: ModuleOperations, walk: Walk, resolution: Resolution) -> 
 
 
 def _merged(before: Mapping[int, Guard], wanted: Mapping[int, Guard]) -> dict[int, Guard]:
-    """Return guards that do what both do; what a layer lends follows from the flags alone."""
+    """Return guards that do what both do; what a layer lends depends on the flags alone."""
     guards = dict(before)
     for number, guard in wanted.items():
         there = before.get(number, Guard())

@@ -1,4 +1,4 @@
-"""What one module does differently while a plan is in force."""
+"""A guard: how one module behaves differently while a plan is in force."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Guard(NamedTuple):
-    """What one module does differently while a plan is in force.
+    """How one module behaves differently while a plan is in force.
 
     Attributes:
         still: It runs in inference mode, so that its state holds.

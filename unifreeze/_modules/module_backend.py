@@ -40,7 +40,7 @@ class ModuleBackend(FlagWriting, TensorValues):
         return walk.memo.spec
 
     def check(self, model: Model, resolution: Resolution) -> list[Finding]:
-        """Say what this framework would get wrong, before anything is written."""
+        """Return what this framework would get wrong, before anything is written."""
         return list(self.check_walk(self.walk(model), model, resolution))
 
     def contents(self, model: Model) -> Walk:

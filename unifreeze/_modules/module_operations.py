@@ -44,7 +44,7 @@ class ModuleOperations(TensorOperations):
         """Put several models into one of the framework's dictionaries of modules."""
 
     def sizes(self, walk: Walk) -> list[Any] | None:
-        """Return what shows whether a parameter is resized in place; None if none has values."""
+        """Return each parameter's size, to see a resize in place; None where there are no values."""
         return None if self.has_no_values(walk) else [tuple(t.shape) for t in walk.tensors]
 
     def has_no_values(self, walk: Walk) -> bool:
@@ -64,7 +64,7 @@ class ModuleOperations(TensorOperations):
         walk.tree.shared = []
 
     def check_walk(self, walk: Walk, model: Model, resolution: Resolution) -> Iterator[Finding]:
-        """Say what this framework would get wrong."""
+        """Yield what this framework would get wrong."""
         return iter(())
 
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
@@ -80,7 +80,7 @@ class ModuleOperations(TensorOperations):
         """Put exactly these guards on a model, and take off all others."""
 
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
-        """Put on what layers need for gradient to flow while only their flags change."""
+        """Help layers to pass gradient on while only flags change; return what undoes it."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The optimizers of a framework of modules: what one adds for them, with plain defaults."""
+"""The optimizers of a framework of modules: two methods to write, the others have defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading layers' and optimizers' settings in neutral terms: what every backend does alike."""
+"""Reading layers' and optimizers' settings in neutral terms, in the same way for all backends."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettin
 
 
 def _foreign_norm(module: Layer) -> LayerSettings:
-    """Read a norm of another library, which calls its epsilon as it likes."""
-    found = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
-    return {"layer": "norm", "epsilon": found[0]} if found else {}
+    """Read a norm of another library, whose epsilon may have any of several names."""
+    epsilons = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
+    return {"layer": "norm", "epsilon": epsilons[0]} if epsilons else {}
 
 
 def activation(name: str, **attributes: str) -> ReadSettings:
-    """Return what reads an activation: its name, and constants from the attributes named."""
+    """Return a function that reads an activation: its name, and constants from some attributes."""
 
     def read(module: Layer) -> LayerSettings:
-        own = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
-        return {"layer": "activation", "activation": name, **own}
+        constants = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
+        return {"layer": "activation", "activation": name, **constants}
 
     return read
 
 
 def clipped(name: str, lower: str | float | None, upper: str | float | None) -> ReadSettings:
-    """Return what reads an activation that ends at two bounds.
+    """Return a function that reads an activation with a lower and an upper bound.
 
     Args:
-        name: What it is called.
+        name: Its name.
         lower: The lower bound, or the attribute that holds it; None where there is none.
         upper: The same of the upper one.
     """
 
     def read(module: Layer) -> LayerSettings:
         bounds = [getattr(module, b) if isinstance(b, str) else b for b in (lower, upper)]
-        found = {"layer": "activation", "activation": name}
-        return found | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
+        settings = {"layer": "activation", "activation": name}
+        return settings | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
 
     return read
 
@@ -83,15 +83,15 @@ def optimizer_defaults(
     names: Mapping[str, str],
     rules: Mapping[str, str],
 ) -> dict[str, LayerSettings]:
-    """Read from signatures what optimizers do if nobody says otherwise.
+    """Read the default settings of optimizers from their signatures.
 
     Args:
         optimizers: Classes by neutral name.
-        names: The framework's names of settings, with the neutral ones; of a pair such as `betas`
-            both, with a bar between.
-        rules: Of optimizers whose formula is another in other frameworks, what it is here.
+        names: Neutral names of the framework's settings; two, with a bar between, for a pair such
+            as `betas`.
+        rules: The update rule of optimizers whose formula differs between frameworks.
     """
-    found = {}
+    defaults = {}
     for name, built in optimizers.items():
         row: LayerSettings = {"layer": name}
         row |= {"update rule": rules[name]} if name in rules else {}
@@ -100,24 +100,24 @@ def optimizer_defaults(
                 default = parameter.default
                 values = default if isinstance(default, tuple) else (default or 0.0,)
                 row |= dict(zip(names[key].split("|"), map(float, values), strict=True))
-        found[name] = row
-    return found
+        defaults[name] = row
+    return defaults
 
 
 PARAMETERS = ("params", "parameters", "parameter_list")
-"""What optimizers call that which a plan gives them."""
+"""Names that optimizers have for the parameters; a plan fills these in."""
 
 
 def build_optimizer(cls: type, settings: Mapping[str, Any], build: Callable[[], Any]) -> Any:
-    """Build an optimizer; settings that its class cannot use are refused in words.
+    """Build an optimizer; explain which settings its class cannot use.
 
     Args:
         cls: The optimizer's class.
-        settings: What the user gave.
+        settings: The settings that the user gave.
         build: Builds it.
 
     Raises:
-        OptimizerError: The class refused them, or they are not for the user to give.
+        OptimizerError: The class refused a setting, or the plan decides it.
     """
     for name in PARAMETERS:
         if name in settings:
@@ -139,7 +139,7 @@ def build_optimizer(cls: type, settings: Mapping[str, Any], build: Callable[[], 
 
 
 def _settings_cure(cls: type, settings: Mapping[str, Any]) -> str:
-    """Say which setting is likely the wrong one, and what to write for it."""
+    """Return a hint: the setting that is probably wrong, and what to write instead."""
     known = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS]
     for name, value in settings.items():
         if name not in (*known, "lr", "weight_decay"):

@@ -1,4 +1,4 @@
-"""What a backend says of its framework's modules, so that one walk over a model serves all."""
+"""A reader says what a framework's modules hold, so that all frameworks share one walk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unifreeze._structure import Tensor
 class Reader(Protocol):
     """What one framework's modules hold.
 
-    A reader that derives from this says only what is not as in the plainest framework: one without
-    wrappers, without adapters, and without statistics among its parameters.
+    The defaults are those of the plainest framework: without wrappers, without adapters, and
+    without statistics among its parameters.
     """
 
     framework: str
     mark: str = ""
-    """What a module that the backend has changed has in its own `__dict__`, "" if nothing."""
+    """Attribute in the `__dict__` of a module that the backend has changed; "" if there is none."""
 
     def dicts(self, module: Layer) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers.
@@ -46,16 +46,16 @@ class Reader(Protocol):
     def listed(self, module: Layer) -> Iterable[tuple[str, LiveTensor]]:
         """Return what the framework itself lists as the parameters of a module and all under it.
 
-        A walk is held against it: what it lists, the walk must have met.
+        Every parameter in the list must have been met by the walk.
         """
         named: Iterable[tuple[str, LiveTensor]] = module.named_parameters()
         return named
 
     def plain(self, module: Layer) -> bool:
-        """Return whether the framework lists modules of a class by what `dicts` gives of them.
+        """Return whether the framework lists for modules of a class just what `dicts` returns.
 
-        Each module once, and told from others by identity. Asked of one module of each class; where
-        all are plain, the framework need not be asked for its list.
+        Each module must be listed once, by identity. One module of each class is asked; where all
+        are plain, the framework need not make its list.
         """
         return False
 
@@ -65,12 +65,12 @@ class Reader(Protocol):
     def inner(self, module: Layer) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper.
 
-        Of a wrapper that holds several copies of a layer, the one that runs now.
+        If it holds several copies of a layer, the path of the copy that runs now.
         """
         return ""
 
     def choice(self, wrapper: Layer) -> Hashable:
-        """Return what decides which parts of a wrapper run now; None where all always do."""
+        """Return what decides which parts of a wrapper run now; None where all parts always run."""
         return None
 
     def idle(self, wrapper: Layer, path: str) -> bool:
@@ -92,8 +92,8 @@ class Reader(Protocol):
     def spread(self, module: Layer) -> Mapping[int, str]:
         """Return the roles of parameters that a layer has spread over modules below, by identity.
 
-        They are the layer's own. One that it also registers itself, as the very same object, is
-        listed once.
+        They count as the layer's own. A parameter that the layer also registers itself is listed
+        once.
         """
         return {}
 
@@ -120,10 +120,10 @@ class Reader(Protocol):
         """Describe a parameter."""
 
     def alike(self, module: Layer, leaf: str, tensor: LiveTensor) -> Hashable:
-        """Return what all parameters share that are described as this one is.
+        """Return a key that is the same for all parameters with the same description.
 
-        Large models have few sorts of parameters, so each sort is described once. None where every
-        one must be looked at; state among the parameters always must.
+        Large models have few sorts of parameters, so each sort is described once. None where each
+        parameter must be looked at, as state among the parameters always must.
         """
         return None
 

@@ -27,12 +27,12 @@ def trace_forward(backend: LiveModels, walk: Walk, model: Model, batch: Batch) -
 def recording(
     backend: LiveModels, walk: Walk, running: Layer | None = None
 ) -> Iterator[Callable[[], Trace]]:
-    """Record what a model's modules do meanwhile; gives a function that returns the trace.
+    """Record in which order modules run meanwhile; yields a function that returns the trace.
 
     Args:
         backend: The model's backend.
         walk: The model as walked.
-        running: A module that runs already, and whose hooks must stay as they are.
+        running: A module that is running now; its hooks must stay as they are.
     """
     calls: dict[str, None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -48,28 +48,28 @@ def recording(
 
 
 def entrances(backend: LiveModels, walk: Walk, top: int) -> list[Layer]:
-    """Return the modules by whose passes one is seen as a whole, the outermost first.
+    """Return the modules whose forward passes show a part of a model as a whole, outermost first.
 
-    A plain list of modules is never called, but what holds it is. A module that does nothing but
-    wrap another may be passed by: training loops call `self.model`.
+    A plain list of modules is never called, but the module that holds it is. A module that only
+    wraps another one may be skipped: training loops call `self.model`.
     """
     tree = walk.tree
     while top and tree.parents[top] >= bool(tree.members) and not backend.runs(walk.module(top)):
         top = tree.parents[top]
-    found: list[int] = []
+    chain: list[int] = []
     inside = [top]
     while len(inside) == 1:
-        found += inside
+        chain += inside
         span = tree.name_starts[inside[0]], tree.name_ends[inside[0]]
         below = tree.children(inside[0]) if span[0] < span[1] else []
         inside = [c for c in below if (tree.name_starts[c], tree.name_ends[c]) == span]
-    return [walk.module(n) for n in found if n == top or backend.runs(walk.module(n))]
+    return [walk.module(n) for n in chain if n == top or backend.runs(walk.module(n))]
 
 
 class Passes:
-    """Records forward passes of a module, and hands over each that ends without an error.
+    """Records forward passes of a module, and passes on the trace of each that ends well.
 
-    Of several that watch modules inside each other, the outermost one that runs records.
+    Where modules inside each other are watched, only the outermost that runs is recorded.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Passes:
         self._backend, self._whole, self._model = backend, whole, model
         self._done, self._lost, self._recording = done, lost, recording_now
         self.stop: Undo
-        """Ends the watch, which it does itself once a pass was the last that is awaited."""
+        """Ends the watch; called after the last pass that is waited for."""
         self._stack: ExitStack | None = None
         self._trace: Callable[[], Trace]
         self._depth = 0
 
     def begins(self) -> None:
-        """Begin to record, if this is a pass of its own and no compiler has a part in it."""
+        """Begin to record, unless a pass is recorded already or a compiler runs a part of it."""
         self._depth += 1
         if self._depth > 1 or self._recording or self._backend.runs_itself:
             return
@@ -103,7 +103,7 @@ class Passes:
         self._recording.append(self)
 
     def ends(self, *, complete: bool) -> None:
-        """Hand over the trace of a pass that is complete."""
+        """Pass on the trace of a complete pass."""
         self._depth -= 1
         if self._depth or self._stack is None:
             return
@@ -114,7 +114,7 @@ class Passes:
             self.stop()
 
     def followed(self) -> None:
-        """A compiler records the pass; what it compiles will call nobody."""
+        """Give up: a compiler records the pass, and its code will not call the hooks."""
         self._lost()
 
 

@@ -54,7 +54,7 @@ class Walk:
         self._dicts: list[Dicts] = []
         """The dictionaries of every module, wrappers included."""
         self._choices: list[tuple[Any, Hashable]] = []
-        """Wrappers of which only parts run, with what decides which."""
+        """Wrappers of which only some parts run, with what decides which parts."""
         self._spread = Spread()
         self._kept: list[int] = []
         """Numbers of the states that are held among the parameters."""
@@ -104,7 +104,7 @@ class Walk:
         )
 
     def memo_of(self, kind: type[Memo]) -> Memo:
-        """Return what a backend remembers of this walk in a class of its own; made when first used.
+        """Return what a backend remembers of this walk, an object that is built when first used.
 
         Args:
             kind: The class, which is built without arguments.
@@ -143,7 +143,7 @@ class Walk:
             yield self.tree.states[number], slot.holder.get(slot.leaf)
 
     def unaccounted(self) -> list[Any]:
-        """Return what modules hold that has become neither a parameter nor state nor unused.
+        """Return what modules hold and the walk took for no parameter, state or unused copy.
 
         It looks at everything in a large model, so all of it runs without a Python frame.
         """
@@ -250,7 +250,7 @@ class Walk:
     def _visit_spread(
         self, module: Layer, leaf: str, tensor: LiveTensor, stem: str, index: int
     ) -> None:
-        """Take a parameter for the layer's that has spread it over the modules below."""
+        """Count a parameter as that of the layer that has spread it over the modules below."""
         layer, roles, registered = self._spread
         if index == layer or id(tensor) not in registered:
             role = roles[id(tensor)]
@@ -260,7 +260,7 @@ class Walk:
     def _describe(
         self, module: Layer, leaf: str, tensor: LiveTensor, sort: Hashable
     ) -> str | tuple[Tensor, bool]:
-        """Describe a parameter, and those alike for good; of one that is state return the role."""
+        """Describe a parameter and remember it for parameters alike; for state, return its role."""
         role = self._reader.state_role(module, leaf, tensor)
         if role:
             return role
@@ -327,7 +327,7 @@ class Walk:
                     self._add_parameter(tensor, join(path, inside), index, role, row, True)
 
     def _add_unused(self) -> None:
-        """List what only parts that do not run hold; what hangs elsewhere as well is in use."""
+        """List what only idle parts of wrappers hold; what hangs elsewhere as well is in use."""
         known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
         for row, tensor in self._idle:
             if id(tensor) not in known:

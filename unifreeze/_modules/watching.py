@@ -1,7 +1,7 @@
 """Watching a live module's forward passes: two hooks that call back until the watch is stopped.
 
-Nothing else in the module changes. A copy of the module, or a pickled one, has hooks that call
-nobody, and that are taken off when the copy runs for the first time.
+Nothing else in the module changes. The hooks of a copy, or of a pickled module, call nobody, and
+are taken off when the copy runs for the first time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ForwardWatch(Protocol):
         """A forward pass has ended; it is not complete if it raised, or returned None."""
 
     def followed(self) -> None:
-        """A compiler records a forward pass: the compiled one will not call back."""
+        """A compiler records a forward pass: its code will not call back."""
 
 
 class Hooks(NamedTuple):
@@ -158,7 +158,7 @@ def forget(module: Layer, way: Way) -> None:
 
 
 def tell_followed(key: str) -> None:
-    """Tell the watch with a key that a compiler records a forward pass."""
+    """Notify the watch with a key that a compiler records a forward pass."""
     on = _known.get(key)
     if on is not None and on.watch is not None:
         on.call(on.watch.followed)

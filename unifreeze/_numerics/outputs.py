@@ -1,4 +1,4 @@
-"""What a model returns: the floating tensors that a loss can be made of, and which is which."""
+"""What a model returns: tensors for a loss, and which output of two models is the same."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unifreeze._numerics.projections import LIMIT, Sketch, squeezed
 
 _CACHES = frozenset({"past_key_values", "past_key_value", "mems", "cache", "caches"})
 BARE = "output"
-"""What a tensor is called that a model returns as it is."""
+"""The key of an output that a model returns by itself, not in a tuple or mapping."""
 
 
 def tensors_in(result: Any, is_tensor: Callable[[Any], bool]) -> Iterator[Any]:
-    """Give the tensors in a model's result, in order, without key-value caches."""
+    """Yield the tensors in a model's result, in order, without key-value caches."""
     return (tensor for _, tensor in _placed(result, is_tensor, ""))
 
 
@@ -29,8 +29,8 @@ def outputs_in(
 
     Args:
         result: What a model returned.
-        is_tensor: Tells a tensor from what holds tensors.
-        caches: Also what is called as a cache is, where that is one tensor.
+        is_tensor: Returns True for a tensor.
+        caches: Also tensors under a name of a cache.
 
     >>> outputs_in({"logits": 1, "states": (2, 3)}, lambda value: isinstance(value, int))
     {'logits': 1, 'states.0': 2, 'states.1': 3}
@@ -46,7 +46,7 @@ def outputs_in(
 
 
 def caches_in(result: Any, is_tensor: Callable[[Any], bool], at: str = "") -> Iterator[str]:
-    """Give the places of the key-value caches in a model's result that are more than one tensor."""
+    """Yield the places of key-value caches that hold more than one tensor in a model's result."""
     if is_tensor(result):
         return
     for key, value in _items(result):
@@ -65,18 +65,18 @@ def _placed(
         return
     for key, value in _items(result):
         if key not in _CACHES or (caches and is_tensor(value)):
-            # Commas part outputs on the command line.
+            # On the command line, commas separate outputs.
             name = str(key).replace(",", "_")
             yield from _placed(value, is_tensor, f"{at}.{name}" if at else name, caches=caches)
 
 
 def is_cache(output: str) -> bool:
-    """Tell whether an output is called as a cache is."""
+    """Return whether an output has a name of a cache."""
     return output.rpartition(".")[2] in _CACHES
 
 
 def _items(result: Any) -> Iterator[tuple[Any, Any]]:
-    """Give what a result holds, by its keys, fields or numbers."""
+    """Yield what a result holds, by its keys, fields or numbers."""
     if isinstance(result, Mapping):
         yield from result.items()
     elif isinstance(result, tuple | list) and "Cache" not in type(result).__name__:
@@ -109,7 +109,7 @@ class Seen(NamedTuple):
     sketch: Sketch | None = None
 
     def is_alike(self, other: Seen) -> bool:
-        """Tell whether two outputs have the same values."""
+        """Return whether two outputs have the same values."""
         if self.sketch is None or other.sketch is None:
             return True
         return self.sketch.gap(other.sketch) <= LIMIT
@@ -130,8 +130,8 @@ class Matched(NamedTuple):
 def match_outputs(one: Mapping[str, Seen], other: Mapping[str, Seen]) -> Matched:
     """Find out which output of one model is which of another.
 
-    Where both return the same keys, or as many in a row, those say it. What else there is goes by
-    its shape and values; what these do not tell apart goes by order, and is said to be unsure.
+    Outputs are matched by key where both models return the same keys, or as many in a row. Others
+    are matched by shape and values, and then by order, which is reported as unsure.
     """
     rows = [{key: squeezed(seen.shape) for key, seen in side.items()} for side in (one, other)]
     if rows[0] == rows[1] and not _in_another_order(one, other):
@@ -156,7 +156,7 @@ def _is_name(key: str) -> bool:
 
 
 def _in_another_order(one: Mapping[str, Seen], other: Mapping[str, Seen]) -> bool:
-    """Tell whether outputs in a row are the same, but not in the same places."""
+    """Return whether outputs in a row are the same, but not in the same places."""
     differ = [key for key in other if not one[key].is_alike(other[key])]
     return bool(differ) and not any(map(_is_name, differ))
 
@@ -164,7 +164,7 @@ def _in_another_order(one: Mapping[str, Seen], other: Mapping[str, Seen]) -> boo
 def _classes(
     left: list[str], right: list[str], one: Mapping[str, Seen], other: Mapping[str, Seen]
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """Give groups of outputs of one shape and the same values that both models have."""
+    """Yield groups of outputs of one shape and the same values that both models have."""
     done: set[str] = set()
     for key in left:
         ones = [a for a in left if a not in done and one[a].is_alike(one[key])]

@@ -17,7 +17,7 @@ from unifreeze._ports.weights.shards import open_index, weights_in
 from unifreeze.errors import WeightFileError
 
 LFS = b"version https://git-lfs.github.com/spec/"
-"""What Git LFS puts in place of a large file until that is fetched."""
+"""How the small file begins that Git LFS leaves in place of a large one."""
 _SHOWN = 14
 """How many of a file's first bytes an error shows."""
 

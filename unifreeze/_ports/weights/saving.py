@@ -26,10 +26,10 @@ def save_weights(
 ) -> None:
     """Write a weight file; its format follows from its name.
 
-    A reader sees all of it or the file that was there before. A tensor is read when its turn comes
-    and dropped after; only `torch.save` wants all of them at once. Names that are tied stand in the
-    file under each name, since the frameworks' own loaders want every name: in safetensors with
-    their values once more, elsewhere as one tensor.
+    A reader sees all of it or the file that was there before. Each tensor is read just before
+    it is written, and dropped after; only `torch.save` needs all of them at once. A tied tensor is
+    written under each of its names, because the frameworks' own loaders want every name: in
+    safetensors its values are repeated, elsewhere they are stored once.
 
     Args:
         path: A `.safetensors`, `.pdparams`, `.pt`, `.pth`, `.bin` or `.ckpt` file.
