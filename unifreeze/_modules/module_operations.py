@@ -44,7 +44,7 @@ class ModuleOperations(TensorOperations):
         """Put several models into one of the framework's dictionaries of modules."""
 
     def sizes(self, walk: Walk) -> list[Any] | None:
-        """Return each parameter's size, to see a resize in place; None where there are no values."""
+        """Return each parameter's size, to see a resize in place; None if there are no values."""
         return None if self.has_no_values(walk) else [tuple(t.shape) for t in walk.tensors]
 
     def has_no_values(self, walk: Walk) -> bool:
