@@ -77,11 +77,11 @@ def _compare(reader: Reader, model: Model, walk: Walk, index: int) -> None:
     named = _listed(reader, model)
     if named is None:
         return
-    found, known = {id(tensor) for _, tensor in named}, walk.accounted(index)
-    if found - known:
-        raise _unreached(called, named, found - known)
-    if known - found:
-        raise _left_out(called, walk, known - found)
+    listed, walked = {id(tensor) for _, tensor in named}, walk.accounted(index)
+    if listed - walked:
+        raise _unreached(called, named, listed - walked)
+    if walked - listed:
+        raise _left_out(called, walk, walked - listed)
 
 
 def _listed(reader: Reader, model: Model) -> list[tuple[str, LiveTensor]] | None:

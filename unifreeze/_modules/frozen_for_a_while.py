@@ -48,6 +48,6 @@ def _merged(before: Mapping[int, Guard], wanted: Mapping[int, Guard]) -> dict[in
     """Return guards that do what both do; what a layer lends depends on the flags alone."""
     guards = dict(before)
     for number, guard in wanted.items():
-        there = before.get(number, Guard())
-        guards[number] = guard._replace(still=there.still or guard.still, copied=there.copied)
+        present = before.get(number, Guard())
+        guards[number] = guard._replace(still=present.still or guard.still, copied=present.copied)
     return guards

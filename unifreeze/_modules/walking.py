@@ -94,8 +94,8 @@ class Walk:
         modules = self.modules
         if modules[0] is None:  # what held several models as one has gone; they need not have
             modules[0] = Gone()
-        own = map(attrgetter("__dict__"), modules)
-        return compress(count(), map(contains, own, repeat(attribute)))
+        attributes = map(attrgetter("__dict__"), modules)
+        return compress(count(), map(contains, attributes, repeat(attribute)))
 
     def current(self) -> bool:
         """Return whether every module still holds the very children and parameters it held."""
@@ -117,8 +117,8 @@ class Walk:
     def modeless(self) -> dict[int, str]:
         """Return the modules with state that moves and no inference mode now, each with why."""
         owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
-        found = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
-        return {owner: why for owner, why in found.items() if why}
+        reasons = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
+        return {owner: why for owner, why in reasons.items() if why}
 
     def states(self) -> Iterator[tuple[State, Any]]:
         """Yield every state of the tree with its live tensor (None where it is gone)."""
@@ -239,13 +239,13 @@ class Walk:
                 self._visit_spread(module, leaf, tensor, stem, index)
                 continue
             sort = alike(module, leaf, tensor)
-            found = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
-            if isinstance(found, str):
+            description = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
+            if isinstance(description, str):
                 self._kept.append(len(self.slots))
                 moves = self._reader.moves(module, leaf)
-                self._add_state(tensor, parameters, stem, leaf, index, found, moves=moves)
+                self._add_state(tensor, parameters, stem, leaf, index, description, moves=moves)
             else:
-                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *found)
+                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *description)
 
     def _visit_spread(
         self, module: Layer, leaf: str, tensor: LiveTensor, stem: str, index: int
@@ -265,10 +265,10 @@ class Walk:
         if role:
             return role
         adapter = self._reader.adapter_leaf(module, leaf)
-        found = self._reader.tensor(module, leaf, tensor), adapter
+        description = self._reader.tensor(module, leaf, tensor), adapter
         if sort is not None:
-            self._sorts[sort] = found
-        return found
+            self._sorts[sort] = description
+        return description
 
     def _visit_buffers(
         self, module: Layer, buffers: MutableMapping[str, LiveTensor], stem: str, index: int
