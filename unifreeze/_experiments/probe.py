@@ -88,6 +88,7 @@ class _Run:
                     )
                     self._step(partial(step, gradient_pass.gradients), spec)
                     clear()
+                    del gradient_pass  # or the next pass needs memory for two sets of gradients
             after = self._digests()
             updates = self._updates(start, before, after)
         finally:

@@ -7,7 +7,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from math import prod
@@ -30,7 +30,7 @@ from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution import Resolution
-from unifreeze._structure import STATISTICS
+from unifreeze._structure import STATISTICS, Tensor
 
 _UNITS = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SINGLE = 2.0**-23
@@ -97,6 +97,7 @@ class _Steps:
                 self.first = {**seen, "weights": norms}
             step(gradients)
             clear()
+            del gradients  # or the next pass needs memory for two sets
         ends = self._parameters()
         self.updates[spec.name] = self._sketches(
             {path: _wide(ends[path]) - _wide(start[path]) for path in start}
@@ -229,7 +230,7 @@ def _nudged(array: Array, unit: float) -> Array:
     return np.asarray(_wide(array) * (1 + unit * signs))
 
 
-def _unit(tensors: Any) -> float:
+def _unit(tensors: Iterable[Tensor]) -> float:
     """Return the unit of the coarsest floating dtype among a model's parameters."""
     return max((_UNITS.get(tensor.dtype, _SINGLE) for tensor in tensors), default=_SINGLE)
 

@@ -30,7 +30,7 @@ class Reader(Protocol):
         """
 
     def unchanged(self, walked: Sequence[Dicts]) -> Callable[[], bool]:
-        """Return a function that tells whether modules hold the same parts as now.
+        """Return a function that returns whether modules still hold the same parts as now.
 
         It is called before every use of a model, so it must be quick. Values of buffers may change.
 

@@ -62,7 +62,7 @@ SAFETENSORS = WeightFormat(
     "safetensors", (".safetensors",), (), _open_safetensors, _save_safetensors
 )
 PDPARAMS = WeightFormat("paddle", (".pdparams",), (), open_pdparams, write_pdparams)
-"""Both start with bytes that others' files may start with too; `opening` tells them apart."""
+"""Their first bytes alone do not identify these two formats; `opening` looks closer."""
 
 
 def declared_formats() -> Iterator[WeightFormat]:

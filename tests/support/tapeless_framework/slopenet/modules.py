@@ -41,13 +41,13 @@ class Module:
         return {n: value for n, value in self.attributes.items() if isinstance(value, kind)}
 
     def modules(self):
-        """Give this module and everything under it."""
+        """Yield this module and everything under it."""
         yield self
         for part in self.held(Module).values():
             yield from part.modules()
 
     def arrays(self, kind, stem=""):
-        """Give all weights or states with their paths; a weight with two names comes twice."""
+        """Yield all weights or states with their paths; a weight with two names comes twice."""
         for name, array in self.held(kind).items():
             yield stem + name, array
         for name, part in self.held(Module).items():

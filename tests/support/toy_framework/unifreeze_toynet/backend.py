@@ -83,15 +83,15 @@ class ToynetBackend(ModuleExperiments, ModuleOptimizers, ModuleBackend):
     module_class = toynet.Module
 
     def is_tensor(self, value):
-        """Tell whether a value is a toynet tensor."""
+        """Return whether a value is a toynet tensor."""
         return isinstance(value, toynet.Tensor)
 
     def is_floating(self, tensor):
-        """Tell whether a tensor holds floating-point values."""
+        """Return whether a tensor holds floating-point values."""
         return tensor.data.dtype.kind == "f"
 
     def get_flag(self, tensor):
-        """Tell whether a weight learns."""
+        """Return whether a weight learns."""
         return tensor.learns
 
     def set_flag(self, tensor, trainable):
