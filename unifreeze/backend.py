@@ -59,12 +59,8 @@ from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, Param
 from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.registry import (
     backend_for,
-    backend_names,
-    is_installed,
     load_backend,
-    missing_framework,
     override_backend,
-    refuse_unsupported,
 )
 from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
 from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
@@ -78,12 +74,8 @@ from unifreeze._structure.words import CONTAINER, STOCHASTIC
 __all__ = [
     # Finding a backend
     "backend_for",
-    "backend_names",
-    "is_installed",
     "load_backend",
-    "missing_framework",
     "override_backend",
-    "refuse_unsupported",
     # The three protocols, and all of them together
     "FreezingBackend",
     "OptimizerBackend",
