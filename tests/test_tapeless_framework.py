@@ -71,6 +71,17 @@ except FrozenDriftError as error:
     print(error)
 """
 
+READS = """
+from tests.support.tapeless_framework.tapeless_models import kit
+
+model = kit.loose.make()
+attributes = model.attributes
+norms, used = kit.backend.first_gradients(model, kit.loose.batch)
+assert {"scale", "body", "head"} <= used and "training" not in used, used
+assert norms["scale"] > 0
+assert model.__dict__["attributes"] is attributes
+"""
+
 FREEZING_ALONE = """
 import numpy as np
 import unifreeze as uf
@@ -154,6 +165,11 @@ def test_a_change_in_its_one_dictionary_is_seen(python):
     run = python("-c", CHANGES)
     assert run.returncode == 0, run.stderr
     assert "blocks.0.first.weight" in run.stdout
+
+
+def test_reads_from_its_one_dictionary_are_traced(python):
+    run = python("-c", READS)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("half", ["bias", "weight"])
