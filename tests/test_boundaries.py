@@ -111,6 +111,12 @@ def test_the_core_imports_no_framework(file):
     assert not {root for root in roots if root.startswith("unifreeze_")}
 
 
+def test_what_module_backends_share_knows_no_experiment():
+    """Not late, and not for types alone either."""
+    files = python_files("unifreeze/_protocol", "unifreeze/_modules", "unifreeze/_numerics")
+    assert [f for f in files if "unifreeze._experiments" in f.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("file", python_files("unifreeze"), ids=lambda f: str(f.relative_to(CORE)))
 def test_the_core_names_no_backend(file):
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))

@@ -47,13 +47,13 @@ class PaddleFlags(ModuleBackend):
             bits.set_gradient(tensor, gradient)
 
     def kept_gradient(self, tensor: LiveTensor) -> LiveTensor | None:
-        """Return a copy of a parameter's gradient; what `grad` gives dies when it is dropped."""
+        """Return a copy of a parameter's gradient: `grad` itself dies when it is dropped."""
         return None if tensor.grad is None else bits.copy_gradient(tensor)
 
     def write(
         self, model: Model, resolution: Resolution, found: Mapping[int, Guard] | None = None
     ) -> Undo:
-        """Write the decisions, and forget what optimizers wrote onto what no plan covers."""
+        """Write the decisions; where no plan covers a parameter, put its own settings back."""
         walk = self.walk(model)
         if resolution.covered is not None:
             checks.refuse_traced(walk, "remove the plan")
@@ -71,7 +71,7 @@ class PaddleFlags(ModuleBackend):
         return restore
 
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
-        """Freeze for a while what a resolution freezes, and let to_static look again."""
+        """Freeze for a while what a resolution freezes; programs are traced again after."""
         checks.refuse_traced(self.walk(model), "change its flags for a while")
         undo = super().freeze_briefly(model, resolution)
         guards.forget_traces()
