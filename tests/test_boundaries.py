@@ -110,6 +110,23 @@ def test_the_core_imports_no_framework(file):
     assert not {root for root in roots if root.startswith("unifreeze_")}
 
 
+def test_what_module_backends_share_knows_no_experiment():
+    """Not late, and not for types alone either."""
+    files = python_files("unifreeze/_protocol", "unifreeze/_modules", "unifreeze/_numerics")
+    assert [f for f in files if "unifreeze._experiments" in f.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize("file", python_files("unifreeze"), ids=lambda f: str(f.relative_to(CORE)))
+def test_the_core_names_no_backend(file):
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    assert not [text for text in texts if re.search("unifreeze_(torch|paddle)", text)]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and n.args]
+    by_name = [n.args[0] for n in calls if ast.unparse(n.func).split(".")[-1] == "import_module"]
+    literal = [argument.value for argument in by_name if isinstance(argument, ast.Constant)]
+    assert not [module for module in literal if module.split(".")[0] in FRAMEWORKS]
+
+
 def test_what_is_no_door_begins_with_an_underscore():
     for file in CORE.iterdir():
         if file.suffix == ".py" or (file.is_dir() and file.name != "__pycache__"):
@@ -120,7 +137,10 @@ def test_what_is_no_door_begins_with_an_underscore():
             assert file.name[0] == "_", file
 
 
-@pytest.mark.parametrize("folder", ["backends", "examples", "tests/support/toy_framework"])
+@pytest.mark.parametrize(
+    "folder",
+    ["backends", "examples", "tests/support/toy_framework", "tests/support/tapeless_framework"],
+)
 def test_outsiders_come_in_by_the_doors(folder):
     for file in python_files(folder):
         used = {module for module, _ in imports(file) if module.partition(".")[0] == "unifreeze"}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import families
 from tests.support.families import LIBRARIES, faults
-from unifreeze._modules import module_backend
+from unifreeze._modules import live_models
 from unifreeze._protocol import load_backend
 
 SHARE = {"torchvision": 8, "transformers": 16, "paddle.vision": 6, "PaddleNLP": 6}
@@ -55,5 +55,5 @@ def test_what_is_left_out_is_found(monkeypatch):
     dicts = backend.reader.dicts
     backend.reader.dicts = lambda m: ({}, *dicts(m)[1:]) if m is model["rnn"] else dicts(m)
     assert "refused" in faults(model)[0]
-    monkeypatch.setattr(module_backend, "check_accounted", lambda *_: None)
+    monkeypatch.setattr(live_models, "check_accounted", lambda *_: None)
     assert faults(model) == ("listed and not described: ['rnn.0.cell.weight_ho']",)

@@ -1,6 +1,8 @@
 """The door for authors of backends and of trainers' adapters: all that they import of unifreeze."""
 
-from unifreeze._arguments.checked import checked
+from unifreeze._arguments.checked import checked as check_arguments
+from unifreeze._experiments.experiment_operations import GradientPass, Gradients, Outputs
+from unifreeze._experiments.module_experiments import ModuleExperiments
 from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.trainer_run import LastCallback, TrainerRun
@@ -24,22 +26,28 @@ from unifreeze._modules.common_layer_settings import (
     transformer_layer,
 )
 from unifreeze._modules.digests import Payload
+from unifreeze._modules.guard import Guard
 from unifreeze._modules.guards_on_copies import CopiedGuard
 from unifreeze._modules.module_backend import ModuleBackend
+from unifreeze._modules.module_operations import ModuleOperations
+from unifreeze._modules.module_optimizers import ModuleOptimizers
 from unifreeze._modules.neutral_settings import (
-    Settings,
-    Table,
+    LayerSettings,
+    SettingsTable,
     activation,
     build_optimizer,
     clipped,
     optimizer_defaults,
     read_settings,
 )
-from unifreeze._modules.operations import Guard
 from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay
 from unifreeze._modules.reader import Dicts, Reader
 from unifreeze._modules.saved_states import check_names
-from unifreeze._modules.walking import Slot, Walk
+from unifreeze._modules.structure_changes import mappings_unchanged
+from unifreeze._modules.tapeless import Tapeless
+from unifreeze._modules.tensor_operations import TensorOperations
+from unifreeze._modules.walk_parts import Slot
+from unifreeze._modules.walking import Walk
 from unifreeze._modules.watching import (
     ForwardWatch,
     Hooks,
@@ -48,146 +56,154 @@ from unifreeze._modules.watching import (
     tell_followed,
     watch_module,
 )
-from unifreeze._modules.wrapping import join, wrappers
+from unifreeze._modules.wrapping import join as join_path
+from unifreeze._modules.wrapping import wrappers
 from unifreeze._numerics.projections import Sketch
 from unifreeze._numerics.sharing import overlapping
 from unifreeze._plan.phases import When
-from unifreeze._ports.weights.contents import (
-    COPY_AGAIN,
-    DTYPES,
-    Entry,
-    Named,
-    Progress,
-    WeightFile,
-    make_entry,
-    values_of,
-)
+from unifreeze._ports.weights.contents import COPY_AGAIN, DTYPES, WeightFile, make_entry, values_of
+from unifreeze._ports.weights.contents import Entry as WeightEntry
+from unifreeze._ports.weights.contents import Named as NamedWeight
+from unifreeze._ports.weights.contents import Progress as WeightProgress
+from unifreeze._ports.weights.formats import WeightFormat
 from unifreeze._ports.weights.nested import find_state
+from unifreeze._protocol.backend import Backend
 from unifreeze._protocol.batches import Array, Batch
-from unifreeze._protocol.protocol import (
-    Backend,
-    Capabilities,
-    Control,
-    Digest,
-    Finding,
-    OptimizerSpec,
-    ParamGroup,
-    ProbeConfig,
-    ProbeResult,
-    ProbeRun,
-    Rate,
-    SketchConfig,
-    SketchRun,
-    StepConfig,
-    StepRun,
-    Undo,
-)
+from unifreeze._protocol.experiment_backend import ExperimentBackend
+from unifreeze._protocol.freezing_backend import FreezingBackend
+from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model
+from unifreeze._protocol.optimizer_backend import OptimizerBackend
+from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
+from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.registry import (
     backend_for,
-    backend_names,
-    is_installed,
     load_backend,
-    missing_framework,
     override_backend,
-    refuse_unsupported,
 )
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
+from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
+from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution.decide import resolve_phases
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure.tree import Mask, Tensor
 from unifreeze._structure.words import CONTAINER, STOCHASTIC
 
 __all__ = [
-    "Array",
+    # Finding a backend
+    "backend_for",
+    "load_backend",
+    "override_backend",
+    # The three protocols, and all of them together
+    "FreezingBackend",
+    "OptimizerBackend",
+    "ExperimentBackend",
     "Backend",
+    # Their data
+    "Array",
     "Batch",
-    "CONTAINER",
-    "COPY_AGAIN",
     "Capabilities",
-    "ClassTableReader",
     "Control",
-    "CopiedGuard",
-    "DTYPES",
-    "Dicts",
     "Digest",
-    "Entry",
     "Finding",
-    "Format",
-    "ForwardWatch",
-    "Guard",
-    "Handle",
-    "Hooks",
-    "LastCallback",
-    "LastLook",
+    "Layer",
+    "LiveOptimizer",
+    "LiveTensor",
     "Mask",
-    "ModuleBackend",
-    "Named",
-    "OWN_DECAY",
+    "Model",
     "OptimizerSpec",
     "ParamGroup",
-    "Payload",
     "ProbeConfig",
     "ProbeResult",
     "ProbeRun",
-    "Progress",
     "Rate",
-    "Reader",
     "Resolution",
-    "STOCHASTIC",
-    "Saved",
-    "Settings",
     "Sketch",
     "SketchConfig",
     "SketchRun",
-    "Slot",
     "StepConfig",
     "StepRun",
-    "Table",
-    "Tensor",
-    "TrainerRun",
     "Undo",
+    # Reading a framework's modules
+    "CONTAINER",
+    "Dicts",
+    "Reader",
+    "ClassTableReader",
+    "qualified_bases",
+    "STOCHASTIC",
+    "Tensor",
+    "mappings_unchanged",
+    # A backend for a framework of modules
+    "Guard",
+    "CopiedGuard",
+    "ModuleBackend",
+    "ModuleOperations",
+    "Payload",
+    "Slot",
+    "TensorOperations",
     "Walk",
-    "Way",
     "WeakIdentitySet",
-    "WeightFile",
-    "When",
-    "activation",
-    "attention",
-    "average_pool",
-    "backend_for",
-    "backend_names",
-    "build_optimizer",
-    "calling_list",
-    "check_names",
-    "checked",
-    "clipped",
-    "find_state",
-    "forget",
+    "join_path",
+    "overlapping",
+    "parameters_beside",
     "freezes_any_of",
     "inside_wrappers",
-    "is_installed",
-    "join",
-    "load_backend",
-    "make_entry",
-    "max_pool",
-    "missing_framework",
     "modules_of",
-    "optimizer_defaults",
-    "overlapping",
-    "override_backend",
-    "pads",
-    "parameters_beside",
     "path_of",
-    "qualified_bases",
-    "read_settings",
-    "refuse_lbfgs",
-    "refuse_unsupported",
-    "resolve_phases",
     "rewritten_tables",
-    "stored",
-    "takes_phase_decay",
-    "tell_followed",
-    "transformer_layer",
-    "values_of",
-    "watch_module",
     "wrappers",
+    # Its optimizers
+    "ModuleOptimizers",
+    "build_optimizer",
+    "check_names",
+    "optimizer_defaults",
+    "OWN_DECAY",
+    "refuse_lbfgs",
+    "takes_phase_decay",
+    # Its experiments
+    "GradientPass",
+    "Gradients",
+    "ModuleExperiments",
+    "Outputs",
+    "Tapeless",
+    # Settings of its layers
+    "LayerSettings",
+    "SettingsTable",
+    "activation",
+    "clipped",
+    "read_settings",
+    "attention",
+    "average_pool",
+    "max_pool",
+    "pads",
+    "stored",
+    "transformer_layer",
+    # Watching forward passes
+    "ForwardWatch",
+    "Hooks",
+    "Way",
+    "forget",
+    "tell_followed",
+    "watch_module",
+    # Weight files of its own
+    "COPY_AGAIN",
+    "DTYPES",
+    "NamedWeight",
+    "WeightEntry",
+    "WeightFile",
+    "WeightFormat",
+    "WeightProgress",
+    "find_state",
+    "make_entry",
+    "values_of",
+    # Adapters for trainers
+    "Format",
+    "Handle",
+    "LastLook",
+    "LastCallback",
+    "TrainerRun",
+    "Saved",
+    "When",
+    "calling_list",
+    "check_arguments",
+    "resolve_phases",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from inspect import unwrap
 from itertools import chain
@@ -33,6 +34,13 @@ from unifreeze_paddle._layers import PaddleReader
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
 """What libraries turn recompute on with, as attributes of the layer that does it."""
+
+
+@dataclass
+class _Memo:
+    """What the checks remember of a walked model: the numbers of the layers that measure ranges."""
+
+    quantisers: list[int] | None = None
 
 
 def findings(
@@ -94,10 +102,11 @@ def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding
 def _quantisers(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
     """A range that has observed nothing, or goes on measuring, must not be frozen as it is."""
     held = {*resolution.held, *resolution.quiet}
-    if "quantisers" not in walk.memo:
+    memo = walk.memo_of(_Memo)
+    if memo.quantisers is None:
         averaging = {s.owner for s in walk.tree.states if quantisers.averages(s.role)}
-        walk.memo["quantisers"] = sorted(averaging.union(modules_of(walk, quantisers.MEASURING)))
-    for index in walk.memo["quantisers"]:
+        memo.quantisers = sorted(averaging.union(modules_of(walk, quantisers.MEASURING)))
+    for index in memo.quantisers:
         frozen = freezes_any_of(walk, resolution, index)
         reason = quantisers.reason_against_holding(
             walk.module(index), held=index in held, frozen=frozen

@@ -1,8 +1,8 @@
 """PaddlePaddle optimizers over a plan's groups.
 
 Paddle writes a group's learning rate and weight decay onto its parameters, where they outlive the
-optimizer and overrule what a model's author said there. So what stood there is remembered at the
-first optimizer, taken into account, and put back when the plan is removed.
+optimizer and overrule the settings of the model's author. So these are remembered when the first
+optimizer is built, taken into account, and put back when the plan is removed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import paddle
 
-from unifreeze.backend import OWN_DECAY, ParamGroup
+from unifreeze.backend import OWN_DECAY, LiveOptimizer, LiveTensor, ParamGroup, refuse_lbfgs
 from unifreeze.errors import OptimizerError, brief
 
 _MARK = "_unifreeze_found"
 
 
-class _Found(NamedTuple):
+class _AuthorSettings(NamedTuple):
     """A parameter's own settings, as its model's author gave them."""
 
     lr_scale: float
@@ -26,40 +26,41 @@ class _Found(NamedTuple):
 
 
 def param_groups(
-    live: Mapping[str, Any], groups: Iterable[ParamGroup]
+    live: Mapping[str, LiveTensor], groups: Iterable[ParamGroup]
 ) -> list[tuple[ParamGroup, dict[str, Any]]]:
-    """Build rows for an optimizer, each with the plan's group that it is of.
+    """Build rows for an optimizer, each with its group of the plan.
 
-    A group's parameters come in one row unless they had learning rates of their own.
+    A group becomes one row for each learning rate that its parameters had before.
     """
-    made = []
+    rows = []
     for group in groups:
         by_rate: dict[float, list[Any]] = {}
         for path in group.paths:
-            by_rate.setdefault(_found(live[path]).lr_scale, []).append(live[path])
+            by_rate.setdefault(_author_settings(live[path]).lr_scale, []).append(live[path])
         for rate, tensors in by_rate.items():
             row = {"params": tensors, "learning_rate": group.lr_scale * rate}
             if group.weight_decay is not None:
                 row |= {"weight_decay": group.weight_decay, OWN_DECAY: True}
-            made.append((group, row))
-    return made
+            rows.append((group, row))
+    return rows
 
 
-def parameters_of(optimizer: Any) -> list[Any]:
+def parameters_of(optimizer: LiveOptimizer) -> list[LiveTensor]:
     """Return the live tensors an optimizer updates; its list holds groups where it has them."""
     rows = optimizer._parameter_list or []
-    return [one for row in rows for one in (row["params"] if isinstance(row, dict) else [row])]
+    return [t for row in rows for t in (row["params"] if isinstance(row, dict) else [row])]
 
 
 def unset_groups(
-    live: Mapping[str, Any], built: Iterable[Any], groups: Iterable[ParamGroup]
+    live: Mapping[str, LiveTensor], built: Iterable[LiveOptimizer], groups: Iterable[ParamGroup]
 ) -> list[ParamGroup]:
     """Return groups whose rate does not stand on their parameters, or decay in no optimizer."""
-    rows = [row for one in built for row in one._param_groups if isinstance(row, dict)]
+    rows = [row for optimizer in built for row in optimizer._param_groups]
+    rows = [row for row in rows if isinstance(row, dict)]
     decayed = {id(tensor) for row in rows if row.get(OWN_DECAY) for tensor in row["params"]}
 
-    def has(tensor: Any, group: ParamGroup) -> bool:
-        rate = _found(tensor).lr_scale * group.lr_scale
+    def has(tensor: LiveTensor, group: ParamGroup) -> bool:
+        rate = _author_settings(tensor).lr_scale * group.lr_scale
         return bool(
             tensor.optimize_attr["learning_rate"] == rate
             and (group.weight_decay is None or id(tensor) in decayed)
@@ -68,7 +69,7 @@ def unset_groups(
     return [group for group in groups if not all(has(live[p], group) for p in group.paths)]
 
 
-def write_masters(optimizer: Any, tensors: Iterable[Any]) -> None:
+def write_masters(optimizer: LiveOptimizer, tensors: Iterable[LiveTensor]) -> None:
     """Bring master weights to the values of their parameters, or the next step undoes those."""
     masters = getattr(optimizer, "_master_weights", {})
     for tensor in tensors:
@@ -77,10 +78,10 @@ def write_masters(optimizer: Any, tensors: Iterable[Any]) -> None:
             master.set_value(tensor.detach().astype(master.dtype))
 
 
-def step_dense(optimizer: Any) -> None:
-    """Step an optimizer that takes no sparse gradients: Paddle's AdamW fails on one too late.
+def step_dense(optimizer: LiveOptimizer) -> None:
+    """Step an optimizer, but refuse sparse gradients first.
 
-    By then it has written where it should not, and the process may abort.
+    Paddle's AdamW fails on one only after writing where it should not; the process may abort.
     """
     for parameter in optimizer._parameter_list:
         gradient = parameter.grad
@@ -110,8 +111,8 @@ def build(
         tensors = [tensor for _, row in rows for tensor in row["params"]]
         _put_back(tensors)
         return cls(parameters=tensors, **named)
-    made = [{names.get(key, key): value for key, value in row.items()} for _, row in rows]
-    optimizer = cls(parameters=made, **named)
+    named_rows = [{names.get(key, key): value for key, value in row.items()} for _, row in rows]
+    optimizer = cls(parameters=named_rows, **named)
     for group, row in rows:
         _settle_decay(cls, group, row["params"])
     return optimizer
@@ -123,11 +124,7 @@ def _check(cls: Any, rows: int, settings: Mapping[str, Any]) -> None:
             f"{brief(cls)} is not a Paddle optimizer class",
             hint="for example handle.optimizer(paddle.optimizer.AdamW, lr=1e-3)",
         )
-    if issubclass(cls, paddle.optimizer.LBFGS):
-        raise OptimizerError(
-            "LBFGS keeps one direction over all parameters and moves frozen ones",
-            hint="use a first-order optimizer",
-        )
+    refuse_lbfgs(cls, paddle.optimizer.LBFGS)
     if rows > 1 and isinstance(settings.get("grad_clip"), paddle.nn.ClipGradByGlobalNorm):
         raise OptimizerError(
             f"ClipGradByGlobalNorm would clip each of {rows} groups by a norm of its own",
@@ -135,31 +132,31 @@ def _check(cls: Any, rows: int, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _settle_decay(cls: type, group: ParamGroup, tensors: Iterable[Any]) -> None:
+def _settle_decay(cls: type, group: ParamGroup, tensors: Iterable[LiveTensor]) -> None:
     """Put each parameter's own decay back where the plan says nothing about it."""
     decoupled = issubclass(cls, paddle.optimizer.AdamW | paddle.optimizer.Lamb)
     for tensor in tensors:
         if group.weight_decay is None:
-            tensor.regularizer = _found(tensor).regularizer
+            tensor.regularizer = _author_settings(tensor).regularizer
         elif decoupled:
             tensor.regularizer = None
 
 
-def _found(tensor: Any) -> _Found:
-    """Return what a parameter's settings were before the first optimizer of a plan."""
-    found: _Found | None = tensor.__dict__.get(_MARK)
-    if found is None:
-        found = _Found(tensor.optimize_attr["learning_rate"], tensor.regularizer)
-        setattr(tensor, _MARK, found)
-    return found
+def _author_settings(tensor: LiveTensor) -> _AuthorSettings:
+    """Return a parameter's settings from before the first optimizer of a plan."""
+    settings: _AuthorSettings | None = tensor.__dict__.get(_MARK)
+    if settings is None:
+        settings = _AuthorSettings(tensor.optimize_attr["learning_rate"], tensor.regularizer)
+        setattr(tensor, _MARK, settings)
+    return settings
 
 
-def _put_back(tensors: Iterable[Any]) -> None:
+def _put_back(tensors: Iterable[LiveTensor]) -> None:
     for tensor in tensors:
-        tensor.optimize_attr["learning_rate"], tensor.regularizer = _found(tensor)
+        tensor.optimize_attr["learning_rate"], tensor.regularizer = _author_settings(tensor)
 
 
-def forget(tensors: Iterable[Any]) -> None:
+def forget(tensors: Iterable[LiveTensor]) -> None:
     """Put every parameter's own settings back."""
     marked = [tensor for tensor in tensors if _MARK in tensor.__dict__]
     _put_back(marked)

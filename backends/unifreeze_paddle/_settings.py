@@ -9,8 +9,8 @@ from paddle.nn import functional
 from paddle.nn.layer.norm import _InstanceNormBase
 
 from unifreeze.backend import (
-    Settings,
-    Table,
+    LayerSettings,
+    SettingsTable,
     activation,
     attention,
     average_pool,
@@ -23,7 +23,7 @@ from unifreeze.backend import (
 from unifreeze_paddle._layers import BATCH_NORMS
 
 
-def _batch_norm(layer: nn.Layer) -> Settings:
+def _batch_norm(layer: nn.Layer) -> LayerSettings:
     """Read a batch norm; its momentum is the share of the old statistics, here of the new ones."""
     return {
         "layer": "batch norm",
@@ -35,7 +35,7 @@ def _batch_norm(layer: nn.Layer) -> Settings:
     }
 
 
-def _instance_norm(layer: nn.Layer) -> Settings:
+def _instance_norm(layer: nn.Layer) -> LayerSettings:
     return {
         "layer": "instance norm",
         "epsilon": layer._epsilon,
@@ -44,17 +44,17 @@ def _instance_norm(layer: nn.Layer) -> Settings:
     }
 
 
-def _norm(layer: nn.Layer) -> Settings:
+def _norm(layer: nn.Layer) -> LayerSettings:
     affine = layer._parameters.get("weight") is not None
     return {"layer": "norm", "epsilon": layer._epsilon, "affine": affine}
 
 
-def _dropout(layer: nn.Layer) -> Settings:
+def _dropout(layer: nn.Layer) -> LayerSettings:
     mode = getattr(layer, "mode", "upscale_in_train")
     return {"layer": "dropout", "dropout": layer.p, "dropout mode": mode}
 
 
-def _embedding(layer: nn.Layer) -> Settings:
+def _embedding(layer: nn.Layer) -> LayerSettings:
     index = layer._padding_idx
     index = None if index is None or index < 0 else index
     return {
@@ -65,11 +65,11 @@ def _embedding(layer: nn.Layer) -> Settings:
     }
 
 
-def _average_pool(layer: nn.Layer) -> Settings:
+def _average_pool(layer: nn.Layer) -> LayerSettings:
     return average_pool(layer, counts_padding=not layer.exclusive)
 
 
-def _conv(layer: nn.Layer) -> Settings:
+def _conv(layer: nn.Layer) -> LayerSettings:
     way = "in x out" if isinstance(layer, _TRANSPOSED) else "out x in"
     row = {"layer": "conv", **stored(layer, "paddle", way)}
     return row | ({"padding_mode": layer._padding_mode} if pads(layer._padding) else {})
@@ -78,22 +78,22 @@ def _conv(layer: nn.Layer) -> Settings:
 _TRANSPOSED = (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
 
 
-def _linear(layer: nn.Layer) -> Settings:
+def _linear(layer: nn.Layer) -> LayerSettings:
     return {"layer": "linear", **stored(layer, "paddle", "in x out")}
 
 
-def _gelu(layer: nn.Layer) -> Settings:
+def _gelu(layer: nn.Layer) -> LayerSettings:
     tanh = layer._approximate is True or layer._approximate == "tanh"
     return {"layer": "activation", "activation": "gelu (tanh)" if tanh else "gelu"}
 
 
-def _hard_sigmoid(layer: nn.Layer) -> Settings:
+def _hard_sigmoid(layer: nn.Layer) -> LayerSettings:
     """Read a hard sigmoid; the layer has its slope from the function's default."""
     slope = inspect.signature(functional.hardsigmoid).parameters["slope"].default
     return {"layer": "activation", "activation": "hard sigmoid", "slope": slope}
 
 
-LAYERS: Table = (
+LAYERS: SettingsTable = (
     (BATCH_NORMS, _batch_norm),
     (_InstanceNormBase, _instance_norm),
     ((nn.LayerNorm, nn.GroupNorm), _norm),

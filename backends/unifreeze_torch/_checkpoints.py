@@ -15,10 +15,10 @@ from unifreeze.backend import (
     COPY_AGAIN,
     DTYPES,
     Array,
-    Entry,
-    Named,
-    Progress,
+    NamedWeight,
+    WeightEntry,
     WeightFile,
+    WeightProgress,
     find_state,
     make_entry,
     values_of,
@@ -27,7 +27,7 @@ from unifreeze.errors import WeightFileError, listing
 
 
 def open_checkpoint(path: Path, key: str | None = None) -> WeightFile:
-    """Open a file of `torch.save`; nothing that it names is run.
+    """Open a file of `torch.save` without running anything that it names.
 
     Files in the format of torch 1.6 and later are mapped, older ones are read whole.
 
@@ -73,10 +73,10 @@ def _load(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Return what weights-only loading found, without its advice to load the file unsafely."""
+    """Return why weights-only loading refused a file, without its advice to load it unsafely."""
     lines = [line.strip() for line in str(error).splitlines()]
-    found = [line for line in lines if line.startswith("WeightsUnpickler error:")]
-    first = (found or lines or [""])[0].removeprefix("WeightsUnpickler error: ")
+    reasons = [line for line in lines if line.startswith("WeightsUnpickler error:")]
+    first = (reasons or lines or [""])[0].removeprefix("WeightsUnpickler error: ")
     return first.partition(" was not an allowed global")[0][:300]
 
 
@@ -90,7 +90,7 @@ def _refuse_compressed(path: Path) -> None:
         )
 
 
-def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> Entry:
+def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> WeightEntry:
     """Describe a tensor; one that has no values of its own in the file is refused."""
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     if not plain or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
@@ -108,7 +108,7 @@ def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> Entry:
     return entry
 
 
-def _to_array(tensor: torch.Tensor, entry: Entry) -> Array:
+def _to_array(tensor: torch.Tensor, entry: WeightEntry) -> Array:
     """Copy a tensor's bits out."""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
     flat: Array = plain.reshape(-1).view(torch.uint8).numpy()
@@ -116,7 +116,7 @@ def _to_array(tensor: torch.Tensor, entry: Entry) -> Array:
 
 
 def _tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Find names of the same values in memory; each is given the first of them."""
+    """Return names that share their values in memory with an earlier name, with that name."""
     first: dict[object, str] = {}
     tied = {}
     for name, tensor in tensors.items():
@@ -127,22 +127,24 @@ def _tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return tied
 
 
-def save_checkpoint(file: BinaryIO, tensors: Sequence[Named], progress: Progress) -> None:
-    """Write tensors for `torch.load`, which gives tied ones back as one.
+def save_checkpoint(
+    file: BinaryIO, tensors: Sequence[NamedWeight], progress: WeightProgress
+) -> None:
+    """Write tensors for `torch.load`, which keeps tied tensors tied.
 
-    `torch.save` wants all of them in memory at once.
+    `torch.save` needs all of them in memory at once.
 
     Raises:
         WeightFileError: A tensor gave other values than it announced.
     """
-    made: dict[str, torch.Tensor] = {}
+    written: dict[str, torch.Tensor] = {}
     for done, row in enumerate(tensors, start=1):
-        made[row.name] = made[row.alias_of] if row.alias_of is not None else _to_tensor(row)
+        written[row.name] = written[row.alias_of] if row.alias_of is not None else _to_tensor(row)
         progress(row.name, done, len(tensors))
-    torch.save(made, file)
+    torch.save(written, file)
 
 
-def _to_tensor(row: Named) -> torch.Tensor:
-    made = torch.empty(row.shape, dtype=getattr(torch, row.dtype))
-    made.reshape(-1).view(torch.uint8).numpy()[:] = values_of(row).reshape(-1).view(np.uint8)
-    return made
+def _to_tensor(row: NamedWeight) -> torch.Tensor:
+    tensor = torch.empty(row.shape, dtype=getattr(torch, row.dtype))
+    tensor.reshape(-1).view(torch.uint8).numpy()[:] = values_of(row).reshape(-1).view(np.uint8)
+    return tensor

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from unifreeze.backend import (
@@ -18,7 +20,7 @@ from unifreeze.backend import (
     Walk,
     freezes_any_of,
     inside_wrappers,
-    join,
+    join_path,
     modules_of,
     parameters_beside,
     path_of,
@@ -32,6 +34,22 @@ from unifreeze_torch._layers import (
     keeps_statistics,
     made_in_inference_mode,
 )
+
+
+@dataclass
+class _Memo:
+    """What the checks remember of a walked model.
+
+    Attributes:
+        uncertain: Numbers of the modules of a sort that some plan could not hold.
+        computed: Numbers of the parameters that are computed from other tensors.
+        above_prefix: The last resolution, and the modules in which something trains after
+            parameters that are all frozen.
+    """
+
+    uncertain: list[int] | None = None
+    computed: NDArray[np.intp] | None = None
+    above_prefix: tuple[Resolution, list[int]] | None = None
 
 
 def findings(
@@ -55,10 +73,11 @@ def findings(
 
 
 def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
-    if "uncertain" not in walk.memo:
-        walk.memo["uncertain"] = _uncertain(walk)
+    memo = walk.memo_of(_Memo)
+    if memo.uncertain is None:
+        memo.uncertain = _uncertain(walk)
     held = {*resolution.held, *resolution.quiet}
-    for index in walk.memo["uncertain"]:
+    for index in memo.uncertain:
         module, path = walk.module(index), path_of(walk, index)
         if index in held and isinstance(module, torch.jit.ScriptModule):
             yield Finding(path, "a ScriptModule cannot be held still", "train it unscripted")
@@ -83,11 +102,12 @@ def _uncertain(walk: Walk) -> list[int]:
 
 def _parameters(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
     names = resolution.spec.tree.names
-    if "computed" not in walk.memo:
+    memo = walk.memo_of(_Memo)
+    if memo.computed is None:
         leaves = list(map(attrgetter("is_leaf"), walk.tensors))
-        walk.memo["computed"] = np.flatnonzero(~np.asarray(leaves, np.bool_))
+        memo.computed = np.flatnonzero(~np.asarray(leaves, np.bool_))
     dormant = np.flatnonzero(resolution.trainable & ~flags)
-    for number in np.union1d(dormant, walk.memo["computed"]):
+    for number in np.union1d(dormant, memo.computed):
         tensor = walk.tensors[number]
         if not tensor.is_leaf:
             problem = "it is computed from other tensors and has no flag of its own"
@@ -108,7 +128,7 @@ def _norms_in_adapters(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
         for name, module in wrapper.named_modules():
             if id(module) in known or not keeps_statistics(module):
                 continue
-            if reader.idle(wrapper, join(name, "running_mean")):
+            if reader.idle(wrapper, join_path(name, "running_mean")):
                 continue
             numbers = [walk.tree.tensor(id(tensor)) for tensor in module.parameters()]
             trains = any(resolution.trainable[n] for n in numbers if n is not None)
@@ -140,16 +160,15 @@ def _reentrant_checkpointing(walk: Walk, resolution: Resolution) -> Iterator[Fin
 
 def _above_frozen_prefix(walk: Walk, resolution: Resolution) -> list[int]:
     """Return the modules in which something trains, after parameters that are all frozen."""
-    last = walk.memo.get("above prefix")
-    if last is None or last[0] is not resolution:
+    memo = walk.memo_of(_Memo)
+    if memo.above_prefix is None or memo.above_prefix[0] is not resolution:
         tree = walk.tree
         trained = resolution.trainable[resolution.spec.tensor_of]
         trains = np.concatenate(([0], np.cumsum(trained)))
         low, high = np.asarray(tree.name_starts), np.asarray(tree.name_ends)
         after_frozen = (low > 0) & (trains[low] == 0) & (trains[high] > 0)
-        last = walk.memo["above prefix"] = resolution, np.flatnonzero(after_frozen).tolist()
-    above: list[int] = last[1]
-    return above
+        memo.above_prefix = resolution, np.flatnonzero(after_frozen).tolist()
+    return memo.above_prefix[1]
 
 
 def _checkpoints_reentrantly(module: nn.Module) -> bool:

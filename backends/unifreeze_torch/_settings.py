@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn, optim
 
 from unifreeze.backend import (
-    Settings,
-    Table,
+    LayerSettings,
+    SettingsTable,
     activation,
     attention,
     average_pool,
@@ -18,7 +18,7 @@ from unifreeze.backend import (
 )
 
 
-def _batch_norm(module: nn.Module) -> Settings:
+def _batch_norm(module: nn.Module) -> LayerSettings:
     instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
     row = {
         "layer": "instance norm" if instance else "batch norm",
@@ -32,17 +32,17 @@ def _batch_norm(module: nn.Module) -> Settings:
     return row
 
 
-def _norm(module: nn.Module) -> Settings:
+def _norm(module: nn.Module) -> LayerSettings:
     affine = getattr(module, "elementwise_affine", getattr(module, "affine", True))
     epsilon = "of the dtype" if module.eps is None else module.eps
     return {"layer": "norm", "epsilon": epsilon, "affine": affine}
 
 
-def _dropout(module: nn.Module) -> Settings:
+def _dropout(module: nn.Module) -> LayerSettings:
     return {"layer": "dropout", "dropout": module.p, "dropout mode": "upscale_in_train"}
 
 
-def _embedding(module: nn.Module) -> Settings:
+def _embedding(module: nn.Module) -> LayerSettings:
     return {
         "layer": "embedding",
         "padding_idx": module.padding_idx,
@@ -51,17 +51,17 @@ def _embedding(module: nn.Module) -> Settings:
     }
 
 
-def _average_pool(module: nn.Module) -> Settings:
+def _average_pool(module: nn.Module) -> LayerSettings:
     return average_pool(module, counts_padding=module.count_include_pad)
 
 
-def _conv(module: nn.Module) -> Settings:
+def _conv(module: nn.Module) -> LayerSettings:
     way = "in x out" if module.transposed else "out x in"
     row = {"layer": "conv", **stored(module, "torch", way, _parametrizing(module))}
     return row | ({"padding_mode": module.padding_mode} if pads(module.padding) else {})
 
 
-def _linear(module: nn.Module) -> Settings:
+def _linear(module: nn.Module) -> LayerSettings:
     return {"layer": "linear", **stored(module, "torch", "out x in", _parametrizing(module))}
 
 
@@ -71,16 +71,16 @@ def _parametrizing(module: nn.Module) -> list[nn.Module]:
     return list(lists["weight"]) if "weight" in lists else []
 
 
-def _gelu(module: nn.Module) -> Settings:
+def _gelu(module: nn.Module) -> LayerSettings:
     variant = "gelu (tanh)" if module.approximate == "tanh" else "gelu"
     return {"layer": "activation", "activation": variant}
 
 
-def _hard_sigmoid(module: nn.Module) -> Settings:
+def _hard_sigmoid(module: nn.Module) -> LayerSettings:
     return {"layer": "activation", "activation": "hard sigmoid", "slope": 1 / 6}
 
 
-LAYERS: Table = (
+LAYERS: SettingsTable = (
     (nn.modules.batchnorm._NormBase, _batch_norm),
     ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), _norm),
     (nn.modules.dropout._DropoutNd, _dropout),

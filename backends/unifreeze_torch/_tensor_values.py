@@ -99,13 +99,13 @@ def in_double(tensors: Iterable[torch.Tensor], slots: Iterable[Slot]) -> Iterato
             tensor.data = data.double()
         for slot, buffer in buffers:
             if buffer is not None and buffer.is_floating_point():
-                slot.holder[slot.leaf] = buffer.double()  # type: ignore[index]
+                slot.holder[slot.leaf] = buffer.double()
         yield
     finally:
         for tensor, data in kept:
             tensor.data = data
         for slot, buffer in buffers:
-            slot.holder[slot.leaf] = buffer  # type: ignore[index]
+            slot.holder[slot.leaf] = buffer
 
 
 def copy_into(tensor: torch.Tensor, source: torch.Tensor) -> None:

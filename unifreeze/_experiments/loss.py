@@ -1,52 +1,52 @@
-"""The loss that a measurement goes by: the user's own, the model's, or a labelled cross-entropy.
+"""The loss of a measurement: the user's, the model's, or the cross-entropy of labels.
 
-A batch without any of these has no better or worse, so that nothing can be measured on it.
+A batch without any of these cannot be measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from unifreeze._experiments.experiment_operations import ExperimentOperations
 from unifreeze._numerics.outputs import tensors_in
-from unifreeze._protocol.protocol import Batch
+from unifreeze._protocol.batches import Array, Batch
+from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze.errors import TargetError, listing
 
-if TYPE_CHECKING:
-    from unifreeze._modules.module_backend import ModuleBackend
-
 IGNORED = -100
-"""A label that stands for none, in both frameworks' cross-entropies."""
+"""The label that both frameworks' cross-entropies ignore."""
 
 
 class Scored(NamedTuple):
-    """The loss of one batch, and how to backpropagate it.
+    """The tensor that a batch's loss is computed from.
 
     Attributes:
-        value: The loss.
-        outputs: Live tensors it depends on.
-        weights: For each, the loss's gradient by it.
+        tensor: A live output.
+        grade: Takes its values; returns the loss, and the loss's gradient by them.
     """
 
-    value: float
-    outputs: Sequence[Any]
-    weights: Sequence[NDArray[Any]]
+    tensor: LiveTensor
+    grade: Callable[[Array], tuple[float, Array]]
 
 
-Score = Callable[[Any, Any], Scored]
+Score = Callable[[Model, Any], Scored]
 """Takes a live model and a batch."""
 
 
-def score_by(backend: ModuleBackend, loss: Callable[[Any, Any], Any] | None, labels: str) -> Score:
+def score_by(
+    backend: ExperimentOperations, loss: Callable[[Any, Any], Any] | None, labels: str
+) -> Score:
     """Return the loss as a measurement takes it.
 
     Args:
         backend: The model's backend.
-        loss: The user's own, or None.
+        loss: The user's, or None.
         labels: Name of the array in a batch that holds the labels, or "".
     """
     if loss is not None:
@@ -57,41 +57,43 @@ def score_by(backend: ModuleBackend, loss: Callable[[Any, Any], Any] | None, lab
     return lambda model, batch: _returned(backend, model, Batch.of(batch))
 
 
-def _own(backend: ModuleBackend, found: Any) -> Scored:
-    if not backend.is_tensor(found) or backend.to_array(found).size != 1:
+def _own(backend: ExperimentOperations, loss: Any) -> Scored:
+    if not _is_number(backend, loss):
         raise TargetError(
-            f"the loss gave {_described(backend, found)}, and no single number",
+            f"the loss gave {_described(backend, loss)}, and no single number",
             hint=f"return one {backend.name} tensor: lambda model, batch: criterion(model(…), …)",
         )
-    value = backend.to_array(found)
-    return Scored(float(value.reshape(())), [found], [np.ones(value.shape)])
+    return Scored(loss, lambda value: (float(value.reshape(())), np.ones(value.shape)))
 
 
-def _described(backend: ModuleBackend, found: Any) -> str:
-    if backend.is_tensor(found):
-        return f"a tensor of shape {list(backend.to_array(found).shape)}"
-    return f"a {type(found).__name__}"
+def _is_number(backend: ExperimentOperations, value: Any) -> bool:
+    return backend.is_tensor(value) and prod(backend.reader.shape_of(value)[0]) == 1
 
 
-def _returned(backend: ModuleBackend, model: Any, batch: Batch) -> Scored:
-    """Take the loss that the model itself returns when it is given labels."""
+def _described(backend: ExperimentOperations, value: Any) -> str:
+    if backend.is_tensor(value):
+        return f"a tensor of shape {list(backend.reader.shape_of(value)[0])}"
+    return f"a {type(value).__name__}"
+
+
+def _returned(backend: ExperimentOperations, model: Model, batch: Batch) -> Scored:
+    """Take the loss that the model itself returns when it gets labels."""
     result = backend.run(model, batch)
-    found = result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
-    if found is None and isinstance(result, tuple | list) and result and "labels" in batch.kwargs:
-        first = result[0]  # how models that return tuples give it
-        if backend.is_tensor(first) and backend.to_array(first).size == 1:
-            found = first
-    if found is None:
+    loss = result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
+    if loss is None and isinstance(result, tuple | list) and result and "labels" in batch.kwargs:
+        # Models that return tuples return the loss first.
+        loss = result[0] if _is_number(backend, result[0]) else None
+    if loss is None:
         raise TargetError(
             "the model returns no loss, so that nothing says what would be better",
             context=f"it returns {_described(backend, result)}; the batch has no labels it knows",
             hint="give loss=lambda model, batch: …, or name the labels in the batch: labels=…",
         )
-    return _own(backend, found)
+    return _own(backend, loss)
 
 
-def _labelled(backend: ModuleBackend, model: Any, batch: Batch, name: str) -> Scored:
-    """Compute the mean cross-entropy of the labels that a batch holds, and its gradient."""
+def _labelled(backend: ExperimentOperations, model: Model, batch: Batch, name: str) -> Scored:
+    """Choose the output that the labels of a batch fit; it is graded by mean cross-entropy."""
     if name not in batch.kwargs:
         raise TargetError(
             f"the batch has no array {name!r} for the labels",
@@ -108,14 +110,13 @@ def _labelled(backend: ModuleBackend, model: Any, batch: Batch, name: str) -> Sc
         )
     rest = {key: value for key, value in batch.kwargs.items() if key != name}
     result = backend.run(model, replace(batch, kwargs=rest))
-    found = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
-    for tensor in found:
+    tensors = [t for t in tensors_in(result, backend.is_tensor) if backend.is_floating(t)]
+    for tensor in tensors:
         shape = backend.reader.shape_of(tensor)[0]
         for axis in {len(shape) - 1, 1}:
             if len(shape) > axis > 0 and (*shape[:axis], *shape[axis + 1 :]) == labels.shape:
-                value, gradient = cross_entropy(backend.to_array(tensor), labels, axis)
-                return Scored(value, [tensor], [gradient])
-    shapes = [str(list(backend.reader.shape_of(tensor)[0])) for tensor in found]
+                return Scored(tensor, partial(cross_entropy, labels=labels, axis=axis))
+    shapes = [str(list(backend.reader.shape_of(tensor)[0])) for tensor in tensors]
     raise TargetError(
         f"labels of shape {list(labels.shape)} fit nothing that the model returns",
         context=f"it returns: {listing(shapes) or 'no floating tensor'}",
@@ -123,9 +124,7 @@ def _labelled(backend: ModuleBackend, model: Any, batch: Batch, name: str) -> Sc
     )
 
 
-def cross_entropy(
-    scores: NDArray[Any], labels: NDArray[Any], axis: int
-) -> tuple[float, NDArray[Any]]:
+def cross_entropy(scores: Array, labels: Array, axis: int) -> tuple[float, Array]:
     """Return the mean cross-entropy and its gradient by the scores; -100 labels nothing.
 
     Raises:

@@ -1,34 +1,38 @@
-"""Measuring a live model on a few batches; flags, modes, statistics and bits come back after.
+"""Measuring a live model on a few batches; flags, modes, statistics and bits are put back.
 
-Everything that can train does, whatever the flags say. The model runs in inference mode: what is
-measured is the function that fine-tuning starts from, so dropout is off, and a norm uses its
-running statistics, which hold.
+All parameters that can train do, whatever their flags. The model runs in inference mode, because
+fine-tuning starts from that function: dropout is off, and norms use their running statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unifreeze._experiments.experiment_operations import ExperimentOperations, Outputs
 from unifreeze._experiments.loss import Scored, score_by
-from unifreeze._experiments.probe import python_random_state, restored
-from unifreeze._experiments.sketch import kept_attributes
+from unifreeze._experiments.restoring import (
+    drop_gradients,
+    kept_attributes,
+    python_random_state,
+    restored,
+)
 from unifreeze._modules.walking import Walk
 from unifreeze._numerics.measurements import Bypass, MeasureConfig, MeasureRun
 from unifreeze._numerics.outputs import tensors_in
 from unifreeze._plan import FreezePlan
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.live import Layer, LiveTensor, Model
 from unifreeze._resolution import Resolution, resolve_spec
 from unifreeze.errors import TargetError
 
-if TYPE_CHECKING:
-    from unifreeze._modules.module_backend import ModuleBackend
-
 _SEED = 0
+_LOSS = "loss"
 
 
-def run_measure(backend: ModuleBackend, model: Any, config: MeasureConfig) -> MeasureRun:
+def run_measure(backend: ExperimentOperations, model: Model, config: MeasureConfig) -> MeasureRun:
     """Measure gradients, and losses with modules passed by; the model is restored bit for bit.
 
     Raises:
@@ -46,11 +50,11 @@ def run_measure(backend: ModuleBackend, model: Any, config: MeasureConfig) -> Me
         rewind()
         undo = backend.write(model, everything)
         try:
-            with kept_attributes(walk):
+            with kept_attributes(backend, walk):
                 backend.turn_random_off(walk)
                 return _Measuring(backend, model, walk, config, batches).run(everything)
         finally:
-            _drop_gradients(backend, walk)
+            drop_gradients(backend, walk)
             undo()
 
 
@@ -59,8 +63,8 @@ class _Measuring:
 
     def __init__(
         self,
-        backend: ModuleBackend,
-        model: Any,
+        backend: ExperimentOperations,
+        model: Model,
         walk: Walk,
         config: MeasureConfig,
         batches: list[Any],
@@ -94,7 +98,7 @@ class _Measuring:
         scored = self.score(self.model, batch)
         now = self.backend.modes(self.walk)
         if any(trains and not trained for trained, trains in zip(before, now, strict=True)):
-            # Dropout and batch statistics would enter, and nothing would tell.
+            # Dropout and batch statistics would change the loss, and nothing would show it.
             raise TargetError(
                 "the loss puts the model in training mode, and it is measured in inference mode",
                 hint="leave model.train() out of the loss",
@@ -102,26 +106,40 @@ class _Measuring:
         return scored
 
     def _losses(self) -> tuple[float, ...]:
-        return tuple(self._score(batch).value for batch in self.batches)
+        return tuple(self._loss(self._score(batch)) for batch in self.batches)
 
-    def _gradients(self, batch: Any, tensors: dict[str, Any]) -> dict[str, float]:
-        backend, scored = self.backend, self._score(batch)
-        if not isfinite(scored.value):
-            raise TargetError(
-                f"the loss of a batch is {scored.value}",
-                hint="nothing measured on it means a thing",
-            )
-        if not backend.backward(scored.outputs, scored.weights):
+    def _loss(self, scored: Scored) -> float:
+        return scored.grade(self.backend.to_array(scored.tensor))[0]
+
+    def _gradients(self, batch: Any, tensors: Mapping[str, LiveTensor]) -> dict[str, float]:
+        """Return the norm of each parameter's gradient of a batch's loss."""
+        backend, scores = self.backend, list[Scored]()
+
+        def forward() -> Outputs:
+            scores.append(self._score(batch))
+            return {_LOSS: scores[-1].tensor}
+
+        def weigh(outputs: Outputs) -> dict[str, Array]:
+            value, weights = scores[-1].grade(backend.to_array(outputs[_LOSS]))
+            if not isfinite(value):
+                raise TargetError(
+                    f"the loss of a batch is {value}",
+                    hint="a batch whose loss is not finite cannot be measured",
+                )
+            return {_LOSS: weights}
+
+        gradient_pass = backend.forward_and_backward(self.walk, forward, weigh)
+        if not gradient_pass.reached:
             raise TargetError(
                 "no gradient comes from the loss",
                 hint="compute it from what the model returns, without detaching it",
             )
-        found = {path: backend.get_gradient(tensor) for path, tensor in tensors.items()}
-        norms = {p: backend.norm(g) for p, g in found.items() if g is not None}
-        _drop_gradients(backend, self.walk)
+        gradients = gradient_pass.gradients
+        norms = {path: backend.norm(gradients[path]) for path in tensors if path in gradients}
+        drop_gradients(backend, self.walk)
         return norms
 
-    def _pass_by(self, module: Any) -> Bypass:
+    def _pass_by(self, module: Layer) -> Bypass:
         """Evaluate with a module's input in place of what it returns."""
         swap = _Swap(self.backend)
         undo = self.backend.around_forward(module, swap)
@@ -140,9 +158,9 @@ class _Measuring:
 
 
 class _Swap:
-    """Stands around a forward pass, and hands on the first input where it fits."""
+    """Runs around a forward pass, and returns the first input instead where it fits."""
 
-    def __init__(self, backend: ModuleBackend) -> None:
+    def __init__(self, backend: ExperimentOperations) -> None:
         self.backend, self.calls, self.why = backend, 0, ""
 
     def __call__(self, forward: Callable[..., Any], args: Any, named: Any) -> Any:
@@ -162,18 +180,12 @@ class _Swap:
             return result
         return type(result)([given, *result[1:]]) if self._fits(given, result[0]) else result
 
-    def _fits(self, given: Any, returned: Any) -> bool:
-        (shape, dtype), (its_shape, its_dtype) = map(
-            self.backend.reader.shape_of, (given, returned)
-        )
+    def _fits(self, given: LiveTensor, returned: LiveTensor) -> bool:
+        shape_of = self.backend.reader.shape_of
+        (shape, dtype), (its_shape, its_dtype) = shape_of(given), shape_of(returned)
         if shape != its_shape:
-            before, after = ("x".join(map(str, one)) for one in (shape, its_shape))
+            before, after = ("x".join(map(str, sizes)) for sizes in (shape, its_shape))
             self.why = f"it changes the shape, {before} to {after}"
         elif dtype != its_dtype:
             self.why = f"it changes the type, {dtype} to {its_dtype}"
         return not self.why
-
-
-def _drop_gradients(backend: ModuleBackend, walk: Walk) -> None:
-    for tensor in walk.tensors:
-        backend.set_gradient(tensor, None)

@@ -1,40 +1,45 @@
-"""The probe: seeded training steps on a live model, seen from outside, everything put back after.
+"""The probe: seeded training steps on a live model, after which everything is put back.
 
-It trains as users do: the optimizer holds every parameter and is built before freezing, stale
-gradients lie about, and the loop calls the model's training mode before every step.
+It trains as users do: the optimizer holds every parameter and is built before freezing, there are
+stale gradients, and the loop turns training mode on before every step.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from unifreeze._experiments.experiment_operations import (
+    ExperimentOperations,
+    GradientPass,
+    Outputs,
+)
+from unifreeze._experiments.first_gradients import gradient_norms
+from unifreeze._experiments.model_outputs import (
+    floating_outputs,
+    seeded_weights,
+    shape_of,
+    shown_outputs,
+)
+from unifreeze._experiments.restoring import drop_gradients, python_random_state, restored
 from unifreeze._modules.tracing import trace_forward
 from unifreeze._modules.walking import Walk
-from unifreeze._numerics.outputs import loss_weights, outputs_in
-from unifreeze._protocol.protocol import (
-    Batch,
-    Chosen,
-    OptimizerSpec,
-    ProbeConfig,
-    ProbeResult,
-    ProbeRun,
-)
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.optimizer_settings import OptimizerSpec
+from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STOCHASTIC
 from unifreeze.errors import TargetError, listing
 
-if TYPE_CHECKING:
-    from unifreeze._modules.module_backend import ModuleBackend
-
 
 def run_probe(
-    backend: ModuleBackend, model: Any, resolution: Resolution, config: ProbeConfig
+    backend: ExperimentOperations, model: Model, resolution: Resolution, config: ProbeConfig
 ) -> ProbeResult:
     """Run the probe and return what it showed; the model is restored bit for bit."""
     walk = backend.walk(model)
@@ -48,129 +53,13 @@ def run_probe(
     return ProbeResult(outputs, trace.calls, tuple(runs))
 
 
-def first_gradients(
-    backend: ModuleBackend, model: Any, batch: Batch
-) -> tuple[dict[str, float | None], frozenset[str]]:
-    """Run one forward and backward pass as the model stands; it is restored bit for bit.
-
-    Returns:
-        The norm of every parameter's gradient, and the native paths of what was used.
-    """
-    walk = backend.walk(model)
-    trace = trace_forward(backend, walk, model, batch)
-    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
-        rewind()
-        backend.help_backward(walk)
-        backend.train_mode(model)
-        found = floating_outputs(backend, backend.run(model, batch))
-        weighted_backward(backend, found, {key: key for key in found}, seed=0)
-        return backend.gradients(model), frozenset(trace.calls)
-
-
-def floating_outputs(
-    backend: ModuleBackend, result: Any, *, caches: bool = False
-) -> dict[str, Any]:
-    """Return the floating tensors in a model's result by where they are in it; see `outputs_in`."""
-    found = outputs_in(result, backend.is_tensor, caches=caches)
-    return {key: tensor for key, tensor in found.items() if backend.is_floating(tensor)}
-
-
-def shape_of(tensor: Any) -> tuple[int, ...]:
-    """Return a live tensor's shape as plain numbers."""
-    return tuple(int(size) for size in tensor.shape)
-
-
-def shown_outputs(found: Mapping[str, Any]) -> str:
-    """Write a model's outputs for a message."""
-    return listing(f"{key} {list(shape_of(tensor))}" for key, tensor in found.items()) or "none"
-
-
-def weighted_backward(
-    backend: ModuleBackend, found: Mapping[str, Any], chosen: Chosen, seed: int
-) -> bool:
-    """Run backward from a weighted sum of outputs; return False where nothing takes part.
-
-    Args:
-        backend: The model's backend.
-        found: Its floating outputs.
-        chosen: Those to use, with the names that their weights follow from.
-        seed: Seed of the weights.
-    """
-    weights = [loss_weights(name, shape_of(found[key]), seed) for key, name in chosen.items()]
-    return backend.backward([found[key] for key in chosen], weights)
-
-
-def no_gradient(found: Mapping[str, Any]) -> TargetError:
-    """Return the error for a model none of whose outputs is a function of a parameter."""
-    return TargetError(
-        "the model returns no floating tensor that a gradient could come from",
-        context=f"it returns: {shown_outputs(found)}",
-    )
-
-
-@contextmanager
-def restored(backend: ModuleBackend, walk: Walk) -> Iterator[Any]:
-    """Keep values, flags, guards, modes and gradients; yields what puts the values back."""
-    values = [(tensor, backend.clone(tensor)) for tensor in walk.tensors]
-    gradients = [(tensor, backend.kept_gradient(tensor)) for tensor in walk.tensors]
-    flags = [backend.get_flag(tensor) for tensor in walk.tensors]
-    guards, modes = backend.get_guards(walk), _modes_asked_for(backend, walk)
-    with ExitStack() as stack:
-        for tensor, _ in gradients:
-            backend.set_gradient(tensor, None)
-
-        def rewind() -> None:
-            stack.close()
-            stack.enter_context(backend.unchanged_state(walk))
-            for tensor, clone in values:
-                backend.copy_into(tensor, clone)
-            for tensor, flag in zip(walk.tensors, flags, strict=True):
-                backend.set_flag(tensor, flag)
-
-        def put_modes_back() -> None:
-            backend.set_guards(walk, {})
-            backend.set_modes(walk, modes)
-            backend.set_guards(walk, guards)
-
-        def put_gradients_back() -> None:
-            for tensor, gradient in gradients:
-                backend.set_gradient(tensor, gradient)
-
-        # Each is done though another fails.
-        with ExitStack() as last:
-            last.callback(put_gradients_back)
-            last.callback(put_modes_back)
-            last.callback(rewind)
-            yield rewind
-
-
-def _modes_asked_for(backend: ModuleBackend, walk: Walk) -> list[bool]:
-    """Return each module's training flag as the training loop set it, guards apart."""
-    guards = backend.get_guards(walk)
-    backend.set_guards(walk, {})
-    modes = backend.modes(walk)
-    backend.set_guards(walk, guards)
-    return modes
-
-
-@contextmanager
-def python_random_state() -> Iterator[None]:
-    """Put back what models draw from besides their framework's generators."""
-    python, array = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)
-
-
 class _Run:
     """The steps of one optimizer."""
 
     def __init__(
         self,
-        backend: ModuleBackend,
-        model: Any,
+        backend: ExperimentOperations,
+        model: Model,
         walk: Walk,
         resolution: Resolution,
         config: ProbeConfig,
@@ -179,7 +68,7 @@ class _Run:
         self.resolution, self.config = resolution, config
 
     def train(self, spec: OptimizerSpec, outputs: dict[str, tuple[int, ...]]) -> ProbeRun:
-        """Plant, freeze, train; return what was seen."""
+        """Plant gradients, freeze, train; return what the steps showed."""
         backend, model = self.backend, self.model
         step, clear = backend.plain_optimizer(model, spec)
         self._plant_gradients()
@@ -192,16 +81,19 @@ class _Run:
             gradients: dict[str, float | None] = {}
             with self._listening() as live:
                 for number in range(self.config.steps):
-                    outputs |= self._step_forward(number)
-                    gradients = gradients or backend.gradients(model)
-                    self._step(step, spec)
+                    gradient_pass = self._forward_and_backward(number)
+                    outputs |= {k: shape_of(t) for k, t in gradient_pass.outputs.items()}
+                    gradients = gradients or gradient_norms(
+                        backend, self.walk, gradient_pass.gradients
+                    )
+                    self._step(partial(step, gradient_pass.gradients), spec)
                     clear()
+                    del gradient_pass  # or the next pass needs memory for two sets of gradients
             after = self._digests()
             updates = self._updates(start, before, after)
         finally:
             undo()
-            for tensor in self.walk.tensors:
-                backend.set_gradient(tensor, None)
+            drop_gradients(backend, self.walk)
         return ProbeRun(spec.name, flags, gradients, before, after, updates, tuple(live))
 
     def _step(self, step: Callable[[], None], spec: OptimizerSpec) -> None:
@@ -229,21 +121,28 @@ class _Run:
         if self.backend.modes(self.walk)[index]:
             live[self.walk.tree.paths[index]] = None
 
-    def _step_forward(self, number: int) -> dict[str, tuple[int, ...]]:
-        """Run one forward and backward pass; return the shapes of all floating outputs."""
+    def _forward_and_backward(self, number: int) -> GradientPass:
+        """Run one forward and backward pass, as a training loop does."""
         backend, config = self.backend, self.config
         backend.train_mode(self.model)
         _seed_all(backend, config.seed + number)
-        found = floating_outputs(backend, backend.run(self.model, config.batch))
-        used = {key: key for key in found if config.outputs is None or key in config.outputs}
+        return backend.forward_and_backward(
+            self.walk,
+            lambda: floating_outputs(backend, backend.run(self.model, config.batch)),
+            self._weigh,
+        )
+
+    def _weigh(self, outputs: Outputs) -> dict[str, Array]:
+        """Return the weights of the outputs that the loss may use."""
+        wanted = self.config.outputs
+        used = {key: key for key in outputs if wanted is None or key in wanted}
         if not used:
             raise TargetError(
                 "the model returns no floating tensor that a loss could be made of",
-                context=f"it returns: {shown_outputs(found)}; "
-                f"asked for: {listing(config.outputs or ()) or 'any'}",
+                context=f"it returns: {shown_outputs(outputs)}; "
+                f"asked for: {listing(wanted or ()) or 'any'}",
             )
-        weighted_backward(backend, found, used, config.seed)
-        return {key: shape_of(tensor) for key, tensor in found.items()}
+        return seeded_weights(outputs, used, self.config.seed)
 
     def _plant_gradients(self) -> None:
         """Leave a gradient on everything that is about to be frozen, as an earlier step would."""
@@ -254,17 +153,15 @@ class _Run:
                 noise = generator.standard_normal([int(n) for n in tensor.shape])
                 backend.set_gradient(tensor, backend.from_array(noise, tensor))
 
-    def _parameters(self) -> dict[str, Any]:
-        tree = self.walk.tree
-        named = zip(tree.names, tree.tensor_of, strict=True)
-        return {name: self.walk.tensors[tensor] for name, tensor in named}
+    def _parameters(self) -> dict[str, LiveTensor]:
+        return dict(self.walk.named())
 
     def _digests(self) -> dict[str, str]:
         prints = self.backend.fingerprint(self.model, self.backend.objects(self.model))
-        return {path: one.bits for path, one in prints.items()}
+        return {path: digest.bits for path, digest in prints.items()}
 
     def _updates(
-        self, start: dict[str, Any], before: dict[str, str], after: dict[str, str]
+        self, start: dict[str, LiveTensor], before: dict[str, str], after: dict[str, str]
     ) -> dict[str, float]:
         """Return the largest change of a value, for each parameter whose bits changed."""
         backend, updates = self.backend, {}
@@ -275,7 +172,7 @@ class _Run:
         return updates
 
 
-def _seed_all(backend: ModuleBackend, seed: int) -> None:
+def _seed_all(backend: ExperimentOperations, seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     backend.seed(seed)

@@ -1,38 +1,38 @@
-"""Running a model once on values that are given, and sketching what comes out of it.
+"""Running a model once on given values, and sketching its outputs and gradients.
 
-All parameters train, all random layers are off, the arithmetic is in double precision where the
-framework has it; the model's own values, flags and modes come back bit for bit.
+All parameters train, all random layers are off, and the model computes in double precision where
+the framework can; its values, flags and modes are put back bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from unifreeze._experiments.probe import (
-    floating_outputs,
-    no_gradient,
+from unifreeze._experiments.experiment_operations import ExperimentOperations, Outputs
+from unifreeze._experiments.model_outputs import floating_outputs, no_gradient, seeded_weights
+from unifreeze._experiments.restoring import (
+    drop_gradients,
+    kept_attributes,
     python_random_state,
     restored,
-    weighted_backward,
 )
 from unifreeze._modules.tracing import trace_forward
 from unifreeze._modules.walking import Walk
 from unifreeze._numerics.outputs import Seen, caches_in, tensors_in
 from unifreeze._numerics.projections import Sketch, sketch_flat, sketch_parts, sketch_table
-from unifreeze._protocol.protocol import Array, SketchConfig, SketchRun
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.live import Layer, Model
+from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._resolution import train_everything
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import TargetError
 
-if TYPE_CHECKING:
-    from unifreeze._modules.module_backend import ModuleBackend
 
-
-def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> SketchRun:
+def run_sketch(backend: ExperimentOperations, model: Model, config: SketchConfig) -> SketchRun:
     """Run a model once on given values and sketch it; the model is restored bit for bit."""
     walk = backend.walk(model)
     everything = train_everything(backend.describe(model))
@@ -42,92 +42,84 @@ def run_sketch(backend: ModuleBackend, model: Any, config: SketchConfig) -> Sket
         rewind()
         undo = backend.write(model, everything)
         try:
-            with kept_attributes(walk), backend.double(walk):
+            with kept_attributes(backend, walk), backend.double(walk):
                 try:
-                    return _run(backend, model, walk, config, _tables(everything.spec))
+                    return _Sketching(backend, model, walk, config).run(_tables(everything.spec))
                 finally:
-                    for tensor in walk.tensors:
-                        backend.set_gradient(tensor, None)
+                    drop_gradients(backend, walk)
         finally:
             undo()
 
 
-def _run(
-    backend: ModuleBackend, model: Any, walk: Walk, config: SketchConfig, tables: set[str]
-) -> SketchRun:
-    first = _first_paths(walk)
-    _assign(backend, walk, first, config.values)
-    backend.turn_random_off(walk)
-    calls = trace_forward(backend, walk, model, config.batch).calls
-    backend.turn_random_off(walk)
-    layers: dict[str, tuple[tuple[int, ...], Sketch]] = {}
-    given: dict[Sketch, None] = {}
-    with _sketched_layers(backend, walk, layers, given):
-        result = backend.run(model, config.batch)
-    found = floating_outputs(backend, result, caches=True)
-    arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
-    outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
-    chosen = {key: key for key in found} if config.choose is None else config.choose(outputs)
-    # None may be chosen: another model's outputs are none of these, and that is to be told.
-    nothing = not chosen and config.choose is None
-    if nothing or (chosen and not weighted_backward(backend, found, chosen, config.seed)):
-        raise no_gradient(found)
-    gradients: dict[str, Sketch] = {}
-    for path, tensor in zip(first, walk.tensors, strict=True):
-        gradient = backend.get_gradient(tensor)
-        if gradient is not None:
+class _Sketching:
+    """One sketched run under way."""
+
+    def __init__(
+        self, backend: ExperimentOperations, model: Model, walk: Walk, config: SketchConfig
+    ) -> None:
+        self.backend, self.model, self.walk, self.config = backend, model, walk, config
+        self.layers: dict[str, tuple[tuple[int, ...], Sketch]] = {}
+        self.given: dict[Sketch, None] = {}
+        self.caches: tuple[str, ...] = ()
+        self.dtype = ""
+        self.outputs: dict[str, Seen] = {}
+        self.chosen: Chosen = {}
+
+    def run(self, tables: set[str]) -> SketchRun:
+        """Run the model forward and backward; return the sketches."""
+        backend, walk, config = self.backend, self.walk, self.config
+        _assign(backend, walk, config.values)
+        backend.turn_random_off(walk)
+        calls = trace_forward(backend, walk, self.model, config.batch).calls
+        backend.turn_random_off(walk)
+        gradient_pass = backend.forward_and_backward(walk, self._forward, self._weigh)
+        if self.chosen and not gradient_pass.reached:
+            raise no_gradient(gradient_pass.outputs)
+        gradients: dict[str, Sketch] = {}
+        for path, gradient in gradient_pass.gradients.items():
             array = backend.to_array(gradient)
             if path in tables:
                 gradients[path] = sketch_table(array)
             else:
                 gradients.update(sketch_parts(path, array, config.parts))
-    dtype = next((str(array.dtype) for array in arrays.values()), "")
-    rows = tuple((path, *row) for path, row in layers.items())
-    returned = {sketch for _, sketch in layers.values()}
-    passed = tuple(sketch for sketch in given if sketch not in returned)
-    caches = tuple(caches_in(result, backend.is_tensor))
-    return SketchRun(dtype, outputs, chosen, gradients, calls, rows, passed, caches)
+        rows = tuple((path, *row) for path, row in self.layers.items())
+        returned = {sketch for _, sketch in self.layers.values()}
+        passed = tuple(sketch for sketch in self.given if sketch not in returned)
+        return SketchRun(
+            self.dtype, self.outputs, self.chosen, gradients, calls, rows, passed, self.caches
+        )
 
+    def _forward(self) -> Outputs:
+        backend = self.backend
+        with _sketched_layers(backend, self.walk, self.layers, self.given):
+            result = backend.run(self.model, self.config.batch)
+        self.caches = tuple(caches_in(result, backend.is_tensor))
+        return floating_outputs(backend, result, caches=True)
 
-@contextmanager
-def kept_attributes(walk: Walk) -> Iterator[None]:
-    """Put back what a forward pass binds to a module: tables made on the first call, new buffers.
-
-    What it changes inside a list or dictionary of its own stays changed.
-    """
-    live = [vars(module) for module in walk.modules]
-    live += [own["_buffers"] for own in live if isinstance(own.get("_buffers"), dict)]
-    kept = [(own, dict(own)) for own in live]
-    try:
-        yield
-    finally:
-        for own, before in kept:
-            for name in own.keys() - before.keys():
-                del own[name]
-            own.update((n, value) for n, value in before.items() if own.get(n) is not value)
-
-
-def _first_paths(walk: Walk) -> list[str]:
-    """Return each parameter's first native path."""
-    paths: dict[int, str] = {}
-    for path, tensor in zip(walk.tree.names, walk.tree.tensor_of, strict=True):
-        paths.setdefault(tensor, path)
-    return [paths[number] for number in range(len(walk.tensors))]
+    def _weigh(self, outputs: Outputs) -> dict[str, Array]:
+        arrays = {key: self.backend.to_array(tensor) for key, tensor in outputs.items()}
+        self.dtype = next((str(array.dtype) for array in arrays.values()), "")
+        self.outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
+        choose = self.config.choose
+        self.chosen = {key: key for key in outputs} if choose is None else choose(self.outputs)
+        # A caller may choose nothing, if another model's outputs are different: it reports that.
+        if not self.chosen and choose is None:
+            raise no_gradient(outputs)
+        return seeded_weights(outputs, self.chosen, self.config.seed)
 
 
 def _tables(spec: ModelSpec) -> set[str]:
     """Return the paths of what is looked up by index."""
-    return {one.path for one in spec.parameters if one.kind == "embedding"}
+    return {row.path for row in spec.parameters if row.kind == "embedding"}
 
 
 def _assign(
-    backend: ModuleBackend,
+    backend: ExperimentOperations,
     walk: Walk,
-    first: list[str],
     values: Callable[[str, tuple[int, ...]], Array | None],
 ) -> None:
     named = [
-        *zip(first, walk.tensors, strict=True),
+        *zip(walk.first_paths(), walk.tensors, strict=True),
         *((state.path, tensor) for state, tensor in walk.states() if tensor is not None),
     ]
     for path, tensor in named:
@@ -138,7 +130,7 @@ def _assign(
 
 @contextmanager
 def _sketched_layers(
-    backend: ModuleBackend,
+    backend: ExperimentOperations,
     walk: Walk,
     layers: dict[str, tuple[tuple[int, ...], Sketch]],
     given: dict[Sketch, None],
@@ -150,7 +142,7 @@ def _sketched_layers(
         tensor = next(tensors, None)
         return None if tensor is None else backend.to_array(tensor)
 
-    def listen(path: str, module: Any) -> Any:
+    def listen(path: str, module: Layer) -> Any:
         def after(result: Any) -> None:
             array = None if path in layers else first_of(result)
             if array is not None:

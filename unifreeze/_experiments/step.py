@@ -7,31 +7,37 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from unifreeze._experiments.probe import floating_outputs, no_gradient, restored, weighted_backward
+from unifreeze._experiments.experiment_operations import (
+    ExperimentOperations,
+    Gradients,
+    Outputs,
+)
+from unifreeze._experiments.model_outputs import floating_outputs, no_gradient, seeded_weights
+from unifreeze._experiments.restoring import drop_gradients, restored
 from unifreeze._modules.walking import Walk
 from unifreeze._numerics.outputs import Seen, tensors_in
 from unifreeze._numerics.projections import Sketch, numbers, sketch_flat, sketch_parts
-from unifreeze._protocol.protocol import Array, Batch, OptimizerSpec, StepConfig, StepRun
+from unifreeze._protocol.batches import Array, Batch
+from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.optimizer_settings import OptimizerSpec
+from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution import Resolution
-from unifreeze._structure import STATISTICS
-
-if TYPE_CHECKING:
-    from unifreeze._modules.module_backend import ModuleBackend
+from unifreeze._structure import STATISTICS, Tensor
 
 _UNITS = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SINGLE = 2.0**-23
 
 
 def run_step(
-    backend: ModuleBackend, model: Any, resolution: Resolution, config: StepConfig
+    backend: ExperimentOperations, model: Model, resolution: Resolution, config: StepConfig
 ) -> StepRun:
     """Run the steps of each optimizer from the same start; the model is restored bit for bit."""
     walk = backend.walk(model)
@@ -45,20 +51,19 @@ def run_step(
                     try:
                         steps.train(spec)
                     finally:
-                        for tensor in walk.tensors:
-                            backend.set_gradient(tensor, None)
+                        drop_gradients(backend, walk)
             finally:
                 undo()
     return steps.result()
 
 
 class _Steps:
-    """The steps, and what they showed so far."""
+    """The steps of every optimizer, and what they have shown so far."""
 
     def __init__(
         self,
-        backend: ModuleBackend,
-        model: Any,
+        backend: ExperimentOperations,
+        model: Model,
         walk: Walk,
         resolution: Resolution,
         config: StepConfig,
@@ -71,7 +76,7 @@ class _Steps:
         self.changed: list[tuple[str, str]] = []
 
     def result(self) -> StepRun:
-        """Return what was seen."""
+        """Return what the steps showed."""
         return StepRun(**self.first, updates=self.updates, changed=tuple(self.changed))
 
     def train(self, spec: OptimizerSpec) -> None:
@@ -85,13 +90,14 @@ class _Steps:
         still = self._still()
         start, before = self._parameters(), backend.fingerprint(model, still)
         for _ in range(self.config.steps):
-            seen = self._forward_and_backward()
+            seen, gradients = self._forward_and_backward()
             if not self.first:
                 weights = self._sketches({path: _wide(array) for path, array in start.items()})
                 norms = {name: sketch.norm for name, sketch in weights.items()}
                 self.first = {**seen, "weights": norms}
-            step()
+            step(gradients)
             clear()
+            del gradients  # or the next pass needs memory for two sets
         ends = self._parameters()
         self.updates[spec.name] = self._sketches(
             {path: _wide(ends[path]) - _wide(start[path]) for path in start}
@@ -100,32 +106,45 @@ class _Steps:
         moved = [path for path in still if after[path].bits != before[path].bits]
         self.changed += [(path, spec.name) for path in moved]
 
-    def _forward_and_backward(self) -> dict[str, Any]:
+    def _forward_and_backward(self) -> tuple[dict[str, Any], Gradients]:
+        """Run one pass; return what it showed, and its gradients."""
         backend, config = self.backend, self.config
         self._set_modes()
         backend.seed(config.seed)
         before = self._statistics()
-        with self._counted() as counts:
-            result = backend.run(self.model, self.batch)
-        found = floating_outputs(backend, result, caches=True)
-        arrays = {key: backend.to_array(tensor) for key, tensor in found.items()}
-        wanted = {key: key for key in found} if config.chosen is None else config.chosen
-        chosen = {key: name for key, name in wanted.items() if key in found}
-        if not chosen or not weighted_backward(backend, found, chosen, config.seed):
-            raise no_gradient(found)
-        after = self._statistics()
-        return {
+        counts: dict[str, list[int]] = {}
+        arrays: dict[str, Array] = {}
+        chosen: dict[str, str] = {}
+
+        def forward() -> Outputs:
+            with self._counted(counts):
+                result = backend.run(self.model, self.batch)
+            return floating_outputs(backend, result, caches=True)
+
+        def weigh(outputs: Outputs) -> dict[str, Array]:
+            arrays.update((key, backend.to_array(tensor)) for key, tensor in outputs.items())
+            wanted = {key: key for key in outputs} if config.chosen is None else config.chosen
+            chosen.update((key, name) for key, name in wanted.items() if key in outputs)
+            return seeded_weights(outputs, chosen, config.seed)
+
+        gradient_pass = backend.forward_and_backward(self.walk, forward, weigh)
+        if not gradient_pass.reached:
+            raise no_gradient(gradient_pass.outputs)
+        after, live = self._statistics(), gradient_pass.gradients
+        gradients = {path: backend.to_array(live[path]) for path in self._live() if path in live}
+        seen = {
             "dtype": next((str(array.dtype) for array in arrays.values()), ""),
             "outputs": {key: Seen(a.shape, sketch_flat(a)) for key, a in arrays.items()},
             "chosen": chosen,
-            "gradients": self._gradients(),
+            "gradients": self._sketches(gradients),
             "statistics": {path: (before[path], after[path]) for path in before},
             "states": self._states(),
             "counts": {path: tuple(calls) for path, calls in counts.items()},
         }
+        return seen, live
 
     def _set_modes(self) -> None:
-        """Let what keeps statistics train, unless the plan holds it; all else is in inference."""
+        """Let layers with statistics train, unless the plan holds them; others are in inference."""
         backend, walk = self.backend, self.walk
         backend.train_mode(self.model)
         backend.turn_random_off(walk)
@@ -148,27 +167,22 @@ class _Steps:
         kept = [(s, t) for s, t in states if s.persistent and s.role != "count"]
         return self._sketches({s.path: _wide(self.backend.to_array(t)) for s, t in kept})
 
-    def _gradients(self) -> dict[str, Sketch]:
-        backend = self.backend
-        pairs = [(path, backend.get_gradient(t)) for path, t in self._live().items()]
-        return self._sketches({path: backend.to_array(g) for path, g in pairs if g is not None})
-
     def _sketches(self, arrays: dict[str, Array]) -> dict[str, Sketch]:
-        found: dict[str, Sketch] = {}
+        sketches: dict[str, Sketch] = {}
         for path, array in arrays.items():
-            found |= sketch_parts(path, array, self.config.parts)
-        return found
+            sketches |= sketch_parts(path, array, self.config.parts)
+        return sketches
 
     @contextmanager
-    def _counted(self) -> Iterator[dict[str, list[int]]]:
+    def _counted(self, counts: dict[str, list[int]]) -> Iterator[None]:
         """Count the values per channel that each layer with running statistics sees."""
-        counts: dict[str, list[int]] = {}
+        counts.clear()
         channels = {s.owner: prod(s.shape) for s in self.walk.tree.states if s.role == "var"}
         with ExitStack() as stack:
             for owner, count in channels.items():
                 note = partial(self._note, counts, self.walk.tree.paths[owner], count)
                 stack.callback(self.backend.hook(self.walk.module(owner), _nothing, note))
-            yield counts
+            yield
 
     def _note(self, counts: dict[str, list[int]], path: str, channels: int, result: Any) -> None:
         tensor = next(tensors_in(result, self.backend.is_tensor), None)
@@ -185,7 +199,7 @@ class _Steps:
         states = [s.path for s in spec.states if s.moves and s.owner in held and s.path in live]
         return [*paths, *states]
 
-    def _live(self) -> dict[str, Any]:
+    def _live(self) -> dict[str, LiveTensor]:
         paths = [parameter.path for parameter in self.resolution.spec.parameters]
         return dict(zip(paths, self.walk.tensors, strict=True))
 
@@ -216,7 +230,7 @@ def _nudged(array: Array, unit: float) -> Array:
     return np.asarray(_wide(array) * (1 + unit * signs))
 
 
-def _unit(tensors: Any) -> float:
+def _unit(tensors: Iterable[Tensor]) -> float:
     """Return the unit of the coarsest floating dtype among a model's parameters."""
     return max((_UNITS.get(tensor.dtype, _SINGLE) for tensor in tensors), default=_SINGLE)
 

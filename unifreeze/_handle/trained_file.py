@@ -25,9 +25,8 @@ from unifreeze._handle.trained_values import (
 from unifreeze._modules.digests import Payload, digest
 from unifreeze._plan import FreezePlan
 from unifreeze._ports.weights import Named, WeightFile, open_weights, save_weights
-from unifreeze._ports.weights.opening import SUFFIXES
-from unifreeze._protocol import Backend, Digest, backend_for
-from unifreeze._protocol.protocol import Array
+from unifreeze._ports.weights.formats import format_by_name
+from unifreeze._protocol import Array, Backend, Digest, backend_for
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import WeightFileError, counted, listing
@@ -200,7 +199,8 @@ def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
     """Return what a file says of its base; raises as `load_trained` does."""
     text = weights.metadata.get(KEY)
     if text is None:
-        framework = SUFFIXES.get(Path(weights.source).suffix, "safetensors")
+        named = format_by_name(Path(weights.source))
+        framework = named.name if named else "safetensors"
         read = _READERS.get(framework, f"safetensors.{backend.name}.load_file(path)")
         raise WeightFileError(
             f"{weights.source} is not a file of handle.save_trained: it does not name its base",

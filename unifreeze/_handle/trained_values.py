@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unifreeze._protocol import Backend, Digest
-from unifreeze._protocol.protocol import Array
+from unifreeze._protocol import Array, Backend, Digest
 from unifreeze._resolution import Grounds, Resolution
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import UnifreezeError, WeightFileError, WriteError, brief, counted

@@ -10,8 +10,7 @@ import numpy as np
 
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._modules.digests import change_at_least
-from unifreeze._protocol import Backend, Digest
-from unifreeze._protocol.protocol import Array
+from unifreeze._protocol import Array, Backend, Digest
 from unifreeze.errors import FrozenDriftError, counted
 
 _ADVICE = {

@@ -1,29 +1,29 @@
-"""Every parameter is accounted for: a description names what the framework lists, each once.
+"""Checking that a description has every parameter that the framework lists, each once.
 
-A parameter that no description names would train under every plan, be in no count, and be left out
-of every check.
+A parameter that the description misses would train under every plan, and no count and no check
+would include it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import Any
 
 from unifreeze._modules.reader import Reader
 from unifreeze._modules.walking import Walk
 from unifreeze._modules.wrapping import beside, join, wrappers
-from unifreeze._protocol.protocol import Finding
+from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.results import Finding
 from unifreeze.errors import DescriptionError, counted, listing
 
 
-def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
-    """Hold a walk against what the framework itself lists of the model's parameters.
+def check_accounted(reader: Reader, root: Model, walk: Walk) -> None:
+    """Compare a walk with the list of parameters that the framework itself makes.
 
-    A framework's list takes as long as half a walk. Where all classes are plain ones, it is what
-    the modules' dictionaries hold, and those the walk has before it.
+    Making that list takes half as long as a walk. It is skipped where all classes are plain: there
+    it holds what the modules' dictionaries hold, which the walk has read.
 
     Raises:
-        DescriptionError: A parameter is on one side alone, or is state in another place.
+        DescriptionError: A parameter is missing on either side, or is state in another place.
     """
     _check_disjoint(walk)
     if left := walk.unaccounted():
@@ -33,16 +33,16 @@ def check_accounted(reader: Reader, root: Any, walk: Walk) -> None:
     if not walk.tree.members:
         _compare(reader, root, walk, 0)
         return
-    # Each by itself: the framework may take two models that compare equal for one.
+    # One model at a time: the framework may count models that compare equal only once.
     models = reader.dicts(root)[0].values()
     for model, index in zip(models, walk.tree.children(0), strict=True):
         _compare(reader, model, walk, index)
 
 
-def parameters_beside(reader: Reader, model: Any) -> Iterator[Finding]:
-    """Give what wrappers around a model hold beside it: no description has it, no plan reaches it.
+def parameters_beside(reader: Reader, model: Model) -> Iterator[Finding]:
+    """Yield a finding for parameters that wrappers hold beside a model: no plan reaches them.
 
-    Copies in no use are no matter.
+    Copies that are not in use do not count.
     """
     for wrapper, inner in wrappers(reader, model):
         held = [
@@ -72,20 +72,20 @@ def _check_disjoint(walk: Walk) -> None:
         )
 
 
-def _compare(reader: Reader, model: Any, walk: Walk, index: int) -> None:
+def _compare(reader: Reader, model: Model, walk: Walk, index: int) -> None:
     called = walk.tree.paths[index] or "the model"
     named = _listed(reader, model)
     if named is None:
         return
-    found, known = {id(tensor) for _, tensor in named}, walk.accounted(index)
-    if found - known:
-        raise _unreached(called, named, found - known)
-    if known - found:
-        raise _left_out(called, walk, known - found)
+    listed, walked = {id(tensor) for _, tensor in named}, walk.accounted(index)
+    if listed - walked:
+        raise _unreached(called, named, listed - walked)
+    if walked - listed:
+        raise _left_out(called, walk, walked - listed)
 
 
-def _listed(reader: Reader, model: Any) -> list[tuple[str, Any]] | None:
-    """Return the framework's list; None where a module has no hash, so that nobody can have it."""
+def _listed(reader: Reader, model: Model) -> list[tuple[str, LiveTensor]] | None:
+    """Return the framework's list; None where a module has no hash, which the list needs."""
     try:
         return list(reader.listed(model))
     except TypeError:
@@ -99,7 +99,9 @@ _EQUALITY = (
 _IDENTITY = "compare modules by identity: @dataclass(eq=False)"
 
 
-def _unreached(called: str, named: list[tuple[str, Any]], missed: Set[int]) -> DescriptionError:
+def _unreached(
+    called: str, named: list[tuple[str, LiveTensor]], missed: Set[int]
+) -> DescriptionError:
     names = [name for name, tensor in named if id(tensor) in missed]
     return DescriptionError(
         f"{len(missed)} of the parameters that the framework lists of {called} are not reached: "

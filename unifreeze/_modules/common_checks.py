@@ -10,7 +10,7 @@ from unifreeze._modules.reader import Reader
 from unifreeze._modules.walking import Walk
 from unifreeze._modules.wrapping import wrappers
 from unifreeze._protocol.live import Layer, Model
-from unifreeze._protocol.protocol import Finding
+from unifreeze._protocol.results import Finding
 from unifreeze._resolution import Resolution
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from unifreeze._protocol.protocol import Array, Digest
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.results import Digest
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Payload:
 def digest(payload: Payload | None, *, with_sums: bool = False) -> Digest:
     """Return the name of a tensor's exact bits, and its sums where asked for.
 
-    The bits are xxHash's XXH3 with 128 bits over dtype, shape and bytes. It is no cryptographic
-    hash: it finds every accident, not a forgery.
+    The bits are xxHash's XXH3 with 128 bits over dtype, shape and bytes. It is not a
+    cryptographic hash: it detects accidents, not forgeries.
     """
     if payload is None:
         return Digest("", "")

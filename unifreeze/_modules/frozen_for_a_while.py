@@ -1,28 +1,29 @@
-"""Freezing a part of a model for a while: written beside what is there, and taken off again."""
+"""Freezing a part of a model for a while, on top of the plans in force."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from unifreeze._modules.operations import Guard, Operations
+from unifreeze._modules.guard import Guard
+from unifreeze._modules.module_operations import ModuleOperations
 from unifreeze._modules.walking import Walk
-from unifreeze._protocol.protocol import Undo
+from unifreeze._protocol.live import LiveTensor
+from unifreeze._protocol.results import Undo
 from unifreeze._resolution import Resolution
 
 
-def freeze_briefly(on: Operations, walk: Walk, resolution: Resolution) -> Undo:
-    """Freeze what a resolution freezes and trains now, and hold what it holds, beside all else.
+def freeze_briefly(on: ModuleOperations, walk: Walk, resolution: Resolution) -> Undo:
+    """Freeze what a resolution freezes and trains now, and hold what it holds.
 
-    Gradients of what is frozen are laid aside, so that no optimizer moves it by them. Only what was
-    done here is undone: a plan that ends meanwhile is not brought back.
+    Gradients of these parameters are set aside, so that no optimizer applies them. Undoing changes
+    nothing else: a plan that ends meanwhile is not brought back.
     """
     now = zip(walk.tensors, on.get_flags(walk.tensors), resolution.trainable.tolist(), strict=True)
     frozen = [tensor for tensor, flag, wanted in now if flag and not wanted]
     before = on.get_guards(walk)
     guards = _merged(before, on.wanted_guards(walk, resolution))
     changed = {n: before.get(n) for n, guard in guards.items() if guard != before.get(n)}
-    laid_aside: list[tuple[Any, Any]] = []
+    laid_aside: list[tuple[LiveTensor, LiveTensor]] = []
 
     def undo() -> None:
         for tensor, gradient in laid_aside:
@@ -44,9 +45,9 @@ def freeze_briefly(on: Operations, walk: Walk, resolution: Resolution) -> Undo:
 
 
 def _merged(before: Mapping[int, Guard], wanted: Mapping[int, Guard]) -> dict[int, Guard]:
-    """Return guards that do what both do; what a layer lends follows from the flags alone."""
+    """Return guards that do what both do; what a layer lends depends on the flags alone."""
     guards = dict(before)
     for number, guard in wanted.items():
-        there = before.get(number, Guard())
-        guards[number] = guard._replace(still=there.still or guard.still, copied=there.copied)
+        present = before.get(number, Guard())
+        guards[number] = guard._replace(still=present.still or guard.still, copied=present.copied)
     return guards

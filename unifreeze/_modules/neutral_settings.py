@@ -1,4 +1,4 @@
-"""Reading layers' and optimizers' settings in neutral terms: what every backend does alike."""
+"""Reading layers' and optimizers' settings in neutral terms, in the same way for all backends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from unifreeze._protocol.live import Layer
 from unifreeze.errors import OptimizerError, UnifreezeError, brief, nearest
 
-Settings = dict[str, Any]
-Reader = Callable[[Any], Settings]
-Table = tuple[tuple[Any, Reader], ...]
+LayerSettings = dict[str, Any]
+"""One layer's settings by neutral name, such as `epsilon`."""
+ReadSettings = Callable[[Layer], LayerSettings]
+"""Reads the settings of one live layer."""
+SettingsTable = tuple[tuple[Any, ReadSettings], ...]
+"""Classes of a framework, each with what reads a layer of it."""
 
 _EPSILONS = ("eps", "epsilon", "_epsilon", "variance_epsilon")
 _ACTIVATIONS = {  # classes of libraries that need not be installed
@@ -24,7 +28,7 @@ _ACTIVATIONS = {  # classes of libraries that need not be installed
 }
 
 
-def read_settings(module: Any, kind: str, table: Table) -> Settings:
+def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettings:
     """Return a module's settings, {} where none is known.
 
     Args:
@@ -41,35 +45,35 @@ def read_settings(module: Any, kind: str, table: Table) -> Settings:
     return _foreign_norm(module) if kind == "norm" else {}
 
 
-def _foreign_norm(module: Any) -> Settings:
-    """Read a norm of another library, which calls its epsilon as it likes."""
-    found = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
-    return {"layer": "norm", "epsilon": found[0]} if found else {}
+def _foreign_norm(module: Layer) -> LayerSettings:
+    """Read a norm of another library, whose epsilon may have any of several names."""
+    epsilons = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
+    return {"layer": "norm", "epsilon": epsilons[0]} if epsilons else {}
 
 
-def activation(name: str, **attributes: str) -> Reader:
-    """Return what reads an activation: its name, and constants from the attributes named."""
+def activation(name: str, **attributes: str) -> ReadSettings:
+    """Return a function that reads an activation: its name, and constants from some attributes."""
 
-    def read(module: Any) -> Settings:
-        own = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
-        return {"layer": "activation", "activation": name, **own}
+    def read(module: Layer) -> LayerSettings:
+        constants = {setting: getattr(module, leaf) for setting, leaf in attributes.items()}
+        return {"layer": "activation", "activation": name, **constants}
 
     return read
 
 
-def clipped(name: str, lower: str | float | None, upper: str | float | None) -> Reader:
-    """Return what reads an activation that ends at two bounds.
+def clipped(name: str, lower: str | float | None, upper: str | float | None) -> ReadSettings:
+    """Return a function that reads an activation with a lower and an upper bound.
 
     Args:
-        name: What it is called.
+        name: Its name.
         lower: The lower bound, or the attribute that holds it; None where there is none.
         upper: The same of the upper one.
     """
 
-    def read(module: Any) -> Settings:
+    def read(module: Layer) -> LayerSettings:
         bounds = [getattr(module, b) if isinstance(b, str) else b for b in (lower, upper)]
-        found = {"layer": "activation", "activation": name}
-        return found | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
+        settings = {"layer": "activation", "activation": name}
+        return settings | dict(zip(("lower bound", "upper bound"), bounds, strict=True))
 
     return read
 
@@ -78,42 +82,42 @@ def optimizer_defaults(
     optimizers: Mapping[str, Callable[..., Any]],
     names: Mapping[str, str],
     rules: Mapping[str, str],
-) -> dict[str, Settings]:
-    """Read from signatures what optimizers do if nobody says otherwise.
+) -> dict[str, LayerSettings]:
+    """Read the default settings of optimizers from their signatures.
 
     Args:
         optimizers: Classes by neutral name.
-        names: The framework's names of settings, with the neutral ones; of a pair such as `betas`
-            both, with a bar between.
-        rules: Of optimizers whose formula is another in other frameworks, what it is here.
+        names: Neutral names of the framework's settings; two, with a bar between, for a pair such
+            as `betas`.
+        rules: The update rule of optimizers whose formula differs between frameworks.
     """
-    found = {}
+    defaults = {}
     for name, built in optimizers.items():
-        row: Settings = {"layer": name}
+        row: LayerSettings = {"layer": name}
         row |= {"update rule": rules[name]} if name in rules else {}
         for key, parameter in inspect.signature(built).parameters.items():
             if key in names and parameter.default is not inspect.Parameter.empty:
                 default = parameter.default
                 values = default if isinstance(default, tuple) else (default or 0.0,)
                 row |= dict(zip(names[key].split("|"), map(float, values), strict=True))
-        found[name] = row
-    return found
+        defaults[name] = row
+    return defaults
 
 
 PARAMETERS = ("params", "parameters", "parameter_list")
-"""What optimizers call that which a plan gives them."""
+"""Names that optimizers have for the parameters; a plan fills these in."""
 
 
 def build_optimizer(cls: type, settings: Mapping[str, Any], build: Callable[[], Any]) -> Any:
-    """Build an optimizer; settings that its class cannot use are refused in words.
+    """Build an optimizer; explain which settings its class cannot use.
 
     Args:
         cls: The optimizer's class.
-        settings: What the user gave.
+        settings: The settings that the user gave.
         build: Builds it.
 
     Raises:
-        OptimizerError: The class refused them, or they are not for the user to give.
+        OptimizerError: The class refused a setting, or the plan decides it.
     """
     for name in PARAMETERS:
         if name in settings:
@@ -135,7 +139,7 @@ def build_optimizer(cls: type, settings: Mapping[str, Any], build: Callable[[], 
 
 
 def _settings_cure(cls: type, settings: Mapping[str, Any]) -> str:
-    """Say which setting is likely the wrong one, and what to write for it."""
+    """Return a hint: the setting that is probably wrong, and what to write instead."""
     known = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS]
     for name, value in settings.items():
         if name not in (*known, "lr", "weight_decay"):

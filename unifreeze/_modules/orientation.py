@@ -1,11 +1,11 @@
-"""Which way round a home-made layer stores its matrix, as the layer itself declares its sizes.
+"""Which way round a home-made layer stores its matrix, by the sizes that it declares.
 
-A class is known by what it is, never by what it is called: anybody may call a layer `Linear`.
+A class is never known by its name: anybody may call a layer `Linear`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from unifreeze._protocol.live import Layer
 
 _SIZES = (
     ("in_features", "out_features"),
@@ -19,33 +19,33 @@ _SIZES = (
     ("in_channels", "out_channels"),
     ("nx", "nf"),
 )
-"""What layers call the sizes of what they take and of what they give."""
+"""Names of attributes in which layers keep their input size and output size."""
 
 
-def declared_turned(module: Any, shape: tuple[int, ...]) -> bool | None:
-    """Tell whether a layer declares sizes that say it stores a matrix input by output.
+def declared_turned(module: Layer, shape: tuple[int, ...]) -> bool | None:
+    """Return whether a layer declares sizes by which it stores a matrix input by output.
 
     Args:
         module: The layer.
         shape: The matrix's shape as stored.
 
     Returns:
-        True for input by output, False for output by input, None where nothing tells.
+        True for input by output, False for output by input, None where nothing shows it.
     """
     if len(shape) != 2 or shape[0] == shape[1]:
         return None
-    own = vars(module)
-    found = set()
+    attributes = vars(module)
+    ways = set()
     for names in _SIZES:
         for mark in ("", "_"):
-            sizes = tuple(own.get(mark + name) for name in names)
+            sizes = tuple(attributes.get(mark + name) for name in names)
             if sizes in (shape, shape[::-1]):
-                found.add(sizes == shape)
-    return found.pop() if len(found) == 1 else None
+                ways.add(sizes == shape)
+    return ways.pop() if len(ways) == 1 else None
 
 
-def computes_otherwise(module: Any, package: str) -> bool:
-    """Tell whether a layer of a class of its own does not compute as the framework's layers do.
+def computes_otherwise(module: Layer, package: str) -> bool:
+    """Return whether a layer's `forward` is not one of the framework's own.
 
     Args:
         module: The layer.
@@ -56,9 +56,9 @@ def computes_otherwise(module: Any, package: str) -> bool:
 
 
 def turned_in_subclass(
-    module: Any, shape: tuple[int, ...], bias: tuple[int, ...] | None
+    module: Layer, shape: tuple[int, ...], bias: tuple[int, ...] | None
 ) -> bool | None:
-    """Tell how a subclass of a linear layer with a `forward` of its own stores its matrix.
+    """Return how a subclass of a linear layer that writes its own `forward` stores its matrix.
 
     Args:
         module: The layer.

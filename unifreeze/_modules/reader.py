@@ -1,113 +1,131 @@
-"""What a backend says of its framework's modules, so that one walk over a model serves all."""
+"""A reader says what a framework's modules hold, so that all frameworks share one walk."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
+from unifreeze._modules.structure_changes import Dicts as Dicts
+from unifreeze._modules.structure_changes import dictionaries_unchanged
+from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
-
-Dicts = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-"""A module's children, parameters and buffers."""
 
 
 class Reader(Protocol):
     """What one framework's modules hold.
 
-    A reader that derives from this says only what is not as in the plainest framework: one without
-    wrappers, without adapters, and without statistics among its parameters.
+    The defaults are those of the plainest framework: without wrappers, without adapters, and
+    without statistics among its parameters.
     """
 
     framework: str
     mark: str = ""
-    """What a module that the backend has changed has in its own `__dict__`, "" if nothing."""
+    """Attribute in the `__dict__` of a module that the backend has changed; "" if there is none."""
 
-    def dicts(self, module: Any) -> Dicts:
-        """Return the module's own dictionaries of children, parameters and buffers."""
+    def dicts(self, module: Layer) -> Dicts:
+        """Return the module's own dictionaries of children, parameters and buffers.
 
-    def listed(self, module: Any) -> Iterable[tuple[str, Any]]:
+        A framework that keeps all three in one dictionary returns three views of it. Writing to
+        them must change the module, and they must not keep the module itself alive.
+        """
+
+    def unchanged(self, walked: Sequence[Dicts]) -> Callable[[], bool]:
+        """Return a function that returns whether modules still hold the same parts as now.
+
+        It is called before every use of a model, so it must be quick. Values of buffers may change.
+
+        Args:
+            walked: What `dicts` returned for every module of a model, wrappers included.
+        """
+        return dictionaries_unchanged(walked)
+
+    def parameters_kept_in(self, module: Layer) -> MutableMapping[str, Any]:
+        """Return the attribute of a module in which its code looks its parameters up by name."""
+        return self.dicts(module)[1]
+
+    def listed(self, module: Layer) -> Iterable[tuple[str, LiveTensor]]:
         """Return what the framework itself lists as the parameters of a module and all under it.
 
-        A walk is held against it: what it lists, the walk must have met.
+        Every parameter in the list must have been met by the walk.
         """
-        named: Iterable[tuple[str, Any]] = module.named_parameters()
+        named: Iterable[tuple[str, LiveTensor]] = module.named_parameters()
         return named
 
-    def plain(self, module: Any) -> bool:
-        """Tell whether the framework lists modules of a class by what `dicts` gives of them.
+    def plain(self, module: Layer) -> bool:
+        """Return whether the framework lists for modules of a class just what `dicts` returns.
 
-        Each module once, and told from others by identity. Asked of one module of each class; where
-        all are plain, the framework need not be asked for its list.
+        Each module must be listed once, by identity. One module of each class is asked; where all
+        are plain, the framework need not make its list.
         """
         return False
 
-    def kind(self, module: Any) -> str:
+    def kind(self, module: Layer) -> str:
         """Return the module's kind from the layer table, "" if unknown."""
 
-    def inner(self, module: Any) -> str:
+    def inner(self, module: Layer) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper.
 
-        Of a wrapper that holds several copies of a layer, the one that runs now.
+        If it holds several copies of a layer, the path of the copy that runs now.
         """
         return ""
 
-    def choice(self, wrapper: Any) -> Hashable:
-        """Return what decides which parts of a wrapper run now; None where all always do."""
+    def choice(self, wrapper: Layer) -> Hashable:
+        """Return what decides which parts of a wrapper run now; None where all parts always run."""
         return None
 
-    def idle(self, wrapper: Any, path: str) -> bool:
-        """Tell whether a parameter below a wrapper belongs to a part that does not run now."""
+    def idle(self, wrapper: Layer, path: str) -> bool:
+        """Return whether a parameter below a wrapper belongs to a part that does not run now."""
         return False
 
-    def adapts(self, module: Any) -> bool:
-        """Tell whether a wrapper adds parameters that adapt what it wraps."""
+    def adapts(self, module: Layer) -> bool:
+        """Return whether a wrapper adds parameters that adapt what it wraps."""
         return False
 
-    def adapter_leaf(self, module: Any, leaf: str) -> bool:
-        """Tell whether one of a layer's own parameters is an adapter's."""
+    def adapter_leaf(self, module: Layer, leaf: str) -> bool:
+        """Return whether one of a layer's own parameters is an adapter's."""
         return False
 
-    def swallows(self, module: Any, child: str) -> bool:
-        """Tell whether a child's parameters are really this layer's own."""
+    def swallows(self, module: Layer, child: str) -> bool:
+        """Return whether a child's parameters are really this layer's own."""
         return False
 
-    def spread(self, module: Any) -> Mapping[int, str]:
+    def spread(self, module: Layer) -> Mapping[int, str]:
         """Return the roles of parameters that a layer has spread over modules below, by identity.
 
-        They are the layer's own. One that it also registers itself, as the very same object, is
-        listed once.
+        They count as the layer's own. A parameter that the layer also registers itself is listed
+        once.
         """
         return {}
 
-    def state_role(self, module: Any, leaf: str, tensor: Any) -> str:
+    def state_role(self, module: Layer, leaf: str, tensor: LiveTensor) -> str:
         """Return the role of a tensor that is state though it is held as a parameter, else ""."""
         return ""
 
-    def moves(self, module: Any, leaf: str) -> bool:
-        """Tell whether training moves state that is held as a parameter, and holding stops that."""
+    def moves(self, module: Layer, leaf: str) -> bool:
+        """Return whether training moves state that is kept as a parameter, unless it is held."""
         return True
 
-    def state(self, module: Any, leaf: str, tensor: Any) -> tuple[str, bool]:
+    def state(self, module: Layer, leaf: str, tensor: LiveTensor) -> tuple[str, bool]:
         """Return the role of a buffer and whether training moves it."""
 
-    def persistent(self, module: Any, leaf: str) -> bool:
-        """Tell whether a module's state dict holds a buffer."""
+    def persistent(self, module: Layer, leaf: str) -> bool:
+        """Return whether a module's state dict holds a buffer."""
         return True
 
-    def modeless(self, module: Any) -> str:
-        """Say why a module with state has no inference mode to be held in, "" if it has one."""
+    def modeless(self, module: Layer) -> str:
+        """Return why a module with state has no inference mode to be held in, "" if it has one."""
         return ""
 
-    def tensor(self, module: Any, leaf: str, tensor: Any) -> Tensor:
+    def tensor(self, module: Layer, leaf: str, tensor: LiveTensor) -> Tensor:
         """Describe a parameter."""
 
-    def alike(self, module: Any, leaf: str, tensor: Any) -> Hashable:
-        """Return what all parameters share that are described as this one is.
+    def alike(self, module: Layer, leaf: str, tensor: LiveTensor) -> Hashable:
+        """Return a key that is the same for all parameters with the same description.
 
-        Large models have few sorts of parameters, so each sort is described once. None where every
-        one must be looked at; state among the parameters always must.
+        Large models have few sorts of parameters, so each sort is described once. None where each
+        parameter must be looked at, as state among the parameters always must.
         """
         return None
 
-    def shape_of(self, tensor: Any) -> tuple[tuple[int, ...], str]:
+    def shape_of(self, tensor: LiveTensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

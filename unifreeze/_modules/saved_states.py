@@ -1,4 +1,4 @@
-"""Saved states of optimizers: they must be of the parameters they are loaded for."""
+"""Saved states of optimizers must have the parameters of the optimizer that loads them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from unifreeze.errors import OptimizerError, listing
 
 
 def check_names(saved: Collection[str], wanted: Collection[str]) -> None:
-    """Refuse a state of other parameters.
+    """Refuse an optimizer state with other parameters.
 
     Args:
-        saved: Native paths of those that it is of.
-        wanted: Those of the optimizer's.
+        saved: Native paths of the parameters in the state.
+        wanted: Native paths of the optimizer's parameters.
 
     Raises:
-        OptimizerError: Naming those that one has and the other lacks.
+        OptimizerError: Naming the parameters that are missing, and those that are too many.
     """
     missing, more = sorted(set(wanted) - set(saved)), sorted(set(saved) - set(wanted))
     if missing or more:

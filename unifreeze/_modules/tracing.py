@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping, Set
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unifreeze._modules.live_models import LiveModels
 from unifreeze._modules.reader import Reader
 from unifreeze._modules.walking import Walk
 from unifreeze._numerics.outputs import tensors_in
-from unifreeze._protocol.protocol import Batch, Undo
+from unifreeze._protocol.batches import Batch
+from unifreeze._protocol.live import Layer, Model
+from unifreeze._protocol.results import Undo
 from unifreeze._structure import Trace
 
-if TYPE_CHECKING:
-    from unifreeze._modules.module_backend import ModuleBackend
 
-
-def trace_forward(backend: ModuleBackend, walk: Walk, model: Any, batch: Batch) -> Trace:
+def trace_forward(backend: LiveModels, walk: Walk, model: Model, batch: Batch) -> Trace:
     """Run one forward pass in inference mode and record first uses; the model is unchanged."""
     with backend.unchanged_state(walk), backend.inference(walk), recording(backend, walk) as trace:
         backend.run(model, batch)
@@ -25,14 +25,14 @@ def trace_forward(backend: ModuleBackend, walk: Walk, model: Any, batch: Batch) 
 
 @contextmanager
 def recording(
-    backend: ModuleBackend, walk: Walk, running: Any = None
+    backend: LiveModels, walk: Walk, running: Layer | None = None
 ) -> Iterator[Callable[[], Trace]]:
-    """Record what a model's modules do meanwhile; gives a function that returns the trace.
+    """Record in which order modules run meanwhile; yields a function that returns the trace.
 
     Args:
         backend: The model's backend.
         walk: The model as walked.
-        running: A module that runs already, and whose hooks must stay as they are.
+        running: A module that is running now; its hooks must stay as they are.
     """
     calls: dict[str, None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -47,36 +47,36 @@ def recording(
         yield lambda: Trace(tuple(calls), shapes)
 
 
-def entrances(backend: ModuleBackend, walk: Walk, top: int) -> list[Any]:
-    """Return the modules by whose passes one is seen as a whole, the outermost first.
+def entrances(backend: LiveModels, walk: Walk, top: int) -> list[Layer]:
+    """Return the modules whose forward passes show a part of a model as a whole, outermost first.
 
-    A plain list of modules is never called, but what holds it is. A module that does nothing but
-    wrap another may be passed by: training loops call `self.model`.
+    A plain list of modules is never called, but the module that holds it is. A module that only
+    wraps another one may be skipped: training loops call `self.model`.
     """
     tree = walk.tree
     while top and tree.parents[top] >= bool(tree.members) and not backend.runs(walk.module(top)):
         top = tree.parents[top]
-    found: list[int] = []
+    chain: list[int] = []
     inside = [top]
     while len(inside) == 1:
-        found += inside
+        chain += inside
         span = tree.name_starts[inside[0]], tree.name_ends[inside[0]]
         below = tree.children(inside[0]) if span[0] < span[1] else []
         inside = [c for c in below if (tree.name_starts[c], tree.name_ends[c]) == span]
-    return [walk.module(n) for n in found if n == top or backend.runs(walk.module(n))]
+    return [walk.module(n) for n in chain if n == top or backend.runs(walk.module(n))]
 
 
 class Passes:
-    """Records forward passes of a module, and hands over each that ends without an error.
+    """Records forward passes of a module, and passes on the trace of each that ends well.
 
-    Of several that watch modules inside each other, the outermost one that runs records.
+    Where modules inside each other are watched, only the outermost that runs is recorded.
     """
 
     def __init__(
         self,
-        backend: ModuleBackend,
-        whole: Callable[[], Any],
-        model: Callable[[], Any],
+        backend: LiveModels,
+        whole: Callable[[], Layer],
+        model: Callable[[], Layer],
         done: Callable[[Trace], bool],
         lost: Undo,
         recording_now: list[Passes],
@@ -84,13 +84,13 @@ class Passes:
         self._backend, self._whole, self._model = backend, whole, model
         self._done, self._lost, self._recording = done, lost, recording_now
         self.stop: Undo
-        """Ends the watch, which it does itself once a pass was the last that is awaited."""
+        """Ends the watch; called after the last pass that is waited for."""
         self._stack: ExitStack | None = None
         self._trace: Callable[[], Trace]
         self._depth = 0
 
     def begins(self) -> None:
-        """Begin to record, if this is a pass of its own and no compiler has a part in it."""
+        """Begin to record, unless a pass is recorded already or a compiler runs a part of it."""
         self._depth += 1
         if self._depth > 1 or self._recording or self._backend.runs_itself:
             return
@@ -103,7 +103,7 @@ class Passes:
         self._recording.append(self)
 
     def ends(self, *, complete: bool) -> None:
-        """Hand over the trace of a pass that is complete."""
+        """Pass on the trace of a complete pass."""
         self._depth -= 1
         if self._depth or self._stack is None:
             return
@@ -114,13 +114,13 @@ class Passes:
             self.stop()
 
     def followed(self) -> None:
-        """A compiler records the pass; what it compiles will call nobody."""
+        """Give up: a compiler records the pass, and its code will not call the hooks."""
         self._lost()
 
 
 def _listen(
-    backend: ModuleBackend,
-    module: Any,
+    backend: LiveModels,
+    module: Layer,
     path: str,
     calls: dict[str, None],
     shapes: dict[str, tuple[int, ...]],
@@ -144,34 +144,50 @@ def _recorded_reads(reader: Reader, walk: Walk, calls: dict[str, None]) -> Itera
     replaced = []
     for owner in sorted(set(tree.owners)):
         module = walk.module(owner)
-        own = reader.dicts(module)[1]
-        for name in [name for name, value in vars(module).items() if value is own]:
-            replaced.append((module, name, own))
-            module.__dict__[name] = _Noting(own, tree.paths[owner], calls)
+        kept, parameters = reader.parameters_kept_in(module), reader.dicts(module)[1]
+        names = None if kept is parameters else frozenset(parameters)
+        for attribute in [name for name, value in vars(module).items() if value is kept]:
+            replaced.append((module, attribute, kept))
+            module.__dict__[attribute] = _Noting(kept, tree.paths[owner], names, calls)
     try:
         yield
     finally:
-        for module, name, own in replaced:
-            noted = module.__dict__[name]
+        for module, attribute, kept in replaced:
+            noted = module.__dict__[attribute]
             if isinstance(noted, _Noting):
-                noted.give_back(own)
-            module.__dict__[name] = own
+                noted.give_back(kept)
+            module.__dict__[attribute] = kept
 
 
 class _Noting(dict[str, Any]):
-    """A dictionary of parameters that notes which are read, in order."""
+    """A dictionary that notes which parameters are read from it, in order."""
 
-    def __init__(self, own: Mapping[str, Any], path: str, calls: dict[str, None]) -> None:
-        super().__init__(own)
-        self._path, self._calls = path, calls
+    def __init__(
+        self,
+        kept: MutableMapping[str, Any],
+        path: str,
+        names: Set[str] | None,
+        calls: dict[str, None],
+    ) -> None:
+        """Stand for a dictionary.
 
-    def give_back(self, own: dict[str, Any]) -> None:
-        """Bring the dictionary it stands for to what has been put in meanwhile."""
-        now, then = ([(leaf, id(tensor)) for leaf, tensor in d.items()] for d in (self, own))
+        Args:
+            kept: The dictionary.
+            path: Native path of its module.
+            names: Names of the parameters in it; None if it holds nothing else.
+            calls: Takes the native path of each parameter that is read.
+        """
+        super().__init__(kept)
+        self._path, self._names, self._calls = path, names, calls
+
+    def give_back(self, kept: MutableMapping[str, Any]) -> None:
+        """Write what has been put in meanwhile into the dictionary that this stood for."""
+        now, then = ([(leaf, id(value)) for leaf, value in d.items()] for d in (self, kept))
         if now != then:
-            own.clear()
-            own.update(self)
+            kept.clear()
+            kept.update(self)
 
     def __getitem__(self, leaf: str) -> Any:
-        self._calls.setdefault(f"{self._path}.{leaf}" if self._path else leaf)
+        if self._names is None or leaf in self._names:
+            self._calls.setdefault(f"{self._path}.{leaf}" if self._path else leaf)
         return super().__getitem__(leaf)

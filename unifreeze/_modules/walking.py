@@ -2,47 +2,25 @@
 
 A backend says through a small `Reader` what its framework's modules hold; the walk is the same for
 all. It goes into everything, sees through wrappers by type, lists every name a tensor can be
-reached by, and can tell cheaply whether the model still has the structure that was walked.
+reached by, and says cheaply whether the model still has the structure that was walked.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterator, Mapping, Set
+from collections.abc import Hashable, Iterator, MutableMapping, Set
 from itertools import chain, compress, count, filterfalse, repeat
-from operator import attrgetter, contains, is_
-from typing import Any, NamedTuple
+from operator import attrgetter, contains
+from typing import Any, TypeVar
 
 from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.walk_memo import WalkMemo
+from unifreeze._modules.walk_parts import Gone, Slot, Spread
 from unifreeze._modules.wrapping import adapter_role, below, beside, join
+from unifreeze._protocol.live import Layer, LiveTensor, Model
 from unifreeze._structure import State, Tensor, Tree, Unused
 
-_END = object()
-
-
-class _Gone:
-    """Stands for a model that is no longer there."""
-
-
-class Slot(NamedTuple):
-    """Where a state tensor hangs, so that a reassigned one is still found."""
-
-    holder: Mapping[str, Any]
-    leaf: str
-
-
-class Spread(NamedTuple):
-    """What one layer has spread over the modules below it.
-
-    Attributes:
-        layer: Its number.
-        roles: Role of each such parameter, by identity.
-        registered: Those of them that the layer registers itself.
-    """
-
-    layer: int = -1
-    roles: Mapping[int, str] = {}
-    registered: frozenset[int] = frozenset()
+Memo = TypeVar("Memo")
 
 
 class Walk:
@@ -55,28 +33,28 @@ class Walk:
         unused: Live copies of layers that no forward pass uses, numbered as in the tree.
         wrappers: Each wrapper below the root, with the number of the module it wraps.
         by_class: Numbers of the modules of each class.
+        memo: What the backend remembers of it.
     """
 
-    def __init__(self, reader: Reader, root: Any) -> None:
+    def __init__(self, reader: Reader, root: Model) -> None:
         self.tree = Tree(reader.framework)
-        self._modules: list[Any] = []
-        self.tensors: list[Any] = []
+        self._modules: list[Layer] = []
+        self.tensors: list[LiveTensor] = []
         self.slots: list[Slot] = []
         self.unused: list[Any] = []
         self.wrappers: list[tuple[int, Any]] = []
         self.by_class: dict[type, list[int]] = {}
-        self.memo: dict[Any, Any] = {}
+        self.memo = WalkMemo()
+        self._memos: dict[type, Any] = {}
         self._reader = reader
         self._seen: set[int] = set()
         self._on_path: set[int] = set()
         self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
-        """What parameters alike are: their description, and whether they are an adapter's."""
-        self._held: list[dict[str, Any]] = []
-        """Dictionaries of children and parameters; what they held when walked is `_content`."""
-        self._empty: list[dict[str, Any]] = []
-        self._buffers: list[dict[str, Any]] = []
+        """Parameters described alike: their description, and whether they are an adapter's."""
+        self._dicts: list[Dicts] = []
+        """The dictionaries of every module, wrappers included."""
         self._choices: list[tuple[Any, Hashable]] = []
-        """Wrappers of which only parts run, with what decides which."""
+        """Wrappers of which only some parts run, with what decides which parts."""
         self._spread = Spread()
         self._kept: list[int] = []
         """Numbers of the states that are held among the parameters."""
@@ -88,8 +66,7 @@ class Walk:
         # The walk is kept as long as the model lives, so it must not keep the model alive.
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
-        self._content = [*chain.from_iterable(map(dict.values, self._held)), _END]
-        self._sizes = list(map(len, self._buffers))
+        self._unchanged = reader.unchanged(self._dicts)
 
     @property
     def root(self) -> Any:
@@ -110,65 +87,78 @@ class Walk:
         return list(self.modules_having(self._reader.mark))
 
     def modules_having(self, attribute: str) -> Iterator[int]:
-        """Give the numbers of the modules that have an attribute of their own, not their class's.
+        """Yield the numbers of the modules that have an attribute of their own, not their class's.
 
         It looks at every module of a large model, so all of it runs without a Python frame.
         """
         modules = self.modules
         if modules[0] is None:  # what held several models as one has gone; they need not have
-            modules[0] = _Gone()
-        own = map(attrgetter("__dict__"), modules)
-        return compress(count(), map(contains, own, repeat(attribute)))
+            modules[0] = Gone()
+        attributes = map(attrgetter("__dict__"), modules)
+        return compress(count(), map(contains, attributes, repeat(attribute)))
 
     def current(self) -> bool:
-        """Tell whether every module still holds the very children and parameters it held.
-
-        It looks at every dictionary of a large model, so all of it runs without a Python frame.
-        """
-        content = chain(chain.from_iterable(map(dict.values, self._held)), (_END,))
-        return (
-            not any(self._empty)
-            and list(map(len, self._buffers)) == self._sizes
-            and all(map(is_, content, self._content))
-            and all(self._reader.choice(module) == choice for module, choice in self._choices)
+        """Return whether every module still holds the very children and parameters it held."""
+        return self._unchanged() and all(
+            self._reader.choice(module) == choice for module, choice in self._choices
         )
+
+    def memo_of(self, kind: type[Memo]) -> Memo:
+        """Return what a backend remembers of this walk, an object that is built when first used.
+
+        Args:
+            kind: The class, which is built without arguments.
+        """
+        memo: Memo | None = self._memos.get(kind)
+        if memo is None:
+            memo = self._memos[kind] = kind()
+        return memo
 
     def modeless(self) -> dict[int, str]:
         """Return the modules with state that moves and no inference mode now, each with why."""
         owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
-        found = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
-        return {owner: why for owner, why in found.items() if why}
+        reasons = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
+        return {owner: why for owner, why in reasons.items() if why}
 
     def states(self) -> Iterator[tuple[State, Any]]:
-        """Give every state of the tree with its live tensor (None where it is gone)."""
+        """Yield every state of the tree with its live tensor (None where it is gone)."""
         for state, slot in zip(self.tree.states, self.slots, strict=True):
             yield state, slot.holder.get(slot.leaf)
 
     def named(self) -> Iterator[tuple[str, Any]]:
-        """Give every name of a parameter with its live tensor."""
+        """Yield every name of a parameter with its live tensor."""
         return zip(self.tree.names, map(self.tensors.__getitem__, self.tree.tensor_of), strict=True)
 
+    def first_paths(self) -> list[str]:
+        """Return the first native path of each parameter."""
+        paths: dict[int, str] = {}
+        for path, number in zip(self.tree.names, self.tree.tensor_of, strict=True):
+            paths.setdefault(number, path)
+        return [paths[number] for number in range(len(self.tensors))]
+
     def kept(self) -> Iterator[tuple[State, Any]]:
-        """Give the states that are held among the parameters, with their live tensors."""
+        """Yield the states that are held among the parameters, with their live tensors."""
         for number in self._kept:
             slot = self.slots[number]
             yield self.tree.states[number], slot.holder.get(slot.leaf)
 
     def unaccounted(self) -> list[Any]:
-        """Return what modules hold that has become neither a parameter nor state nor unused.
+        """Return what modules hold and the walk took for no parameter, state or unused copy.
 
         It looks at everything in a large model, so all of it runs without a Python frame.
         """
-        more = {*self._beside, *map(id, self.unused), id(None), id(_END)}
+        more = {*self._beside, *map(id, self.unused), id(None)}
         more.update(id(tensor) for _, tensor in self.kept())
-        left: Iterator[int] = map(id, self._content)
+        parts = chain.from_iterable(row[:2] for row in self._dicts)
+        content = [*chain.from_iterable(part.values() for part in parts if part)]
+        left: Iterator[int] = map(id, content)
         for known in (self.tree.numbers, self._seen, more):
             left = filterfalse(known.__contains__, left)
         missed = set(left)
-        return [held for held in self._content if id(held) in missed] if missed else []
+        return [part for part in content if id(part) in missed] if missed else []
 
     def one_of_each_class(self) -> Iterator[Any]:
-        """Give a module of each class that was met, wrappers included."""
+        """Yield a module of each class that was met, wrappers included."""
         yield from (self.module(numbers[0]) for numbers in self.by_class.values())
         yield from {type(module): module for module in self._beside.values()}.values()
 
@@ -187,7 +177,7 @@ class Walk:
         more = {id(tensor) for owner, tensor in rows if index <= owner < end}
         return known | more if more else known
 
-    def _visit(self, module: Any, path: str, parent: int, owner: int | None) -> None:
+    def _visit(self, module: Layer, path: str, parent: int, owner: int | None) -> None:
         reader, wrappers = self._reader, []
         while inner := reader.inner(module):
             wrappers.append((module, inner))
@@ -206,7 +196,7 @@ class Walk:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""
         children, parameters, buffers = dicts = reader.dicts(module)
-        self._watch(dicts)
+        self._dicts.append(dicts)
         around = self._spread
         if children and kind and (roles := reader.spread(module)):
             registered = roles.keys() & set(map(id, parameters.values()))
@@ -231,7 +221,12 @@ class Walk:
             self.tree.copies.append((self.tree.name_starts[index], self.tree.name_ends[index]))
 
     def _visit_parameters(
-        self, module: Any, parameters: dict[str, Any], stem: str, index: int, owner: int
+        self,
+        module: Layer,
+        parameters: MutableMapping[str, LiveTensor],
+        stem: str,
+        index: int,
+        owner: int,
     ) -> None:
         # A layer that swallows this one takes the rest of the path into the names of its own.
         around = self.tree.paths[owner]
@@ -244,16 +239,18 @@ class Walk:
                 self._visit_spread(module, leaf, tensor, stem, index)
                 continue
             sort = alike(module, leaf, tensor)
-            found = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
-            if isinstance(found, str):
+            description = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
+            if isinstance(description, str):
                 self._kept.append(len(self.slots))
                 moves = self._reader.moves(module, leaf)
-                self._add_state(tensor, parameters, stem, leaf, index, found, moves=moves)
+                self._add_state(tensor, parameters, stem, leaf, index, description, moves=moves)
             else:
-                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *found)
+                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *description)
 
-    def _visit_spread(self, module: Any, leaf: str, tensor: Any, stem: str, index: int) -> None:
-        """Take a parameter for the layer's that has spread it over the modules below."""
+    def _visit_spread(
+        self, module: Layer, leaf: str, tensor: LiveTensor, stem: str, index: int
+    ) -> None:
+        """Count a parameter as that of the layer that has spread it over the modules below."""
         layer, roles, registered = self._spread
         if index == layer or id(tensor) not in registered:
             role = roles[id(tensor)]
@@ -261,19 +258,21 @@ class Walk:
             self._add_parameter(tensor, stem + leaf, layer, role, row, False)
 
     def _describe(
-        self, module: Any, leaf: str, tensor: Any, sort: Hashable
+        self, module: Layer, leaf: str, tensor: LiveTensor, sort: Hashable
     ) -> str | tuple[Tensor, bool]:
-        """Describe a parameter, and those alike for good; of one that is state return the role."""
+        """Describe a parameter and remember it for parameters alike; for state, return its role."""
         role = self._reader.state_role(module, leaf, tensor)
         if role:
             return role
         adapter = self._reader.adapter_leaf(module, leaf)
-        found = self._reader.tensor(module, leaf, tensor), adapter
+        description = self._reader.tensor(module, leaf, tensor), adapter
         if sort is not None:
-            self._sorts[sort] = found
-        return found
+            self._sorts[sort] = description
+        return description
 
-    def _visit_buffers(self, module: Any, buffers: dict[str, Any], stem: str, index: int) -> None:
+    def _visit_buffers(
+        self, module: Layer, buffers: MutableMapping[str, LiveTensor], stem: str, index: int
+    ) -> None:
         for leaf, tensor in buffers.items():
             if tensor is not None:
                 role, moves = self._reader.state(module, leaf, tensor)
@@ -282,15 +281,8 @@ class Walk:
                     tensor, buffers, stem, leaf, index, role, moves=moves, persistent=saved
                 )
 
-    def _watch(self, dicts: Dicts) -> None:
-        """Remember a module's dictionaries, to see later whether they still hold the same."""
-        children, parameters, buffers = dicts
-        (self._held if children else self._empty).append(children)
-        (self._held if parameters else self._empty).append(parameters)
-        (self._buffers if buffers else self._empty).append(buffers)
-
     def _add_parameter(
-        self, tensor: Any, path: str, owner: int, role: str, row: Tensor, adapter: bool
+        self, tensor: LiveTensor, path: str, owner: int, role: str, row: Tensor, adapter: bool
     ) -> None:
         tree, key = self.tree, id(tensor)
         number = tree.numbers.get(key)
@@ -301,8 +293,8 @@ class Walk:
 
     def _add_state(
         self,
-        tensor: Any,
-        holder: Mapping[str, Any],
+        tensor: LiveTensor,
+        holder: MutableMapping[str, Any],
         stem: str,
         leaf: str,
         owner: int,
@@ -315,14 +307,14 @@ class Walk:
         self.tree.states.append(State(stem + leaf, owner, role, moves, shape, dtype, persistent))
         self.slots.append(Slot(holder, leaf))
 
-    def _visit_wrapper(self, wrapper: Any, inner: str, path: str, index: int) -> None:
+    def _visit_wrapper(self, wrapper: Layer, inner: str, path: str, index: int) -> None:
         """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
         reader, adapts = self._reader, self._reader.adapts(wrapper)
         self.wrappers.append((index, wrapper))
         if (choice := reader.choice(wrapper)) is not None:
             self._choices.append((wrapper, choice))
         for relative, module, dicts in beside(reader, wrapper, inner):
-            self._watch(dicts)
+            self._dicts.append(dicts)
             self._beside[id(module)] = module
             for leaf, tensor in dicts[1].items():
                 inside = join(relative, leaf)
@@ -335,7 +327,7 @@ class Walk:
                     self._add_parameter(tensor, join(path, inside), index, role, row, True)
 
     def _add_unused(self) -> None:
-        """List what only parts that do not run hold; what hangs elsewhere as well is in use."""
+        """List what only idle parts of wrappers hold; what hangs elsewhere as well is in use."""
         known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
         for row, tensor in self._idle:
             if id(tensor) not in known:

@@ -1,22 +1,19 @@
 """Watching a live module's forward passes: two hooks that call back until the watch is stopped.
 
-Nothing else in the module changes. A copy of the module, or a pickled one, has hooks that call
-nobody, and that are taken off when the copy runs for the first time.
+Nothing else in the module changes. The hooks of a copy, or of a pickled module, call nobody, and
+are taken off when the copy runs for the first time.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from unifreeze._protocol.protocol import Undo
-
-if TYPE_CHECKING:
-    from unifreeze._modules.operations import Operations
+from unifreeze._protocol.live import Layer
+from unifreeze._protocol.results import Undo
 
 _numbers = count()
 
@@ -31,29 +28,7 @@ class ForwardWatch(Protocol):
         """A forward pass has ended; it is not complete if it raised, or returned None."""
 
     def followed(self) -> None:
-        """A compiler records a forward pass: the compiled one will not call back."""
-
-
-class TrainingWatch:
-    """Calls a function when a forward pass of training begins.
-
-    Attributes:
-        trains: Returns True if a forward pass that begins now is one of training.
-        call: The function.
-    """
-
-    def __init__(self, trains: Callable[[], bool], call: Callable[[], None]) -> None:
-        self.trains, self.call = trains, call
-
-    def begins(self) -> None:
-        """Call the function if the pass is one of training."""
-        if self.trains():
-            self.call()
-
-    def ends(self, *, complete: bool) -> None:
-        """Do nothing."""
-
-    followed = begins
+        """A compiler records a forward pass: its code will not call back."""
 
 
 class Hooks(NamedTuple):
@@ -70,7 +45,7 @@ class Hooks(NamedTuple):
     always: OrderedDict[Any, Any]
 
 
-def _nothing_more(_module: Any) -> None:
+def _nothing_more(_module: Layer) -> None:
     pass
 
 
@@ -116,7 +91,7 @@ class Before:
     def __init__(self, key: str, way: Way, on: _On | None = None) -> None:
         self.key, self.way, self.on = key, way, on
 
-    def __call__(self, module: Any, _inputs: Any) -> None:
+    def __call__(self, module: Layer, _inputs: Any) -> None:
         """Call the watch."""
         if self.way.follows(self.key):
             return
@@ -141,7 +116,7 @@ class After:
         """True if nobody is called back: the watch was stopped, or this is a copy."""
         return self.on is None or self.on.watch is None
 
-    def __call__(self, module: Any, _inputs: Any, outputs: Any) -> None:
+    def __call__(self, module: Layer, _inputs: Any, outputs: Any) -> None:
         """Call the watch; the last hook of a module takes off all that are idle."""
         if self.way.follows(""):
             return
@@ -157,54 +132,7 @@ class After:
         return After, (self.key, self.way)
 
 
-def watch_training(backend: Operations, roots: Iterable[Any], call: Callable[[], None]) -> Undo:
-    """Call a function when a model, or a part of it, begins a forward pass of training.
-
-    Args:
-        backend: The models' backend.
-        roots: The models.
-        call: The function; only the models themselves hold it, and not their parts.
-    """
-    stops = []
-    for root in roots:
-        first = TrainingWatch(partial(_trains, backend, root), call)
-        from_part = partial(_call_of, weakref.ref(first))  # a walk holds parts, but not the model
-        for module in _entrances(backend, root):
-            part = TrainingWatch(partial(_trains, backend, module), from_part)
-            stops.append(backend.on_forward(module, first if module is root else part))
-
-    def stop() -> None:
-        for stop_module in stops:
-            stop_module()
-
-    return stop
-
-
-def _trains(backend: Operations, module: Any) -> bool:
-    return not backend.runs_itself and backend.trains(module)
-
-
-def _call_of(reference: weakref.ref[TrainingWatch]) -> None:
-    watch = reference()
-    if watch is not None:
-        watch.call()
-
-
-def _entrances(backend: Operations, root: Any) -> list[Any]:
-    """Return a module and its children, because a loop may call only these.
-
-    A plain list of modules is never called; the modules in it are returned instead.
-    """
-    seen, entrances, waiting = {id(root)}, [root], [root]
-    while waiting:
-        for child in backend.reader.dicts(waiting.pop())[0].values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                (entrances if backend.runs(child) else waiting).append(child)
-    return entrances
-
-
-def watch_module(module: Any, watch: ForwardWatch, way: Way) -> Undo:
+def watch_module(module: Layer, watch: ForwardWatch, way: Way) -> Undo:
     """Call back around a module's forward passes; return the function that stops it."""
     key, on = f"unifreeze {next(_numbers)}", _On(watch)
     before, after, always = way.hooks(module)
@@ -223,14 +151,14 @@ def watch_module(module: Any, watch: ForwardWatch, way: Way) -> Undo:
     return stop
 
 
-def forget(module: Any, way: Way) -> None:
+def forget(module: Layer, way: Way) -> None:
     """Take the hooks of every watch off a module, or off a copy of one."""
     for key in _keys(way.hooks(module)):
         _take_off(module, way, key)
 
 
 def tell_followed(key: str) -> None:
-    """Tell the watch with a key that a compiler records a forward pass."""
+    """Notify the watch with a key that a compiler records a forward pass."""
     on = _known.get(key)
     if on is not None and on.watch is not None:
         on.call(on.watch.followed)
@@ -244,7 +172,7 @@ def _keys(hooks: Hooks) -> list[str]:
     return [key for key, hook in hooks.before.items() if isinstance(hook, Before)]
 
 
-def _take_off(module: Any, way: Way, key: str) -> None:
+def _take_off(module: Layer, way: Way, key: str) -> None:
     hooks = way.hooks(module)
     for hooks_of_one_sort in hooks:
         hooks_of_one_sort.pop(key, None)

@@ -1,28 +1,28 @@
-"""Seeing through wrappers: modules that stand around others and are not part of the network."""
+"""Seeing through wrappers: modules around other modules, which are not part of the network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._protocol.live import Layer, Model
 
 
-def wrappers(reader: Reader, model: Any) -> Iterator[tuple[Any, str]]:
-    """Give the wrappers around a model, the outermost first, each with the path to the inner."""
+def wrappers(reader: Reader, model: Model) -> Iterator[tuple[Layer, str]]:
+    """Yield the wrappers around a model, outermost first, with the path to what each wraps."""
     while inner := reader.inner(model):
         yield model, inner
         model = below(reader, model, inner)
 
 
-def unwrapped(reader: Reader, model: Any) -> Any:
+def unwrapped(reader: Reader, model: Model) -> Layer:
     """Return the model itself, seen through its wrappers."""
     while inner := reader.inner(model):
         model = below(reader, model, inner)
     return model
 
 
-def below(reader: Reader, module: Any, path: str) -> Any:
+def below(reader: Reader, module: Layer, path: str) -> Layer:
     """Return the module at a path below another."""
     for name in path.split("."):
         children = reader.dicts(module)[0]
@@ -30,9 +30,9 @@ def below(reader: Reader, module: Any, path: str) -> Any:
     return module
 
 
-def beside(reader: Reader, wrapper: Any, inner: str) -> Iterator[tuple[str, Any, Dicts]]:
-    """Give a wrapper and every module under it, but what it wraps: path, module, dictionaries."""
-    stack: list[tuple[str, Any]] = [("", wrapper)]
+def beside(reader: Reader, wrapper: Layer, inner: str) -> Iterator[tuple[str, Layer, Dicts]]:
+    """Yield path, module and dictionaries of a wrapper and all below it, except what it wraps."""
+    stack: list[tuple[str, Layer]] = [("", wrapper)]
     while stack:
         path, module = stack.pop()
         dicts = reader.dicts(module)
@@ -42,7 +42,7 @@ def beside(reader: Reader, wrapper: Any, inner: str) -> Iterator[tuple[str, Any,
 
 
 def adapter_role(relative: str) -> str:
-    """Shorten an adapter parameter's path to what both frameworks' ports call it.
+    """Shorten an adapter parameter's path to the name that both frameworks' ports use.
 
     >>> adapter_role("lora_A.default.weight"), adapter_role("lora_B.other.weight")
     ('lora_A', 'lora_B.other')

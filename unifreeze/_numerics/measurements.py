@@ -1,4 +1,4 @@
-"""What is measured of a model on a few batches: how gradients are spread, what a block is worth."""
+"""What is measured on a few batches: gradients, and the loss without each of some blocks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-def _untold(what: str, done: int, total: int) -> None:
-    pass
+def _silent(job: str, done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class MeasureConfig:
 
     Attributes:
         batches: Batches as `loss` takes them, or as a `Batch` is made of; `most` are drawn.
-        loss: Takes the live model and a batch, and returns a tensor of one number. None for what
-            the model returns as its `loss`, or the cross-entropy of `labels`.
+        loss: Takes the live model and a batch, and returns a tensor of one number. None for the
+            `loss` that the model returns, or the cross-entropy of `labels`.
         labels: Name of the array in each batch that holds labels, which the model is not given.
         blocks: Native paths of modules to pass by, one at a time.
         most: How many batches are used.
-        progress: Told what is done, how much of it, and how much there is.
+        progress: Called with the job, how many parts are done, and how many there are.
     """
 
     batches: Iterable[Any]
@@ -30,11 +30,11 @@ class MeasureConfig:
     labels: str = ""
     blocks: tuple[str, ...] = ()
     most: int = 5
-    progress: Callable[[str, int, int], None] = _untold
+    progress: Callable[[str, int, int], None] = _silent
 
 
 class Bypass(NamedTuple):
-    """What came of passing one module by.
+    """The loss without one module.
 
     Attributes:
         losses: The loss of each batch; () where the module cannot be passed by.
@@ -52,9 +52,9 @@ class MeasureRun:
     Attributes:
         losses: The loss of each batch.
         weights: Norm of each parameter that could train.
-        gradients: For each batch, the norm of each of their gradients; none for those that got
-            none.
-        bypassed: For each module that was to be passed by, what came of it.
+        gradients: For each batch, the norm of each parameter's gradient; parameters without one
+            are left out.
+        bypassed: For each module that was passed by, the loss without it.
     """
 
     losses: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""What a model returns: the floating tensors that a loss can be made of, and which is which."""
+"""What a model returns: tensors for a loss, and which output of two models is the same."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unifreeze._numerics.projections import LIMIT, Sketch, squeezed
 
 _CACHES = frozenset({"past_key_values", "past_key_value", "mems", "cache", "caches"})
 BARE = "output"
-"""What a tensor is called that a model returns as it is."""
+"""The key of an output that a model returns by itself, not in a tuple or mapping."""
 
 
 def tensors_in(result: Any, is_tensor: Callable[[Any], bool]) -> Iterator[Any]:
-    """Give the tensors in a model's result, in order, without key-value caches."""
+    """Yield the tensors in a model's result, in order, without key-value caches."""
     return (tensor for _, tensor in _placed(result, is_tensor, ""))
 
 
@@ -29,8 +29,8 @@ def outputs_in(
 
     Args:
         result: What a model returned.
-        is_tensor: Tells a tensor from what holds tensors.
-        caches: Also what is called as a cache is, where that is one tensor.
+        is_tensor: Returns True for a tensor.
+        caches: Also tensors under a name of a cache.
 
     >>> outputs_in({"logits": 1, "states": (2, 3)}, lambda value: isinstance(value, int))
     {'logits': 1, 'states.0': 2, 'states.1': 3}
@@ -46,7 +46,7 @@ def outputs_in(
 
 
 def caches_in(result: Any, is_tensor: Callable[[Any], bool], at: str = "") -> Iterator[str]:
-    """Give the places of the key-value caches in a model's result that are more than one tensor."""
+    """Yield the places of key-value caches that hold more than one tensor in a model's result."""
     if is_tensor(result):
         return
     for key, value in _items(result):
@@ -65,18 +65,18 @@ def _placed(
         return
     for key, value in _items(result):
         if key not in _CACHES or (caches and is_tensor(value)):
-            # Commas part outputs on the command line.
+            # On the command line, commas separate outputs.
             name = str(key).replace(",", "_")
             yield from _placed(value, is_tensor, f"{at}.{name}" if at else name, caches=caches)
 
 
 def is_cache(output: str) -> bool:
-    """Tell whether an output is called as a cache is."""
+    """Return whether an output has a name of a cache."""
     return output.rpartition(".")[2] in _CACHES
 
 
 def _items(result: Any) -> Iterator[tuple[Any, Any]]:
-    """Give what a result holds, by its keys, fields or numbers."""
+    """Yield what a result holds, by its keys, fields or numbers."""
     if isinstance(result, Mapping):
         yield from result.items()
     elif isinstance(result, tuple | list) and "Cache" not in type(result).__name__:
@@ -109,7 +109,7 @@ class Seen(NamedTuple):
     sketch: Sketch | None = None
 
     def is_alike(self, other: Seen) -> bool:
-        """Tell whether two outputs have the same values."""
+        """Return whether two outputs have the same values."""
         if self.sketch is None or other.sketch is None:
             return True
         return self.sketch.gap(other.sketch) <= LIMIT
@@ -127,48 +127,48 @@ class Matched(NamedTuple):
     unsure: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
 
 
-def match_outputs(one: Mapping[str, Seen], other: Mapping[str, Seen]) -> Matched:
-    """Find out which output of one model is which of another.
+def match_outputs(first: Mapping[str, Seen], second: Mapping[str, Seen]) -> Matched:
+    """Return which output of the first model is which of the second.
 
-    Where both return the same keys, or as many in a row, those say it. What else there is goes by
-    its shape and values; what these do not tell apart goes by order, and is said to be unsure.
+    Outputs are matched by key where both models return the same keys, or as many in a row. Others
+    are matched by shape and values, and then by order, which is reported as unsure.
     """
-    rows = [{key: squeezed(seen.shape) for key, seen in side.items()} for side in (one, other)]
-    if rows[0] == rows[1] and not _in_another_order(one, other):
-        return Matched({key: key for key in other})
-    # A key that names an output in both models is one output, whatever else they return.
-    names = {k: k for k in other if _is_name(k) and rows[0].get(k) == rows[1][k]}
+    rows = [{key: squeezed(seen.shape) for key, seen in side.items()} for side in (first, second)]
+    if rows[0] == rows[1] and not _in_another_order(first, second):
+        return Matched({key: key for key in second})
+    # A key that both models use for an output means the same output.
+    names = {k: k for k in second if _is_name(k) and rows[0].get(k) == rows[1][k]}
     unsure = []
     for shape in dict.fromkeys(rows[1].values()):
-        left = [key for key, found in rows[0].items() if found == shape and key not in names]
-        right = [key for key, found in rows[1].items() if found == shape and key not in names]
-        for ones, others in _classes(left, right, one, other):
-            names |= dict(zip(others, ones, strict=False))
-            if len(ones) > 1 or len(others) > 1:
-                unsure.append((tuple(ones), tuple(others)))
+        left = [key for key, size in rows[0].items() if size == shape and key not in names]
+        right = [key for key, size in rows[1].items() if size == shape and key not in names]
+        for same_left, same_right in _classes(left, right, first, second):
+            names |= dict(zip(same_right, same_left, strict=False))
+            if len(same_left) > 1 or len(same_right) > 1:
+                unsure.append((tuple(same_left), tuple(same_right)))
         rest = [key for key in left if key not in names.values()]
         names |= dict(zip([key for key in right if key not in names], rest, strict=False))
-    return Matched({key: names[key] for key in other if key in names}, tuple(unsure))
+    return Matched({key: names[key] for key in second if key in names}, tuple(unsure))
 
 
 def _is_name(key: str) -> bool:
     return not all(piece.isdigit() for piece in key.split("."))
 
 
-def _in_another_order(one: Mapping[str, Seen], other: Mapping[str, Seen]) -> bool:
-    """Tell whether outputs in a row are the same, but not in the same places."""
-    differ = [key for key in other if not one[key].is_alike(other[key])]
+def _in_another_order(first: Mapping[str, Seen], second: Mapping[str, Seen]) -> bool:
+    """Return whether outputs in a row are the same, but not in the same places."""
+    differ = [key for key in second if not first[key].is_alike(second[key])]
     return bool(differ) and not any(map(_is_name, differ))
 
 
 def _classes(
-    left: list[str], right: list[str], one: Mapping[str, Seen], other: Mapping[str, Seen]
+    left: list[str], right: list[str], first: Mapping[str, Seen], second: Mapping[str, Seen]
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """Give groups of outputs of one shape and the same values that both models have."""
+    """Yield groups of outputs of one shape and the same values that both models have."""
     done: set[str] = set()
     for key in left:
-        ones = [a for a in left if a not in done and one[a].is_alike(one[key])]
-        others = [b for b in right if other[b].is_alike(one[key])]
-        if key not in done and others:
-            done.update(ones)
-            yield ones, others
+        same_left = [a for a in left if a not in done and first[a].is_alike(first[key])]
+        same_right = [b for b in right if second[b].is_alike(first[key])]
+        if key not in done and same_right:
+            done.update(same_left)
+            yield same_left, same_right

@@ -1,7 +1,7 @@
 """Sketches of tensors: a norm and a few fixed projections, the same wherever they are computed.
 
 Two frameworks, two processes or two machines give one tensor the same sketch, so that equal tensors
-can be told from records of a few bytes each. Everything here depends on indices alone: the sketch
+are recognised by records of a few bytes each. Everything here depends on indices alone: the sketch
 of a table with more rows, all zero, is that of the shorter table.
 """
 
@@ -30,7 +30,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Sketch(NamedTuple):
-    """What is kept of one tensor.
+    """A few numbers that stand for one tensor.
 
     Attributes:
         norm: Euclidean norm.
@@ -62,7 +62,7 @@ class Sketch(NamedTuple):
 
 
 def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without its axes of length 1: one port may have them, and the other not.
+    """Return a shape without its axes of length 1, which only one of two ports may have.
 
     >>> squeezed((1, 7)), squeezed((4, 1, 1)), squeezed((1,))
     ((7,), (4,), ())
@@ -127,7 +127,7 @@ def sketch(array: Array) -> Sketch:
 
 
 def sketch_flat(array: Array) -> Sketch:
-    """Sketch values in their order, whatever shape they are in: results, which none transposes."""
+    """Sketch values in their order, whatever their shape: outputs, which are never transposed."""
     values = np.asarray(array, np.float64).reshape(-1)
     width = max(1, min(len(values), _WIDTH))
     padded = np.zeros((-(-len(values) // width), width))
@@ -139,7 +139,7 @@ def sketch_parts(path: str, array: Array, parts: Parts) -> dict[str, Sketch]:
     """Sketch a tensor by its path, or each of its parts by its name.
 
     Args:
-        path: What the tensor is called.
+        path: The name of the tensor.
         array: Its values.
         parts: Of fused tensors, by path: an axis, and by name where along it each part lies.
     """
@@ -150,7 +150,7 @@ def sketch_parts(path: str, array: Array, parts: Parts) -> dict[str, Sketch]:
 
 
 def sketch_table(array: Array) -> Sketch:
-    """Sketch a table of rows, which none transposes; zero rows at its end change nothing."""
+    """Sketch a table of rows, which is never transposed; zero rows at its end change nothing."""
     values = np.asarray(array, np.float64)
     if 1 in values.shape:
         return sketch(values)

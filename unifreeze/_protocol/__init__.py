@@ -1,25 +1,14 @@
-"""Backends: the protocol, how one is found, and what module-based ones share."""
+"""What a backend is: three protocols, their data, and the registry that finds a backend."""
 
 from unifreeze._numerics.projections import Sketch
-from unifreeze._protocol.protocol import (
-    Backend,
-    Batch,
-    Capabilities,
-    Control,
-    Digest,
-    Finding,
-    OptimizerSpec,
-    ParamGroup,
-    ProbeConfig,
-    ProbeResult,
-    ProbeRun,
-    Rate,
-    SketchConfig,
-    SketchRun,
-    StepConfig,
-    StepRun,
-    Undo,
-)
+from unifreeze._protocol.backend import Backend
+from unifreeze._protocol.batches import Array, Batch
+from unifreeze._protocol.experiment_backend import ExperimentBackend
+from unifreeze._protocol.freezing_backend import FreezingBackend
+from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model
+from unifreeze._protocol.optimizer_backend import OptimizerBackend
+from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
+from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.registry import (
     backend_for,
     backend_names,
@@ -29,14 +18,26 @@ from unifreeze._protocol.registry import (
     override_backend,
     refuse_unsupported,
 )
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
+from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
+from unifreeze._protocol.step_data import StepConfig, StepRun
 
 __all__ = [
+    "Array",
     "Backend",
     "Batch",
     "Capabilities",
+    "Chosen",
     "Control",
     "Digest",
+    "ExperimentBackend",
     "Finding",
+    "FreezingBackend",
+    "Layer",
+    "LiveOptimizer",
+    "LiveTensor",
+    "Model",
+    "OptimizerBackend",
     "OptimizerSpec",
     "ParamGroup",
     "ProbeConfig",

@@ -1,4 +1,4 @@
-"""One batch of inputs, whatever users give as one: arrays, or texts that stand for arrays."""
+"""One batch of inputs, in every form that users pass: arrays, or texts that stand for arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unifreeze.errors import TargetError, brief, listing
 
 Array = NDArray[Any]
 _LAST_SEED = 2**63 - 1
-"""The last one that every framework takes."""
+"""The largest seed that every framework takes."""
 _TEXT = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]"
     r"(?:<(?P<low>[^:<>]+):(?P<high>[^:<>]+)>?)?"
@@ -40,12 +40,11 @@ class Batch:
     ) -> tuple[Batch, Batch]:
         """Read a batch for two models: one for both, or one by the framework of each.
 
-        Texts stand for the same numbers on both sides, whatever the inputs are called there: of
-        texts that say the same, the first is the first on the other side, too, or the one of its
-        name where all names are the same.
+        Texts stand for the same numbers on both sides. Equal texts are matched by name where all
+        names are the same, otherwise by order.
 
         Raises:
-            TargetError: There is one for another framework, or none for one of these.
+            TargetError: A batch is missing for a framework, or is for another framework.
         """
         known = set(names)
         if not isinstance(batch, Mapping) or not known & set(batch):
@@ -56,10 +55,10 @@ class Batch:
                 f"{' and '.join(sorted(known))}",
                 hint="give one batch for both models, or one by the name of each one's framework",
             )
-        one, other = batch[names[0]], batch[names[1]]
-        if isinstance(one, Mapping) and isinstance(other, Mapping) and set(one) == set(other):
-            other = {name: other[name] for name in one}
-        return cls.of(one, seed=seed), cls.of(other, seed=seed)
+        first, second = batch[names[0]], batch[names[1]]
+        if isinstance(first, Mapping) and isinstance(second, Mapping) and set(first) == set(second):
+            second = {name: second[name] for name in first}
+        return cls.of(first, seed=seed), cls.of(second, seed=seed)
 
     @classmethod
     def of(cls, batch: object, *, seed: int = 0) -> Batch:
@@ -68,8 +67,8 @@ class Batch:
         In place of an array there may be text: `float32[2,3,64,64]`, `ids=int64[2,16]<1:1000>`, or
         the name of a .npz file. Floats are then standard normal, or uniform between the bounds;
         whole numbers are uniform from the first bound up to, not including, the second. In a file,
-        arrays called arr_0, arr_1 … are positional. The numbers depend on what a text says and on
-        how many that say the same came before it, not on names.
+        arrays called arr_0, arr_1 … are positional. The numbers depend on the text and on how many
+        equal texts came before it, not on names.
 
         Args:
             batch: The batch.
@@ -83,7 +82,7 @@ class Batch:
             return batch
         drawing = _Drawing(seed)
         if isinstance(batch, Mapping):
-            named = {str(name): _named(name, one, drawing) for name, one in batch.items()}
+            named = {str(name): _named(name, value, drawing) for name, value in batch.items()}
             return cls((), named)
         return cls._in_order(batch if isinstance(batch, tuple | list) else [batch], drawing)
 
@@ -91,12 +90,12 @@ class Batch:
     def _in_order(cls, batch: Iterable[object], drawing: _Drawing) -> Batch:
         args: list[Array] = []
         kwargs: dict[str, Array] = {}
-        for one in batch:
-            text = _text_of(one)
+        for value in batch:
+            text = _text_of(value)
             if text.endswith(".npz"):
                 _read_file(text, args, kwargs)
                 continue
-            name, array = _made(text, drawing) if text else ("", _input(one))
+            name, array = _made(text, drawing) if text else ("", _input(value))
             if name in kwargs:
                 raise TargetError(f"batch names {name!r} twice", hint="give each input once")
             if name:
@@ -113,10 +112,10 @@ def _check_seed(seed: int) -> None:
 
 def is_made_up(batch: object) -> bool:
     """Return whether a batch has texts in it that stand for random numbers."""
-    ones = [batch] if isinstance(batch, str) else batch
-    ones = list(ones.values()) if isinstance(ones, Mapping) else ones
-    listed = ones if isinstance(ones, tuple | list) else ()
-    return any(isinstance(one, str) and not one.endswith(".npz") for one in listed)
+    values = [batch] if isinstance(batch, str) else batch
+    values = list(values.values()) if isinstance(values, Mapping) else values
+    listed = values if isinstance(values, tuple | list) else ()
+    return any(isinstance(value, str) and not value.endswith(".npz") for value in listed)
 
 
 def _text_of(value: object) -> str:
@@ -127,7 +126,7 @@ def _text_of(value: object) -> str:
 
 
 def _named(name: object, value: object, drawing: _Drawing) -> Array:
-    """Return one array of a mapping; a text in it has no name of its own."""
+    """Return one array of a mapping; the mapping names it, not its text."""
     text = _text_of(value)
     return _made(f"{name}={text}", drawing)[1] if text else _input(value)
 
@@ -198,10 +197,10 @@ class _Drawing:
     def draw(
         self, dtype: np.dtype[Any], shape: tuple[int, ...], low: str | None, high: str | None
     ) -> Array:
-        """Draw one; another after it with the same shape and range has other numbers."""
-        what = f"{dtype.kind}{shape}{low}:{high}"
-        seed = [self._seed, zlib.crc32(what.encode()), self._alike[what]]
-        self._alike[what] += 1
+        """Draw an array; the next one of the same shape and range has other numbers."""
+        text = f"{dtype.kind}{shape}{low}:{high}"
+        seed = [self._seed, zlib.crc32(text.encode()), self._alike[text]]
+        self._alike[text] += 1
         return _drawn(np.random.default_rng(seed), dtype, shape, low, high)
 
 

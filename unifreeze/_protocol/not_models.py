@@ -1,4 +1,4 @@
-"""What people give in place of a live model, and the words that put them right."""
+"""What people pass in place of a live model, and hints what to pass instead."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from unifreeze.errors import brief
 
 _HOLDERS = ("model", "network", "module")
-"""Under what handles, trainers and pipelines hold their model."""
+"""Attributes in which handles, trainers and pipelines hold their model."""
 
 
 def cure(value: Any, is_model: Callable[[Any], bool]) -> str:
-    """Return what to pass instead of something that is not a model.
+    """Return a hint what to pass instead of a value that is not a model.
 
     Args:
-        value: What was given.
-        is_model: Tells whether something is one.
+        value: What was passed.
+        is_model: Returns True for a model.
     """
     if isinstance(value, Mapping) and any(map(is_model, value.values())):
         return "several models were given; give one of them"
@@ -39,16 +39,16 @@ def cure(value: Any, is_model: Callable[[Any], bool]) -> str:
 
 
 def _held(value: Any, is_model: Callable[[Any], bool]) -> str:
-    """Return the attribute under which something holds a model."""
-    own, of_class = getattr(value, "__dict__", {}), vars(type(value))
+    """Return the attribute in which a value holds a model, "" if there is none."""
+    attributes, of_class = getattr(value, "__dict__", {}), vars(type(value))
     held: Iterable[str] = (
-        name for name in _HOLDERS if name in own or isinstance(of_class.get(name), property)
+        name for name in _HOLDERS if name in attributes or isinstance(of_class.get(name), property)
     )
     return next((name for name in held if is_model(getattr(value, name, None))), "")
 
 
 def described(value: Any) -> str:
-    """Write what was given: a value of Python's own as it is, or a class with where it is from.
+    """Describe what was passed: a built-in value as it is, others by class and module.
 
     >>> described("net"), described(3)
     ("'net'", '3')

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn, cast
 
+from unifreeze._protocol.backend import Backend
+from unifreeze._protocol.experiment_backend import ExperimentBackend
+from unifreeze._protocol.freezing_backend import FreezingBackend
+from unifreeze._protocol.live import Model
 from unifreeze._protocol.not_models import cure
-from unifreeze._protocol.protocol import Backend
+from unifreeze._protocol.optimizer_backend import OptimizerBackend
 from unifreeze._resolution import Resolution
 from unifreeze.errors import (
+    BackendError,
     MissingFrameworkError,
     UnknownFrameworkError,
     UnsupportedPlanError,
@@ -20,10 +26,21 @@ from unifreeze.errors import (
 )
 
 ENTRY_POINTS = "unifreeze.backends"
+OPTIONAL: dict[type, tuple[str, str]] = {
+    OptimizerBackend: (
+        "optimizers",
+        "build the optimizer yourself over the parameters that train",
+    ),
+    ExperimentBackend: (
+        "experiments",
+        "parity, pairing and suggestions need them: see backends/README.md",
+    ),
+}
+"""Protocols that a backend may leave out: what each is for, and what a user does without it."""
 _overrides: dict[str, Callable[[], Backend]] = {}
 
 
-def backend_for(model: Any) -> Backend:
+def backend_for(model: Model) -> Backend:
     """Return the backend of a live model, or of several held in a mapping.
 
     The framework is told by where the model's classes are defined: the entry point whose name is
@@ -43,7 +60,7 @@ def backend_for(model: Any) -> Backend:
     return load_backend(_claim(model))
 
 
-def _claim(model: Any) -> str:
+def _claim(model: Model) -> str:
     roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     claims = sorted(roots & set(backend_names()))
     if len(claims) == 1:
@@ -62,7 +79,7 @@ def _claim(model: Any) -> str:
 
 
 def _is_claimed(value: Any) -> bool:
-    """Tell whether a value is of a framework's class, which a model is."""
+    """Return whether a value is of a framework's class, which a model is."""
     roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
     return bool(roots & set(backend_names()))
 
@@ -86,9 +103,11 @@ def load_backend(name: str) -> Backend:
 
 
 def override_backend(name: str, load: Callable[[], Any]) -> None:
-    """Use what `load` gives as the backend of a framework, for this process (to try one out).
+    """Use another backend for a framework, in this process (to try one out).
 
-    It is called once, when a model of the framework is first met.
+    Args:
+        name: Import root of the framework.
+        load: Returns the backend; called once, when a model of the framework is first met.
     """
     _overrides[name] = cache(lambda: _checked(load(), f"{name!r}, given in its place,"))
 
@@ -99,7 +118,7 @@ def backend_names() -> list[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether a backend's framework can be imported, without importing it."""
+    """Return whether a backend's framework can be imported, without importing it."""
     return find_spec(name) is not None
 
 
@@ -111,24 +130,77 @@ def _entries() -> dict[str, EntryPoint]:
 @cache
 def _load(entry: EntryPoint) -> Backend:
     try:
-        found = entry.load()
+        loaded = entry.load()
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == entry.name:
             raise missing_framework(entry.name) from None
         raise
-    return _checked(found, f"{entry.name!r} ({entry.value})")
+    return _checked(loaded, f"{entry.name!r} ({entry.value})")
 
 
-def _checked(found: Any, what: str) -> Backend:
-    """Refuse what lacks a part of the protocol, naming all that is lacking."""
-    if not isinstance(found, Backend):
-        wanted = sorted({*vars(Backend), *Backend.__annotations__})
-        lacking = [n for n in wanted if not (n.startswith("_") or hasattr(found, n))]
+def _checked(loaded: Any, what: str) -> Backend:
+    """Refuse an object that cannot describe and freeze, naming all that it lacks."""
+    if not isinstance(loaded, FreezingBackend):
         raise UnknownFrameworkError(
-            f"backend {what} is not a backend: it lacks {listing(lacking)}",
+            f"backend {what} is not a backend: it lacks {listing(_lacking(loaded, Backend))}",
             hint="see backends/README.md for what a backend has",
         )
-    return found
+    return loaded if isinstance(loaded, Backend) else cast(Backend, _PartialBackend(loaded))
+
+
+def _lacking(backend: object, protocol: type) -> list[str]:
+    """Return the public names of a protocol that a backend does not have."""
+    wanted = {
+        name
+        for base in protocol.__mro__
+        if base.__module__.startswith("unifreeze.")
+        for name in (*vars(base), *getattr(base, "__annotations__", ()))
+    }
+    return sorted(name for name in wanted if name[0] != "_" and not hasattr(backend, name))
+
+
+class _PartialBackend:
+    """A backend without optimizers or experiments: calling a method it lacks says so."""
+
+    def __init__(self, backend: FreezingBackend) -> None:
+        self._backend = backend
+        for protocol in OPTIONAL:
+            lacking = _lacking(backend, protocol)
+            for method in lacking:
+                setattr(self, method, partial(_refuse, backend.name, protocol, method, lacking))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._backend, name)
+
+
+def _refuse(
+    name: str, protocol: type, method: str, lacking: Iterable[str], *_args: Any, **_named: Any
+) -> NoReturn:
+    """Raise the error for a method of a protocol that a backend leaves out."""
+    job, hint = OPTIONAL[protocol]
+    raise BackendError(
+        f"the backend of {name} has no {job}: it cannot do `{method}`",
+        context=f"it describes models, freezes them and verifies; of {protocol.__name__} it lacks "
+        f"{listing(lacking)}",
+        hint=hint,
+    )
+
+
+@cache
+def declared_by_backends(name: str) -> tuple[Any, ...]:
+    """Return everything that the packages of backends declare under a name, package by package.
+
+    A package that cannot be imported, because its framework is not installed, declares nothing.
+    """
+    declared: list[Any] = []
+    for _, entry in sorted(_entries().items()):
+        try:
+            declared += getattr(import_module(entry.module), name, ())
+        except ImportError:
+            continue
+    return tuple(declared)
 
 
 def missing_framework(name: str) -> MissingFrameworkError:
@@ -141,7 +213,7 @@ def missing_framework(name: str) -> MissingFrameworkError:
     )
 
 
-def refuse_unsupported(backend: Backend, model: Any, resolution: Resolution) -> None:
+def refuse_unsupported(backend: Backend, model: Model, resolution: Resolution) -> None:
     """Refuse a plan that a framework would not carry out as it says.
 
     Raises:

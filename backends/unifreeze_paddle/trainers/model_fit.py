@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, calling_list, checked
+from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments
 from unifreeze.errors import OptimizerError, ScheduleError, counted
 from unifreeze_paddle.trainers._run_state import RunState
 from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun, is_grouped
@@ -45,7 +45,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     `examples/trainers/`.
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self,
         plan: FreezePlan | Handle,

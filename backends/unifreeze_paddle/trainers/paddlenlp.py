@@ -10,7 +10,7 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, calling_list, checked, resolve_phases
+from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments, resolve_phases
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_paddle.trainers._run_state import RunState
 from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun
@@ -45,7 +45,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     `examples/trainers/`.
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self,
         plan: FreezePlan | Handle,

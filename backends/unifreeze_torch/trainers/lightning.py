@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, Undo, checked
+from unifreeze.backend import Handle, LastCallback, Undo, check_arguments
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import _guards as guards
 from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
@@ -31,7 +31,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     `examples/trainers/`.
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:

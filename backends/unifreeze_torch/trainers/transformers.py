@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, calling_list, checked
+from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
 from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
@@ -40,7 +40,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     `examples/trainers/`.
     """
 
-    @checked
+    @check_arguments
     def __init__(
         self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
     ) -> None:

@@ -205,7 +205,7 @@ class TrainsNothing:
 
     def plain_optimizer(self, model, spec):
         _, clear = super().plain_optimizer(model, spec)
-        return lambda: None, clear
+        return lambda gradients: None, clear
 
 
 class LeavesOneOut:
@@ -215,9 +215,9 @@ class LeavesOneOut:
         step, clear = super().plain_optimizer(model, spec)
         left_out = self.objects(model)[TRAINS]
 
-        def step_all_but_one():
+        def step_all_but_one(gradients):
             kept = self.clone(left_out)
-            step()
+            step(gradients)
             self.copy_into(left_out, kept)
 
         return step_all_but_one, clear

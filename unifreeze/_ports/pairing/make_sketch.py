@@ -32,8 +32,7 @@ from unifreeze._ports.pairing.probe_values import (
     whole,
 )
 from unifreeze._ports.pairing.states import with_shown
-from unifreeze._protocol import Backend, Batch, SketchConfig, SketchRun
-from unifreeze._protocol.protocol import Chosen
+from unifreeze._protocol import Backend, Batch, Chosen, SketchConfig, SketchRun
 from unifreeze.errors import PairingError, TargetError, listing
 
 Choose = Callable[[Mapping[str, Seen]], Chosen]

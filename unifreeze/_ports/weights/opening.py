@@ -1,52 +1,25 @@
-"""Weights at rest, opened: which format a file is in is told by its content."""
+"""Weights at rest, opened: a file's content says which format it is in."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
 
 from unifreeze._files import is_folder
-from unifreeze._ports.weights.contents import Named, Progress, WeightFile
-from unifreeze._ports.weights.paddle_format import open_pdparams
-from unifreeze._ports.weights.safetensors_format import open_safetensors
+from unifreeze._ports.weights.contents import WeightFile
+from unifreeze._ports.weights.formats import (
+    PDPARAMS,
+    SAFETENSORS,
+    WeightFormat,
+    declared_formats,
+    format_by_name,
+)
 from unifreeze._ports.weights.shards import open_index, weights_in
-from unifreeze._protocol import load_backend
 from unifreeze.errors import WeightFileError
 
-ZIP = b"PK\x03\x04"
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The number that torch's files before the zip format start with, as they pickle it."""
 LFS = b"version https://git-lfs.github.com/spec/"
-"""What Git LFS puts in place of a large file until that is fetched."""
-SUFFIXES = {
-    ".safetensors": "safetensors",
-    ".pdparams": "paddle",
-    ".pt": "torch",
-    ".pth": "torch",
-    ".bin": "torch",
-    ".ckpt": "torch",
-}
-
-
-class TorchCheckpoints(Protocol):
-    """What `unifreeze_torch._checkpoints` offers."""
-
-    def open_checkpoint(self, path: Path, key: str | None = None) -> WeightFile:
-        """Open a file of `torch.save` without running what it names."""
-
-    def save_checkpoint(self, file: object, tensors: list[Named], progress: Progress) -> None:
-        """Write tensors for `torch.load`."""
-
-
-def torch_checkpoints() -> TorchCheckpoints:
-    """Return the part of the torch backend that reads and writes torch's own files.
-
-    Raises:
-        MissingFrameworkError: PyTorch is not installed.
-    """
-    load_backend("torch")
-    return cast(TorchCheckpoints, import_module("unifreeze_torch._checkpoints"))
+"""How the small file begins that Git LFS leaves in place of a large one."""
+_SHOWN = 14
+"""How many of a file's first bytes an error shows."""
 
 
 def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
@@ -63,7 +36,8 @@ def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
     Raises:
         WeightFileError: The file is missing, cut short, of no known format, or holds more than
             weights.
-        MissingFrameworkError: It is a file of `torch.save`, and PyTorch is not installed.
+        MissingFrameworkError: It is a file that only its framework reads, such as one of
+            `torch.save`, and that is not installed.
 
     Example:
         >>> import tempfile, numpy as np
@@ -87,35 +61,32 @@ def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
 
 
 def _open_file(path: Path, key: str | None) -> WeightFile:
-    kind = _kind(path)
-    if kind == "torch":
-        return torch_checkpoints().open_checkpoint(path, key)
-    if kind == "paddle":
-        return open_pdparams(path, key)
-    if key is not None:
-        raise WeightFileError(f"{path} is a safetensors file, which has no part {key!r}")
-    return open_safetensors(path)
+    weight_format = _format(path)
+    weight_format.need_framework()
+    return weight_format.open(path, key)
 
 
-def _kind(path: Path) -> str:
-    """Tell a file's format by its first bytes, and where those say nothing by its name."""
+def _format(path: Path) -> WeightFormat:
+    """Return a file's format by its first bytes, and where those say nothing by its name."""
     with path.open("rb") as file:
-        start = file.read(len(OLD_TORCH))
-    if start.startswith(LFS[: len(OLD_TORCH)]):
+        start = file.read(len(LFS))
+    if start == LFS:
         raise WeightFileError(
             f"{path} is not a weight file: it is a pointer, and Git LFS has the file",
             hint="git lfs pull, where the repository was cloned; or download the file itself",
         )
     if start[5:9] == b"\0\0\0{":  # a header of less than 1 TiB, which is JSON
-        return "safetensors"
-    if start.startswith((ZIP, OLD_TORCH)):
-        return "torch"
+        return SAFETENSORS
+    # Before Paddle's: any pickle may be one of Paddle's files.
+    for declared in declared_formats():
+        if start.startswith(declared.starts):
+            return declared
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
-        return "paddle"
-    return _kind_by_name(path, start)
+        return PDPARAMS
+    return _format_by_name(path, start)
 
 
-def _kind_by_name(path: Path, start: bytes) -> str:
+def _format_by_name(path: Path, start: bytes) -> WeightFormat:
     if not start:
         raise WeightFileError(
             f"{path} is not a weight file: it is empty",
@@ -125,12 +96,12 @@ def _kind_by_name(path: Path, start: bytes) -> str:
         raise WeightFileError(
             f"{path} is not a weight file: it is a web page", hint="download the file itself"
         )
-    if path.suffix == ".safetensors":
-        return "safetensors"
-    kind = SUFFIXES.get(path.suffix)
-    named = f"it is named as a file of {kind}, and " if kind else "it "
+    named = format_by_name(path)
+    if named is SAFETENSORS:
+        return named
+    said = f"it is named as a file of {named.name}, and " if named else "it "
     raise WeightFileError(
         f"{path} is not a weight file",
-        context=f"{named}starts with {start.hex(' ')}",
+        context=f"{said}starts with {start[:_SHOWN].hex(' ')}",
         hint="safetensors, and the files of torch.save and paddle.save, can be read",
     )

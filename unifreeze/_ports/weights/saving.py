@@ -7,8 +7,12 @@ from pathlib import Path
 
 from unifreeze._files import is_folder, whole_file, writing_hint
 from unifreeze._ports.weights.contents import DTYPES, Named, Progress, is_possible
-from unifreeze._ports.weights.opening import SUFFIXES, torch_checkpoints
-from unifreeze._ports.weights.paddle_writing import write_pdparams
+from unifreeze._ports.weights.formats import (
+    SAFETENSORS,
+    WeightFormat,
+    format_by_name,
+    known_suffixes,
+)
 from unifreeze._ports.weights.safetensors_format import ALIASES, write_safetensors
 from unifreeze.errors import WeightFileError, listing
 
@@ -22,10 +26,10 @@ def save_weights(
 ) -> None:
     """Write a weight file; its format follows from its name.
 
-    A reader sees all of it or the file that was there before. A tensor is read when its turn comes
-    and dropped after; only `torch.save` wants all of them at once. Names that are tied stand in the
-    file under each name, since the frameworks' own loaders want every name: in safetensors with
-    their values once more, elsewhere as one tensor.
+    A reader sees all of it or the file that was there before. Each tensor is read just before
+    it is written, and dropped after; only `torch.save` needs all of them at once. A tied tensor is
+    written under each of its names, because the frameworks' own loaders want every name: in
+    safetensors its values are repeated, elsewhere they are stored once.
 
     Args:
         path: A `.safetensors`, `.pdparams`, `.pt`, `.pth`, `.bin` or `.ckpt` file.
@@ -35,22 +39,21 @@ def save_weights(
 
     Raises:
         WeightFileError: The format cannot hold them, or the file cannot be written.
-        MissingFrameworkError: It is a file for `torch.load`, and PyTorch is not installed.
+        MissingFrameworkError: It is a file that only its framework writes, such as one for
+            `torch.load`, and that is not installed.
     """
     path, rows = Path(path), list(tensors)
-    kind = _kind(path)
+    weight_format = _format(path)
     _check(rows)
-    _check_metadata(path, kind, metadata or {})
+    _check_metadata(path, weight_format, metadata or {})
     report = progress or _silent
-    save_checkpoint = torch_checkpoints().save_checkpoint if kind == "torch" else None
+    weight_format.need_framework()
     try:
         with whole_file(path) as file:
-            if save_checkpoint is not None:
-                save_checkpoint(file, rows, report)
-            elif kind == "paddle":
-                write_pdparams(file, rows, report)
-            else:
+            if weight_format is SAFETENSORS:
                 write_safetensors(file, rows, metadata or {}, report)
+            else:
+                weight_format.save(file, rows, report)
     except OSError as error:
         raise WeightFileError(
             f"cannot write {path}: {error.strerror or error}", hint=writing_hint(error)
@@ -61,15 +64,17 @@ def _silent(name: str, done: int, total: int) -> None:
     """Report nothing."""
 
 
-def _kind(path: Path) -> str:
-    if path.suffix not in SUFFIXES:
+def _format(path: Path) -> WeightFormat:
+    weight_format = format_by_name(path)
+    if weight_format is None:
+        suffixes = known_suffixes()
         raise WeightFileError(
             f"{path} does not say which format to write",
-            hint=f"name it {listing(SUFFIXES, limit=len(SUFFIXES))}",
+            hint=f"name it {listing(suffixes, limit=len(suffixes))}",
         )
     if is_folder(path):
         raise WeightFileError(f"cannot write {path}: it is a folder", hint="name a file in it")
-    return SUFFIXES[path.suffix]
+    return weight_format
 
 
 def _check(rows: list[Named]) -> None:
@@ -97,8 +102,8 @@ def _problem(row: Named, seen: Mapping[str, Named]) -> str:
     return f"it is {row.entry} and tied to {target.name!r}, {target.entry}" if unlike else ""
 
 
-def _check_metadata(path: Path, kind: str, metadata: Mapping[str, str]) -> None:
-    if metadata and kind != "safetensors":
+def _check_metadata(path: Path, weight_format: WeightFormat, metadata: Mapping[str, str]) -> None:
+    if metadata and weight_format is not SAFETENSORS:
         raise WeightFileError(f"{path} cannot carry metadata", hint="only safetensors files can")
     if ALIASES in metadata:
         raise WeightFileError(f"{ALIASES} in the metadata is written by save_weights itself")

@@ -41,7 +41,7 @@ class Module:
         raise NotImplementedError
 
     def modules(self):
-        """Give this module and everything under it."""
+        """Yield this module and everything under it."""
         yield self
         for part in self.parts.values():
             yield from part.modules()

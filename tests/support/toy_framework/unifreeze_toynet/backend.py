@@ -7,7 +7,16 @@ from contextlib import contextmanager
 import numpy as np
 import toynet
 
-from unifreeze.backend import CONTAINER, Guard, ModuleBackend, Payload, Reader, Tensor
+from unifreeze.backend import (
+    CONTAINER,
+    Guard,
+    ModuleBackend,
+    ModuleExperiments,
+    ModuleOptimizers,
+    Payload,
+    Reader,
+    Tensor,
+)
 
 KINDS = {
     toynet.Linear: "linear",
@@ -65,7 +74,7 @@ class Held:
             part.set_training(mode)
 
 
-class ToynetBackend(ModuleBackend):
+class ToynetBackend(ModuleExperiments, ModuleOptimizers, ModuleBackend):
     """Freezing in toynet: `learns`, no stale gradient, held modules deaf to `set_training`."""
 
     name = "toynet"
@@ -74,15 +83,15 @@ class ToynetBackend(ModuleBackend):
     module_class = toynet.Module
 
     def is_tensor(self, value):
-        """Tell whether a value is a toynet tensor."""
+        """Return whether a value is a toynet tensor."""
         return isinstance(value, toynet.Tensor)
 
     def is_floating(self, tensor):
-        """Tell whether a tensor holds floating-point values."""
+        """Return whether a tensor holds floating-point values."""
         return tensor.data.dtype.kind == "f"
 
     def get_flag(self, tensor):
-        """Tell whether a weight learns."""
+        """Return whether a weight learns."""
         return tensor.learns
 
     def set_flag(self, tensor, trainable):
@@ -185,7 +194,7 @@ class ToynetBackend(ModuleBackend):
             optimizer = toynet.AdamW(model.all_weights(), **settings)
         else:
             optimizer = toynet.SGD(model.all_weights(), momentum=spec.momentum, **settings)
-        return optimizer.step, optimizer.clear
+        return lambda _gradients: optimizer.step(), optimizer.clear
 
     def on_load(self, walk, loaded):
         """Call back after a state has been loaded."""

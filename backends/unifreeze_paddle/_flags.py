@@ -1,0 +1,83 @@
+"""Where a flag is written in Paddle: `stop_gradient`, and no stale gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter, not_
+
+import paddle
+
+from unifreeze.backend import Guard, LiveTensor, Model, ModuleBackend, Resolution, Undo
+from unifreeze_paddle import _checks as checks
+from unifreeze_paddle import _guards as guards
+from unifreeze_paddle import _optimizers as optimizers
+from unifreeze_paddle import _tensor_values as bits
+
+# Past the parameters' own `__setattr__`, which is written in Python.
+_set_stop_gradient = paddle.Tensor.stop_gradient.__set__
+
+
+class PaddleFlags(ModuleBackend):
+    """Reads and writes a parameter's flag and gradient; programs are traced anew after."""
+
+    skips_frozen = True
+    get_gradient = staticmethod(attrgetter("grad"))  # type: ignore[assignment]
+
+    def get_flag(self, tensor: LiveTensor) -> bool:
+        """Return whether a parameter is trainable."""
+        return not tensor.stop_gradient
+
+    def get_flags(self, tensors: Sequence[LiveTensor]) -> list[bool]:
+        """Return for many parameters whether they are trainable."""
+        return list(map(not_, map(attrgetter("stop_gradient"), tensors)))
+
+    def set_flag(self, tensor: LiveTensor, trainable: bool) -> None:
+        """Make a parameter trainable or frozen.
+
+        Only `stop_gradient` on the tensor works in every release; `requires_grad` was a plain
+        attribute before 3.2, and flags set on a layer do nothing.
+        """
+        _set_stop_gradient(tensor, not trainable)
+
+    def set_gradient(self, tensor: LiveTensor, gradient: LiveTensor | None) -> None:
+        """Set a parameter's gradient; None drops it (clearing would leave zeros)."""
+        if gradient is None:
+            tensor.clear_gradient(False)
+        else:
+            bits.set_gradient(tensor, gradient)
+
+    def kept_gradient(self, tensor: LiveTensor) -> LiveTensor | None:
+        """Return a copy of a parameter's gradient: `grad` itself dies when it is dropped."""
+        return None if tensor.grad is None else bits.copy_gradient(tensor)
+
+    def write(
+        self, model: Model, resolution: Resolution, found: Mapping[int, Guard] | None = None
+    ) -> Undo:
+        """Write the decisions; where no plan covers a parameter, put its own settings back."""
+        walk = self.walk(model)
+        if resolution.covered is not None:
+            checks.refuse_traced(walk, "remove the plan")
+        undo = super().write(model, resolution, found)
+        guards.forget_traces()
+        if resolution.covered is not None:
+            owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
+            kept = {number for owner, number in owned if resolution.covered[owner]}
+            optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
+
+        def restore() -> None:
+            undo()
+            guards.forget_traces()
+
+        return restore
+
+    def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
+        """Freeze for a while what a resolution freezes; programs are traced again after."""
+        checks.refuse_traced(self.walk(model), "change its flags for a while")
+        undo = super().freeze_briefly(model, resolution)
+        guards.forget_traces()
+
+        def restore() -> None:
+            undo()
+            guards.forget_traces()
+
+        return restore

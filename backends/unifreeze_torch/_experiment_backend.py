@@ -1,0 +1,97 @@
+"""What experiments need of PyTorch: backward passes, plain optimizers, double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from unifreeze.backend import (
+    Array,
+    Gradients,
+    Layer,
+    LiveTensor,
+    Model,
+    ModuleExperiments,
+    OptimizerSpec,
+    Walk,
+    optimizer_defaults,
+    read_settings,
+)
+from unifreeze.errors import TargetError
+from unifreeze_torch import _settings as settings
+from unifreeze_torch import _tensor_values as bits
+
+
+class TorchExperiments(ModuleExperiments):
+    """Runs a model forward and backward, and trains it with plain optimizers."""
+
+    def train_mode(self, model: Model) -> None:
+        """Call `model.train()`, as a training loop does."""
+        model.train()
+
+    def backward(self, outputs: Sequence[LiveTensor], weights: Sequence[Array]) -> bool:
+        """Backpropagate the weighted sum of outputs."""
+        terms = [
+            (output * bits.from_array(weight, output)).sum()
+            for output, weight in zip(outputs, weights, strict=True)
+            if output.requires_grad
+        ]
+        if terms:
+            torch.stack([term.float() for term in terms]).sum().backward()
+        return bool(terms)
+
+    def plain_optimizer(
+        self, model: Model, spec: OptimizerSpec
+    ) -> tuple[Callable[[Gradients], None], Callable[[], None]]:
+        """Build an optimizer over all of a model's parameters; return its step and its clear."""
+        parameters = list(model.parameters())
+        optimizer: torch.optim.Optimizer
+        if spec.name == "adamw":
+            optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+        else:
+            optimizer = torch.optim.SGD(
+                parameters, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum
+            )
+        return lambda _: optimizer.step(), optimizer.zero_grad
+
+    @contextmanager
+    def double(self, walk: Walk) -> Iterator[None]:
+        """Compute in double precision meanwhile; the tensors' own memory comes back after."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with bits.in_double(walk.tensors, walk.slots):
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def place(self, model: Model, device: str) -> Any:
+        """Move a model to "cpu" or "gpu"."""
+        if device not in self.capabilities.devices:
+            raise TargetError(
+                f"torch sees no {device!r} device here",
+                context=f"devices: {', '.join(self.capabilities.devices)}",
+                hint="the README says which torch build has CUDA",
+            )
+        return model.to("cuda" if device == "gpu" else "cpu")
+
+    def device_of(self, model: Model) -> str:
+        """Return the kind of device a model is on."""
+        return "gpu" if self.anchor(model).device.type == "cuda" else "cpu"
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's random generators."""
+        torch.manual_seed(seed)
+
+    def settings(self, module: Layer) -> dict[str, Any]:
+        """Return one layer's own settings in neutral terms."""
+        return read_settings(module, self.reader.kind(module), settings.LAYERS)
+
+    def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
+        """Return the default settings of the framework's optimizers, by their names."""
+        return optimizer_defaults(
+            settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
+        )

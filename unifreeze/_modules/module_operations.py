@@ -1,0 +1,139 @@
+"""What a framework adds for its modules: guards, hooks, modes and random state.
+
+The abstract methods always; the others where the framework is not the plainest.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from unifreeze._modules.guard import Guard
+from unifreeze._modules.reader import Reader
+from unifreeze._modules.tensor_operations import TensorOperations
+from unifreeze._modules.walking import Walk
+from unifreeze._modules.watching import ForwardWatch
+from unifreeze._protocol.live import Layer, LiveTensor, Model
+from unifreeze._protocol.results import Capabilities, Finding, Undo
+from unifreeze._resolution import Resolution
+
+
+class ModuleOperations(TensorOperations):
+    """One framework's operations on modules.
+
+    Attributes:
+        reader: Reads its modules for the walk.
+        module_class: The base class of all its modules, so that anything else can be refused.
+        runs_itself: True while the backend itself runs a model: no pass for a watch.
+    """
+
+    reader: Reader
+    module_class: type = object
+    runs_itself = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Facts about the framework."""
+        return Capabilities()
+
+    @abstractmethod
+    def container(self, models: Mapping[str, Model]) -> Model:
+        """Put several models into one of the framework's dictionaries of modules."""
+
+    def sizes(self, walk: Walk) -> list[Any] | None:
+        """Return each parameter's size, to see a resize in place; None if there are no values."""
+        return None if self.has_no_values(walk) else [tuple(t.shape) for t in walk.tensors]
+
+    def has_no_values(self, walk: Walk) -> bool:
+        """Return whether none of a model's parameters has values."""
+        return all(self.payload(tensor) is None for tensor in walk.tensors)
+
+    def stored(self, walk: Walk) -> Mapping[int, Callable[[], LiveTensor | None]]:
+        """Return for each placeholder in a model, by identity, a function that loads its values.
+
+        A model whose weights are offloaded holds placeholders. The function returns None if the
+        values cannot be loaded.
+        """
+        return {}
+
+    def find_shared(self, walk: Walk) -> None:
+        """Fill in the walk's groups of different parameters that share memory."""
+        walk.tree.shared = []
+
+    def check_walk(self, walk: Walk, model: Model, resolution: Resolution) -> Iterator[Finding]:
+        """Yield what this framework would get wrong."""
+        return iter(())
+
+    def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
+        """Return the guards that modules need under a resolution."""
+        return {index: Guard(still=True) for index in (*resolution.held, *resolution.quiet)}
+
+    @abstractmethod
+    def get_guards(self, walk: Walk) -> dict[int, Guard]:
+        """Return the guards that are on a model's modules now."""
+
+    @abstractmethod
+    def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
+        """Put exactly these guards on a model, and take off all others."""
+
+    def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
+        """Help layers to pass gradient on while only flags change; return what undoes it."""
+        return None
+
+    @abstractmethod
+    def hook(
+        self, module: Layer, before: Callable[[], None], after: Callable[[Any], None]
+    ) -> Callable[[], None]:
+        """Call back around a module's forward; returns what takes the hooks off again."""
+
+    def on_forward(self, module: Layer, watch: ForwardWatch) -> Undo:
+        """Call back around a module's forward passes; return the function that stops it.
+
+        Copies of the module, and pickled ones, should call nobody. Where a compiler records a pass,
+        `followed` should be called instead of the other two.
+        """
+        return self.hook(module, watch.begins, partial(_ends, watch))
+
+    @abstractmethod
+    def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
+        """Call back after a state dict has been loaded; returns what stops it."""
+
+    def is_compiled(self, walk: Walk) -> bool:
+        """Return whether a compiler runs a part of a model, so that its modules are not called."""
+        return False
+
+    def runs(self, module: Layer) -> bool:
+        """Return True if a module computes something; a plain list of modules does not."""
+        return True
+
+    def trains(self, module: Layer) -> bool:
+        """Return True if a forward pass now is one of training: in training mode, with gradient."""
+        return bool(module.training)
+
+    def moves_statistics(self, module: Layer) -> bool:
+        """Return whether a layer with running statistics would move them if it ran now."""
+        return bool(module.training)
+
+    def modes(self, walk: Walk) -> list[bool]:
+        """Return each module's training flag."""
+        return [module.training for module in walk.modules]
+
+    def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
+        """Put each module's training flag back."""
+        for module, mode in zip(walk.modules, modes, strict=True):
+            module.training = mode
+
+    @abstractmethod
+    def inference(self, walk: Walk) -> AbstractContextManager[None]:
+        """Run without gradient, in inference mode; modes and random state are put back after."""
+
+    @abstractmethod
+    def random_state(self) -> AbstractContextManager[None]:
+        """Put the random generators back after."""
+
+
+def _ends(watch: ForwardWatch, outputs: Any) -> None:
+    watch.ends(complete=outputs is not None)

@@ -1,0 +1,21 @@
+"""For a framework without a tape: its tensors hold no gradient, a function returns them by path."""
+
+from __future__ import annotations
+
+from unifreeze._modules.tensor_operations import TensorOperations
+from unifreeze._protocol.live import LiveTensor
+
+
+class Tapeless(TensorOperations):
+    """Operations of a framework that computes gradients by transforming a function.
+
+    There is no gradient to drop when a plan is written. A backend that also runs experiments
+    writes `forward_and_backward` itself.
+    """
+
+    def get_gradient(self, tensor: LiveTensor) -> LiveTensor | None:
+        """Return None: a tensor holds no gradient."""
+        return None
+
+    def set_gradient(self, tensor: LiveTensor, gradient: LiveTensor | None) -> None:
+        """Do nothing: a tensor holds no gradient."""
