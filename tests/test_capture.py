@@ -10,7 +10,7 @@ import pytest
 import unifreeze as uf
 from tests.support import trees, zoo
 from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
-from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._authoring.capture.plan_search import fresh
 from unifreeze._protocol import load_backend
 from unifreeze._resolution import resolve_spec
 from unifreeze.errors import OptimizerError, PlanError, TieConflictError

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.trees import linear, module, spec
 from unifreeze._authoring.capture import capture_spec
-from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._authoring.capture.plan_search import fresh
 from unifreeze._plan import FreezePlan
 from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze.errors import CapturedPlanError, PlanError

@@ -14,7 +14,7 @@ from tests.support.pairs import PAIRS
 from tests.support.pairs import freezings as zoo
 from tests.support.trees import Node, Weight, conv, embedding, linear, module, norm, spec, stack
 from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
-from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._authoring.capture.plan_search import fresh
 from unifreeze._resolution import resolve_spec
 from unifreeze._structure.likeness import folded, groups_of, same_layers, unfolded
 from unifreeze.errors import (

@@ -19,8 +19,8 @@ import unifreeze as uf
 from tests.support.rounding import LIMIT, SINGLE_PART
 from tests.support.trained import BLOCKS, batches, damaged, in_framework, trained
 from tests.support.zoo import FRAMEWORKS, runnable
-from unifreeze._authoring.suggest.facts import FEW, MANY
-from unifreeze._authoring.suggest.units import has_head, stretches
+from unifreeze._authoring.suggest.model_units import has_head, stretches
+from unifreeze._authoring.suggest.task_facts import FEW, MANY
 from unifreeze._protocol import Batch, backend_for
 from unifreeze._resolution import resolve_phases
 from unifreeze.errors import ArgumentError, PlanFileError, TargetError

@@ -34,17 +34,17 @@ from unifreeze._modules.wrapping import join, wrappers
 from unifreeze._numerics.projections import Sketch
 from unifreeze._numerics.sharing import overlapping
 from unifreeze._plan.phases import When
+from unifreeze._ports.weights.checkpoint_parts import find_state
 from unifreeze._ports.weights.contents import (
     COPY_AGAIN,
     DTYPES,
-    Entry,
     Named,
-    Progress,
+    TensorEntry,
+    TensorProgress,
     WeightFile,
     make_entry,
     values_of,
 )
-from unifreeze._ports.weights.nested import find_state
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.protocol import (
     Backend,
@@ -90,7 +90,7 @@ __all__ = [
     "DTYPES",
     "Dicts",
     "Digest",
-    "Entry",
+    "TensorEntry",
     "Finding",
     "Format",
     "ForwardWatch",
@@ -107,7 +107,7 @@ __all__ = [
     "ProbeConfig",
     "ProbeResult",
     "ProbeRun",
-    "Progress",
+    "TensorProgress",
     "Rate",
     "Reader",
     "Resolution",

@@ -15,9 +15,9 @@ from unifreeze.backend import (
     COPY_AGAIN,
     DTYPES,
     Array,
-    Entry,
     Named,
-    Progress,
+    TensorEntry,
+    TensorProgress,
     WeightFile,
     find_state,
     make_entry,
@@ -90,7 +90,7 @@ def _refuse_compressed(path: Path) -> None:
         )
 
 
-def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> Entry:
+def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> TensorEntry:
     """Describe a tensor; one that has no values of its own in the file is refused."""
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     if not plain or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
@@ -108,7 +108,7 @@ def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> Entry:
     return entry
 
 
-def _to_array(tensor: torch.Tensor, entry: Entry) -> Array:
+def _to_array(tensor: torch.Tensor, entry: TensorEntry) -> Array:
     """Copy a tensor's bits out."""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
     flat: Array = plain.reshape(-1).view(torch.uint8).numpy()
@@ -127,7 +127,7 @@ def _tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return tied
 
 
-def save_checkpoint(file: BinaryIO, tensors: Sequence[Named], progress: Progress) -> None:
+def save_checkpoint(file: BinaryIO, tensors: Sequence[Named], progress: TensorProgress) -> None:
     """Write tensors for `torch.load`, which gives tied ones back as one.
 
     `torch.save` wants all of them in memory at once.

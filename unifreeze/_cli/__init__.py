@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from unifreeze import __version__
-from unifreeze._cli.about import backends, schema
 from unifreeze._cli.capture import capture, expand, translate
 from unifreeze._cli.encodings import print_in_any_encoding
 from unifreeze._cli.examples import EXAMPLES
 from unifreeze._cli.output import BUG, UNUSABLE, complain, width_of
 from unifreeze._cli.pair import pair, port, sketch
 from unifreeze._cli.parity import compare, parity, record
+from unifreeze._cli.schema_and_backends import backends, schema
 from unifreeze._cli.show import explain, show
 from unifreeze._cli.step import step
 from unifreeze._cli.suggest import suggest

@@ -24,13 +24,13 @@ from unifreeze._cli.output import (
     write_json,
 )
 from unifreeze._cli.parity import read_inputs
-from unifreeze._cli.side_process import Side, run_sides
+from unifreeze._cli.side_process import SideCommand, run_sides
 from unifreeze._files import read_text
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing import (
     ModelSketch,
     Pairing,
-    Wanted,
+    SketchRequest,
     make_sketch,
     pair_by,
     pair_sketches,
@@ -257,7 +257,9 @@ def _pair_models(
         maps[0].write_text(json_module.dumps(back), encoding="utf-8")
         maps[1].write_text(json_module.dumps(hints), encoding="utf-8")
 
-        def sketched(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
+        def sketched(
+            like: ModelSketch | None, wanted: SketchRequest, *, second: bool
+        ) -> ModelSketch:
             model, file = models[second], files[second]
             python = other_python if second else sys.executable
             words = ["sketch", model, "-o", str(file), *settings]
@@ -268,7 +270,7 @@ def _pair_models(
                 words.append(f"--outputs={','.join(wanted.outputs)}")
             words += ["--states"] if wanted.states else []
             words += ["--parts", str(file)] if wanted.parts else []  # of its last sketch
-            run_sides([Side(python, model, tuple(words))])
+            run_sides([SideCommand(python, model, tuple(words))])
             return ModelSketch.load(file)
 
         return pair_by(sketched)

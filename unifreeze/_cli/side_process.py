@@ -14,7 +14,7 @@ from unifreeze._cli.output import BUG
 from unifreeze.errors import TargetError, UnifreezeError
 
 
-class Side(NamedTuple):
+class SideCommand(NamedTuple):
     """A command of ours, to be run by an interpreter.
 
     Attributes:
@@ -58,7 +58,7 @@ class Side(NamedTuple):
             )
 
 
-def run_sides(sides: Sequence[Side]) -> None:
+def run_sides(sides: Sequence[SideCommand]) -> None:
     """Run several at once; if one fails, the others are stopped.
 
     Raises:

@@ -18,7 +18,7 @@ from unifreeze._tables import human_bytes
 
 
 @dataclass
-class Unit:
+class UnitRow:
     """What a plan does to one unit of the network."""
 
     label: str
@@ -43,14 +43,14 @@ class Unit:
         return {**self.__dict__, "decision": self.decision}
 
 
-def units_of(resolution: Resolution) -> list[Unit]:
+def units_of(resolution: Resolution) -> list[UnitRow]:
     """Add up what happens in each unit, in canonical order."""
     spec, tree = resolution.spec, resolution.spec.tree
-    units: dict[str, Unit] = {}
+    units: dict[str, UnitRow] = {}
     for number in spec.canonical_order.tolist():
         owner = tree.owners[spec.first_names[number]]
         at = spec.placement.units[spec.placement.unit_of[owner]]
-        unit = units.setdefault(at.label, Unit(at.label, []))
+        unit = units.setdefault(at.label, UnitRow(at.label, []))
         block = at.zone is Zone.BLOCK and at.run >= 0 and spec.runs[at.run].blocks[at.block]
         path = tree.paths[block or owner] or "(model)"
         if path not in unit.paths:
@@ -61,7 +61,7 @@ def units_of(resolution: Resolution) -> list[Unit]:
     return list(units.values())
 
 
-def _whole(unit: Unit, spec: ModelSpec) -> list[str]:
+def _whole(unit: UnitRow, spec: ModelSpec) -> list[str]:
     """Return the one module that holds all of a unit and nothing else, if there is one."""
     split = [path.split(".") for path in unit.paths]
     shared = [pieces[0] for pieces in zip(*split, strict=False) if len({*pieces}) == 1]
@@ -71,7 +71,7 @@ def _whole(unit: Unit, spec: ModelSpec) -> list[str]:
     return [spec.tree.paths[module]] if module and len(held) == unit.parameters else []
 
 
-def _add(unit: Unit, resolution: Resolution, number: int) -> None:
+def _add(unit: UnitRow, resolution: Resolution, number: int) -> None:
     """Add one parameter to its unit."""
     size = int(resolution.spec.sizes[number])
     unit.parameters += 1

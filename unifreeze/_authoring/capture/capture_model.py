@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze._arguments import checked, checked_methods
-from unifreeze._authoring.capture.effects import cut_off, left_out, put_back, without_rate
-from unifreeze._authoring.capture.partners import (
+from unifreeze._authoring.capture.hidden_freezing import cut_off, left_out, put_back, without_rate
+from unifreeze._authoring.capture.norm_statistics import with_statistics
+from unifreeze._authoring.capture.paired_decisions import (
     paired_decisions,
     rule_for_both,
     seen_from,
     sketched,
 )
-from unifreeze._authoring.capture.shortest import Aim, fresh, shortest_plan
-from unifreeze._authoring.capture.statistics import with_statistics
-from unifreeze._authoring.capture.substrings import find_loop
-from unifreeze._authoring.capture.text import written
+from unifreeze._authoring.capture.plan_comments import written
+from unifreeze._authoring.capture.plan_search import Aim, fresh, shortest_plan
+from unifreeze._authoring.capture.substring_loops import find_loop
 from unifreeze._handle.target import Target
 from unifreeze._plan import FreezePlan, Rule, save_text
 from unifreeze._ports.pairing import Pairing

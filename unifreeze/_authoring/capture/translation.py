@@ -6,8 +6,8 @@ from typing import Any
 
 from unifreeze._arguments import checked
 from unifreeze._authoring.capture.capture_model import Capture, made
-from unifreeze._authoring.capture.partners import by_name, by_pairing, rule_for_both
-from unifreeze._authoring.capture.shortest import Aim, fresh, shortest_plan
+from unifreeze._authoring.capture.paired_decisions import by_name, by_pairing, rule_for_both
+from unifreeze._authoring.capture.plan_search import Aim, fresh, shortest_plan
 from unifreeze._handle.target import Target
 from unifreeze._plan import FreezePlan, refuse_phases
 from unifreeze._ports.pairing import Pairing

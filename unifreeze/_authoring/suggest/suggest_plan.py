@@ -7,13 +7,13 @@ from statistics import fmean
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._authoring.suggest.draft import Draft, plan_text
-from unifreeze._authoring.suggest.facts import Inputs, read_inputs
-from unifreeze._authoring.suggest.from_measurements import Measure, measures_of
+from unifreeze._authoring.suggest.model_units import Stretch, has_head, run_word, stretches
+from unifreeze._authoring.suggest.plan_by_measures import by_measures
+from unifreeze._authoring.suggest.plan_draft import Draft, draft_text
+from unifreeze._authoring.suggest.rules_of_thumb import by_rules, described
 from unifreeze._authoring.suggest.suggestion import Suggestion
-from unifreeze._authoring.suggest.surgery import by_measures
-from unifreeze._authoring.suggest.thumb import by_rules, described
-from unifreeze._authoring.suggest.units import Stretch, has_head, run_word, stretches
+from unifreeze._authoring.suggest.task_facts import Inputs, read_inputs
+from unifreeze._authoring.suggest.unit_measures import Measure, measures_of
 from unifreeze._numerics.measurements import MeasureConfig
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, backend_for
@@ -52,7 +52,7 @@ def suggest(
 
     By rules of thumb alone, from what is known of the task; or, with batches, by measuring where
     tuning would pay: the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022,
-    arXiv 2210.11466), and the loss with each block passed by. `from_measurements.py` says what
+    arXiv 2210.11466), and the loss with each block passed by. `unit_measures.py` says what
     either finds, and what not. (Freezing a block and evaluating again would measure nothing:
     freezing changes no output.) The model is measured in inference mode, everything in it as if it
     trained, and is left as it was, to the bit.
@@ -167,7 +167,7 @@ def _suggestion(
     title = f"Suggested for {spec.tree.types[0]} ({spec.framework}){by}: {described(inputs)}."
     loss = fmean(losses) if losses else None
     for fitting in (draft, draft.with_tied(), draft.of_everything()):
-        text = plan_text(fitting, title)
+        text = draft_text(fitting, title)
         plan = FreezePlan.from_yaml(text)
         try:
             _resolve(plan, spec)

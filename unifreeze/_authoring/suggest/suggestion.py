@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze._arguments import checked_methods
-from unifreeze._authoring.suggest.from_measurements import Measure, ranked
+from unifreeze._authoring.suggest.unit_measures import Measure, ranked
 from unifreeze._plan import FreezePlan, save_text
 from unifreeze._tables import number, one_line, plain_table
 

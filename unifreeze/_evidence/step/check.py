@@ -15,7 +15,7 @@ from unifreeze._evidence.step.report import StepReport
 from unifreeze._evidence.step.side import make_side
 from unifreeze._numerics.projections import Array
 from unifreeze._plan import FreezePlan
-from unifreeze._ports.carrying.route import Piece, route
+from unifreeze._ports.carrying.transfers import Piece, route
 from unifreeze._ports.pairing import Pairing, pair
 from unifreeze._ports.pairing.layout import places
 from unifreeze._protocol import Backend, Batch, StepConfig, backend_for

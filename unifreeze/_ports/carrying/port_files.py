@@ -8,13 +8,19 @@ from math import prod
 from pathlib import Path
 
 from unifreeze._arguments import checked
-from unifreeze._ports.carrying.route import Piece, Ported, Route, check_route, rows_read_otherwise
-from unifreeze._ports.carrying.sources import direction, misfits, name_in, prefix_hint, repeats
+from unifreeze._ports.carrying.source_fit import direction, misfits, name_in, prefix_hint, repeats
+from unifreeze._ports.carrying.transfers import (
+    Piece,
+    Ported,
+    Route,
+    check_route,
+    rows_read_otherwise,
+)
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.weights import (
     Array,
     Named,
-    Progress,
+    TensorProgress,
     WeightFile,
     files_of,
     format_for,
@@ -37,7 +43,7 @@ def port_file(
     crop: bool = False,
     strip_prefix: str = "",
     key: str | None = None,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
 ) -> Ported:
     """Write one port's weight file as the other port names and stores its tensors.
 

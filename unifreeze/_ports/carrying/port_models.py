@@ -11,11 +11,11 @@ import numpy as np
 
 from unifreeze._arguments import checked
 from unifreeze._numerics.projections import Array
-from unifreeze._ports.carrying.route import (
+from unifreeze._ports.carrying.transfers import (
     Piece,
     Ported,
     Route,
-    Step,
+    Transfer,
     check_route,
     route,
     rows_read_otherwise,
@@ -101,7 +101,7 @@ def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
         )
 
 
-def _unlike(step: Step, rows: tuple[Rows, Rows]) -> Iterator[str]:
+def _unlike(step: Transfer, rows: tuple[Rows, Rows]) -> Iterator[str]:
     """Say what one tensor of the target, and what fills it, are that the pairing does not say."""
     yield from _not_as_paired(rows[1], "target", step.targets, step.shape)
     target = rows[1].get(step.targets[0])
@@ -126,7 +126,7 @@ def _not_as_paired(
 
 
 def _write(way: Route, backend: Backend, target: Any, read: Callable[[Piece], Array]) -> None:
-    kept: list[tuple[Step, Any]] = []
+    kept: list[tuple[Transfer, Any]] = []
     try:
         for step in way.steps:
             own = bound(backend.tensor, target, step.targets[0])

@@ -21,7 +21,7 @@ from unifreeze._numerics.outputs import Matched, Seen, match_outputs
 from unifreeze._numerics.projections import LIMIT
 from unifreeze._ports.pairing.layer_settings import LayerRow
 from unifreeze._ports.pairing.layout import Part
-from unifreeze._ports.pairing.places import above
+from unifreeze._ports.pairing.neighbourhoods import above
 from unifreeze._protocol import Sketch, SketchRun
 from unifreeze._structure import ModelSpec, State
 from unifreeze.errors import RecordError
@@ -113,7 +113,7 @@ class ResultRow(Row):
         return _round(sketch, digits=8)
 
 
-class RunRow(Row):
+class SketchedRun(Row):
     """One run on given values; see `unifreeze._protocol.SketchRun`."""
 
     dtype: str
@@ -199,8 +199,8 @@ class ModelSketch(Saved):
     states: bool = False
     tensors: tuple[TensorRow, ...]
     settings: tuple[LayerRow, ...] = ()
-    shared: RunRow
-    own: RunRow
+    shared: SketchedRun
+    own: SketchedRun
     like: str = ""
     carried: tuple[Pair, ...] = ()
 
@@ -225,9 +225,9 @@ def _short(number: float, digits: int) -> float | str:
     return float(f"{number:.{digits}g}") if isfinite(number) else str(number)
 
 
-def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
+def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> SketchedRun:
     """Keep of a run what is written down; of what modules returned, that of some alone."""
-    return RunRow(
+    return SketchedRun(
         dtype=run.dtype,
         outputs=dict(run.outputs),
         chosen=dict(run.chosen),

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from unifreeze._arguments import checked
-from unifreeze._ports.pairing.attempts import one_function
-from unifreeze._ports.pairing.fused import may_be_fused
-from unifreeze._ports.pairing.judge import pair_sketches
+from unifreeze._ports.pairing.fused_tensors import may_be_fused
 from unifreeze._ports.pairing.layout import Part
-from unifreeze._ports.pairing.make_sketch import make_sketch
+from unifreeze._ports.pairing.layout_attempts import one_function
+from unifreeze._ports.pairing.live_sketch import make_sketch
 from unifreeze._ports.pairing.model_sketch import ModelSketch, is_floating
+from unifreeze._ports.pairing.one_sided_ties import may_be_tied
 from unifreeze._ports.pairing.pairing import Pairing
-from unifreeze._ports.pairing.ties import may_be_tied
+from unifreeze._ports.pairing.sketch_pairing import pair_sketches
 from unifreeze._protocol import Batch, backend_for
 
 
@@ -54,7 +54,7 @@ def pair(
     backends = backend_for(one), backend_for(other)
     inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
 
-    def sketch(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
+    def sketch(like: ModelSketch | None, wanted: SketchRequest, *, second: bool) -> ModelSketch:
         model, backend, own = ((one, backends[0], inputs[0]), (other, backends[1], inputs[1]))[
             second
         ]
@@ -75,7 +75,7 @@ def pair(
     return pair_by(sketch)
 
 
-class Wanted(NamedTuple):
+class SketchRequest(NamedTuple):
     """How the first of two models is to be sketched.
 
     Attributes:
@@ -93,7 +93,7 @@ class Sketcher(Protocol):
     """Sketches the first or the second model, perhaps on the values of the other's sketch."""
 
     def __call__(
-        self, like: ModelSketch | None, wanted: Wanted, *, second: bool
+        self, like: ModelSketch | None, wanted: SketchRequest, *, second: bool
     ) -> ModelSketch: ...
 
 
@@ -107,15 +107,17 @@ def pair_by(sketch: Sketcher) -> Pairing:
     Raises:
         PairingError: As `pair` does.
     """
-    both = _sketch_both(sketch, Wanted())
+    both = _sketch_both(sketch, SketchRequest())
     if not both.are_one and _have_state(both.source) and _have_state(both.partner):
-        given = _sketch_both(sketch, Wanted(states=True))
+        given = _sketch_both(sketch, SketchRequest(states=True))
         both = given if given.are_one else both
     shared = tuple(both.partner.shared.chosen.values())
     if shared and len(shared) < len(both.source.shared.chosen):
-        wanted = Wanted(shared, both.source.states, parts_of(both.source))
+        wanted = SketchRequest(shared, both.source.states, parts_of(both.source))
         source = sketch(None, wanted, second=both.turned)
-        partner = sketch(source, Wanted(parts=parts_of(both.partner)), second=not both.turned)
+        partner = sketch(
+            source, SketchRequest(parts=parts_of(both.partner)), second=not both.turned
+        )
         both = _Both(source, partner, both.turned)
     pairing = pair_sketches(both.source, both.partner)
     return pairing.turned() if both.turned else pairing
@@ -144,14 +146,14 @@ MOST_TURNS = 4
 """Of two models that both hold in one what the other holds apart, each is looked at twice."""
 
 
-def _sketch_both(sketch: Sketcher, wanted: Wanted) -> _Both:
+def _sketch_both(sketch: Sketcher, wanted: SketchRequest) -> _Both:
     """Sketch both, the second on the first one's values; or the other way round, if need be."""
     first: _Both | None = None
     parts: list[tuple[Part, ...]] = [(), ()]
     for turn in range(MOST_TURNS):
         turned = bool(turn % 2)
         source = sketch(None, wanted._replace(parts=parts[turned]), second=turned)
-        partner = sketch(source, Wanted(parts=parts[not turned]), second=not turned)
+        partner = sketch(source, SketchRequest(parts=parts[not turned]), second=not turned)
         both = _Both(source, partner, turned)
         first = first or both
         if both.are_one:

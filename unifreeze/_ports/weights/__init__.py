@@ -1,7 +1,14 @@
 """Weights at rest: weight files of both frameworks, read and written without running any."""
 
-from unifreeze._ports.weights.contents import DTYPES, Array, Entry, Named, Progress, WeightFile
-from unifreeze._ports.weights.dialects import format_for, meant_by, stored_for
+from unifreeze._ports.weights.contents import (
+    DTYPES,
+    Array,
+    Named,
+    TensorEntry,
+    TensorProgress,
+    WeightFile,
+)
+from unifreeze._ports.weights.framework_dtypes import format_for, meant_by, stored_for
 from unifreeze._ports.weights.opening import open_weights
 from unifreeze._ports.weights.saving import save_weights
 from unifreeze._ports.weights.shards import files_of
@@ -9,9 +16,9 @@ from unifreeze._ports.weights.shards import files_of
 __all__ = [
     "DTYPES",
     "Array",
-    "Entry",
+    "TensorEntry",
     "Named",
-    "Progress",
+    "TensorProgress",
     "WeightFile",
     "files_of",
     "format_for",

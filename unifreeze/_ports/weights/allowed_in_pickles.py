@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unifreeze._ports.weights.contents import DTYPES, Array, Entry, is_possible
+from unifreeze._ports.weights.contents import DTYPES, Array, TensorEntry, is_possible
 from unifreeze.errors import WeightFileError
 
 NUMPY = {code[1:]: name for name, code in reversed(list(DTYPES.items()))}
@@ -20,7 +20,7 @@ NUMPY = {code[1:]: name for name, code in reversed(list(DTYPES.items()))}
 
 
 @dataclass(frozen=True)
-class Span:
+class FileSpan:
     """Bytes that were left in the file.
 
     Attributes:
@@ -58,9 +58,9 @@ class StoredDtype:
 class StoredArray:
     """An array as a pickle describes it; where it is large, its bytes are still in the file."""
 
-    entry: Entry | None = None
+    entry: TensorEntry | None = None
     fortran = False
-    data: Span | bytes = b""
+    data: FileSpan | bytes = b""
 
     def build(self, state: Any) -> None:
         """Take shape, dtype and bytes, which must agree to the byte."""
@@ -69,16 +69,16 @@ class StoredArray:
             raise ValueError("an array without a shape or a dtype")
         if not is_possible(shape, kind.name):
             raise ValueError(f"an array of the impossible shape {shape!r:.120}")
-        self.entry, self.fortran = Entry(shape, kind.name), bool(fortran)
-        self.data = data if isinstance(data, Span) else encode(data, "latin1")
-        size = self.data.size if isinstance(self.data, Span) else len(self.data)
-        doubled = isinstance(self.data, Span) and self.data.text  # UTF-8 of latin-1 text
+        self.entry, self.fortran = TensorEntry(shape, kind.name), bool(fortran)
+        self.data = data if isinstance(data, FileSpan) else encode(data, "latin1")
+        size = self.data.size if isinstance(self.data, FileSpan) else len(self.data)
+        doubled = isinstance(self.data, FileSpan) and self.data.text  # UTF-8 of latin-1 text
         if not self.entry.nbytes <= size <= self.entry.nbytes * (1 + doubled):
             raise ValueError(f"an array {self.entry} with {size} bytes")
 
     def read(self, file: BinaryIO) -> Array:
         """Read it into an array of its own, in C order."""
-        raw = self.data.read(file) if isinstance(self.data, Span) else self.data
+        raw = self.data.read(file) if isinstance(self.data, FileSpan) else self.data
         if self.entry is None or len(raw) != self.entry.nbytes:
             raise ValueError(f"an array {self.entry} with {len(raw)} bytes")
         flat = np.frombuffer(raw, DTYPES[self.entry.dtype])
@@ -90,7 +90,7 @@ def encode(text: Any, encoding: Any) -> Any:
     """Stand in for `_codecs.encode`, with which protocol 2 writes bytes."""
     if encoding != "latin1":
         raise ValueError(f"text in {encoding!r}")
-    return text if isinstance(text, Span | bytes) else text.encode("latin1")
+    return text if isinstance(text, FileSpan | bytes) else text.encode("latin1")
 
 
 def reconstruct(kind: Any, shape: Any, code: Any) -> StoredArray:

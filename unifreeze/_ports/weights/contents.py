@@ -16,7 +16,7 @@ from unifreeze.errors import WeightFileError, counted, listing, nearest
 Array = NDArray[Any]
 COPY_AGAIN = "copy or download it again: it ends early, or was changed on the way"
 """What to do about a broken file."""
-Progress = Callable[[str, int, int], None]
+TensorProgress = Callable[[str, int, int], None]
 """Called after each tensor with its name, how many are done, and how many there are."""
 
 DTYPES: Mapping[str, str] = {
@@ -46,7 +46,7 @@ MOST_BYTES = 2**62
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """What a file says about one tensor.
 
     Attributes:
@@ -66,7 +66,7 @@ class Entry:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> Entry:
+def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> TensorEntry:
     """Build an entry from what a file claims.
 
     Raises:
@@ -80,7 +80,7 @@ def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> E
     sizes = tuple(shape)
     if not is_possible(sizes, dtype):
         raise WeightFileError(f"{source}: {name!r} has an impossible shape: {sizes!r:.120}")
-    return Entry(sizes, dtype)
+    return TensorEntry(sizes, dtype)
 
 
 def is_possible(shape: tuple[object, ...], dtype: str) -> TypeGuard[tuple[int, ...]]:
@@ -110,9 +110,9 @@ class Named:
     alias_of: str | None = None
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> TensorEntry:
         """Its shape and dtype."""
-        return Entry(self.shape, self.dtype)
+        return TensorEntry(self.shape, self.dtype)
 
 
 def values_of(tensor: Named) -> Array:
@@ -153,7 +153,7 @@ class WeightFile:
     def __init__(
         self,
         source: str,
-        entries: Mapping[str, Entry],
+        entries: Mapping[str, TensorEntry],
         load: Callable[[str], Array],
         *,
         metadata: Mapping[str, str] | None = None,
@@ -166,7 +166,7 @@ class WeightFile:
         self.metadata, self.ignored = dict(metadata or {}), tuple(ignored)
         self._entries, self._load, self._close, self._open = dict(entries), load, close, True
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> TensorEntry:
         """Return shape and dtype of a tensor.
 
         Raises:

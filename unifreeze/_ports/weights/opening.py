@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from unifreeze._files import is_folder
-from unifreeze._ports.weights.contents import Named, Progress, WeightFile
+from unifreeze._ports.weights.contents import Named, TensorProgress, WeightFile
 from unifreeze._ports.weights.paddle_format import open_pdparams
 from unifreeze._ports.weights.safetensors_format import open_safetensors
 from unifreeze._ports.weights.shards import open_index, weights_in
@@ -35,7 +35,7 @@ class TorchCheckpoints(Protocol):
     def open_checkpoint(self, path: Path, key: str | None = None) -> WeightFile:
         """Open a file of `torch.save` without running what it names."""
 
-    def save_checkpoint(self, file: object, tensors: list[Named], progress: Progress) -> None:
+    def save_checkpoint(self, file: object, tensors: list[Named], progress: TensorProgress) -> None:
         """Write tensors for `torch.load`."""
 
 

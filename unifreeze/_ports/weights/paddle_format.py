@@ -15,15 +15,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unifreeze._ports.weights.allowed_in_pickles import StoredArray
+from unifreeze._ports.weights.checkpoint_parts import find_state
 from unifreeze._ports.weights.contents import (
     COPY_AGAIN,
     DTYPES,
     Array,
-    Entry,
+    TensorEntry,
     WeightFile,
     is_possible,
 )
-from unifreeze._ports.weights.nested import find_state
 from unifreeze._ports.weights.safe_unpickling import read_pickle
 from unifreeze.errors import WeightFileError
 
@@ -47,7 +47,7 @@ class StoredTensor:
         shape = entries[0].shape if shape is None else shape
         if not is_possible(shape, dtype) or prod(shape) != sum(prod(e.shape) for e in entries):
             raise ValueError(f"slices that do not make up the shape {shape!r:.120}")
-        self.entry = Entry(shape, "bfloat16" if dtype == "uint16" else dtype)
+        self.entry = TensorEntry(shape, "bfloat16" if dtype == "uint16" else dtype)
         self.parts = tuple(parts)
 
     def read(self, file: BinaryIO) -> Array:
@@ -162,13 +162,13 @@ def _tied(tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
 
 
 def _tied_by_name(
-    own_names: Mapping[Any, Any], entries: Mapping[str, Entry], load: Any
+    own_names: Mapping[Any, Any], entries: Mapping[str, TensorEntry], load: Any
 ) -> dict[str, str]:
     """Find tensors that had one own name, and check that they are equal.
 
     A tensor that was loaded twice has its name twice, so the name alone shows nothing.
     """
-    first: dict[tuple[object, Entry], str] = {}
+    first: dict[tuple[object, TensorEntry], str] = {}
     tied = {}
     for name, entry in entries.items():
         own = own_names.get(name)

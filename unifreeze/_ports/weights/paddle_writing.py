@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from unifreeze._ports.weights.contents import DTYPES, Named, Progress, values_of
+from unifreeze._ports.weights.contents import DTYPES, Named, TensorProgress, values_of
 from unifreeze._ports.weights.paddle_format import OWN_NAMES, SLICES
 from unifreeze.errors import WeightFileError, listing
 
@@ -20,7 +20,7 @@ UNREADABLE = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "flo
 """What `paddle.load` refuses, or takes for another dtype."""
 
 
-def write_pdparams(file: BinaryIO, tensors: Sequence[Named], progress: Progress) -> None:
+def write_pdparams(file: BinaryIO, tensors: Sequence[Named], progress: TensorProgress) -> None:
     """Write tensors as `paddle.save` would a state dict, one in memory at a time.
 
     A tied tensor stands in the file once, and under each of its names for `paddle.load`.

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from unifreeze._ports.weights.allowed_in_pickles import (
     ADMITTED,
-    Span,
+    FileSpan,
     StoredArray,
     StoredDtype,
     admitted,
@@ -100,7 +100,7 @@ class Machine:
         start = self.at
         self.claim(count)
         self.file.seek(self.at)
-        self.stack.append(Span(start, count, text))
+        self.stack.append(FileSpan(start, count, text))
 
     def line(self) -> str:
         """Read a line of a GLOBAL instruction."""

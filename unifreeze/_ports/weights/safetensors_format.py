@@ -20,9 +20,9 @@ from unifreeze._ports.weights.contents import (
     COPY_AGAIN,
     DTYPES,
     Array,
-    Entry,
     Named,
-    Progress,
+    TensorEntry,
+    TensorProgress,
     WeightFile,
     make_entry,
     values_of,
@@ -57,7 +57,7 @@ NAMES = {name: code for code, name in CODES.items()}
 
 @dataclass(frozen=True)
 class _Row:
-    entry: Entry
+    entry: TensorEntry
     begin: int
     end: int
 
@@ -177,7 +177,7 @@ def _broken(source: str, reason: str) -> WeightFileError:
 
 
 def write_safetensors(
-    file: BinaryIO, tensors: Sequence[Named], metadata: Mapping[str, str], progress: Progress
+    file: BinaryIO, tensors: Sequence[Named], metadata: Mapping[str, str], progress: TensorProgress
 ) -> None:
     """Write tensors as safetensors, one in memory at a time.
 

@@ -10,12 +10,11 @@ import numpy as np
 from unifreeze._numerics.outputs import BARE, is_cache
 from unifreeze._numerics.projections import LIMIT, squeezed
 from unifreeze._numerics.projections import sketch as sketch_of
-from unifreeze._ports.pairing.certify import UNLAID, certify, output_gap
-from unifreeze._ports.pairing.differ import differing_settings, read_as_zeros, zeros_in_batch
-from unifreeze._ports.pairing.diverging import first_divergence
-from unifreeze._ports.pairing.fused import may_be_fused
+from unifreeze._ports.pairing.certificate import UNLAID, certify, output_gap
+from unifreeze._ports.pairing.divergence import first_divergence
+from unifreeze._ports.pairing.fused_tensors import may_be_fused
 from unifreeze._ports.pairing.layer_settings import layers_alike
-from unifreeze._ports.pairing.match import Matching
+from unifreeze._ports.pairing.matching import Matching
 from unifreeze._ports.pairing.model_sketch import (
     ModelSketch,
     Pair,
@@ -23,6 +22,7 @@ from unifreeze._ports.pairing.model_sketch import (
     is_floating,
     outputs_of,
 )
+from unifreeze._ports.pairing.one_sided_ties import may_be_tied
 from unifreeze._ports.pairing.pairing import (
     PAIRING_FORMAT,
     LeftRow,
@@ -30,7 +30,11 @@ from unifreeze._ports.pairing.pairing import (
     PairRow,
     SideRow,
 )
-from unifreeze._ports.pairing.ties import may_be_tied
+from unifreeze._ports.pairing.port_differences import (
+    differing_settings,
+    read_as_zeros,
+    zeros_in_batch,
+)
 from unifreeze._structure.words import FUSED_KV, FUSED_QKV, words_in
 from unifreeze.errors import PairingError, listing
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unifreeze._authoring.capture.shortest import free
+from unifreeze._authoring.capture.plan_search import free
 from unifreeze._structure import Mask, ModelSpec
 
 MOST = 5

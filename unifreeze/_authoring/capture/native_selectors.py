@@ -22,7 +22,7 @@ DEEPER, FLOATING, SINGLE = 0.1, 0.3, 1.0
 """What each further segment, a floating name and a single parameter add to the cost of a word."""
 
 
-def native(spec: ModelSpec, wanted: Mask, *, positions: bool) -> Iterator[Candidate]:
+def native_candidates(spec: ModelSpec, wanted: Mask, *, positions: bool) -> Iterator[Candidate]:
     """Give modules, runs of a module's children, floating names, and parameters.
 
     Args:
@@ -39,10 +39,10 @@ def native(spec: ModelSpec, wanted: Mask, *, positions: bool) -> Iterator[Candid
     for leaf in dict.fromkeys(leaves):
         if leaf.isidentifier() and leaf.isascii():
             yield Candidate(Path((Segment("**"), Segment(leaf))), WORD + FLOATING)
-    yield from names(spec, cost=WORD + SINGLE)
+    yield from every_native_path(spec, cost=WORD + SINGLE)
 
 
-def names(spec: ModelSpec, *, cost: float) -> Iterator[Candidate]:
+def every_native_path(spec: ModelSpec, *, cost: float) -> Iterator[Candidate]:
     """Give every parameter by its native path."""
     for name in spec.tree.names:
         yield Candidate(path_of(name), cost)

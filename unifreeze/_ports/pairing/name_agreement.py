@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-Native = tuple[str, str]
+NativeName = tuple[str, str]
 """A tensor's layer, by native path, and what it is there."""
 
 
-class Names:
+class NameAgreement:
     """What the names of known pairs show.
 
     Args:
@@ -18,7 +18,9 @@ class Names:
     """
 
     def __init__(
-        self, known: Iterable[tuple[Native, Native]], left: tuple[set[Native], set[Native]]
+        self,
+        known: Iterable[tuple[NativeName, NativeName]],
+        left: tuple[set[NativeName], set[NativeName]],
     ) -> None:
         pairs = list(known)
         names = [left[side] | {pair[side] for pair in pairs} for side in (0, 1)]
@@ -31,7 +33,7 @@ class Names:
                 self._elements[held].add(number)
         self._beside = [_beside(side) for side in left]
 
-    def tell(self, name: Native) -> bool:
+    def tell(self, name: NativeName) -> bool:
         """Tell whether a tensor called the same in both models is the same.
 
         It is where names have proved to agree: some tensor that is known by other means has one
@@ -47,7 +49,7 @@ class Names:
         return self._agree and numbers and here == there
 
 
-def _numbers(name: Native) -> Iterator[tuple[str, str]]:
+def _numbers(name: NativeName) -> Iterator[tuple[str, str]]:
     """Give the lists that a name goes through, each with the number of the element.
 
     >>> list(_numbers(("layers.3.adapters.0.up", "weight")))
@@ -59,18 +61,18 @@ def _numbers(name: Native) -> Iterator[tuple[str, str]]:
             yield ".".join(pieces[:place]), piece
 
 
-def _pieces(name: Native) -> tuple[str, ...]:
+def _pieces(name: NativeName) -> tuple[str, ...]:
     owner, role = name
     return (*owner.split("."), role)
 
 
-def _places(name: Native) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _places(name: NativeName) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Give a name without each of its pieces in turn."""
     pieces = _pieces(name)
     return ((place, pieces[:place] + pieces[place + 1 :]) for place in range(len(pieces)))
 
 
-def _beside(names: Iterable[Native]) -> dict[tuple[int, tuple[str, ...]], set[str]]:
+def _beside(names: Iterable[NativeName]) -> dict[tuple[int, tuple[str, ...]], set[str]]:
     """Return for each place in a name what stands there in names that are the same otherwise."""
     found: dict[tuple[int, tuple[str, ...]], set[str]] = defaultdict(set)
     for name in names:

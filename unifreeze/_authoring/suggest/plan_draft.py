@@ -12,7 +12,7 @@ WIDTH = 98
 
 
 @dataclass(frozen=True)
-class Step:
+class Stage:
     """One stage of training.
 
     Attributes:
@@ -39,7 +39,7 @@ class Step:
 class Draft:
     """Stages, and what else there is to say."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Stage, ...]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -58,13 +58,13 @@ class Draft:
 
     def of_everything(self) -> Draft:
         """Train everything, where what was to train is all there is."""
-        step = Step("all", ("all",), "What would train is all that the model has.")
+        step = Stage("all", ("all",), "What would train is all that the model has.")
         return Draft((step,), self.remarks)
 
 
-def without_repeats(steps: Iterable[Step]) -> tuple[Step, ...]:
+def without_repeats(steps: Iterable[Stage]) -> tuple[Stage, ...]:
     """Leave out of each stage what trains already, and stages of which nothing is left."""
-    kept: list[Step] = []
+    kept: list[Stage] = []
     seen: set[str] = set()
     for step in steps:
         new = tuple(one for one in step.train if one not in seen)
@@ -74,7 +74,7 @@ def without_repeats(steps: Iterable[Step]) -> tuple[Step, ...]:
     return tuple(kept)
 
 
-def plan_text(draft: Draft, title: str) -> str:
+def draft_text(draft: Draft, title: str) -> str:
     """Return the draft as a plan file, with the reason above each line."""
     lines = [*comment(title)]
     for remark in draft.remarks:
@@ -90,11 +90,11 @@ def plan_text(draft: Draft, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rule(step: Step) -> list[str]:
+def _rule(step: Stage) -> list[str]:
     return [*comment(step.why, 2), f"  - {_verb(step, first=True)}: {quoted(step.selector)}"]
 
 
-def _phase(step: Step, *, first: bool) -> list[str]:
+def _phase(step: Stage, *, first: bool) -> list[str]:
     rule = f"{_verb(step, first=first)}: {quoted(step.selector)}"
     lines = [*comment(step.why, 2), f"  - name: {step.name}"]
     if first:
@@ -104,7 +104,7 @@ def _phase(step: Step, *, first: bool) -> list[str]:
     return [*lines, f"    lr: {rate(step.lr)}"]
 
 
-def _verb(step: Step, *, first: bool) -> str:
+def _verb(step: Stage, *, first: bool) -> str:
     return "only" if first and step.selector != "all" else "train"
 
 

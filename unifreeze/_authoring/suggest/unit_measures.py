@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from math import hypot
 from statistics import fmean
 
-from unifreeze._authoring.suggest.units import Stretch
+from unifreeze._authoring.suggest.model_units import Stretch
 from unifreeze._numerics.measurements import Bypass, MeasureRun
 from unifreeze._structure import ModelSpec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
-from unifreeze._ports.carrying.route import Piece, Route, route
+from unifreeze._ports.carrying.transfers import Piece, Route, route
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.weights import Array, WeightFile, meant_by
 from unifreeze.errors import PortError, listing

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from unifreeze._numerics.outputs import Seen
 from unifreeze._numerics.projections import LIMIT
-from unifreeze._ports.pairing.alike import EFFECT_LIMIT, effect_gap
-from unifreeze._ports.pairing.match import GRADIENT_LIMIT, NEGLIGIBLE, Matching
+from unifreeze._ports.pairing.matching import GRADIENT_LIMIT, NEGLIGIBLE, Matching
 from unifreeze._ports.pairing.model_sketch import Pair
 from unifreeze._ports.pairing.pairing import Certificate, LeftRow
-from unifreeze._ports.pairing.states import TELLING
+from unifreeze._ports.pairing.state_effects import TELLING
+from unifreeze._ports.pairing.tensor_likeness import EFFECT_LIMIT, effect_gap
 from unifreeze._protocol import Sketch
 from unifreeze.errors import PairingError, counted, listing
 

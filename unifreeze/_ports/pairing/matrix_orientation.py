@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unifreeze._numerics.projections import squeezed
 from unifreeze._ports.pairing.model_sketch import ModelSketch, TensorRow
-from unifreeze._ports.pairing.ties import SAME
+from unifreeze._ports.pairing.one_sided_ties import SAME
 from unifreeze._protocol import Sketch
 
 
@@ -15,7 +15,7 @@ def gradients_of(
     return sides[0].shared.gradients.get(one.path), sides[1].shared.gradients.get(other.path)
 
 
-class Laying:
+class Orientation:
     """How two models store their matrices."""
 
     def __init__(self, sides: tuple[ModelSketch, ModelSketch]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from unifreeze._authoring.capture.shortest import Aim, covering, free
+from unifreeze._authoring.capture.plan_search import Aim, covering, free
 from unifreeze._plan import FreezePlan, Rule
 from unifreeze._structure import CONTAINER, Mask, ModelSpec, Tensor, Tree, derive
 from unifreeze._structure.likeness import groups_of, same_layers

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._authoring.capture.candidates import NAME, Candidate, Masks, neutral
-from unifreeze._authoring.capture.native import names, native
+from unifreeze._authoring.capture.native_selectors import every_native_path, native_candidates
 from unifreeze._authoring.capture.rule_search import Layer, Problem, Rules
 from unifreeze._plan import FreezePlan, Rule
 from unifreeze._plan.selectors import Expression, Selector, Word
@@ -84,8 +84,8 @@ def shortest_plan(
     aims = (Aim.of(spec, trainable), *others)
     plan = _trivial(aims)
     if plan is None:
-        words = Words(native=native_names, one_model=one_model, paths=not neutral_only)
-        plan = _plan(Table(aims, words))
+        words = Vocabulary(native=native_names, one_model=one_model, paths=not neutral_only)
+        plan = _plan(CandidateTable(aims, words))
     for aim in aims:
         _check(plan, aim)
     return plan
@@ -98,7 +98,7 @@ def _trivial(aims: Sequence[Aim]) -> FreezePlan | None:
     return FreezePlan().train("all") if flags.all() else None
 
 
-def _plan(table: Table) -> FreezePlan:
+def _plan(table: CandidateTable) -> FreezePlan:
     rules = table.problem().solve()
     if rules is None:
         raise PlanError(
@@ -108,7 +108,7 @@ def _plan(table: Table) -> FreezePlan:
     return FreezePlan(tuple(table.write(rules)))
 
 
-class Words(NamedTuple):
+class Vocabulary(NamedTuple):
     """What a plan may be written in.
 
     Attributes:
@@ -124,10 +124,10 @@ class Words(NamedTuple):
     positions: bool = True
 
 
-class Table:
+class CandidateTable:
     """Candidates with what they take, over the names of all models that a plan is for."""
 
-    def __init__(self, aims: Sequence[Aim], words: Words) -> None:
+    def __init__(self, aims: Sequence[Aim], words: Vocabulary) -> None:
         self.aims, self.words = aims, words
         self.masks = [Masks(aim.spec) for aim in aims]
         self.wanted = [aim.trainable[aim.spec.tensor_of] for aim in aims]
@@ -137,11 +137,11 @@ class Table:
         self.candidates: list[Candidate] = []
         self._at: dict[bytes, int] = {}
         source, wanted = aims[0].spec, self.wanted[0]
-        own = native(source, wanted, positions=words.positions)
+        own = native_candidates(source, wanted, positions=words.positions)
         for one in own if words.native else self._neutral():
             self._add(one)
         if words.paths and not words.native:
-            for one in names(source, cost=3 * NAME):
+            for one in every_native_path(source, cost=3 * NAME):
                 self._add(one)
 
     def _neutral(self) -> Iterator[Candidate]:
@@ -227,8 +227,8 @@ def covering(
         native_names: Use the framework's own names.
         positions: Among those, runs of a module's children, which must all be known then.
     """
-    words = Words(native=native_names, positions=positions)
-    table = Table([Aim(spec, need, need | ~allowed)], words)
+    words = Vocabulary(native=native_names, positions=positions)
+    table = CandidateTable([Aim(spec, need, need | ~allowed)], words)
     problem = table.problem()
     rows = problem.cover(problem.wanted, problem.wanted, np.inf, any_name=True)
     if rows is None:

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import takewhile
 
 
-class Places:
+class Neighbourhoods:
     """Layers of two models, paired by the tensors in them.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unifreeze._numerics.projections import LIMIT
-from unifreeze._ports.pairing.model_sketch import ModelSketch, ResultRow, RunRow
-from unifreeze._ports.pairing.places import above
+from unifreeze._ports.pairing.model_sketch import ModelSketch, ResultRow, SketchedRun
+from unifreeze._ports.pairing.neighbourhoods import above
 
 
-def first_apart(one: RunRow, other: RunRow) -> ResultRow | None:
+def first_apart(one: SketchedRun, other: SketchedRun) -> ResultRow | None:
     """Return the first layer of one run whose result no layer of the other has seen.
 
     A layer inside one that agrees is passed over: the two only come to the same in another way.

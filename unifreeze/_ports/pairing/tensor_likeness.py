@@ -7,7 +7,7 @@ from itertools import combinations
 
 from unifreeze._numerics.projections import LIMIT, plain_shape
 from unifreeze._ports.pairing.model_sketch import TensorRow
-from unifreeze._ports.pairing.names import Native
+from unifreeze._ports.pairing.name_agreement import NativeName
 from unifreeze._structure.words import FAMILIES, words_in
 
 EFFECT_LIMIT = 1e-5
@@ -21,7 +21,7 @@ def word(row: TensorRow) -> int:
     return words_in(row.owner.rpartition(".")[2]) & (FAMILIES[0] | FAMILIES[1])
 
 
-def native(row: TensorRow) -> Native:
+def native_name(row: TensorRow) -> NativeName:
     """Return what a tensor is called: its layer's path, and what it is there."""
     return row.owner, row.statistic or row.role
 

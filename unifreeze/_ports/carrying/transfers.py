@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     trains: bool
 
 
-class Step(NamedTuple):
+class Transfer(NamedTuple):
     """One tensor of the target, and what fills it.
 
     Attributes:
@@ -92,7 +92,7 @@ class Route(NamedTuple):
         frameworks: Of the source and the target.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Transfer, ...]
     source_left: dict[str, str]
     target_left: dict[str, str]
     source_own: frozenset[str]
@@ -157,10 +157,10 @@ def route(pairing: Pairing, *, reverse: bool) -> Route:
         )
     pairing = pairing.turned() if reverse else pairing
     unproven = set(pairing.certificate.unproven if pairing.certificate else ())
-    steps: dict[str, Step] = {}
+    steps: dict[str, Transfer] = {}
     for row in pairing.pairs:
         targets, shape = _whole(row.other, row.other_aliases, row.other_shape, row.other_part)
-        before = steps.get(targets[0], Step(targets, shape, ()))
+        before = steps.get(targets[0], Transfer(targets, shape, ()))
         piece = _piece(row, trains=not row.state and row.one not in unproven)
         steps[targets[0]] = before._replace(pieces=(*before.pieces, piece))
     left = [{r.path: r.reason for r in pairing.left if r.side == side} for side in (0, 1)]

@@ -13,8 +13,9 @@ They are experience, not laws, and each reason names its source:
 
 from __future__ import annotations
 
-from unifreeze._authoring.suggest.draft import Draft, Step, listed, without_repeats
-from unifreeze._authoring.suggest.facts import (
+from unifreeze._authoring.suggest.model_units import Stretch, has_head, middle, reached, run_of, top
+from unifreeze._authoring.suggest.plan_draft import Draft, Stage, listed, without_repeats
+from unifreeze._authoring.suggest.task_facts import (
     FEW,
     HALF,
     HEAD_EPOCHS,
@@ -25,7 +26,6 @@ from unifreeze._authoring.suggest.facts import (
     WHOLE,
     Inputs,
 )
-from unifreeze._authoring.suggest.units import Stretch, has_head, middle, reached, run_of, top
 from unifreeze._structure import ModelSpec, Zone
 
 DEPTH = {
@@ -93,13 +93,13 @@ def by_rules(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
 
 def _stages(
     inputs: Inputs, spec: ModelSpec, units: list[Stretch], depth: float, why: str
-) -> list[Step]:
+) -> list[Stage]:
     if not has_head(units):
         final = max(depth, TOP)
         return [_stage(spec, units, final, f"{why} {NO_HEAD}")]
     head = ("head",)
     if not depth:
-        return [Step("head", head, why, lr=RATES["head"])]
+        return [Stage("head", head, why, lr=RATES["head"])]
     at_once = inputs.size == "many"
     depths = [depth] if at_once else [*(one for one in (TOP, HALF) if one < depth), depth]
     steps = [_stage(spec, units, one, why if one == depth else GRADUAL) for one in depths]
@@ -108,18 +108,18 @@ def _stages(
     return steps
 
 
-def head_first() -> Step:
+def head_first() -> Stage:
     """Return the stage in which a new head trains alone."""
-    return Step("head", ("head",), LP_FT, lr=RATES["head"])
+    return Stage("head", ("head",), LP_FT, lr=RATES["head"])
 
 
-def _stage(spec: ModelSpec, units: list[Stretch], depth: float, why: str) -> Step:
+def _stage(spec: ModelSpec, units: list[Stretch], depth: float, why: str) -> Stage:
     name = "all" if depth >= WHOLE else "top" if depth <= TOP else "half"
     train = top(spec, units, depth)
     if train != ("all",) and has_head(units):
         train = (*train, "head")
     after = HEAD_EPOCHS if name == "top" else STAGE_EPOCHS
-    return Step(name, train, why, after, RATES[name])
+    return Stage(name, train, why, after, RATES[name])
 
 
 def _size_remark(inputs: Inputs) -> str:
@@ -147,7 +147,7 @@ def _by_shift(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
         "output": [unit for unit in units if unit.zone is Zone.HEAD] or deep[-third:],
     }[inputs.shift]
     train = run_of(spec, chosen)
-    step = Step("shift", train, SHIFTS[inputs.shift], HEAD_EPOCHS, RATES["top"])
+    step = Stage("shift", train, SHIFTS[inputs.shift], HEAD_EPOCHS, RATES["top"])
     remarks = []
     if inputs.shift != "output" and inputs.compute < 2 / 3:
         remarks.append(

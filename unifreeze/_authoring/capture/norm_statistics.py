@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unifreeze._authoring.capture.shortest import covering
+from unifreeze._authoring.capture.plan_search import covering
 from unifreeze._plan import FreezePlan
 from unifreeze._resolution import resolve_spec
 from unifreeze._structure import Mask, ModelSpec

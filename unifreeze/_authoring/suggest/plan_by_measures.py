@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unifreeze._authoring.suggest.draft import Draft, Step, listed
-from unifreeze._authoring.suggest.facts import HEAD_EPOCHS, RATES, Inputs
-from unifreeze._authoring.suggest.from_measurements import CLOSE, Measure, ranked
-from unifreeze._authoring.suggest.thumb import head_first
-from unifreeze._authoring.suggest.units import Stretch, has_head, middle, reached, run_of
+from unifreeze._authoring.suggest.model_units import Stretch, has_head, middle, reached, run_of
+from unifreeze._authoring.suggest.plan_draft import Draft, Stage, listed
+from unifreeze._authoring.suggest.rules_of_thumb import head_first
+from unifreeze._authoring.suggest.task_facts import HEAD_EPOCHS, RATES, Inputs
+from unifreeze._authoring.suggest.unit_measures import CLOSE, Measure, ranked
 from unifreeze._structure import ModelSpec, Zone
 from unifreeze.errors import TargetError
 
@@ -48,12 +48,12 @@ def by_measures(
         why, remarks = _largest(chosen), _beyond(order, within, largest)
     names = {one.unit for one in chosen}
     train = run_of(spec, [unit for unit in units if unit.label in names])
-    step = Step("measured", train, why, HEAD_EPOCHS, RATES["top"])
+    step = Stage("measured", train, why, HEAD_EPOCHS, RATES["top"])
     if inputs.new_head and has_head(units):
         kept = [] if names == {"head"} else [step]
         return Draft((head_first(), *kept), (*remarks, HEAD_NOISE, NO_IMPORTANCE))
     if len(names) == len(units):
-        step = Step("measured", ("all",), why, HEAD_EPOCHS, RATES["all"])
+        step = Stage("measured", ("all",), why, HEAD_EPOCHS, RATES["all"])
     return Draft((step,), (*remarks, NO_IMPORTANCE))
 
 

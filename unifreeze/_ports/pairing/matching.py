@@ -11,21 +11,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from unifreeze._numerics.projections import LIMIT
-from unifreeze._ports.pairing.alike import (
+from unifreeze._ports.pairing.matrix_orientation import Orientation, gradients_of
+from unifreeze._ports.pairing.model_sketch import ModelSketch, Pair, TensorRow
+from unifreeze._ports.pairing.name_agreement import NameAgreement, NativeName
+from unifreeze._ports.pairing.neighbourhoods import Neighbourhoods
+from unifreeze._ports.pairing.one_sided_ties import SAME, Tie, tied_on_one_side
+from unifreeze._ports.pairing.tensor_likeness import (
     are_of_a_sort,
     by_sort,
     hold_alike,
     may_be,
-    native,
+    native_name,
     shape_alone,
     twins,
     word,
 )
-from unifreeze._ports.pairing.laying import Laying, gradients_of
-from unifreeze._ports.pairing.model_sketch import ModelSketch, Pair, TensorRow
-from unifreeze._ports.pairing.names import Names, Native
-from unifreeze._ports.pairing.places import Places
-from unifreeze._ports.pairing.ties import SAME, Tie, tied_on_one_side
 from unifreeze._protocol import Sketch
 from unifreeze.errors import PairingError, counted, listing
 
@@ -37,7 +37,7 @@ Like `LIMIT`, but small gradients through a part in single precision differ by s
 NEGLIGIBLE = 1e-7
 """Share of the largest gradient below which one may be rounding error."""
 
-There = Callable[[Places, TensorRow, TensorRow], bool]
+There = Callable[[Neighbourhoods, TensorRow, TensorRow], bool]
 
 
 class Matching:
@@ -63,7 +63,7 @@ class Matching:
         self.twins = tuple(twins(rows.values()) for rows in self.rows)
         self._taken: set[str] = set()
         self._unlaid: set[tuple[int, str]] = set()
-        self._laying = Laying(self.sides)
+        self._laying = Orientation(self.sides)
 
     def run(self, shipped: Mapping[str, str] | None = None) -> list[Pair]:
         """Pair what can be paired, the surest first; what was taken as given stays as it is.
@@ -188,15 +188,17 @@ class Matching:
             return False
         return min(a.distance(b), a.distance(b, transposed=True)) < SAME
 
-    def _places(self) -> Places:
+    def _places(self) -> Neighbourhoods:
         """Return where the tensors are whose partners are known."""
         pairs = self.pairs.values()
-        return Places([(self.rows[0][p.one].owner, self.rows[1][p.other].owner) for p in pairs])
+        return Neighbourhoods(
+            [(self.rows[0][p.one].owner, self.rows[1][p.other].owner) for p in pairs]
+        )
 
     def _by_owner(self) -> None:
         """Give the rest of a layer's tensors to the layer that its others have gone to."""
 
-        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+        def there(places: Neighbourhoods, one: TensorRow, other: TensorRow) -> bool:
             return one.reached and other.reached and places.partner(one.owner) == other.owner
 
         self._one_by_one("owner", there)
@@ -204,7 +206,7 @@ class Matching:
     def _by_neighbours(self) -> None:
         """Pair what ran and is the only one left of its sort where its neighbours' partners are."""
 
-        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+        def there(places: Neighbourhoods, one: TensorRow, other: TensorRow) -> bool:
             silent = self._is_silent(0, one) and self._is_silent(1, other)
             ran = silent and one.reached and other.reached
             return ran and places.are_near(one.owner, other.owner)
@@ -238,7 +240,7 @@ class Matching:
     def _by_words(self) -> None:
         """Pair what ran and one word names, a query or a table of positions, among neighbours."""
 
-        def there(places: Places, one: TensorRow, other: TensorRow) -> bool:
+        def there(places: Neighbourhoods, one: TensorRow, other: TensorRow) -> bool:
             ran = one.reached and other.reached and word(one) and word(one) == word(other)
             return bool(ran) and places.are_near(one.owner, other.owner)
 
@@ -304,20 +306,22 @@ class Matching:
     def _by_name(self) -> None:
         """Pair by native names what never ran, and what is interchangeable on this batch."""
         left = self.left(0), self.left(1)
-        others = {native(row): row for row in left[1]}
-        names = Names(
-            map(self._names_of, self.pairs.values()), ({*map(native, left[0])}, {*others})
+        others = {native_name(row): row for row in left[1]}
+        names = NameAgreement(
+            map(self._names_of, self.pairs.values()), ({*map(native_name, left[0])}, {*others})
         )
         for row in left[0]:
-            other = others.get(native(row))
+            other = others.get(native_name(row))
             if other is None or not self._fits(row, other) or not self._is_laid(row, other):
                 continue
             idle = not (row.reached or other.reached)
-            if (idle or other.path in self.alike[0].get(row.path, ())) and names.tell(native(row)):
+            if (idle or other.path in self.alike[0].get(row.path, ())) and names.tell(
+                native_name(row)
+            ):
                 self._add(row.path, other.path, "name")
 
-    def _names_of(self, pair: Pair) -> tuple[Native, Native]:
-        return native(self.rows[0][pair.one]), native(self.rows[1][pair.other])
+    def _names_of(self, pair: Pair) -> tuple[NativeName, NativeName]:
+        return native_name(self.rows[0][pair.one]), native_name(self.rows[1][pair.other])
 
     def _fits(self, one: TensorRow, other: TensorRow) -> bool:
         """Tell whether nothing seen speaks against two tensors' being one."""

@@ -15,10 +15,10 @@ from math import gcd, prod
 from typing import NamedTuple
 
 from unifreeze._numerics.projections import plain_shape, squeezed
-from unifreeze._ports.pairing.diverging import first_apart
+from unifreeze._ports.pairing.divergence import first_apart
 from unifreeze._ports.pairing.layout import Part
 from unifreeze._ports.pairing.model_sketch import ModelSketch, TensorRow
-from unifreeze._ports.pairing.places import is_under
+from unifreeze._ports.pairing.neighbourhoods import is_under
 
 Rows = Mapping[str, TensorRow]
 MOST_PARTS = 4

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from unifreeze._numerics.projections import plain_shape
-from unifreeze._ports.pairing.diverging import first_apart
-from unifreeze._ports.pairing.fused import Where, ways_to_split
-from unifreeze._ports.pairing.model_sketch import ModelSketch, RunRow, run_row
+from unifreeze._ports.pairing.divergence import first_apart
+from unifreeze._ports.pairing.fused_tensors import Where, ways_to_split
+from unifreeze._ports.pairing.model_sketch import ModelSketch, SketchedRun, run_row
 from unifreeze._ports.pairing.probe_values import Rows, Scales, scales_by_shape, scales_of
 from unifreeze._protocol import SketchRun
 
@@ -21,7 +21,7 @@ MOST_TRIES = 200
 """Guesses tried in all: each takes a forward and a backward pass."""
 
 
-class Guess(NamedTuple):
+class ModelGuess(NamedTuple):
     """How a model's tensors may be seen.
 
     Attributes:
@@ -33,7 +33,7 @@ class Guess(NamedTuple):
     scales: Scales
 
 
-def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
+def one_function(one: ModelSketch, run: SketchRun | SketchedRun) -> bool:
     """Tell whether a run on shared values gave the outputs that the other model gave."""
     known = one.shared.by_name
     return bool(run.chosen) and all(
@@ -42,8 +42,8 @@ def one_function(one: ModelSketch, run: SketchRun | RunRow) -> bool:
 
 
 def made_one(
-    one: ModelSketch, first: Guess, run: SketchRun, attempt: Callable[[Guess], SketchRun]
-) -> tuple[Guess, SketchRun]:
+    one: ModelSketch, first: ModelGuess, run: SketchRun, attempt: Callable[[ModelGuess], SketchRun]
+) -> tuple[ModelGuess, SketchRun]:
     """Find out how a model's tensors are to be seen to make it the same function as another.
 
     Args:
@@ -66,7 +66,11 @@ class _Search:
     """The best guess so far."""
 
     def __init__(
-        self, one: ModelSketch, guess: Guess, run: SketchRun, attempt: Callable[[Guess], SketchRun]
+        self,
+        one: ModelSketch,
+        guess: ModelGuess,
+        run: SketchRun,
+        attempt: Callable[[ModelGuess], SketchRun],
     ) -> None:
         self.one, self.attempt = one, attempt
         self.guess, self.run, self.agreeing = guess, run, self._agreement(run)
@@ -77,7 +81,7 @@ class _Search:
         """Tell whether the two are one function."""
         return one_function(self.one, self.run)
 
-    def improve(self, guesses: Iterable[Guess]) -> bool:
+    def improve(self, guesses: Iterable[ModelGuess]) -> bool:
         """Try some; keep the one with which most layers agree, if that is more than before."""
         start = self.guess
         for guess in guesses:
@@ -96,7 +100,7 @@ class _Search:
         return sum(map(there.has, (*(row.sketch for row in shared.layers), *shared.passed)))
 
 
-def _in_other_scales(search: _Search) -> Iterator[Iterator[Guess]]:
+def _in_other_scales(search: _Search) -> Iterator[Iterator[ModelGuess]]:
     """Give for each matrix the guesses that it is of another scale that the other model has."""
     here, there = (
         scales_by_shape(side) for side in (search.guess.rows.values(), search.one.tensors)
@@ -107,28 +111,28 @@ def _in_other_scales(search: _Search) -> Iterator[Iterator[Guess]]:
             yield _rescaled(search, path, list(there[plain_shape(row.shape)]))
 
 
-def _rescaled(search: _Search, path: str, scales: list[float]) -> Iterator[Guess]:
+def _rescaled(search: _Search, path: str, scales: list[float]) -> Iterator[ModelGuess]:
     rows, known = search.guess
     for scale in scales:
         if scale != known[path]:
-            yield Guess(rows, {**known, path: scale})
+            yield ModelGuess(rows, {**known, path: scale})
 
 
-def _in_surplus_parts(search: _Search) -> Iterator[Iterator[Guess]]:
+def _in_surplus_parts(search: _Search) -> Iterator[Iterator[ModelGuess]]:
     return _in_parts(search, Where(surplus=True))
 
 
-def _in_any_parts(search: _Search) -> Iterator[Iterator[Guess]]:
+def _in_any_parts(search: _Search) -> Iterator[Iterator[ModelGuess]]:
     return _in_parts(search, Where())
 
 
-def _in_parts_at_the_front(search: _Search) -> Iterator[Iterator[Guess]]:
+def _in_parts_at_the_front(search: _Search) -> Iterator[Iterator[ModelGuess]]:
     """Look only where the two models part: each may hold in one what the other holds apart."""
     front = first_apart(run_row(search.run), search.one.shared)
     return _in_parts(search, Where(front=front.path)) if front else iter(())
 
 
-def _in_parts(search: _Search, where: Where) -> Iterator[Iterator[Guess]]:
+def _in_parts(search: _Search, where: Where) -> Iterator[Iterator[ModelGuess]]:
     """Give for each sort of what may be fused the guesses at its layout."""
     sorts = [sort for sort, _ in ways_to_split(search.one, search.guess.rows, where)]
     for sort in sorts:
@@ -137,7 +141,7 @@ def _in_parts(search: _Search, where: Where) -> Iterator[Iterator[Guess]]:
         yield (_split(search, rows) for rows in ways.get(sort, ()))
 
 
-def _split(search: _Search, rows: Rows) -> Guess:
+def _split(search: _Search, rows: Rows) -> ModelGuess:
     known = search.guess.scales
     scales = scales_of(rows.values(), search.one.tensors)
-    return Guess(rows, {path: known.get(path, scale) for path, scale in scales.items()})
+    return ModelGuess(rows, {path: known.get(path, scale) for path, scale in scales.items()})

@@ -7,11 +7,11 @@ from functools import partial as bound
 from typing import Any, NamedTuple
 
 from unifreeze._numerics.outputs import Seen
-from unifreeze._ports.pairing.attempts import Guess, made_one, one_function
-from unifreeze._ports.pairing.fused import split_as
+from unifreeze._ports.pairing.fused_tensors import split_as
 from unifreeze._ports.pairing.layer_settings import layer_rows
 from unifreeze._ports.pairing.layout import Part, places
-from unifreeze._ports.pairing.match import Matching
+from unifreeze._ports.pairing.layout_attempts import ModelGuess, made_one, one_function
+from unifreeze._ports.pairing.matching import Matching
 from unifreeze._ports.pairing.model_sketch import (
     SKETCH_FORMAT,
     ModelSketch,
@@ -31,7 +31,7 @@ from unifreeze._ports.pairing.probe_values import (
     shared_of,
     whole,
 )
-from unifreeze._ports.pairing.states import with_shown
+from unifreeze._ports.pairing.state_effects import with_shown
 from unifreeze._protocol import Backend, Batch, SketchConfig, SketchRun
 from unifreeze._protocol.protocol import Chosen
 from unifreeze.errors import PairingError, TargetError, listing
@@ -39,7 +39,7 @@ from unifreeze.errors import PairingError, TargetError, listing
 Choose = Callable[[Mapping[str, Seen]], Chosen]
 
 
-class Known(NamedTuple):
+class Hints(NamedTuple):
     """What is known of a pair before it is paired.
 
     Attributes:
@@ -98,7 +98,7 @@ def make_sketch(
             hint="give the first of the two, which was made without --like",
         )
     running = _Running(model, backend, batch, like.seed, like.states, parts)
-    return running.like(name, like, Known(hints or {}, tuple(given), shipped))
+    return running.like(name, like, Hints(hints or {}, tuple(given), shipped))
 
 
 class _Running:
@@ -139,16 +139,16 @@ class _Running:
         own = self.run(own_of(self.rows, self.seed, states=self.states), self.rows, choose)
         return self._sketch(name, shared, own)
 
-    def like(self, name: str, like: ModelSketch, known: Known) -> ModelSketch:
+    def like(self, name: str, like: ModelSketch, known: Hints) -> ModelSketch:
         """Sketch it on the values of another model's tensors, once it is known which is which."""
 
         def choose(seen: Mapping[str, Seen]) -> Chosen:
             return outputs_of(like, seen).names
 
-        def attempt(guess: Guess) -> SketchRun:
+        def attempt(guess: ModelGuess) -> SketchRun:
             return self.run(shared_of(*guess, states=self.states), guess.rows, choose)
 
-        first = Guess(self.rows, scales_of(self.rows.values(), like.tensors))
+        first = ModelGuess(self.rows, scales_of(self.rows.values(), like.tensors))
         shared = self._shared(choose, first.scales)
         first = first._replace(rows=self.rows)
         if not one_function(like, shared):
