@@ -1,4 +1,4 @@
-"""The other ways people freeze: what a flag does not say, and an optimizer or a step shows."""
+"""Freezing that no flag shows: left out of the optimizer, no rate, cut off, put back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifreeze._protocol import Backend, Batch
+from unifreeze._protocol.live import LiveOptimizer, Model
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze.errors import PlanError, counted, listing
 
 NEGLIGIBLE = 1e-4
-"""A gradient so much smaller than the others' may well move nothing, as under a norm."""
+"""Share of the median gradient below which a step may change no bit, as below a norm."""
 
 
 class Effect(NamedTuple):
@@ -20,26 +21,28 @@ class Effect(NamedTuple):
 
     Attributes:
         frozen: For each parameter, whether it is frozen though its flag says otherwise.
-        note: What to say of that; "" where there is nothing to say.
+        note: A sentence for the user; "" if there is nothing to say.
     """
 
     frozen: Mask
     note: str
 
 
-def left_out(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) -> Effect:
+def left_out(
+    backend: Backend, model: Model, spec: ModelSpec, optimizer: LiveOptimizer | None
+) -> Effect:
     """Find trainable parameters that an optimizer does not hold."""
     objects = backend.objects(model)
     held = {id(tensor) for tensor in backend.optimizer_parameters(optimizer)}
-    mine = np.asarray([id(objects[row.path]) in held for row in spec.parameters], np.bool_)
-    if not mine.any():
+    is_held = np.asarray([id(objects[row.path]) in held for row in spec.parameters], np.bool_)
+    if not is_held.any():
         raise PlanError(
             "the optimizer holds none of the model's parameters",
             context=f"it holds {counted(len(held), 'tensor')}, the model "
             f"{counted(len(spec), 'parameter')}",
             hint="give the optimizer that trains this very model",
         )
-    frozen = spec.found & ~mine
+    frozen = spec.found & ~is_held
     return Effect(
         frozen,
         _note(
@@ -51,21 +54,24 @@ def left_out(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) -> E
     )
 
 
-def without_rate(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) -> Effect:
-    """Find trainable parameters whose own learning rate is 0.
+def without_rate(
+    backend: Backend, model: Model, spec: ModelSpec, optimizer: LiveOptimizer | None
+) -> Effect:
+    """Find trainable parameters that have a learning rate of 0.
 
-    Where all that train have one, it is a schedule's beginning, and says nothing.
+    If all trainable parameters have it, it is the start of a schedule, and freezes nothing.
     """
-    still = backend.without_rate(model, optimizer)
-    mine = np.asarray([row.path in still for row in spec.parameters], np.bool_)
-    frozen = spec.found & mine
-    if frozen.any() and not (spec.found & ~mine).any():
+    reasons = backend.without_rate(model, optimizer)
+    no_rate = np.asarray([row.path in reasons for row in spec.parameters], np.bool_)
+    frozen = spec.found & no_rate
+    if frozen.any() and not (spec.found & ~no_rate).any():
         return Effect(
             np.zeros_like(frozen),
             "all that trains has a learning rate of 0, which is taken for the beginning of a "
             "schedule: nothing is frozen by it.",
         )
-    how = listing(dict.fromkeys(still[row.path] for row in spec.parameters if row.path in still))
+    paths = [row.path for row in spec.parameters if row.path in reasons]
+    how = listing(dict.fromkeys(reasons[path] for path in paths))
     return Effect(
         frozen,
         _note(
@@ -77,17 +83,18 @@ def without_rate(backend: Backend, model: Any, spec: ModelSpec, optimizer: Any) 
     )
 
 
-def cut_off(backend: Backend, model: Any, spec: ModelSpec, batch: Batch) -> tuple[Effect, Mask]:
-    """Find trainable parameters that take part in a forward pass and get no gradient from it.
+def cut_off(backend: Backend, model: Model, spec: ModelSpec, batch: Batch) -> tuple[Effect, Mask]:
+    """Find trainable parameters that a forward pass uses and that get no gradient.
 
     Returns:
-        Those, and for each parameter whether it got a gradient.
+        The parameters, and for each parameter of the model whether it got a gradient.
     """
     norms, reached = backend.first_gradients(model, batch)
-    has = np.asarray([norms.get(row.path) is not None for row in spec.parameters], np.bool_)
-    ran = np.asarray([_ran(row.path, row.owner, reached) for row in spec.parameters], np.bool_)
-    without = spec.found & ~has
-    if has.any() or not spec.found.any():
+    rows = spec.parameters
+    has_gradient = np.asarray([norms.get(row.path) is not None for row in rows], np.bool_)
+    ran = np.asarray([row.owner in reached or row.path in reached for row in rows], np.bool_)
+    without = spec.found & ~has_gradient
+    if has_gradient.any() or not spec.found.any():
         cut, idle = without & ran, without & ~ran
     else:
         cut, idle = np.zeros_like(without), without
@@ -100,26 +107,26 @@ def cut_off(backend: Backend, model: Any, spec: ModelSpec, batch: Batch) -> tupl
     silent = _note(
         spec, idle, "get no gradient because this batch never reaches them; they stay trainable"
     )
-    return Effect(cut, " ".join(filter(None, (note, silent)))), has
-
-
-def _ran(path: str, owner: str, reached: frozenset[str]) -> bool:
-    return owner in reached or path in reached
+    return Effect(cut, " ".join(filter(None, (note, silent)))), has_gradient
 
 
 def put_back(
-    backend: Backend, model: Any, spec: ModelSpec, step: Callable[[], Any], has: Mask | None
+    backend: Backend,
+    model: Model,
+    spec: ModelSpec,
+    step: Callable[[], Any],
+    has_gradient: Mask | None,
 ) -> Effect:
-    """Find trainable parameters that a training step leaves as they were though they had gradient.
+    """Find trainable parameters that a training step does not change although they get gradients.
 
-    The step is run once; parameters and statistics get their values back afterwards.
+    The step runs once; parameters and statistics get their values back afterwards.
 
     Args:
         backend: The model's backend.
         model: The live model.
         spec: Its description.
         step: Runs one step of the user's loop.
-        has: For each parameter, whether a batch gave it a gradient, if one was tried.
+        has_gradient: For each parameter, whether a batch gave it a gradient; None without a batch.
     """
     paths = [row.path for row in spec.parameters]
     everything = {*paths, *(state.path for state in spec.states)}
@@ -138,11 +145,11 @@ def put_back(
     sizes = np.asarray([norms.get(path) or 0.0 for path in paths])
     cleared = not sizes.any()
     felt = np.ones_like(same) if cleared else sizes > NEGLIGIBLE * np.median(sizes[moved])
-    # A bias below a norm has next to no gradient, and goes with its layer.
+    # A bias below a norm has almost no gradient: it counts as put back if its whole layer is.
     whole = _in_layers_of(spec, felt) & ~_in_layers_of(spec, moved)
     frozen = spec.found & same & (whole if cleared else whole | felt)
-    if has is not None:
-        frozen &= has
+    if has_gradient is not None:
+        frozen &= has_gradient
     doubt = " (it also clears the gradients, so that there may have been none)" if cleared else ""
     return Effect(
         frozen,
@@ -156,7 +163,7 @@ def put_back(
 
 
 def _in_layers_of(spec: ModelSpec, mask: Mask) -> Mask:
-    """Return every parameter of the layers that any of some parameters belong to."""
+    """Return all parameters of the layers that some parameters belong to."""
     owners = {row.owner for row, chosen in zip(spec.parameters, mask, strict=True) if chosen}
     return np.asarray([row.owner in owners for row in spec.parameters], np.bool_)
 

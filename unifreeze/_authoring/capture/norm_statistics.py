@@ -1,4 +1,4 @@
-"""What the running statistics of a model do as it is, in the words of a plan."""
+"""What training does with a model's running statistics now, as the `norm_stats` of a plan."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from unifreeze._plan import FreezePlan
 from unifreeze._resolution import resolve_spec
 from unifreeze._structure import Mask, ModelSpec
 
-NOTHING = "no layer with running statistics is frozen, so norm_stats is left at its default, hold"
-
 
 def with_statistics(
     plan: FreezePlan, spec: ModelSpec, training: Mapping[str, bool], *, paired: bool = False
 ) -> tuple[FreezePlan, str]:
-    """Return the plan with the policy that the model itself follows, and a note that says so.
+    """Return the plan with the `norm_stats` that the model follows now, and a note about it.
 
     Args:
-        plan: Its rules.
+        plan: The plan without `norm_stats`.
         spec: The model.
-        training: For the model ("") and each layer with moving statistics, whether training moves
-            them as it is now.
-        paired: The plan has a selector for each framework, and a policy must hold in both.
+        training: For the model ("") and each layer with running statistics, whether training would
+            update them now.
+        paired: The plan has a selector for each framework, so the policy must hold in both.
     """
     layers = {path: moves for path, moves in training.items() if path}
     if not layers:
@@ -61,31 +59,32 @@ def with_statistics(
 def _by_selector(
     plan: FreezePlan, spec: ModelSpec, layers: Mapping[str, bool], held: set[str], still: set[str]
 ) -> tuple[FreezePlan, str]:
-    """Say which layers differ from the default, `hold` if frozen whole."""
+    """Write `norm_stats` as rules for the layers that differ from the default, `hold`."""
     rules: list[dict[str, str]] = []
     for verb, chosen in (("update", held - still), ("hold", still - held)):
         if chosen:
-            others = layers.keys() - chosen
-            selector = covering(spec, _under(spec, chosen), ~_under(spec, others))
+            rest = layers.keys() - chosen
+            selector = covering(spec, _under(spec, chosen), ~_under(spec, rest))
             if selector is not None:
                 rules.append({verb: str(selector)})
-    moved = plan.with_norm_stats(rules)
-    want = {index for index, path in enumerate(spec.tree.paths) if path in still}
-    now = {index for index in resolve_spec(moved, spec).held if spec.tree.paths[index] in layers}
-    if now != want:
+    with_rules = plan.with_norm_stats(rules)
+    wanted = {index for index, path in enumerate(spec.tree.paths) if path in still}
+    holds = resolve_spec(with_rules, spec).held
+    if {index for index in holds if spec.tree.paths[index] in layers} != wanted:
         return plan, (
             f"of {len(layers)} layers with running statistics {len(still)} hold them still in the "
             "source, which no selector tells apart: norm_stats is left at its default, hold"
         )
-    return moved, (
+    return with_rules, (
         f"in the source {len(held - still)} frozen layers let their statistics move, and "
         f"{len(still - held)} that train hold them still, hence norm_stats"
     )
 
 
 def _under(spec: ModelSpec, paths: set[str]) -> Mask:
-    tree, found = spec.tree, np.zeros(len(spec), np.bool_)
+    """Return the parameters under some modules."""
+    tree, mask = spec.tree, np.zeros(len(spec), np.bool_)
     for path in paths:
         module = spec.module_numbers[path]
-        found[spec.tensor_of[tree.name_starts[module] : tree.name_ends[module]]] = True
-    return found
+        mask[spec.tensor_of[tree.name_starts[module] : tree.name_ends[module]]] = True
+    return mask

@@ -1,45 +1,43 @@
-"""Which decision about one port's parameters is which about another's: by pairing, or by names."""
+"""The decisions about one port's parameters, for the parameters of the other port."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from unifreeze._authoring.capture.plan_search import Aim, covering, free
+from unifreeze._authoring.capture.plan_search import Aim, can_train, covering
 from unifreeze._plan import FreezePlan, Rule
+from unifreeze._ports.pairing import Pairing, PairRow
 from unifreeze._structure import CONTAINER, Mask, ModelSpec, Tensor, Tree, derive
 from unifreeze._structure.likeness import groups_of, same_layers
 from unifreeze.errors import FusedTensorError, PlanError, listing
 
-if TYPE_CHECKING:
-    from unifreeze._ports.pairing import Pairing, PairRow
-
 
 class Decision(NamedTuple):
-    """What one port decides about a tensor of the other, and by which of its own tensors."""
+    """A decision about a tensor of the other port, and the tensor here that it comes from."""
 
     trainable: bool
     by: str
 
 
 def by_pairing(spec: ModelSpec, trainable: Mask, target: ModelSpec, pairing: Pairing) -> Aim:
-    """Aim at what a pairing says of another model's parameters.
+    """Return the decisions for another model, with parameters matched by a pairing.
 
     Raises:
         PlanError: The pairing is not of these two models.
-        FusedTensorError: The other holds in one tensor what is decided apart.
+        FusedTensorError: The other port has one tensor for parameters with unlike decisions.
     """
-    decided = paired_decisions(spec, trainable, pairing)
-    names = {
+    decisions = paired_decisions(spec, trainable, pairing)
+    numbers = {
         name: number
         for number, row in enumerate(target.parameters)
         for name in (row.path, *row.aliases)
     }
-    if missing := [path for path in decided if path not in names]:
+    if missing := [path for path in decisions if path not in numbers]:
         raise PlanError(
             f"the pairing is of another model than the target: {len(missing)} of its tensors are "
             "not there",
@@ -47,51 +45,51 @@ def by_pairing(spec: ModelSpec, trainable: Mask, target: ModelSpec, pairing: Pai
             hint="pair these very models",
         )
     flags, known = np.zeros(len(target), np.bool_), np.zeros(len(target), np.bool_)
-    for path, decision in decided.items():
-        flags[names[path]], known[names[path]] = decision.trainable, True
-    return Aim(target, flags, known & free(target))
+    for path, decision in decisions.items():
+        flags[numbers[path]], known[numbers[path]] = decision.trainable, True
+    return Aim(target, flags, known & can_train(target))
 
 
 def paired_decisions(spec: ModelSpec, trainable: Mask, pairing: Pairing) -> dict[str, Decision]:
-    """Return what is decided of each paired parameter of the other model, by its native path.
+    """Return the decision for each paired parameter of the other model, by its native path.
 
     Raises:
         PlanError: The pairing is not of this model.
-        FusedTensorError: The other holds in one tensor what is decided apart.
+        FusedTensorError: The other port has one tensor for parameters with unlike decisions.
     """
     flags = {
         name: bool(trainable[number])
         for number, row in enumerate(spec.parameters)
         for name in (row.path, *row.aliases)
     }
-    found: dict[str, Decision] = {}
-    for row in parameters_of(seen_from(spec, pairing)):
-        here = Decision(flags[row.one_tensor], row.one_tensor)
-        before = found.setdefault(row.other_tensor, here)
-        if before.trainable != here.trainable:
-            frozen, trains = sorted((before, here))
+    decisions: dict[str, Decision] = {}
+    for row in parameter_pairs(seen_from(spec, pairing)):
+        decision = Decision(flags[row.one_tensor], row.one_tensor)
+        before = decisions.setdefault(row.other_tensor, decision)
+        if before.trainable != decision.trainable:
+            frozen, trains = sorted((before, decision))
             raise FusedTensorError(
                 f"{row.other_tensor} of the other port holds in one tensor what is decided apart",
                 context=f"{trains.by} trains, {frozen.by} is frozen",
                 hint="freeze or train them together",
             )
-    return found
+    return decisions
 
 
 def seen_from(spec: ModelSpec, pairing: Pairing) -> Pairing:
-    """Return a pairing with the model that is described first; it stays as it is if both could be.
+    """Return a pairing, turned if the described model is its second; unchanged if it fits both.
 
     Raises:
-        PlanError: It is neither of the two.
+        PlanError: The model is neither of the two.
     """
     known = {name for row in spec.parameters for name in (row.path, *row.aliases)}
     misses = []
-    for made in (pairing, pairing.turned()):
-        rows = parameters_of(made)
+    for view in (pairing, pairing.turned()):
+        rows = parameter_pairs(view)
         missing = [row.one_tensor for row in rows if row.one_tensor not in known]
-        if made.one.framework == spec.framework and rows and not missing:
-            return made
-        misses.append(f"{made.one.framework}: {listing(missing) or 'another framework'}")
+        if view.one.framework == spec.framework and rows and not missing:
+            return view
+        misses.append(f"{view.one.framework}: {listing(missing) or 'another framework'}")
     raise PlanError(
         f"the pairing is not of this model ({spec.framework})",
         context="not there, of " + "\nnot there, of ".join(misses),
@@ -99,47 +97,47 @@ def seen_from(spec: ModelSpec, pairing: Pairing) -> Pairing:
     )
 
 
-def parameters_of(pairing: Pairing) -> list[PairRow]:
-    """Return what a pairing pairs that is not a statistic."""
+def parameter_pairs(pairing: Pairing) -> list[PairRow]:
+    """Return the pairs of parameters, without statistics and other state."""
     return [row for row in pairing.pairs if not row.state]
 
 
-def sketched(decided: Mapping[str, Decision], pairing: Pairing) -> Aim:
-    """Describe a pairing's second model by its paths, and aim at what is decided of it.
+def partner_aim(decisions: Mapping[str, Decision], pairing: Pairing) -> Aim:
+    """Return the decisions for a pairing's second model, described by its native paths alone.
 
-    It knows no kinds of layers, only paths; so only native selectors can be found on it.
+    A pairing does not know kinds of layers, so only native selectors work on the description.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for row in parameters_of(pairing):
+    for row in parameter_pairs(pairing):
         size = sum(row.other_part.sizes) if row.other_part else 0
         shapes[row.other_tensor] = (size, prod(row.other_shape)) if size else row.other_shape
     tree = Tree(pairing.other.framework)
     _enter(tree, "", -1, _nested(shapes), shapes)
     spec = derive(tree)
-    flags = [decided[path].trainable for path in tree.names]
+    flags = [decisions[path].trainable for path in tree.names]
     return Aim.of(spec, np.asarray(flags, np.bool_))
 
 
-def rule_for_both(one: Aim, other: Aim) -> FreezePlan:
-    """Return a plan of one rule with a selector for each framework, in its own names.
+def rule_for_both(here: Aim, there: Aim) -> FreezePlan:
+    """Return a plan of one rule with a selector of native names for each framework.
 
-    Nothing is counted in them: of a model that only its pairing tells of, not every child is known.
+    The selectors use no positions: a pairing need not know every child of a module.
 
     Raises:
-        PlanError: No selector takes just what trains, or just what is frozen.
+        PlanError: No selector takes exactly what trains, or exactly what is frozen.
     """
     plans = []
     for verb, trains in (("only", True), ("freeze", False)):
         choices = []
-        for aim in (one, other):
+        for aim in (here, there):
             chosen = aim.trainable == trains
             need, allowed = chosen & aim.known, chosen | ~aim.known
-            taken = covering(aim.spec, need, allowed, native_names=True, positions=False)
-            choices.append((aim.spec.framework, taken))
-        found = [(name, selector) for name, selector in choices if selector is not None]
-        if len(found) == 2:
-            rule = Rule("only" if trains else "freeze", tuple(sorted(found, key=lambda c: c[0])))
-            plans.append((sum(len(str(selector)) for _, selector in found), verb, rule))
+            selector = covering(aim.spec, need, allowed, native_names=True, positions=False)
+            if selector is not None:
+                choices.append((aim.spec.framework, selector))
+        if len(choices) == 2:
+            rule = Rule("only" if trains else "freeze", tuple(sorted(choices, key=lambda c: c[0])))
+            plans.append((sum(len(str(selector)) for _, selector in choices), verb, rule))
     if not plans:
         raise PlanError("no selector tells apart what is frozen and what trains")
     _, _, best = min(plans, key=lambda plan: plan[:2])
@@ -178,15 +176,12 @@ def _enter(
     tree.leave(index)
 
 
-# By canonical names -------------------------------------------------------------------------
-
-
 def by_name(spec: ModelSpec, trainable: Mask, target: ModelSpec) -> Aim:
-    """Aim at what canonical names say of another model's parameters, where they can be trusted.
+    """Return the decisions for another model, with parameters matched by canonical name.
 
     Raises:
-        PlanError: In a unit of which not all is decided alike, the two count other layers.
-        FusedTensorError: The other holds in one tensor what is decided apart.
+        PlanError: In a unit with unlike decisions, the two models have unlike layers.
+        FusedTensorError: The other port has one tensor for parameters with unlike decisions.
     """
     decided: dict[str, bool] = {}
     for number, name in enumerate(spec.first_names.tolist()):
@@ -194,7 +189,7 @@ def by_name(spec: ModelSpec, trainable: Mask, target: ModelSpec) -> Aim:
     if not decided.keys().isdisjoint(target.atom_names):
         _check_names(spec, decided, target)
     flags = [_flag(target, name, decided) for name in target.first_names.tolist()]
-    known = np.asarray([flag is not None for flag in flags], np.bool_) & free(target)
+    known = np.asarray([flag is not None for flag in flags], np.bool_) & can_train(target)
     return Aim(target, np.asarray([bool(flag) for flag in flags], np.bool_), known)
 
 
@@ -211,7 +206,7 @@ def _flag(target: ModelSpec, name: int, decided: Mapping[str, bool]) -> bool | N
 
 
 def _check_names(spec: ModelSpec, decided: Mapping[str, bool], target: ModelSpec) -> None:
-    """Refuse to go by names in a unit where the two count other layers and decisions differ."""
+    """Refuse to match by names in a unit where layers are unlike and decisions differ."""
     groups = groups_of(spec), groups_of(target)
     mixed: dict[str, set[bool]] = defaultdict(set)
     for name, flag in decided.items():
@@ -230,11 +225,12 @@ def _check_names(spec: ModelSpec, decided: Mapping[str, bool], target: ModelSpec
 
 
 def _unlike(
-    one: Mapping[str, Mapping[str, object]], other: Mapping[str, Mapping[str, object]]
+    one: Mapping[str, Mapping[str, Collection[str]]],
+    other: Mapping[str, Mapping[str, Collection[str]]],
 ) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """Yield unit and kind where the two models have unlike layers, and the layers of both."""
     for unit, kinds in one.items():
         for kind in dict.fromkeys((*kinds, *other.get(unit, {}))):
-            here: list[str] = list(kinds.get(kind, ()))  # type: ignore[call-overload]
-            there: list[str] = list(other.get(unit, {}).get(kind, ()))  # type: ignore[call-overload]
+            here, there = list(kinds.get(kind, ())), list(other.get(unit, {}).get(kind, ()))
             if not same_layers(here, there):
                 yield unit, kind, here, there

@@ -1,9 +1,9 @@
-"""A captured plan as a plan file that explains itself: what each rule takes stands above it."""
+"""A captured plan as a plan file with comments: what each rule takes is written above it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from textwrap import wrap
 
@@ -13,7 +13,7 @@ from unifreeze._plan import FORMAT, FreezePlan
 from unifreeze._plan.selectors import Selector
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze.errors import listing
+from unifreeze.errors import counted, listing
 
 WIDTH = 98
 CHECKED = (
@@ -22,14 +22,16 @@ CHECKED = (
 )
 
 
-def written(plan: FreezePlan, resolution: Resolution, title: str, notes: Iterable[str]) -> str:
-    """Return a plan as YAML text with comments; read again, it is the same plan.
+def commented_plan(
+    plan: FreezePlan, resolution: Resolution, title: str, notes: Iterable[str]
+) -> str:
+    """Return a plan as YAML text with comments; reading it gives the same plan.
 
     Args:
         plan: The plan.
-        resolution: It, resolved on the model as it comes.
-        title: What it was captured from.
-        notes: What the user should know of it.
+        resolution: The plan, resolved on the unfrozen model.
+        title: First comment.
+        notes: Further comments.
     """
     spec, frozen = resolution.spec, ~resolution.trainable
     counts = f"{int(frozen.sum())} of {len(spec)} parameters frozen, {_values(spec, frozen)}"
@@ -45,7 +47,7 @@ def written(plan: FreezePlan, resolution: Resolution, title: str, notes: Iterabl
 
 
 def _rule_lines(plan: FreezePlan, number: int) -> list[str]:
-    """Return one rule: its selector, or one for each framework."""
+    """Return the lines of one rule: its selector, or a selector for each framework."""
     rule = plan.rules[number]
     if isinstance(rule.choice, Selector):
         first, *more = _quoted(str(rule.choice))
@@ -58,7 +60,7 @@ def _rule_lines(plan: FreezePlan, number: int) -> list[str]:
 
 
 def _quoted(selector: str) -> list[str]:
-    """Return a selector in quotes that it does not hold, broken between words."""
+    """Return a selector in quotes that it does not contain, broken between words."""
     mark = "'" if '"' in selector else '"'
     pieces = wrap(selector, WIDTH - 10, break_long_words=False, break_on_hyphens=False)
     if mark in selector or "\\" in selector or " ".join(pieces) != selector:
@@ -67,7 +69,7 @@ def _quoted(selector: str) -> list[str]:
 
 
 def _policies(plan: FreezePlan) -> list[str]:
-    """Return what stands below the rules."""
+    """Return the lines below the rules."""
     bare = replace(plan, rules=())
     lines = bare.to_yaml().split("rules: []\n")[1].splitlines()
     if "captured:" in lines:
@@ -81,19 +83,14 @@ def _comment(text: str) -> list[str]:
 
 
 def _takes(resolution: Resolution, number: int) -> str:
-    """Say what a rule takes: how much, and where that is in the model."""
+    """Say how many parameters a rule takes, and where in the model they are."""
     spec, rule = resolution.spec, resolution.plan.rules[number]
-    mine = resolution.rule == number
-    if rule.verb != "only":
-        verb = "freezes" if rule.verb == "freeze" else "trains"
-        return f"{verb} {_much(spec, mine)}: {_where(spec, mine)}"
-    trained = mine & resolution.trainable
-    return f"freezes all but {_much(spec, trained)}: {_where(spec, trained)}"
-
-
-def _much(spec: ModelSpec, mask: Mask) -> str:
-    count = int(mask.sum())
-    return f"{count} parameter{'' if count == 1 else 's'}, {_values(spec, mask)}"
+    taken = resolution.rule == number
+    verb = {"freeze": "freezes", "train": "trains", "only": "freezes all but"}[rule.verb]
+    if rule.verb == "only":
+        taken = taken & resolution.trainable
+    size = f"{counted(int(taken.sum()), 'parameter')}, {_values(spec, taken)}"
+    return f"{verb} {size}: {_where(spec, taken)}"
 
 
 def _values(spec: ModelSpec, mask: Mask) -> str:
@@ -102,18 +99,26 @@ def _values(spec: ModelSpec, mask: Mask) -> str:
 
 
 def _where(spec: ModelSpec, mask: Mask) -> str:
-    """Name the modules that are taken whole, by their native paths, then what is left."""
+    """Name the modules that are taken as a whole, by native path, then single parameters."""
     tree, names = spec.tree, mask[spec.tensor_of]
     sums = np.concatenate(([0], np.cumsum(names)))
-    found: list[str] = []
+    paths: list[str] = []
     module, done = 0, 0
     while module < len(tree.paths):
         low, high = tree.name_starts[module], tree.name_ends[module]
         if high > low and sums[high] - sums[low] == high - low and high > done:
-            found.append(tree.paths[module] or "everything")
+            paths.append(tree.paths[module] or "everything")
             module, done = tree.ends[module], high
         else:
-            own = [n for n in tree.own_names(module) if names[n]]
-            found += [tree.names[n] for n in own]
+            paths += [tree.names[n] for n in tree.own_names(module) if names[n]]
             module += 1
-    return listing(found, limit=5)
+    return listing(paths, limit=5)
+
+
+def join_with_and(names: Sequence[str]) -> str:
+    """Join names as a sentence does.
+
+    >>> join_with_and(["stem", "head"]), join_with_and(["a", "b", "c"])
+    ('stem and head', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

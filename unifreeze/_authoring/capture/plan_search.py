@@ -1,4 +1,4 @@
-"""From the parameters that are to train to the shortest plan that says so; pure, and checked."""
+"""The shortest plan that trains exactly the given parameters; pure, and checked on each model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze._authoring.capture.candidates import NAME, Candidate, Masks, neutral
+from unifreeze._authoring.capture.candidates import NAME, Candidate, Masks
 from unifreeze._authoring.capture.native_selectors import every_native_path, native_candidates
+from unifreeze._authoring.capture.neutral_selectors import neutral_candidates
 from unifreeze._authoring.capture.rule_search import Layer, Problem, Rules
 from unifreeze._plan import FreezePlan, Rule
-from unifreeze._plan.selectors import Expression, Selector, Word
+from unifreeze._plan.selectors import Expression, Selector
 from unifreeze._plan.selectors.expression import Either
 from unifreeze._resolution import resolve_spec
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze.errors import PlanError, ResolveError, listing
 
 MOST_TERMS = 12
-"""How many selectors one rule joins; what is left goes into another."""
+"""How many selectors one rule joins; the rest goes into another rule."""
 LARGE = 60_000_000
-"""Candidates times names, beyond which fewer layers are looked into."""
+"""Candidates times names; beyond that, plans of more than one layer are not searched."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ class Aim:
     @classmethod
     def of(cls, spec: ModelSpec, trainable: Mask) -> Aim:
         """Aim at all of a model's parameters but those its framework never trains."""
-        return cls(spec, np.asarray(trainable, np.bool_), free(spec))
+        return cls(spec, np.asarray(trainable, np.bool_), can_train(spec))
 
 
-def free(spec: ModelSpec) -> Mask:
+def can_train(spec: ModelSpec) -> Mask:
     """Return, for each parameter, whether its framework would train it."""
     return np.asarray([not tensor.fixed for tensor in spec.tensors], np.bool_)
 
 
-def fresh(spec: ModelSpec) -> ModelSpec:
-    """Describe a model as it is when nobody has frozen anything."""
-    return spec.with_found(free(spec) | spec.found)
+def unfrozen(spec: ModelSpec) -> ModelSpec:
+    """Return the description of a model of which nothing is frozen yet."""
+    return spec.with_found(can_train(spec) | spec.found)
 
 
 def shortest_plan(
@@ -65,7 +66,7 @@ def shortest_plan(
     one_model: bool = True,
     neutral_only: bool = False,
 ) -> FreezePlan:
-    """Return the shortest plan found that makes exactly these parameters trainable.
+    """Return the shortest plan that the search finds that makes exactly these parameters trainable.
 
     It is resolved against every model before it is returned.
 
@@ -73,12 +74,12 @@ def shortest_plan(
         spec: The model's description.
         trainable: For each parameter, whether it is to be trainable.
         others: Other models on which the same plan has to be right.
-        native_names: Use the framework's own names.
-        one_model: The plan is for no other model: it may count parameters and stages.
-        neutral_only: Use none of them, not even where nothing else tells two parameters apart.
+        native_names: Use native names.
+        one_model: The plan is for this model alone, so it may count parameters and stages.
+        neutral_only: Use no native name, not even where nothing else tells two parameters apart.
 
     Raises:
-        ResolveError: No plan can say it: tensors that share memory are to be told apart, say.
+        ResolveError: No plan can say it; for example, tensors that share memory have two decisions.
         PlanError: No selector tells apart what is frozen and what trains.
     """
     aims = (Aim.of(spec, trainable), *others)
@@ -109,13 +110,13 @@ def _plan(table: CandidateTable) -> FreezePlan:
 
 
 class Vocabulary(NamedTuple):
-    """What a plan may be written in.
+    """Which selectors a plan may be written in.
 
     Attributes:
-        native: The framework's own names, and nothing else.
-        one_model: What counts parameters and stages, too.
-        paths: Native paths, where nothing else tells two parameters apart.
-        positions: Among native names, runs of a module's children.
+        native: Native names, and nothing else.
+        one_model: Also selectors that count parameters or stages.
+        paths: Also native paths, where nothing else tells two parameters apart.
+        positions: Among native names, also runs of a module's children.
     """
 
     native: bool = False
@@ -125,7 +126,7 @@ class Vocabulary(NamedTuple):
 
 
 class CandidateTable:
-    """Candidates with what they take, over the names of all models that a plan is for."""
+    """Candidates, and which names each takes in all the models that a plan is for."""
 
     def __init__(self, aims: Sequence[Aim], words: Vocabulary) -> None:
         self.aims, self.words = aims, words
@@ -135,45 +136,45 @@ class CandidateTable:
         self.columns = np.flatnonzero(known)
         self.rows: list[Mask] = []
         self.candidates: list[Candidate] = []
-        self._at: dict[bytes, int] = {}
+        self._numbers: dict[bytes, int] = {}
         source, wanted = aims[0].spec, self.wanted[0]
-        own = native_candidates(source, wanted, positions=words.positions)
-        for one in own if words.native else self._neutral():
-            self._add(one)
+        native = native_candidates(source, wanted, positions=words.positions)
+        for candidate in native if words.native else self._neutral():
+            self._add(candidate)
         if words.paths and not words.native:
-            for one in every_native_path(source, cost=3 * NAME):
-                self._add(one)
+            for candidate in every_native_path(source, cost=3 * NAME):
+                self._add(candidate)
 
     def _neutral(self) -> Iterator[Candidate]:
         for aim, wanted, masks in zip(self.aims, self.wanted, self.masks, strict=True):
-            yield from neutral(aim.spec, wanted, masks, one_model=self.words.one_model)
+            yield from neutral_candidates(aim.spec, wanted, masks, one_model=self.words.one_model)
 
-    def _add(self, one: Candidate) -> None:
-        found = [masks.of(one.expression) for masks in self.masks]
-        if any(mask is None or not mask.any() for mask in found):
+    def _add(self, candidate: Candidate) -> None:
+        """Add a candidate that takes something in every model, unless a cheaper one takes it."""
+        taken = [masks.of(candidate.expression) for masks in self.masks]
+        if any(mask is None or not mask.any() for mask in taken):
             return
-        row = np.concatenate([mask for mask in found if mask is not None])[self.columns]
-        key = np.packbits(row).tobytes()
-        at = self._at.setdefault(key, len(self.candidates))
-        if at == len(self.candidates):
-            self.candidates.append(one)
+        row = np.concatenate([mask for mask in taken if mask is not None])[self.columns]
+        number = self._numbers.setdefault(np.packbits(row).tobytes(), len(self.candidates))
+        if number == len(self.candidates):
+            self.candidates.append(candidate)
             self.rows.append(row)
-        elif one.cost < self.candidates[at].cost:
-            self.candidates[at] = one
+        elif candidate.cost < self.candidates[number].cost:
+            self.candidates[number] = candidate
 
     def problem(self) -> Problem:
-        """Return the search over them."""
+        """Return the search problem over the candidates."""
         offsets = np.cumsum([0, *(len(aim.spec) for aim in self.aims)])[:-1]
         pairs = zip(self.aims, offsets, strict=True)
         tensor = np.concatenate([aim.spec.tensor_of + offset for aim, offset in pairs])
         matrix = np.asarray(self.rows, np.float32)
-        costs = np.asarray([one.cost for one in self.candidates], np.float32)
+        costs = np.asarray([candidate.cost for candidate in self.candidates], np.float32)
         wanted = np.concatenate(self.wanted)[self.columns]
         depth = 3 if matrix.size < LARGE else 1
         return Problem(matrix, costs, wanted, tensor[self.columns], depth)
 
     def write(self, rules: Rules) -> Iterator[Rule]:
-        """Give the rules; from the input on within each."""
+        """Yield the rules; within each, selectors go from the input to the head."""
         for number, layer in enumerate(rules.layers):
             for start, selector in enumerate(self._selectors(layer)):
                 first = number == 0 and start == 0
@@ -183,9 +184,9 @@ class CandidateTable:
     def _selectors(self, layer: Layer) -> Iterator[Selector]:
         rows = sorted(layer.rows, key=lambda row: self._position(self.rows[row]))
         for start in range(0, len(rows), MOST_TERMS):
-            some = [self.candidates[row].expression for row in rows[start : start + MOST_TERMS]]
-            # Read back from text, as whoever loads the plan will read it.
-            yield Selector(str(reduce(Either, some)))
+            terms = [self.candidates[row].expression for row in rows[start : start + MOST_TERMS]]
+            # Read back from text, as it is read when the plan is loaded.
+            yield Selector(str(reduce(Either, terms)))
 
     def _position(self, row: Mask) -> tuple[int, int]:
         places = self._order()[row]
@@ -201,13 +202,13 @@ class CandidateTable:
 
 
 def _check(plan: FreezePlan, aim: Aim) -> None:
-    """Resolve a plan on a model as it comes, and on one frozen already; both must be right."""
-    for spec in (fresh(aim.spec), aim.spec.with_found(aim.trainable)):
+    """Resolve a plan on a fresh model, and on one frozen already; both must be right."""
+    for spec in (unfrozen(aim.spec), aim.spec.with_found(aim.trainable)):
         decided = resolve_spec(plan, spec).trainable
         wrong = np.flatnonzero((decided != aim.trainable) & aim.known)
         if len(wrong):
             paths = [spec.parameters[number].path for number in wrong]
-            raise ResolveError(f"the plan found would decide otherwise: {listing(paths)}")
+            raise ResolveError(f"the plan would decide these otherwise: {listing(paths)}")
 
 
 def covering(
@@ -224,8 +225,8 @@ def covering(
         spec: The model's description.
         need: For each parameter, whether it must be taken.
         allowed: For each parameter, whether it may be.
-        native_names: Use the framework's own names.
-        positions: Among those, runs of a module's children, which must all be known then.
+        native_names: Use native names.
+        positions: Among native names, allow runs of a module's children; all must be known then.
     """
     words = Vocabulary(native=native_names, positions=positions)
     table = CandidateTable([Aim(spec, need, need | ~allowed)], words)
@@ -233,7 +234,5 @@ def covering(
     rows = problem.cover(problem.wanted, problem.wanted, np.inf, any_name=True)
     if rows is None:
         return None
-    found: list[Expression] = [table.candidates[row].expression for row in rows]
-    return (
-        Selector(str(reduce(Either, found, found.pop(0)))) if found else Selector(str(Word("all")))
-    )
+    terms: list[Expression] = [table.candidates[row].expression for row in rows]
+    return Selector(str(reduce(Either, terms))) if terms else Selector("all")

@@ -1,74 +1,76 @@
-"""Loops that look for text in parameter names, and what they take beyond what was likely meant."""
+"""Loops that look for text in parameter names, and what they likely take by mistake."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from unifreeze._authoring.capture.plan_search import free
+from unifreeze._authoring.capture.plan_comments import join_with_and
+from unifreeze._authoring.capture.plan_search import can_train
 from unifreeze._structure import Mask, ModelSpec
 
 MOST = 5
-"""More texts than that are no loop that anybody wrote."""
+"""More texts than that: nobody wrote such a loop."""
 
 
 class Loop(NamedTuple):
-    """A loop over parameter names that would have set the flags just so.
+    """A loop over parameter names that would have set exactly these flags.
 
     Attributes:
         texts: What it looks for.
-        trains: What becomes of the names that hold one of them.
+        trains: Whether names that hold one of the texts train; otherwise they are frozen.
         taken: The parameters it takes.
-        meant: Those in the modules that the texts name.
+        intended: Of those, the ones in the modules that the texts name.
     """
 
     texts: tuple[str, ...]
     trains: bool
     taken: Mask
-    meant: Mask
+    intended: Mask
 
     def __str__(self) -> str:
         verb = "trains" if self.trains else "freezes"
         texts = ", ".join(map(repr, self.texts))
         return (
             f"a loop that looks for {texts} anywhere in a name {verb} these "
-            f"{int(self.taken.sum())} tensors; {int(self.meant.sum())} are in "
-            f"{_and(self.texts)} {'themselves' if len(self.texts) > 1 else 'itself'}"
+            f"{int(self.taken.sum())} tensors; {int(self.intended.sum())} are in "
+            f"{join_with_and(self.texts)} {'themselves' if len(self.texts) > 1 else 'itself'}"
         )
 
 
 def find_loop(spec: ModelSpec, trainable: Mask) -> Loop | None:
-    """Return the loop over substrings that explains the flags exactly, and took more than meant.
+    """Return the loop over substrings that explains the flags exactly and took too much.
 
     The texts are names of the model's own children, or of one member of a list (`layer.1`).
     """
-    known = free(spec)
+    known = can_train(spec)
     for trains in (False, True):
         taken = (trainable == trains) & known
-        found = _cover(spec, taken, known) if 0 < taken.sum() < known.sum() else None
-        if found is not None:
-            meant = _any(_in_module(spec, text) for text in found) & taken
-            if 0 < meant.sum() < taken.sum():
-                return Loop(tuple(found), trains, taken, meant)
+        texts = _cover(spec, taken, known) if 0 < taken.sum() < known.sum() else None
+        if texts is not None:
+            in_modules = np.logical_or.reduce([_in_module(spec, text) for text in texts])
+            intended = in_modules & taken
+            if 0 < intended.sum() < taken.sum():
+                return Loop(tuple(texts), trains, taken, intended)
     return None
 
 
 def _cover(spec: ModelSpec, taken: Mask, known: Mask) -> list[str] | None:
-    """Return few texts that stand in the names of what was taken and in no others."""
+    """Return a few texts that are in the names of the taken parameters and in no other name."""
     holds = {text: _holding(spec, text) & known for text in _texts(spec)}
     pure = {text: mask for text, mask in holds.items() if mask.any() and not (mask & ~taken).any()}
-    left, found = taken.copy(), list[str]()
-    while left.any() and pure and len(found) < MOST:
-        # As long as they bring anything, the modules nearest the input are what people list.
-        text = max(pure, key=lambda one: int((pure[one] & left).sum()))
+    left, chosen = taken.copy(), list[str]()
+    while left.any() and pure and len(chosen) < MOST:
+        # Of texts that take equally many, the first is nearest the input, as people list them.
+        text = max(pure, key=lambda text: int((pure[text] & left).sum()))
         if not (pure[text] & left).any():
             return None
-        found.append(text)
+        chosen.append(text)
         left &= ~pure[text]
-    return None if left.any() else [text for text in pure if text in found]
+    return None if left.any() else [text for text in pure if text in chosen]
 
 
 def _texts(spec: ModelSpec) -> Iterator[str]:
@@ -87,13 +89,3 @@ def _in_module(spec: ModelSpec, text: str) -> Mask:
     top = spec.module(text) is not None
     pattern = re.compile(rf"{'' if top else r'(?:.*[.])?'}{re.escape(text)}(?:[.].*)?")
     return np.asarray([bool(pattern.fullmatch(row.path)) for row in spec.parameters], np.bool_)
-
-
-def _any(masks: Iterable[Mask]) -> Mask:
-    found: Mask = np.logical_or.reduce(list(masks))
-    return found
-
-
-def _and(texts: tuple[str, ...]) -> str:
-    *first, last = texts
-    return f"{', '.join(first)} and {last}" if first else last

@@ -65,7 +65,7 @@ def check_in_place(model: Any, returned: Any) -> None:
 
 
 def _is_module_like(model: Any, value: Any) -> bool:
-    """Tell whether a value is of the class that all of the framework's models are of.
+    """Return whether a value is of the class that all of the framework's models are of.
 
     Its optimizers and tensors, which belong to the framework too, are not.
     """

@@ -137,5 +137,5 @@ def _sliced(spec: ModelSpec, word: str, numbers: list[int]) -> str:
 
 
 def has_head(units: list[Stretch]) -> bool:
-    """Tell whether a model has a head."""
+    """Return whether a model has a head."""
     return any(unit.zone is Zone.HEAD for unit in units)

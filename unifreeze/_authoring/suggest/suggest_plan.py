@@ -132,7 +132,7 @@ def _refuse_towers(spec: ModelSpec) -> None:
 
 
 def _watched(batches: Iterable[Any], made_up: list[bool]) -> Iterator[Any]:
-    """Give batches as they are drawn, and note of each whether its numbers are made up."""
+    """Yield batches as they are drawn, and note of each whether its numbers are made up."""
     for batch in batches:
         made_up.append(is_made_up(batch))
         yield batch

@@ -1,4 +1,4 @@
-"""Porting: one model's weights laid out and named as another port of the network has them."""
+"""Carrying weights over: one port's weights, named and stored as another port has them."""
 
 from unifreeze._ports.carrying.port_files import port_file
 from unifreeze._ports.carrying.port_models import port_weights

@@ -1,25 +1,26 @@
-"""Weight files as sources: which port they are of, and everything in them that does not fit."""
+"""How a weight file fits a pairing: which port it is of, and what in it does not fit."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from unifreeze._numerics.projections import Array
 from unifreeze._ports.carrying.transfers import Piece, Route, route
 from unifreeze._ports.pairing import Pairing
-from unifreeze._ports.weights import Array, WeightFile, meant_by
+from unifreeze._ports.weights import TensorEntry, WeightFile, neutral_dtype
 from unifreeze.errors import PortError, listing
 
 
 def direction(pairing: Pairing, weights: WeightFile, reverse: bool | None) -> Route:
-    """Choose the direction: the one in which the source's names, and then its shapes, fit.
+    """Choose the direction in which more of the source's names, or else its shapes, fit.
 
     Raises:
-        PortError: They fit neither model, or both alike.
+        PortError: It fits neither model, or both equally.
     """
     if reverse is not None:
         return route(pairing, reverse=reverse)
-    ways = [route(pairing, reverse=back) for back in (False, True)]
+    ways = [route(pairing, reverse=reverse) for reverse in (False, True)]
     fits = [_fits(way, weights) for way in ways]
     if not any(named for named, _ in fits):
         raise PortError(
@@ -43,19 +44,19 @@ def _named(ways: Iterable[Route]) -> list[str]:
 
 
 def _fits(way: Route, weights: WeightFile) -> tuple[int, int]:
-    """Count the pieces whose names the source has, and those whose shapes fit, too."""
-    found = [(name_in(piece, weights), piece) for piece in way.pieces]
-    shaped = [name for name, piece in found if name and weights.entry(name).shape == piece.shape]
-    return sum(name is not None for name, _ in found), len(shaped)
+    """Count the pieces whose names are in the source, and those whose shapes fit as well."""
+    names = [(name_in(piece, weights), piece) for piece in way.pieces]
+    shaped = [name for name, piece in names if name and weights.entry(name).shape == piece.shape]
+    return sum(name is not None for name, _ in names), len(shaped)
 
 
 def name_in(piece: Piece, weights: WeightFile) -> str | None:
-    """Return the first name of a piece that the source has."""
+    """Return the first name of a piece that is in the source."""
     return next((name for name in piece.names if name in weights), None)
 
 
 def prefix_hint(way: Route, names: Collection[str]) -> str:
-    """Say what stands before the names that a route knows, if that is why they do not fit."""
+    """Return a hint at the prefix, if names do not fit because of a prefix; else ""."""
     known = way.names
     before = Counter(start for name in names for start in _starts(name, known))
     if before:
@@ -71,7 +72,7 @@ def prefix_hint(way: Route, names: Collection[str]) -> str:
 
 
 def _starts(name: str, known: Collection[str]) -> Iterator[str]:
-    """Give what a name begins with, where the rest is a known name."""
+    """Yield the prefixes of a name after which the rest is a known name."""
     at = name.find(".")
     while at >= 0:
         if name[at + 1 :] in known:
@@ -80,52 +81,42 @@ def _starts(name: str, known: Collection[str]) -> Iterator[str]:
 
 
 def repeats(way: Route, weights: WeightFile) -> list[str]:
-    """Find names under which the source holds a tensor of the route once more.
+    """Return further names in the source for tensors of the route.
 
-    Paddle lists the weights of a recurrent layer under those of its cells, too. Either the file
-    says that both names are of one tensor, or all tensors of one module have the values of tensors
-    of the route; one alone could be equal by chance.
+    Paddle lists the weights of a recurrent layer once more under its cells. Either the file says
+    that both names are one tensor, or all tensors of a module are equal to tensors of the route; a
+    single tensor could be equal by chance.
     """
     known = way.names
-    found = [name for name in weights.names if name not in known]
-    tied = {name for name in found if _first(weights, name) in known}
+    unknown = [name for name in weights.names if name not in known]
+    repeated = {name for name in unknown if weights.aliases.get(name, name) in known}
     modules: dict[str, list[str]] = {}
-    for name in found:
-        if name not in tied and name not in way.source_left and name not in way.source_own:
+    for name in unknown:
+        if name not in repeated and name not in way.source_left and name not in way.source_own:
             modules.setdefault(name.rpartition(".")[0], []).append(name)
-    equal = _Equal(way, weights)
+    of_route: dict[TensorEntry, list[str]] = {}
+    for piece in way.pieces:
+        if (found := name_in(piece, weights)) is not None:
+            of_route.setdefault(weights.entry(found), []).append(found)
     for names in modules.values():
-        if equal.all(names):
-            tied |= set(names)
-    return [name for name in found if name in tied]
+        if _all_equal(weights, names, of_route):
+            repeated |= set(names)
+    return [name for name in unknown if name in repeated]
 
 
-def _first(weights: WeightFile, name: str) -> str:
-    return weights.aliases.get(name, name)
-
-
-class _Equal:
-    """Finds out which tensors of a source hold what tensors of a route hold."""
-
-    def __init__(self, way: Route, weights: WeightFile) -> None:
-        self.weights = weights
-        self.known: dict[object, list[str]] = {}
-        for piece in way.pieces:
-            name = name_in(piece, weights)
-            if name is not None:
-                self.known.setdefault(weights.entry(name), []).append(name)
-
-    def all(self, names: Iterable[str]) -> bool:
-        """Tell whether each holds what another does, and one of them more than one value."""
-        told = False
-        for name in names:
-            rivals = self.known.get(self.weights.entry(name), ())
-            bits = self.weights.read(name) if rivals else None
-            if bits is None or not any(_same(bits, self.weights.read(one)) for one in rivals):
-                return False
-            flat = bits.reshape(-1)
-            told = told or bool(flat.size > 1 and (flat != flat[0]).any())
-        return told
+def _all_equal(
+    weights: WeightFile, names: Iterable[str], of_route: Mapping[TensorEntry, list[str]]
+) -> bool:
+    """Return whether each tensor is equal to one of the route, and one has unlike values."""
+    varies = False
+    for name in names:
+        rivals = of_route.get(weights.entry(name), ())
+        array = weights.read(name) if rivals else None
+        if array is None or not any(_same(array, weights.read(rival)) for rival in rivals):
+            return False
+        flat = array.reshape(-1)
+        varies = varies or bool(flat.size > 1 and (flat != flat[0]).any())
+    return varies
 
 
 def _same(one: Array, other: Array) -> bool:
@@ -133,18 +124,18 @@ def _same(one: Array, other: Array) -> bool:
 
 
 def misfits(way: Route, weights: WeightFile) -> dict[str, str]:
-    """Say of tensors that are of another shape or dtype than the route needs what they are."""
+    """Describe each tensor that has another shape or dtype than the route needs, by its name."""
     wrong = {}
     for step in way.steps:
-        found = [(n, piece) for piece in step.pieces if (n := name_in(piece, weights)) is not None]
-        dtypes = {meant_by(way.frameworks[0], weights.entry(name).dtype) for name, _ in found}
+        named = [(n, piece) for piece in step.pieces if (n := name_in(piece, weights)) is not None]
+        dtypes = {neutral_dtype(way.frameworks[0], weights.entry(name).dtype) for name, _ in named}
         if len(dtypes) > 1:
             wrong[step.targets[0]] = f"its parts are of several dtypes: {', '.join(sorted(dtypes))}"
-        for name, piece in found:
+        for name, piece in named:
             entry = weights.entry(name)
             if entry.shape != piece.shape:
                 wrong[name] = f"{list(entry.shape)} in the file, {list(piece.shape)} in the model"
-            elif piece.trains and _is_integer(meant_by(way.frameworks[0], entry.dtype)):
+            elif piece.trains and _is_integer(neutral_dtype(way.frameworks[0], entry.dtype)):
                 wrong[name] = f"{entry.dtype} in the file, which nothing trains as in the model"
     return wrong
 

@@ -1,4 +1,4 @@
-"""What goes where: a pairing read in one direction."""
+"""Which tensor fills which: a pairing read in one direction."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from unifreeze.errors import PortError, counted, listing
 
 
 class Piece(NamedTuple):
-    """What one tensor of the source gives to one of the target: all of it, or a part.
+    """A tensor of the source, or a part of it, that fills a tensor of the target, or a part of it.
 
     Attributes:
         names: The source tensor's names, the first path first.
         shape: Its shape as stored.
-        taken: Which part of it is taken; None for the whole.
-        placed: Which part of the target tensor it becomes; None for the whole.
-        shape_placed: The shape of that.
-        transposed: The target stores it the other way round.
+        taken: The part of it that is taken; None for the whole.
+        placed: The part of the target tensor that it fills; None for the whole.
+        shape_placed: Shape of the part that it fills.
+        transposed: The target stores it transposed.
         cropped: The two are tables of unequal length.
-        trains: A run has shown that it has a gradient.
+        trains: The certificate compared its gradient.
     """
 
     names: tuple[str, ...]
@@ -41,12 +41,12 @@ class Piece(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """One tensor of the target, and what fills it.
+    """One tensor of the target, and the pieces that fill it.
 
     Attributes:
         targets: Its names, the first path first.
         shape: As the target stores it.
-        pieces: One, or every part of a fused tensor.
+        pieces: One piece, or the pieces of a fused tensor.
     """
 
     targets: tuple[str, ...]
@@ -55,35 +55,35 @@ class Transfer(NamedTuple):
 
     @property
     def is_partly_filled(self) -> bool:
-        """Tell whether it is a fused tensor of which not every part has a partner."""
+        """True for a fused tensor of which not every part has a partner."""
         part = self.pieces[0].placed
         return part is not None and len(self.pieces) < len(part.sizes)
 
     def filled(self, read: Callable[[Piece], Array], own: Callable[[], Array]) -> Array:
-        """Return its values.
+        """Return the values of the target tensor.
 
         Args:
             read: Reads a piece's source tensor, whole.
-            own: Returns the tensor's own values, which parts without a partner keep.
+            own: Returns the target's current values, which parts without a partner keep.
         """
-        made: Array | None = own().copy() if self.is_partly_filled else None
+        values: Array | None = own().copy() if self.is_partly_filled else None
         for piece in self.pieces:
             array = read(piece)
             array = array if piece.taken is None else piece.taken.take(array)
             array = reshaped(array, piece.shape_placed, transposed=piece.transposed)
             if piece.placed is None:
                 return array
-            made = np.empty(self.shape, array.dtype) if made is None else made
-            piece.placed.put(made, array)
-        assert made is not None
-        return made
+            values = np.empty(self.shape, array.dtype) if values is None else values
+            piece.placed.put(values, array)
+        assert values is not None
+        return values
 
 
 class Route(NamedTuple):
     """A pairing read in one direction.
 
     Attributes:
-        steps: Every tensor of the target that is filled.
+        steps: The transfers, one for each tensor of the target that is filled.
         source_left: Tensors of the source that have no partner, with the reason.
         target_left: Tensors of the target that have no partner, with the reason.
         source_own: State that the source's port keeps for itself.
@@ -112,15 +112,15 @@ class Route(NamedTuple):
 
 
 class Ported(NamedTuple):
-    """What was carried over.
+    """Report of what was carried over.
 
     Attributes:
         tensors: Number of tensors.
         values: Number of values.
         passed_over: Names in the source that have no place in the target.
         untouched: Tensors of the target that nothing was carried to.
-        notes: What differs all the same, in sentences.
-        repeated: Names under which the source holds one of the tensors once more.
+        notes: Sentences on what still differs between the ports.
+        repeated: Further names in the source for tensors that were carried over.
     """
 
     tensors: int
@@ -145,7 +145,7 @@ class Ported(NamedTuple):
 
 
 def route(pairing: Pairing, *, reverse: bool) -> Route:
-    """Read a pairing from its first model to its second, or the other way.
+    """Read a pairing from its first model to its second, or in reverse.
 
     Raises:
         PortError: The pairing was never certified.
@@ -192,7 +192,7 @@ def _piece(row: PairRow, *, trains: bool) -> Piece:
 def _whole(
     path: str, aliases: tuple[str, ...], shape: tuple[int, ...], part: Part | None
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the names and the shape of the tensor that holds a paired one."""
+    """Return names and shape of the whole tensor that a paired tensor is, or is a part of."""
     if part is None:
         return (path, *aliases), shape
     end = f"[{part.number}]"
@@ -211,35 +211,35 @@ def check_route(
     source: str = "the source",
     hint: str = "",
 ) -> list[str]:
-    """Check that a source has what the route needs, and nothing that it has no place for.
+    """Check that a source has all that the route needs, and nothing that has no place.
 
     Args:
         way: The route.
         present: Every name in the source.
-        partial: Leave alone what has no partner on the other side.
+        partial: Allow tensors without a partner.
         crop: Carry over the common rows of tables of unequal length.
-        wrong: For tensors of another shape or dtype than the route needs, what they are.
-        into_file: The target is a file, which has nothing for what is not carried over.
-        source: What messages call the source.
-        hint: What to do where names do not fit.
+        wrong: For tensors of another shape or dtype than the route needs, a description.
+        into_file: The target is a file, which has no values of its own.
+        source: Name of the source in messages.
+        hint: The hint if names are missing.
 
     Returns:
-        Names in the source that are passed over.
+        Names in the source that are not carried over.
 
     Raises:
         PortError: Listing everything that is missing, extra or unequal.
     """
     missing = [p.names[0] for p in way.pieces if not any(name in present for name in p.names)]
     known = way.names
-    others = [name for name in present if name not in known and name not in way.source_own]
-    others += [path for path in way.source_left if path.rpartition("[")[0] in known]
+    extra = [name for name in present if name not in known and name not in way.source_own]
+    extra += [path for path in way.source_left if path.rpartition("[")[0] in known]
     unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
     partly = [] if partial and not into_file else _partly(way)
     odd = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
     of_source = counted(len(wrong), f"tensor of {source} is", f"tensors of {source} are")
     problems = [
         *_problem("missing in the source", list(dict.fromkeys(missing))),
-        *_problem("in the source, with no place in the target", [] if partial else others),
+        *_problem("in the source, with no place in the target", [] if partial else extra),
         *[(f"{of_source} of another shape or dtype than the model's", odd)] * bool(wrong),
         *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
         *_problem("tables of unequal length", unequal),
@@ -251,17 +251,17 @@ def check_route(
             context="\n".join(f"{text}: {names}" for text, names in problems),
             hint=(hint if missing else "")
             or _hint(
-                partial=bool(others or way.target_left) and not partial,
+                partial=bool(extra or way.target_left) and not partial,
                 crop=bool(unequal),
                 wrong=bool(wrong),
                 live=into_file and bool(partly),
             ),
         )
-    return [*others, *(name for name in present if name in way.source_own)]
+    return [*extra, *(name for name in present if name in way.source_own)]
 
 
 def rows_read_otherwise(way: Route, read: Callable[[Piece], Array]) -> tuple[str, ...]:
-    """Say which rows of tables hold something that one port reads as zeros, and the other does not.
+    """Return a note for each row of a table that is not zero, and that one port reads as zeros.
 
     Args:
         way: The route.
@@ -269,13 +269,13 @@ def rows_read_otherwise(way: Route, read: Callable[[Piece], Array]) -> tuple[str
     """
     pieces = {piece.names[0]: piece for piece in way.pieces}
     notes = []
-    for found in way.zeros:
-        piece = pieces.get(found.one)
-        if piece is not None and np.any(read(piece)[found.row]):
-            zeros, other = way.frameworks[found.side], way.frameworks[1 - found.side]
+    for zeros in way.zeros:
+        piece = pieces.get(zeros.one)
+        if piece is not None and np.any(read(piece)[zeros.row]):
+            here, there = way.frameworks[zeros.side], way.frameworks[1 - zeros.side]
             notes.append(
-                f"row {found.row} of {found.one} is not zero: {zeros} reads it as zeros and "
-                f"{other} as it is, so outputs differ on inputs that hold {found.row}"
+                f"row {zeros.row} of {zeros.one} is not zero: {here} reads it as zeros and "
+                f"{there} as it is, so outputs differ on inputs that hold {zeros.row}"
             )
     return tuple(notes)
 
@@ -285,7 +285,7 @@ def _unfilled(way: Route, *, partial: bool) -> list[str]:
 
 
 def _partly(way: Route) -> list[str]:
-    """Name the fused tensors of which not every part has a partner."""
+    """Return the fused tensors of which not every part has a partner."""
     return [step.targets[0] for step in way.steps if step.is_partly_filled]
 
 

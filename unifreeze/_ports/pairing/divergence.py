@@ -1,4 +1,4 @@
-"""Where two models part: the first layer whose result the other does not have."""
+"""Where two models begin to differ: the first layer whose output the other does not have."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unifreeze._ports.pairing.neighbourhoods import above
 
 
 def first_apart(one: SketchedRun, other: SketchedRun) -> ResultRow | None:
-    """Return the first layer of one run whose result no layer of the other has seen.
+    """Return the first layer of one run whose output is nowhere in the other run.
 
-    A layer inside one that agrees is passed over: the two only come to the same in another way.
+    A layer inside a layer that agrees does not count: it is only computed in another way.
     """
     agreeing = {row.path for row in one.layers if other.has(row.sketch)}
     apart = (row for row in one.layers if row.path not in agreeing)
@@ -20,7 +20,7 @@ def first_apart(one: SketchedRun, other: SketchedRun) -> ResultRow | None:
 
 
 def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
-    """Say where two models part: the first layer of one whose result is nowhere in the other."""
+    """Say where two models begin to differ: the first layer whose output the other lacks."""
     apart = first_apart(one.shared, other.shared)
     if apart is None:
         has_more = f"{other.framework} does more after that"
@@ -37,7 +37,7 @@ def first_divergence(one: ModelSketch, other: ModelSketch) -> str:
 
 
 def _partner(row: ResultRow, others: Iterable[ResultRow]) -> ResultRow | None:
-    return next((found for found in others if row.sketch.gap(found.sketch) <= LIMIT), None)
+    return next((other for other in others if row.sketch.gap(other.sketch) <= LIMIT), None)
 
 
 def _name(row: ResultRow) -> str:

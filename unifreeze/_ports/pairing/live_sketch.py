@@ -1,28 +1,28 @@
-"""Sketching a live model: alone, or on the values of a model sketched before."""
+"""`make_sketch`: run a live model on its own values, or on those of a model sketched before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial as bound
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unifreeze._numerics.outputs import Seen
 from unifreeze._ports.pairing.fused_tensors import split_as
 from unifreeze._ports.pairing.layer_settings import layer_rows
 from unifreeze._ports.pairing.layout import Part, places
-from unifreeze._ports.pairing.layout_attempts import ModelGuess, made_one, one_function
+from unifreeze._ports.pairing.layout_attempts import ModelGuess, make_one_function, one_function
 from unifreeze._ports.pairing.matching import Matching
 from unifreeze._ports.pairing.model_sketch import (
     SKETCH_FORMAT,
     ModelSketch,
     Pair,
+    TensorRows,
     outputs_of,
     run_row,
     tensor_rows,
     with_reach,
 )
 from unifreeze._ports.pairing.probe_values import (
-    Rows,
     Scales,
     Values,
     carried_over,
@@ -33,6 +33,7 @@ from unifreeze._ports.pairing.probe_values import (
 )
 from unifreeze._ports.pairing.state_effects import with_shown
 from unifreeze._protocol import Backend, Batch, SketchConfig, SketchRun
+from unifreeze._protocol.live import Model
 from unifreeze._protocol.protocol import Chosen
 from unifreeze.errors import PairingError, TargetError, listing
 
@@ -40,12 +41,12 @@ Choose = Callable[[Mapping[str, Seen]], Chosen]
 
 
 class Hints(NamedTuple):
-    """What is known of a pair before it is paired.
+    """What the caller knows about a pair before it is paired.
 
     Attributes:
-        hints: Paths of the first model with those of this one, taken as given.
-        given: The same as pairs, which also say what is stored the other way round.
-        shipped: Ask the model's own library for a table of names, for what nothing else tells.
+        hints: Native paths of the first model, with those of this model.
+        given: The same as pairs, which also say what is stored transposed.
+        shipped: Ask the model's own library for a table of names where nothing else decides.
     """
 
     hints: Mapping[str, str] = {}
@@ -54,7 +55,7 @@ class Hints(NamedTuple):
 
 
 def make_sketch(
-    model: Any,
+    model: Model,
     backend: Backend,
     batch: Batch,
     *,
@@ -68,22 +69,22 @@ def make_sketch(
     parts: Iterable[Part] = (),
     seed: int = 0,
 ) -> ModelSketch:
-    """Run a live model on seeded values, twice, and keep what pairing needs.
+    """Run a live model twice on seeded values, and keep what pairing needs.
 
     Args:
-        model: The live model; its own values come back bit for bit.
+        model: The live model; it gets its own values back, bit for bit.
         backend: Its backend.
         batch: Inputs.
-        name: How the model is called.
-        like: Sketch of the model to pair it with; the second run is then on that one's values,
-            carried over, which is what certifies a pairing.
-        hints: Paths of that model with those of this one, taken as given; the certificate says
-            whether they were right.
-        given: The same as pairs, which also say what is stored the other way round.
-        shipped: Ask the model's own library for a table of names, for what nothing else tells.
+        name: Name of the model in messages.
+        like: Sketch of the model to pair it with. The second run then uses that model's values,
+            carried over, which is what certifies the pairing.
+        hints: Native paths of that model, with those of this one; the certificate says whether they
+            are right.
+        given: The same as pairs, which also say what is stored transposed.
+        shipped: Ask the model's own library for a table of names where nothing else decides.
         outputs: Keys of the outputs the loss may use; None for all.
-        states: Give values to state that is not a statistic, too; as `like` did, if that is given.
-        parts: How fused tensors lie, as far as that is known.
+        states: Give values to state that is not a statistic as well; with `like`, as that one did.
+        parts: The known parts of fused tensors.
         seed: Seed of everything random.
 
     Raises:
@@ -102,11 +103,11 @@ def make_sketch(
 
 
 class _Running:
-    """A live model that runs on given values."""
+    """A live model, and how to run it on given values."""
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         backend: Backend,
         batch: Batch,
         seed: int,
@@ -115,16 +116,16 @@ class _Running:
     ) -> None:
         self.model, self.backend, self.batch = model, backend, batch
         self.seed, self.states = seed, states
-        self.rows: Rows = split_as(tensor_rows(backend.describe(model)), parts)
+        self.rows: TensorRows = split_as(tensor_rows(backend.describe(model)), parts)
 
-    def run(self, values: Values, rows: Rows, choose: Choose | None) -> SketchRun:
+    def run(self, values: Values, rows: TensorRows, choose: Choose | None) -> SketchRun:
         """Run once."""
         parts = places(row.part for row in rows.values())
         config = SketchConfig(self.batch, whole(rows, values), choose, self.seed, parts)
         return self.backend.sketch(self.model, config)
 
     def alone(self, name: str, outputs: tuple[str, ...] | None) -> ModelSketch:
-        """Sketch it on values of its own."""
+        """Sketch the model on values of its own."""
 
         def choose(seen: Mapping[str, Seen]) -> Chosen:
             chosen = {key: key for key in seen if outputs is None or key in outputs}
@@ -140,7 +141,7 @@ class _Running:
         return self._sketch(name, shared, own)
 
     def like(self, name: str, like: ModelSketch, known: Hints) -> ModelSketch:
-        """Sketch it on the values of another model's tensors, once it is known which is which."""
+        """Pair the model with another, and sketch it on that model's values."""
 
         def choose(seen: Mapping[str, Seen]) -> Chosen:
             return outputs_of(like, seen).names
@@ -152,15 +153,15 @@ class _Running:
         shared = self._shared(choose, first.scales)
         first = first._replace(rows=self.rows)
         if not one_function(like, shared):
-            (self.rows, _), shared = made_one(like, first, shared, attempt)
-        made = self._sketch(name, shared, shared).model_copy(update={"like": like.digest})
+            (self.rows, _), shared = make_one_function(like, first, shared, attempt)
+        sketch = self._sketch(name, shared, shared).model_copy(update={"like": like.digest})
         if not one_function(like, shared):
-            return made  # there is nothing to pair
-        matching = Matching(like, made)
+            return sketch  # there is nothing to pair
+        matching = Matching(like, sketch)
         matching.take(known.given)
         matching.take_map(known.hints)
-        theirs = [row.path for row in like.tensors]
-        table = self.backend.shipped_map(self.model, theirs) if known.shipped else {}
+        paths = [row.path for row in like.tensors]
+        table = self.backend.shipped_map(self.model, paths) if known.shipped else {}
         pairs = tuple(matching.run(table))
         own = self.run(carried_over(like, self.rows, pairs), self.rows, lambda _: shared.chosen)
         return self._sketch(name, shared, own).model_copy(
@@ -168,9 +169,9 @@ class _Running:
         )
 
     def _shared(self, choose: Choose, scales: Scales) -> SketchRun:
-        """Run on shared values, and see what ran and what matters."""
+        """Run on shared values, and note which tensors ran and which change the outputs."""
 
-        def run(rows: Rows, values: Values) -> SketchRun:
+        def run(rows: TensorRows, values: Values) -> SketchRun:
             return self.run(values, rows, choose)
 
         values = shared_of(self.rows, scales, states=self.states)

@@ -1,4 +1,4 @@
-"""Whether what two models call their layers can be trusted to mean the same in both."""
+"""Whether equal names mean the same tensor in two models."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 NativeName = tuple[str, str]
-"""A tensor's layer, by native path, and what it is there."""
+"""Native path of a tensor's layer, and the tensor's role there."""
 
 
 class NameAgreement:
-    """What the names of known pairs show.
+    """What the names of known pairs show about names.
 
     Args:
-        known: For each pair that is known by other means, its name in both models.
-        left: Names without partners, in each model.
+        known: The two names of each pair that is known by other means.
+        left: The names without partners in each model.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class NameAgreement:
         self._beside = [_beside(side) for side in left]
 
     def tell(self, name: NativeName) -> bool:
-        """Tell whether a tensor called the same in both models is the same.
+        """Return whether a tensor with one name in both models can be trusted to be the same.
 
-        It is where names have proved to agree: some tensor that is known by other means has one
-        name in both models, and none has a name that another has there; and what else is called so
-        but for one piece of the name is called the same there. A number in a list is a name only
-        where it has proved to be one: for this element, or for several of the list.
+        Three things must hold. Some pair that is known by other means has one name in both models,
+        and no known tensor has the name of another tensor there. The names that differ from this
+        one in a single piece are the same in both models. Every number in the name has been seen to
+        be the same in both models: for this element of the list, or for several others.
         """
         numbers = all(
             number in self._elements[held] or len(self._elements[held]) > 1
@@ -50,7 +50,7 @@ class NameAgreement:
 
 
 def _numbers(name: NativeName) -> Iterator[tuple[str, str]]:
-    """Give the lists that a name goes through, each with the number of the element.
+    """Yield the lists in a name, each with the number of the element.
 
     >>> list(_numbers(("layers.3.adapters.0.up", "weight")))
     [('layers', '3'), ('layers.3.adapters', '0')]
@@ -67,15 +67,15 @@ def _pieces(name: NativeName) -> tuple[str, ...]:
 
 
 def _places(name: NativeName) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Give a name without each of its pieces in turn."""
+    """Yield the name without each of its pieces in turn, with the position of the piece."""
     pieces = _pieces(name)
     return ((place, pieces[:place] + pieces[place + 1 :]) for place in range(len(pieces)))
 
 
 def _beside(names: Iterable[NativeName]) -> dict[tuple[int, tuple[str, ...]], set[str]]:
-    """Return for each place in a name what stands there in names that are the same otherwise."""
-    found: dict[tuple[int, tuple[str, ...]], set[str]] = defaultdict(set)
+    """Return for each name without one piece the pieces that stand there in all names."""
+    beside: dict[tuple[int, tuple[str, ...]], set[str]] = defaultdict(set)
     for name in names:
         for place, rest in _places(name):
-            found[place, rest].add(_pieces(name)[place])
-    return found
+            beside[place, rest].add(_pieces(name)[place])
+    return beside

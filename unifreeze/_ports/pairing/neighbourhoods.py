@@ -1,4 +1,4 @@
-"""Where in one model the layers of another are, as far as partners are known."""
+"""Where in one model the layers of another are, by the pairs known so far."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from itertools import takewhile
 
 
 class Neighbourhoods:
-    """Layers of two models, paired by the tensors in them.
+    """The layers of two models, paired by the tensors in them.
 
     Args:
         pairs: For each pair of tensors, the native paths of their layers.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        found = sorted({pair for pair in pairs})
         self._partners: tuple[dict[str, set[str]], ...] = (defaultdict(set), defaultdict(set))
-        for one, other in found:
+        for one, other in sorted({*pairs}):
             self._partners[0][one].add(other)
             self._partners[1][other].add(one)
         self.region = cache(self._region)
 
     def partner(self, layer: str) -> str | None:
-        """Return which layer of the second model is one of the first; None if that is unclear."""
-        found = self._partners[0].get(layer, set())
-        return next(iter(found)) if len(found) == 1 else None
+        """Return the layer of the second model that a layer of the first is; None if unclear."""
+        partners = self._partners[0].get(layer, set())
+        return next(iter(partners)) if len(partners) == 1 else None
 
     def are_near(self, one: str, other: str) -> bool:
-        """Tell whether each of two layers is where the other's neighbours have their partners."""
+        """Return whether each of two layers is among the partners of the other's neighbours."""
         there, here = self.region(one, 0), self.region(other, 1)
         if there is None or here is None:
             return False
@@ -38,7 +37,7 @@ class Neighbourhoods:
     def _region(self, layer: str, side: int) -> str | None:
         """Return the module of the other model that holds the partners of a layer's neighbours.
 
-        Neighbours are under the innermost module that holds this layer and any with a partner.
+        Neighbours are the layers in the innermost module that holds this layer and has any partner.
         """
         for module in above(layer):
             near = [path for path in self._partners[side] if is_under(path, module)]
@@ -49,7 +48,7 @@ class Neighbourhoods:
 
 
 def _common(paths: Iterable[str]) -> str:
-    """Return the innermost module that holds all of some paths, or is one.
+    """Return the innermost module that holds all paths.
 
     >>> _common(["a.b.c", "a.b.d", "a.bc"])
     'a'
@@ -59,9 +58,9 @@ def _common(paths: Iterable[str]) -> str:
 
 
 def above(path: str) -> Iterator[str]:
-    """Give a module's path and those of the modules that hold it, but for the model itself.
+    """Yield a module's path and those of the modules that hold it, without the model itself.
 
-    A part of a fused tensor is in the layer of that, were it the model itself.
+    A part of a fused tensor is held by the fused tensor's layer, even if that is the model itself.
 
     >>> list(above("a.b.c")), list(above("a.b[1]")), list(above("[1]"))
     (['a.b.c', 'a.b', 'a'], ['a.b[1]', 'a.b', 'a'], ['[1]', ''])
@@ -76,5 +75,5 @@ def above(path: str) -> Iterator[str]:
 
 
 def is_under(path: str, module: str) -> bool:
-    """Tell whether a path is a module's own, or of something in it."""
+    """Return whether a path is that of a module, or of something in it."""
     return not module or path == module or path.startswith((f"{module}.", f"{module}["))

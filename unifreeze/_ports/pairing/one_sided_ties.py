@@ -1,4 +1,4 @@
-"""A table that one port uses twice, where the other has a matrix besides: tied on one side only."""
+"""Tensors that are tied in one port only: it has one table where the other has two tensors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unifreeze._protocol import Sketch
 Gradients = Mapping[str, Sketch]
 
 SAME = 1e-4
-"""Distance up to which two sketches are of one tensor; rivals measured are 0.02 away or more."""
+"""Distance up to which two sketches are of one tensor; other tensors were 0.02 away or more."""
 
 
 def may_be_tied(one: ModelSketch, other: ModelSketch) -> bool:
-    """Tell whether the second model may use a table twice where the first has a matrix besides."""
+    """Return whether the second model may have one table for two tensors of the first."""
     sides = [[row for row in s.tensors if not row.state and row.reached] for s in (other, one)]
     counts = [Counter(plain_shape(row.shape) for row in side) for side in sides]
     tables = {plain_shape(row.shape) for row in sides[0] if row.kind == "embedding"}
@@ -26,12 +26,12 @@ def may_be_tied(one: ModelSketch, other: ModelSketch) -> bool:
 
 
 class Tie(NamedTuple):
-    """A tensor that one side holds once and the other twice.
+    """A tensor that one side has once and the other twice.
 
     Attributes:
-        side: The side that holds it once.
+        side: The side that has it once.
         path: Its native path there.
-        halves: Those of the two on the other side.
+        halves: Native paths of the two tensors on the other side.
     """
 
     side: int
@@ -42,7 +42,7 @@ class Tie(NamedTuple):
 def tied_on_one_side(
     left: tuple[list[TensorRow], list[TensorRow]], gradients: tuple[Gradients, Gradients]
 ) -> Iterator[Tie]:
-    """Give tensors without partners whose gradient is the sum of two of the other side.
+    """Yield tensors without partners whose gradient is the sum of two gradients of the other side.
 
     Args:
         left: The tensors without partners of both models.
@@ -62,8 +62,8 @@ def tied_on_one_side(
 
 
 def _is_sum(total: Sketch, parts: Iterable[Sketch]) -> bool:
-    """Tell whether one gradient is the sum of others', whichever way round those are stored."""
-    sides = [[found for found in (part.along, part.across) if found] for part in parts]
+    """Return whether a gradient is the sum of others, stored either way round."""
+    sides = [[way for way in (part.along, part.across) if way] for part in parts]
     gaps = [
         max(abs(a - sum(several)) for a, *several in zip(total.along, *chosen, strict=True))
         for chosen in product(*sides)

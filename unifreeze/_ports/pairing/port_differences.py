@@ -1,4 +1,4 @@
-"""What two ports do differently though this batch need not show it."""
+"""What two ports do differently although this batch may not show it."""
 
 from __future__ import annotations
 
@@ -14,37 +14,34 @@ _PADDING = "padding row"
 def differing_settings(
     one: ModelSketch, other: ModelSketch, layers: Iterable[tuple[str, str]]
 ) -> tuple[SettingDifference, ...]:
-    """List the settings in which paired layers differ and that a batch may not show.
+    """Return the settings of paired layers whose difference a batch may not show.
 
     Args:
         one: The first model.
         other: The second.
         layers: Native paths of paired layers.
     """
-    found = compare_settings(one.settings, other.settings, layers)
-    return tuple(row for row in found if row.setting in UNSEEN and row.setting != _PADDING)
+    rows = compare_settings(one.settings, other.settings, layers)
+    return tuple(row for row in rows if row.setting in UNSEEN and row.setting != _PADDING)
 
 
 def read_as_zeros(
     one: ModelSketch, other: ModelSketch, pairs: Iterable[PairRow]
 ) -> Iterator[ZerosRow]:
-    """Give the rows of paired tables that one port reads as zeros, and the other as they are."""
+    """Yield the rows of paired tables that only one port reads as zeros."""
     for pair in pairs:
-        found = [
-            [_padding(sketch, name) for name in names]
-            for sketch, names in (
-                (one, (pair.one, *pair.one_aliases)),
-                (other, (pair.other, *pair.other_aliases)),
-            )
+        sides = (one, (pair.one, *pair.one_aliases)), (other, (pair.other, *pair.other_aliases))
+        rows = [
+            {row for name in names if (row := _padding(sketch, name)) is not None}
+            for sketch, names in sides
         ]
-        rows = [{row for row in side if row is not None} for side in found]
         for side in (0, 1):
             for row in sorted(rows[side] - rows[1 - side]):
                 yield ZerosRow(one=pair.one, other=pair.other, row=row, side=side)
 
 
 def zeros_in_batch(one: ModelSketch, other: ModelSketch) -> str:
-    """Say which tables that ran read a row as zeros in one port alone, "" if there are none."""
+    """Say which tables that ran have a row that only one port reads as zeros; or ""."""
     lines = []
     for sketch, there in ((one, other), (other, one)):
         known = {(row, shape) for _, row, shape in _zero_rows(there)}
@@ -58,7 +55,7 @@ def zeros_in_batch(one: ModelSketch, other: ModelSketch) -> str:
 
 
 def _zero_rows(sketch: ModelSketch) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    """Give the tables that ran and read a row as zeros: path, row, shape."""
+    """Yield path, row and shape of tables that ran and read a row as zeros."""
     for tensor in sketch.tensors:
         row = _padding(sketch, tensor.path) if tensor.reached else None
         if row is not None:
@@ -66,7 +63,7 @@ def _zero_rows(sketch: ModelSketch) -> Iterator[tuple[str, int, tuple[int, ...]]
 
 
 def _padding(sketch: ModelSketch, path: str) -> int | None:
-    """Return the number of the row that a table reads as zeros, if it does."""
+    """Return the number of the row that a table reads as zeros; None if there is none."""
     layer = path.rpartition(".")[0]
     settings = next((row.settings for row in sketch.settings if row.path == layer), {})
     row = settings.get("padding_idx")

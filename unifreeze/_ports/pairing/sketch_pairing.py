@@ -1,4 +1,4 @@
-"""Judging two sketches: are they of one function, which tensor is which, and was that right."""
+"""`pair_sketches`: are two sketches of one function, which tensor is which, and was that right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from unifreeze._numerics.outputs import BARE, is_cache
 from unifreeze._numerics.projections import LIMIT, squeezed
 from unifreeze._numerics.projections import sketch as sketch_of
-from unifreeze._ports.pairing.certificate import UNLAID, certify, output_gap
+from unifreeze._ports.pairing.certificate import UNKNOWN_ORIENTATION, certify, output_gap
 from unifreeze._ports.pairing.divergence import first_divergence
 from unifreeze._ports.pairing.fused_tensors import may_be_fused
 from unifreeze._ports.pairing.layer_settings import layers_alike
@@ -54,10 +54,10 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
     matching = Matching(one, other)
     matching.take(other.carried)
     pairs = matching.run()
-    if other.like:  # nothing but what was carried over has been run
+    if other.like:  # the second run used exactly these pairs
         pairs = list(other.carried)
         matching.take(pairs)
-    left = tuple(_left(matching))
+    left = tuple(_left_rows(matching))
     certificate = None
     if other.like:
         if other.like != one.digest:
@@ -85,7 +85,7 @@ def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
 
 
 def _left_out(one: ModelSketch, other: ModelSketch) -> Iterator[tuple[int, str]]:
-    """Give the caches that are not compared: of several tensors, or of one model only."""
+    """Yield the caches that are not compared: of several tensors, or in one model only."""
     chosen = set(other.shared.chosen.values()), set(other.shared.chosen)
     for side, sketch in enumerate((one, other)):
         alone = [key for key in sketch.shared.outputs if key not in chosen[side] and is_cache(key)]
@@ -93,8 +93,8 @@ def _left_out(one: ModelSketch, other: ModelSketch) -> Iterator[tuple[int, str]]
 
 
 def _renamed(row: TensorRow, names: Mapping[str, str]) -> TensorRow:
-    """Call the outputs in which a tensor shows as the first model does."""
-    effect = {names[key]: seen for key, seen in row.effect.items() if key in names}
+    """Rename the outputs that a tensor changes to the first model's names."""
+    effect = {names[key]: sketch for key, sketch in row.effect.items() if key in names}
     return row.model_copy(update={"effect": effect}) if row.effect else row
 
 
@@ -129,26 +129,26 @@ def _owners(matching: Matching, pairs: list[Pair]) -> list[tuple[str, str]]:
 
 
 def _layers(matching: Matching, pairs: list[Pair]) -> list[tuple[str, str]]:
-    """Pair the layers that no tensor pairs, by what they return."""
+    """Pair the layers without paired tensors by their outputs."""
     known = _owners(matching, pairs)
     paired = {one for one, _ in known}, {other for _, other in known}
     loose = [
-        ([row for row in side.settings if row.path not in done], side.shared.result_of)
-        for side, done in zip(matching.sides, paired, strict=True)
+        ([row for row in side.settings if row.path not in paths], side.shared.result_of)
+        for side, paths in zip(matching.sides, paired, strict=True)
     ]
     return list(layers_alike(*loose))
 
 
 def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
     """Refuse to pair models that do not compute the same on shared values."""
-    used, theirs = one.shared.by_name, other.shared.by_name
-    if set(used) != set(theirs):
+    outputs, others = one.shared.by_name, other.shared.by_name
+    if set(outputs) != set(others):
         raise PairingError(
             "the two models do not return the same",
             context=f"{one.framework}: {_returned(one)}\n{other.framework}: {_returned(other)}",
             hint="their shapes (and so their classes, labels or vocabularies) must agree",
         )
-    if not used:
+    if not outputs:
         raise PairingError(
             "the two models return no floating tensor that could be compared",
             hint="of complex outputs return the real and imaginary parts (view_as_real, as_real)",
@@ -158,13 +158,13 @@ def _check_one_function(one: ModelSketch, other: ModelSketch) -> None:
             "this batch shows nothing: every gradient is zero",
             hint="use a batch on which the model's output depends on its parameters",
         )
-    gaps = {name: output_gap(seen, theirs[name]) for name, seen in used.items()}
+    gaps = {name: output_gap(seen, others[name]) for name, seen in outputs.items()}
     worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] <= LIMIT:
         context = first_divergence(one, other), _fused(one, other), zeros_in_batch(one, other)
         raise PairingError(
             f"the two models compute different functions: {_named(worst)} "
-            f"{list(used[worst].shape)} differs by {gaps[worst]:.1e} on the same values",
+            f"{list(outputs[worst].shape)} differs by {gaps[worst]:.1e} on the same values",
             context="\n".join(filter(None, context)),
             hint=_cure(one, other),
         )
@@ -175,8 +175,8 @@ def _named(output: str) -> str:
 
 
 def _returned(sketch: ModelSketch) -> str:
-    found = sketch.shared.outputs.items()
-    return listing(f"{key} {list(seen.shape)}" for key, seen in found)
+    outputs = sketch.shared.outputs.items()
+    return listing(f"{key} {list(seen.shape)}" for key, seen in outputs)
 
 
 def _cure(one: ModelSketch, other: ModelSketch) -> str:
@@ -194,17 +194,17 @@ def _cure(one: ModelSketch, other: ModelSketch) -> str:
 
 
 def _fused(one: ModelSketch, other: ModelSketch) -> str:
-    """Say which side holds projections in one tensor that the other holds apart, if one does."""
-    found = [
+    """Say which model holds queries, keys and values in one tensor, if one does; else ""."""
+    paths = [
         [r.path for r in side.tensors if _is_fused(r.path) and r.part is None]
         for side in (one, other)
     ]
-    if bool(found[0]) == bool(found[1]):
+    if bool(paths[0]) == bool(paths[1]):
         return ""
-    fused, apart = (one, other) if found[0] else (other, one)
+    fused, apart = (one, other) if paths[0] else (other, one)
     return (
         f"{fused.framework} holds queries, keys and values in one tensor "
-        f"({listing(found[0] or found[1], limit=2)}) and {apart.framework} does not"
+        f"({listing(paths[0] or paths[1], limit=2)}) and {apart.framework} does not"
     )
 
 
@@ -213,9 +213,9 @@ def _is_fused(path: str) -> bool:
 
 
 def _check_outputs(one: ModelSketch, other: ModelSketch) -> None:
-    """Refuse outputs that could be swapped: alike in shape and values, and not called alike."""
+    """Refuse outputs that could be swapped: of one shape, equal values, and different names."""
     for ones, others in outputs_of(one, other.shared.outputs).unsure:
-        if all_one(one, ones) and all_one(other, others):
+        if _all_equal(one, ones) and _all_equal(other, others):
             continue
         raise PairingError(
             f"it is not certain which output is which: {listing(ones)} of {one.framework} and "
@@ -225,22 +225,22 @@ def _check_outputs(one: ModelSketch, other: ModelSketch) -> None:
         )
 
 
-def all_one(sketch: ModelSketch, keys: tuple[str, ...]) -> bool:
-    """Tell whether outputs are the same one, returned several times."""
-    seen = [sketch.own.outputs[key] for key in keys]
-    return all(found.is_alike(seen[0]) for found in seen)
+def _all_equal(sketch: ModelSketch, keys: tuple[str, ...]) -> bool:
+    """Return whether some outputs are one tensor, returned several times."""
+    outputs = [sketch.own.outputs[key] for key in keys]
+    return all(output.is_alike(outputs[0]) for output in outputs)
 
 
-def _left(matching: Matching) -> list[LeftRow]:
-    ties = {(side, path): two for side, path, two in matching.ties}
-    halves = {(1 - side, half): path for (side, path), two in ties.items() for half in two}
+def _left_rows(matching: Matching) -> list[LeftRow]:
+    ties = {(side, path): halves for side, path, halves in matching.ties}
+    whole = {(1 - side, half): path for (side, path), halves in ties.items() for half in halves}
     rows = []
     for side in (0, 1):
         for row in matching.left(side):
             if (side, row.path) in ties:
                 reason = "held once here, and twice there: " + " and ".join(ties[side, row.path])
-            elif (side, row.path) in halves:
-                reason = f"tied there, as {halves[side, row.path]}"
+            elif (side, row.path) in whole:
+                reason = f"tied there, as {whole[side, row.path]}"
             else:
                 reason = _reason(matching, side, row)
             if reason:
@@ -249,23 +249,27 @@ def _left(matching: Matching) -> list[LeftRow]:
 
 
 def _reason(matching: Matching, side: int, row: TensorRow) -> str:
-    """Say why a tensor has no partner; "" where it needs none."""
+    """Return why a tensor has no partner; "" if it needs none."""
     gradient = matching.sides[side].shared.gradients.get(row.path)
     alike = matching.alike[side].get(row.path, ())
     alike = [path for path in alike if matching.is_left(1 - side, path)]
     if row.path in matching.twins[side]:
         return "others here hold the same, outputs depend on each, and nothing tells them apart"
     if row.kept:
-        is_own = not row.shown or _counts_positions(matching, side, row)
-        return "" if is_own else "outputs depend on it, and nothing there is the same"
-    if matching.is_unlaid(side, row):
-        return UNLAID if len(squeezed(row.shape)) == 2 else "its layer is normed along another axis"
+        needs_none = not row.shown or _counts_positions(matching, side, row)
+        return "" if needs_none else "outputs depend on it, and nothing there is the same"
+    if matching.has_unknown_orientation(side, row):
+        return (
+            UNKNOWN_ORIENTATION
+            if len(squeezed(row.shape)) == 2
+            else "its layer is normed along another axis"
+        )
     if not row.reached:
         return "its module never ran on this batch"
     if row.state:
         return "its layer has no partner"
     if len(alike) == 1:
-        return UNLAID
+        return UNKNOWN_ORIENTATION
     if alike:
         return f"{len(alike)} there have an equal gradient, interchangeable here: {listing(alike)}"
     if gradient is None or not gradient.norm:
@@ -274,7 +278,7 @@ def _reason(matching: Matching, side: int, row: TensorRow) -> str:
 
 
 def _counts_positions(matching: Matching, side: int, row: TensorRow) -> bool:
-    """Tell whether state counts on from 0 (or 1, or 2), which the other port does in its code."""
+    """Return whether state is a range from 0, 1 or 2, which the other port makes in its code."""
     if row.held is None or is_floating(row.dtype):
         return False
     rivals = [r for r in matching.left(1 - side) if r.kept and not is_floating(r.dtype)]

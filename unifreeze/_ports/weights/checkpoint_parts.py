@@ -1,4 +1,4 @@
-"""Weights at rest inside a checkpoint: which part of it is the model's state dict."""
+"""The parts of a checkpoint, and which of them is the model's state dict."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from unifreeze.errors import WeightFileError, listing, nearest
 
 T = TypeVar("T")
 USUAL = "state_dict"
-"""Taken where a checkpoint holds several; others are told apart by the caller's `key`."""
+"""The part that is taken where a checkpoint holds several and the caller gives no `key`."""
 
 
 def find_state(
     source: str, content: Any, kind: type[T], key: str | None = None
 ) -> tuple[dict[str, T], tuple[str, ...]]:
-    """Find the state dict in what a file holds.
+    """Find the state dict in the content of a file.
 
     Args:
-        source: How messages call the file.
-        content: What it holds: a state dict, or a dictionary with one in it.
+        source: Name of the file in messages.
+        content: A state dict, or a dictionary with a state dict in it.
         kind: The class of its tensors.
-        key: Which part to take, or `part.part` of one inside another; None for the only one that
-            is a state dict.
+        key: Which part to take, or `part.part` for a part in a part; None for the only part that is
+            a state dict.
 
     Returns:
-        The tensors by name, and the keys that were passed over.
+        The tensors by name, and the keys that were ignored.
 
     Raises:
-        WeightFileError: There is none, or several, or something in it is neither tensor nor
-            plain metadata.
+        WeightFileError: There is none, or several, or it holds something that is neither a tensor
+            nor plain metadata.
     """
     _check_mapping(source, content)
     if key is None and not _holds_tensors(content, kind):
@@ -38,7 +38,7 @@ def find_state(
         return _split(source, content, kind)
     outer, _, inner = key.partition(".")
     if key not in content and inner and isinstance(content.get(outer), Mapping):
-        return _beside(content, outer, *find_state(source, content[outer], kind, inner))
+        return _with_ignored(content, outer, *find_state(source, content[outer], kind, inner))
     if key not in content:
         near = nearest(key, map(str, content))
         raise WeightFileError(
@@ -48,14 +48,14 @@ def find_state(
         )
     _check_mapping(source, content[key])
     if not _holds_tensors(content[key], kind) and _parts(content[key], kind):
-        return _beside(content, key, *find_state(source, content[key], kind))
-    return _beside(content, key, *_split(source, content[key], kind))
+        return _with_ignored(content, key, *find_state(source, content[key], kind))
+    return _with_ignored(content, key, *_split(source, content[key], kind))
 
 
-def _beside(
+def _with_ignored(
     content: Mapping[Any, Any], key: str, tensors: dict[str, T], ignored: tuple[str, ...]
 ) -> tuple[dict[str, T], tuple[str, ...]]:
-    """Add what else there is to the keys that were passed over inside a part."""
+    """Add the keys beside a part to the keys that were ignored inside it."""
     beside = [str(name) for name in content if name != key]
     return tensors, (*beside, *(f"{key}.{name}" for name in ignored))
 
