@@ -1,4 +1,4 @@
-"""Training a model under several plans, each from the same start, and judging what came of it."""
+"""`compare_plans`: train a model under several plans, each from the same weights, and compare."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unifreeze._arguments import checked
 from unifreeze._authoring.compare.checked_inputs import (
     Metrics,
     Plans,
-    check_in_place,
+    check_same_model,
     named_plans,
     read_metrics,
 )
 from unifreeze._authoring.compare.comparison import Comparison, PlanRow, PlanRun
-from unifreeze._authoring.compare.fresh_models import Start
+from unifreeze._authoring.compare.fresh_models import FreshModels
 from unifreeze._handle import Handle, apply
 from unifreeze._handle.step_reminders import untold_error
 from unifreeze._plan import FreezePlan
@@ -48,22 +48,22 @@ def compare_plans(
 ) -> Comparison:
     """Train a model under each of several plans, from the same weights, and compare.
 
-    For each plan a fresh model is made, the plan applied, `train` timed, everything frozen verified
-    and the model evaluated. A plan that fails is told with its reason, and the others still run.
-    Before each model is made, and once more before it is trained, `random`, NumPy and the framework
-    are seeded; the time includes waiting for the device, and in a process's first run what
-    frameworks load when they are first used: compare times of repeats. What the device held at most
-    is known to the framework's own counter: `evaluate` may return it among its metrics.
+    For each plan a fresh model is made, the plan is applied, `train` is timed, everything frozen is
+    verified and the model is evaluated. A plan that fails is listed with its error, and the others
+    still run. `random`, NumPy and the framework are seeded before each model is made, and again
+    before it is trained. The time includes waiting for the device, and in a process's first run
+    also what the framework loads on first use: compare times of repeats. The peak memory of the
+    device is known to the framework: `evaluate` may return it among its metrics.
 
     Args:
         plans: Plans or plan files by name; or a list, then named by position or file.
-        make_model: Builds the model, or several in a mapping; called twice more than there are
-            runs.
+        make_model: Builds the model, or several in a mapping; it is called two more times than
+            there are runs.
         train: Trains the model in place; builds its optimizer from the handle.
         evaluate: Returns a number, or several by name.
         batch: One batch of inputs; positions then count in order of execution.
-        repeats: Runs of each plan, with seeds of their own: medians and spread are then told.
-        seed: Seed of the first run; each further one counts up.
+        repeats: Runs of each plan, with different seeds; the table then shows median and spread.
+        seed: Seed of the first run; the next runs count up.
         progress: Show a bar on standard error, if that is a terminal.
 
     Raises:
@@ -78,24 +78,24 @@ def compare_plans(
     if seed < 0:
         raise TargetError(f"seed is {seed}", hint="a whole number from 0 on")
     inputs = None if batch is None else Batch.of(batch)
-    start = Start(make_model, seed)
+    models = FreshModels(make_model, seed)
     trials: dict[str, list[_Trial]] = {name: [] for name in named}
     with _bar(len(named) * repeats, shown=progress) as done:
         for number in range(repeats):
             for name, plan in named.items():
-                trial = _Trial(start, seed + number)
+                trial = _Trial(models, seed + number)
                 trial.run(plan, train, evaluate, inputs)
                 trials[name].append(trial)
                 done()
     rows = tuple(_row(name, runs) for name, runs in trials.items())
-    return Comparison(rows, start.backend.name, start.device)
+    return Comparison(rows, models.backend.name, models.device)
 
 
 class _Trial:
-    """One run of one plan, and what it showed; the model is let go."""
+    """One run of one plan, and its result; the model is dropped afterwards."""
 
-    def __init__(self, start: Start, seed: int) -> None:
-        self._start, self._seed = start, seed
+    def __init__(self, models: FreshModels, seed: int) -> None:
+        self._models, self._seed = models, seed
         self.result = PlanRun(seed)
         self.most: tuple[int, int, int] | None = None
 
@@ -106,8 +106,8 @@ class _Trial:
         evaluate: Callable[[Any], Metrics],
         batch: Batch | None,
     ) -> None:
-        """Train and judge a fresh model; whatever goes wrong from here on is this plan's result."""
-        model = self._start.model(self._seed)
+        """Train and evaluate a fresh model; any error is this plan's result."""
+        model = self._models.model(self._seed)
         seconds = None
         try:
             handle = apply(plan, model, batch=batch)
@@ -116,40 +116,40 @@ class _Trial:
             metrics = read_metrics(evaluate(model))
             self.result = PlanRun(self._seed, metrics, seconds)
         except Exception as error:
-            self.result = PlanRun(self._seed, {}, seconds, _told(error))
+            self.result = PlanRun(self._seed, {}, seconds, _failure(error))
         del model
         gc.collect()
 
     def _follow(self, handle: Handle) -> None:
-        """Keep count of what trains, in this phase and all that begin."""
+        """Keep the largest count of trainable values, over all phases."""
 
         def look(_: object = None) -> None:
-            found = _counted(handle.resolution)
-            self.most = found if self.most is None else max(self.most, found)
+            counts = _counts(handle.resolution)
+            self.most = counts if self.most is None else max(self.most, counts)
 
         look()
         handle.on_phase(look)
 
     def _train(self, model: Any, handle: Handle, train: Callable[[Any, Handle], Any]) -> float:
-        """Train in place, and return how long it took."""
-        before = _parameters(handle, self._start.objects(model))
-        self._start.seed(self._seed)
+        """Train in place, and return the time in seconds."""
+        before = _parameters(handle, self._models.objects(model))
+        self._models.seed(self._seed)
         self._wait(handle)
         began = perf_counter()
         returned = train(model, handle)
         self._wait(handle)
         seconds = perf_counter() - began
-        check_in_place(model, returned)
+        check_same_model(model, returned)
         if not handle.verify().told:
             raise untold_error(handle.plan.phases, "train has returned")
-        _check_kept(before, self._start.objects(model))
+        _check_kept(before, self._models.objects(model))
         return seconds
 
     def _wait(self, handle: Handle) -> None:
-        """Wait for the device: reading any tensor does."""
+        """Wait for the device, by reading its smallest tensor."""
         spec = handle.resolution.spec
         path = spec.tree.names[spec.first_names[int(spec.counts.argmin())]]
-        self._start.backend.tensor(handle.model, path)
+        self._models.backend.tensor(handle.model, path)
 
 
 def _row(name: str, trials: Sequence[_Trial]) -> PlanRow:
@@ -158,14 +158,14 @@ def _row(name: str, trials: Sequence[_Trial]) -> PlanRow:
     return PlanRow(name, tuple(trial.result for trial in trials), *most)
 
 
-def _counted(resolution: Resolution) -> tuple[int, int, int]:
-    """Return the number of trainable values, of all, and the bytes of the gradients."""
+def _counts(resolution: Resolution) -> tuple[int, int, int]:
+    """Return the number of trainable values, of all values, and the bytes of the gradients."""
     sizes = resolution.spec.sizes
     return *resolution.counts(), int(sizes[resolution.trainable].sum())
 
 
 def _parameters(handle: Handle, objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out buffers, which layers may make anew as they run."""
+    """Return the parameters without buffers, which layers may replace as they run."""
     return {path: objects[path] for path in handle.resolution.spec.tree.names}
 
 
@@ -179,11 +179,11 @@ def _check_kept(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         )
 
 
-def _told(error: Exception) -> str:
-    """Say what went wrong, and where in the user's own code."""
+def _failure(error: Exception) -> str:
+    """Describe an error, and where in the user's code it was raised."""
     frames = extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_HERE)]
-    place = f" ({Path(own[0].filename).name}:{own[0].lineno})" if own else ""
+    outside = [frame for frame in frames if not frame.filename.startswith(_HERE)]
+    place = f" ({Path(outside[0].filename).name}:{outside[0].lineno})" if outside else ""
     is_ours = isinstance(error, UnifreezeError)
     return f"{type(error).__name__}: {error}" + ("" if is_ours else place)
 

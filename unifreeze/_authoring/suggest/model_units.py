@@ -1,4 +1,4 @@
-"""A model cut into the units that advice is given about: stem, each block, neck, head."""
+"""The units of a model that a suggestion is about: stem, each block, neck, head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WORDS = {Zone.STEM: "stem", Zone.NECK: "neck", Zone.HEAD: "head"}
 
 
 @dataclass(frozen=True)
-class Stretch:
+class ModelUnit:
     """One unit of a model.
 
     Attributes:
@@ -18,8 +18,8 @@ class Stretch:
         selector: What selects it.
         zone: Where it is.
         parameters: Numbers of its parameters.
-        values: How many values they hold.
-        block: Native path of the block it is, "" if it is none.
+        values: Number of their values.
+        block: Native path, if the unit is a block; "" otherwise.
     """
 
     label: str
@@ -30,21 +30,21 @@ class Stretch:
     block: str
 
 
-def stretches(spec: ModelSpec) -> list[Stretch]:
-    """Cut a model into units, from the input to the head.
+def units_of_model(spec: ModelSpec) -> list[ModelUnit]:
+    """Divide a model into units, from the input to the head.
 
-    A transition goes with the block it leads into, as in selectors; what has no blocks is cut into
-    its layers.
+    A transition belongs to the block after it, as in selectors; a model without blocks is divided
+    into its layers.
     """
-    found: dict[tuple[str, Zone], list[int]] = {}
+    units: dict[tuple[str, Zone], list[int]] = {}
     for number in spec.canonical_order.tolist():
-        found.setdefault(_key(spec, number), []).append(number)
-    return [_stretch(spec, *key, numbers) for key, numbers in found.items()]
+        units.setdefault(_key(spec, number), []).append(number)
+    return [_unit(spec, *key, numbers) for key, numbers in units.items()]
 
 
 def _key(spec: ModelSpec, number: int) -> tuple[str, Zone]:
     owner = spec.tree.owners[spec.first_names[number]]
-    unit = _unit(spec, owner)
+    unit = _unit_of(spec, owner)
     if unit.zone in (Zone.BLOCK, Zone.TRANSITION):
         return f"{spec.placement.labels[unit.run]}.{unit.block}", Zone.BLOCK
     if unit.zone is Zone.NET:
@@ -52,21 +52,21 @@ def _key(spec: ModelSpec, number: int) -> tuple[str, Zone]:
     return unit.label, unit.zone
 
 
-def _unit(spec: ModelSpec, owner: int) -> Unit:
+def _unit_of(spec: ModelSpec, owner: int) -> Unit:
     return spec.units[spec.placement.unit_of[owner]]
 
 
-def _stretch(spec: ModelSpec, label: str, zone: Zone, numbers: list[int]) -> Stretch:
+def _unit(spec: ModelSpec, label: str, zone: Zone, numbers: list[int]) -> ModelUnit:
     values = int(spec.counts[numbers].sum())
     block, selector = "", f'at:"{label}"'
     if zone is Zone.BLOCK:
         owner = spec.tree.owners[spec.first_names[numbers[-1]]]
-        unit = _unit(spec, owner)
+        unit = _unit_of(spec, owner)
         block = spec.tree.paths[spec.runs[unit.run].blocks[unit.block]]
         selector = _block_selector(spec, unit, label)
     elif len(spec.runs) <= 1 and zone in _WORDS:
         selector = _WORDS[zone]
-    return Stretch(label, selector, zone, tuple(numbers), values, block)
+    return ModelUnit(label, selector, zone, tuple(numbers), values, block)
 
 
 def _block_selector(spec: ModelSpec, unit: Unit, label: str) -> str:
@@ -74,28 +74,28 @@ def _block_selector(spec: ModelSpec, unit: Unit, label: str) -> str:
     if word:
         return f"{word}[{unit.block}]"
     before = label.rpartition(".")[0]
-    names = [one.label for one in spec.units if one.run == unit.run and one.block == unit.block]
-    own = [name for name in names if "/" not in name] or [f"{before}.{unit.block}"]
-    return " | ".join(f'at:"{name}"' for name in dict.fromkeys(own))
+    labels = [u.label for u in spec.units if u.run == unit.run and u.block == unit.block]
+    whole = [label for label in labels if "/" not in label] or [f"{before}.{unit.block}"]
+    return " | ".join(f'at:"{label}"' for label in dict.fromkeys(whole))
 
 
 def run_word(spec: ModelSpec, run: int) -> str:
-    """Return the word for a run of blocks, "" where none means it alone."""
+    """Return the word for a run of blocks; "" if no word means this run alone."""
     if len(spec.runs) == 1:
         return "blocks"
     labels = spec.placement.labels
     return labels[run] if sorted(labels) == ["decoder", "encoder"] else ""
 
 
-def middle(units: list[Stretch]) -> list[Stretch]:
-    """Return the units that make up a model's depth: blocks, or layers where there are none."""
+def middle(units: list[ModelUnit]) -> list[ModelUnit]:
+    """Return the units that make up a model's depth: its blocks, or its layers if it has none."""
     return [unit for unit in units if unit.zone in (Zone.BLOCK, Zone.NET)]
 
 
-def top(spec: ModelSpec, units: list[Stretch], share: float) -> tuple[str, ...]:
-    """Return selectors for a share of a model's depth from the head down, with what is above it.
+def top(spec: ModelSpec, units: list[ModelUnit], share: float) -> tuple[str, ...]:
+    """Return selectors for a share of a model's depth, counted from the head, and for the neck.
 
-    At least one block; the whole share is everything.
+    It is at least one block; a share of 1 is the whole model.
     """
     deep = middle(units)
     count = max(1, reached(share, len(deep)))
@@ -106,20 +106,20 @@ def top(spec: ModelSpec, units: list[Stretch], share: float) -> tuple[str, ...]:
 
 
 def reached(share: float, count: int) -> int:
-    """Return how many of so many blocks are within a share of them."""
+    """Return how many of `count` blocks are within a share of them."""
     return int(share * count + 1e-9)
 
 
-def run_of(spec: ModelSpec, chosen: list[Stretch]) -> tuple[str, ...]:
-    """Return few selectors for neighbouring units: `blocks[-2:]` in place of one for each."""
-    found: dict[str, list[int]] = {}
+def run_of(spec: ModelSpec, chosen: list[ModelUnit]) -> tuple[str, ...]:
+    """Return short selectors for neighbouring units: `blocks[-2:]`, not one for each block."""
+    numbers: dict[str, list[int]] = {}
     for unit in chosen:
         word, _, number = unit.selector.partition("[")
         if word in ("blocks", "encoder", "decoder"):
-            found.setdefault(word, []).append(int(number.rstrip("]")))
+            numbers.setdefault(word, []).append(int(number.rstrip("]")))
         else:
-            found[unit.selector] = []
-    return tuple(_sliced(spec, word, n) if n else word for word, n in found.items())
+            numbers[unit.selector] = []
+    return tuple(_sliced(spec, word, n) if n else word for word, n in numbers.items())
 
 
 def _sliced(spec: ModelSpec, word: str, numbers: list[int]) -> str:
@@ -136,6 +136,6 @@ def _sliced(spec: ModelSpec, word: str, numbers: list[int]) -> str:
     return f"{word}[{first or ''}:{last + 1}]"
 
 
-def has_head(units: list[Stretch]) -> bool:
+def has_head(units: list[ModelUnit]) -> bool:
     """Return whether a model has a head."""
     return any(unit.zone is Zone.HEAD for unit in units)

@@ -1,13 +1,14 @@
-"""A plan from what was measured: the block that does harm, or where gradients are largest."""
+"""A plan from measurements: train the block that does harm, or units with large gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unifreeze._authoring.suggest.model_units import Stretch, has_head, middle, reached, run_of
-from unifreeze._authoring.suggest.plan_draft import Draft, Stage, listed
+from unifreeze._authoring.capture.plan_comments import join_with_and
+from unifreeze._authoring.suggest.model_units import ModelUnit, has_head, middle, reached, run_of
+from unifreeze._authoring.suggest.plan_draft import Draft, Stage
 from unifreeze._authoring.suggest.rules_of_thumb import head_first
-from unifreeze._authoring.suggest.task_facts import HEAD_EPOCHS, RATES, Inputs
+from unifreeze._authoring.suggest.task_facts import HEAD_EPOCHS, RATES, Task
 from unifreeze._authoring.suggest.unit_measures import CLOSE, Measure, ranked
 from unifreeze._structure import ModelSpec, Zone
 from unifreeze.errors import TargetError
@@ -24,47 +25,47 @@ NO_IMPORTANCE = (
 
 
 def by_measures(
-    inputs: Inputs, spec: ModelSpec, units: list[Stretch], measures: Sequence[Measure], loss: float
+    task: Task, spec: ModelSpec, units: list[ModelUnit], measures: Sequence[Measure], loss: float
 ) -> Draft:
-    """Draft a plan by what was measured.
+    """Draft a plan from measurements.
 
     Raises:
         TargetError: No gradient reaches anything.
     """
-    order, within = ranked(measures), _within_reach(inputs, units)
+    order, within = ranked(measures), _within_reach(task, units)
     if order[0].harmful:
         chosen, why, remarks = order[:1], _harm(order[0], loss), _other_harm(order)
         remarks += [] if order[0].unit in within else [TOO_DEEP]
     else:
-        open_to = [one for one in order if one.ratio and one.unit in within]
-        if not open_to:
+        reachable = [unit for unit in order if unit.ratio and unit.unit in within]
+        if not reachable:
             raise TargetError(
                 "no gradient reaches the units that are within the compute given",
                 context=f"these are: {', '.join(sorted(within))}",
                 hint="give more compute, or a loss that depends on them",
             )
-        largest = open_to[0].ratio or 0.0
-        chosen = [one for one in open_to if (one.ratio or 0.0) >= CLOSE * largest]
+        largest = reachable[0].ratio or 0.0
+        chosen = [unit for unit in reachable if (unit.ratio or 0.0) >= CLOSE * largest]
         why, remarks = _largest(chosen), _beyond(order, within, largest)
-    names = {one.unit for one in chosen}
+    names = {unit.unit for unit in chosen}
     train = run_of(spec, [unit for unit in units if unit.label in names])
-    step = Stage("measured", train, why, HEAD_EPOCHS, RATES["top"])
-    if inputs.new_head and has_head(units):
-        kept = [] if names == {"head"} else [step]
-        return Draft((head_first(), *kept), (*remarks, HEAD_NOISE, NO_IMPORTANCE))
+    stage = Stage("measured", train, why, HEAD_EPOCHS, RATES["top"])
+    if task.new_head and has_head(units):
+        later = [] if names == {"head"} else [stage]
+        return Draft((head_first(), *later), (*remarks, HEAD_NOISE, NO_IMPORTANCE))
     if len(names) == len(units):
-        step = Stage("measured", ("all",), why, HEAD_EPOCHS, RATES["all"])
-    return Draft((step,), (*remarks, NO_IMPORTANCE))
+        stage = Stage("measured", ("all",), why, HEAD_EPOCHS, RATES["all"])
+    return Draft((stage,), (*remarks, NO_IMPORTANCE))
 
 
-def _within_reach(inputs: Inputs, units: list[Stretch]) -> set[str]:
-    """Return the units that gradients may reach for the compute given."""
+def _within_reach(task: Task, units: list[ModelUnit]) -> set[str]:
+    """Return the units that gradients may reach for the given compute."""
     deep = middle(units)
-    count = reached(inputs.reach, len(deep))
-    out = {unit.label for unit in deep[: len(deep) - count]}
-    if inputs.reach < 1:
-        out |= {unit.label for unit in units if unit.zone is Zone.STEM}
-    return {unit.label for unit in units} - out
+    count = reached(task.reach, len(deep))
+    beyond = {unit.label for unit in deep[: len(deep) - count]}
+    if task.reach < 1:
+        beyond |= {unit.label for unit in units if unit.zone is Zone.STEM}
+    return {unit.label for unit in units} - beyond
 
 
 def _harm(worst: Measure, loss: float) -> str:
@@ -77,17 +78,17 @@ def _harm(worst: Measure, loss: float) -> str:
 
 
 def _other_harm(order: Sequence[Measure]) -> list[str]:
-    others = [one.unit for one in order[1:] if one.harmful]
+    others = [measure.unit for measure in order[1:] if measure.harmful]
     if not others:
         return []
     return [
-        f"The loss is also lower without {listed(others)}. Where one block is damaged, those above "
-        "it seem to do harm, too: measure again once this one is tuned."
+        f"The loss is also lower without {join_with_and(others)}. Where one block is damaged, "
+        "those above it seem to do harm, too: measure again once this one is tuned."
     ]
 
 
 def _largest(chosen: Sequence[Measure]) -> str:
-    shown = listed([f"{one.unit} {one.ratio:.3g}" for one in chosen])
+    shown = join_with_and([f"{unit.unit} {unit.ratio:.3g}" for unit in chosen])
     return (
         f"The largest gradients relative to the weights, down to {CLOSE:.0%} of the first: {shown} "
         "(Auto-RGN, Lee et al. 2022)."
@@ -95,7 +96,9 @@ def _largest(chosen: Sequence[Measure]) -> str:
 
 
 def _beyond(order: Sequence[Measure], within: set[str], largest: float) -> list[str]:
-    left = [one.unit for one in order if one.unit not in within and (one.ratio or 0.0) >= largest]
-    if not left:
+    beyond = [measure for measure in order if measure.unit not in within]
+    deeper = [measure.unit for measure in beyond if (measure.ratio or 0.0) >= largest]
+    if not deeper:
         return []
-    return [f"Deeper than the compute given lets gradients pass, and so left out: {listed(left)}."]
+    names = join_with_and(deeper)
+    return [f"Deeper than the compute given lets gradients pass, and so left out: {names}."]

@@ -1,6 +1,6 @@
 """The field's rules of thumb: how deep to train, in which order, and where.
 
-They are experience, not laws, and each reason names its source:
+They are experience, not laws; each reason names its source:
 
 - CS231n, "Transfer learning": few and similar examples, a linear classifier; few and different,
   from earlier in the network; many, the whole (https://cs231n.github.io/transfer-learning/).
@@ -13,8 +13,16 @@ They are experience, not laws, and each reason names its source:
 
 from __future__ import annotations
 
-from unifreeze._authoring.suggest.model_units import Stretch, has_head, middle, reached, run_of, top
-from unifreeze._authoring.suggest.plan_draft import Draft, Stage, listed, without_repeats
+from unifreeze._authoring.capture.plan_comments import join_with_and
+from unifreeze._authoring.suggest.model_units import (
+    ModelUnit,
+    has_head,
+    middle,
+    reached,
+    run_of,
+    top,
+)
+from unifreeze._authoring.suggest.plan_draft import Draft, Stage, without_repeats
 from unifreeze._authoring.suggest.task_facts import (
     FEW,
     HALF,
@@ -24,7 +32,7 @@ from unifreeze._authoring.suggest.task_facts import (
     STAGE_EPOCHS,
     TOP,
     WHOLE,
-    Inputs,
+    Task,
 )
 from unifreeze._structure import ModelSpec, Zone
 
@@ -60,7 +68,7 @@ DEPTH = {
         "Many examples, different data: the whole network, from the pretrained weights (CS231n).",
     ),
 }
-"""How much of a network's depth trains in the end, and why."""
+"""Share of a network's depth that trains in the end, and why."""
 
 LP_FT = (
     "The head is new: it trains alone first, because a random head's gradients would distort the "
@@ -70,29 +78,29 @@ GRADUAL = (
     "Thawed from the head down, so that lower features are not forgotten (Howard and Ruder 2018)."
 )
 NO_HEAD = "The model has no head, so the top of it trains."
-SHIFTS = {
+SHIFT_REASONS = {
     "input": "The input looks different: tune the first blocks (Lee et al. 2022).",
     "features": "The same classes look different: tune the middle blocks (Lee et al. 2022).",
     "output": "The labels mean something else: tune the end (Lee et al. 2022).",
 }
 
 
-def by_rules(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
+def by_rules(task: Task, spec: ModelSpec, units: list[ModelUnit]) -> Draft:
     """Draft a plan by the rules of thumb."""
-    if inputs.shift:
-        return _by_shift(inputs, spec, units)
-    wanted, why = DEPTH[inputs.size, inputs.similarity]
-    depth = min(wanted, inputs.reach)
-    remarks = [_size_remark(inputs)] if inputs.size != "many" else []
+    if task.shift:
+        return _by_shift(task, spec, units)
+    wanted, why = DEPTH[task.size, task.similarity]
+    depth = min(wanted, task.reach)
+    remarks = [_size_remark(task)] if task.size != "many" else []
     if depth < wanted:
-        remarks += [why, _compute_remark(inputs)]
+        remarks += [why, _compute_remark(task)]
         why = f"As much as the compute given reaches, and not the {wanted:.0%} that would be usual."
         depth *= reached(depth, len(middle(units))) > 0
-    return Draft(without_repeats(_stages(inputs, spec, units, depth, why)), tuple(remarks))
+    return Draft(without_repeats(_stages(task, spec, units, depth, why)), tuple(remarks))
 
 
 def _stages(
-    inputs: Inputs, spec: ModelSpec, units: list[Stretch], depth: float, why: str
+    task: Task, spec: ModelSpec, units: list[ModelUnit], depth: float, why: str
 ) -> list[Stage]:
     if not has_head(units):
         final = max(depth, TOP)
@@ -100,12 +108,12 @@ def _stages(
     head = ("head",)
     if not depth:
         return [Stage("head", head, why, lr=RATES["head"])]
-    at_once = inputs.size == "many"
-    depths = [depth] if at_once else [*(one for one in (TOP, HALF) if one < depth), depth]
-    steps = [_stage(spec, units, one, why if one == depth else GRADUAL) for one in depths]
-    if inputs.new_head:
-        return [head_first(), *steps]
-    return steps
+    at_once = task.size == "many"
+    shares = [depth] if at_once else [*(share for share in (TOP, HALF) if share < depth), depth]
+    stages = [_stage(spec, units, share, why if share == depth else GRADUAL) for share in shares]
+    if task.new_head:
+        return [head_first(), *stages]
+    return stages
 
 
 def head_first() -> Stage:
@@ -113,7 +121,7 @@ def head_first() -> Stage:
     return Stage("head", ("head",), LP_FT, lr=RATES["head"])
 
 
-def _stage(spec: ModelSpec, units: list[Stretch], depth: float, why: str) -> Stage:
+def _stage(spec: ModelSpec, units: list[ModelUnit], depth: float, why: str) -> Stage:
     name = "all" if depth >= WHOLE else "top" if depth <= TOP else "half"
     train = top(spec, units, depth)
     if train != ("all",) and has_head(units):
@@ -122,22 +130,22 @@ def _stage(spec: ModelSpec, units: list[Stretch], depth: float, why: str) -> Sta
     return Stage(name, train, why, after, RATES[name])
 
 
-def _size_remark(inputs: Inputs) -> str:
+def _size_remark(task: Task) -> str:
     return (
-        f'{inputs.examples:,} examples are "{inputs.size}" here: below {FEW:,} they are few, from '
+        f'{task.examples:,} examples are "{task.size}" here: below {FEW:,} they are few, from '
         f"{MANY:,} on many. All numbers here are rules of thumb."
     )
 
 
-def _compute_remark(inputs: Inputs) -> str:
+def _compute_remark(task: Task) -> str:
     return (
-        f"The compute given is {inputs.compute:.0%} of a full fine-tune's. A forward pass is a "
-        f"third of a step; the rest pays for gradients through the upper {inputs.reach:.0%} of the "
+        f"The compute given is {task.compute:.0%} of a full fine-tune's. A forward pass is a "
+        f"third of a step; the rest pays for gradients through the upper {task.reach:.0%} of the "
         "network."
     )
 
 
-def _by_shift(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
+def _by_shift(task: Task, spec: ModelSpec, units: list[ModelUnit]) -> Draft:
     """Draft a plan by where the data differ."""
     deep = middle(units)
     third = max(1, round(len(deep) / 3))
@@ -145,29 +153,29 @@ def _by_shift(inputs: Inputs, spec: ModelSpec, units: list[Stretch]) -> Draft:
         "input": [*(unit for unit in units if unit.zone is Zone.STEM), *deep[:third]],
         "features": deep[third : len(deep) - third] or deep,
         "output": [unit for unit in units if unit.zone is Zone.HEAD] or deep[-third:],
-    }[inputs.shift]
+    }[task.shift]
     train = run_of(spec, chosen)
-    step = Stage("shift", train, SHIFTS[inputs.shift], HEAD_EPOCHS, RATES["top"])
+    stage = Stage("shift", train, SHIFT_REASONS[task.shift], HEAD_EPOCHS, RATES["top"])
     remarks = []
-    if inputs.shift != "output" and inputs.compute < 2 / 3:
+    if task.shift != "output" and task.compute < 2 / 3:
         remarks.append(
             "Gradients have to pass all blocks above what trains, so that a step takes up to two "
             "thirds of a full one, which is more than the compute given."
         )
-    if inputs.new_head and has_head(units):
-        beyond = [] if all(unit.zone is Zone.HEAD for unit in chosen) else [step]
-        return Draft((head_first(), *beyond), tuple(remarks))
-    return Draft((step,), tuple(remarks))
+    if task.new_head and has_head(units):
+        later = [] if all(unit.zone is Zone.HEAD for unit in chosen) else [stage]
+        return Draft((head_first(), *later), tuple(remarks))
+    return Draft((stage,), tuple(remarks))
 
 
-def described(inputs: Inputs) -> str:
-    """Say in words what was given."""
-    said = [] if inputs.examples is None else [f"{inputs.examples:,} examples"]
-    if inputs.shift:
-        said.append(f"a shift of the {inputs.shift}")
-    elif inputs.examples is not None:
-        said.append({"same": "the same data"}.get(inputs.similarity, f"{inputs.similarity} data"))
-    said.append("a new head" if inputs.new_head else "the head as it is")
-    if inputs.compute < 1:
-        said.append(f"{inputs.compute:.0%} of the compute of a full fine-tune")
-    return listed(said)
+def describe_task(task: Task) -> str:
+    """Describe the task in words."""
+    words = [] if task.examples is None else [f"{task.examples:,} examples"]
+    if task.shift:
+        words.append(f"a shift of the {task.shift}")
+    elif task.examples is not None:
+        words.append({"same": "the same data"}.get(task.similarity, f"{task.similarity} data"))
+    words.append("a new head" if task.new_head else "the head as it is")
+    if task.compute < 1:
+        words.append(f"{task.compute:.0%} of the compute of a full fine-tune")
+    return join_with_and(words)

@@ -1,4 +1,4 @@
-"""What the rules of thumb go by, and the few numbers in them."""
+"""What is known of the task: the input of the rules of thumb, and the few numbers in them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from unifreeze.errors import TargetError, brief, nearest
 
 FEW, MANY = 1_000, 20_000
-"""Examples: fewer are few, from here on they are many. CS231n says "small" and "large" and gives no
-numbers; these are common in practice, and no more than that."""
+"""Fewer than `FEW` examples are few, `MANY` or more are many. CS231n says "small" and "large" and
+gives no numbers; these are only common in practice."""
 
 COMPUTE = {"low": 0.5, "medium": 0.7, "high": 1.0}
-"""What words for compute stand for, as a share of what a full fine-tune takes."""
+"""Words for compute, as a share of a full fine-tune."""
 
 FORWARD = 1 / 3
-"""Share of a full training step that is left when nothing but the head trains: a backward pass
-takes twice what a forward pass takes (Kaplan et al. 2020, arXiv 2001.08361, 2.1)."""
+"""Share of a full training step when only the head trains: a backward pass takes twice as long as a
+forward pass (Kaplan et al. 2020, arXiv 2001.08361, 2.1)."""
 
 TOP, HALF, WHOLE = 0.25, 0.5, 1.0
-"""Shares of the blocks, counted from the head: "the top", and what is thawed after it."""
+"""Shares of the blocks, counted from the head: "the top", and two later stages."""
 
 HEAD_EPOCHS, STAGE_EPOCHS = 3, 2
-"""For how long a new head trains alone, and each further stage before the next."""
+"""How long a new head trains alone, and how long each further stage lasts."""
 
 RATES = {"head": 1e-3, "top": 1e-4, "half": 3e-5, "all": 1e-5}
 """Learning rates of phases, for Adam and its kin; lower the more pretrained weights move."""
@@ -33,16 +33,16 @@ SHIFTS = ("input", "features", "output")
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Task:
     """What is known of the task.
 
     Attributes:
         examples: Number of training examples; None where unknown.
         similarity: Of the data to what the model was pretrained on: `same`, `similar`, `different`.
-        compute: Share of what a full fine-tune would take that is there to spend.
+        compute: Compute that can be spent, as a share of a full fine-tune.
         new_head: The head is new, or its classes are.
-        shift: What is different about the data, where that is known: `input` (noise, blur, another
-            sensor), `features` (the same classes, other kinds of them), `output` (other labels).
+        shift: How the data differ, if known: `input` (noise, blur, another sensor), `features` (the
+            same classes look different), `output` (other labels).
     """
 
     examples: int | None = None
@@ -60,17 +60,17 @@ class Inputs:
 
     @property
     def reach(self) -> float:
-        """Share of the blocks that the compute given lets gradients pass, from the head down."""
+        """Share of the blocks, from the head down, that gradients can pass for the compute."""
         return max(0.0, min(1.0, (self.compute - FORWARD) / (1 - FORWARD)))
 
 
-def read_inputs(
+def read_task(
     examples: int | None, similarity: str, compute: str | float, shift: str, *, new_head: bool
-) -> Inputs:
+) -> Task:
     """Check what a user gave.
 
     Raises:
-        TargetError: It is none of what there is to choose from.
+        TargetError: A value is not one of the choices.
     """
     if examples is not None and examples < 1:
         raise TargetError(
@@ -79,7 +79,7 @@ def read_inputs(
         )
     _one_of("similarity", similarity, SIMILARITIES)
     _one_of("shift", shift, ("", *SHIFTS))
-    return Inputs(examples, similarity, _share(compute), bool(new_head), shift)
+    return Task(examples, similarity, _share(compute), bool(new_head), shift)
 
 
 def _one_of(name: str, given: object, known: Iterable[str]) -> None:

@@ -1,16 +1,16 @@
-"""Where tuning would pay, measured on a few batches: gradients by unit, and blocks passed by.
+"""Where tuning would pay, measured on a few batches: gradients by unit, and blocks left out.
 
-Two measures, because neither is enough:
+There are two measures, because neither is enough:
 
 - **Relative gradient norm** (Auto-RGN of surgical fine-tuning, Lee et al. 2022, arXiv 2210.11466):
   the norm of a unit's gradient over the norm of its weights, mean over the batches. It says how far
-  from settled a unit is; there it scales learning rates tensor by tensor, here it orders units. It
-  does *not* tell which block is broken: a broken block makes the gradients of all others large.
-- **Passing a block by**: the loss with a block's output replaced by its input. In a residual
-  network most blocks can be left out at little cost (Veit et al. 2016, arXiv 1605.06431), so one
-  without which the loss is *lower* does harm: it is damaged, or foreign to this data. Damage to a
-  block that the rest cannot do without, often the first, is not found so: blocks above it may then
-  seem to do harm in its place.
+  from settled a unit is. The paper scales learning rates with it, tensor by tensor; here it orders
+  units. It does *not* say which block is broken: a broken block makes all other gradients large.
+- **Leaving a block out**: the loss with a block's output replaced by its input. In a residual
+  network most blocks can be left out at little cost (Veit et al. 2016, arXiv 1605.06431). If the
+  loss is *lower* without a block, the block does harm: it is damaged, or does not fit this data.
+  This does not find damage to a block that the others need, often the first: then blocks above it
+  may seem to do harm.
 
 Freezing a block and evaluating again measures nothing: freezing changes no output.
 """
@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from math import hypot
 from statistics import fmean
 
-from unifreeze._authoring.suggest.model_units import Stretch
+from unifreeze._authoring.suggest.model_units import ModelUnit
 from unifreeze._numerics.measurements import Bypass, MeasureRun
 from unifreeze._structure import ModelSpec
 
 HARMFUL = 0.05
-"""A block does harm if every batch's loss is lower without it, by this share in the mean."""
+"""A block does harm if every batch's loss is lower without it, and the mean by this share."""
 
 CLOSE = 0.5
 """Units train whose relative gradient norm is at least this share of the largest."""
@@ -35,19 +35,19 @@ CLOSE = 0.5
 
 @dataclass(frozen=True)
 class Measure:
-    """What was measured of one unit.
+    """The measurements of one unit.
 
     Attributes:
         unit: First piece of its canonical names: `blocks.3`.
         selector: What selects it in a plan.
         parameters: How many parameters it has.
         values: How many values they hold.
-        gradient: Norm of its gradient, mean over the batches; None where none reaches it.
-        weight: Norm of the weights that gradients reach.
-        ratio: Relative gradient norm; None where there is none.
-        change: How the mean loss changes when it is passed by; None where it cannot be.
+        gradient: Norm of its gradient, mean over the batches; None if it has none.
+        weight: Norm of the weights that have gradients.
+        ratio: Relative gradient norm; None if it has none.
+        change: Change of the mean loss when it is left out; None where it cannot be.
         harmful: The loss is lower without it.
-        why: Why a block cannot be passed by; "" for what is no block.
+        why: Why a block cannot be left out; "" for other units.
     """
 
     unit: str
@@ -62,20 +62,20 @@ class Measure:
     why: str = ""
 
 
-def measures_of(spec: ModelSpec, units: Sequence[Stretch], run: MeasureRun) -> list[Measure]:
-    """Add up by unit what was measured, from the input to the head."""
+def measures_of(spec: ModelSpec, units: Sequence[ModelUnit], run: MeasureRun) -> list[Measure]:
+    """Sum up the measurements by unit, from the input to the head."""
     reached = {path for gradients in run.gradients for path in gradients}
     return [_measure(spec, unit, run, reached) for unit in units]
 
 
-def _measure(spec: ModelSpec, unit: Stretch, run: MeasureRun, reached: set[str]) -> Measure:
+def _measure(spec: ModelSpec, unit: ModelUnit, run: MeasureRun, reached: set[str]) -> Measure:
     paths = [spec.parameters[number].path for number in unit.parameters]
     paths = [path for path in paths if path in reached]
-    gradient = fmean(_norm(one, paths) for one in run.gradients) if paths else None
+    gradient = fmean(_norm(batch, paths) for batch in run.gradients) if paths else None
     weight = _norm(run.weights, paths)
     ratio = gradient / weight if gradient is not None and weight else None
     bypass = run.bypassed.get(unit.block, Bypass())
-    changes = [one - whole for one, whole in zip(bypass.losses, run.losses, strict=False)]
+    changes = [without - loss for without, loss in zip(bypass.losses, run.losses, strict=False)]
     change = fmean(changes) if changes else None
     limit = -HARMFUL * abs(fmean(run.losses))
     return Measure(
@@ -99,7 +99,7 @@ def _norm(norms: Mapping[str, float], paths: Sequence[str]) -> float:
 def ranked(measures: Sequence[Measure]) -> list[Measure]:
     """Order units by where tuning would pay most.
 
-    First those that do harm, the worst first; then by relative gradient norm.
+    First units that do harm, the worst first; then by relative gradient norm.
     """
     return sorted(measures, key=_rank)
 
