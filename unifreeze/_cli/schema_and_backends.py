@@ -1,4 +1,4 @@
-"""`schema` and `backends`: what there is."""
+"""`schema` and `backends`: the format of plan files, and the installed frameworks."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _row(name: str) -> dict[str, Any]:
     if not is_installed(name):
         return {"name": name, "installed": False, "version": None, "devices": []}
     devices = list(load_backend(name).capabilities.devices)
-    found = getattr(sys.modules.get(name), "__version__", None) or _version(name)
-    return {"name": name, "installed": True, "version": str(found), "devices": devices}
+    number = getattr(sys.modules.get(name), "__version__", None) or _version(name)
+    return {"name": name, "installed": True, "version": str(number), "devices": devices}
 
 
 def _version(name: str) -> str:
