@@ -100,7 +100,7 @@ def sketch(
     side.save(output)
     count = sum(not row.state for row in side.tensors)
     if json:
-        about = {"sketch": str(output), "framework": side.framework, "model": model_sketch.model}
+        about = {"sketch": str(output), "framework": side.framework, "model": side.model}
         write_json({**about, "parameters": count, "states": len(side.tensors) - count}, json)
     if json != "-":
         say_as_it_is(f"{side.framework}: {counted(count, 'parameter')}; written to {output}")
