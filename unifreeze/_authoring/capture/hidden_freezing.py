@@ -43,15 +43,7 @@ def left_out(
             hint="give the optimizer that trains this very model",
         )
     frozen = spec.found & ~is_held
-    return Effect(
-        frozen,
-        _note(
-            spec,
-            frozen,
-            "require gradients but are left out of the optimizer; the plan freezes them, which the "
-            "source's flags do not say",
-        ),
-    )
+    return _effect(spec, frozen, "require gradients but are left out of the optimizer")
 
 
 def without_rate(
@@ -72,15 +64,8 @@ def without_rate(
         )
     paths = [row.path for row in spec.parameters if row.path in reasons]
     how = listing(dict.fromkeys(reasons[path] for path in paths))
-    return Effect(
-        frozen,
-        _note(
-            spec,
-            frozen,
-            f"require gradients and have a learning rate of 0 ({how}), so that nothing moves them; "
-            "the plan freezes them, which the source's flags do not say",
-        ),
-    )
+    why = f"require gradients and have a learning rate of 0 ({how}), so that nothing moves them"
+    return _effect(spec, frozen, why)
 
 
 def cut_off(backend: Backend, model: Model, spec: ModelSpec, batch: Batch) -> tuple[Effect, Mask]:
@@ -98,16 +83,16 @@ def cut_off(backend: Backend, model: Model, spec: ModelSpec, batch: Batch) -> tu
         cut, idle = without & ran, without & ~ran
     else:
         cut, idle = np.zeros_like(without), without
-    note = _note(
+    effect = _effect(
         spec,
         cut,
         "require gradients and run, but get none: something cuts the gradient, such as no_grad or "
-        "detach; the plan freezes them, which the source's flags do not say",
+        "detach",
     )
-    silent = _note(
+    idle_note = _note(
         spec, idle, "get no gradient because this batch never reaches them; they stay trainable"
     )
-    return Effect(cut, " ".join(filter(None, (note, silent)))), has_gradient
+    return Effect(cut, " ".join(filter(None, (effect.note, idle_note)))), has_gradient
 
 
 def put_back(
@@ -151,21 +136,19 @@ def put_back(
     if has_gradient is not None:
         frozen &= has_gradient
     doubt = " (it also clears the gradients, so that there may have been none)" if cleared else ""
-    return Effect(
-        frozen,
-        _note(
-            spec,
-            frozen,
-            f"require gradients but are bit for bit the same after a step{doubt}: put back, or "
-            "never updated; the plan freezes them, which the source's flags do not say",
-        ),
-    )
+    why = f"require gradients but are bit for bit the same after a step{doubt}: put back, or never "
+    return _effect(spec, frozen, f"{why}updated")
 
 
 def _in_layers_of(spec: ModelSpec, mask: Mask) -> Mask:
     """Return all parameters of the layers that some parameters belong to."""
     owners = {row.owner for row, chosen in zip(spec.parameters, mask, strict=True) if chosen}
     return np.asarray([row.owner in owners for row in spec.parameters], np.bool_)
+
+
+def _effect(spec: ModelSpec, frozen: Mask, why: str) -> Effect:
+    text = f"{why}; the plan freezes them, which the source's flags do not say"
+    return Effect(frozen, _note(spec, frozen, text))
 
 
 def _note(spec: ModelSpec, mask: Mask, what: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial as bound
-from math import prod
 from pathlib import Path
 
 from unifreeze._arguments import checked
@@ -15,7 +14,6 @@ from unifreeze._ports.carrying.transfers import (
     Ported,
     Route,
     check_route,
-    rows_read_otherwise,
 )
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.weights import (
@@ -85,15 +83,8 @@ def port_file(
         save_weights(
             target, _named(way, weights, target), metadata=_metadata(way, target), progress=progress
         )
-        notes = rows_read_otherwise(way, bound(_read, weights))
-    return Ported(
-        tensors=len(way.steps),
-        values=sum(prod(step.shape) for step in way.steps),
-        passed_over=(*passed, *(weights.ignored if strip_prefix else ())),
-        untouched=tuple(way.target_left),
-        notes=notes,
-        repeated=tuple(repeated),
-    )
+        passed_over = (*passed, *(weights.ignored if strip_prefix else ()))
+        return way.report(passed_over, bound(_read, weights), repeated)
 
 
 def _check_apart(source: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial as bound
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from unifreeze._ports.carrying.transfers import (
     Transfer,
     check_route,
     route,
-    rows_read_otherwise,
 )
 from unifreeze._ports.pairing import Pairing, pair
 from unifreeze._ports.pairing.model_sketch import TensorRows, tensor_rows
@@ -77,9 +75,7 @@ def port_weights(
         return backends[0].tensor(source, piece.names[0])
 
     _write(way, backends[1], target, read)
-    values = sum(prod(step.shape) for step in way.steps)
-    notes = rows_read_otherwise(way, read)
-    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left), notes)
+    return way.report(passed, read)
 
 
 def _check_fit(way: Route, rows: tuple[TensorRows, TensorRows], *, partial: bool) -> None:

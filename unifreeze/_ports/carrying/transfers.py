@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from math import prod
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -99,6 +100,22 @@ class Route(NamedTuple):
     target_own: frozenset[str]
     zeros: tuple[ZerosRow, ...]
     frameworks: tuple[str, str]
+
+    def report(
+        self,
+        passed_over: Iterable[str],
+        read: Callable[[Piece], Array],
+        repeated: Iterable[str] = (),
+    ) -> Ported:
+        """Report that all transfers were made; `read` reads a piece's source tensor."""
+        return Ported(
+            tensors=len(self.steps),
+            values=sum(prod(step.shape) for step in self.steps),
+            passed_over=tuple(passed_over),
+            untouched=tuple(self.target_left),
+            notes=_rows_read_as_zeros(self, read),
+            repeated=tuple(repeated),
+        )
 
     @property
     def names(self) -> set[str]:
@@ -260,7 +277,7 @@ def check_route(
     return [*extra, *(name for name in present if name in way.source_own)]
 
 
-def rows_read_otherwise(way: Route, read: Callable[[Piece], Array]) -> tuple[str, ...]:
+def _rows_read_as_zeros(way: Route, read: Callable[[Piece], Array]) -> tuple[str, ...]:
     """Return a note for each row of a table that is not zero, and that one port reads as zeros.
 
     Args:

@@ -10,11 +10,11 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, PlainSerializer, model_validator
 
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Matched, Seen, match_outputs
@@ -28,6 +28,21 @@ from unifreeze.errors import RecordError
 
 SKETCH_FORMAT = 2
 """In format 1 a fused projection took one place in canonical names, whatever it held."""
+
+
+def _round(sketch: Sketch | None, digits: int = 13) -> list[Any]:
+    assert sketch is not None
+    parts: list[Any] = [_short(sketch.norm, digits), [_short(n, digits) for n in sketch.along]]
+    return [*parts, [_short(n, digits) for n in sketch.across]] if sketch.across else parts
+
+
+def _short(number: float, digits: int) -> float | str:
+    return float(f"{number:.{digits}g}") if isfinite(number) else str(number)
+
+
+RoundedSketch = Annotated[Sketch, PlainSerializer(_round)]
+ShortSketch = Annotated[Sketch, PlainSerializer(partial(_round, digits=8))]
+RoundedOutput = Annotated[Seen, PlainSerializer(lambda seen: [seen.shape, _round(seen.sketch)])]
 
 
 class Pair(NamedTuple):
@@ -76,18 +91,10 @@ class TensorRow(Row):
     state: bool
     kept: bool = False
     shown: bool = False
-    effect: dict[str, Sketch] = Field(default_factory=dict)
-    held: Sketch | None = None
+    effect: dict[str, RoundedSketch] = Field(default_factory=dict)
+    held: RoundedSketch | None = None
     statistic: str = ""
     part: Part | None = None
-
-    @field_serializer("held")
-    def _held_rounded(self, held: Sketch | None) -> Any:
-        return None if held is None else _round(held)
-
-    @field_serializer("effect")
-    def _effect_rounded(self, effect: dict[str, Sketch]) -> Any:
-        return {name: _round(sketch) for name, sketch in effect.items()}
 
     @property
     def takes_part(self) -> bool:
@@ -106,11 +113,7 @@ class ResultRow(Row):
 
     path: str
     shape: tuple[int, ...]
-    sketch: Sketch
-
-    @field_serializer("sketch")
-    def _rounded(self, sketch: Sketch) -> Any:
-        return _round(sketch, digits=8)
+    sketch: ShortSketch
 
 
 TensorRows = Mapping[str, TensorRow]
@@ -121,24 +124,12 @@ class SketchedRun(Row):
     """One run of a model; see `unifreeze._protocol.SketchRun`."""
 
     dtype: str
-    outputs: dict[str, Seen]
+    outputs: dict[str, RoundedOutput]
     chosen: dict[str, str]
-    gradients: dict[str, Sketch]
+    gradients: dict[str, RoundedSketch]
     layers: tuple[ResultRow, ...] = ()
-    passed: tuple[Sketch, ...] = ()
+    passed: tuple[ShortSketch, ...] = ()
     caches: tuple[str, ...] = ()
-
-    @field_serializer("passed")
-    def _passed_rounded(self, sketches: tuple[Sketch, ...]) -> Any:
-        return [_round(sketch, digits=8) for sketch in sketches]
-
-    @field_serializer("gradients")
-    def _rounded(self, sketches: dict[str, Sketch]) -> Any:
-        return {key: _round(sketch) for key, sketch in sketches.items()}
-
-    @field_serializer("outputs")
-    def _outputs_rounded(self, outputs: dict[str, Seen]) -> Any:
-        return {key: [seen.shape, _round(seen.sketch)] for key, seen in outputs.items()}
 
     @property
     def by_name(self) -> dict[str, Seen]:
@@ -217,16 +208,6 @@ class ModelSketch(Saved):
 def outputs_of(one: ModelSketch, seen: Mapping[str, Seen]) -> Matched:
     """Match the outputs of a run on shared values with another model's outputs."""
     return match_outputs(one.shared.by_name, seen)
-
-
-def _round(sketch: Sketch | None, digits: int = 13) -> list[Any]:
-    assert sketch is not None
-    parts: list[Any] = [_short(sketch.norm, digits), [_short(n, digits) for n in sketch.along]]
-    return [*parts, [_short(n, digits) for n in sketch.across]] if sketch.across else parts
-
-
-def _short(number: float, digits: int) -> float | str:
-    return float(f"{number:.{digits}g}") if isfinite(number) else str(number)
 
 
 def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> SketchedRun:
