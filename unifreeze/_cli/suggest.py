@@ -27,44 +27,49 @@ from unifreeze._cli.progress_bars import progress_bars
 from unifreeze._protocol import Batch
 from unifreeze.errors import TargetError
 
+ExamplesOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Number of training examples.")
+]
+SimilarityOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD", help="Of the data to the pre-training data: same, similar, different."
+    ),
+]
+ComputeOption = Annotated[
+    str,
+    typer.Option(metavar="SHARE", help="low, medium, high, or a share of a full fine-tune: 0.6."),
+]
+NewHeadOption = Annotated[bool, typer.Option("--new-head", help="The head is new.")]
+ShiftOption = Annotated[
+    str,
+    typer.Option(metavar="WORD", help="How the data differ, if known: input, features, output."),
+]
+MeasureOption = Annotated[
+    bool, typer.Option("--measure", help="Measure gradients and blocks on the batch.")
+]
+LabelsOption = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Array of the batch that holds labels, for the loss."),
+]
+BatchSizeOption = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Cut the batch into several; 0 leaves it whole."),
+]
+
 
 def suggest(
     model: ModelArgument,
     output: OutputOption = None,
-    examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of training examples.")
-    ] = None,
-    similarity: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD", help="Of the data to the pre-training data: same, similar, different."
-        ),
-    ] = "similar",
-    compute: Annotated[
-        str,
-        typer.Option(
-            metavar="SHARE", help="low, medium, high, or a share of a full fine-tune: 0.6."
-        ),
-    ] = "high",
-    new_head: Annotated[bool, typer.Option("--new-head", help="The head is new.")] = False,
-    shift: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD", help="How the data differ, if known: input, features, output."
-        ),
-    ] = "",
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Measure gradients and blocks on the batch.")
-    ] = False,
+    examples: ExamplesOption = None,
+    similarity: SimilarityOption = "similar",
+    compute: ComputeOption = "high",
+    new_head: NewHeadOption = False,
+    shift: ShiftOption = "",
+    measure: MeasureOption = False,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
-    labels: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Array of the batch that holds labels, for the loss."),
-    ] = "",
-    batch_size: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Cut the batch into several; 0 leaves it whole."),
-    ] = 0,
+    labels: LabelsOption = "",
+    batch_size: BatchSizeOption = 0,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",

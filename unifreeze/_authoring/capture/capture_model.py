@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unifreeze._arguments import checked, checked_methods
 from unifreeze._authoring.capture.hidden_freezing import (
     cut_off,
@@ -27,7 +29,7 @@ from unifreeze._authoring.capture.substring_loops import find_loop
 from unifreeze._handle.target import Target
 from unifreeze._plan import FreezePlan, Rule, save_text
 from unifreeze._ports.pairing import Pairing
-from unifreeze._protocol import Batch, backend_for
+from unifreeze._protocol import Backend, Batch, backend_for
 from unifreeze._protocol.live import LiveOptimizer, Model
 from unifreeze._resolution import describe_captured, out_of_order, resolve_spec, told_by_order
 from unifreeze._structure import Mask, ModelSpec
@@ -103,28 +105,14 @@ def capture(
     """
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model
-    spec = backend.describe(model)
-    effect = without_rate(backend, model, spec, optimizer)
-    frozen, notes = ~spec.found | effect.frozen, [effect.note]
-    if optimizer is not None:
-        effect = left_out(backend, model, spec, optimizer)
-        frozen = frozen | effect.frozen
-        notes.append(effect.note)
-    has_gradient = traced = None
-    if batch is not None:
-        traced = backend.describe(model, Batch.of(batch))
-        effect, has_gradient = cut_off(backend, model, spec, Batch.of(batch))
-        frozen = frozen | effect.frozen
-        notes.append(effect.note)
-    if step is not None:
-        effect = put_back(backend, model, spec.with_found(~frozen), step, has_gradient)
-        frozen = frozen | effect.frozen
-        notes.append(effect.note)
-    title = f"Captured from {', '.join(_classes(target))} ({spec.framework})"
+    spec, inputs = backend.describe(model), None if batch is None else Batch.of(batch)
+    traced = None if inputs is None else backend.describe(model, inputs)
+    frozen, notes = _all_frozen(backend, model, spec, inputs, optimizer, step)
+    classes = ", ".join(type(root).__name__ for root in target.names.values())
     return capture_spec(
         spec,
         ~frozen,
-        title=title,
+        title=f"Captured from {classes} ({spec.framework})",
         notes=notes,
         training=backend.training(model),
         native=native,
@@ -132,6 +120,28 @@ def capture(
         pairing=pairing,
         checked=True,
     )
+
+
+def _all_frozen(
+    backend: Backend,
+    model: Model,
+    spec: ModelSpec,
+    batch: Batch | None,
+    optimizer: LiveOptimizer | None,
+    step: Callable[[], Any] | None,
+) -> tuple[Mask, list[str]]:
+    """Return what is frozen, by its flag or in any other way, and notes on the other ways."""
+    has_gradient = None
+    effects = [without_rate(backend, model, spec, optimizer)]
+    if optimizer is not None:
+        effects.append(left_out(backend, model, spec, optimizer))
+    if batch is not None:
+        effect, has_gradient = cut_off(backend, model, spec, batch)
+        effects.append(effect)
+    frozen: Mask = np.logical_or.reduce([~spec.found, *(effect.frozen for effect in effects)])
+    if step is not None:
+        effects.append(put_back(backend, model, spec.with_found(~frozen), step, has_gradient))
+    return frozen | effects[-1].frozen, [effect.note for effect in effects]
 
 
 def capture_spec(
@@ -261,7 +271,3 @@ def _loop_note(spec: ModelSpec, trainable: Mask, plan: FreezePlan) -> str:
 
 def _is_word(rule: Rule) -> bool:
     return str(rule.choice).isidentifier()
-
-
-def _classes(target: Target) -> list[str]:
-    return [type(root).__name__ for root in target.names.values()]

@@ -19,7 +19,7 @@ from unifreeze._authoring.suggest.rules_of_thumb import by_rules, describe_task
 from unifreeze._authoring.suggest.suggestion import Suggestion
 from unifreeze._authoring.suggest.task_facts import Task, read_task
 from unifreeze._authoring.suggest.unit_measures import Measure, measures_of
-from unifreeze._numerics.measurements import MeasureConfig
+from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, backend_for
 from unifreeze._protocol.batches import is_made_up
@@ -100,8 +100,13 @@ def suggest(
     made_up: list[bool] = []
     watched = _watched(batches, made_up)
     run = backend.measure(model, _config(units, watched, loss, labels, most, progress))
-    if loss is None and any(made_up):
-        note = f"{note} {MADE_UP}".strip()
+    random_numbers = MADE_UP if loss is None and any(made_up) else ""
+    return _by_measuring(task, spec, units, run, f"{note} {random_numbers}".strip())
+
+
+def _by_measuring(
+    task: Task, spec: ModelSpec, units: list[ModelUnit], run: MeasureRun, note: str
+) -> Suggestion:
     measures = measures_of(spec, units, run)
     draft = _with_remark(by_measures(task, spec, units, measures, fmean(run.losses)), note)
     if task.shift:
