@@ -251,7 +251,7 @@ def _pair_models(
         maps[1].write_text(json_module.dumps(hints), encoding="utf-8")
 
         def sketch_side(
-            like: ModelSketch | None, wanted: SketchRequest, *, second: bool
+            like: ModelSketch | None, request: SketchRequest, *, second: bool
         ) -> ModelSketch:
             model, file = models[second], files[second]
             python = other_python if second else sys.executable
@@ -259,10 +259,10 @@ def _pair_models(
             if like is not None:
                 words += ["--like", str(files[not second])]
                 words += ["--map", str(maps[second])] if hints else []
-            if wanted.outputs:
-                words.append(f"--outputs={','.join(wanted.outputs)}")
-            words += ["--states"] if wanted.states else []
-            words += ["--parts", str(file)] if wanted.parts else []  # of its last sketch
+            if request.outputs:
+                words.append(f"--outputs={','.join(request.outputs)}")
+            words += ["--states"] if request.states else []
+            words += ["--parts", str(file)] if request.parts else []  # of its last sketch
             run_sides([SideCommand(python, model, tuple(words))])
             return ModelSketch.load(file)
 

@@ -15,6 +15,7 @@ from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec, Parameter, Zone
 from unifreeze._structure.words import role_of
 from unifreeze._tables import human_bytes
+from unifreeze.errors import listing
 
 
 @dataclass
@@ -94,7 +95,7 @@ def say_units(resolution: Resolution) -> None:
     rows = [
         [
             unit.label,
-            _shorten(unit.paths),
+            listing(unit.paths, limit=3),
             unit.decision,
             str(unit.parameters),
             f"{unit.values:,}",
@@ -197,8 +198,3 @@ def _what(members: Sequence[Parameter]) -> str:
         {"weight": ", weights", "bias": ", biases"}.get(roles.pop(), "") if len(roles) == 1 else ""
     )
     return f"{short_list(places)}{part}"
-
-
-def _shorten(paths: list[str], limit: int = 3) -> str:
-    shown = ", ".join(paths[:limit])
-    return shown if len(paths) <= limit else f"{shown}, … ({len(paths) - limit} more)"

@@ -63,13 +63,13 @@ def _is_module_like(model: Model, value: Any) -> bool:
     return any(base.__module__.partition(".")[0] == root for base in shared)
 
 
-def read_metrics(given: object) -> dict[str, float]:
+def read_metrics(returned: object) -> dict[str, float]:
     """Read what `evaluate` returned.
 
     Raises:
         TargetError: A metric is not a finite number.
     """
-    named = given if isinstance(given, Mapping) else {"metric": given}
+    named = returned if isinstance(returned, Mapping) else {"metric": returned}
     if not named:
         raise TargetError("evaluate returned no metric", hint="return a number, or several by name")
     return {str(name): _metric(str(name), value) for name, value in named.items()}

@@ -28,6 +28,7 @@ from unifreeze._handle import Handle, apply
 from unifreeze._handle.step_reminders import untold_error
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch
+from unifreeze._protocol.live import Model
 from unifreeze._resolution import Resolution
 from unifreeze.errors import TargetError, UnifreezeError, counted, listing
 
@@ -130,7 +131,7 @@ class _Trial:
         look()
         handle.on_phase(look)
 
-    def _train(self, model: Any, handle: Handle, train: Callable[[Any, Handle], Any]) -> float:
+    def _train(self, model: Model, handle: Handle, train: Callable[[Any, Handle], Any]) -> float:
         """Train in place, and return the time in seconds."""
         before = _parameters(handle, self._models.objects(model))
         self._models.seed(self._seed)

@@ -89,12 +89,12 @@ def by_rules(task: Task, spec: ModelSpec, units: list[ModelUnit]) -> Draft:
     """Draft a plan by the rules of thumb."""
     if task.shift:
         return _by_shift(task, spec, units)
-    wanted, why = DEPTH[task.size, task.similarity]
-    depth = min(wanted, task.reach)
+    usual, why = DEPTH[task.size, task.similarity]
+    depth = min(usual, task.reach)
     remarks = [_size_remark(task)] if task.size != "many" else []
-    if depth < wanted:
+    if depth < usual:
         remarks += [why, _compute_remark(task)]
-        why = f"As much as the compute given reaches, and not the {wanted:.0%} that would be usual."
+        why = f"As much as the compute given reaches, and not the {usual:.0%} that would be usual."
         depth *= reached(depth, len(middle(units))) > 0
     return Draft(without_repeats(_stages(task, spec, units, depth, why)), tuple(remarks))
 

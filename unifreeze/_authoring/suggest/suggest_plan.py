@@ -21,7 +21,7 @@ from unifreeze._authoring.suggest.task_facts import Task, read_task
 from unifreeze._authoring.suggest.unit_measures import Measure, measures_of
 from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
 from unifreeze._plan import FreezePlan
-from unifreeze._protocol import Batch, backend_for
+from unifreeze._protocol import Backend, Batch, backend_for
 from unifreeze._protocol.batches import is_made_up
 from unifreeze._protocol.live import Model
 from unifreeze._resolution import resolve_phases, resolve_spec
@@ -59,8 +59,7 @@ def suggest(
     Without batches the plan follows rules of thumb. With batches it is measured where tuning would
     pay: by the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022, arXiv
     2210.11466), and by the loss with each block left out. `unit_measures.py` says what each of them
-    can find. (Freezing a block and evaluating again would measure nothing: freezing changes no
-    output.) The model is measured in inference mode, as if everything in it trained, and is left
+    can find. The model is measured in inference mode, as if everything in it trained, and is left
     unchanged, bit for bit.
 
     Args:
@@ -86,22 +85,18 @@ def suggest(
     >>> print(suggest(model, examples=2000, similarity="different"))  # doctest: +SKIP
     """
     task = read_task(examples, similarity, compute, shift, new_head=new_head)
-    _check_given(task, batches, loss, labels, most)
-    if isinstance(model, Mapping):
-        raise TargetError("several models are given", hint="suggest for one of them at a time")
-    backend = backend_for(model)
+    _check_arguments(task, batches, loss, labels, most)
+    backend = _backend_for_one(model)
     spec = backend.describe(model, None if batch is None else Batch.of(batch))
     units = units_of_model(spec)
-    if new_head and not has_head(units):
-        raise TargetError("the model has no head that could be new", hint="leave new_head out")
+    _check_model(task, spec, units, measured=batches is not None)
     if batches is None:
-        _refuse_towers(spec)
         return _suggestion(_with_remark(by_rules(task, spec, units), note), spec, task)
     made_up: list[bool] = []
     watched = _watched(batches, made_up)
     run = backend.measure(model, _config(units, watched, loss, labels, most, progress))
-    random_numbers = MADE_UP if loss is None and any(made_up) else ""
-    return _by_measuring(task, spec, units, run, f"{note} {random_numbers}".strip())
+    remark = MADE_UP if loss is None and any(made_up) else ""
+    return _by_measuring(task, spec, units, run, f"{note} {remark}".strip())
 
 
 def _by_measuring(
@@ -116,7 +111,7 @@ def _by_measuring(
     return _suggestion(draft, spec, task, measures, run.losses)
 
 
-def _check_given(task: Task, batches: object, loss: object, labels: str, most: int) -> None:
+def _check_arguments(task: Task, batches: object, loss: object, labels: str, most: int) -> None:
     if batches is None and (loss is not None or labels):
         raise TargetError("a loss is given, and nothing to measure it on", hint="batches=[…]")
     if loss is not None and labels:
@@ -133,9 +128,17 @@ def _check_given(task: Task, batches: object, loss: object, labels: str, most: i
         )
 
 
-def _refuse_towers(spec: ModelSpec) -> None:
-    """Refuse rules of thumb, which go by depth, for several stacks of blocks side by side."""
-    if len(spec.runs) > 1 and not run_word(spec, 0):
+def _backend_for_one(model: Model) -> Backend:
+    if isinstance(model, Mapping):
+        raise TargetError("several models are given", hint="suggest for one of them at a time")
+    return backend_for(model)
+
+
+def _check_model(task: Task, spec: ModelSpec, units: list[ModelUnit], *, measured: bool) -> None:
+    """Refuse a new head without a head, and rules of thumb for stacks of blocks side by side."""
+    if task.new_head and not has_head(units):
+        raise TargetError("the model has no head that could be new", hint="leave new_head out")
+    if not measured and len(spec.runs) > 1 and not run_word(spec, 0):
         raise TargetError(
             f"the model has {len(spec.runs)} stacks of blocks side by side, and rules of thumb go "
             "by the depth of one",

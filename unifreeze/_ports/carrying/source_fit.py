@@ -96,8 +96,8 @@ def repeats(way: Route, weights: WeightFile) -> list[str]:
             modules.setdefault(name.rpartition(".")[0], []).append(name)
     of_route: dict[TensorEntry, list[str]] = {}
     for piece in way.pieces:
-        if (found := name_in(piece, weights)) is not None:
-            of_route.setdefault(weights.entry(found), []).append(found)
+        if (piece_name := name_in(piece, weights)) is not None:
+            of_route.setdefault(weights.entry(piece_name), []).append(piece_name)
     for names in modules.values():
         if _all_equal(weights, names, of_route):
             repeated |= set(names)

@@ -120,9 +120,9 @@ def _sorts(
             neighbours[row.owner.rpartition(".")[0]].append(squeezed(row.shape))
     sorts: dict[Sort, list[Layout]] = {}
     for row in here:
-        wanted = counts[plain_shape(row.shape)] > 0 if where.surplus else True
-        wanted = wanted and row.part is None and is_under(row.owner, where.front)
-        if wanted and _sort(row) not in sorts:
+        is_candidate = counts[plain_shape(row.shape)] > 0 if where.surplus else True
+        is_candidate &= row.part is None and is_under(row.owner, where.front)
+        if is_candidate and _sort(row) not in sorts:
             layouts = list(dict.fromkeys(_layouts(row.shape, neighbours.values())))
             if layouts:
                 sorts[_sort(row)] = layouts

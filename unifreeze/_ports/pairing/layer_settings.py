@@ -139,12 +139,12 @@ def compare_settings(
     for a, b in known:
         for setting, value in a.settings.items():
             if setting in EFFECTS and setting in b.settings:
-                theirs = b.settings[setting]
-                if not _same(value, theirs):
-                    differences[setting, value, theirs][a.path, b.path] = None
+                there = b.settings[setting]
+                if not _same(value, there):
+                    differences[setting, value, there][a.path, b.path] = None
     return tuple(
-        SettingDifference(setting, value, theirs, tuple(layers), EFFECTS[setting])
-        for (setting, value, theirs), layers in differences.items()
+        SettingDifference(setting, value, there, tuple(layers), EFFECTS[setting])
+        for (setting, value, there), layers in differences.items()
     )
 
 

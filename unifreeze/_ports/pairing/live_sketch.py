@@ -137,8 +137,8 @@ class _Running:
             return chosen
 
         shared = self._shared(choose, scales_of(self.rows.values()))
-        own = self.run(own_of(self.rows, self.seed, states=self.states), self.rows, choose)
-        return self._sketch(name, shared, own)
+        values = own_of(self.rows, self.seed, states=self.states)
+        return self._sketch(name, shared, self.run(values, self.rows, choose))
 
     def like(self, name: str, like: ModelSketch, known: Hints) -> ModelSketch:
         """Pair the model with another, and sketch it on that model's values."""

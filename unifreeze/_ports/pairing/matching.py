@@ -262,17 +262,17 @@ class Matching:
         """Pair the tensors of layers that return the same, where gradients do not decide."""
         ones, others = (self._layers_left(side) for side in (0, 1))
         equal = self._evidence.has_equal_result
-        found = {
+        tensors = {
             (one, other): pair_layers(ones[one], others[other])
             for one in ones
             for other in others
             if equal(one, other)
         }
-        layers = [pair for pair, tensors in found.items() if tensors]
+        layers = [pair for pair, rows in tensors.items() if rows]
         counts = [Counter(pair[side] for pair in layers) for side in (0, 1)]
         for one, other in layers:
             if counts[0][one] == counts[1][other] == 1:
-                for row, partner in found[one, other]:
+                for row, partner in tensors[one, other]:
                     self._add(row, partner, "result")
 
     def _layers_left(self, side: int) -> dict[str, list[TensorRow]]:

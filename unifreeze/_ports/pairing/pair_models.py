@@ -55,7 +55,7 @@ def pair(
     backends = backend_for(one), backend_for(other)
     inputs = Batch.for_sides(batch, (backends[0].name, backends[1].name), seed=seed)
 
-    def sketch(like: ModelSketch | None, wanted: SketchRequest, *, second: bool) -> ModelSketch:
+    def sketch(like: ModelSketch | None, request: SketchRequest, *, second: bool) -> ModelSketch:
         model = other if second else one
         return make_sketch(
             model,
@@ -65,9 +65,9 @@ def pair(
             like=like,
             hints=hints if second else {there: here for here, there in (hints or {}).items()},
             shipped=shipped,
-            outputs=wanted.outputs,
-            states=wanted.states,
-            parts=wanted.parts,
+            outputs=request.outputs,
+            states=request.states,
+            parts=request.parts,
             seed=seed,
         )
 
@@ -92,7 +92,7 @@ class Sketcher(Protocol):
     """Sketches the first or the second model; with `like`, on the values of that sketch."""
 
     def __call__(
-        self, like: ModelSketch | None, wanted: SketchRequest, *, second: bool
+        self, like: ModelSketch | None, request: SketchRequest, *, second: bool
     ) -> ModelSketch: ...
 
 
@@ -112,8 +112,8 @@ def pair_by(sketch: Sketcher) -> Pairing:
         both = with_states if with_states.are_one else both
     shared = tuple(both.partner.shared.chosen.values())
     if shared and len(shared) < len(both.source.shared.chosen):
-        wanted = SketchRequest(shared, both.source.states, parts_of(both.source))
-        source = sketch(None, wanted, second=both.turned)
+        request = SketchRequest(shared, both.source.states, parts_of(both.source))
+        source = sketch(None, request, second=both.turned)
         partner = sketch(
             source, SketchRequest(parts=parts_of(both.partner)), second=not both.turned
         )
@@ -145,13 +145,13 @@ MOST_TURNS = 4
 """Each model is sketched twice if both hold in one tensor what the other holds in several."""
 
 
-def _sketch_both(sketch: Sketcher, wanted: SketchRequest) -> _Both:
+def _sketch_both(sketch: Sketcher, request: SketchRequest) -> _Both:
     """Sketch both models, the second on the first model's values; or the other way round."""
     first: _Both | None = None
     parts: list[tuple[Part, ...]] = [(), ()]
     for turn in range(MOST_TURNS):
         turned = bool(turn % 2)
-        source = sketch(None, wanted._replace(parts=parts[turned]), second=turned)
+        source = sketch(None, request._replace(parts=parts[turned]), second=turned)
         partner = sketch(source, SketchRequest(parts=parts[not turned]), second=not turned)
         both = _Both(source, partner, turned)
         first = first or both

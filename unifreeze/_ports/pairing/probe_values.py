@@ -90,12 +90,14 @@ def scales_of(rows: Iterable[TensorRow], like: Iterable[TensorRow] = ()) -> dict
     here, there = scales_by_shape(known), scales_by_shape(like)
     taken: dict[tuple[tuple[int, ...], float], float] = {}
     for shape in here.keys() & there.keys():
-        ours, theirs = here[shape] - there[shape], there[shape] - here[shape]
-        alone = [scale for scale, count in ours.items() if count == here[shape][scale]]
-        if len(ours) == len(alone) == len(theirs) == 1:
-            taken[shape, alone[0]] = next(iter(theirs))
-    own = {row.path: scale_of_row(row) for row in known}
-    return {r.path: taken.get((plain_shape(r.shape), own[r.path]), own[r.path]) for r in known}
+        extra, missing = here[shape] - there[shape], there[shape] - here[shape]
+        alone = [scale for scale, count in extra.items() if count == here[shape][scale]]
+        if len(extra) == len(alone) == len(missing) == 1:
+            taken[shape, alone[0]] = next(iter(missing))
+    scales = {row.path: scale_of_row(row) for row in known}
+    return {
+        r.path: taken.get((plain_shape(r.shape), scales[r.path]), scales[r.path]) for r in known
+    }
 
 
 def scales_by_shape(rows: Iterable[TensorRow]) -> dict[tuple[int, ...], Counter[float]]:
@@ -141,15 +143,15 @@ def own_of(rows: TensorRows, seed: int, *, states: bool = False, alone: bool = F
 def carried_over(one: ModelSketch, rows: TensorRows, pairs: Iterable[Pair]) -> Values:
     """Return a function for the values of each tensor's partner, as this model stores them."""
     partners = {pair.other: pair for pair in pairs}
-    theirs = {row.path: row for row in one.tensors}
-    own = own_of(rows, one.seed, states=one.states, alone=True)
-    source = own_of(theirs, one.seed, states=one.states)
+    sources = {row.path: row for row in one.tensors}
+    value_alone = own_of(rows, one.seed, states=one.states, alone=True)
+    value_of_source = own_of(sources, one.seed, states=one.states)
 
     def values(path: str, shape: tuple[int, ...]) -> Array | None:
         pair = partners.get(path)
         if pair is None:
-            return own(path, shape)
-        array = source(pair.one, theirs[pair.one].shape)
+            return value_alone(path, shape)
+        array = value_of_source(pair.one, sources[pair.one].shape)
         return None if array is None else reshaped(array, shape, transposed=pair.transposed)
 
     return values

@@ -102,8 +102,8 @@ def _side_row(matching: Matching, side: int, left: tuple[LeftRow, ...]) -> SideR
     sketch = matching.sides[side]
     known = {row.path for row in left if row.side == side}
     known |= {pair.other if side else pair.one for pair in matching.pairs.values()}
-    own = tuple(row.path for row in sketch.tensors if row.path not in known)
-    return SideRow(framework=sketch.framework, model=sketch.model, own_state=own)
+    unpaired = tuple(row.path for row in sketch.tensors if row.path not in known)
+    return SideRow(framework=sketch.framework, model=sketch.model, own_state=unpaired)
 
 
 def _pair_row(matching: Matching, pair: Pair) -> PairRow:

@@ -138,10 +138,10 @@ def _with_others(
     return change(rows[path], array) if path in paths else array
 
 
-def _changed(current: Callable[[str], Array], row: TensorRow, given: Array | None) -> Array:
+def _changed(current: Callable[[str], Array], row: TensorRow, values: Array | None) -> Array:
     """Return other values; without given values, each element changes by another amount."""
-    if given is not None:
-        return given * 1.5 + 0.5
+    if values is not None:
+        return values * 1.5 + 0.5
     array, drawn = current(row.path), numbers(prod(row.shape), 21).reshape(row.shape)
     if array.dtype == np.bool_:
         return array ^ _some(drawn)
@@ -151,26 +151,26 @@ def _changed(current: Callable[[str], Array], row: TensorRow, given: Array | Non
 
 
 def _changed_a_little(
-    current: Callable[[str], Array], row: TensorRow, given: Array | None
+    current: Callable[[str], Array], row: TensorRow, values: Array | None
 ) -> Array:
     """Return other values of the same sign; zeros and infinities stay as they are."""
-    array = current(row.path) if given is None else given
+    array = current(row.path) if values is None else values
     drawn = numbers(prod(row.shape), 22).reshape(row.shape)
     if array.dtype == np.bool_:
         return array | _some(drawn)
-    if given is None and not is_floating(row.dtype):
+    if values is None and not is_floating(row.dtype):
         return _in_another_order(array)
     return np.asarray(array * (1.25 + 0.1 * drawn))
 
 
 def _changed_to_smaller(
-    current: Callable[[str], Array], row: TensorRow, given: Array | None
+    current: Callable[[str], Array], row: TensorRow, values: Array | None
 ) -> Array:
     """Return smaller values of the same sign; a mask gets fewer true elements."""
-    array = current(row.path) if given is None else given
+    array = current(row.path) if values is None else values
     if array.dtype == np.bool_:
         return array & ~_some(numbers(prod(row.shape), 23).reshape(row.shape))
-    return _changed_a_little(current, row, given) if array.dtype.kind in "iu" else array * 0.75
+    return _changed_a_little(current, row, values) if array.dtype.kind in "iu" else array * 0.75
 
 
 def _some(drawn: Array) -> Array:

@@ -159,10 +159,10 @@ def _tied_by_name(
     first: dict[tuple[object, TensorEntry], str] = {}
     tied = {}
     for name, entry in entries.items():
-        own = own_names.get(name)
-        if not isinstance(own, str):
+        own_name = own_names.get(name)
+        if not isinstance(own_name, str):
             continue
-        target = first.setdefault((own, entry), name)
+        target = first.setdefault((own_name, entry), name)
         if target != name and load(name).tobytes() == load(target).tobytes():
             tied[name] = target
     return tied
