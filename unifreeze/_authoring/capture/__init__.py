@@ -1,4 +1,4 @@
-"""Freezing carried over: from a model, however it was frozen, back to the plan that says so."""
+"""From a frozen model, or a plan for another port, to the shortest plan that says the same."""
 
 from unifreeze._authoring.capture.capture_model import Capture, capture, capture_spec
 from unifreeze._authoring.capture.plan_search import Aim, shortest_plan

@@ -131,7 +131,11 @@ def _cost_of_parts(names: Sequence[str]) -> float:
 
 
 def by_canonical_names(names: Iterable[str]) -> Expression:
-    """Select by canonical names; write names that differ in one digit as one: `linear.[012]`."""
+    """Select by canonical names; names that differ in one digit are written as one.
+
+    >>> str(by_canonical_names(["blocks.0/linear.0", "blocks.0/linear.1"]))
+    'at:"blocks.0/linear.[01]"'
+    """
     names = tuple(names)
     rows = [re.split(r"(\d+)", name) for name in names]
     differ = [n for n, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1]

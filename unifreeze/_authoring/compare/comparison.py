@@ -1,4 +1,4 @@
-"""What comparing plans found: a row for each, its runs, and the table that people read."""
+"""`Comparison`: a row for each plan, its runs, and the table that people read."""
 
 from __future__ import annotations
 

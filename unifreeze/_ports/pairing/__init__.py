@@ -1,4 +1,4 @@
-"""Pairing: which tensor of one model is which of another port of the same network."""
+"""Finding out which tensor of one model is which of another port of the same network."""
 
 from unifreeze._ports.pairing.live_sketch import make_sketch
 from unifreeze._ports.pairing.model_sketch import ModelSketch

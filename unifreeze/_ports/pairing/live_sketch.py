@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial as bound
-from typing import NamedTuple
 
 from unifreeze._numerics.outputs import Seen
 from unifreeze._ports.pairing.fused_tensors import split_as
@@ -38,20 +37,6 @@ from unifreeze._protocol.protocol import Chosen
 from unifreeze.errors import PairingError, TargetError, listing
 
 Choose = Callable[[Mapping[str, Seen]], Chosen]
-
-
-class Hints(NamedTuple):
-    """What the caller knows about a pair before it is paired.
-
-    Attributes:
-        hints: Native paths of the first model, with those of this model.
-        given: The same as pairs, which also say what is stored transposed.
-        shipped: Ask the model's own library for a table of names where nothing else decides.
-    """
-
-    hints: Mapping[str, str] = {}
-    given: tuple[Pair, ...] = ()
-    shipped: bool = False
 
 
 def make_sketch(
@@ -99,7 +84,7 @@ def make_sketch(
             hint="give the first of the two, which was made without --like",
         )
     running = _Running(model, backend, batch, like.seed, like.states, parts)
-    return running.like(name, like, Hints(hints or {}, tuple(given), shipped))
+    return running.like(name, like, hints or {}, given, shipped=shipped)
 
 
 class _Running:
@@ -140,7 +125,15 @@ class _Running:
         values = own_of(self.rows, self.seed, states=self.states)
         return self._sketch(name, shared, self.run(values, self.rows, choose))
 
-    def like(self, name: str, like: ModelSketch, known: Hints) -> ModelSketch:
+    def like(
+        self,
+        name: str,
+        like: ModelSketch,
+        hints: Mapping[str, str],
+        given: Iterable[Pair],
+        *,
+        shipped: bool,
+    ) -> ModelSketch:
         """Pair the model with another, and sketch it on that model's values."""
 
         def choose(seen: Mapping[str, Seen]) -> Chosen:
@@ -158,10 +151,10 @@ class _Running:
         if not one_function(like, shared):
             return sketch  # there is nothing to pair
         matching = Matching(like, sketch)
-        matching.take(known.given)
-        matching.take_map(known.hints)
+        matching.take(given)
+        matching.take_map(hints)
         paths = [row.path for row in like.tensors]
-        table = self.backend.shipped_map(self.model, paths) if known.shipped else {}
+        table = self.backend.shipped_map(self.model, paths) if shipped else {}
         pairs = tuple(matching.run(table))
         own = self.run(carried_over(like, self.rows, pairs), self.rows, lambda _: shared.chosen)
         return self._sketch(name, shared, own).model_copy(
