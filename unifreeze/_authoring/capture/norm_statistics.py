@@ -50,8 +50,8 @@ def with_statistics(
     if paired:
         return plan, (
             f"of {len(layers)} layers with running statistics {len(still)} hold them still in the "
-            "source; which they are of the other port is not said: norm_stats is left at its "
-            "default, hold"
+            "source; the pairing does not say which layers those are in the other port: norm_stats "
+            "is left at its default, hold"
         )
     return _by_selector(plan, spec, layers, held, still)
 
