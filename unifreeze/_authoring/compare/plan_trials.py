@@ -64,7 +64,7 @@ def compare_plans(
         evaluate: Returns a number, or several by name.
         batch: One batch of inputs; positions then count in order of execution.
         repeats: Runs of each plan, with different seeds; the table then shows median and spread.
-        seed: Seed of the first run; the next runs count up.
+        seed: Seed of the first run; each further one counts up.
         progress: Show a bar on standard error, if that is a terminal.
 
     Raises:

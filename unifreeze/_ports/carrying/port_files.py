@@ -62,8 +62,8 @@ def port_file(
 
     Raises:
         WeightFileError: The source cannot be read, or the target not written.
-        PortError: The source does not fit the pairing; every misfit is listed. Or the target is the
-            source.
+        PortError: The source does not fit the pairing; everything that does not is listed. Or the
+            target is the source.
     """
     with open_weights(source, key=key) as opened:
         weights = opened.under(strip_prefix) if strip_prefix else opened

@@ -53,7 +53,7 @@ def port_weights(
 
     Raises:
         PairingError: The two are not the same network.
-        PortError: They do not fit; every misfit is listed.
+        PortError: They do not fit; everything that does not is listed.
     """
     if pairing is None:
         if batch is None:

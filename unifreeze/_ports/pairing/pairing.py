@@ -179,7 +179,7 @@ class Pairing(Saved):
         layers: Layers without tensors that return the same, by their native paths in both.
         differences: Settings that differ although this batch may not show it.
         zeros: Rows of tables that one port reads as zeros.
-        certificate: The evidence; None if the second model was never run on the first's values.
+        certificate: The evidence; None where the second model was never run on the first's values.
     """
 
     format: ClassVar[Format] = Format(
