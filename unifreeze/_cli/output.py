@@ -79,18 +79,20 @@ def console() -> Console:
 
 def say(text: str, style: str = "") -> None:
     """Print text for people; long lines are wrapped, but not in a pipe."""
-    width, out = width_of(sys.stdout), console()
-    for line in as_printed(text, sys.stdout).split("\n"):
-        for piece in [line] if width is None else wrap(line, width):
-            out.print(piece, style=style or None, soft_wrap=True)
+    out = console()
+    for line in _wrapped(text, sys.stdout, width_of(sys.stdout)):
+        out.print(line, style=style or None, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Write text to standard error; long lines are wrapped on a terminal."""
     width = width_of(sys.stderr) if sys.stderr.isatty() else None
-    lines = as_printed(text, sys.stderr).split("\n")
-    wrapped = lines if width is None else [piece for line in lines for piece in wrap(line, width)]
-    sys.stderr.write("\n".join(wrapped) + "\n")
+    sys.stderr.write("\n".join(_wrapped(text, sys.stderr, width)) + "\n")
+
+
+def _wrapped(text: str, stream: TextIO, width: int | None) -> list[str]:
+    lines = as_printed(text, stream).split("\n")
+    return lines if width is None else [piece for line in lines for piece in wrap(line, width)]
 
 
 def say_as_it_is(text: str) -> None:

@@ -251,14 +251,16 @@ def check_route(
     extra = [name for name in present if name not in known and name not in way.source_own]
     extra += [path for path in way.source_left if path.rpartition("[")[0] in known]
     unequal = [p.names[0] for p in way.pieces if p.cropped] if not crop else []
-    partly = [] if partial and not into_file else _partly(way)
+    partly = [step.targets[0] for step in way.steps if step.is_partly_filled]
+    partly = [] if partial and not into_file else partly
+    unfilled = [] if partial else [f"{path} ({why})" for path, why in way.target_left.items()]
     odd = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
     of_source = counted(len(wrong), f"tensor of {source} is", f"tensors of {source} are")
     problems = [
         *_problem("missing in the source", list(dict.fromkeys(missing))),
         *_problem("in the source, with no place in the target", [] if partial else extra),
         *[(f"{of_source} of another shape or dtype than the model's", odd)] * bool(wrong),
-        *_problem("in the target, with nothing to fill it", _unfilled(way, partial=partial)),
+        *_problem("in the target, with nothing to fill it", unfilled),
         *_problem("tables of unequal length", unequal),
         *_problem("in the target, with only parts to fill it", partly),
     ]
@@ -295,15 +297,6 @@ def _rows_read_as_zeros(way: Route, read: Callable[[Piece], Array]) -> tuple[str
                 f"{there} as it is, so outputs differ on inputs that hold {zeros.row}"
             )
     return tuple(notes)
-
-
-def _unfilled(way: Route, *, partial: bool) -> list[str]:
-    return [] if partial else [f"{path} ({why})" for path, why in way.target_left.items()]
-
-
-def _partly(way: Route) -> list[str]:
-    """Return the fused tensors of which not every part has a partner."""
-    return [step.targets[0] for step in way.steps if step.is_partly_filled]
 
 
 def _problem(what: str, names: list[str]) -> list[tuple[str, str]]:
