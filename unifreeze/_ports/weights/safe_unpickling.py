@@ -105,6 +105,10 @@ class Machine:
         self.claim(len(raw))
         return raw.rstrip(b"\n").decode("utf-8")
 
+    def push(self, value: Any) -> None:
+        """Push a value."""
+        self.stack.append(value)
+
     def marked(self) -> list[Any]:
         """Pop what was pushed since the last mark."""
         items, self.stack = self.stack, self.below.pop()
@@ -217,7 +221,7 @@ STEPS: dict[bytes, Callable[[Machine], Any]] = {
     b"h": lambda m: m.stack.append(m.memo[m.number("<B")]),
     b"j": lambda m: m.stack.append(m.memo[m.number("<I")]),
     b"(": Machine.mark,
-    b"t": lambda m: m.stack.append(tuple(m.marked())),
+    b"t": lambda m: m.push(tuple(m.marked())),  # marked() replaces the stack: look it up after
     b"\x85": lambda m: m.fold(1),
     b"\x86": lambda m: m.fold(2),
     b"\x87": lambda m: m.fold(3),
