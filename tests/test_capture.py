@@ -10,7 +10,7 @@ import pytest
 import unifreeze as uf
 from tests.support import trees, zoo
 from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
-from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._authoring.capture.plan_search import unfrozen
 from unifreeze._protocol import load_backend
 from unifreeze._resolution import resolve_spec
 from unifreeze.errors import OptimizerError, PlanError, TieConflictError
@@ -44,7 +44,7 @@ def rules_of(spec, trainable):
 
 
 def decided(spec, plan):
-    return resolve_spec(plan, fresh(spec)).trainable
+    return resolve_spec(plan, unfrozen(spec)).trainable
 
 
 def flags(spec, *rules):
@@ -335,9 +335,9 @@ def test_a_plan_in_native_names_becomes_neutral_and_native_again(models):
     neutral = translate_spec(plan, one, other).plan
     assert [str(rule) for rule in neutral.rules] == ["only: blocks[-2:] | head"]
     theirs = translate_spec(plan, one, other, native=True).plan
-    wanted = set(resolve_spec(plan, fresh(one)).frozen_names)
-    assert set(resolve_spec(neutral, fresh(other)).frozen_names) == wanted
-    assert set(resolve_spec(theirs, fresh(other)).frozen_names) == wanted
+    wanted = set(resolve_spec(plan, unfrozen(one)).frozen_names)
+    assert set(resolve_spec(neutral, unfrozen(other)).frozen_names) == wanted
+    assert set(resolve_spec(theirs, unfrozen(other)).frozen_names) == wanted
     assert "bert.encoder.layers[" in str(theirs.rules[0].choice)
     back = translate_spec(theirs, other, one).plan
     assert back.rules == neutral.rules

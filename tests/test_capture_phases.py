@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.trees import linear, module, spec
 from unifreeze._authoring.capture import capture_spec
-from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._authoring.capture.plan_search import unfrozen
 from unifreeze._plan import FreezePlan
 from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze.errors import CapturedPlanError, PlanError
@@ -27,7 +27,7 @@ def one():
 
 @pytest.fixture
 def captured(one):
-    trainable = fresh(one).found.copy()
+    trainable = unfrozen(one).found.copy()
     for number, row in enumerate(one.parameters):
         trainable[number] = not row.path.startswith("a.")
     return capture_spec(one, trainable, title="x", training=None, checked=True).plan

@@ -14,7 +14,7 @@ from tests.support.pairs import PAIRS
 from tests.support.pairs import freezings as zoo
 from tests.support.trees import Node, Weight, conv, embedding, linear, module, norm, spec, stack
 from unifreeze._authoring.capture import capture_spec, shortest_plan, translate_spec
-from unifreeze._authoring.capture.shortest import fresh
+from unifreeze._authoring.capture.plan_search import unfrozen
 from unifreeze._resolution import resolve_spec
 from unifreeze._structure.counted_layers import folded, groups_of, same_layers, unfolded
 from unifreeze.errors import (
@@ -170,12 +170,12 @@ def test_translation_takes_the_projections_and_no_mlp(ports):
     one, other = (zoo.backend_for(m).describe(m) for m in ports("gpt2").models)
     plan = uf.FreezePlan().freeze("**.c_attn")
     made = translate_spec(plan, one, other).plan
-    theirs = set(resolve_spec(made, fresh(other)).frozen_paths)
+    theirs = set(resolve_spec(made, unfrozen(other)).frozen_paths)
     assert theirs == {
         f"decoder.layers.{n}.self_attn.{p}_proj.{leaf}"
         for n in (0, 1) for p in "qkv" for leaf in ("weight", "bias")
     }  # fmt: skip
-    assert set(resolve_spec(made, fresh(one)).frozen_paths) == {
+    assert set(resolve_spec(made, unfrozen(one)).frozen_paths) == {
         f"h.{n}.attn.c_attn.{leaf}" for n in (0, 1) for leaf in ("weight", "bias")
     }
     query = uf.FreezePlan().freeze("**.q_proj")
@@ -199,7 +199,7 @@ def test_what_counts_parameters_or_stages_is_in_no_captured_plan(tree):
         found = capture_spec(made, wanted, title="x", checked=True).plan
         assert "params[" not in words(found)
         assert "stages[" not in words(found)
-        assert np.array_equal(resolve_spec(found, fresh(made)).trainable, wanted)
+        assert np.array_equal(resolve_spec(found, unfrozen(made)).trainable, wanted)
 
 
 def test_they_are_in_a_plan_for_one_model_alone():
@@ -507,10 +507,10 @@ def test_translation_by_a_pairing_needs_no_names(ports):
     with pytest.raises(PlanError, match="canonical names do not tell which layer is which"):
         translate_spec(plan, one, other)
     made = translate_spec(plan, one, other, pairing=built.pairing).plan
-    theirs = set(resolve_spec(made, fresh(other)).frozen_paths)
+    theirs = set(resolve_spec(made, unfrozen(other)).frozen_paths)
     assert theirs == {f"stack.0.narrow.{leaf}" for leaf in ("weight", "bias")}
     native = translate_spec(plan, one, other, pairing=built.pairing, native=True).plan
-    assert set(resolve_spec(native, fresh(other)).frozen_paths) == theirs
+    assert set(resolve_spec(native, unfrozen(other)).frozen_paths) == theirs
     simple = translate_spec(
         uf.FreezePlan().freeze("blocks"), one, other, pairing=built.pairing
     ).plan
@@ -521,7 +521,7 @@ def test_translation_goes_by_names_in_units_decided_alike(ports):
     built = ports("decoder fused as q k v, gate up")
     one, other = (zoo.backend_for(model).describe(model) for model in built.models)
     made = translate_spec(uf.FreezePlan().freeze("blocks.0"), one, other).plan
-    assert set(resolve_spec(made, fresh(other)).frozen_paths) == {
+    assert set(resolve_spec(made, unfrozen(other)).frozen_paths) == {
         p.path for p in other.parameters if p.path.startswith("stack.0.")
     }
 

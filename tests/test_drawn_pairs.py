@@ -13,7 +13,7 @@ import unifreeze as uf
 from tests.support.pairs.drawn import draw, judge
 from tests.support.pairs.drawn.judging import check_description
 from unifreeze._numerics.outputs import Matched
-from unifreeze._ports.pairing import certify, model_sketch, names
+from unifreeze._ports.pairing import certificate, model_sketch, name_agreement
 
 IN_CI, IN_ALL = 20, 200
 REASONS = (
@@ -87,9 +87,9 @@ def by_position(one, other):
 
 
 MUTANTS = {
-    "names are always believed": (22, [(names.Names, "tell", lambda *_: True)]),
+    "names are always believed": (22, [(name_agreement.NameAgreement, "tell", lambda *_: True)]),
     "outputs go by position": (94, [(model_sketch, "match_outputs", by_position)]),
-    "no certificate": (20, [(certify, "LIMIT", 1e9), (certify, "GRADIENT_LIMIT", 1e9)]),
+    "no certificate": (20, [(certificate, "LIMIT", 1e9), (certificate, "GRADIENT_LIMIT", 1e9)]),
 }
 
 

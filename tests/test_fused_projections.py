@@ -15,7 +15,7 @@ from tests.support.sides import outputs
 from unifreeze._evidence import check_step
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing import Pairing, make_sketch, pair_sketches
-from unifreeze._ports.pairing.fused import _filling
+from unifreeze._ports.pairing.fused_tensors import _filling
 from unifreeze._ports.pairing.layout import Part
 from unifreeze._ports.pairing.model_sketch import Pair
 from unifreeze._ports.weights import open_weights

@@ -10,7 +10,7 @@ from torch import nn
 
 import unifreeze as uf
 from tests.support.pairs.ported import LIMIT, gap, ported, scramble
-from unifreeze._ports.pairing.names import Names
+from unifreeze._ports.pairing.name_agreement import NameAgreement
 from unifreeze.errors import PairingError, PortError
 
 ROWS = np.random.default_rng(0).standard_normal((4, 8)).astype("float32")
@@ -214,7 +214,7 @@ def test_hints_say_which_twin_is_which_and_are_checked():
 
 
 def test_unpaired_tensors_that_matter_break_the_certificate_whatever_they_are_called(monkeypatch):
-    from unifreeze._ports.pairing.match import Matching
+    from unifreeze._ports.pairing.matching import Matching
 
     straight = Matching.run
 
@@ -231,9 +231,9 @@ def test_unpaired_tensors_that_matter_break_the_certificate_whatever_they_are_ca
 
 def test_names_agree_only_with_a_proof_and_without_a_contradiction():
     a, b, c, d, x = ((name, "weight") for name in ("a", "b", "c.0", "d", "x"))
-    assert not Names([], ({a}, {a})).tell(a)
-    assert Names([(a, a)], ({b}, {b})).tell(b)
-    assert not Names([(a, x)], ({b}, {b})).tell(b)
-    assert not Names([(a, a), (d, b)], ({b, c}, {d, c})).tell(c)  # b is d there
-    assert not Names([(a, a)], ({b, d}, {b, x})).tell(b)  # what stands beside it has another name
-    assert not Names([(a, a)], ({c}, {c})).tell(c)  # a number that nothing has proved
+    assert not NameAgreement([], ({a}, {a})).tell(a)
+    assert NameAgreement([(a, a)], ({b}, {b})).tell(b)
+    assert not NameAgreement([(a, x)], ({b}, {b})).tell(b)
+    assert not NameAgreement([(a, a), (d, b)], ({b, c}, {d, c})).tell(c)  # b is d there
+    assert not NameAgreement([(a, a)], ({b, d}, {b, x})).tell(b)  # what is beside it differs
+    assert not NameAgreement([(a, a)], ({c}, {c})).tell(c)  # a number that nothing has proved

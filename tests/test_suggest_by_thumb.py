@@ -11,8 +11,8 @@ from torch import nn
 import unifreeze as uf
 from tests.support.suggested_units import stack, trainable
 from tests.support.zoo import FRAMEWORKS, runnable
-from unifreeze._authoring.suggest.facts import FEW, MANY
-from unifreeze._authoring.suggest.units import has_head, stretches
+from unifreeze._authoring.suggest.task_facts import FEW, MANY
+from unifreeze._authoring.suggest.model_units import has_head, units_of_model
 from unifreeze._resolution import resolve_phases
 from unifreeze.errors import ArgumentError, PlanFileError, TargetError
 
@@ -132,7 +132,7 @@ def test_every_suggestion_loads_and_fits_whatever_the_model(framework, backend, 
     choices += [{"shift": shift} for shift in ("input", "features", "output")]
     for name, model in deep_and_odd(framework):
         for choice in choices:
-            if choice.get("new_head") and not has_head(stretches(backend.describe(model))):
+            if choice.get("new_head") and not has_head(units_of_model(backend.describe(model))):
                 with pytest.raises(TargetError, match="no head that could be new"):
                     uf.suggest(model, **choice)
                 continue
@@ -167,7 +167,7 @@ def test_a_tied_head_trains_under_all_its_names():
 def test_units_select_what_they_name(framework, backend):
     for name, model in deep_and_odd(framework):
         spec = backend.describe(model)
-        units = stretches(spec)
+        units = units_of_model(spec)
         covered = sorted(number for unit in units for number in unit.parameters)
         assert covered == list(range(len(spec))), name
         if name == "tied":

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from tests.support.weight_arrays import ONES, named, tied_rows
-from unifreeze._ports.weights import DTYPES, Entry, Named, open_weights, save_weights
+from unifreeze._ports.weights import DTYPES, Named, TensorEntry, open_weights, save_weights
 from unifreeze.errors import WeightFileError
 
 SUFFIXES = (".safetensors", ".pdparams", ".pt", ".bin")
@@ -70,7 +70,7 @@ def check_torch(path, state):
     with open_weights(path) as weights:
         assert set(weights.names) == set(state)
         for name, tensor in state.items():
-            assert weights.entry(name) == Entry(
+            assert weights.entry(name) == TensorEntry(
                 tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
             )
             array = weights.read(name)
@@ -163,7 +163,7 @@ def test_what_is_written_is_read_again_bit_for_bit(tmp_path, suffix):
     with open_weights(tmp_path / f"w{suffix}") as weights:
         assert set(weights) == {name for name, _, _ in arrays()}
         for name, dtype, array in arrays():
-            assert weights.entry(name) == Entry(array.shape, dtype)
+            assert weights.entry(name) == TensorEntry(array.shape, dtype)
             assert weights.read(name).dtype == array.dtype
             assert weights.read(name).tobytes() == array.tobytes()
 

@@ -61,12 +61,12 @@ from unifreeze._modules.wrapping import wrappers
 from unifreeze._numerics.projections import Sketch
 from unifreeze._numerics.sharing import overlapping
 from unifreeze._plan.phases import When
+from unifreeze._ports.weights.checkpoint_parts import find_state
 from unifreeze._ports.weights.contents import COPY_AGAIN, DTYPES, WeightFile, make_entry, values_of
-from unifreeze._ports.weights.contents import Entry as WeightEntry
 from unifreeze._ports.weights.contents import Named as NamedWeight
-from unifreeze._ports.weights.contents import Progress as WeightProgress
+from unifreeze._ports.weights.contents import TensorEntry as TensorEntry
+from unifreeze._ports.weights.contents import TensorProgress as TensorProgress
 from unifreeze._ports.weights.formats import WeightFormat
-from unifreeze._ports.weights.nested import find_state
 from unifreeze._protocol.backend import Backend
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.experiment_backend import ExperimentBackend
@@ -188,10 +188,10 @@ __all__ = [
     "COPY_AGAIN",
     "DTYPES",
     "NamedWeight",
-    "WeightEntry",
+    "TensorEntry",
     "WeightFile",
     "WeightFormat",
-    "WeightProgress",
+    "TensorProgress",
     "find_state",
     "make_entry",
     "values_of",

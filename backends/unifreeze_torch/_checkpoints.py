@@ -16,9 +16,9 @@ from unifreeze.backend import (
     DTYPES,
     Array,
     NamedWeight,
-    WeightEntry,
+    TensorEntry,
+    TensorProgress,
     WeightFile,
-    WeightProgress,
     find_state,
     make_entry,
     values_of,
@@ -90,7 +90,7 @@ def _refuse_compressed(path: Path) -> None:
         )
 
 
-def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> WeightEntry:
+def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> TensorEntry:
     """Describe a tensor; one that has no values of its own in the file is refused."""
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     if not plain or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
@@ -108,7 +108,7 @@ def _entry(source: str, name: str, tensor: torch.Tensor, size: int) -> WeightEnt
     return entry
 
 
-def _to_array(tensor: torch.Tensor, entry: WeightEntry) -> Array:
+def _to_array(tensor: torch.Tensor, entry: TensorEntry) -> Array:
     """Copy a tensor's bits out."""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
     flat: Array = plain.reshape(-1).view(torch.uint8).numpy()
@@ -128,7 +128,7 @@ def _tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def save_checkpoint(
-    file: BinaryIO, tensors: Sequence[NamedWeight], progress: WeightProgress
+    file: BinaryIO, tensors: Sequence[NamedWeight], progress: TensorProgress
 ) -> None:
     """Write tensors for `torch.load`, which keeps tied tensors tied.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from unifreeze.backend import NamedWeight, WeightFile, WeightFormat, WeightProgress
+from unifreeze.backend import NamedWeight, TensorProgress, WeightFile, WeightFormat
 
 ZIP = b"PK\x03\x04"
 BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -19,7 +19,7 @@ def _open(path: Path, key: str | None) -> WeightFile:
     return open_checkpoint(path, key)
 
 
-def _save(file: BinaryIO, tensors: Sequence[NamedWeight], progress: WeightProgress) -> None:
+def _save(file: BinaryIO, tensors: Sequence[NamedWeight], progress: TensorProgress) -> None:
     from unifreeze_torch._checkpoints import save_checkpoint
 
     save_checkpoint(file, tensors, progress)

@@ -1,4 +1,4 @@
-"""The command line: the same parts, for people who do not want to write Python."""
+"""The command line, for people who do not want to write Python."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from unifreeze import __version__
-from unifreeze._cli.about import backends, schema
 from unifreeze._cli.capture import capture, expand, translate
 from unifreeze._cli.encodings import print_in_any_encoding
 from unifreeze._cli.examples import EXAMPLES
 from unifreeze._cli.output import BUG, UNUSABLE, complain, width_of
 from unifreeze._cli.pair import pair, port, sketch
 from unifreeze._cli.parity import compare, parity, record
+from unifreeze._cli.schema_and_backends import backends, schema
 from unifreeze._cli.show import explain, show
 from unifreeze._cli.step import step
 from unifreeze._cli.suggest import suggest
@@ -25,9 +25,9 @@ from unifreeze.errors import UnifreezeError
 
 WIDEST_HELP = 100
 BROKEN_PIPE = 141
-"""Exit code where nobody reads any more: `unifreeze show MODEL | head`."""
+"""Exit code if the reader has closed the pipe: `unifreeze show MODEL | head`."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""What goes wrong where a result is written; the disk is full, for one."""
+"""Errors when a result is written; for example, the disk is full."""
 app = typer.Typer(
     name="unifreeze",
     help="Write one freeze plan, run it on PyTorch and on PaddlePaddle, and know that it held.",
@@ -90,7 +90,7 @@ for command in (
 
 
 def _drop_output() -> None:
-    """Let go of what is left in the buffer: it has nowhere to go, and is not written at the end."""
+    """Discard what is left in the buffer, so that Python does not try to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -106,7 +106,7 @@ def main() -> None:
         finally:
             if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's, which would end with 1
                 raise BrokenPipeError
-            sys.stdout.flush()  # here, where what goes wrong can still be said
+            sys.stdout.flush()  # here, where an error can still be reported
     except UnifreezeError as error:
         complain(f"Error: {type(error).__name__}: {error}")
         sys.exit(UNUSABLE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from unifreeze._authoring.capture import translate as translate_plan
 from unifreeze._cli.find_model import (
     check_backends_used,
     load_model,
+    load_model_with,
     read_batch,
     read_plan,
     use_backends,
@@ -58,13 +59,10 @@ def capture(
 
     With a batch also what is cut off, and in which order layers run; with a pairing for both ports.
     """
-    use_backends(backend)
-    live, framework = load_model(model, seed=seed)
-    check_backends_used(backend, {framework.name})
+    live, _ = load_model_with(backend, model, seed=seed)
     known = Pairing.load(pairing) if pairing else None
     inputs = read_batch(batch, seed=seed)
-    found = capture_model(live, batch=inputs, native=native, pairing=known)
-    _finish(found, output, json)
+    _finish(capture_model(live, batch=inputs, native=native, pairing=known), output, json)
 
 
 def translate(
@@ -87,8 +85,8 @@ def translate(
     check_backends_used(backend, {framework.name, its_framework.name})
     known = Pairing.load(pairing) if pairing else None
     inputs = read_batch(batch, seed=seed)
-    made = translate_plan(loaded, one, other, batch=inputs, native=native, pairing=known)
-    _finish(made, output, json)
+    translated = translate_plan(loaded, one, other, batch=inputs, native=native, pairing=known)
+    _finish(translated, output, json)
 
 
 def expand(
@@ -101,35 +99,29 @@ def expand(
     json: JsonOption = "",
 ) -> None:
     """Write a plan's generators out as plain phases, as they are on a model, ready to edit."""
-    use_backends(backend)
     loaded = read_plan(plan)
-    live, framework = load_model(model, seed=seed)
-    check_backends_used(backend, {framework.name})
-    made = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))
-    text = f"# {plan.name}, as it is on {model}\n{made.to_yaml()}"
+    live, framework = load_model_with(backend, model, seed=seed)
+    expanded = expand_plan(loaded, framework.describe(live, read_batch(batch, seed=seed)))
+    text = f"# {plan.name}, as it is on {model}\n{expanded.to_yaml()}"
     if output is not None:
         save_text(output, text)
     if json:
-        write_json({"plan": made.document(), "text": text}, json)
+        write_json({"plan": expanded.document(), "text": text}, json)
     elif output is None:
         say_plan(text)
     if output is None or json == "-":
         return
-    say_as_it_is(f"{counted(len(made.phases), 'phase')} written to {output}")
+    say_as_it_is(f"{counted(len(expanded.phases), 'phase')} written to {output}")
 
 
-def _finish(found: Capture, output: Path | None, json: str) -> None:
+def _finish(captured: Capture, output: Path | None, json: str) -> None:
+    plan = captured.plan
     if output is not None:
-        found.save(output)
+        captured.save(output)
     if json:
-        write_json(_json(found), json)
+        data = {"plan": plan.document(), "text": captured.text, "notes": list(captured.notes)}
+        write_json(data, json)
     elif output is not None:
-        rules = len(found.plan.rules)
-        count = f"{rules} rule{'' if rules == 1 else 's'}"
-        say_as_it_is(f"{count}; written to {output}")
+        say_as_it_is(f"{counted(len(plan.rules), 'rule')}; written to {output}")
     else:
-        say_plan(str(found))
-
-
-def _json(found: Capture) -> dict[str, Any]:
-    return {"plan": found.plan.document(), "text": found.text, "notes": list(found.notes)}
+        say_plan(str(captured))

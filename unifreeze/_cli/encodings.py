@@ -1,4 +1,4 @@
-"""Printing in terminals of any encoding: what one lacks is written in other letters."""
+"""Printing in terminals of any encoding: missing letters are replaced by others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import sys
 from typing import TextIO
 
-_OTHERWISE = {
+_REPLACEMENTS = {
     **dict.fromkeys("\u2500\u2501", "-"),
     **dict.fromkeys("\u2502\u2503", "|"),
     **dict.fromkeys("\u251c\u2514\u250c\u2510\u2518\u2524\u252c\u2534\u253c", "+"),
@@ -22,35 +22,35 @@ _OTHERWISE = {
 """Lines, dashes, quotation marks and dots, in ASCII."""
 
 
-def _in_other_letters(error: UnicodeError) -> tuple[str, int]:
+def _replace_missing(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
-    return "".join(map(_otherwise, missing)), error.end
+    return "".join(map(_replacement, missing)), error.end
 
 
-def _otherwise(letter: str) -> str:
-    return _OTHERWISE.get(letter) or letter.encode("ascii", "backslashreplace").decode()
+def _replacement(letter: str) -> str:
+    return _REPLACEMENTS.get(letter) or letter.encode("ascii", "backslashreplace").decode()
 
 
-codecs.register_error("unifreeze", _in_other_letters)
+codecs.register_error("unifreeze", _replace_missing)
 
 
 def print_in_any_encoding() -> None:
-    """Let standard output and error take any letter."""
+    """Let standard output and standard error accept any letter."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="unifreeze")
 
 
 def as_printed(text: str, stream: TextIO) -> str:
-    """Write a text as a stream will print it, so that its width is known."""
+    """Return a text as a stream will print it, so that its width is known."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "unifreeze").decode(encoding)
 
 
 def in_ascii(text: str) -> str:
-    """Write a text in ASCII alone.
+    """Return a text in ASCII alone.
 
     >>> in_ascii("blocks.4 \u2026 blocks.7")
     'blocks.4 ... blocks.7'

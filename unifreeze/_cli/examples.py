@@ -1,4 +1,4 @@
-"""What each command looks like in use; shown by its --help."""
+"""Examples of each command, shown by its --help."""
 
 from __future__ import annotations
 

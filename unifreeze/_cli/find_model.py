@@ -1,4 +1,4 @@
-"""Models, batches and devices as the command line names them."""
+"""How the command line finds a model, a plan, a batch and a device by name."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from unifreeze._protocol import (
     load_backend,
     override_backend,
 )
+from unifreeze._protocol.live import Model
 from unifreeze.errors import TargetError, UnifreezeError
 
 
-def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
+def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
     """Build a model from `package.module:factory` or `./file.py:factory(key=literal, …)`.
 
-    The current folder is on the import path, and so is that of a file; random generators are
+    The current folder is on the import path, and for a file its folder; random generators are
     seeded first.
 
     Raises:
@@ -55,6 +56,19 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Any, Backend]:
             hint="call the factory in Python to see where it fails",
         ) from error
     return model, backend_for(model)
+
+
+def load_model_with(backends: list[str], target: str, *, seed: int) -> tuple[Model, Backend]:
+    """Build a model as `load_model` does, with the backend of `--backend`, if one is given.
+
+    Raises:
+        TargetError: As `load_model`; or a backend is given that the model does not use.
+        MissingFrameworkError: The model's framework is not installed.
+    """
+    use_backends(backends)
+    model, backend = load_model(target, seed=seed)
+    check_backends_used(backends, {backend.name})
+    return model, backend
 
 
 def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
@@ -103,7 +117,7 @@ def read_plan(file: Path) -> FreezePlan:
     """Read a plan file.
 
     Raises:
-        TargetError: It names a model: the two stand in another order.
+        TargetError: It names a model: plan and model are given in the wrong order.
         PlanFileError: It has mistakes, or cannot be read.
     """
     if ":" in file.name and not file.exists():
@@ -147,11 +161,11 @@ def device_for(devices: str, framework: str) -> str:
 def use_backends(overrides: list[str]) -> None:
     """Use backends given as `torch=package.module:attribute` in place of the installed ones.
 
-    Each is imported when a model of its framework is met, so that the other side of a check, which
-    may run where that framework is not installed, never needs it.
+    A backend is imported when it is needed, because the other side of a check may run where its
+    framework is not installed.
 
     Raises:
-        TargetError: One cannot be read; or, once it is needed, not imported.
+        TargetError: A text cannot be read; or later, the backend cannot be imported.
     """
     for text in overrides:
         name, module_name, attribute = _read_override(text)
@@ -168,12 +182,12 @@ def _read_override(text: str) -> tuple[str, str, str]:
 
 def _make_backend(module_name: str, attribute: str) -> Any:
     target = f"{module_name}:{attribute}"
-    found = attribute_of(import_target(module_name, target), attribute, target)
-    return found() if isinstance(found, type) else found
+    backend = attribute_of(import_target(module_name, target), attribute, target)
+    return backend() if isinstance(backend, type) else backend
 
 
 def check_backends_used(overrides: list[str], frameworks: set[str]) -> None:
-    """Refuse a backend that no model called for: its name is likely misspelt.
+    """Refuse a backend that no model uses: its name is likely misspelt.
 
     Raises:
         TargetError: Naming it.

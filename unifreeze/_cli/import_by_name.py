@@ -1,4 +1,4 @@
-"""Importing what the command line names: a module of a package, or a file."""
+"""Importing modules and files that the command line names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unifreeze.errors import TargetError, UnifreezeError, listing, nearest
 
 
 def split_target(target: str) -> tuple[str, str, str]:
-    """Split at the colon before the factory; the one behind a drive's letter is another."""
-    found = re.match(r"(.+?\.py):(.*)", target, re.DOTALL)
-    return (found[1], ":", found[2]) if found else target.partition(":")
+    """Split at the colon before the factory, not at the colon after a drive letter."""
+    match = re.match(r"(.+?\.py):(.*)", target, re.DOTALL)
+    return (match[1], ":", match[2]) if match else target.partition(":")
 
 
 def target_hint(target: str) -> str:
-    """Say how a model is named."""
+    """Return the hint on how to name a model."""
     place = target.partition(":")[0]
     file = Path(place if place.endswith(".py") else f"{place}.py")
     if file.is_file():
@@ -34,7 +34,7 @@ def _as_written(file: Path) -> str:
 
 
 def _functions(file: Path) -> list[str]:
-    """Return names that a file defines, without running it."""
+    """Return the names that a file defines, without running it."""
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):
@@ -47,11 +47,11 @@ def import_target(name: str, target: str) -> Any:
     """Import a module by its name, or by the path of its file.
 
     Args:
-        name: Either.
-        target: What it stands in, for messages.
+        name: A module name, or the path of a file.
+        target: The whole target, for messages.
 
     Raises:
-        TargetError: It is not there, or fails.
+        TargetError: The module does not exist, or its import fails.
         MissingFrameworkError: Its framework is not installed.
     """
     here = str(Path.cwd())
@@ -80,7 +80,7 @@ def _import_file(file: Path) -> Any:
     """Import a file by its path, as if it were run from its folder."""
     path = file.expanduser().resolve()
     if not path.is_file():
-        near = nearest(file.name, [one.name for one in path.parent.glob("*.py")], limit=1)
+        near = nearest(file.name, [file.name for file in path.parent.glob("*.py")], limit=1)
         raise TargetError(
             f"there is no file {file}",
             context=f"looked in {path.parent}",
@@ -106,7 +106,7 @@ def _import_file(file: Path) -> Any:
 
 
 def missing_module(error: ModuleNotFoundError, target: str) -> UnifreezeError:
-    """Build the error for a module that is not there, or whose framework is not."""
+    """Return the error for a missing module, or a missing framework."""
     root = (error.name or "").partition(".")[0]
     if root in backend_names() and not is_installed(root):
         return missing_framework(root)
@@ -118,7 +118,7 @@ def missing_module(error: ModuleNotFoundError, target: str) -> UnifreezeError:
 
 
 def _missing_hint(target: str) -> str:
-    """Say how to name a file, if there is one where a module was looked for."""
+    """Return the hint on how to name a file, if the module is one; or where to run from."""
     place, _, call = split_target(target)
     for file in (Path(f"{place}.py"), Path(f"{place.replace('.', '/')}.py")):
         if file.is_file():
@@ -127,10 +127,10 @@ def _missing_hint(target: str) -> str:
 
 
 def attribute_of(module: Any, name: str, target: str) -> Any:
-    """Return what a module calls so.
+    """Return an attribute of a module.
 
     Raises:
-        TargetError: Nothing; the message says what is spelled alike.
+        TargetError: There is none of that name; the message lists similar names.
     """
     try:
         return getattr(module, name)

@@ -1,4 +1,4 @@
-"""How commands print: text and tables as wide as the terminal, plan files, JSON for programs."""
+"""How commands print text, tables, plan files and JSON; and the options that commands share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unifreeze._tables import table_lines, wrap
 from unifreeze.errors import TargetError
 
 HOLDS, BROKEN, UNUSABLE, BUG = 0, 1, 2, 3
-"""Exit codes: it holds, it does not hold, unusable input, and a mistake in unifreeze itself."""
+"""Exit codes: it holds, it does not hold, unusable input, a bug in unifreeze."""
 
 JsonOption = Annotated[
     str, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
@@ -56,18 +56,18 @@ BackendOption = Annotated[
 
 
 def width_of(stream: TextIO) -> int | None:
-    """Return how wide a line may be: as COLUMNS says, or the terminal is; None in a pipe."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isdigit() and int(given):
-        return int(given)
+    """Return the width of a line, from COLUMNS or the terminal; None in a pipe."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        return int(columns)
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 class _Pipe(Console):
-    """A console that leaves it to the program what to do when nobody reads any more."""
+    """A console that lets the program handle a closed pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Go on as any program would; rich would end with 1, which has a meaning here."""
+        """Raise as any program does; rich would exit with 1, which has a meaning here."""
         raise BrokenPipeError
 
 
@@ -79,22 +79,24 @@ def console() -> Console:
 
 def say(text: str, style: str = "") -> None:
     """Print text for people; long lines are wrapped, but not in a pipe."""
-    width, out = width_of(sys.stdout), console()
-    for line in as_printed(text, sys.stdout).split("\n"):
-        for piece in [line] if width is None else wrap(line, width):
-            out.print(piece, style=style or None, soft_wrap=True)
+    out = console()
+    for line in _wrapped(text, sys.stdout, width_of(sys.stdout)):
+        out.print(line, style=style or None, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Write text to standard error; long lines are wrapped on a terminal."""
     width = width_of(sys.stderr) if sys.stderr.isatty() else None
-    lines = as_printed(text, sys.stderr).split("\n")
-    wrapped = lines if width is None else [piece for line in lines for piece in wrap(line, width)]
-    sys.stderr.write("\n".join(wrapped) + "\n")
+    sys.stderr.write("\n".join(_wrapped(text, sys.stderr, width)) + "\n")
+
+
+def _wrapped(text: str, stream: TextIO, width: int | None) -> list[str]:
+    lines = as_printed(text, stream).split("\n")
+    return lines if width is None else [piece for line in lines for piece in wrap(line, width)]
 
 
 def say_as_it_is(text: str) -> None:
-    """Print text that is not to be wrapped: it fits already, or is to be copied."""
+    """Print text without wrapping: it fits already, or it is to be copied."""
     console().print(text, soft_wrap=True)
 
 
@@ -105,25 +107,25 @@ def say_table(
     left: Sequence[int],
     styles: Sequence[str] = (),
 ) -> None:
-    """Print a table that follows the width of the terminal.
+    """Print a table that fits the width of the terminal.
 
     Args:
         header: Name of each column.
         rows: Their cells.
-        left: Which columns hold words.
+        left: Which columns hold words, and are aligned left.
         styles: A style for each row.
     """
     out = console()
     printed = [[as_printed(cell, sys.stdout) for cell in row] for row in rows]
-    made = table_lines(header, printed, left=left, width=width_of(sys.stdout))
-    looks = ["bold"] * (len(made) - len(rows)) + list(styles or [""] * len(rows))
-    for lines, style in zip(made, looks, strict=True):
+    table = table_lines(header, printed, left=left, width=width_of(sys.stdout))
+    all_styles = ["bold"] * (len(table) - len(rows)) + list(styles or [""] * len(rows))
+    for lines, style in zip(table, all_styles, strict=True):
         for line in lines:
             out.print(line, style=style or None, soft_wrap=True)
 
 
 def say_plan(text: str) -> None:
-    """Print a plan file so that it can be redirected into one: that must be UTF-8, and ASCII is."""
+    """Print a plan file. Redirected output is ASCII unless it is UTF-8, as plan files must be."""
     encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
     if encoding != "utf-8" and not sys.stdout.isatty():
         text = in_ascii(text)

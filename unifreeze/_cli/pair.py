@@ -1,4 +1,4 @@
-"""`sketch`, `pair` and `port`: which tensor is which, and the weights carried over by that."""
+"""`sketch`, `pair` and `port`: which tensor is which, and weights carried over by a pairing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from unifreeze._cli.find_model import load_model, use_backends
 from unifreeze._cli.output import (
@@ -24,13 +22,14 @@ from unifreeze._cli.output import (
     write_json,
 )
 from unifreeze._cli.parity import read_inputs
-from unifreeze._cli.side_process import Side, run_sides
+from unifreeze._cli.progress_bars import progress_bars
+from unifreeze._cli.side_process import SideCommand, run_sides
 from unifreeze._files import read_text
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing import (
     ModelSketch,
     Pairing,
-    Wanted,
+    SketchRequest,
     make_sketch,
     pair_by,
     pair_sketches,
@@ -82,30 +81,29 @@ def sketch(
     if like is None and (hints or shipped):
         raise TargetError("a map says which path is which of another model's: --like its sketch")
     first = ModelSketch.load(like) if like else None
-    known = _read_map(hints)
+    names = _read_map(hints)
     inputs = read_inputs(batch, seed)
     live, framework = load_model(model, seed=seed)
-    used = tuple(outputs.split(",")) if outputs else None
-    made = make_sketch(
+    side = make_sketch(
         live,
         framework,
         inputs,
         name=model,
         like=first,
-        hints=known,
+        hints=names,
         shipped=shipped,
-        outputs=used,
+        outputs=tuple(outputs.split(",")) if outputs else None,
         states=states,
         parts=parts_of(ModelSketch.load(parts)) if parts else (),
         seed=seed,
     )
-    made.save(output)
-    count = sum(not row.state for row in made.tensors)
+    side.save(output)
+    count = sum(not row.state for row in side.tensors)
     if json:
-        about = {"sketch": str(output), "framework": made.framework, "model": made.model}
-        write_json({**about, "parameters": count, "states": len(made.tensors) - count}, json)
+        about = {"sketch": str(output), "framework": side.framework, "model": side.model}
+        write_json({**about, "parameters": count, "states": len(side.tensors) - count}, json)
     if json != "-":
-        say_as_it_is(f"{made.framework}: {counted(count, 'parameter')}; written to {output}")
+        say_as_it_is(f"{side.framework}: {counted(count, 'parameter')}; written to {output}")
 
 
 def pair(
@@ -138,12 +136,12 @@ def pair(
     are paired where neither framework is installed.
     """
     use_backends(backend)
-    given = [name.endswith(".json") for name in (model, other)]
-    if all(given) and (hints or shipped):
+    are_sketches = [name.endswith(".json") for name in (model, other)]
+    if all(are_sketches) and (hints or shipped):
         raise TargetError("two sketches are paired as they were made; give the map to sketch")
-    if all(given):
-        made = pair_sketches(ModelSketch.load(model), ModelSketch.load(other))
-    elif any(given):
+    if all(are_sketches):
+        pairing = pair_sketches(ModelSketch.load(model), ModelSketch.load(other))
+    elif any(are_sketches):
         raise TargetError(
             "one side is a sketch and the other a model",
             hint="sketch the other, too: unifreeze sketch MODEL --like FIRST.json -o OTHER.json",
@@ -154,13 +152,13 @@ def pair(
         settings += [f"--backend={value}" for value in backend]
         settings += ["--shipped-map"] if shipped else []
         python = other_python or sys.executable
-        made = _pair_models((model, other), python, settings, _read_map(hints))
+        pairing = _pair_models((model, other), python, settings, _read_map(hints))
     if output:
-        made.save(output)
+        pairing.save(output)
     if json:
-        write_json(made.model_dump(), json)
+        write_json(pairing.model_dump(), json)
     if json != "-":
-        say(str(made))
+        say(str(pairing))
 
 
 def port(
@@ -203,53 +201,48 @@ def port(
     if direction not in ("auto", "forward", "reverse"):
         raise TargetError(f"direction {direction!r} cannot be read", hint="auto, forward, reverse")
     reverse = None if direction == "auto" else direction == "reverse"
-    way = Pairing.load(pairing)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("carrying over", total=None)
-
-        def advance(name: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        made = port_file(
+    with progress_bars() as show:
+        ported = port_file(
             source,
             target,
-            way,
+            Pairing.load(pairing),
             reverse=reverse,
             partial=partial,
             crop=crop,
             strip_prefix=strip_prefix,
             key=key or None,
-            progress=advance,
+            progress=lambda _, done, total: show("carrying over", done, total),
         )
     if json:
-        write_json(made._asdict(), json)
+        write_json(ported._asdict(), json)
     if json != "-":
-        say(str(made))
+        say(str(ported))
         say_as_it_is(f"written to {target}")
 
 
 def _read_map(file: Path | None) -> dict[str, str]:
-    """Read which path is which.
+    """Read a map of native paths.
 
     Raises:
         TargetError: The file is not a JSON object of names.
     """
     try:
-        found = json_module.loads(read_text(file)) if file else {}
+        names = json_module.loads(read_text(file)) if file else {}
     except (OSError, ValueError) as error:
         raise TargetError(
             f"cannot read the map {file}: {error}", hint='JSON: {"one.path": "other.path"}'
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise TargetError(
             f"the map {file} is not a JSON object of paths", hint='{"one.path": "other.path"}'
         )
-    return found
+    return names
 
 
 def _pair_models(
     models: tuple[str, str], other_python: str, settings: list[str], hints: dict[str, str]
 ) -> Pairing:
+    """Pair two models, each sketched in processes of its own environment."""
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
         files = [Path(folder) / "one.json", Path(folder) / "other.json"]
         maps = [Path(folder) / "back.json", Path(folder) / "map.json"]
@@ -257,18 +250,20 @@ def _pair_models(
         maps[0].write_text(json_module.dumps(back), encoding="utf-8")
         maps[1].write_text(json_module.dumps(hints), encoding="utf-8")
 
-        def sketched(like: ModelSketch | None, wanted: Wanted, *, second: bool) -> ModelSketch:
+        def sketch_side(
+            like: ModelSketch | None, request: SketchRequest, *, second: bool
+        ) -> ModelSketch:
             model, file = models[second], files[second]
             python = other_python if second else sys.executable
             words = ["sketch", model, "-o", str(file), *settings]
             if like is not None:
                 words += ["--like", str(files[not second])]
                 words += ["--map", str(maps[second])] if hints else []
-            if wanted.outputs:
-                words.append(f"--outputs={','.join(wanted.outputs)}")
-            words += ["--states"] if wanted.states else []
-            words += ["--parts", str(file)] if wanted.parts else []  # of its last sketch
-            run_sides([Side(python, model, tuple(words))])
+            if request.outputs:
+                words.append(f"--outputs={','.join(request.outputs)}")
+            words += ["--states"] if request.states else []
+            words += ["--parts", str(file)] if request.parts else []  # of its last sketch
+            run_sides([SideCommand(python, model, tuple(words))])
             return ModelSketch.load(file)
 
-        return pair_by(sketched)
+        return pair_by(sketch_side)

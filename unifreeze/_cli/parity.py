@@ -28,7 +28,7 @@ from unifreeze._cli.output import (
     write_json,
 )
 from unifreeze._cli.report_printer import print_report
-from unifreeze._cli.side_process import Side, run_sides
+from unifreeze._cli.side_process import SideCommand, run_sides
 from unifreeze._evidence import (
     Order,
     Record,
@@ -165,7 +165,7 @@ def parity(
     with tempfile.TemporaryDirectory(prefix="unifreeze-") as folder:
         files = [Path(folder) / name for name in ("one.json", "other.json")]
         sides = [
-            Side(python, name, ("record", str(plan), name, "-o", str(file), *settings))
+            SideCommand(python, name, ("record", str(plan), name, "-o", str(file), *settings))
             for python, name, file in zip(pythons, (model, other), files, strict=True)
         ]
         run_sides(sides)

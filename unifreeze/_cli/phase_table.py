@@ -16,7 +16,7 @@ def phase_rows(plan: FreezePlan, resolutions: Sequence[Resolution]) -> list[dict
 
     Args:
         plan: A plan with phases.
-        resolutions: What each decides.
+        resolutions: What each phase decides.
     """
     settings = settings_of(plan.phases, plan.rules, plan.norm_stats)
     rows = []
@@ -60,18 +60,18 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _besides(phase: Phase) -> list[str]:
-    """Say what a phase does that a run alone can show."""
-    said = []
+    """Describe what a phase does that only a run can show."""
+    notes = []
     if smallest := phase.freeze_smallest:
-        said.append(f"less {smallest.share}% of {describe_choice(smallest.of)} by gradient")
+        notes.append(f"less {smallest.share}% of {describe_choice(smallest.of)} by gradient")
     if warmup := phase.warmup:
         divisor = f" from 1/{warmup.divisor:g}" if warmup.divisor else ""
-        said.append(f"warm-up of {warmup.steps}{divisor}")
-    return [*said, "from the best before"] if phase.restore_best else said
+        notes.append(f"warm-up of {warmup.steps}{divisor}")
+    return [*notes, "from the best before"] if phase.restore_best else notes
 
 
 def _units(resolution: Resolution) -> list[str]:
-    """Name the parts of the network that train, from the input on."""
+    """Return the parts of the network that train, from the input to the head."""
     return list(dict.fromkeys(name.partition("/")[0] for name in resolution.trainable_names))
 
 
@@ -80,5 +80,5 @@ def _number(value: float | None) -> str:
 
 
 def short_list(units: Sequence[str]) -> str:
-    """Name the first and the last of many units."""
+    """Name all units, or the first and the last two of many."""
     return " ".join(units) if len(units) <= 4 else f"{units[0]} … {' '.join(units[-2:])}"

@@ -9,11 +9,9 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from unifreeze._cli.find_model import (
-    check_backends_used,
-    load_model,
+    load_model_with,
     read_batch,
     read_plan,
-    use_backends,
 )
 from unifreeze._cli.output import (
     BackendOption,
@@ -42,9 +40,7 @@ def show(
     json: JsonOption = "",
 ) -> None:
     """Show a model: its tree with roles, kinds, counts, and flags as found."""
-    use_backends(backend)
-    live, framework = load_model(model, seed=seed)
-    check_backends_used(backend, {framework.name})
+    live, framework = load_model_with(backend, model, seed=seed)
     spec = framework.describe(live, read_batch(batch, seed=seed))
     if json:
         write_json(_spec_json(spec), json)
@@ -61,11 +57,11 @@ def _count(number: int, word: str) -> str:
 
 
 def _headline(name: str, spec: ModelSpec) -> str:
-    found = int(spec.found.sum())
+    trainable = int(spec.found.sum())
     return (
         f"{name}: {spec.framework}, {counted(len(spec), 'parameter')}, "
         f"{int(spec.counts.sum()):,} values, "
-        f"{found} trainable as found, {len(spec.states)} state tensors; "
+        f"{trainable} trainable as found, {len(spec.states)} state tensors; "
         f"positions by order of {spec.order}"
     )
 
@@ -147,10 +143,8 @@ def explain(
     json: JsonOption = "",
 ) -> None:
     """Explain a plan on a model, touching nothing: what each rule takes, and what it saves."""
-    use_backends(backend)
     loaded = read_plan(plan)
-    live, framework = load_model(model, seed=seed)
-    check_backends_used(backend, {framework.name})
+    live, framework = load_model_with(backend, model, seed=seed)
     spec = framework.describe(live, read_batch(batch, seed=seed))
     rows = []
     if loaded.phases or phase:

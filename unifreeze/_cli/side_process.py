@@ -1,4 +1,4 @@
-"""Running one side of a comparison in a process of its own, perhaps of another environment."""
+"""Running one side of a check in a process of its own, perhaps in another environment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unifreeze._cli.output import BUG
 from unifreeze.errors import TargetError, UnifreezeError
 
 
-class Side(NamedTuple):
-    """A command of ours, to be run by an interpreter.
+class SideCommand(NamedTuple):
+    """A command of unifreeze, to be run by an interpreter.
 
     Attributes:
         python: The interpreter.
-        model: The model it is about, for what is said if it fails.
-        arguments: Those of the command line.
+        model: Name of the model in error messages.
+        arguments: Arguments of the command line.
     """
 
     python: str
@@ -28,7 +28,7 @@ class Side(NamedTuple):
     arguments: tuple[str, ...]
 
     def start(self) -> subprocess.Popen[str]:
-        """Start it."""
+        """Start the process."""
         try:
             return subprocess.Popen(
                 [self.python, "-m", "unifreeze", *self.arguments],
@@ -41,28 +41,28 @@ class Side(NamedTuple):
             raise TargetError(f"cannot run {self.python}: {error.strerror or error}") from None
 
     def finish(self, process: subprocess.Popen[str]) -> None:
-        """Wait for it.
+        """Wait until the process ends.
 
         Raises:
-            UnifreezeError: It failed; with its own words.
+            UnifreezeError: It failed; the message holds its own error.
         """
-        _, words = process.communicate()
+        _, errors = process.communicate()
         if process.returncode == BUG:
-            sys.stderr.write(words)
+            sys.stderr.write(errors)
             raise typer.Exit(BUG)
         if process.returncode != 0:
-            said = re.split("^Error: ", words, flags=re.MULTILINE)[-1].strip()
+            error = re.split("^Error: ", errors, flags=re.MULTILINE)[-1].strip()
             raise UnifreezeError(
                 f"{self.model} did not run to its end (exit code {process.returncode})",
-                context="\n".join(said.splitlines()[-12:]),
+                context="\n".join(error.splitlines()[-12:]),
             )
 
 
-def run_sides(sides: Sequence[Side]) -> None:
-    """Run several at once; if one fails, the others are stopped.
+def run_sides(sides: Sequence[SideCommand]) -> None:
+    """Run several sides at once; if a side fails, the others are stopped.
 
     Raises:
-        UnifreezeError: One failed.
+        UnifreezeError: A side failed.
     """
     processes: list[subprocess.Popen[str]] = []
     try:

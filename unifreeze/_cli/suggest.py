@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from unifreeze._authoring.suggest import MADE_UP
 from unifreeze._authoring.suggest import suggest as suggest_plan
 from unifreeze._cli.capture import OutputOption
-from unifreeze._cli.find_model import check_backends_used, load_model, read_batch, use_backends
+from unifreeze._cli.find_model import load_model_with, read_batch
 from unifreeze._cli.output import (
     BackendOption,
     BatchOption,
@@ -27,47 +23,53 @@ from unifreeze._cli.output import (
     width_of,
     write_json,
 )
+from unifreeze._cli.progress_bars import progress_bars
 from unifreeze._protocol import Batch
 from unifreeze.errors import TargetError
+
+ExamplesOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Number of training examples.")
+]
+SimilarityOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD", help="Of the data to the pre-training data: same, similar, different."
+    ),
+]
+ComputeOption = Annotated[
+    str,
+    typer.Option(metavar="SHARE", help="low, medium, high, or a share of a full fine-tune: 0.6."),
+]
+NewHeadOption = Annotated[bool, typer.Option("--new-head", help="The head is new.")]
+ShiftOption = Annotated[
+    str,
+    typer.Option(metavar="WORD", help="How the data differ, if known: input, features, output."),
+]
+MeasureOption = Annotated[
+    bool, typer.Option("--measure", help="Measure gradients and blocks on the batch.")
+]
+LabelsOption = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Array of the batch that holds labels, for the loss."),
+]
+BatchSizeOption = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Cut the batch into several; 0 leaves it whole."),
+]
 
 
 def suggest(
     model: ModelArgument,
     output: OutputOption = None,
-    examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of training examples.")
-    ] = None,
-    similarity: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD", help="Of the data to the pre-training data: same, similar, different."
-        ),
-    ] = "similar",
-    compute: Annotated[
-        str,
-        typer.Option(
-            metavar="SHARE", help="low, medium, high, or a share of a full fine-tune: 0.6."
-        ),
-    ] = "high",
-    new_head: Annotated[bool, typer.Option("--new-head", help="The head is new.")] = False,
-    shift: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD", help="How the data differ, if known: input, features, output."
-        ),
-    ] = "",
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Measure gradients and blocks on the batch.")
-    ] = False,
+    examples: ExamplesOption = None,
+    similarity: SimilarityOption = "similar",
+    compute: ComputeOption = "high",
+    new_head: NewHeadOption = False,
+    shift: ShiftOption = "",
+    measure: MeasureOption = False,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
-    labels: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Array of the batch that holds labels, for the loss."),
-    ] = "",
-    batch_size: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Cut the batch into several; 0 leaves it whole."),
-    ] = 0,
+    labels: LabelsOption = "",
+    batch_size: BatchSizeOption = 0,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -84,13 +86,11 @@ def suggest(
             context="rules of thumb go by the number of examples, or by how the data differ",
             hint="--examples 2000, --shift input, or --measure --batch …",
         )
-    use_backends(backend)
     inputs = _inputs(batch, seed, labels, batch_size, measure=measure)
-    live, framework = load_model(model, seed=seed)
-    check_backends_used(backend, {framework.name})
-    made_up = measure and any(not one.endswith(".npz") for one in batch)
-    with _progress() as told:
-        found = suggest_plan(
+    live, _ = load_model_with(backend, model, seed=seed)
+    made_up = measure and any(not text.endswith(".npz") for text in batch)
+    with progress_bars() as show:
+        suggestion = suggest_plan(
             live,
             examples=examples,
             similarity=similarity,
@@ -100,21 +100,21 @@ def suggest(
             batches=inputs if measure else None,
             labels=labels if measure else "",
             batch=None if measure or not inputs else inputs[0],
-            progress=told,
+            progress=lambda what, done, total: show(f"measuring {what}", done, total),
             note=MADE_UP if made_up else "",
         )
     if output is not None:
-        found.save(output)
+        suggestion.save(output)
     if json:
-        write_json(found.to_json(), json)
+        write_json(suggestion.to_json(), json)
     if json != "-":
-        table = found.table(width_of(sys.stdout))
+        table = suggestion.table(width_of(sys.stdout))
         if table:
             say_as_it_is(table if output is not None else f"{table}\n")
         if output is not None:
             say_as_it_is(f"written to {output}")
         else:
-            say_plan(found.text())
+            say_plan(suggestion.text())
 
 
 def _inputs(
@@ -125,17 +125,17 @@ def _inputs(
     Raises:
         TargetError: It is missing, or cannot be cut.
     """
-    found = read_batch(specs, seed=seed)
-    if measure and found is None:
+    whole = read_batch(specs, seed=seed)
+    if measure and whole is None:
         raise TargetError(
             "--measure needs a batch to measure on",
             hint='--batch examples.npz --labels y, or --batch "float32[8,3,64,64]"',
         )
     if not measure and (labels or size):
         raise TargetError("--labels and --batch-size are for measuring", hint="add --measure")
-    if found is None:
+    if whole is None:
         return None
-    return _cut(found, size) if size else [found]
+    return _cut(whole, size) if size else [whole]
 
 
 def _cut(batch: Batch, size: int) -> list[Batch]:
@@ -155,18 +155,3 @@ def _cut(batch: Batch, size: int) -> list[Batch]:
         )
         for at in starts
     ]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far measuring is, on a terminal only."""
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bars:
-        tasks = {}
-
-        def told(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(f"measuring {what}", total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield told

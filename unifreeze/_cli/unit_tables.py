@@ -15,10 +15,11 @@ from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec, Parameter, Zone
 from unifreeze._structure.words import role_of
 from unifreeze._tables import human_bytes
+from unifreeze.errors import listing
 
 
 @dataclass
-class Unit:
+class UnitRow:
     """What a plan does to one unit of the network."""
 
     label: str
@@ -43,14 +44,14 @@ class Unit:
         return {**self.__dict__, "decision": self.decision}
 
 
-def units_of(resolution: Resolution) -> list[Unit]:
+def units_of(resolution: Resolution) -> list[UnitRow]:
     """Add up what happens in each unit, in canonical order."""
     spec, tree = resolution.spec, resolution.spec.tree
-    units: dict[str, Unit] = {}
+    units: dict[str, UnitRow] = {}
     for number in spec.canonical_order.tolist():
         owner = tree.owners[spec.first_names[number]]
         at = spec.placement.units[spec.placement.unit_of[owner]]
-        unit = units.setdefault(at.label, Unit(at.label, []))
+        unit = units.setdefault(at.label, UnitRow(at.label, []))
         block = at.zone is Zone.BLOCK and at.run >= 0 and spec.runs[at.run].blocks[at.block]
         path = tree.paths[block or owner] or "(model)"
         if path not in unit.paths:
@@ -61,8 +62,8 @@ def units_of(resolution: Resolution) -> list[Unit]:
     return list(units.values())
 
 
-def _whole(unit: Unit, spec: ModelSpec) -> list[str]:
-    """Return the one module that holds all of a unit and nothing else, if there is one."""
+def _whole(unit: UnitRow, spec: ModelSpec) -> list[str]:
+    """Return the module that holds all of a unit and nothing else; [] if there is none."""
     split = [path.split(".") for path in unit.paths]
     shared = [pieces[0] for pieces in zip(*split, strict=False) if len({*pieces}) == 1]
     module = spec.module_numbers.get(".".join(shared), 0)
@@ -71,7 +72,7 @@ def _whole(unit: Unit, spec: ModelSpec) -> list[str]:
     return [spec.tree.paths[module]] if module and len(held) == unit.parameters else []
 
 
-def _add(unit: Unit, resolution: Resolution, number: int) -> None:
+def _add(unit: UnitRow, resolution: Resolution, number: int) -> None:
     """Add one parameter to its unit."""
     size = int(resolution.spec.sizes[number])
     unit.parameters += 1
@@ -82,19 +83,19 @@ def _add(unit: Unit, resolution: Resolution, number: int) -> None:
         unit.frozen_size += size
         return
     scale, decay = float(resolution.lr_scale[number]), float(resolution.weight_decay[number])
-    own = None if np.isnan(decay) else decay
+    set_decay = None if np.isnan(decay) else decay
     unit.lr_scales += [] if scale in unit.lr_scales else [scale]
-    unit.weight_decays += [] if own in unit.weight_decays else [own]
+    unit.weight_decays += [] if set_decay in unit.weight_decays else [set_decay]
 
 
 def say_units(resolution: Resolution) -> None:
-    """Print what happens to each unit; where the plan has groups, at which rate it trains."""
+    """Print what the plan does to each unit; if it has groups, also the rates."""
     units = units_of(resolution)
     header = ["canonical", "native", "decision", "parameters", "values", "bytes"]
     rows = [
         [
             unit.label,
-            _shorten(unit.paths),
+            listing(unit.paths, limit=3),
             unit.decision,
             str(unit.parameters),
             f"{unit.values:,}",
@@ -116,15 +117,15 @@ def say_groups(resolution: Resolution, *, rate: float | None) -> None:
     """Print the optimizer's groups that the plan makes, if it makes any.
 
     Args:
-        resolution: What is decided.
-        rate: The phase's learning rate; None where the optimizer has its own.
+        resolution: What the plan decides.
+        rate: The phase's learning rate; None if the optimizer keeps its own.
     """
     if not resolution.plan.groups:
         return
-    found = {row.path: row for row in resolution.spec.parameters}
+    parameters = {row.path: row for row in resolution.spec.parameters}
     rows = []
     for group in param_groups(resolution):
-        members = [found[path] for path in group.paths]
+        members = [parameters[path] for path in group.paths]
         values = sum(row.values for row in members)
         shown = f"x {group.lr_scale:g}" if rate is None else f"{rate * group.lr_scale:g}"
         decay = _decays([group.weight_decay])
@@ -135,7 +136,7 @@ def say_groups(resolution: Resolution, *, rate: float | None) -> None:
 
 
 def savings(resolution: Resolution) -> str:
-    """Say what memory a plan saves."""
+    """Return a line on how much memory a plan saves."""
     saved = sum(unit.frozen_size for unit in units_of(resolution))
     return (
         f"memory saved: {human_bytes(saved)} of gradients, "
@@ -174,7 +175,7 @@ def plain_resolution(resolution: Resolution, findings: list[str]) -> dict[str, A
 
 
 def _scales(scales: list[float]) -> str:
-    """Write factors on the learning rate: one, or the least and the greatest."""
+    """Write factors on the learning rate: a single one, or the least and the greatest."""
     if not scales:
         return ""
     low, high = min(scales), max(scales)
@@ -182,7 +183,7 @@ def _scales(scales: list[float]) -> str:
 
 
 def _decays(decays: list[float | None]) -> str:
-    """Write weight decays; None is the optimizer's own."""
+    """Write weight decays; None stands for the optimizer's own."""
     known = sorted(decay for decay in decays if decay is not None)
     return " or ".join(
         [*(f"{decay:g}" for decay in known), *(["as built"] if None in decays else [])]
@@ -190,15 +191,10 @@ def _decays(decays: list[float | None]) -> str:
 
 
 def _what(members: Sequence[Parameter]) -> str:
-    """Say where the parameters of a group are, and whether they are weights or biases alone."""
+    """Describe a group: where its parameters are, and whether all are weights, or biases."""
     places = list(dict.fromkeys(row.name.partition("/")[0] for row in members))
     roles = {role_of(row.role, row.kind)[1] for row in members}
     part = (
         {"weight": ", weights", "bias": ", biases"}.get(roles.pop(), "") if len(roles) == 1 else ""
     )
     return f"{short_list(places)}{part}"
-
-
-def _shorten(paths: list[str], limit: int = 3) -> str:
-    shown = ", ".join(paths[:limit])
-    return shown if len(paths) <= limit else f"{shown}, … ({len(paths) - limit} more)"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze._numerics.projections import Array
-from unifreeze._ports.carrying.route import Piece, route
+from unifreeze._ports.carrying.transfers import Piece, route
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze._ports.pairing.layout import places
 from unifreeze._ports.pairing.probe_values import own_of

@@ -1,4 +1,4 @@
-"""Capturing a live model's freezing as a plan, with everything that was seen on the way."""
+"""`capture`: from the way a live model is frozen to the shortest plan that says the same."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unifreeze._arguments import checked, checked_methods
-from unifreeze._authoring.capture.effects import cut_off, left_out, put_back, without_rate
-from unifreeze._authoring.capture.partners import (
+from unifreeze._authoring.capture.hidden_freezing import (
+    cut_off,
+    left_out,
+    put_back,
+    without_rate,
+)
+from unifreeze._authoring.capture.norm_statistics import with_statistics
+from unifreeze._authoring.capture.paired_decisions import (
     paired_decisions,
+    partner_aim,
     rule_for_both,
     seen_from,
-    sketched,
 )
-from unifreeze._authoring.capture.shortest import Aim, fresh, shortest_plan
-from unifreeze._authoring.capture.statistics import with_statistics
-from unifreeze._authoring.capture.substrings import find_loop
-from unifreeze._authoring.capture.text import written
+from unifreeze._authoring.capture.plan_comments import commented_plan
+from unifreeze._authoring.capture.plan_search import Aim, shortest_plan, unfrozen
+from unifreeze._authoring.capture.substring_loops import find_loop
 from unifreeze._handle.target import Target
 from unifreeze._plan import FreezePlan, Rule, save_text
 from unifreeze._ports.pairing import Pairing
-from unifreeze._protocol import Batch, backend_for
+from unifreeze._protocol import Backend, Batch, backend_for
+from unifreeze._protocol.live import LiveOptimizer, Model
 from unifreeze._resolution import describe_captured, out_of_order, resolve_spec, told_by_order
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._tables import one_line
@@ -32,12 +40,12 @@ from unifreeze.errors import PlanError, ResolveError
 @checked_methods
 @dataclass(frozen=True)
 class Capture:
-    """A model's freezing as a plan.
+    """A plan that freezes what a model has frozen.
 
     Attributes:
-        plan: The shortest plan found that says it.
+        plan: The shortest plan that was found.
         text: The plan as a file, with a comment on each rule.
-        notes: What the user should know of how it came about.
+        notes: What the user should know about how the plan was made.
     """
 
     plan: FreezePlan
@@ -61,31 +69,32 @@ class Capture:
 
 @checked
 def capture(
-    model: Any,
+    model: Model,
     *,
     batch: Any = None,
-    optimizer: Any = None,
+    optimizer: LiveOptimizer | None = None,
     step: Callable[[], Any] | None = None,
     native: bool = False,
     pairing: Pairing | None = None,
 ) -> Capture:
-    """Read off how a model is frozen, whatever froze it, and write the shortest plan that says so.
+    """Look at how a model is frozen, whatever froze it, and write the shortest plan that does it.
 
-    The flags are always read. What else people freeze by shows only with more to look at. The
-    model is left as it was found; an optimizer that `step` drives is not.
+    The flags are always read. Other ways of freezing are seen only with a batch, an optimizer or a
+    step. The model is left unchanged; an optimizer that `step` drives is not.
 
-    The plan also says what it came to here. Another port of the network must come to the same, or
-    the plan is refused there.
+    The plan also records what it froze here. Another port of the network must get the same result,
+    or the plan is refused there.
 
     Args:
         model: A live model, or several in a mapping from names to models.
-        batch: One batch of inputs: shows what is cut off by `no_grad` or `detach`, and in which
-            order layers run; names then say the same whichever order they are read in, if any do.
-        optimizer: The optimizer that trains it: shows what was left out of it, or has a rate of 0.
-        step: Runs one training step of the user's loop: shows what is put back after it.
-        native: Use the framework's own names in place of neutral words.
-        pairing: Which tensor of the model is which of another port, as `pair` found out; it then
-            decides, and the plan has a selector for each framework.
+        batch: One batch of inputs. It shows what is cut off by `no_grad` or `detach`, and in which
+            order layers run; the plan then means the same in both orders, if there is such a plan.
+        optimizer: The optimizer that trains the model. It shows which parameters it does not hold,
+            or trains at a rate of 0.
+        step: Runs one training step of the user's loop. It shows which values the loop puts back.
+        native: Use native names in place of neutral words.
+        pairing: The pairing of this model with another port, from `pair`; the plan then has a
+            selector for each framework.
 
     Raises:
         ResolveError: No plan can say it.
@@ -99,29 +108,14 @@ def capture(
     """
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model
-    spec = backend.describe(model)
-    effect = without_rate(backend, model, spec, optimizer)
-    frozen, notes = ~spec.found | effect.frozen, [effect.note]
-    if optimizer is not None:
-        effect = left_out(backend, model, spec, optimizer)
-        frozen = frozen | effect.frozen
-        notes.append(effect.note)
-    has = traced = None
-    if batch is not None:
-        traced = backend.describe(model, Batch.of(batch))
-        effect, has = cut_off(backend, model, spec, Batch.of(batch))
-        frozen = frozen | effect.frozen
-        notes.append(effect.note)
-    if step is not None:
-        seen = spec.with_found(~frozen)
-        effect = put_back(backend, model, seen, step, has)
-        frozen = frozen | effect.frozen
-        notes.append(effect.note)
-    title = f"Captured from {', '.join(_classes(target))} ({spec.framework})"
+    spec, inputs = backend.describe(model), None if batch is None else Batch.of(batch)
+    traced = None if inputs is None else backend.describe(model, inputs)
+    frozen, notes = _all_frozen(backend, model, spec, inputs, optimizer, step)
+    classes = ", ".join(type(root).__name__ for root in target.names.values())
     return capture_spec(
         spec,
         ~frozen,
-        title=title,
+        title=f"Captured from {classes} ({spec.framework})",
         notes=notes,
         training=backend.training(model),
         native=native,
@@ -129,6 +123,28 @@ def capture(
         pairing=pairing,
         checked=True,
     )
+
+
+def _all_frozen(
+    backend: Backend,
+    model: Model,
+    spec: ModelSpec,
+    batch: Batch | None,
+    optimizer: LiveOptimizer | None,
+    step: Callable[[], Any] | None,
+) -> tuple[Mask, list[str]]:
+    """Return what is frozen, by its flag or in any other way, and notes on the other ways."""
+    has_gradient = None
+    effects = [without_rate(backend, model, spec, optimizer)]
+    if optimizer is not None:
+        effects.append(left_out(backend, model, spec, optimizer))
+    if batch is not None:
+        effect, has_gradient = cut_off(backend, model, spec, batch)
+        effects.append(effect)
+    frozen: Mask = np.logical_or.reduce([~spec.found, *(effect.frozen for effect in effects)])
+    if step is not None:
+        effects.append(put_back(backend, model, spec.with_found(~frozen), step, has_gradient))
+    return frozen | effects[-1].frozen, [effect.note for effect in effects]
 
 
 def capture_spec(
@@ -143,43 +159,44 @@ def capture_spec(
     pairing: Pairing | None = None,
     checked: bool = False,
 ) -> Capture:
-    """Write the shortest plan for a decision about a described model; pure.
+    """Write the shortest plan for given decisions about a described model; pure.
 
     Args:
         spec: The model, as it is registered.
         trainable: The decision for each parameter.
-        title: What it was captured from.
-        notes: What to say above it.
-        training: For the model ("") and each layer with moving statistics, whether training moves
-            them as it is; None leaves `norm_stats` alone.
-        native: Use the framework's own names in place of neutral words.
-        traced: The same model, as it is executed.
-        pairing: Which tensor of it is which of another port.
-        checked: Whether the plan is to say what it came to, unless a pairing decides.
+        title: First comment of the plan file.
+        notes: Comments for the top of the plan file.
+        training: For the model ("") and each layer with running statistics, whether training would
+            update them now; None leaves `norm_stats` at its default.
+        native: Use native names in place of neutral words.
+        traced: The same model, with layers in order of execution.
+        pairing: Its pairing with another port.
+        checked: Record in the plan what it froze here; with a pairing that is left out.
 
     Raises:
         ResolveError: No plan can say it.
-        PlanError: The pairing is not of this model, or the order of registration is nobody's.
+        PlanError: The pairing is not of this model, or the order of registration cannot be trusted.
     """
     if pairing is not None:
         plan, order = _for_both(spec, trainable, pairing), None
     else:
         plan, order = _in_order(spec, trainable, traced, native=native)
-    said = [*notes, _loop_note(spec, trainable, plan)]
-    seen = traced if traced is not None and order == "execution" else spec
+    remarks = [*notes, _loop_note(spec, trainable, plan)]
+    ordered = traced if traced is not None and order == "execution" else spec
     if training is not None:
-        plan, note = with_statistics(plan, fresh(seen), training, paired=pairing is not None)
-        said.append(note)
-    return made(plan, seen, title, said, order=order, checked=checked and pairing is None)
+        plan, note = with_statistics(plan, unfrozen(ordered), training, paired=pairing is not None)
+        remarks.append(note)
+    checked = checked and pairing is None
+    return make_capture(plan, ordered, title, remarks, order=order, checked=checked)
 
 
 def _in_order(
     spec: ModelSpec, trainable: Mask, traced: ModelSpec | None, *, native: bool
 ) -> tuple[FreezePlan, str | None]:
-    """Return the shortest plan, and what its positions count by; None where both come to the same.
+    """Return the shortest plan, and what its positions count by; None if it holds in both orders.
 
     Raises:
-        PlanError: They can only count by registration, and that is plainly not the order of layers.
+        PlanError: They can only count by registration, which is clearly not the order of layers.
     """
     if native:
         return shortest_plan(spec, trainable, native_names=True), None
@@ -201,21 +218,21 @@ def _in_order(
 
 
 def _for_both(spec: ModelSpec, trainable: Mask, pairing: Pairing) -> FreezePlan:
-    """Return a plan that says the same of two paired models, in the names of each."""
+    """Return a plan that means the same on two paired models, in the native names of each."""
     pairing = seen_from(spec, pairing)
-    decided, mine = paired_decisions(spec, trainable, pairing), Aim.of(spec, trainable)
-    if not trainable[mine.known].any() or trainable[mine.known].all():
+    decisions, aim = paired_decisions(spec, trainable, pairing), Aim.of(spec, trainable)
+    if not trainable[aim.known].any() or trainable[aim.known].all():
         return shortest_plan(spec, trainable)
-    other = sketched(decided, pairing)
-    if other.spec.framework == spec.framework:
+    partner = partner_aim(decisions, pairing)
+    if partner.spec.framework == spec.framework:
         raise PlanError(
             "a plan has one selector for each framework, and both models are of one",
             hint="translate it: unifreeze translate PLAN --from … --to … --pairing …",
         )
-    return rule_for_both(mine, other)
+    return rule_for_both(aim, partner)
 
 
-def made(
+def make_capture(
     plan: FreezePlan,
     spec: ModelSpec,
     title: str,
@@ -224,40 +241,36 @@ def made(
     order: str | None,
     checked: bool = True,
 ) -> Capture:
-    """Put a plan, its text and its notes together.
+    """Resolve a plan, and return it with its text and its notes.
 
     Args:
         plan: The plan.
-        spec: The model that it was found for.
-        title: What it was captured from.
-        notes: What to say above it.
-        order: What its positions count by; None where both orders come to the same.
-        checked: Whether the plan is to say what it came to.
+        spec: The model that it was made for.
+        title: First comment of the plan file.
+        notes: Comments for the top of the plan file.
+        order: What its positions count by; None if it holds in both orders.
+        checked: Record in the plan what it froze here.
     """
-    resolution = resolve_spec(plan, fresh(spec))
+    resolution = resolve_spec(plan, unfrozen(spec))
     doubt = told_by_order(resolution) if checked and order == "registration" else ""
-    said = tuple(filter(None, (*notes, doubt)))
+    remarks = tuple(filter(None, (*notes, doubt)))
     if checked:
         plan = replace(plan, captured=describe_captured(resolution, order))
-    return Capture(plan, written(plan, resolution, title, said), said)
+    return Capture(plan, commented_plan(plan, resolution, title, remarks), remarks)
 
 
 def _loop_note(spec: ModelSpec, trainable: Mask, plan: FreezePlan) -> str:
-    """Say what a loop over substrings took beyond what was likely meant."""
+    """Say which parameters a loop over substrings likely took by mistake; "" if there is none."""
     loop = find_loop(spec, trainable)
     if loop is None or (len(plan.rules) == 1 and _is_word(plan.rules[0])):
         return ""
     try:
-        meant = shortest_plan(spec, loop.meant if loop.trains else ~loop.meant)
+        intended = shortest_plan(spec, loop.intended if loop.trains else ~loop.intended)
     except ResolveError:
         return f"{loop}."
-    rules = "; ".join(f"{rule.verb}: {rule.selector(spec.framework)}" for rule in meant.rules)
+    rules = "; ".join(f"{rule.verb}: {rule.selector(spec.framework)}" for rule in intended.rules)
     return f"{loop}. If only those were meant: {rules}"
 
 
 def _is_word(rule: Rule) -> bool:
     return str(rule.choice).isidentifier()
-
-
-def _classes(target: Target) -> list[str]:
-    return [type(root).__name__ for root in target.names.values()]

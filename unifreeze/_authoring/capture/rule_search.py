@@ -1,7 +1,7 @@
-"""The search for the shortest list of rules with a given meaning; pure, on masks alone.
+"""The search for the shortest list of rules that makes given decisions; pure, on masks alone.
 
-The last match wins, so a list of rules is a rule and the corrections after it. Each layer is a
-cover: selectors that take all that is needed and nothing that no later layer puts right.
+The last match wins, so a list of rules is a first rule and corrections to it. Each layer is a
+cover: selectors that take all names needed, and wrong names only if a later layer corrects them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from unifreeze._structure import Mask
 
 RULE = 1.0
-"""What one more rule costs, in plain words."""
+"""What one more rule costs; a plain word costs 1."""
 UNSAID = 0.03
-"""What it costs to leave to the model that everything else trains."""
+"""What it costs to say nothing of the other parameters, which then train by default."""
 BREADTH = {2: 20, 3: 6}
-"""How many beginnings are followed up where so many layers are left."""
+"""How many first candidates are followed up, by the number of layers left."""
 STARTS = 10
 """How many first picks a cover tries."""
 MANY = 12
-"""A cover of more selectors is a list, and no better for looking longer."""
+"""For a cover of more selectors, searching longer finds nothing much better."""
 SLACK = 1.3
-"""How far a cover may go past its budget before what is superfluous is left out."""
+"""How far a cover may go past its budget: superfluous candidates are removed at the end."""
 
 
 class Layer(NamedTuple):
-    """One layer of a list of rules: candidates by number, and what becomes of what they take."""
+    """One layer of a list of rules: candidates by number, and whether what they take trains."""
 
     trains: bool
     rows: tuple[int, ...]
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Layers, and whether the first says what becomes of everything else."""
+    """Layers, and the verb of the first: `only` also freezes everything else."""
 
     verb: Literal["freeze", "only"]
     layers: tuple[Layer, ...]
@@ -52,14 +52,14 @@ class Rules(NamedTuple):
 
 @dataclass
 class Problem:
-    """What is to be said, and what it can be said with.
+    """Which decisions a plan has to make, and the candidates that it can be made of.
 
     Attributes:
         matrix: For each candidate, which names it takes (0 or 1).
         costs: What each costs.
         wanted: For each name, whether it is to be trainable.
         tensor: For each name, the number of its parameter.
-        depth: How many layers are looked into.
+        depth: How many layers a plan may have.
     """
 
     matrix: NDArray[np.float32]
@@ -72,7 +72,7 @@ class Problem:
         self.tied = len(np.unique(self.tensor)) < len(self.tensor)
 
     def solve(self) -> Rules | None:
-        """Return the shortest rules found, None where the candidates cannot say it."""
+        """Return the shortest rules found; None if no rules of the candidates decide so."""
         only = self.decide(self.wanted, trains=True, depth=self.depth, budget=np.inf)
         budget = np.inf if only is None else only.cost - UNSAID
         freeze = self.decide(
@@ -85,67 +85,67 @@ class Problem:
     def decide(
         self, need: Mask, *, trains: bool, depth: int, budget: float, any_name: bool = False
     ) -> Answer | None:
-        """Return layers after which all that is needed is decided, and nothing wrongly.
+        """Return the cheapest layers found that decide all names needed, and no name wrongly.
 
         Args:
             need: Names that must be decided.
-            trains: What they must become.
+            trains: Whether they must train.
             depth: How many layers there may be.
-            budget: What they may cost.
+            budget: What the layers may cost.
             any_name: One name of a tied tensor is enough.
         """
-        fine = self.wanted == trains
-        best = self._first(need, fine, trains, (), budget, any_name)
+        right = self.wanted == trains
+        best = self._first(need, right, trains, (), budget, any_name)
         if depth == 1:
             return best
         breadth = BREADTH[depth]
         if best is not None and sum(len(layer.rows) for layer in best.layers) > MANY:
             depth, breadth = 2, BREADTH[3]
-        for row in self._promising(need, fine, breadth):
+        for row in self._promising(need, right, breadth):
             limit = (budget if best is None else min(best.cost, budget)) - RULE
-            wrong = (self.matrix[row] > 0) & ~fine
+            wrong = (self.matrix[row] > 0) & ~right
             rest = self.decide(
                 wrong, trains=not trains, depth=depth - 1, budget=limit - float(self.costs[row])
             )
             if rest is not None:
-                found = self._first(need, fine, trains, rest.layers, limit - rest.cost, any_name)
-                if found is not None:
-                    total = found.cost + RULE + rest.cost
-                    best = Answer(total, (*found.layers, *rest.layers))
+                first = self._first(need, right, trains, rest.layers, limit - rest.cost, any_name)
+                if first is not None:
+                    total = first.cost + RULE + rest.cost
+                    best = Answer(total, (*first.layers, *rest.layers))
         return best
 
     def _first(
         self,
         need: Mask,
-        fine: Mask,
+        right: Mask,
         trains: bool,
         later: tuple[Layer, ...],
         budget: float,
         any_name: bool,
     ) -> Answer | None:
+        """Return the cheapest first layer, where `later` layers follow it."""
         decided = np.zeros_like(need)
         for layer in later:
             decided |= self.taken(layer.rows)
         if any_name:
-            decided_right = self._all_names(decided & fine)
-            need = need & ~decided_right
-        rows = self.cover(need & ~decided, fine | decided, budget, any_name=any_name)
+            need = need & ~self._all_names(decided & right)
+        rows = self.cover(need & ~decided, right | decided, budget, any_name=any_name)
         if not rows:
             return None
         return Answer(float(self.costs[list(rows)].sum()), (Layer(trains, rows),))
 
     def taken(self, rows: tuple[int, ...]) -> Mask:
         """Return the names that some candidates take together."""
-        found: Mask = np.asarray(self.matrix[list(rows)].any(axis=0), np.bool_)
-        return found
+        return np.asarray(self.matrix[list(rows)].any(axis=0), np.bool_)
 
     def _all_names(self, mask: Mask) -> Mask:
+        """Add the other names of tied tensors."""
         return np.isin(self.tensor, self.tensor[mask]) if self.tied else mask
 
-    def _promising(self, need: Mask, fine: Mask, breadth: int) -> Iterator[int]:
-        """Give candidates that take much of what is needed and a little of what is not."""
+    def _promising(self, need: Mask, right: Mask, breadth: int) -> Iterator[int]:
+        """Yield candidates that take many of the names needed and a few wrong ones."""
         gain = self.matrix @ need.astype(np.float32)
-        wrong = self.matrix @ (~fine).astype(np.float32)
+        wrong = self.matrix @ (~right).astype(np.float32)
         score = np.where((wrong > 0) & (gain > wrong), (gain - wrong) / self.costs, 0)
         for row in np.argsort(-score, kind="stable")[:breadth]:
             if score[row] > 0:
@@ -156,7 +156,7 @@ class Problem:
     ) -> tuple[int, ...] | None:
         """Return the cheapest candidates found that take all of `need` and only what is allowed.
 
-        Greedy, from several beginnings; what proves superfluous is left out again.
+        The search is greedy, from several first candidates; superfluous ones are removed.
         """
         usable = self.matrix @ (~allowed).astype(np.float32) == 0
         rows = np.flatnonzero(usable & (self.matrix @ need.astype(np.float32) > 0))
@@ -185,7 +185,7 @@ def _greedy(
     start: int,
     budget: float,
 ) -> list[int] | None:
-    """Pick what takes most for its cost until nothing is left; None once that gets too dear."""
+    """Pick the candidate that takes most for its cost until nothing is left; None if too dear."""
     picked, left = [start], np.ones(part.shape[1], np.float32)
     spent = float(costs[start])
     while True:
@@ -195,7 +195,7 @@ def _greedy(
             return _needed(part, costs, tensor, picked)
         ratio = (part @ left) / costs
         best = int(np.argmax(ratio))
-        # Something picked before may still be left out, so the limit is a loose one.
+        # An earlier candidate may still prove superfluous, so the limit is loose.
         if ratio[best] == 0 or spent + missing / ratio[best] > SLACK * budget:
             return None
         spent += float(costs[best])
@@ -208,7 +208,7 @@ def _needed(
     tensor: NDArray[np.intp] | None,
     picked: list[int],
 ) -> list[int]:
-    """Leave out what the others take as well, the dearest first."""
+    """Remove candidates whose names the others take as well, the dearest first."""
     taken = part[picked] > 0
     if tensor is not None:
         taken = np.asarray([_reached(row, tensor) for row in taken])

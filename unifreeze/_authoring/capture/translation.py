@@ -1,17 +1,18 @@
-"""A plan written for one port of a network, said so that it means the same on the other."""
+"""`translate`: from a plan for one port of a network to one that means the same on the other."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._authoring.capture.capture_model import Capture, made
-from unifreeze._authoring.capture.partners import by_name, by_pairing, rule_for_both
-from unifreeze._authoring.capture.shortest import Aim, fresh, shortest_plan
+from unifreeze._authoring.capture.capture_model import Capture, make_capture
+from unifreeze._authoring.capture.paired_decisions import by_name, by_pairing, rule_for_both
+from unifreeze._authoring.capture.plan_search import Aim, shortest_plan, unfrozen
 from unifreeze._handle.target import Target
 from unifreeze._plan import FreezePlan, refuse_phases
 from unifreeze._ports.pairing import Pairing
 from unifreeze._protocol import Batch, backend_for
+from unifreeze._protocol.live import Model
 from unifreeze._resolution import LIKE_ORDER, out_of_order, resolve_spec
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._structure.branches import branches_of, unlike_branches
@@ -25,33 +26,33 @@ CURE = "give a batch for both (batch=…, --batch), or the pairing of the two: p
 @checked
 def translate(
     plan: FreezePlan,
-    source: Any,
-    target: Any,
+    source: Model,
+    target: Model,
     *,
     batch: Any = None,
     native: bool = False,
     pairing: Pairing | None = None,
 ) -> Capture:
-    """Say in neutral words, or in the target's own names, what a plan decides on the source.
+    """Rewrite a plan in neutral words, or in the target's native names, to mean the same there.
 
-    Which parameter is which goes by canonical names, where both models count the same layers, or
-    by their pairing. A plan in neutral words is checked on both. Where no neutral words say it,
-    a pairing makes a plan with a selector for each framework.
+    Parameters are matched by canonical names, where both models have the same layers, or by a
+    pairing. A plan in neutral words is checked on both models. If no neutral words say it, a plan
+    from a pairing has a selector for each framework.
 
     Args:
-        plan: The plan; of what is not its rules, `dropout` and a `norm_stats` of one word are
-            taken over, and a note names what else there is.
+        plan: The plan. Besides its rules, `dropout` and a `norm_stats` of one word are kept;
+            a note names what is not.
         source: The live model it was written for.
         target: A live model: the other port of that network.
         batch: One batch of inputs for both, or one for each by its framework's name; positions then
             count in order of execution.
-        native: Use the target's own native paths; the plan is then for the target alone.
-        pairing: Which tensor of one is which of the other; it then decides.
+        native: Use the target's native paths; the plan is then for the target alone.
+        pairing: The pairing of the two, which then decides which parameter is which.
 
     Raises:
-        ResolveError: The plan does not fit the source, or nothing says the same on the target.
-        PlanError: Names do not tell which parameter is which, or only the order of equal branches
-            does, which may not be the same in both; or all rules are in phases.
+        ResolveError: The plan does not fit the source, or no plan means the same on the target.
+        PlanError: Names do not say which parameter is which; or only the order of equal branches
+            does, and it may differ between the two; or all rules are in phases.
 
     >>> translate(FreezePlan().freeze('path:"blocks"'), torch_model, paddle_model).plan
     FreezePlan().only("head")
@@ -59,7 +60,7 @@ def translate(
     sides = [Target(model, backend_for(model)) for model in (source, target)]
     names = sides[0].backend.name, sides[1].backend.name
     batches = (None, None) if batch is None else Batch.for_sides(batch, names)
-    specs = [side.describe(one) for side, one in zip(sides, batches, strict=True)]
+    specs = [side.describe(inputs) for side, inputs in zip(sides, batches, strict=True)]
     return translate_spec(plan, *specs, native=native, pairing=pairing)
 
 
@@ -74,7 +75,7 @@ def translate_spec(
     """Translate a plan between two described models; see `translate`, which raises the same."""
     if not plan.rules:
         refuse_phases(plan)
-    trainable = resolve_spec(plan, fresh(source)).trainable
+    trainable = resolve_spec(plan, unfrozen(source)).trainable
     if pairing is not None:
         aim = by_pairing(source, trainable, target, pairing)
     else:
@@ -87,17 +88,17 @@ def translate_spec(
             hint="give two ports of one network",
         )
     rules = _rules(source, trainable, aim, native=native, paired=pairing is not None)
-    notes = [_left(target, aim), _policies(plan)]
+    notes = [_unpaired_note(target, aim), _not_carried_note(plan)]
     stats = plan.norm_stats if isinstance(plan.norm_stats, str) else "hold"
-    said = FreezePlan(rules.rules, stats, plan.dropout)
+    translated = FreezePlan(rules.rules, stats, plan.dropout)
     if pairing is None:
-        _check_order(said, source, trainable, aim)
+        _check_order(translated, source, trainable, aim)
     title = f"Translated from {source.framework} for {target.framework}"
-    return made(said, target, title, notes, order=target.order)
+    return make_capture(translated, target, title, notes, order=target.order)
 
 
 def _check_order(plan: FreezePlan, source: ModelSpec, trainable: Mask, aim: Aim) -> None:
-    """Refuse to go by the order of layers where the two models may count in different ones."""
+    """Refuse positions where the two models may have their layers in different orders."""
     for spec in (source, aim.spec):
         if why := out_of_order(plan, spec):
             raise PlanError(
@@ -130,7 +131,7 @@ def _rules(
         return rule_for_both(Aim.of(source, trainable), aim)
 
 
-def _left(target: ModelSpec, aim: Aim) -> str:
+def _unpaired_note(target: ModelSpec, aim: Aim) -> str:
     rows = zip(target.parameters, aim.known, strict=True)
     unknown = [row.path for row, known in rows if not known and not row.fixed]
     if not unknown:
@@ -141,7 +142,7 @@ def _left(target: ModelSpec, aim: Aim) -> str:
     )
 
 
-def _policies(plan: FreezePlan) -> str:
+def _not_carried_note(plan: FreezePlan) -> str:
     named = [
         name
         for name, there in (

@@ -1,4 +1,4 @@
-"""What users give to a comparison, read with care: plans, metrics, and what `train` returns."""
+"""Checks of what users give to `compare_plans`: plans, metrics, and what `train` returns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import backend_for
+from unifreeze._protocol.live import Model
 from unifreeze.errors import PlanError, TargetError, brief, listing
 
 Metrics = float | Mapping[str, float]
@@ -16,42 +17,33 @@ Plans = Mapping[str, FreezePlan | str | Path] | Sequence[FreezePlan | str | Path
 
 
 def named_plans(plans: Any) -> dict[str, FreezePlan]:
-    """Read plans by name; those of a list are named by position, plan files by their stem.
+    """Read plans by name; in a list, plans are named by position, and plan files by their stem.
 
     Raises:
-        PlanError: There is none, one is not a plan, or a name is given twice.
+        PlanError: There is no plan, something is not a plan, or a name is given twice.
         PlanFileError: A file has mistakes.
     """
     pairs = [*plans.items()] if isinstance(plans, Mapping) else [*enumerate(plans, start=1)]
     if not pairs:
         raise PlanError("there is no plan to compare", hint='{"head": FreezePlan().only("head")}')
-    found: dict[str, FreezePlan] = {}
+    named: dict[str, FreezePlan] = {}
     for key, plan in pairs:
         is_file = isinstance(plan, str | Path)
-        name = (
-            str(key)
-            if isinstance(plans, Mapping)
-            else Path(plan).stem
-            if is_file
-            else f"plan {key}"
-        )
+        name = Path(plan).stem if is_file else f"plan {key}"
+        name = str(key) if isinstance(plans, Mapping) else name
         if not name:
             raise PlanError(f"{name!r} cannot name a plan", hint="a word")
-        if name in found:
+        if name in named:
             raise PlanError(
                 f"two plans are called {name!r}",
-                context=f"given: {listing(str(one) for one in plans if not _is_plan(one))}",
+                context=f"given: {listing(str(p) for p in plans if not isinstance(p, FreezePlan))}",
                 hint='name them: {"one": "a/plan.yaml", "other": "b/plan.yaml"}',
             )
-        found[name] = FreezePlan.load(plan) if is_file else plan
-    return found
+        named[name] = FreezePlan.load(plan) if is_file else plan
+    return named
 
 
-def _is_plan(value: object) -> bool:
-    return isinstance(value, FreezePlan)
-
-
-def check_in_place(model: Any, returned: Any) -> None:
+def check_same_model(model: Model, returned: Any) -> None:
     """Refuse a `train` that returns another model than it was given.
 
     Raises:
@@ -64,23 +56,20 @@ def check_in_place(model: Any, returned: Any) -> None:
         )
 
 
-def _is_module_like(model: Any, value: Any) -> bool:
-    """Tell whether a value is of the class that all of the framework's models are of.
-
-    Its optimizers and tensors, which belong to the framework too, are not.
-    """
+def _is_module_like(model: Model, value: Any) -> bool:
+    """Return whether a value is a model of the framework, and not an optimizer or a tensor."""
     root = backend_for(model).name
     shared = set(type(model).__mro__) & set(type(value).__mro__)
     return any(base.__module__.partition(".")[0] == root for base in shared)
 
 
-def read_metrics(given: object) -> dict[str, float]:
+def read_metrics(returned: object) -> dict[str, float]:
     """Read what `evaluate` returned.
 
     Raises:
-        TargetError: It is not a number, or not a finite one.
+        TargetError: A metric is not a finite number.
     """
-    named = given if isinstance(given, Mapping) else {"metric": given}
+    named = returned if isinstance(returned, Mapping) else {"metric": returned}
     if not named:
         raise TargetError("evaluate returned no metric", hint="return a number, or several by name")
     return {str(name): _metric(str(name), value) for name, value in named.items()}
@@ -90,16 +79,16 @@ def _metric(name: str, value: Any) -> float:
     try:
         if isinstance(value, str | bytes | bool):
             raise TypeError
-        found = float(value)
+        metric = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TargetError(
             f"evaluate returned {brief(value)} for {name!r}, and that is not a number",
             hint='return a number, or several by name: {"accuracy": 0.93}',
         ) from None
-    if not isfinite(found):
+    if not isfinite(metric):
         raise TargetError(
-            f"evaluate returned {found} for {name!r}",
+            f"evaluate returned {metric} for {name!r}",
             context="a training that diverges gives that: the weights are not finite",
             hint="a lower learning rate, or clipped gradients",
         )
-    return found
+    return metric

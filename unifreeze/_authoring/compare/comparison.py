@@ -1,4 +1,4 @@
-"""What comparing plans found: a row for each, its runs, and the table that people read."""
+"""`Comparison`: a row for each plan, its runs, and the table that people read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from unifreeze.errors import UnifreezeError, counted, nearest
 
 
 @dataclass(frozen=True)
-class Run:
+class PlanRun:
     """One training under a plan.
 
     Attributes:
         seed: What was seeded.
-        metrics: What `evaluate` gave; empty if it failed.
-        seconds: How long `train` took; None if it did not end.
-        error: Why it failed; "" if it did not.
+        metrics: What `evaluate` returned; empty if the run failed.
+        seconds: How long `train` took; None if it did not finish.
+        error: Why the run failed; "" if it did not.
     """
 
     seed: int
@@ -32,19 +32,19 @@ class Run:
 @checked_methods
 @dataclass(frozen=True)
 class PlanRow:
-    """What became of one plan; what was measured is the median over the runs that held.
+    """The runs of one plan; metrics and times are medians over the runs that held.
 
     Attributes:
         name: The plan's name.
-        runs: One for each repeat.
-        trainable: The most values that trained at a time; None if the plan was never in force.
-        total: Number of all values.
-        gradient_bytes: Bytes of the gradients of those, exactly. An optimizer holds as much again
-            for each number it keeps of every value: once for momentum, twice for Adam's moments.
+        runs: A run for each repeat.
+        trainable: The most values that trained at once; None if the plan was never in force.
+        total: Number of values in the model.
+        gradient_bytes: Bytes of the gradients of `trainable`, exactly. An optimizer holds the same
+            again for each number it keeps per value: once for momentum, twice for Adam's moments.
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[PlanRun, ...]
     trainable: int | None = None
     total: int | None = None
     gradient_bytes: int | None = None
@@ -56,7 +56,7 @@ class PlanRow:
 
     @property
     def error(self) -> str:
-        """Why the first run that failed did; "" if all held."""
+        """Why the first failed run failed; "" if all held."""
         return next((run.error for run in self.runs if run.error), "")
 
     @property
@@ -77,14 +77,14 @@ class PlanRow:
         return median(times) if times else None
 
     def values(self, metric: str) -> list[float]:
-        """Return what each run that held gave for a metric."""
+        """Return a metric's value in each run that has it."""
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def _times(self) -> list[float]:
         return [run.seconds for run in self.runs if run.seconds is not None and not run.error]
 
     def cells(self, metrics: Sequence[str]) -> list[str]:
-        """Return its cells of the table."""
+        """Return the cells of its row in the table."""
         return [
             self.name,
             "" if self.trainable is None else f"{self.trainable:,}",
@@ -95,7 +95,7 @@ class PlanRow:
         ]
 
     def failure(self) -> str:
-        """Say that and why it failed."""
+        """Say in how many runs it failed, and why."""
         runs = "" if len(self.runs) == 1 else f" in {self.failed} of {len(self.runs)} runs"
         return f"{self.name} failed{runs}: {self.error}"
 
@@ -120,12 +120,12 @@ class PlanRow:
 @checked_methods
 @dataclass(frozen=True)
 class Comparison:
-    """What comparing plans found.
+    """The results of several plans.
 
     Attributes:
-        rows: One for each plan, as given.
-        framework: In which framework.
-        device: Where: "cpu" or "gpu".
+        rows: A row for each plan, in the order given.
+        framework: Framework of the models.
+        device: Device of the models: "cpu" or "gpu".
     """
 
     rows: tuple[PlanRow, ...]
@@ -134,13 +134,13 @@ class Comparison:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What was measured in any run."""
+        """Names of the metrics of any run."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.metrics))
 
     def best(self, metric: str, *, mode: Literal["min", "max"]) -> PlanRow:
-        """Return the row with the best median, the first of equals; plans that failed are out.
+        """Return the row with the best median, or the first of equals, without plans that failed.
 
-        With one run of each, or where runs spread wider than plans differ, it may be chance.
+        With one run each, or if runs of one plan differ more than plans do, it may be chance.
 
         Args:
             metric: Its name; "metric" where `evaluate` gave a bare number.
@@ -184,7 +184,7 @@ class Comparison:
 
 
 def _median(values: Sequence[float], form: str) -> str:
-    """Write the median, and how far the runs spread."""
+    """Write the median, and the lowest and highest value."""
     if not values:
         return ""
     shown = number(median(values), form)

@@ -1,8 +1,8 @@
-"""Choosing what to freeze: by the field's rules of thumb, and by measuring a few batches."""
+"""Suggesting what to freeze: by the field's rules of thumb, or by measuring a few batches."""
 
-from unifreeze._authoring.suggest.facts import Inputs
-from unifreeze._authoring.suggest.from_measurements import Measure
 from unifreeze._authoring.suggest.suggest_plan import MADE_UP, suggest
 from unifreeze._authoring.suggest.suggestion import Suggestion
+from unifreeze._authoring.suggest.task_facts import Task
+from unifreeze._authoring.suggest.unit_measures import Measure
 
-__all__ = ["MADE_UP", "Inputs", "Measure", "Suggestion", "suggest"]
+__all__ = ["MADE_UP", "Measure", "Suggestion", "Task", "suggest"]

@@ -1,4 +1,4 @@
-"""`suggest`: from what is known of a task, and what a few batches show, to a plan with reasons."""
+"""`suggest`: from facts about a task, or measurements on a few batches, to a plan with reasons."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from statistics import fmean
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._authoring.suggest.draft import Draft, plan_text
-from unifreeze._authoring.suggest.facts import Inputs, read_inputs
-from unifreeze._authoring.suggest.from_measurements import Measure, measures_of
+from unifreeze._authoring.suggest.model_units import (
+    ModelUnit,
+    has_head,
+    run_word,
+    units_of_model,
+)
+from unifreeze._authoring.suggest.plan_by_measures import by_measures
+from unifreeze._authoring.suggest.plan_draft import Draft, draft_text
+from unifreeze._authoring.suggest.rules_of_thumb import by_rules, describe_task
 from unifreeze._authoring.suggest.suggestion import Suggestion
-from unifreeze._authoring.suggest.surgery import by_measures
-from unifreeze._authoring.suggest.thumb import by_rules, described
-from unifreeze._authoring.suggest.units import Stretch, has_head, run_word, stretches
-from unifreeze._numerics.measurements import MeasureConfig
+from unifreeze._authoring.suggest.task_facts import Task, read_task
+from unifreeze._authoring.suggest.unit_measures import Measure, measures_of
+from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
 from unifreeze._plan import FreezePlan
-from unifreeze._protocol import Batch, backend_for
+from unifreeze._protocol import Backend, Batch, backend_for
 from unifreeze._protocol.batches import is_made_up
+from unifreeze._protocol.live import Model
 from unifreeze._resolution import resolve_phases, resolve_spec
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import TargetError, TieConflictError, TrivialPlanError
@@ -28,12 +34,12 @@ MADE_UP = (
     "Measured on made-up numbers, which shows how measuring goes and says nothing about your data: "
     "give real examples, in arrays or in a .npz file."
 )
-"""What the plan's comments say where batches were drawn at random."""
+"""Comment in the plan file if the batches were random numbers."""
 
 
 @checked
 def suggest(
-    model: Any,
+    model: Model,
     *,
     examples: int | None = None,
     similarity: str = "similar",
@@ -50,61 +56,63 @@ def suggest(
 ) -> Suggestion:
     """Suggest what to freeze, as a plan that gives its reasons and is ready to edit.
 
-    By rules of thumb alone, from what is known of the task; or, with batches, by measuring where
-    tuning would pay: the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022,
-    arXiv 2210.11466), and the loss with each block passed by. `from_measurements.py` says what
-    either finds, and what not. (Freezing a block and evaluating again would measure nothing:
-    freezing changes no output.) The model is measured in inference mode, everything in it as if it
-    trained, and is left as it was, to the bit.
+    Without batches the plan follows rules of thumb. With batches it is measured where tuning would
+    pay: by the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022, arXiv
+    2210.11466), and by the loss with each block left out. `unit_measures.py` says what each of them
+    can find. The model is measured in inference mode, as if everything in it trained, and is left
+    unchanged, bit for bit.
 
     Args:
         model: A live model.
         examples: Number of training examples.
         similarity: Of the data to what the model was pretrained on: `same`, `similar`, `different`.
-        compute: `low`, `medium`, `high`, or a share of what a full fine-tune takes.
+        compute: `low`, `medium`, `high`, or a share of a full fine-tune.
         new_head: The head is new, or its classes are.
-        shift: How the data differ, if that is known: `input`, `features`, `output`.
-        batches: Batches of the task; the first few are used.
-        loss: Takes the model and a batch, returns a tensor of one number, and leaves the model in
-            inference mode. Without it batches are as `resolve` takes one, and the loss is what
+        shift: How the data differ, if known: `input`, `features`, `output`.
+        batches: Batches of the task; the first `most` are used.
+        loss: Takes the model and a batch, and returns a tensor of one number; it must leave the
+            model in inference mode. Without it batches are as for `resolve`, and the loss is what
             the model returns as `loss`.
         labels: Name of the array in each batch that holds labels, for a cross-entropy.
-        most: How many batches to use at most.
+        most: Largest number of batches to use.
         batch: One batch, to count positions in order of execution.
-        progress: Told of what is done, how much of it, and how much there is.
-        note: What the plan's comments should say besides.
+        progress: Called with what is measured, how much of it is done, and how much there is.
+        note: A further comment for the plan file.
 
     Raises:
-        TargetError: What was given cannot be used, or nothing is there to go by.
+        TargetError: An argument cannot be used, or there is nothing to base a suggestion on.
 
     >>> print(suggest(model, examples=2000, similarity="different").text().splitlines()[0])
     # Suggested for Plain (torch): 2,000 examples, different data and the head as it is.
     """
-    inputs = read_inputs(examples, similarity, compute, shift, new_head=new_head)
-    _check_given(inputs, batches, loss, labels, most)
-    if isinstance(model, Mapping):
-        raise TargetError("several models are given", hint="suggest for one of them at a time")
-    backend = backend_for(model)
+    task = read_task(examples, similarity, compute, shift, new_head=new_head)
+    _check_arguments(task, batches, loss, labels, most)
+    backend = _backend_for_one(model)
     spec = backend.describe(model, None if batch is None else Batch.of(batch))
-    units = stretches(spec)
-    if new_head and not has_head(units):
-        raise TargetError("the model has no head that could be new", hint="leave new_head out")
+    units = units_of_model(spec)
+    _check_model(task, spec, units, measured=batches is not None)
     if batches is None:
-        _refuse_towers(spec)
-        return _suggestion(_with(by_rules(inputs, spec, units), note), spec, inputs)
-    used: list[bool] = []
-    seen = _watched(batches, used)
-    run = backend.measure(model, _config(units, seen, loss, labels, most, progress))
-    if loss is None and any(used):
-        note = f"{note} {MADE_UP}".strip()
+        return _suggestion(_with_remark(by_rules(task, spec, units), note), spec, task)
+    made_up: list[bool] = []
+    watched = _watched(batches, made_up)
+    run = backend.measure(model, _config(units, watched, loss, labels, most, progress))
+    remark = MADE_UP if loss is None and any(made_up) else ""
+    return _by_measuring(task, spec, units, run, f"{note} {remark}".strip())
+
+
+def _by_measuring(
+    task: Task, spec: ModelSpec, units: list[ModelUnit], run: MeasureRun, note: str
+) -> Suggestion:
     measures = measures_of(spec, units, run)
-    draft = _with(by_measures(inputs, spec, units, measures, fmean(run.losses)), note)
-    if inputs.shift:
-        draft = _with(draft, f"Measured, so that the shift of the {inputs.shift} was not used.")
-    return _suggestion(draft, spec, inputs, measures, run.losses)
+    draft = _with_remark(by_measures(task, spec, units, measures, fmean(run.losses)), note)
+    if task.shift:
+        draft = _with_remark(
+            draft, f"Measured, so that the shift of the {task.shift} was not used."
+        )
+    return _suggestion(draft, spec, task, measures, run.losses)
 
 
-def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, most: int) -> None:
+def _check_arguments(task: Task, batches: object, loss: object, labels: str, most: int) -> None:
     if batches is None and (loss is not None or labels):
         raise TargetError("a loss is given, and nothing to measure it on", hint="batches=[…]")
     if loss is not None and labels:
@@ -113,7 +121,7 @@ def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, mos
         raise TargetError(
             f"most={most} is not a number of batches", hint="a whole number from 1 on"
         )
-    if batches is None and inputs.examples is None and not inputs.shift:
+    if batches is None and task.examples is None and not task.shift:
         raise TargetError(
             "there is nothing to go by",
             context="rules of thumb go by the number of examples, or by how the data differ",
@@ -121,9 +129,17 @@ def _check_given(inputs: Inputs, batches: object, loss: object, labels: str, mos
         )
 
 
-def _refuse_towers(spec: ModelSpec) -> None:
-    """Refuse rules of thumb where no tower comes after another: they go by depth."""
-    if len(spec.runs) > 1 and not run_word(spec, 0):
+def _backend_for_one(model: Model) -> Backend:
+    if isinstance(model, Mapping):
+        raise TargetError("several models are given", hint="suggest for one of them at a time")
+    return backend_for(model)
+
+
+def _check_model(task: Task, spec: ModelSpec, units: list[ModelUnit], *, measured: bool) -> None:
+    """Refuse a new head without a head, and rules of thumb for stacks of blocks side by side."""
+    if task.new_head and not has_head(units):
+        raise TargetError("the model has no head that could be new", hint="leave new_head out")
+    if not measured and len(spec.runs) > 1 and not run_word(spec, 0):
         raise TargetError(
             f"the model has {len(spec.runs)} stacks of blocks side by side, and rules of thumb go "
             "by the depth of one",
@@ -133,14 +149,14 @@ def _refuse_towers(spec: ModelSpec) -> None:
 
 
 def _watched(batches: Iterable[Any], made_up: list[bool]) -> Iterator[Any]:
-    """Give batches as they are drawn, and note of each whether its numbers are made up."""
+    """Yield the batches, and note for each whether its numbers are random."""
     for batch in batches:
         made_up.append(is_made_up(batch))
         yield batch
 
 
 def _config(
-    units: list[Stretch],
+    units: list[ModelUnit],
     batches: Iterable[Any],
     loss: Callable[[Any, Any], Any] | None,
     labels: str,
@@ -148,38 +164,38 @@ def _config(
     progress: Progress | None,
 ) -> MeasureConfig:
     blocks = tuple(dict.fromkeys(unit.block for unit in units if unit.block))
-    told = {} if progress is None else {"progress": progress}
-    return MeasureConfig(batches, loss, labels, blocks, most, **told)
+    options = {} if progress is None else {"progress": progress}
+    return MeasureConfig(batches, loss, labels, blocks, most, **options)
 
 
-def _with(draft: Draft, remark: str) -> Draft:
-    return Draft(draft.steps, (*draft.remarks, *filter(None, [remark])))
+def _with_remark(draft: Draft, remark: str) -> Draft:
+    return Draft(draft.stages, (*draft.remarks, *filter(None, [remark])))
 
 
 def _suggestion(
     draft: Draft,
     spec: ModelSpec,
-    inputs: Inputs,
+    task: Task,
     measures: Sequence[Measure] = (),
     losses: Sequence[float] = (),
 ) -> Suggestion:
     count = len(losses)
     by = f", measured on {count} batch{'es' if count > 1 else ''}" if count else ""
-    title = f"Suggested for {spec.tree.types[0]} ({spec.framework}){by}: {described(inputs)}."
+    title = f"Suggested for {spec.tree.types[0]} ({spec.framework}){by}: {describe_task(task)}."
     loss = fmean(losses) if losses else None
-    for fitting in (draft, draft.with_tied(), draft.of_everything()):
-        text = plan_text(fitting, title)
+    for variant in (draft, draft.with_tied(), draft.of_everything()):
+        text = draft_text(variant, title)
         plan = FreezePlan.from_yaml(text)
         try:
             _resolve(plan, spec)
         except (TieConflictError, TrivialPlanError):
             continue
-        return Suggestion(plan, fitting.reasons, tuple(measures), loss, text)
+        return Suggestion(plan, variant.reasons, tuple(measures), loss, text)
     raise AssertionError("unreachable: a plan that trains everything always fits")
 
 
 def _resolve(plan: FreezePlan, spec: ModelSpec) -> None:
-    """Make sure that the plan fits the model."""
+    """Raise if the plan does not fit the model."""
     if plan.phases:
         resolve_phases(plan, spec)
     else:

@@ -1,4 +1,4 @@
-"""What comes out of choosing: a plan, the reasons for it, and what was measured."""
+"""`Suggestion`: a plan, the reasons for it, and the measurements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze._arguments import checked_methods
-from unifreeze._authoring.suggest.from_measurements import Measure, ranked
+from unifreeze._authoring.suggest.unit_measures import Measure, ranked
 from unifreeze._plan import FreezePlan, save_text
 from unifreeze._tables import number, one_line, plain_table
 
@@ -19,9 +19,9 @@ class Suggestion:
 
     Attributes:
         plan: The plan.
-        reasons: Why it is as it is.
-        measures: What was measured of each unit, from the input to the head; () by rules alone.
-        loss: Mean loss of the batches; None where none was measured.
+        reasons: The reasons for it.
+        measures: Measurements of each unit, from the input to the head; () without batches.
+        loss: Mean loss of the batches; None without batches.
         written: The plan as a file, with the reasons as comments.
     """
 
@@ -33,8 +33,8 @@ class Suggestion:
 
     @property
     def ranking(self) -> tuple[str, ...]:
-        """The measured units by where tuning would pay most; () by rules alone."""
-        return tuple(one.unit for one in ranked(self.measures))
+        """The measured units, ordered by where tuning would pay most; () without batches."""
+        return tuple(measure.unit for measure in ranked(self.measures))
 
     def text(self) -> str:
         """Return the plan as a file, with the reasons as comments."""
@@ -56,7 +56,7 @@ class Suggestion:
             "reasons": list(self.reasons),
             "loss": self.loss,
             "ranking": list(self.ranking),
-            "measures": [asdict(one) for one in self.measures],
+            "measures": [asdict(measure) for measure in self.measures],
         }
 
     def __repr__(self) -> str:
@@ -66,16 +66,16 @@ class Suggestion:
         return "\n\n".join(filter(None, [self.table(), self.written.rstrip("\n")]))
 
     def table(self, width: int | None = None) -> str:
-        """Lay out what was measured, in the order of the ranking; "" by rules alone.
+        """Return the measurements as a table, in the order of the ranking; "" without batches.
 
         Args:
-            width: What it must fit into; None for as much as it takes.
+            width: Width of the terminal; None for no limit.
         """
         if not self.measures:
             return ""
         order = ranked(self.measures)
-        table = plain_table(_HEADER, [_row(one) for one in order], left=(0, 6), width=width)
-        kept = [f"{one.unit} is not left out: {one.why}" for one in order if one.why]
+        table = plain_table(_HEADER, [_row(measure) for measure in order], left=(0, 6), width=width)
+        kept = [f"{row.unit} is not left out: {row.why}" for row in order if row.why]
         first = f"mean loss {number(self.loss)}; tuning pays from the top down"
         return "\n".join([first, table, *kept])
 
@@ -83,7 +83,7 @@ class Suggestion:
 _HEADER = ("unit", "values", "gradient", "weight", "ratio", "loss without it", "")
 
 
-def _row(one: Measure) -> tuple[str, ...]:
-    numbers = number(one.gradient, ".3g"), number(one.weight, ".3g"), number(one.ratio, ".3g")
-    harm = "does harm" if one.harmful else ""
-    return (one.unit, f"{one.values:,}", *numbers, number(one.change, "+.3g"), harm)
+def _row(unit: Measure) -> tuple[str, ...]:
+    numbers = (number(value, ".3g") for value in (unit.gradient, unit.weight, unit.ratio))
+    harm = "does harm" if unit.harmful else ""
+    return (unit.unit, f"{unit.values:,}", *numbers, number(unit.change, "+.3g"), harm)

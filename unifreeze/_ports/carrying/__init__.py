@@ -1,7 +1,7 @@
-"""Porting: one model's weights laid out and named as another port of the network has them."""
+"""Carrying weights over: one port's weights, named and stored as another port has them."""
 
 from unifreeze._ports.carrying.port_files import port_file
 from unifreeze._ports.carrying.port_models import port_weights
-from unifreeze._ports.carrying.route import Ported
+from unifreeze._ports.carrying.transfers import Ported
 
 __all__ = ["Ported", "port_file", "port_weights"]

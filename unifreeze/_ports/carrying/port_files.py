@@ -1,27 +1,31 @@
-"""Weights from file to file, one tensor at a time."""
+"""`port_file`: weights from file to file, one tensor at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial as bound
-from math import prod
 from pathlib import Path
 
 from unifreeze._arguments import checked
-from unifreeze._ports.carrying.route import Piece, Ported, Route, check_route, rows_read_otherwise
-from unifreeze._ports.carrying.sources import direction, misfits, name_in, prefix_hint, repeats
+from unifreeze._numerics.projections import Array
+from unifreeze._ports.carrying.source_fit import direction, misfits, name_in, prefix_hint, repeats
+from unifreeze._ports.carrying.transfers import (
+    Piece,
+    Ported,
+    Route,
+    check_route,
+)
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.weights import (
-    Array,
     Named,
-    Progress,
+    TensorProgress,
     WeightFile,
     files_of,
-    format_for,
-    meant_by,
+    metadata_format,
+    neutral_dtype,
     open_weights,
     save_weights,
-    stored_for,
+    stored_dtype,
 )
 from unifreeze.errors import PortError
 
@@ -37,7 +41,7 @@ def port_file(
     crop: bool = False,
     strip_prefix: str = "",
     key: str | None = None,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
 ) -> Ported:
     """Write one port's weight file as the other port names and stores its tensors.
 
@@ -48,11 +52,11 @@ def port_file(
     Args:
         source: A weight file, or a folder or index of several.
         target: Where to write; the format follows from the name.
-        pairing: Which tensor is which.
-        reverse: The source is the pairing's second model; None to tell by its names.
-        partial: Leave out what has no partner on the other side.
+        pairing: The pairing of the two models.
+        reverse: The source is the pairing's second model; None finds out by the names in it.
+        partial: Leave out tensors without a partner.
         crop: Carry over the common rows of tables of unequal length.
-        strip_prefix: Take only names that begin with it (`module.`, `Student.`), without it.
+        strip_prefix: Take only names that begin with this (`module.`, `Student.`), and remove it.
         key: In a checkpoint that holds several state dicts, the one to take.
         progress: Called after each tensor.
 
@@ -84,19 +88,12 @@ def port_file(
         save_weights(
             target, _named(way, weights, target), metadata=_metadata(way, target), progress=progress
         )
-        notes = rows_read_otherwise(way, bound(_read, weights))
-    return Ported(
-        tensors=len(way.steps),
-        values=sum(prod(step.shape) for step in way.steps),
-        passed_over=(*passed, *(weights.ignored if strip_prefix else ())),
-        untouched=tuple(way.target_left),
-        notes=notes,
-        repeated=tuple(repeated),
-    )
+        passed_over = (*passed, *(weights.ignored if strip_prefix else ()))
+        return way.report(passed_over, bound(_read, weights), repeated)
 
 
 def _check_apart(source: Path, target: Path) -> None:
-    """Refuse to write over what is read."""
+    """Refuse to overwrite the source."""
     if target.exists() and any(target.samefile(file) for file in files_of(source)):
         raise PortError(
             f"{target} is the source itself, which would be lost",
@@ -110,8 +107,8 @@ def _named(way: Route, weights: WeightFile, target: str | Path) -> Iterator[Name
         name = name_in(step.pieces[0], weights)
         assert name is not None
         read = bound(step.filled, bound(_read, weights), _no_values)
-        dtype, first = meant_by(way.frameworks[0], weights.entry(name).dtype), step.targets[0]
-        dtype = stored_for(way.frameworks[1], dtype) if plain else dtype
+        dtype, first = neutral_dtype(way.frameworks[0], weights.entry(name).dtype), step.targets[0]
+        dtype = stored_dtype(way.frameworks[1], dtype) if plain else dtype
         yield Named(first, step.shape, dtype, read)
         for alias in step.targets[1:]:
             yield Named(alias, step.shape, dtype, read, first)
@@ -125,16 +122,16 @@ def _read(weights: WeightFile, piece: Piece) -> Array:
     name = name_in(piece, weights)
     assert name is not None
     array = weights.read(name)
-    for other in piece.names:
-        if other != name and other in weights and array.tobytes() != weights.read(other).tobytes():
+    for alias in piece.names:
+        if alias != name and alias in weights and array.tobytes() != weights.read(alias).tobytes():
             raise PortError(
-                f"{name} and {other} of {weights.source} differ, and the model ties them",
+                f"{name} and {alias} of {weights.source} differ, and the model ties them",
                 hint="pair a model that does not tie them",
             )
     return array
 
 
 def _metadata(way: Route, target: str | Path) -> dict[str, str] | None:
-    return (
-        {"format": format_for(way.frameworks[1])} if Path(target).suffix == ".safetensors" else None
-    )
+    if Path(target).suffix != ".safetensors":
+        return None
+    return {"format": metadata_format(way.frameworks[1])}

@@ -1,37 +1,34 @@
-"""Weights from one live model to another."""
+"""`port_weights`: weights from one live model to another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial as bound
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from unifreeze._arguments import checked
 from unifreeze._numerics.projections import Array
-from unifreeze._ports.carrying.route import (
+from unifreeze._ports.carrying.transfers import (
     Piece,
     Ported,
     Route,
-    Step,
+    Transfer,
     check_route,
     route,
-    rows_read_otherwise,
 )
 from unifreeze._ports.pairing import Pairing, pair
-from unifreeze._ports.pairing.model_sketch import TensorRow, tensor_rows
+from unifreeze._ports.pairing.model_sketch import TensorRows, tensor_rows
 from unifreeze._protocol import Backend, backend_for
+from unifreeze._protocol.live import Model
 from unifreeze.errors import PortError, listing
-
-Rows = Mapping[str, TensorRow]
 
 
 @checked
 def port_weights(
-    source: Any,
-    target: Any,
+    source: Model,
+    target: Model,
     *,
     batch: Any = None,
     pairing: Pairing | None = None,
@@ -47,11 +44,11 @@ def port_weights(
     Args:
         source: A live model.
         target: A live model of the other framework, of the same dtypes.
-        batch: One batch for both, or one for each by its framework's name, to pair them on; not
-            needed with a pairing.
-        pairing: Which tensor is which, if that is known.
+        batch: One batch for both models, or one for each by its framework's name, to pair them on;
+            not needed with a pairing.
+        pairing: Their pairing, if there is one.
         reverse: The source is the pairing's second model.
-        partial: Leave alone what has no partner on the other side.
+        partial: Leave tensors without a partner as they are.
         crop: Carry over the common rows of tables of unequal length.
 
     Raises:
@@ -82,16 +79,14 @@ def port_weights(
         return backends[0].tensor(source, piece.names[0])
 
     _write(way, backends[1], target, read)
-    values = sum(prod(step.shape) for step in way.steps)
-    notes = rows_read_otherwise(way, read)
-    return Ported(len(way.steps), values, tuple(passed), tuple(way.target_left), notes)
+    return way.report(passed, read)
 
 
-def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
-    """Refuse models that are not as the pairing has them: tensors, shapes, dtypes, ties.
+def _check_fit(way: Route, rows: tuple[TensorRows, TensorRows], *, partial: bool) -> None:
+    """Refuse models whose tensors, shapes, dtypes or ties are not as in the pairing.
 
     Raises:
-        PortError: Listing everything that is not.
+        PortError: Listing every misfit.
     """
     wrong = [line for step in way.steps for line in _unlike(step, rows)]
     known = {step.targets[0] for step in way.steps} | way.target_left.keys() | way.target_own
@@ -105,8 +100,8 @@ def _check_fit(way: Route, rows: tuple[Rows, Rows], *, partial: bool) -> None:
         )
 
 
-def _unlike(step: Step, rows: tuple[Rows, Rows]) -> Iterator[str]:
-    """Say what one tensor of the target, and what fills it, are that the pairing does not say."""
+def _unlike(step: Transfer, rows: tuple[TensorRows, TensorRows]) -> Iterator[str]:
+    """Yield how a tensor of the target, or its sources, differ from the pairing."""
     yield from _not_as_paired(rows[1], "target", step.targets, step.shape)
     target = rows[1].get(step.targets[0])
     for piece in step.pieces:
@@ -117,30 +112,31 @@ def _unlike(step: Step, rows: tuple[Rows, Rows]) -> Iterator[str]:
 
 
 def _not_as_paired(
-    rows: Rows, what: str, names: tuple[str, ...], shape: tuple[int, ...]
+    rows: TensorRows, side: str, names: tuple[str, ...], shape: tuple[int, ...]
 ) -> Iterator[str]:
     row = rows.get(names[0])
     if row is None:
-        yield f"{names[0]}: not in the {what}"
+        yield f"{names[0]}: not in the {side}"
         return
     if row.shape != shape:
-        yield f"{names[0]}: {list(row.shape)} in the {what}, {list(shape)} in the pairing"
+        yield f"{names[0]}: {list(row.shape)} in the {side}, {list(shape)} in the pairing"
     if {row.path, *row.aliases} != set(names):
-        yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {what}"
+        yield f"{names[0]}: tied to {listing(row.aliases) or 'nothing'} in the {side}"
 
 
-def _write(way: Route, backend: Backend, target: Any, read: Callable[[Piece], Array]) -> None:
-    kept: list[tuple[Step, Any]] = []
+def _write(way: Route, backend: Backend, target: Model, read: Callable[[Piece], Array]) -> None:
+    """Write all tensors; on any error put back those that were written."""
+    before: list[tuple[str, Array]] = []
     try:
         for step in way.steps:
-            own = bound(backend.tensor, target, step.targets[0])
-            array = step.filled(read, own)
-            kept.append((step, own()))
-            backend.assign(target, step.targets[0], np.array(array, order="C"))
-            written = backend.tensor(target, step.targets[0])
-            if not np.array_equal(written, array, equal_nan=True):
-                raise PortError(f"{step.targets[0]} did not read back as written")
+            path = step.targets[0]
+            current = bound(backend.tensor, target, path)
+            array = step.filled(read, current)
+            before.append((path, current()))
+            backend.assign(target, path, np.array(array, order="C"))
+            if not np.array_equal(current(), array, equal_nan=True):
+                raise PortError(f"{path} did not read back as written")
     except BaseException:
-        for step, array in kept:
-            backend.assign(target, step.targets[0], array)
+        for path, array in before:
+            backend.assign(target, path, array)
         raise

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from unifreeze._numerics.projections import LIMIT
 from unifreeze._protocol import Backend, Sketch
+from unifreeze._protocol.live import Model
 from unifreeze.errors import listing
 
 EFFECTS = {
@@ -28,12 +29,12 @@ EFFECTS = {
     "padding_idx": "that row gets no gradient on one side",
     "padding row": "the row of padding_idx is read as it is, or as zeros whatever it holds: "
     "outputs differ unless it is zero",
-    "max_norm": "looking up rewrites rows longer than that",
+    "max_norm": "a lookup rescales rows that are longer",
     "ceil_mode": "the last, incomplete window is kept or dropped: shapes or border values differ",
     "padded cells": "averages at the border divide by another number of cells",
     "padding_mode": "borders are filled with other values",
     "activation": "another function: outputs and gradients differ everywhere",
-    "slope": "the same function with another slope: differs from its slope's digits on",
+    "slope": "the same function with another negative slope",
     "alpha": "the same function with another constant",
     "beta": "the same function with another constant",
     "threshold": "the same function, linear from another value on",
@@ -46,7 +47,7 @@ EFFECTS = {
     "default weight decay": "weights shrink on one side only where nothing is given",
     "update rule": "small gradients take steps of another size, even with one epsilon",
 }
-"""What a difference in a setting would do."""
+"""What a difference in a setting does."""
 
 UNSEEN = (
     "padding_idx",
@@ -58,7 +59,7 @@ UNSEEN = (
     "lower bound",
     "upper bound",
 )
-"""Settings whose difference one batch may not show though another does, in inference as well."""
+"""Settings whose difference shows on some batches only, in inference as well."""
 
 
 class LayerRow(NamedTuple):
@@ -66,7 +67,7 @@ class LayerRow(NamedTuple):
 
     Attributes:
         path: Native path.
-        settings: In neutral terms; `layer` says what it is.
+        settings: Neutral names and values; `layer` is the kind of layer.
     """
 
     path: str
@@ -74,14 +75,14 @@ class LayerRow(NamedTuple):
 
 
 class SettingDifference(NamedTuple):
-    """One setting that differs, in the same way, in some layers.
+    """One setting that differs in the same way in some layers.
 
     Attributes:
         setting: Its neutral name.
         one: Its value in the first model.
-        other: In the second.
+        other: Its value in the second model.
         layers: The layers' native paths in both.
-        effect: What it would do.
+        effect: What the difference does.
     """
 
     setting: str
@@ -100,36 +101,36 @@ class SettingDifference(NamedTuple):
         return f"{self.setting}: {self.one} and {self.other} in {shown}: {self.effect}"
 
 
-def layer_rows(backend: Backend, model: Any, calls: Sequence[str]) -> tuple[LayerRow, ...]:
-    """Return a model's layers that have settings in order of execution; what never ran last.
+def layer_rows(backend: Backend, model: Model, calls: Sequence[str]) -> tuple[LayerRow, ...]:
+    """Return a model's layers with settings, in order of execution; layers that never ran are last.
 
     Args:
         backend: The model's backend.
         model: The live model.
         calls: Native paths in order of first use.
     """
-    found = backend.layer_settings(model)
+    settings = backend.layer_settings(model)
     order = {path: number for number, path in enumerate(calls)}
-    paths = sorted(found, key=lambda path: order.get(path, len(order)))
-    return tuple(LayerRow(path, found[path]) for path in paths)
+    paths = sorted(settings, key=lambda path: order.get(path, len(order)))
+    return tuple(LayerRow(path, settings[path]) for path in paths)
 
 
 def default_rows(backend: Backend) -> tuple[LayerRow, ...]:
-    """Return what a framework's optimizers do if nobody says otherwise."""
+    """Return the default settings of a framework's optimizers."""
     return tuple(LayerRow(*row) for row in backend.optimizer_defaults().items())
 
 
 def compare_settings(
     one: Sequence[LayerRow], other: Sequence[LayerRow], pairs: Iterable[tuple[str, str]]
 ) -> tuple[SettingDifference, ...]:
-    """List the settings in which paired layers differ.
+    """Return the settings in which paired layers differ.
 
     Args:
         one: The first model's layers.
-        other: The second's.
+        other: The second model's layers.
         pairs: Native paths of paired layers.
     """
-    found: dict[tuple[str, Any, Any], dict[tuple[str, str], None]] = defaultdict(dict)
+    differences: dict[tuple[str, Any, Any], dict[tuple[str, str], None]] = defaultdict(dict)
     rows = [{row.path: row for row in side} for side in (one, other)]
     partners = defaultdict(list)
     for path, partner in dict.fromkeys(pairs):
@@ -138,23 +139,23 @@ def compare_settings(
     for a, b in known:
         for setting, value in a.settings.items():
             if setting in EFFECTS and setting in b.settings:
-                theirs = b.settings[setting]
-                if not _same(value, theirs):
-                    found[setting, value, theirs][a.path, b.path] = None
+                there = b.settings[setting]
+                if not _same(value, there):
+                    differences[setting, value, there][a.path, b.path] = None
     return tuple(
-        SettingDifference(setting, value, theirs, tuple(layers), EFFECTS[setting])
-        for (setting, value, theirs), layers in found.items()
+        SettingDifference(setting, value, there, tuple(layers), EFFECTS[setting])
+        for (setting, value, there), layers in differences.items()
     )
 
 
 def random_layers(
     rows: Iterable[LayerRow], paired: Collection[str]
 ) -> Iterator[tuple[str, Any, str]]:
-    """Give the layers that draw random numbers and have no partner: setting, value, native path.
+    """Yield the layers that draw random numbers and have no partner: setting, value, native path.
 
     Args:
         rows: A model's layers.
-        paired: Native paths of those with partners.
+        paired: Native paths of layers with partners.
     """
     for row in rows:
         for setting in ("dropout", "attention dropout"):
@@ -163,32 +164,32 @@ def random_layers(
 
 
 Results = Callable[[str], Sketch | None]
-"""What a layer returned on shared values, by its native path; None where it did not run."""
+"""Returns a layer's output on shared values, by its native path; None where it did not run."""
 
 
 def layers_alike(
     one: tuple[Sequence[LayerRow], Results], other: tuple[Sequence[LayerRow], Results]
 ) -> Iterator[tuple[str, str]]:
-    """Give pairs of layers of one sort that return the same on the values that both models share.
+    """Yield pairs of layers of one kind that return the same on shared values.
 
-    Which dropout is which is not told by any tensor, nor by how many there are before it: one port
-    may have some that the other does not have. Of several in one place those that do nothing are
-    left out where the numbers differ; what then is still unclear is not paired.
+    No tensor says which dropout is which, and neither does a count, because one port may have
+    dropouts that the other lacks. If the numbers of equal layers differ, dropouts with rate 0 are
+    left out; if they still differ, the layers are not paired.
     """
-    left, right = _by_sort(*one), _by_sort(*other)
-    for sort, found in left.items():
+    left, right = _by_kind(*one), _by_kind(*other)
+    for kind, layers in left.items():
         done: set[str] = set()
-        for row, sketch in found:
+        for row, sketch in layers:
             if row.path in done:
                 continue
-            ones = [a for a, other in found if a.path not in done and other.gap(sketch) <= LIMIT]
-            others = [b for b, other in right.get(sort, ()) if other.gap(sketch) <= LIMIT]
+            ones = [a for a, result in layers if a.path not in done and result.gap(sketch) <= LIMIT]
+            others = [b for b, result in right.get(kind, ()) if result.gap(sketch) <= LIMIT]
             done.update(a.path for a in ones)
             yield from _in_one_place(ones, others)
 
 
 def _in_one_place(ones: list[LayerRow], others: list[LayerRow]) -> Iterator[tuple[str, str]]:
-    """Pair layers that return the same: those that are set alike first."""
+    """Pair layers that return the same, first those with equal settings."""
     rest = list(others)
     left = []
     for row in ones:
@@ -204,19 +205,19 @@ def _in_one_place(ones: list[LayerRow], others: list[LayerRow]) -> Iterator[tupl
         yield from ((a.path, b.path) for a, b in zip(left, rest, strict=True))
 
 
-def _by_sort(
+def _by_kind(
     rows: Sequence[LayerRow], results: Results
 ) -> dict[Any, list[tuple[LayerRow, Sketch]]]:
-    sorts: dict[Any, list[tuple[LayerRow, Sketch]]] = defaultdict(list)
+    kinds: dict[Any, list[tuple[LayerRow, Sketch]]] = defaultdict(list)
     for row in rows:
         sketch = results(row.path)
         if sketch is not None:
-            sorts[row.settings.get("layer")].append((row, sketch))
-    return sorts
+            kinds[row.settings.get("layer")].append((row, sketch))
+    return kinds
 
 
 def _is_idle(row: LayerRow) -> bool:
-    """Tell whether a layer passes on what it gets, in training as in inference."""
+    """Return whether a layer returns its input unchanged, in training and in inference."""
     return row.settings.get("dropout") == 0
 
 

@@ -1,4 +1,4 @@
-"""Laying one port's values out as the other stores them."""
+"""How tensors are stored: parts of fused tensors, and values laid out as in the other port."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from unifreeze.errors import counted
 
 
 class Part(NamedTuple):
-    """One of several tensors that a port holds in one: query, key and value, gate and up.
+    """One part of a fused tensor: query, key or value; gate or up.
 
-    Along one axis the fused tensor is made of equal groups, and each group of a share of every
-    part: one group where the parts follow each other whole, one for each head, or each head of keys
-    with its queries, where they are interleaved.
+    Along one axis a fused tensor is made of equal groups; each group has an equal share of every
+    part. If the parts follow each other as a whole, there is one group; if they are interleaved,
+    there is one for each head, or for each head of keys with its queries.
 
     Attributes:
         of: Native path of the fused tensor.
         axis: The axis that the parts share, as stored.
         groups: Number of groups.
-        sizes: How much of the axis each part takes, in the order in which they lie.
-        number: Which of them this one is.
+        sizes: Length of each part along the axis, in order.
+        number: Position of this part.
     """
 
     of: str
@@ -33,7 +33,7 @@ class Part(NamedTuple):
     number: int
 
     def mistake(self, path: str, shape: tuple[int, ...]) -> str:
-        """Say why this cannot be a part called `path` of that shape; "" if it can."""
+        """Return why this cannot be a part of that name and shape; "" if it can."""
         if not 0 <= self.axis < len(shape):
             return f"axis {self.axis} of {len(shape)}"
         if self.groups < 1 or any(size < 1 or size % self.groups for size in self.sizes):
@@ -46,12 +46,12 @@ class Part(NamedTuple):
 
     @property
     def path(self) -> str:
-        """What the part is called: `path[number]`."""
+        """Name of the part: `path[number]`."""
         return f"{self.of}[{self.number}]"
 
     @property
     def rows(self) -> Array:
-        """Where along the axis the part lies.
+        """Positions of the part along the axis.
 
         >>> Part("qkv", 0, 2, (4, 2, 2), 1).rows
         array([2, 6])
@@ -62,7 +62,7 @@ class Part(NamedTuple):
         return np.add.outer(first, np.arange(shares[self.number])).reshape(-1)
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the part's shape, laid as the fused tensor is."""
+        """Return the part's shape, given that of the fused tensor."""
         return (*whole[: self.axis], self.sizes[self.number], *whole[self.axis + 1 :])
 
     def take(self, whole: Array) -> Array:
@@ -75,19 +75,19 @@ class Part(NamedTuple):
 
 
 def places(parts: Iterable[Part | None]) -> dict[str, tuple[int, dict[str, Array]]]:
-    """Return where the parts of each fused tensor lie: its axis, and each part's rows by name."""
-    found: dict[str, tuple[int, dict[str, Array]]] = {}
+    """Return for each fused tensor its axis, and each part's positions on it by name."""
+    fused: dict[str, tuple[int, dict[str, Array]]] = {}
     for part in parts:
         if part is not None:
-            found.setdefault(part.of, (part.axis, {}))[1][part.path] = part.rows
-    return found
+            fused.setdefault(part.of, (part.axis, {}))[1][part.path] = part.rows
+    return fused
 
 
 def reshaped(array: Array, shape: tuple[int, ...], *, transposed: bool) -> Array:
-    """Lay a tensor's values out as its partner stores them.
+    """Return a tensor's values as its partner stores them.
 
-    Axes of length 1 come and go. A table with more rows than its partner loses the last; one with
-    fewer gets zeros.
+    Axes of length 1 are added or removed. A table with more rows than its partner loses the last; a
+    table with fewer rows gets zeros.
     """
     size = np.prod(shape, dtype=np.int64)
     if transposed:
@@ -101,7 +101,7 @@ def reshaped(array: Array, shape: tuple[int, ...], *, transposed: bool) -> Array
 
 
 def are_one(one: tuple[int, ...], other: tuple[int, ...], *, transposed: bool) -> bool:
-    """Tell whether tensors of two shapes may be one, but for axes of length 1.
+    """Return whether two shapes are equal, apart from axes of length 1.
 
     >>> are_one((5, 1), (5,), transposed=False), are_one((3, 5), (5, 3), transposed=False)
     (True, False)

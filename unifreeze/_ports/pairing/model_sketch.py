@@ -1,7 +1,7 @@
-"""What pairing knows of one model, as a file: its tensors, and sketches of what they did.
+"""What pairing knows of one model, as a file: its tensors, and sketches of two runs.
 
-A few hundred kilobytes whatever the model's size, so that the two sides may be run in two
-environments or on two machines, and paired where neither framework is installed.
+The file has a few hundred kilobytes whatever the model's size, so that the two models can be run in
+two environments or on two machines, and paired where neither framework is installed.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, PlainSerializer, model_validator
 
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Matched, Seen, match_outputs
 from unifreeze._numerics.projections import LIMIT
 from unifreeze._ports.pairing.layer_settings import LayerRow
 from unifreeze._ports.pairing.layout import Part
-from unifreeze._ports.pairing.places import above
+from unifreeze._ports.pairing.neighbourhoods import above
 from unifreeze._protocol import Sketch, SketchRun
 from unifreeze._structure import ModelSpec, State
 from unifreeze.errors import RecordError
@@ -30,13 +30,28 @@ SKETCH_FORMAT = 2
 """In format 1 a fused projection took one place in canonical names, whatever it held."""
 
 
+def _round(sketch: Sketch | None, digits: int = 13) -> list[Any]:
+    assert sketch is not None
+    parts: list[Any] = [_short(sketch.norm, digits), [_short(n, digits) for n in sketch.along]]
+    return [*parts, [_short(n, digits) for n in sketch.across]] if sketch.across else parts
+
+
+def _short(number: float, digits: int) -> float | str:
+    return float(f"{number:.{digits}g}") if isfinite(number) else str(number)
+
+
+RoundedSketch = Annotated[Sketch, PlainSerializer(_round)]
+ShortSketch = Annotated[Sketch, PlainSerializer(partial(_round, digits=8))]
+RoundedOutput = Annotated[Seen, PlainSerializer(lambda seen: [seen.shape, _round(seen.sketch)])]
+
+
 class Pair(NamedTuple):
-    """One tensor of one model, and the same of the other.
+    """A tensor of one model, and its partner in the other.
 
     Attributes:
         one: Native path in the first model.
         other: Native path in the second.
-        transposed: The second stores it the other way round.
+        transposed: The second model stores it transposed.
         by: What decided; see `PairRow`.
     """
 
@@ -47,19 +62,19 @@ class Pair(NamedTuple):
 
 
 class TensorRow(Row):
-    """One parameter, or part of a fused one; or a statistic or other state tensor, by its role.
+    """One parameter, or a part of a fused one; or a statistic or other state tensor.
 
     Attributes:
-        reached: It, or its layer, ran.
-        state: No optimizer sees it.
-        kept: State that is not a statistic, but saved with the weights: training may move it, or it
-            holds integers.
-        shown: No gradient tells of it, and outputs were seen to depend on it all the same.
-        effect: Of what is shown, the outputs with other values in it, by their names in the first
-            model; {} where other values break the model.
-        held: What kept state held, where it was not given values.
-        statistic: What a statistic is, whatever its port calls it: "mean", "var"; "u" or "v" of a
-            spectral norm; "" for all else.
+        reached: The tensor, or its layer, ran.
+        state: A statistic or other state, which no optimizer holds.
+        kept: State that is not a statistic, but saved with the weights, because training may change
+            it or it holds integers.
+        shown: It has no gradient, but other values in it change the outputs.
+        effect: If shown, the outputs with other values in it, by their names in the first model; {}
+            where other values break the model.
+        held: The values of kept state that was given no values.
+        statistic: "mean" or "var", whatever the port calls it; "u" or "v" of a spectral norm; or
+            "".
     """
 
     path: str
@@ -76,22 +91,14 @@ class TensorRow(Row):
     state: bool
     kept: bool = False
     shown: bool = False
-    effect: dict[str, Sketch] = Field(default_factory=dict)
-    held: Sketch | None = None
+    effect: dict[str, RoundedSketch] = Field(default_factory=dict)
+    held: RoundedSketch | None = None
     statistic: str = ""
     part: Part | None = None
 
-    @field_serializer("held")
-    def _held_rounded(self, held: Sketch | None) -> Any:
-        return None if held is None else _round(held)
-
-    @field_serializer("effect")
-    def _effect_rounded(self, effect: dict[str, Sketch]) -> Any:
-        return {name: _round(sketch) for name, sketch in effect.items()}
-
     @property
     def takes_part(self) -> bool:
-        """Tell whether it may have a partner: counters, for one, are each port's own."""
+        """Whether it may have a partner; a counter, for example, has none."""
         return not self.state or self.kept or bool(self.statistic)
 
     @model_validator(mode="after")
@@ -102,47 +109,35 @@ class TensorRow(Row):
 
 
 class ResultRow(Row):
-    """What one module returned: its path, and shape and sketch of that."""
+    """The output of one module: native path, shape and sketch."""
 
     path: str
     shape: tuple[int, ...]
-    sketch: Sketch
-
-    @field_serializer("sketch")
-    def _rounded(self, sketch: Sketch) -> Any:
-        return _round(sketch, digits=8)
+    sketch: ShortSketch
 
 
-class RunRow(Row):
-    """One run on given values; see `unifreeze._protocol.SketchRun`."""
+TensorRows = Mapping[str, TensorRow]
+"""Tensors by native path; fused ones may be replaced by their parts."""
+
+
+class SketchedRun(Row):
+    """One run of a model; see `unifreeze._protocol.SketchRun`."""
 
     dtype: str
-    outputs: dict[str, Seen]
+    outputs: dict[str, RoundedOutput]
     chosen: dict[str, str]
-    gradients: dict[str, Sketch]
+    gradients: dict[str, RoundedSketch]
     layers: tuple[ResultRow, ...] = ()
-    passed: tuple[Sketch, ...] = ()
+    passed: tuple[ShortSketch, ...] = ()
     caches: tuple[str, ...] = ()
-
-    @field_serializer("passed")
-    def _passed_rounded(self, sketches: tuple[Sketch, ...]) -> Any:
-        return [_round(sketch, digits=8) for sketch in sketches]
-
-    @field_serializer("gradients")
-    def _rounded(self, sketches: dict[str, Sketch]) -> Any:
-        return {key: _round(sketch) for key, sketch in sketches.items()}
-
-    @field_serializer("outputs")
-    def _outputs_rounded(self, outputs: dict[str, Seen]) -> Any:
-        return {key: [seen.shape, _round(seen.sketch)] for key, seen in outputs.items()}
 
     @property
     def by_name(self) -> dict[str, Seen]:
-        """The outputs that the loss was made of, by the names that their weights follow from."""
+        """The outputs in the loss, by the names that both models have for them."""
         return {name: self.outputs[key] for key, name in self.chosen.items()}
 
     def has(self, values: Sketch) -> bool:
-        """Tell whether some module returned these values, or was given them."""
+        """Return whether some module returned these values, or took them as input."""
         margin = 2 * LIMIT * values.norm
         low = bisect_left(self._norms, values.norm - margin)
         high = bisect_right(self._norms, values.norm + margin)
@@ -150,15 +145,15 @@ class RunRow(Row):
 
     @cached_property
     def _seen(self) -> list[Sketch]:
-        found = (*(row.sketch for row in self.layers), *self.passed)
-        return sorted((s for s in found if isfinite(s.norm)), key=lambda sketch: sketch.norm)
+        sketches = (*(row.sketch for row in self.layers), *self.passed)
+        return sorted((s for s in sketches if isfinite(s.norm)), key=lambda sketch: sketch.norm)
 
     @cached_property
     def _norms(self) -> list[float]:
         return [sketch.norm for sketch in self._seen]
 
     def result_of(self, path: str) -> Sketch | None:
-        """Return what a module returned; None where it did not run."""
+        """Return the sketch of a module's output; None where it did not run."""
         return self._results.get(path)
 
     @cached_property
@@ -172,15 +167,15 @@ class ModelSketch(Saved):
     Attributes:
         unifreeze_sketch: Version of the format.
         framework: The framework that ran it.
-        model: How the model was named.
+        model: Name of the model in messages.
         seed: Seed of everything random.
-        states: State that is not a statistic was given values, too.
+        states: State that is not a statistic was given values as well.
         tensors: Every parameter, in canonical order, then every state tensor.
-        settings: What is set in which layer, in order of execution.
+        settings: Each layer's settings, in order of execution.
         shared: The run on values that depend on shapes alone.
-        own: The run on values that no two tensors share.
-        like: Digest of the sketch whose values those were, carried over; "" if the model's own.
-        carried: The pairing by which they were.
+        own: The run on values that are different for every tensor.
+        like: Digest of the other model's sketch whose values `own` used; "" for its own values.
+        carried: The pairs by which those values were carried over.
     """
 
     format: ClassVar[Format] = Format(
@@ -199,42 +194,32 @@ class ModelSketch(Saved):
     states: bool = False
     tensors: tuple[TensorRow, ...]
     settings: tuple[LayerRow, ...] = ()
-    shared: RunRow
-    own: RunRow
+    shared: SketchedRun
+    own: SketchedRun
     like: str = ""
     carried: tuple[Pair, ...] = ()
 
     @cached_property
     def digest(self) -> str:
-        """A name for what the sketch says."""
+        """A short hash of the sketch's content."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 def outputs_of(one: ModelSketch, seen: Mapping[str, Seen]) -> Matched:
-    """Return which output of a run on shared values is which of another model's."""
+    """Match the outputs of a run on shared values with another model's outputs."""
     return match_outputs(one.shared.by_name, seen)
 
 
-def _round(sketch: Sketch | None, digits: int = 13) -> list[Any]:
-    assert sketch is not None
-    parts: list[Any] = [_short(sketch.norm, digits), [_short(n, digits) for n in sketch.along]]
-    return [*parts, [_short(n, digits) for n in sketch.across]] if sketch.across else parts
-
-
-def _short(number: float, digits: int) -> float | str:
-    return float(f"{number:.{digits}g}") if isfinite(number) else str(number)
-
-
-def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
-    """Keep of a run what is written down; of what modules returned, that of some alone."""
-    return RunRow(
+def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> SketchedRun:
+    """Return what a sketch keeps of a run; with `of`, only the outputs of those modules."""
+    return SketchedRun(
         dtype=run.dtype,
         outputs=dict(run.outputs),
         chosen=dict(run.chosen),
         gradients=dict(run.gradients),
         layers=tuple(
-            ResultRow(path=path, shape=shape, sketch=found)
-            for path, shape, found in run.layers
+            ResultRow(path=path, shape=shape, sketch=sketch)
+            for path, shape, sketch in run.layers
             if of is None or path in of
         ),
         passed=() if of else run.passed,
@@ -243,33 +228,33 @@ def run_row(run: SketchRun, *, of: Collection[str] | None = None) -> RunRow:
 
 
 def with_reach(row: TensorRow, reached: Collection[str]) -> TensorRow:
-    """Say of a tensor whether it, or its layer, ran.
+    """Return a row with `reached` set: whether the tensor, or its layer, ran.
 
-    A module that is not a layer may run and leave some of its own parameters alone.
+    A module that is not a layer may run without using some of its own parameters.
     """
     end = f"[{row.part.number}]" if row.part else ""
-    own = set() if row.kind == "param" and not row.state else {row.owner.removesuffix(end)}
-    own |= set() if row.state else {n.removesuffix(end) for n in (row.path, *row.aliases)}
-    return row.model_copy(update={"reached": not own.isdisjoint(reached)})
+    paths = set() if row.kind == "param" and not row.state else {row.owner.removesuffix(end)}
+    paths |= set() if row.state else {n.removesuffix(end) for n in (row.path, *row.aliases)}
+    return row.model_copy(update={"reached": not paths.isdisjoint(reached)})
 
 
 def tensor_rows(spec: ModelSpec) -> dict[str, TensorRow]:
     """List a model's parameters in canonical order, then its state tensors, by native path."""
     rows = []
     for number in spec.canonical_order.tolist():
-        one = spec.parameters[number]
+        row = spec.parameters[number]
         rows.append(
             TensorRow(
-                path=one.path,
-                aliases=one.aliases,
-                name=one.name,
-                owner=one.owner,
-                kind=one.kind,
-                role=one.role,
-                shape=one.shape,
-                neutral_shape=one.neutral_shape,
-                dtype=one.dtype,
-                fixed=one.fixed,
+                path=row.path,
+                aliases=row.aliases,
+                name=row.name,
+                owner=row.owner,
+                kind=row.kind,
+                role=row.role,
+                shape=row.shape,
+                neutral_shape=row.neutral_shape,
+                dtype=row.dtype,
+                fixed=row.fixed,
                 reached=False,
                 state=False,
             )
@@ -287,7 +272,7 @@ def _state_rows(spec: ModelSpec) -> Iterator[TensorRow]:
     for state in spec.states:
         owner = paths[state.owner]
         statistic = _statistic(state, roles[state.owner])
-        if statistic in _ITERATED:  # held by a part of the layer whose weight they are for
+        if statistic in _ITERATED:  # a part of the layer holds them, for the layer's weight
             owner = next((path for path in above(owner) if path in layers), owner)
         yield TensorRow(
             path=state.path,
@@ -308,17 +293,17 @@ def _state_rows(spec: ModelSpec) -> Iterator[TensorRow]:
 
 
 def _is_kept(state: State) -> bool:
-    """Tell whether state is saved with the weights, whether training moves it or not."""
+    """Return whether state is saved with the weights: training moves it, or it is not floating."""
     return state.moves or (state.persistent and not is_floating(state.dtype))
 
 
 def is_floating(dtype: str) -> bool:
-    """Tell whether a tensor of a neutral dtype holds floating-point values."""
+    """Return whether a tensor of a neutral dtype holds floating-point values."""
     return "float" in dtype
 
 
 def _is_given(state: State) -> bool:
-    """Tell whether state can be given values: real numbers, and not a counter."""
+    """Return whether state can be given values: real numbers, and not a counter."""
     return state.role != "count" and "complex" not in state.dtype
 
 
@@ -326,7 +311,7 @@ _ITERATED = ("u", "v")
 
 
 def _statistic(state: State, beside: set[str]) -> str:
-    """Return what a state tensor is among the statistics that ports name differently."""
+    """Return which statistic a state tensor is, whatever its port calls it; "" for other state."""
     if state.role in ("mean", "var"):
         return state.role if {"mean", "var"} <= beside else ""
     name, _, last = state.role.rpartition("_")

@@ -1,4 +1,4 @@
-"""Which tensor of one model is which of another, with the evidence for it."""
+"""The pairing of two models, as a file: which tensor is which, and the evidence for it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PAIRING_FORMAT = 2
 
 
 class SideRow(Row):
-    """One of the two models.
+    """One model of a pairing.
 
     Attributes:
-        framework: The framework it is written in.
-        model: How it was named.
-        own_state: State that each port keeps for itself: counters, tables of positions.
+        framework: Its framework.
+        model: Name of the model in messages.
+        own_state: State that needs no partner: counters, tables of positions.
     """
 
     framework: str
@@ -40,14 +40,14 @@ class PairRow(Row):
         other: Native path in the second.
         one_shape: As the first stores it.
         other_shape: As the second stores it.
-        transposed: The second stores it the other way round.
-        by: What decided: `gradient`, `owner` (other tensors of the same layer, or beside it, did),
+        transposed: The second model stores it transposed.
+        by: What decided: `gradient`, `owner` (other tensors of its layer, or layers beside it),
             `result` (what its layer returns), `name`, or `hint` (a table of names).
         state: It is a statistic, or other state that is saved.
         one_aliases: Its other paths in the first model.
         other_aliases: Its other paths in the second.
-        one_part: Which part of which tensor it is, where the first model holds it fused.
-        other_part: The same of the second.
+        one_part: The part of a fused tensor that it is in the first model; None if it is not fused.
+        other_part: The same in the second model.
     """
 
     one: str
@@ -98,7 +98,7 @@ class PairRow(Row):
 
     @property
     def cropped(self) -> bool:
-        """Tell whether the tables differ in length."""
+        """Whether the two are tables of unequal length."""
         return prod(self.one_shape) != prod(self.other_shape)
 
 
@@ -127,20 +127,20 @@ class ZerosRow(Row):
 
 
 class Certificate(Row):
-    """What a run on values of their own, carried over by the pairing, showed.
+    """The evidence for a pairing: a run of both models on values carried over by it.
 
     Attributes:
-        dtype: In which precision.
+        dtype: The precision of the run.
         outputs: Largest relative difference of an output.
         gradients: Largest relative difference of a gradient.
         worst: Native path, in the first model, of the tensor with that gradient.
         compared: Number of gradients compared.
-        unproven: Paired tensors that this batch says nothing of: no gradient, or only rounding
-            error. Their layer's other tensors are proven, or neither side ran them, or a hint said
-            so.
-        by_results: Paired tensors without a gradient, whose layers return the same, or that change
-            the outputs alike.
-        cut: The same where one port has a gradient and the other cuts it off: which does.
+        unproven: Paired tensors that this batch does not check: they have no gradient, or only
+            rounding error. Their layer's other tensors are checked, or neither model ran them, or a
+            hint paired them.
+        by_results: Paired tensors without a gradient, whose layers return the same, or whose effect
+            on the outputs is the same.
+        cut: Such tensors that have a gradient in one port, with the side that cuts it off.
     """
 
     dtype: str
@@ -174,10 +174,10 @@ class Pairing(Saved):
         other: The second.
         pairs: Parameters, then statistics, in the order of the model that was sketched first.
         left: Tensors without a partner, each with the reason.
-        outputs: Where the first model returns what, and the second the same.
-        left_out: Key-value caches that are not compared: which model returns them, and where.
+        outputs: Keys of each output in both models.
+        left_out: Key-value caches that are not compared: side and key.
         layers: Layers without tensors that return the same, by their native paths in both.
-        differences: Settings that differ and that this batch may not show.
+        differences: Settings that differ although this batch may not show it.
         zeros: Rows of tables that one port reads as zeros.
         certificate: The evidence; None where the second model was never run on the first's values.
 
@@ -218,8 +218,8 @@ class Pairing(Saved):
                     raise ValueError(f"{row.other_tensor} is paired twice, or in two layouts")
                 seen.add(row.other)
         known = {row.one for row in self.pairs}
-        told = self.certificate and (*self.certificate.unproven, *self.certificate.by_results)
-        if not known.issuperset(told or ()):
+        named = self.certificate and (*self.certificate.unproven, *self.certificate.by_results)
+        if not known.issuperset(named or ()):
             raise ValueError("the certificate is of other pairs")
         return self
 
@@ -239,7 +239,7 @@ class Pairing(Saved):
                 "outputs": tuple((other, one) for one, other in self.outputs),
                 "left_out": tuple((1 - side, key) for side, key in self.left_out),
                 "layers": tuple((other, one) for one, other in self.layers),
-                "differences": tuple(found.turned() for found in self.differences),
+                "differences": tuple(row.turned() for row in self.differences),
                 "zeros": tuple(
                     ZerosRow(one=row.other, other=row.one, row=row.row, side=1 - row.side)
                     for row in self.zeros
@@ -249,14 +249,14 @@ class Pairing(Saved):
         )
 
     def _turned_certificate(self) -> Certificate | None:
-        there = {row.one: row.other for row in self.pairs}
-        made = self.certificate
-        return made and made.model_copy(
+        partner = {row.one: row.other for row in self.pairs}
+        known = self.certificate
+        return known and known.model_copy(
             update={
-                "worst": there.get(made.worst, ""),
-                "unproven": tuple(there[path] for path in made.unproven),
-                "by_results": tuple(there[path] for path in made.by_results),
-                "cut": tuple((there[path], 1 - side) for path, side in made.cut),
+                "worst": partner.get(known.worst, ""),
+                "unproven": tuple(partner[path] for path in known.unproven),
+                "by_results": tuple(partner[path] for path in known.by_results),
+                "cut": tuple((partner[path], 1 - side) for path, side in known.cut),
             }
         )
 
@@ -284,14 +284,14 @@ class Pairing(Saved):
         lines += self._cut_lines(sides)
         lines += [f"not compared: output {key} of {sides[side]}" for side, key in self.left_out]
         lines += [zeros_line(row, sides) for row in self.zeros]
-        lines += [f"settings differ: {found}" for found in self.differences]
+        lines += [f"settings differ: {row}" for row in self.differences]
         lines += [f"without partner in {sides[r.side]}: {r.path}: {r.reason}" for r in self.left]
         return "\n".join(lines)
 
     def _cut_lines(self, sides: tuple[str, str]) -> list[str]:
-        """Say which tensors get a gradient in one port only."""
-        found = self.certificate.cut if self.certificate else ()
-        cut = [[path for path, side in found if side == number] for number in (0, 1)]
+        """Return a line for the tensors that get a gradient in one port only."""
+        rows = self.certificate.cut if self.certificate else ()
+        cut = [[path for path, side in rows if side == number] for number in (0, 1)]
         return [
             f"{sides[n]} cuts off the gradient of {counted(len(paths), 'tensor')}, and "
             f"{sides[1 - n]} does not: {listing(paths)}"
@@ -300,7 +300,7 @@ class Pairing(Saved):
         ]
 
     def _fused_lines(self) -> list[str]:
-        """Say which tensors are held in one: the first of each sort, and how many there are."""
+        """Return a line for each sort of fused tensors: the first one, and how many there are."""
         lines = []
         for side, rows in ((self.one, [r.turned() for r in self.pairs]), (self.other, self.pairs)):
             held: dict[Part, list[str]] = defaultdict(list)
@@ -319,7 +319,7 @@ class Pairing(Saved):
 
 
 def zeros_line(row: ZerosRow, sides: tuple[str, str]) -> str:
-    """Say what a row that one port reads as zeros means."""
+    """Say what it means that one port reads a row as zeros."""
     table = row.other if row.side else row.one
     return (
         f"row {row.row} of {table} is zeros in {sides[row.side]} whatever it holds, and read as it "

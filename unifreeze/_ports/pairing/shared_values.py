@@ -1,7 +1,7 @@
-"""Values to run two models on before anything is paired: they depend on a tensor's shape alone.
+"""Values that depend on a tensor's shape alone, on which two models are run before pairing.
 
-With them two ports of one network compute the same function, whatever their tensors are called, in
-whatever order they stand, and whichever way round their matrices are stored.
+On them two ports of one network compute the same function, whatever the names and the order of
+their tensors are, and whichever way round their matrices are stored.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 from unifreeze._numerics.projections import Array, factors, numbers, scrambled, squeezed
 
 _TILE = 512
-"""Rows and columns after which a large matrix repeats itself, but for a factor."""
+"""Rows and columns after which a large matrix repeats, multiplied by a factor."""
 
 
 def shared_values(shape: tuple[int, ...], *, scale: float, role: str) -> Array:
-    """Return the values of every tensor of a shape, in whichever layout it is stored.
+    """Return the values of every tensor of a shape.
 
-    A matrix takes the upper left corner of one symmetric matrix: so it is the same stored either
-    way round, and a longer table begins as a shorter one does. Axes of length 1 change nothing.
+    A matrix is the upper left corner of one symmetric matrix: it is the same stored either way
+    round, and a longer table begins as a shorter table does. Axes of length 1 change nothing.
 
     Args:
         shape: As stored.
-        scale: Of a matrix; see `scale_of`.
+        scale: Scale of a matrix; see `scale_of`.
         role: "var" for a variance, which is positive; "mean"; anything else.
     """
     plain = squeezed(shape)
@@ -41,11 +41,11 @@ def shared_values(shape: tuple[int, ...], *, scale: float, role: str) -> Array:
 
 
 def scale_of(shape: tuple[int, ...], *, table: bool) -> float:
-    """Return how large a matrix's values are.
+    """Return the scale of a matrix's values.
 
     Args:
-        shape: As stored; a kernel of one point is a matrix, too, and larger.
-        table: It is looked up, not multiplied with; its scale must not depend on its length.
+        shape: As stored; a 1x1 kernel is a matrix, too, with a larger scale.
+        table: It is an embedding table; its scale must not depend on its length.
     """
     plain = squeezed(shape)
     if len(plain) != 2:
@@ -56,28 +56,28 @@ def scale_of(shape: tuple[int, ...], *, table: bool) -> float:
 
 
 def _symmetric(rows: int, columns: int, scale: float) -> Array:
-    """Return a corner of one endless symmetric matrix, made of one tile times a factor each."""
+    """Return a corner of an endless symmetric matrix of tiles, which differ by a factor."""
     index = np.arange(min(max(rows, columns), _TILE), dtype=np.uint64)
     low, high = np.minimum.outer(index, index), np.maximum.outer(index, index)
     tile = scrambled(low + (high << np.uint64(24)), 7)
     factor = factors(-(-max(rows, columns) // _TILE), 9)
-    made = np.empty((rows, columns))
+    matrix = np.empty((rows, columns))
     for down in range(0, rows, _TILE):
         for across in range(0, columns, _TILE):
-            part = made[down : down + _TILE, across : across + _TILE]
+            part = matrix[down : down + _TILE, across : across + _TILE]
             size = scale * factor[down // _TILE] * factor[across // _TILE]
             np.multiply(tile[: part.shape[0], : part.shape[1]], size, out=part)
-    return made
+    return matrix
 
 
 def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> Array:
-    """Return values that no other tensor has, for the certificate.
+    """Return values that are different for every key, for the certificate.
 
     Args:
-        shape: As stored on the side whose values these are.
-        key: Says whose they are.
+        shape: As stored in the model that the values are for.
+        key: Identifies the tensor.
         table: As for `scale_of`.
-        role: As for `shared_values`; or "bias", for one that may be below zero.
+        role: As for `shared_values`; or "bias" for values that may be below zero.
     """
     drawn = numbers(prod(shape), 8, key).reshape(shape)
     if role == "var":
@@ -86,7 +86,7 @@ def own_values(shape: tuple[int, ...], key: int, *, table: bool, role: str) -> A
         return np.asarray(0.3 * drawn)
     plain = squeezed(shape)
     if role == "bias":
-        # Large ones, one after another, would make a deep network treat every input alike.
+        # With large biases in every layer a deep network would return the same for every input.
         return np.asarray(0.15 + 0.3 * drawn)
     if len(plain) < 2:
         return np.asarray(0.5 + 0.5 * drawn)

@@ -1,22 +1,27 @@
-"""Weights at rest: weight files of both frameworks, read and written without running any."""
+"""Weight files of both frameworks, read and written without running anything in them."""
 
-from unifreeze._ports.weights.contents import DTYPES, Array, Entry, Named, Progress, WeightFile
-from unifreeze._ports.weights.dialects import format_for, meant_by, stored_for
+from unifreeze._ports.weights.contents import (
+    DTYPES,
+    Named,
+    TensorEntry,
+    TensorProgress,
+    WeightFile,
+)
+from unifreeze._ports.weights.framework_dtypes import metadata_format, neutral_dtype, stored_dtype
 from unifreeze._ports.weights.opening import open_weights
 from unifreeze._ports.weights.saving import save_weights
 from unifreeze._ports.weights.shards import files_of
 
 __all__ = [
     "DTYPES",
-    "Array",
-    "Entry",
+    "TensorEntry",
     "Named",
-    "Progress",
+    "TensorProgress",
     "WeightFile",
     "files_of",
-    "format_for",
-    "meant_by",
+    "metadata_format",
+    "neutral_dtype",
     "open_weights",
     "save_weights",
-    "stored_for",
+    "stored_dtype",
 ]

@@ -1,6 +1,6 @@
-"""Weights at rest in a pickle: the few things that one may build here, none of them by running it.
+"""What a pickle of weights may build: arrays, dtypes, numbers and containers, without running it.
 
-Each global that a pickle may name stands for a function of this module. NumPy's own
+Each global that a pickle may name is replaced by a function of this module. NumPy's own
 reconstruction is never called: it would make arrays of objects, or of any size, on demand.
 """
 
@@ -12,22 +12,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unifreeze._ports.weights.contents import DTYPES, Array, Entry, is_possible
+from unifreeze._numerics.projections import Array
+from unifreeze._ports.weights.contents import DTYPES, TensorEntry, is_possible
 from unifreeze.errors import WeightFileError
 
 NUMPY = {code[1:]: name for name, code in reversed(list(DTYPES.items()))}
-"""Neutral names by NumPy's codes; where two share one, NumPy's own (it comes first there)."""
+"""Neutral names by NumPy's codes; where two names share a code, NumPy's own name."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """Bytes that were left in the file.
+class FileSpan:
+    """Bytes that stay in the file until they are needed.
 
     Attributes:
         start: Offset of the first.
         size: How many.
-        text: They are the UTF-8 of a text with one character for each byte meant, as protocol 2
-            writes bytes.
+        text: The bytes are UTF-8 text with one character for each real byte, as protocol 2 writes
+            bytes.
     """
 
     start: int
@@ -35,7 +36,7 @@ class Span:
     text: bool
 
     def read(self, file: BinaryIO) -> bytes:
-        """Read what is meant; raises ValueError where it is no such text."""
+        """Read the real bytes; raises ValueError where the text is not of that form."""
         file.seek(self.start)
         raw = file.read(self.size)
         return raw.decode("utf-8").encode("latin1") if self.text else raw
@@ -50,35 +51,35 @@ class StoredDtype:
         self.name = NUMPY[code]
 
     def build(self, state: Any) -> None:
-        """Take the byte order; anything but a plain little-endian number is refused."""
+        """Check the byte order; anything but a plain little-endian number is refused."""
         if state[1] not in ("<", "|") or any(part is not None for part in state[2:5]):
             raise ValueError("an array that is big-endian or has fields")
 
 
 class StoredArray:
-    """An array as a pickle describes it; where it is large, its bytes are still in the file."""
+    """An array as a pickle describes it; the bytes of a large one are still in the file."""
 
-    entry: Entry | None = None
+    entry: TensorEntry | None = None
     fortran = False
-    data: Span | bytes = b""
+    data: FileSpan | bytes = b""
 
     def build(self, state: Any) -> None:
-        """Take shape, dtype and bytes, which must agree to the byte."""
+        """Set shape, dtype and bytes, whose sizes must agree exactly."""
         _, shape, kind, fortran, data = state
         if not (isinstance(shape, tuple) and isinstance(kind, StoredDtype)):
             raise ValueError("an array without a shape or a dtype")
         if not is_possible(shape, kind.name):
             raise ValueError(f"an array of the impossible shape {shape!r:.120}")
-        self.entry, self.fortran = Entry(shape, kind.name), bool(fortran)
-        self.data = data if isinstance(data, Span) else encode(data, "latin1")
-        size = self.data.size if isinstance(self.data, Span) else len(self.data)
-        doubled = isinstance(self.data, Span) and self.data.text  # UTF-8 of latin-1 text
+        self.entry, self.fortran = TensorEntry(shape, kind.name), bool(fortran)
+        self.data = data if isinstance(data, FileSpan) else encode(data, "latin1")
+        size = self.data.size if isinstance(self.data, FileSpan) else len(self.data)
+        doubled = isinstance(self.data, FileSpan) and self.data.text  # UTF-8 of latin-1 text
         if not self.entry.nbytes <= size <= self.entry.nbytes * (1 + doubled):
             raise ValueError(f"an array {self.entry} with {size} bytes")
 
     def read(self, file: BinaryIO) -> Array:
-        """Read it into an array of its own, in C order."""
-        raw = self.data.read(file) if isinstance(self.data, Span) else self.data
+        """Read it into a new array in C order."""
+        raw = self.data.read(file) if isinstance(self.data, FileSpan) else self.data
         if self.entry is None or len(raw) != self.entry.nbytes:
             raise ValueError(f"an array {self.entry} with {len(raw)} bytes")
         flat = np.frombuffer(raw, DTYPES[self.entry.dtype])
@@ -90,18 +91,18 @@ def encode(text: Any, encoding: Any) -> Any:
     """Stand in for `_codecs.encode`, with which protocol 2 writes bytes."""
     if encoding != "latin1":
         raise ValueError(f"text in {encoding!r}")
-    return text if isinstance(text, Span | bytes) else text.encode("latin1")
+    return text if isinstance(text, FileSpan | bytes) else text.encode("latin1")
 
 
 def reconstruct(kind: Any, shape: Any, code: Any) -> StoredArray:
-    """Stand in for NumPy's `_reconstruct`: an array of which nothing is known yet."""
+    """Stand in for NumPy's `_reconstruct`: an array without shape and values yet."""
     if kind is not ndarray or shape != (0,):
         raise ValueError("an array of another class")
     return StoredArray()
 
 
 def ndarray(*arguments: Any) -> None:
-    """Stand in for `numpy.ndarray`, which is only ever named."""
+    """Stand in for `numpy.ndarray`, which pickles name but never call."""
     raise ValueError("numpy.ndarray itself")
 
 
@@ -118,21 +119,21 @@ def scalar(kind: Any, raw: Any) -> Any:
 
 def ordered(pairs: Any = ()) -> dict[Any, Any]:
     """Stand in for `OrderedDict`: a dictionary, which keeps its order."""
-    found: dict[Any, Any] = {}
+    items: dict[Any, Any] = {}
     for key, value in pairs:
-        put(found, key, value)
-    return found
+        put(items, key, value)
+    return items
 
 
 def put(container: dict[Any, Any], key: Any, value: Any) -> None:
-    """Set an item that is not there yet."""
+    """Set an item whose key is new."""
     if key in container:
         raise ValueError(f"the key {key!r:.80} twice")
     container[key] = value
 
 
 def no_bytes() -> bytes:
-    """Stand in for `bytes()`, as protocol 2 writes no bytes at all."""
+    """Stand in for `bytes()`, as protocol 2 writes empty bytes."""
     return b""
 
 
@@ -149,20 +150,20 @@ ADMITTED: Mapping[str, Callable[..., Any]] = {
     **{f"numpy.{core}.multiarray._reconstruct": reconstruct for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": scalar for core in ("core", "_core")},
 }
-"""What a pickle may name, with what is done instead."""
+"""What a pickle may name, and the function that is called instead."""
 
 
 def admitted(source: str, module: str, name: str) -> Callable[..., Any]:
-    """Return what stands for a global.
+    """Return the function that is called instead of a global.
 
     Raises:
-        WeightFileError: It is none that weights need.
+        WeightFileError: Weights do not need it.
     """
-    found = ADMITTED.get(f"{module}.{name}")
-    if found is None:
+    function = ADMITTED.get(f"{module}.{name}")
+    if function is None:
         raise WeightFileError(
             f"{source} asks to run {module}.{name}",
             context="nothing was run: weights need only arrays, text, numbers and containers",
             hint="load it where you trust it, and save its state_dict() alone",
         )
-    return found
+    return function

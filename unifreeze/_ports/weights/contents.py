@@ -1,22 +1,23 @@
-"""Weights at rest, which no plan reads: what a weight file holds, in neutral terms."""
+"""What a weight file holds, in neutral terms: tensors by name, with shape and dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from math import prod
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 
+from unifreeze._numerics.projections import Array
 from unifreeze.errors import WeightFileError, counted, listing, nearest
 
-Array = NDArray[Any]
 COPY_AGAIN = "copy or download it again: it ends early, or was changed on the way"
-"""What to do about a broken file."""
-Progress = Callable[[str, int, int], None]
+"""The hint for a broken file."""
+TensorProgress = Callable[[str, int, int], None]
 """Called after each tensor with its name, how many are done, and how many there are."""
 
 DTYPES: Mapping[str, str] = {
@@ -39,15 +40,15 @@ DTYPES: Mapping[str, str] = {
     "float8_e5m2": "|u1",
     "float8_e8m0fnu": "|u1",
 }
-"""Neutral dtype names with the NumPy dtype of their arrays: bit patterns for what NumPy lacks."""
+"""Neutral dtype names, and the NumPy dtype of their arrays: bit patterns where NumPy has none."""
 
 MOST_DIMENSIONS = 32
 MOST_BYTES = 2**62
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a file says about one tensor.
+class TensorEntry:
+    """Shape and dtype of one tensor in a file.
 
     Attributes:
         shape: Its shape as stored.
@@ -66,7 +67,7 @@ class Entry:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> Entry:
+def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> TensorEntry:
     """Build an entry from what a file claims.
 
     Raises:
@@ -80,11 +81,11 @@ def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> E
     sizes = tuple(shape)
     if not is_possible(sizes, dtype):
         raise WeightFileError(f"{source}: {name!r} has an impossible shape: {sizes!r:.120}")
-    return Entry(sizes, dtype)
+    return TensorEntry(sizes, dtype)
 
 
 def is_possible(shape: tuple[object, ...], dtype: str) -> TypeGuard[tuple[int, ...]]:
-    """Tell whether a shape is one, and memory could be addressed that holds it."""
+    """Return whether a shape is valid, and not too large for any memory."""
     sizes = [size for size in shape if type(size) is int and size >= 0]
     stretched = prod(max(size, 1) for size in sizes) * np.dtype(DTYPES[dtype]).itemsize
     return len(sizes) == len(shape) <= MOST_DIMENSIONS and stretched <= MOST_BYTES
@@ -98,8 +99,8 @@ class Named:
         name: Its name in the file.
         shape: Its shape.
         dtype: Its neutral dtype name.
-        read: Gives its values, for dtypes that NumPy lacks as bit patterns; called when it is
-            written, once, and what it gives is dropped after.
+        read: Returns its values; bit patterns for dtypes that NumPy lacks. It is called once, when
+            the tensor is written.
         alias_of: The name, earlier in the same file, of the tensor that this one is tied to.
     """
 
@@ -110,16 +111,16 @@ class Named:
     alias_of: str | None = None
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> TensorEntry:
         """Its shape and dtype."""
-        return Entry(self.shape, self.dtype)
+        return TensorEntry(self.shape, self.dtype)
 
 
 def values_of(tensor: Named) -> Array:
     """Read a tensor that is to be written, in C order.
 
     Raises:
-        WeightFileError: What it gives is not of the shape and dtype it announced.
+        WeightFileError: Its values are not of the shape and dtype that it announced.
     """
     array = np.asarray(tensor.read())
     code = np.dtype(DTYPES[tensor.dtype])
@@ -135,25 +136,25 @@ class WeightFile:
     """A weight file open for reading, one tensor at a time; use it in a `with` statement.
 
     Args:
-        source: How messages call the file.
+        source: Name of the file in messages.
         entries: What it holds, in the order of the file.
         load: Reads one tensor by a name of `entries`.
-        metadata: Text that the file carries besides.
-        tied: For second names of a tensor, the name it is tied to.
-        ignored: Keys in the file that are no weights and were passed over.
-        close: Gives up the file.
+        metadata: Further text in the file.
+        tied: For each second name of a tensor, its first name.
+        ignored: Keys in the file that are not weights.
+        close: Closes the file.
 
     Attributes:
         names: The tensors' names, in the order of the file.
         aliases: For each name that is tied to an earlier one, the earliest.
-        metadata: Text that the file carries besides.
-        ignored: Keys in the file that are no weights and were passed over.
+        metadata: Further text in the file.
+        ignored: Keys in the file that are not weights.
     """
 
     def __init__(
         self,
         source: str,
-        entries: Mapping[str, Entry],
+        entries: Mapping[str, TensorEntry],
         load: Callable[[str], Array],
         *,
         metadata: Mapping[str, str] | None = None,
@@ -166,7 +167,7 @@ class WeightFile:
         self.metadata, self.ignored = dict(metadata or {}), tuple(ignored)
         self._entries, self._load, self._close, self._open = dict(entries), load, close, True
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> TensorEntry:
         """Return shape and dtype of a tensor.
 
         Raises:
@@ -181,7 +182,7 @@ class WeightFile:
         return self._entries[name]
 
     def read(self, name: str) -> Array:
-        """Read one tensor into an array of its own.
+        """Read one tensor into a new array.
 
         Returns:
             Its values, of the entry's shape; bfloat16 and float8 as bit patterns (uint16, uint8).
@@ -199,15 +200,15 @@ class WeightFile:
             raise WeightFileError(f"cannot read {name!r} of {self.source}: {reason}") from None
 
     def named(self) -> Iterator[Named]:
-        """Give every tensor in the form that `save_weights` takes; nothing is read yet."""
+        """Yield every tensor in the form that `save_weights` takes; nothing is read yet."""
         for name in self.names:
             entry = self._entries[name]
             yield Named(name, entry.shape, entry.dtype, self._reader(name), self.aliases.get(name))
 
     def under(self, prefix: str) -> WeightFile:
-        """Give what stands under one prefix, by names without it; the rest is passed over.
+        """Return the tensors whose names begin with a prefix, by names without it.
 
-        The dot behind it may be left out. Closing either closes both.
+        The dot after the prefix may be left out. Closing either file closes both.
 
         Raises:
             WeightFileError: No name begins with it.
@@ -237,7 +238,7 @@ class WeightFile:
         return lambda: self.read(name)
 
     def close(self) -> None:
-        """Give up the file; closing twice does no harm."""
+        """Close the file; closing twice does no harm."""
         if self._open:
             self._open = False
             self._close()
@@ -271,7 +272,40 @@ def _is_in(name: str, prefix: str) -> bool:
 
 
 def _earliest(names: Iterable[str], tied: Mapping[str, str]) -> dict[str, str]:
-    """Name each tied tensor by whichever of its names comes first."""
+    """Return for each later name of a tied tensor its earliest name in the file."""
     first: dict[str, str] = {}
-    found = {name: first.setdefault(tied.get(name, name), name) for name in names}
-    return {name: earliest for name, earliest in found.items() if earliest != name}
+    earliest = {name: first.setdefault(tied.get(name, name), name) for name in names}
+    return {name: target for name, target in earliest.items() if target != name}
+
+
+def open_with(path: Path, read: Callable[[BufferedReader, str], WeightFile]) -> WeightFile:
+    """Open a file and read its description; the file is closed if that fails.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    file = path.open("rb")
+    try:
+        return read(file, str(path))
+    except BaseException:
+        file.close()
+        raise
+
+
+def broken_file(source: str, form: str, reason: object) -> WeightFileError:
+    """Return the error for a file that breaks the rules of its format.
+
+    Args:
+        source: Name of the file in messages.
+        form: What the file is not: "a valid safetensors file".
+        reason: The rule that it breaks.
+    """
+    return WeightFileError(f"{source} is not {form}", context=str(reason), hint=COPY_AGAIN)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse JSON with one key twice: an `object_pairs_hook`, which raises ValueError."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+    return dict(pairs)

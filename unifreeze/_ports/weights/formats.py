@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from unifreeze._ports.weights.contents import Named, Progress, WeightFile
+from unifreeze._ports.weights.contents import Named, TensorProgress, WeightFile
 from unifreeze._ports.weights.paddle_format import open_pdparams
 from unifreeze._ports.weights.paddle_writing import write_pdparams
 from unifreeze._ports.weights.safetensors_format import open_safetensors, write_safetensors
@@ -35,7 +35,7 @@ class WeightFormat:
     suffixes: tuple[str, ...]
     starts: tuple[bytes, ...]
     open: Callable[[Path, str | None], WeightFile]
-    save: Callable[[BinaryIO, Sequence[Named], Progress], None]
+    save: Callable[[BinaryIO, Sequence[Named], TensorProgress], None]
     framework: str = ""
 
     def need_framework(self) -> None:
@@ -54,7 +54,7 @@ def _open_safetensors(path: Path, key: str | None) -> WeightFile:
     return open_safetensors(path)
 
 
-def _save_safetensors(file: BinaryIO, tensors: Sequence[Named], progress: Progress) -> None:
+def _save_safetensors(file: BinaryIO, tensors: Sequence[Named], progress: TensorProgress) -> None:
     write_safetensors(file, tensors, {}, progress)
 
 

@@ -1,7 +1,7 @@
-"""Weights at rest in `.pdparams`: what `paddle.save` writes, read and written without Paddle.
+"""Reading `.pdparams` files, as `paddle.save` writes them, without Paddle.
 
-What it writes is in `paddle/framework/io.py`: a pickle of names and arrays, where bfloat16 is
-uint16, parameters beyond 1 GiB may be cut in slices, and a table gives the tensors' own names.
+`paddle/framework/io.py` writes a pickle of names and arrays, where bfloat16 is uint16, parameters
+beyond 1 GiB may be cut into slices, and a table gives the tensors' own names.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from unifreeze._numerics.projections import Array
 from unifreeze._ports.weights.allowed_in_pickles import StoredArray
+from unifreeze._ports.weights.checkpoint_parts import find_state
 from unifreeze._ports.weights.contents import (
-    COPY_AGAIN,
     DTYPES,
-    Array,
-    Entry,
+    TensorEntry,
     WeightFile,
+    broken_file,
     is_possible,
+    open_with,
 )
-from unifreeze._ports.weights.nested import find_state
 from unifreeze._ports.weights.safe_unpickling import read_pickle
-from unifreeze.errors import WeightFileError
 
 SLICES = "UnpackBigParamInfor@@"
 OWN_NAMES = "StructuredToParameterName@@"
+COMPLETE = "a complete pickle of weights"
 
 
 class StoredTensor:
-    """One tensor of a pickle: an array, or a large one's slices.
+    """One tensor of a pickle: an array, or the slices of a large one.
 
     Attributes:
-        entry: Shape and dtype; Paddle's uint16 means bfloat16, and it reads it so too.
-        parts: The arrays it is made of, in order.
+        entry: Shape and dtype; Paddle's uint16 means bfloat16.
+        parts: Its arrays, in order.
     """
 
     def __init__(self, parts: Sequence[StoredArray], shape: tuple[int, ...] | None = None) -> None:
@@ -47,11 +48,11 @@ class StoredTensor:
         shape = entries[0].shape if shape is None else shape
         if not is_possible(shape, dtype) or prod(shape) != sum(prod(e.shape) for e in entries):
             raise ValueError(f"slices that do not make up the shape {shape!r:.120}")
-        self.entry = Entry(shape, "bfloat16" if dtype == "uint16" else dtype)
+        self.entry = TensorEntry(shape, "bfloat16" if dtype == "uint16" else dtype)
         self.parts = tuple(parts)
 
     def read(self, file: BinaryIO) -> Array:
-        """Read it into an array of its own."""
+        """Read it into a new array."""
         if len(self.parts) == 1:
             return self.parts[0].read(file).reshape(self.entry.shape)
         array = np.empty(prod(self.entry.shape), DTYPES[self.entry.dtype])
@@ -74,12 +75,7 @@ def open_pdparams(path: Path, key: str | None = None) -> WeightFile:
         WeightFileError: It holds more than weights, or is cut short.
         OSError: It cannot be opened.
     """
-    file = path.open("rb")
-    try:
-        return _open(file, str(path), key)
-    except BaseException:
-        file.close()
-        raise
+    return open_with(path, lambda file, source: _open(file, source, key))
 
 
 def _open(file: BinaryIO, source: str, key: str | None) -> WeightFile:
@@ -88,14 +84,14 @@ def _open(file: BinaryIO, source: str, key: str | None) -> WeightFile:
         own_names = content.pop(OWN_NAMES, {}) if isinstance(content, dict) else {}
         content = _with_tensors(content)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _broken(source, error) from None
+        raise broken_file(source, COMPLETE, error) from None
     tensors, ignored = find_state(source, content, StoredTensor, key)
 
     def load(name: str) -> Array:
         try:
             return tensors[name].read(file)
         except ValueError as error:
-            raise _broken(source, error) from None
+            raise broken_file(source, COMPLETE, error) from None
 
     entries = {name: tensor.entry for name, tensor in tensors.items()}
     tied = _tied(tensors)
@@ -104,77 +100,69 @@ def _open(file: BinaryIO, source: str, key: str | None) -> WeightFile:
     return WeightFile(source, entries, load, tied=tied, ignored=ignored, close=file.close)
 
 
-def _broken(source: str, error: Exception) -> WeightFileError:
-    return WeightFileError(
-        f"{source} is not a complete pickle of weights", context=str(error), hint=COPY_AGAIN
-    )
-
-
 def _with_tensors(content: Any) -> Any:
-    """Replace arrays by tensors in a dictionary and those in it; slices become one tensor."""
+    """Replace arrays by tensors in a dictionary and its dictionaries; slices become one tensor."""
     if not isinstance(content, dict):
         return content
     content = _joined(content)
-    made: dict[int, StoredTensor] = {}
-    found = {}
-    for name, value in content.items():
+    tensors: dict[int, StoredTensor] = {}
+
+    def replaced(value: object) -> object:
         array = _array(value)
-        if array is not None:
-            value = made.setdefault(id(array), StoredTensor([array]))
-        elif isinstance(value, dict):
-            parts = {key: _array(part) for key, part in value.items()}
-            value = {
-                key: made.setdefault(id(array), StoredTensor([array])) if array else value[key]
-                for key, array in parts.items()
-            }
-        found[name] = value
-    return found
+        return value if array is None else tensors.setdefault(id(array), StoredTensor([array]))
+
+    return {
+        name: {key: replaced(part) for key, part in value.items()}
+        if isinstance(value, dict)
+        else replaced(value)
+        for name, value in content.items()
+    }
 
 
 def _array(value: object) -> StoredArray | None:
-    """Return the array in what Paddle pickles a tensor as: itself, or with the tensor's name."""
+    """Return the array of a pickled tensor: the value itself, or a pair of name and array."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         value = value[1]
     return value if isinstance(value, StoredArray) else None
 
 
 def _joined(content: dict[Any, Any]) -> dict[Any, Any]:
-    """Put slices together; the name stands where its first slice stood."""
+    """Join slices into tensors; a tensor takes the place of its first slice."""
     plan: Mapping[str, Mapping[str, Any]] = content.pop(SLICES, {})
     firsts = {rows["slices"][0]: name for name, rows in plan.items()}
     rest = {part for rows in plan.values() for part in rows["slices"]}
-    found: dict[Any, Any] = {}
+    joined: dict[Any, Any] = {}
     for key, value in content.items():
         if key in firsts:
             rows = plan[firsts[key]]
             parts = [content[part] for part in rows["slices"]]
-            found[firsts[key]] = StoredTensor(parts, tuple(rows["OriginShape"]))
+            joined[firsts[key]] = StoredTensor(parts, tuple(rows["OriginShape"]))
         elif key not in rest:
-            found[key] = value
-    return found
+            joined[key] = value
+    return joined
 
 
 def _tied(tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Find names that the pickle gives to one and the same array."""
+    """Find names of one and the same array."""
     first: dict[int, str] = {}
-    found = {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
-    return {name: target for name, target in found.items() if name != target}
+    firsts = {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
+    return {name: target for name, target in firsts.items() if name != target}
 
 
 def _tied_by_name(
-    own_names: Mapping[Any, Any], entries: Mapping[str, Entry], load: Any
+    own_names: Mapping[Any, Any], entries: Mapping[str, TensorEntry], load: Any
 ) -> dict[str, str]:
-    """Find tensors that had one own name, and check that they are equal.
+    """Find tensors that have one own name and equal values.
 
-    A tensor that was loaded twice has its name twice, so the name alone shows nothing.
+    The name alone shows nothing: a tensor that was loaded twice has its name twice.
     """
-    first: dict[tuple[object, Entry], str] = {}
+    first: dict[tuple[object, TensorEntry], str] = {}
     tied = {}
     for name, entry in entries.items():
-        own = own_names.get(name)
-        if not isinstance(own, str):
+        own_name = own_names.get(name)
+        if not isinstance(own_name, str):
             continue
-        target = first.setdefault((own, entry), name)
+        target = first.setdefault((own_name, entry), name)
         if target != name and load(name).tobytes() == load(target).tobytes():
             tied[name] = target
     return tied

@@ -1,7 +1,7 @@
-"""Weights at rest in `.pdparams`, written: the pickle that `paddle.load` reads, tensor by tensor.
+"""Writing `.pdparams` files: the pickle that `paddle.load` reads, tensor by tensor.
 
-Python's own pickler keeps whatever it has written until it ends, so that a model would be held
-whole; this writes the same instructions by hand.
+Python's own pickler keeps all that it has written until it ends, so the whole model would be in
+memory; this module writes the same instructions itself.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import BinaryIO
 
 import numpy as np
 
-from unifreeze._ports.weights.contents import DTYPES, Named, Progress, values_of
+from unifreeze._ports.weights.contents import DTYPES, Named, TensorProgress, values_of
 from unifreeze._ports.weights.paddle_format import OWN_NAMES, SLICES
 from unifreeze.errors import WeightFileError, listing
 
 UNREADABLE = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu")
-"""What `paddle.load` refuses, or takes for another dtype."""
+"""Dtypes that `paddle.load` refuses, or takes for another dtype."""
 
 
-def write_pdparams(file: BinaryIO, tensors: Sequence[Named], progress: Progress) -> None:
+def write_pdparams(file: BinaryIO, tensors: Sequence[Named], progress: TensorProgress) -> None:
     """Write tensors as `paddle.save` would a state dict, one in memory at a time.
 
-    A tied tensor stands in the file once, and under each of its names for `paddle.load`.
+    A tied tensor is in the file once; `paddle.load` returns it under each of its names.
 
     Raises:
-        WeightFileError: A name or dtype is one that `paddle.load` would take for something else.
+        WeightFileError: `paddle.load` would read a name or dtype as something else.
     """
     _check(tensors)
     sources = {tensor.alias_of for tensor in tensors}
@@ -56,7 +56,7 @@ def _check(tensors: Sequence[Named]) -> None:
 
 
 def _write_array(file: BinaryIO, tensor: Named) -> None:
-    """Write what NumPy's arrays pickle as: an empty one, then its state."""
+    """Write an array as NumPy pickles it: an empty array, then its state."""
     data = values_of(tensor).reshape(-1).view(np.uint8).data
     code = DTYPES[tensor.dtype]
     file.write(b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n(K\x00tC\x01b\x87R")

@@ -1,7 +1,7 @@
-"""Weights at rest in a pickle, read without unpickling: a small machine that can only build data.
+"""Reading a pickle of weights without running it: a small machine that can only build data.
 
-The instructions are those that protocols 2 to 4 write for state dicts; Python's `pickletools`
-describes them. Long texts and bytes are stepped over and stay in the file.
+It knows the instructions that protocols 2 to 4 write for state dicts; Python's `pickletools`
+describes them. Long texts and bytes are skipped and stay in the file.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, BinaryIO
 
 from unifreeze._ports.weights.allowed_in_pickles import (
     ADMITTED,
-    Span,
+    FileSpan,
     StoredArray,
     StoredDtype,
     admitted,
     put,
 )
-from unifreeze._ports.weights.contents import COPY_AGAIN
+from unifreeze._ports.weights.contents import broken_file
 from unifreeze.errors import WeightFileError
 
 LONG = 1024
-"""Texts and bytes beyond this stay in the file."""
+"""Longer texts and bytes stay in the file."""
 MOST_STEPS = 10_000_000
 """A state dict of 100 000 tensors takes some 4 million; each may cost memory beyond the file's."""
 
@@ -34,27 +34,24 @@ def read_pickle(file: BinaryIO, size: int, source: str) -> Any:
     Args:
         file: The file, at its start.
         size: Its size in bytes.
-        source: How messages call it.
+        source: Name of the file in messages.
 
     Returns:
         Plain containers, texts and numbers, with a `StoredArray` for each array.
 
     Raises:
-        WeightFileError: It is cut short, no pickle, or asks for more than weights need.
+        WeightFileError: It is cut short, not a pickle, or asks for more than weights need.
     """
     machine = Machine(file, size, source)
     try:
         return machine.run()
     except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
-        raise WeightFileError(
-            f"{source} is not a pickle of weights",
-            context=f"{error} (at byte {machine.at} of {size})",
-            hint=COPY_AGAIN,
-        ) from None
+        reason = f"{error} (at byte {machine.at} of {size})"
+        raise broken_file(source, "a pickle of weights", reason) from None
 
 
 class Machine:
-    """The stack, the memo and the place in the file."""
+    """The stack, the memo and the position in the file."""
 
     def __init__(self, file: BinaryIO, size: int, source: str) -> None:
         self.file, self.size, self.source, self.at = file, size, source, 0
@@ -63,7 +60,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Carry out instructions up to STOP, which must be the file's last byte."""
+        """Execute instructions up to STOP, which must be the last byte of the file."""
         for _ in range(MOST_STEPS):
             code = self.take(1)
             if code == b".":
@@ -82,7 +79,7 @@ class Machine:
         return self.file.read(count)
 
     def claim(self, count: int) -> None:
-        """Move on in the file."""
+        """Move forward in the file."""
         if count < 0 or count > self.size - self.at:
             raise ValueError(f"{count} bytes are announced and {self.size - self.at} are left")
         self.at += count
@@ -92,7 +89,7 @@ class Machine:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def data(self, form: str, read: Callable[[bytes], Any], *, text: bool = False) -> None:
-        """Push a text or bytes; a long one as the place where it stands."""
+        """Push a text or bytes; a long one as its position in the file."""
         count = self.number(form)
         if count <= LONG:
             self.stack.append(read(self.take(count)))
@@ -100,7 +97,7 @@ class Machine:
         start = self.at
         self.claim(count)
         self.file.seek(self.at)
-        self.stack.append(Span(start, count, text))
+        self.stack.append(FileSpan(start, count, text))
 
     def line(self) -> str:
         """Read a line of a GLOBAL instruction."""
@@ -123,22 +120,22 @@ class Machine:
         self.stack = []
 
     def fold(self, count: int) -> None:
-        """Replace the last items by a tuple of them."""
+        """Replace the last items by one tuple."""
         if count > len(self.stack):
             raise ValueError("the stack is too short")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def name(self, module: Any, name: Any) -> None:
-        """Push what stands for a global."""
+        """Push the function that replaces a global."""
         self.stack.append(admitted(self.source, module, name))
 
     def name_from_stack(self) -> None:
-        """Push what stands for a global whose names are on the stack."""
+        """Push the function that replaces a global, whose names are on the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         self.name(module, name)
 
     def call(self) -> None:
-        """Call what stands for a global."""
+        """Call the function that replaces a global."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not any(function is known for known in ADMITTED.values()):
             raise ValueError("it calls what is not a function")
@@ -160,7 +157,7 @@ class Machine:
         target.extend(items)
 
     def fill(self, items: list[Any]) -> None:
-        """Put keys and values, by turns, into the dictionary on the stack."""
+        """Put alternating keys and values into the dictionary on the stack."""
         target = self.stack[-1]
         if type(target) is not dict:
             raise ValueError(f"it sets items of a {type(target).__name__}")
@@ -173,7 +170,7 @@ class Machine:
         return [key, value]
 
     def unknown(self, code: bytes) -> WeightFileError:
-        """Say which instruction weights have no need of; INST names what it wants to run."""
+        """Return the error for an instruction that weights do not need; INST would run a global."""
         if code == b"i":
             admitted(self.source, self.line(), self.line())
         known = [row.name for row in opcodes if row.code == code.decode("latin1")]
@@ -198,7 +195,7 @@ def _integer(raw: bytes) -> int:
 
 STEPS: dict[bytes, Callable[[Machine], Any]] = {
     b"\x80": lambda m: m.take(1),
-    b"\x95": lambda m: m.take(8),  # a frame only says how far to read ahead
+    b"\x95": lambda m: m.take(8),  # a frame is only a hint how far to read ahead
     b"}": lambda m: m.stack.append({}),
     b"]": lambda m: m.stack.append([]),
     b")": lambda m: m.stack.append(()),
@@ -224,7 +221,7 @@ STEPS: dict[bytes, Callable[[Machine], Any]] = {
     b"h": lambda m: m.stack.append(m.memo[m.number("<B")]),
     b"j": lambda m: m.stack.append(m.memo[m.number("<I")]),
     b"(": Machine.mark,
-    b"t": lambda m: m.push(tuple(m.marked())),
+    b"t": lambda m: m.push(tuple(m.marked())),  # marked() replaces the stack: look it up after
     b"\x85": lambda m: m.fold(1),
     b"\x86": lambda m: m.fold(2),
     b"\x87": lambda m: m.fold(3),

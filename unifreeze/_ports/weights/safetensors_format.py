@@ -1,7 +1,7 @@
-"""Weights at rest in `.safetensors`: a checked header, then one tensor at a time.
+"""Reading and writing `.safetensors` files: a checked header, then one tensor at a time.
 
-The format is at https://huggingface.co/docs/safetensors/index#format. Its rules are checked here,
-and not by the reference library, so that a message can say which one a file breaks.
+The format is at https://huggingface.co/docs/safetensors/index#format. Its rules are checked here
+and not by the reference library, so that a message can name the rule that a file breaks.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from unifreeze._numerics.projections import Array
 from unifreeze._ports.weights.contents import (
-    COPY_AGAIN,
     DTYPES,
-    Array,
-    Entry,
     Named,
-    Progress,
+    TensorEntry,
+    TensorProgress,
     WeightFile,
+    broken_file,
     make_entry,
+    open_with,
+    unique_keys,
     values_of,
 )
 from unifreeze.errors import WeightFileError, listing
@@ -57,7 +59,7 @@ NAMES = {name: code for code, name in CODES.items()}
 
 @dataclass(frozen=True)
 class _Row:
-    entry: Entry
+    entry: TensorEntry
     begin: int
     end: int
 
@@ -69,12 +71,7 @@ def open_safetensors(path: Path) -> WeightFile:
         WeightFileError: The file breaks a rule of the format.
         OSError: It cannot be opened.
     """
-    file = path.open("rb")
-    try:
-        return _open(file, str(path))
-    except BaseException:
-        file.close()
-        raise
+    return open_with(path, _open)
 
 
 def _open(file: BufferedReader, source: str) -> WeightFile:
@@ -105,7 +102,7 @@ def _read_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any]
         raise _broken(source, f"its header claims {length} bytes, the file has {size}")
     raw = file.read(length)
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise _broken(source, f"its header cannot be read: {error}") from None
     if not isinstance(header, dict):
@@ -113,23 +110,15 @@ def _read_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any]
     return header, 8 + length
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
-    return found
-
-
-def _metadata(found: object, source: str) -> dict[str, str]:
-    if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
-        return found
+def _metadata(texts: object, source: str) -> dict[str, str]:
+    if isinstance(texts, dict) and all(isinstance(value, str) for value in texts.values()):
+        return texts
     raise _broken(source, "its metadata is not a mapping from text to text")
 
 
 def _rows(header: Mapping[str, Any], room: int, source: str) -> dict[str, _Row]:
-    """Return what the header describes, in the order of the bytes, which it must fill exactly."""
-    rows = {name: _row(name, found, source) for name, found in header.items()}
+    """Return the rows of the header in order of their bytes, which must fill the file exactly."""
+    rows = {name: _row(name, described, source) for name, described in header.items()}
     rows = dict(sorted(rows.items(), key=lambda item: (item[1].begin, item[1].end)))
     reached = 0
     for name, row in rows.items():
@@ -142,10 +131,10 @@ def _rows(header: Mapping[str, Any], room: int, source: str) -> dict[str, _Row]:
     return rows
 
 
-def _row(name: str, found: object, source: str) -> _Row:
-    if not isinstance(found, dict) or found.keys() != {"dtype", "shape", "data_offsets"}:
+def _row(name: str, described: object, source: str) -> _Row:
+    if not isinstance(described, dict) or described.keys() != {"dtype", "shape", "data_offsets"}:
         raise _broken(source, f"{name!r} lacks dtype, shape or data_offsets, or has more")
-    shape, offsets, code = found["shape"], found["data_offsets"], found["dtype"]
+    shape, offsets, code = (described[key] for key in ("shape", "data_offsets", "dtype"))
     whole = isinstance(offsets, list) and [type(at) for at in offsets] == [int, int]
     if not (isinstance(shape, list) and isinstance(code, str) and whole):
         raise _broken(source, f"{name!r} is described with values of the wrong type")
@@ -158,7 +147,7 @@ def _row(name: str, found: object, source: str) -> _Row:
 
 def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]:
     try:
-        tied = json.loads(text, object_pairs_hook=_unique)
+        tied = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         tied = None
     if not isinstance(tied, dict):
@@ -171,24 +160,22 @@ def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]
 
 
 def _broken(source: str, reason: str) -> WeightFileError:
-    return WeightFileError(
-        f"{source} is not a valid safetensors file", context=reason, hint=COPY_AGAIN
-    )
+    return broken_file(source, "a valid safetensors file", reason)
 
 
 def write_safetensors(
-    file: BinaryIO, tensors: Sequence[Named], metadata: Mapping[str, str], progress: Progress
+    file: BinaryIO, tensors: Sequence[Named], metadata: Mapping[str, str], progress: TensorProgress
 ) -> None:
     """Write tensors as safetensors, one in memory at a time.
 
-    The format allows no two names for the same bytes, and the frameworks' own `load_state_dict`
-    wants every name. So a tied tensor is written under each of its names, and the metadata
-    (`unifreeze.aliases`) says which are one.
+    The format does not allow two names for the same bytes, and the frameworks' own
+    `load_state_dict` needs every name. So a tied tensor is written under each of its names, and
+    the metadata (`unifreeze.aliases`) says which names are one tensor.
 
     Raises:
-        WeightFileError: A name or a dtype is not for this format.
+        WeightFileError: The format cannot hold a name or a dtype.
     """
-    # Larger elements come first, as the reference library has it, so that each lies aligned.
+    # Larger elements come first, as in the reference library, so that each tensor is aligned.
     ordered = sorted(tensors, key=lambda tensor: -np.dtype(DTYPES[tensor.dtype]).itemsize)
     header = _header(ordered, metadata)
     file.write(len(header).to_bytes(8, "little") + header)

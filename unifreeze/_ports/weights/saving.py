@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from unifreeze._files import is_folder, whole_file, writing_hint
-from unifreeze._ports.weights.contents import DTYPES, Named, Progress, is_possible
+from unifreeze._ports.weights.contents import DTYPES, Named, TensorProgress, is_possible
 from unifreeze._ports.weights.formats import (
     SAFETENSORS,
     WeightFormat,
@@ -22,7 +22,7 @@ def save_weights(
     tensors: Iterable[Named],
     *,
     metadata: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
 ) -> None:
     """Write a weight file; its format follows from its name.
 

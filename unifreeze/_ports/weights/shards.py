@@ -1,4 +1,4 @@
-"""Weights at rest in several files: an index says which tensor is in which."""
+"""Weights in several files (shards): an index says which tensor is in which file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from unifreeze._ports.weights.contents import Array, WeightFile
+from unifreeze._numerics.projections import Array
+from unifreeze._ports.weights.contents import WeightFile, unique_keys
 from unifreeze.errors import WeightFileError, listing
 
 INDEXES = (
@@ -21,25 +22,25 @@ MOST_INDEX = 100_000_000
 
 
 def weights_in(folder: Path) -> Path:
-    """Return the weights, or their index, in a model's folder: safetensors where there are several.
+    """Return the weight file, or the index, in a model's folder; safetensors if there is a choice.
 
     Raises:
-        WeightFileError: There are none under a usual name.
+        WeightFileError: There is no file with a usual name.
     """
     for index, single in zip(INDEXES, SINGLE, strict=True):
         for name in (single, index):
             if (folder / name).is_file():
                 return folder / name
-    found = listing(sorted(entry.name for entry in folder.iterdir()))
+    present = listing(sorted(entry.name for entry in folder.iterdir()))
     raise WeightFileError(
         f"{folder} is a folder without weights under a usual name",
-        context=f"looked for {', '.join((*SINGLE, *INDEXES))}; found {found or 'nothing'}",
+        context=f"looked for {', '.join((*SINGLE, *INDEXES))}; found {present or 'nothing'}",
         hint="name the file",
     )
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return every file that is read where a file, an index or a model's folder is given.
+    """Return all files that are read for a weight file, an index or a model's folder.
 
     Raises:
         WeightFileError: The index is broken, or there are no weights in the folder.
@@ -47,23 +48,22 @@ def files_of(path: Path) -> list[Path]:
     path = weights_in(path) if path.is_dir() else path
     if not path.name.endswith(".index.json"):
         return [path]
-    placed = _weight_map(_read(path), path)
+    placed = _weight_map(path)
     return [path, *(path.parent / name for name in dict.fromkeys(placed.values()))]
 
 
 def open_index(path: Path, opening: Callable[[Path], WeightFile]) -> WeightFile:
-    """Open all the files that an index lists as one.
+    """Open all files that an index lists as one weight file.
 
     Args:
         path: The index.
-        opening: Opens one of them.
+        opening: Opens one file.
 
     Raises:
         WeightFileError: The index is broken, a file is missing or outside the folder, or a file
-            does not hold just what the index says.
+            does not hold exactly what the index says.
     """
-    index = _read(path)
-    placed = _weight_map(index, path)
+    placed = _weight_map(path)
     with ExitStack() as stack:
         files = {}
         for name in dict.fromkeys(placed.values()):
@@ -88,19 +88,14 @@ def _read(path: Path) -> Any:
     try:
         if path.stat().st_size > MOST_INDEX:
             raise ValueError(f"larger than {MOST_INDEX} bytes")
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise WeightFileError(f"{path} is not an index of weights", context=str(error)) from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return found
-
-
-def _weight_map(index: Any, path: Path) -> dict[str, str]:
+def _weight_map(path: Path) -> dict[str, str]:
+    """Read which tensor is in which file, and check the files' names."""
+    index = _read(path)
     placed = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(placed, dict) or not all(isinstance(v, str) for v in placed.values()):
         raise WeightFileError(
@@ -127,9 +122,9 @@ def _is_plain_name(file: str) -> bool:
 
 
 def _check_shards(path: Path, placed: Mapping[str, str], files: Mapping[str, WeightFile]) -> None:
-    found = {(name, shard) for shard, file in files.items() for name in file.names}
-    lacking = sorted(f"{name} in {shard}" for name, shard in set(placed.items()) - found)
-    beyond = sorted(f"{name} in {shard}" for name, shard in found - set(placed.items()))
+    held = {(name, shard) for shard, file in files.items() for name in file.names}
+    lacking = sorted(f"{name} in {shard}" for name, shard in set(placed.items()) - held)
+    beyond = sorted(f"{name} in {shard}" for name, shard in held - set(placed.items()))
     if lacking or beyond:
         rows = [f"missing: {listing(lacking)}"] * bool(lacking)
         rows += [f"not in the index: {listing(beyond)}"] * bool(beyond)

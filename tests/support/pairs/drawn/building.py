@@ -336,7 +336,7 @@ class Program:
             return x @ f.permute(self._layer(model, step.part).weight, (1, 0))
         return {
             "add": lambda: x + inputs[1],
-            "detach": lambda: f.detach(x),
+            "detach": lambda: x.detach(),
             "mean1": lambda: f.cat_free_mean(x, (1,)),
             "mean23": lambda: f.cat_free_mean(x, (2, 3)),
             "first": lambda: x[:, 0],

@@ -15,6 +15,7 @@ import unifreeze as uf
 from tests.support.pairs.drawn.building import FRAMEWORKS, Program
 from tests.support.pairs.drawn.description import MAIN, PADDLE, TORCH, Description
 from tests.support.pairs.drawn.drawing import CHANNELS, LENGTH, SIDE_LENGTH, VOCABULARY
+from tests.support.pairs.drawn.either_side import everything, gradient_of, state_of, to_array
 
 LIMIT = 1e-6
 """Relative difference up to which two tensors in double precision are equal.
@@ -62,8 +63,8 @@ def build(net: Description) -> tuple[tuple[Program, Program], list[Any]]:
 def _fill(program: Program, model: Any) -> None:
     """Give every tensor values of its own: nothing starts as zeros or ones."""
     draw = np.random.default_rng([program.net.seed, program.side, 5])
-    for path, tensor in program.f.everything(model).items():
-        array = program.f.to_array(tensor)
+    for path, tensor in everything(model).items():
+        array = to_array(tensor)
         if array.dtype.kind == "f":
             values = draw.standard_normal(array.shape) * 0.4 + 0.3
             if path.endswith(("var", "_variance")):
@@ -105,11 +106,11 @@ def judge(net: Description, *, backwards: bool = False) -> Outcome:
 
 def carry_by_description(net: Description, programs: Any, models: Any) -> None:
     """Carry every tensor over as the description says, to see that both ports are one network."""
-    state = programs[TORCH].f.state(models[TORCH])
-    live = programs[PADDLE].f.everything(models[PADDLE])
+    state = state_of(models[TORCH])
+    live = everything(models[PADDLE])
     for known, place in programs[TORCH].places.items():
         there = programs[PADDLE].places[known]
-        array = programs[PADDLE].f.to_array(live[there.path]).copy()
+        array = to_array(live[there.path]).copy()
         there.write(array, place.read(state[place.path]))
         programs[PADDLE].f.write(live[there.path], array)
 
@@ -134,7 +135,7 @@ def _untouched(
 
 
 def _wrong_tensors(programs: Any, models: Any, untouched: Any) -> str:
-    states = [program.f.state(model) for program, model in zip(programs, models, strict=True)]
+    states = [state_of(model) for model in models]
     for known, place in programs[TORCH].places.items():
         there = programs[PADDLE].places[known]
         if known not in untouched and not np.array_equal(
@@ -191,7 +192,7 @@ def _gap(one: Any, other: Any) -> float:
 def _run(net: Description, program: Program, model: Any, mode: str, seed: int) -> Any:
     f, batch = program.f, inputs(net, seed)
     batch = batch.astype("float64") if batch.dtype.kind == "f" else batch
-    for tensor in f.everything(model).values():
+    for tensor in everything(model).values():
         if hasattr(tensor, "clear_gradient"):
             tensor.clear_gradient(False)
         else:
@@ -202,12 +203,12 @@ def _run(net: Description, program: Program, model: Any, mode: str, seed: int) -
     draw = np.random.default_rng([net.seed, seed, 9])
     weights = {name: draw.standard_normal(t.shape) for name, t in sorted(outputs.items())}
     f.backward([(outputs[name], weights[name]) for name in weights])
-    live = f.everything(model)
+    live = everything(model)
     gradients = {}
     for known, place in program.places.items():
-        gradient = f.gradient(live[place.path])
+        gradient = gradient_of(live[place.path])
         gradients[known] = None if gradient is None else place.read(gradient)
-    return {name: f.to_array(tensor) for name, tensor in outputs.items()}, gradients
+    return {name: to_array(tensor) for name, tensor in outputs.items()}, gradients
 
 
 def _by_name(result: Any, side: Any) -> dict[str, Any]:

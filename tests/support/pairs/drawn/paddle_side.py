@@ -7,14 +7,13 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F  # noqa: N812 - as everywhere
 
+from tests.support.pairs.drawn.either_side import RunsProgram
+
 NORMS = {"vector": nn.BatchNorm1D, "image": nn.BatchNorm2D}
 
 
-class Net(nn.Layer):
+class Net(RunsProgram, nn.Layer):
     """A network that runs a program."""
-
-    def forward(self, x=None, mode="main", **named):
-        return self.program.run(self, next(iter(named.values())) if x is None else x, mode)
 
 
 class Holder(nn.Layer):
@@ -98,10 +97,6 @@ def arange(n):
     return paddle.arange(n)
 
 
-def detach(x):
-    return x.detach()
-
-
 def split(x, places):
     return [x.index_select(paddle.to_tensor(rows), axis=-1) for rows in places]
 
@@ -118,14 +113,6 @@ def tensor(array):
     return paddle.to_tensor(array)
 
 
-def state(model):
-    return {name: tensor.numpy() for name, tensor in everything(model).items()}
-
-
-def everything(model):
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
 def write(tensor, array):
     tensor.set_value(array)
 
@@ -140,14 +127,6 @@ def backward(terms):
     paddle.add_n(
         [(t * paddle.to_tensor(w)).sum() for t, w in terms if not t.stop_gradient]
     ).backward()
-
-
-def gradient(tensor):
-    return None if tensor.grad is None else tensor.grad.numpy()
-
-
-def to_array(tensor):
-    return tensor.numpy()
 
 
 def seed(number):

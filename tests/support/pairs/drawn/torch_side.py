@@ -8,14 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as everywhere
 
+from tests.support.pairs.drawn.either_side import RunsProgram
+
 NORMS = {"vector": nn.BatchNorm1d, "image": nn.BatchNorm2d}
 
 
-class Net(nn.Module):
+class Net(RunsProgram, nn.Module):
     """A network that runs a program."""
-
-    def forward(self, x=None, mode="main", **named):
-        return self.program.run(self, next(iter(named.values())) if x is None else x, mode)
 
 
 class Holder(nn.Module):
@@ -99,10 +98,6 @@ def arange(n):
     return torch.arange(n)
 
 
-def detach(x):
-    return x.detach()
-
-
 def split(x, places):
     return [x[..., torch.as_tensor(rows)] for rows in places]
 
@@ -119,14 +114,6 @@ def tensor(array):
     return torch.as_tensor(array)
 
 
-def state(model):
-    return {name: tensor.detach().numpy() for name, tensor in everything(model).items()}
-
-
-def everything(model):
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
 def write(tensor, array):
     with torch.no_grad():
         tensor.copy_(torch.as_tensor(array))
@@ -138,14 +125,6 @@ def double(model):
 
 def backward(terms):
     sum((t * torch.as_tensor(w)).sum() for t, w in terms if t.requires_grad).backward()
-
-
-def gradient(tensor):
-    return None if tensor.grad is None else tensor.grad.numpy()
-
-
-def to_array(tensor):
-    return tensor.detach().numpy()
 
 
 def seed(number):
