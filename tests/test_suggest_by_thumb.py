@@ -11,8 +11,8 @@ from torch import nn
 import unifreeze as uf
 from tests.support.suggested_units import stack, trainable
 from tests.support.zoo import FRAMEWORKS, runnable
-from unifreeze._authoring.suggest.task_facts import FEW, MANY
 from unifreeze._authoring.suggest.model_units import has_head, units_of_model
+from unifreeze._authoring.suggest.task_facts import FEW, MANY
 from unifreeze._resolution import resolve_phases
 from unifreeze.errors import ArgumentError, PlanFileError, TargetError
 
