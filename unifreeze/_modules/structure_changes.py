@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 from operator import is_
 from typing import Any, TypeAlias
 
@@ -21,9 +21,10 @@ def dictionaries_unchanged(walked: Sequence[Dicts]) -> Callable[[], bool]:
     They must be the very dictionaries of the modules, not copies. It looks at every dictionary of
     a large model, so all of it runs without a Python frame.
     """
-    filled: Any = [part for row in walked for part in row[:2] if part]
-    buffers = [row[2] for row in walked if row[2]]
-    empty = [part for row in walked for part in row if not part]
+    of_children, of_parameters, of_buffers = zip(*walked, strict=True)
+    filled: Any = [*filter(None, of_children), *filter(None, of_parameters)]
+    buffers = [*filter(None, of_buffers)]
+    empty = [*filterfalse(None, chain(of_children, of_parameters, of_buffers))]
     content = [*chain.from_iterable(map(dict.values, filled)), _END]
     sizes = list(map(len, buffers))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Hashable, Iterator, MutableMapping, Set
 from itertools import chain, compress, count, filterfalse, repeat
-from operator import attrgetter, contains
+from operator import attrgetter, contains, methodcaller
 from typing import Any, TypeVar
 
 from unifreeze._modules.reader import Dicts, Reader
@@ -149,8 +149,9 @@ class Walk:
         """
         more = {*self._beside, *map(id, self.unused), id(None)}
         more.update(id(tensor) for _, tensor in self.kept())
-        parts = chain.from_iterable(row[:2] for row in self._dicts)
-        content = [*chain.from_iterable(part.values() for part in parts if part)]
+        of_children, of_parameters, _ = zip(*self._dicts, strict=True)
+        parts = filter(None, chain(of_children, of_parameters))
+        content = [*chain.from_iterable(map(methodcaller("values"), parts))]
         left: Iterator[int] = map(id, content)
         for known in (self.tree.numbers, self._seen, more):
             left = filterfalse(known.__contains__, left)

@@ -140,12 +140,14 @@ def _load(entry: EntryPoint) -> Backend:
 
 def _checked(loaded: Any, what: str) -> Backend:
     """Refuse an object that cannot describe and freeze, naming all that it lacks."""
+    if isinstance(loaded, Backend):
+        return loaded
     if not isinstance(loaded, FreezingBackend):
         raise UnknownFrameworkError(
             f"backend {what} is not a backend: it lacks {listing(_lacking(loaded, Backend))}",
             hint="see backends/README.md for what a backend has",
         )
-    return loaded if isinstance(loaded, Backend) else cast(Backend, _PartialBackend(loaded))
+    return cast(Backend, _PartialBackend(loaded))
 
 
 def _lacking(backend: object, protocol: type) -> list[str]:
