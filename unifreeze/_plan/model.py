@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze._arguments import checked_methods
+from unifreeze._plan import delegations
 from unifreeze._plan.captured import Captured
 from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
 from unifreeze._plan.phases import Phase, settings_of
@@ -18,8 +19,7 @@ from unifreeze._tables import one_line
 from unifreeze.errors import PlanError, nearest
 
 if TYPE_CHECKING:
-    from unifreeze._handle import Handle
-    from unifreeze._resolution import Resolution
+    from unifreeze._plan.delegations import Handle, Resolution
 
 FORMAT = 1
 """Version of the plan format that this release reads and writes."""
@@ -173,9 +173,7 @@ class FreezePlan:
         Phase('top' at epoch 5)
         """
         said = {key: value for key, value in locals().items() if key != "self"}
-        from unifreeze._plan.in_python import with_phase
-
-        return with_phase(self, said)
+        return delegations.with_phase(self, said)
 
     def __repr__(self) -> str:
         rules = "".join(f".{as_called(rule)}" for rule in self.rules)
@@ -206,14 +204,12 @@ class FreezePlan:
 
     def _reread(self, **changed: object) -> FreezePlan:
         """Check changed fields exactly as a plan file is checked."""
-        from unifreeze._plan.document import read_document
-
         document = {**self.document(), **changed}
         if not isinstance(changed.get("norm_stats", ""), str):
             document.pop("captured", None)
         elif "norm_stats" in changed:
             document.get("captured", {}).pop("held", None)
-        return read_document(document, source="FreezePlan")
+        return delegations.read_document(document)
 
     def phase_number(self, phase: int | str) -> int:
         """Return the number of a phase, given that or its name.
@@ -269,9 +265,7 @@ class FreezePlan:
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain data, as it stands in a plan file."""
-        from unifreeze._plan.document import write_document
-
-        return write_document(self)
+        return delegations.write_document(self)
 
     @classmethod
     def load(cls, path: str | Path) -> FreezePlan:
@@ -281,16 +275,12 @@ class FreezePlan:
             PlanFileError: The file has mistakes; all are listed, each with its place.
             PlanVersionError: The file is of another format version.
         """
-        from unifreeze._plan.plan_file import load_plan
-
-        return load_plan(Path(path))
+        return delegations.load_plan(Path(path))
 
     @classmethod
     def from_yaml(cls, text: str) -> FreezePlan:
         """Read a plan from YAML text; raises as `load` does."""
-        from unifreeze._plan.plan_file import parse_text
-
-        return parse_text(text)
+        return delegations.parse_text(text)
 
     @classmethod
     def from_document(cls, data: Mapping[str, Any]) -> FreezePlan:
@@ -299,15 +289,11 @@ class FreezePlan:
         >>> FreezePlan.from_document({"unifreeze": 1, "rules": [{"only": "head"}]}).rules[0].verb
         'only'
         """
-        from unifreeze._plan.document import read_data
-
-        return read_data(data)
+        return delegations.read_data(data)
 
     def to_yaml(self) -> str:
         """Return the plan as YAML text that `from_yaml` reads back to an equal plan."""
-        from unifreeze._plan.plan_file import plan_text
-
-        return plan_text(self)
+        return delegations.plan_text(self)
 
     def save(self, path: str | Path) -> None:
         """Write a plan file.
@@ -315,27 +301,19 @@ class FreezePlan:
         Raises:
             PlanFileError: It cannot be written there.
         """
-        from unifreeze._plan.plan_file import save_text
-
-        save_text(path, self.to_yaml())
+        delegations.save_text(path, self.to_yaml())
 
     def resolve(self, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
         """Decide every parameter of a model without touching it; see `unifreeze.resolve`."""
-        from unifreeze._handle import resolve
-
-        return resolve(self, model, batch=batch, phase=phase)
+        return delegations.resolve(self, model, batch=batch, phase=phase)
 
     def expand(self, model: Any, *, batch: Any = None) -> FreezePlan:
         """Return the plan with plain phases in place of generators, as they are on a model."""
-        from unifreeze._handle import expand
-
-        return expand(self, model, batch=batch)
+        return delegations.expand(self, model, batch=batch)
 
     def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
         """Put the plan in force on a live model; see `unifreeze.apply`."""
-        from unifreeze._handle import apply
-
-        return apply(self, model, batch=batch, keep_values=keep_values)
+        return delegations.apply(self, model, batch=batch, keep_values=keep_values)
 
 
 NormPolicy: TypeAlias = (
