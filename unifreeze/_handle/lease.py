@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze._handle.baseline import Baseline
 from unifreeze._handle.overlap import shared
-from unifreeze._handle.verify import Baseline
 from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import Resolution

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifreeze._handle.baseline import Baseline
 from unifreeze._handle.lease import (
     Lease,
     all_leases,
@@ -19,7 +20,6 @@ from unifreeze._handle.lease import (
     standing,
 )
 from unifreeze._handle.overlap import Blend, Claim, blend, blend_flags, claim_on, present, shared
-from unifreeze._handle.verify import Baseline
 from unifreeze._protocol import Backend, Batch, backend_for, refuse_unsupported
 from unifreeze._resolution import Resolution, settle
 from unifreeze._structure import Mask, ModelSpec
