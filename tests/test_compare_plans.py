@@ -11,7 +11,7 @@ import torch
 
 import unifreeze as uf
 from tests.support.pairs import small
-from unifreeze._authoring.compare import Comparison, PlanRow, Run, compare_plans
+from unifreeze._authoring.compare import Comparison, PlanRow, PlanRun, compare_plans
 from unifreeze.errors import ArgumentError, PlanError, TargetError, UnifreezeError
 
 ROWS = np.random.default_rng(0).standard_normal((4, 3, 7, 7)).astype("float32")
@@ -386,12 +386,12 @@ FIXED = Comparison(
     (
         PlanRow(
             "head",
-            tuple(Run(n, {"accuracy": v}, 1.0 + n) for n, v in enumerate([0.5, 0.75, 0.25])),
+            tuple(PlanRun(n, {"accuracy": v}, 1.0 + n) for n, v in enumerate([0.5, 0.75, 0.25])),
             25,
             489,
             100,
         ),
-        PlanRow("all", (Run(0, {}, None, "ValueError: no data"),), 489, 489, 1956),
+        PlanRow("all", (PlanRun(0, {}, None, "ValueError: no data"),), 489, 489, 1956),
     ),
     "torch",
     "cpu",

@@ -68,9 +68,9 @@ class Handle:
         return self._in_force.verify()
 
     def rebase(self) -> None:
-        """Accept the values, and shapes, that frozen tensors have now as the ones to hold.
+        """Hold frozen tensors to the values and shapes that they have now.
 
-        Of a model of which a tensor has another shape, the plan is resolved and written again.
+        If a tensor has another shape, the plan is resolved and written again.
 
         Raises:
             UnifreezeError: A frozen tensor is no longer there; that takes `reapply`.
@@ -78,20 +78,20 @@ class Handle:
         self._in_force.rebase()
 
     def reapply(self) -> None:
-        """Take in modules that were replaced or added after the plan took effect.
+        """Apply the plan to modules that were replaced or added after it took effect.
 
         The plan is resolved and written again. Tensors that were frozen before and are still the
-        same objects keep their baseline, so that a change they suffered is still found.
+        same objects keep their baseline, so that `verify` still finds a change of them.
         """
         self._in_force.reapply()
 
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
         self._in_force.remove()
-        self._training.detach()
+        self._training.link.detach()
 
     def check_gradients(self) -> tuple[Finding, ...]:
-        """Look at the gradients a backward pass left; call it before the optimizer clears them.
+        """Check the gradients that a backward pass left; call it before the optimizer clears them.
 
         Returns:
             One finding per trainable parameter without a gradient, or whose gradient is all zeros,
@@ -136,10 +136,10 @@ class Handle:
     def attach(self, optimizer: Any) -> None:
         """Let phases steer an optimizer that was built elsewhere.
 
-        It must hold every parameter that any phase trains, so that its groups never change. Phases
-        set the base rate: what a scheduler makes of the optimizer's own rate is multiplied by the
-        phase's rate over that one, for the time of each step; schedulers and saved states of
-        optimizers know nothing of phases.
+        It must hold every parameter that any phase trains, so that its groups never change. During
+        each step every group's rate is multiplied by the phase's rate over the rate that the
+        optimizer was built with, and then put back: schedulers and saved states of optimizers never
+        see a phase's rate.
 
         Raises:
             OptimizerError: It lacks parameters that a phase trains, or breaks when flags change.
@@ -149,13 +149,13 @@ class Handle:
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each group, by its name, that the next step would use.
 
-        It is what a scheduler says now, times the group's scale and, with phases, what the phase
-        and its warm-up make of it. Groups are those of `groups()`; what is frozen now has the rate
-        that it would train with.
+        It is the rate that a scheduler has set, times the group's scale and, with phases, the
+        factors of the phase and its warm-up. Groups are those of `groups()`; frozen parameters are
+        listed with the rate that they would train with.
 
         Raises:
-            OptimizerError: The handle has no optimizer: neither did `optimizer` build one that is
-                still there, nor was one attached to the phases.
+            OptimizerError: The handle has no optimizer: none that `optimizer` has built is still
+                there, and none is attached.
 
         >>> handle.rates()  # doctest: +SKIP
         {'lr x 1': 0.001, 'lr x 10, weight decay 0': 0.01}
@@ -174,22 +174,22 @@ class Handle:
     @property
     def phase(self) -> Phase | None:
         """The phase that the run is in; None if the plan has none."""
-        return self._training.phase
+        return self._in_force.phases.schedule.named_phase
 
     @property
     def stopped(self) -> bool:
-        """Tell whether the schedule has ended the training."""
-        return self._training.stopped
+        """True once the schedule has ended the training."""
+        return self._in_force.phases.schedule.current.stop
 
     def on_phase(self, call: Callable[[Phase], None]) -> None:
         """Call a function with each phase that begins, after it has: to build a new scheduler."""
-        self._training.on_phase(call)
+        self._training.listeners.append(call)
 
     def keep_best(self, folder: str | Path) -> None:
         """Keep the best values of each phase in a folder, for a phase that begins from them.
 
-        Wanted by phases with `restore_best`. The latest are kept, as a safetensors file, and those
-        that the last three saved states refer to.
+        Phases with `restore_best` need it. The folder holds the latest best values and those that
+        the last three saved states refer to, as safetensors files.
         """
         self._best.keep_in(folder)
 
@@ -229,9 +229,9 @@ class Handle:
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> bool:
-        """Tell whether `step`, called with the same, would end the training; nothing changes.
+        """Return whether `step` with the same arguments would end the training; nothing changes.
 
-        For trainers that look whether to stop when a step has ended, and not when one begins.
+        It is for trainers that ask when a step has ended whether to stop.
 
         Raises:
             ScheduleError: As `step` does.
@@ -239,7 +239,7 @@ class Handle:
         return self._training.would_stop(epoch, step, metrics)
 
     def report(self, metrics: Mapping[str, float] | None = None) -> RunReport:
-        """Say what became of the run: for each epoch its phase, what trained, what was measured.
+        """Return the report of the run: for each epoch its phase, what trained, what was measured.
 
         Args:
             metrics: What was measured after the last epoch, which no `step` has brought.
@@ -251,13 +251,13 @@ class Handle:
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands: plain data, the same in every framework.
 
-        It says which plan and model it is of, whether any epoch or step was told (`told`), the
-        history of the run and, of a plan with phases, where it stands in them.
+        It names the plan and the model, says whether `step` was ever called (`told`), and holds the
+        history of the run and, for a plan with phases, where it stands in them.
         """
         return self._saved.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a run was saved; the values that the model has now are the ones to hold.
+        """Go on where a run was saved; frozen tensors are held to the values that they have now.
 
         Raises:
             ScheduleError: The state is of another plan or model; the message shows the difference.

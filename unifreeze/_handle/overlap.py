@@ -1,4 +1,4 @@
-"""Several plans over some of the same parameters: for each one, the latest that decides it.
+"""Several plans over the same parameters: the latest plan that covers a parameter decides it.
 
 Plans may be in force on a model, on a part of it, and on a group it is in. What a plan's rules say
 nothing about is as if the plan did not cover it.
@@ -61,11 +61,11 @@ class Blend:
     keeper: Numbers
 
 
-def shared(one: Mapping[int, int], other: Mapping[int, int]) -> tuple[Numbers, Numbers]:
-    """Return the numbers, here and there, of what two models have in common, by identity."""
-    keys = one.keys() & other.keys()
-    here = np.asarray([one[key] for key in keys], np.intp)
-    return here, np.asarray([other[key] for key in keys], np.intp)
+def shared(first: Mapping[int, int], second: Mapping[int, int]) -> tuple[Numbers, Numbers]:
+    """Return the numbers, in each of two models, of what they have in common, by identity."""
+    keys = first.keys() & second.keys()
+    here = np.asarray([first[key] for key in keys], np.intp)
+    return here, np.asarray([second[key] for key in keys], np.intp)
 
 
 def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
@@ -132,11 +132,11 @@ def _keepers(spec: ModelSpec, decider: Numbers, claims: Sequence[Claim]) -> Numb
 
 def _asked(keeper: Numbers, answers: Sequence[Mask]) -> Mask:
     """Return each module's answer from the plan that is its keeper."""
-    found = np.zeros(len(keeper), np.bool_)
+    answered = np.zeros(len(keeper), np.bool_)
     for number, answer in enumerate(answers):
         mine = keeper == number
-        found[mine] = answer[mine]
-    return found
+        answered[mine] = answer[mine]
+    return answered
 
 
 def present(then: Tree, now: Tree) -> frozenset[int] | None:

@@ -11,17 +11,17 @@ from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze.errors import counted
 
 LOGGER = logging.getLogger("unifreeze")
-"""Users choose what becomes of its messages; unifreeze adds no handler."""
+"""Users choose where its messages go; unifreeze adds no handler."""
 
 
 class PhaseLog:
-    """Says of each phase once that it begins, at level INFO."""
+    """Logs once for each phase that it begins, at level INFO."""
 
     def __init__(self) -> None:
         self._started = False
 
     def began(self, phases: ResolvedPhases, entered: Sequence[int] = ()) -> None:
-        """Say which phases begin, the first one if nothing was said before.
+        """Log which phases begin, and the first one if nothing was logged before.
 
         Args:
             phases: The phases, in which the last of those that begin holds.
@@ -35,7 +35,7 @@ class PhaseLog:
             LOGGER.info("%s", _beginning(phases, number))
 
     def resumed(self, phases: ResolvedPhases) -> None:
-        """Say in which phase a run goes on; one that had not begun will begin with the first."""
+        """Log in which phase a run goes on; a run that had not begun will log its first phase."""
         schedule = phases.schedule
         self._started = schedule.told
         if self._started and LOGGER.isEnabledFor(logging.INFO):
@@ -51,34 +51,34 @@ def _beginning(phases: ResolvedPhases, number: int) -> str:
 
 
 def _place(phases: ResolvedPhases) -> str:
-    """Name the epoch and step that were told last."""
+    """Return the epoch and step of the last call of `handle.step`, as text."""
     epoch, step = phases.schedule.epoch, phases.schedule.step
     told = [f"epoch {epoch}"] if epoch >= 0 else []
     return ", ".join([*told, *([f"step {step}"] if step >= 0 else [])])
 
 
 def _trains(phases: ResolvedPhases, number: int, *, begun: bool = False) -> str:
-    """Say how much trains, how much of that is new in this phase, and at which rate.
+    """Return how much trains, how much of that is new in this phase, and at which rate.
 
     Args:
         phases: The phases.
-        number: Which one.
-        begun: It began earlier, so that nothing changes now.
+        number: The phase's number.
+        begun: Whether it began earlier, so that nothing changes now.
     """
     phase, now = phases.phases[number], phases.resolutions[number]
     if phase.stop:
         return "training ends"
     trainable, total = now.counts()
-    said = [f"{trainable:,} of {total:,} values train"]
+    parts = [f"{trainable:,} of {total:,} values train"]
     if number:
         before, counts = phases.resolutions[number - 1].trainable, now.spec.counts
-        said += _change(
+        parts += _change(
             "train since this phase began" if begun else "begin to train",
             now.trainable & ~before,
             counts,
         )
-        said += _change("no longer train", before & ~now.trainable, counts)
-    return ", ".join([*said, *_rates(phases, number)])
+        parts += _change("no longer train", before & ~now.trainable, counts)
+    return ", ".join([*parts, *_rates(phases, number)])
 
 
 def _change(verb: str, which: np.ndarray, counts: np.ndarray) -> list[str]:
@@ -87,12 +87,12 @@ def _change(verb: str, which: np.ndarray, counts: np.ndarray) -> list[str]:
 
 
 def _rates(phases: ResolvedPhases, number: int) -> list[str]:
-    """Return the rates that hold; None is the optimizer's own."""
+    """Return the rates that hold, as texts."""
     settings, warmup = phases.settings(number), phases.phases[number].warmup
-    own = "lr as the optimizer has it" if phases.base is None else f"lr {phases.base:g}"
-    said = [own if settings.lr is None else f"lr {settings.lr:g}"]
+    default = "lr as the optimizer has it" if phases.base is None else f"lr {phases.base:g}"
+    texts = [default if settings.lr is None else f"lr {settings.lr:g}"]
     if settings.weight_decay is not None:
-        said.append(f"weight decay {settings.weight_decay:g}")
+        texts.append(f"weight decay {settings.weight_decay:g}")
     if warmup is not None:
-        said.append(f"warm-up over {counted(warmup.steps, 'step')}")
-    return said
+        texts.append(f"warm-up over {counted(warmup.steps, 'step')}")
+    return texts

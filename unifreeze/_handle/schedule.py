@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 from unifreeze._plan import After, At, Phase, When
 from unifreeze.errors import ScheduleError, brief, counted
@@ -22,7 +22,7 @@ PATIENCE = 4
 
 
 @dataclass
-class Watch:
+class MetricWatch:
     """What a metric has done since the current phase began.
 
     Attributes:
@@ -72,13 +72,18 @@ class Schedule:
         left: Where the phase before had its best report; None without one.
     """
 
+    steers: ClassVar[bool] = True
+    """Phases set rates, so that the optimizer has to ask for them at each step."""
+    opening: ClassVar[Sequence[int]] = (0,)
+    """Numbers of the phases that are in force from the start."""
+
     phases: Sequence[Phase]
     phase: int = 0
     epoch: int = -1
     step: int = -1
     entered: tuple[int, int] = (0, 0)
     reported: tuple[int, int] | None = None
-    watch: Watch = field(default_factory=Watch)
+    watch: MetricWatch = field(default_factory=MetricWatch)
     left: tuple[int, int] | None = None
 
     def copy(self) -> Schedule:
@@ -96,11 +101,6 @@ class Schedule:
         return self.current
 
     @property
-    def opening(self) -> Sequence[int]:
-        """Numbers of the phases that are in force from the start."""
-        return (0,)
-
-    @property
     def told(self) -> bool:
         """True once an epoch or step has begun."""
         return self.epoch >= 0 or self.step >= 0
@@ -109,11 +109,6 @@ class Schedule:
     def waits(self) -> bool:
         """True if later phases wait to begin, and no epoch or step has begun."""
         return len(self.phases) > 1 and not self.told
-
-    @property
-    def steers(self) -> bool:
-        """True if phases set rates, so that the optimizer has to ask for them at each step."""
-        return True
 
     def advance(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
@@ -136,7 +131,7 @@ class Schedule:
         while self._next_is_due():
             self.phase += 1
             self.left = self.watch.best_at
-            self.entered, self.watch = self._now(step), Watch()
+            self.entered, self.watch = self._now(step), MetricWatch()
             self.reported = (self.epoch, self.step)  # earlier reports do not count for the next
             entered.append(self.phase)
         return entered
@@ -241,7 +236,7 @@ class Schedule:
                 int(state["step"]),
                 (int(state["entered"][0]), int(state["entered"][1])),
                 _place(state["reported"]),
-                Watch(**{**watch, "best_at": _place(watch["best_at"])}),
+                MetricWatch(**{**watch, "best_at": _place(watch["best_at"])}),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ScheduleError(f"this is not a state of a schedule: {error!r}") from None

@@ -27,6 +27,8 @@ class Training:
     """A run under a plan in force.
 
     Attributes:
+        link: The optimizer that trains, and what the phases do to it.
+        listeners: Functions that are called with each phase that begins.
         history: What was measured in each epoch, and what trained in it.
     """
 
@@ -40,27 +42,12 @@ class Training:
         self._plan, self._best = plan, best
         self.history = History()
         self._log = PhaseLog()
-        self._link: SteeredOptimizer | KnownOptimizer = (
+        self.link: SteeredOptimizer | KnownOptimizer = (
             SteeredOptimizer(plan, self._log)
             if plan.phases.schedule.steers
             else KnownOptimizer(plan)
         )
-        self._listeners: list[Callable[[Phase], None]] = []
-
-    @property
-    def optimizer(self) -> Any:
-        """The optimizer that the handle has built, or that was attached; None without one."""
-        return self._link.optimizer
-
-    @property
-    def phase(self) -> Phase | None:
-        """The phase that the run is in; None for a plan without phases."""
-        return self._plan.phases.schedule.named_phase
-
-    @property
-    def stopped(self) -> bool:
-        """True once the schedule has ended the training."""
-        return self._plan.phases.schedule.current.stop
+        self.listeners: list[Callable[[Phase], None]] = []
 
     @property
     def told(self) -> bool:
@@ -86,24 +73,20 @@ class Training:
             )
         groups = self._groups()
         optimizer = self._plan.backend.optimizer(self._plan.model, cls, groups, settings)
-        self._link.take(optimizer)
+        self.link.take(optimizer)
         self._name_states(optimizer)
         return optimizer
 
     def attach(self, optimizer: Any) -> None:
         """Let phases steer an optimizer; raises as `Handle.attach` does."""
         self._plan.check_lasts("attach an optimizer")
-        self._link.attach(optimizer)
+        self.link.attach(optimizer)
         self._name_states(optimizer)
-
-    def detach(self) -> None:
-        """Leave the optimizer as it was before it was attached."""
-        self._link.detach()
 
     def rates(self) -> dict[str, float]:
         """Return the rate of each group at the next step; raises as `Handle.rates` does."""
         self._plan.check_lasts("read rates")
-        plan, link = self._plan, self._link
+        plan, link = self._plan, self.link
         groups, rate = plan.phases.groups(), link.next_rate()
         return group_rates(plan.backend, plan.model, groups, link.optimizer, rate)
 
@@ -111,13 +94,13 @@ class Training:
         """Refuse optimizers that would not do what the plan says."""
         plan = self._plan
         check_optimizers(plan.backend, plan.model, plan.phases.groups(), optimizers)
-        self._link.check(optimizers)
+        self.link.check(optimizers)
 
     def values_written(self, paths: Sequence[str]) -> None:
         """Let the optimizer copy values that were loaded into the model."""
-        if self.optimizer is not None:
+        if self.link.optimizer is not None:
             live = self._plan.backend.objects(self._plan.model)
-            self._plan.backend.values_written(self.optimizer, [live[path] for path in paths])
+            self._plan.backend.values_written(self.link.optimizer, [live[path] for path in paths])
 
     def _groups(self) -> tuple[ParamGroup, ...]:
         """Return the groups that an optimizer is built over."""
@@ -133,10 +116,6 @@ class Training:
         live = self._plan.backend.objects(self._plan.model)
         paths = {id(live[path]): path for path in reversed(live)}  # of a tied one, the first name
         self._plan.backend.name_states(optimizer, paths)
-
-    def on_phase(self, call: Callable[[Phase], None]) -> None:
-        """Call a function with each phase that begins."""
-        self._listeners.append(call)
 
     def step(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
@@ -158,7 +137,7 @@ class Training:
         self._plan.reminder.stop()
         self._log.began(phases, entered)
         for number in entered:
-            for call in self._listeners:
+            for call in self.listeners:
                 call(phases.phases[number])
         self._note(epoch, step, metrics)
         return bool(entered)
@@ -168,7 +147,7 @@ class Training:
     ) -> bool:
         """Return whether the training ends before an epoch or step, and change nothing."""
         schedule = self._plan.phases.schedule.copy()
-        if not self.stopped:
+        if not schedule.current.stop:
             schedule.advance(epoch, step, metrics)
         return schedule.current.stop
 
@@ -190,7 +169,7 @@ class Training:
             self._plan.enter(phases)
         self._plan.phases = phases
         self._best.refer()
-        self._link.phase_began()
+        self.link.phase_began()
         self._log.resumed(phases)
         self.history = history
 
@@ -203,16 +182,16 @@ class Training:
             self.values_written(load_state(plan.backend, plan.model, last.spec, best))
         plan.enter(following)
         self._clear_moments(last.resolution, following.resolution)
-        self._link.phase_began()
+        self.link.phase_began()
 
     def _check_can_change(self, phase: Phase) -> None:
-        if self.optimizer is None:
+        if self.link.optimizer is None:
             raise OptimizerError(
                 f"phase {phase.name!r} begins, and no optimizer is attached that would train it",
                 hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
             )
         plan = self._plan
-        check_optimizers(plan.backend, plan.model, plan.phases.groups(), [self.optimizer])
+        check_optimizers(plan.backend, plan.model, plan.phases.groups(), [self.link.optimizer])
         if (count := plan.backend.processes()) > 1:
             raise ScheduleError(
                 f"phase {phase.name!r} begins, and {count} processes train together",
@@ -235,10 +214,12 @@ class Training:
 
     def _clear_moments(self, before: Resolution, now: Resolution) -> None:
         """Clear the optimizer's moments of what the new phase freezes, if the plan says so."""
-        if self._plan.phases.plan.moments == "clear" and self.optimizer is not None:
+        if self._plan.phases.plan.moments == "clear" and self.link.optimizer is not None:
             paths = set(before.trainable_paths) & set(now.frozen_paths)
             live = self._plan.backend.objects(self._plan.model)
-            self._plan.backend.clear_moments(self.optimizer, [live[path] for path in sorted(paths)])
+            self._plan.backend.clear_moments(
+                self.link.optimizer, [live[path] for path in sorted(paths)]
+            )
 
     def _note(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None

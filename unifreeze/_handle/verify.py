@@ -27,12 +27,12 @@ _ADVICE = {
 
 
 class Drift(NamedTuple):
-    """One frozen tensor that is not as it was.
+    """A frozen tensor that is not as it was.
 
     Attributes:
         path: Native path.
         kind: `moved`, `reloaded`, `resized`, `cast`, `replaced`, `new`, `missing` or `thawed`.
-        detail: How much, or from what to what.
+        detail: How large the change is, or the old and the new state.
     """
 
     path: str
@@ -44,7 +44,7 @@ class Drift(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What a successful `verify` looked at.
+    """What a successful `verify` has checked.
 
     Attributes:
         parameters: Frozen parameters, bit for bit as they were.
@@ -164,19 +164,19 @@ def _bounded(how: str, change: float) -> str:
 
 def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
     """Build the error that names what drifted and how to go on."""
-    found = list(drifts)
-    kinds = list(dict.fromkeys(drift.kind for drift in found))
-    shown = [str(drift) for drift in found[:20]]
-    if len(found) > len(shown):
-        shown.append(f"… and {len(found) - len(shown)} more")
+    drifts = tuple(drifts)
+    kinds = list(dict.fromkeys(drift.kind for drift in drifts))
+    shown = [str(drift) for drift in drifts[:20]]
+    if len(drifts) > len(shown):
+        shown.append(f"… and {len(drifts) - len(shown)} more")
     advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
-    if any("lower bound" in drift.detail for drift in found):
+    if any("lower bound" in drift.detail for drift in drifts):
         advice.append("apply(…, keep_values=True) gives exact changes")
-    count = counted(len(found), "frozen tensor is", "frozen tensors are")
+    count = counted(len(drifts), "frozen tensor is", "frozen tensors are")
     error = FrozenDriftError(
-        f"{count} not as {'they were' if len(found) > 1 else 'it was'}: {', '.join(kinds)}",
+        f"{count} not as {'they were' if len(drifts) > 1 else 'it was'}: {', '.join(kinds)}",
         context="\n".join(shown),
         hint="; ".join(advice),
     )
-    error.drifts = tuple(found)
+    error.drifts = drifts
     return error

@@ -6,7 +6,7 @@ Whether a plan has phases is asked in this module, and nowhere else in a run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unifreeze._handle.schedule import Schedule
@@ -19,34 +19,22 @@ ONE_PHASE = Phase("")
 """The phase of a plan without phases; no phase that a user writes has an empty name."""
 
 
+@dataclass
 class WholeRun(Schedule):
     """The schedule of a plan without phases: one phase lasts for the whole run.
 
     Nothing is counted, so that epochs and steps may be given or left out, and go back. The phase
-    has no name, and users never see it.
+    has no name, users never see it, and optimizers train with their own rates.
     """
 
-    def __init__(self) -> None:
-        super().__init__((ONE_PHASE,))
-
-    def copy(self) -> Schedule:
-        """Return this schedule, which never changes."""
-        return self
+    steers = False
+    opening = ()
+    phases: Sequence[Phase] = (ONE_PHASE,)
 
     @property
     def named_phase(self) -> Phase | None:
-        """None: there is no phase that users have named."""
+        """None: users have named no phase."""
         return None
-
-    @property
-    def opening(self) -> Sequence[int]:
-        """Empty: there is nothing to say of a phase without a name."""
-        return ()
-
-    @property
-    def steers(self) -> bool:
-        """False: an optimizer trains with its own rate."""
-        return False
 
     def advance(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None

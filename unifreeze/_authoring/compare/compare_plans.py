@@ -22,7 +22,7 @@ from unifreeze._authoring.compare.checked_inputs import (
     named_plans,
     read_metrics,
 )
-from unifreeze._authoring.compare.comparison import Comparison, PlanRow, Run
+from unifreeze._authoring.compare.comparison import Comparison, PlanRow, PlanRun
 from unifreeze._authoring.compare.start import Start
 from unifreeze._handle import Handle, apply
 from unifreeze._handle.step_reminders import untold_error
@@ -96,7 +96,7 @@ class _Trial:
 
     def __init__(self, start: Start, seed: int) -> None:
         self._start, self._seed = start, seed
-        self.result = Run(seed)
+        self.result = PlanRun(seed)
         self.most: tuple[int, int, int] | None = None
 
     def run(
@@ -114,9 +114,9 @@ class _Trial:
             self._follow(handle)
             seconds = self._train(model, handle, train)
             metrics = read_metrics(evaluate(model))
-            self.result = Run(self._seed, metrics, seconds)
+            self.result = PlanRun(self._seed, metrics, seconds)
         except Exception as error:
-            self.result = Run(self._seed, {}, seconds, _told(error))
+            self.result = PlanRun(self._seed, {}, seconds, _told(error))
         del model
         gc.collect()
 

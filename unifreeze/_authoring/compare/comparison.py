@@ -13,7 +13,7 @@ from unifreeze.errors import UnifreezeError, nearest
 
 
 @dataclass(frozen=True)
-class Run:
+class PlanRun:
     """One training under a plan.
 
     Attributes:
@@ -44,7 +44,7 @@ class PlanRow:
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[PlanRun, ...]
     trainable: int | None = None
     total: int | None = None
     gradient_bytes: int | None = None
