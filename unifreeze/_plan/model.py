@@ -30,7 +30,7 @@ FORMAT = 1
 class FreezePlan:
     """A function from a model's parameters to frozen or trainable.
 
-    Rules apply in order and the last match wins; what no rule matches is left as it was found.
+    Rules apply in order and the last match wins. A parameter that no rule matches stays as it is.
     Plans are immutable; `freeze`, `train`, `only` and the `with_…` methods return new ones.
 
     Attributes:
@@ -40,13 +40,14 @@ class FreezePlan:
         dropout: What stochastic layers inside fully frozen blocks do: `live` or `off`.
         groups: Optimizer settings; each by itself, the last match wins.
         phases: The phases of a run; () where the plan holds from beginning to end.
-        moments: What becomes of an optimizer's moments of what a phase freezes: `keep` (they are
-            still there when it is unfrozen) or `clear`.
-        order: What positions count by: `executed` (a plan applied without a batch is checked by the
-            first forward pass), or `as_described`: by registration, whatever runs first.
-        captured: What its rules came to where it was captured; no part of what it says, but checked
-            on every model that it is resolved on, before phases add to them. One more rule drops
-            it, and so do `norm_stats` by selector; one word for them drops its `held` alone.
+        moments: What happens to an optimizer's moments of a parameter that a phase freezes: `keep`
+            (they are still there when it is unfrozen) or `clear`.
+        order: How positions are counted: `executed` (a plan applied without a batch is checked by
+            the first forward pass), or `as_described`: by registration, whatever runs first.
+        captured: The decisions of its rules on the model that it was captured from. It is not
+            compared between plans, but checked on every model that the plan is resolved on, before
+            phases add rules. Adding a rule drops it, and so do `norm_stats` by selector;
+            `norm_stats` as one word drop only its `held`.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").freeze("norm")
     >>> [str(rule) for rule in plan.rules]
@@ -112,11 +113,11 @@ class FreezePlan:
         return self._reread(groups=[*self.document().get("groups", []), {"match": match, **given}])
 
     def with_moments(self, policy: Literal["keep", "clear"]) -> FreezePlan:
-        """Return the plan with another policy for moments of what a phase freezes."""
+        """Return the plan with another policy for the moments of what a phase freezes."""
         return self._reread(moments=policy)
 
     def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
-        """Return the plan with another order that positions count by."""
+        """Return the plan with another way to count positions."""
         return self._reread(order=policy)
 
     def phase(
@@ -142,7 +143,7 @@ class FreezePlan:
         lisa: Mapping[str, Any] | None = None,
         stop_on_rise: Mapping[str, Any] | None = None,
     ) -> FreezePlan:
-        """Return the plan with one more phase, which says what a phase of a plan file says.
+        """Return the plan with one more phase, with the same settings as in a plan file.
 
         Args:
             name: What it is called; it may be left out beside a generator.
@@ -217,7 +218,7 @@ class FreezePlan:
         Raises:
             PlanError: The plan has no such phase.
         """
-        names = [one.name for one in self.phases]
+        names = [each.name for each in self.phases]
         if phase in names:
             return names.index(str(phase))
         if isinstance(phase, int) and not isinstance(phase, bool) and 0 <= phase < len(names):
@@ -232,8 +233,8 @@ class FreezePlan:
     def in_phase(self, phase: int | str) -> FreezePlan:
         """Return the plan that holds in a phase, as one without phases.
 
-        On its own, a rule that later ones of the same phase overrule is an error when it is
-        resolved; `resolve(model, phase=…)` looks at all phases together, as `apply` does.
+        When this plan is resolved on its own, a rule that later rules overrule is an error;
+        `resolve(model, phase=…)` looks at all phases together, as `apply` does.
 
         Args:
             phase: Its number, counted from 0, or its name.
@@ -246,15 +247,16 @@ class FreezePlan:
         Raises:
             PlanError: Some phases are still to be made by generators.
         """
-        made = [phase.name for phase in self.phases if phase.generator is not None]
-        if made:
+        generated = [phase.name for phase in self.phases if phase.generator is not None]
+        if generated:
+            names = ", ".join(generated)
             raise PlanError(
-                f"the plan has generators, whose phases depend on the model: {', '.join(made)}",
+                f"the plan has generators, whose phases depend on the model: {names}",
                 hint="expand them first: plan.expand(model), or `unifreeze expand`",
             )
         return [
-            replace(self, rules=one.rules, norm_stats=one.norm_stats, phases=(), captured=None)
-            for one in settings_of(self.phases, self.rules, self.norm_stats)
+            replace(self, rules=held.rules, norm_stats=held.norm_stats, phases=(), captured=None)
+            for held in settings_of(self.phases, self.rules, self.norm_stats)
         ]
 
     @property
