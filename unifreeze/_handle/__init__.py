@@ -1,4 +1,4 @@
-"""Plans in force: applying one, and what a user then holds."""
+"""Plans in force: how a plan is applied to a model, and the handle that a user then holds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
         batch: One batch of inputs; positions then count in order of execution.
 
     Raises:
-        ResolveError: The model has not what a generator asks for, such as blocks.
+        ResolveError: The model lacks something that a generator needs, such as blocks.
     """
     check_plan(plan)
     return expand_plan(plan, Target(model, backend_for(model)).describe(_batch(batch)))
@@ -152,11 +152,11 @@ def _frozen(model: Any, what: str | Selector | None) -> Iterator[None]:
 
 @checked
 def unpin(model: Any) -> None:
-    """Let a copy of a model under a plan go: its layers follow training mode again.
+    """Release a copy of a model under a plan: its layers follow training mode again.
 
-    Copies and pickles of a model hold still what the model holds, as teachers and averages of
-    weights need it. A copy lets go by itself of a layer that somebody thaws, or whose statistics
-    are reset; this lets go of all. Flags stay as they are.
+    Copies and pickles of a model hold still the layers that the model holds, as teachers and
+    averages of weights need it. A copy releases a layer by itself if somebody thaws it or resets
+    its statistics; this function releases all layers. Flags stay as they are.
 
     Raises:
         PlanError: The model itself is under a plan; that takes the handle's `remove`.

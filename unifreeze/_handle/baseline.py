@@ -47,14 +47,14 @@ class Baseline:
         states: Iterable[str],
         moving: Iterable[str],
     ) -> None:
-        """Hold other parameters and states from now on; a new one is held to its value of now.
+        """Hold other parameters and states from now on, new ones to the values that they have now.
 
         Args:
             backend: The model's backend.
             model: The live model.
             parameters: Native paths of the parameters to hold.
             states: Native paths of the state tensors to hold.
-            moving: Native paths of what moves, or moved until now: earlier digests do not count.
+            moving: Native paths of tensors that moved until now: their old digests do not count.
         """
         self.parameters, self.states = tuple(parameters), tuple(states)
         for path in moving:
@@ -97,7 +97,7 @@ def take_baseline(
 
 
 def live_tensors(backend: Backend, model: Any) -> dict[str, Any]:
-    """Return live tensors by path; an offloaded one has no object that stays."""
+    """Return live tensors by path; an offloaded tensor has no object that stays."""
     return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
 
 

@@ -1,4 +1,4 @@
-"""The best values of a phase, kept in files until the next one begins from them."""
+"""The best values of a phase, kept in files until the next phase begins from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class BestValues:
         self._files: BestFolder | None = None
 
     def keep_in(self, folder: str | Path) -> None:
-        """Keep best values in a folder from now on; raises if it cannot be one."""
+        """Keep best values in a folder from now on.
+
+        Raises:
+            WeightFileError: The path cannot be used as a folder.
+        """
         self._files = BestFolder(folder)
         self.refer()
 
@@ -49,7 +53,7 @@ class BestValues:
             self._folder(following).save(place, state)
 
     def load(self, phase: Phase, place: Place | None) -> dict[str, Any] | None:
-        """Return the values that a phase begins from; None if it goes on with those of now.
+        """Return the values that a phase begins from; None if it goes on with the current values.
 
         Args:
             phase: The phase that begins.
@@ -97,7 +101,7 @@ class BestFolder:
             del self._referred[:-STATES]
 
     def save(self, place: Place, state: Mapping[str, Any]) -> None:
-        """Write what was trained, and drop what no saved state refers to.
+        """Write trained values, and delete files that no saved state refers to.
 
         Files of later places are dropped, too: a killed run has left them, and this run has not
         come to these places yet.
@@ -115,7 +119,7 @@ class BestFolder:
         self._latest = place
 
     def load(self, place: Place) -> dict[str, Any]:
-        """Return what was saved at a place.
+        """Return the values that were saved at a place.
 
         Raises:
             WeightFileError: It is missing, or broken.

@@ -64,7 +64,7 @@ def _resolved(plan: FreezePlan, spec: ModelSpec) -> Resolution:
 
 
 def _takes_in(resolution: Resolution, module: int) -> bool:
-    """Return whether a rule decides a parameter of a module, or of one in it."""
+    """Return whether a rule decides a parameter of a module, or of a module inside it."""
     tree, spec = resolution.spec.tree, resolution.spec
     names = spec.tensor_of[tree.name_starts[module] : tree.name_ends[module]]
     return bool(resolution.decided[names].any())

@@ -19,7 +19,7 @@ _ALL_ZEROS = (
 def gradient_findings(
     resolution: Resolution, answered: Mask | None, norms: Mapping[str, float | None]
 ) -> tuple[Finding, ...]:
-    """Compare gradients with what was decided.
+    """Compare gradients with the plan's decisions.
 
     Args:
         resolution: What the plan decided.

@@ -1,4 +1,4 @@
-"""The handle: what a user holds of a plan in force. Each call goes to one of its three parts."""
+"""The handle that a user holds: passes each call to the plan in force, training, or saving."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Handle:
     def plan(self) -> FreezePlan:
         """The plan in force: with plain phases in place of generators and of measurements so far.
 
-        It is what to save beside a run.
+        Save this plan beside a run.
         """
         return self._in_force.phases.expanded
 
     @property
     def resolution(self) -> Resolution:
-        """What the plan decided for the model; with phases, what the current one decided."""
+        """The decisions for the model; of a plan with phases, those of the current phase."""
         return self._in_force.resolution
 
     def verify(self) -> Verified:
@@ -102,7 +102,7 @@ class Handle:
     def groups(self) -> tuple[ParamGroup, ...]:
         """Return the plan's param groups: trainable parameters with one set of settings each.
 
-        With phases they hold what any phase trains, and are the same in all of them.
+        With phases they hold all that any phase trains, and are the same in every phase.
 
         Parameters are in canonical order, groups in the order of their first parameter; both are
         the same in every framework and from run to run.
@@ -119,7 +119,7 @@ class Handle:
         return self._training.param_groups(lr)
 
     def optimizer(self, cls: type, **settings: Any) -> Any:
-        """Build an optimizer over what the plan trains, with the plan's group settings.
+        """Build an optimizer over all that the plan trains, with the plan's group settings.
 
         Args:
             cls: The framework's optimizer class.
@@ -163,7 +163,7 @@ class Handle:
         return self._training.rates()
 
     def check_optimizer(self, *optimizers: Any) -> None:
-        """Refuse an optimizer, or several together, that would not do what the plan says.
+        """Refuse an optimizer, or several together, that would not carry out the plan.
 
         Raises:
             OptimizerError: They lack something that the plan trains, in whatever phase, or were
@@ -265,7 +265,7 @@ class Handle:
         self._saved.load(state)
 
     def trainable_state_dict(self) -> dict[str, Any]:
-        """Return the values of what has been trained so far, and the digest of their base.
+        """Return the values of all that has been trained so far, and the digest of their base.
 
         Plain data and NumPy arrays (bfloat16 as float32) under native paths: parameters that any
         phase up to now has trained, and statistics that moved meanwhile. The base is all the rest.
@@ -273,7 +273,7 @@ class Handle:
         return self._saved.trained()
 
     def save_trained(self, path: str | Path) -> None:
-        """Write what `trainable_state_dict` gives, and no more, as one safetensors file.
+        """Write the values of `trainable_state_dict`, and no others, as one safetensors file.
 
         Values keep their dtype, bfloat16 too, and stand under native paths: any library that reads
         safetensors reads them. The header names the base, tensor by tensor, and the plan, for
@@ -290,7 +290,7 @@ class Handle:
         self._saved.save_trained(path)
 
     def load_trainable_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Write what `trainable_state_dict` gave into a model on the same base.
+        """Write the values of `trainable_state_dict` into a model on the same base.
 
         Raises:
             WeightFileError: The base is another, or the model is; nothing has been written.

@@ -58,7 +58,7 @@ class PlanInForce:
 
     @property
     def baseline(self) -> Baseline:
-        """How what the plan keeps was when it took effect."""
+        """How the frozen tensors were when the plan took effect."""
         return self._lease.baseline
 
     @property
@@ -66,24 +66,24 @@ class PlanInForce:
         """True until the plan is removed, or replaced by another."""
         return self._lease.in_force
 
-    def check_lasts(self, what: str) -> None:
-        """Refuse to do something with a plan that is no longer in force.
+    def check_lasts(self, action: str) -> None:
+        """Refuse a call if the plan is no longer in force.
 
         Args:
-            what: What is to be done, for the message.
+            action: What the call would do, for the message.
 
         Raises:
-            UnifreezeError: It is not.
+            UnifreezeError: The plan was removed, or replaced.
         """
         if not self.lasts:
             raise UnifreezeError(
-                f"cannot {what}: this handle's plan is no longer in force",
+                f"cannot {action}: this handle's plan is no longer in force",
                 context="it was removed, or another plan was applied to the model",
                 hint="use the handle of the last apply",
             )
 
     def _write(self, *, again: bool = False, last: ModelSpec | None = None) -> None:
-        """Write the current phase on the model as it is now; on any error the last one stays.
+        """Write the current phase on the model as it is now; on any error nothing changes.
 
         Args:
             again: The plan is in force already, and keeps its place among other plans.
@@ -113,7 +113,7 @@ class PlanInForce:
         return self.phases.resolution
 
     def _check_phases(self) -> None:
-        """Refuse a plan of which the framework would get a phase wrong."""
+        """Refuse a plan if the framework would get one of its phases wrong."""
         for resolution in self.phases.to_check():
             refuse_unsupported(self.backend, self.model, resolution)
 
@@ -132,10 +132,10 @@ class PlanInForce:
         self._lease.stop_watching = partial(_call_all, stops)
 
     def enter(self, phases: ResolvedPhases) -> None:
-        """Put another phase in force, with what stays frozen held to the values that it had.
+        """Put another phase in force; tensors that stay frozen are held to their old baseline.
 
         Args:
-            phases: The plan's phases at that phase; on any error the last ones stay.
+            phases: The plan's phases, of which that phase holds; on any error nothing changes.
         """
         last, old = self.phases, self.baseline
         self.phases = phases

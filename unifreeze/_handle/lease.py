@@ -93,7 +93,7 @@ def lease_on(models: Iterable[Any]) -> Lease | None:
 
 
 def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
-    """Return those leases that are over some of the same parameters as a description."""
+    """Return the leases that cover some of the parameters of a description."""
     mine = spec.tree.numbers.keys()
 
     def overlaps(lease: Lease) -> bool:

@@ -56,7 +56,7 @@ class OrderWatch:
         self._optimizers = WeakIdentitySet()
 
     def watch(self, backend: Backend, model: Any) -> Undo:
-        """Watch a model whose plan rests on the order of its layers; return what stops it.
+        """Watch a model whose plan rests on the order of its layers; return the call that stops it.
 
         What is returned keeps neither this nor the model alive.
         """
@@ -76,7 +76,7 @@ class OrderWatch:
         return self._ended(self._stop) if self._stop is not None else _nothing
 
     def _ended(self, stop: Undo) -> Undo:
-        """Return what ends a watch and does not keep this object alive."""
+        """Return a call that ends a watch and does not keep this object alive."""
         order = weakref.ref(self)
 
         def end() -> None:
@@ -145,7 +145,7 @@ class OrderWatch:
         return f"never ran while the order of layers was watched: {listing(idle)}" if idle else ""
 
     def _idle(self, top: int) -> list[str]:
-        """Return what is counted below a module, and has not run."""
+        """Return the parameters below a module that the plan counts, and that have not run."""
         spec = self._phases().resolution.spec
         low, high = spec.tree.name_starts[top], spec.tree.name_ends[top]
         inside = set(spec.tree.names[low:high])
@@ -182,7 +182,7 @@ class OrderWatch:
 
 
 def _outermost(places: Places, tree: Tree) -> list[int]:
-    """Return the modules whose passes show all that is counted; of several models, each."""
+    """Return the modules whose passes show all that is counted: one in each of several models."""
     tops = set(tree.children(0)) if 0 in places and tree.members else set(places)
     return sorted(top for top in tops if not any(t < top < tree.ends[t] for t in tops))
 

@@ -33,7 +33,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Claim:
-    """What one plan says of the modules of a model, which may be a part of its own or hold it.
+    """The claim of one plan on the modules of a model: its own, a part of that, or a larger one.
 
     Attributes:
         covers: For each module, whether it is in what the plan was applied to.
@@ -48,7 +48,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Blend:
-    """What several plans together decide for one model.
+    """The decisions of several plans together for one model.
 
     Attributes:
         resolution: The decisions, to be written.
@@ -69,7 +69,7 @@ def shared(first: Mapping[int, int], second: Mapping[int, int]) -> tuple[Numbers
 
 
 def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
-    """Let each plan decide, the oldest first; what none decides is as found."""
+    """Let each plan decide, the oldest first; parameters that no plan decides stay as found."""
     trainable, decider = spec.found.copy(), np.full(len(spec), -1, np.intp)
     for number, plan in enumerate(plans):
         here, there = shared(spec.tree.numbers, plan.spec.tree.numbers)
@@ -80,7 +80,7 @@ def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
 
 
 def claim_on(tree: Tree, settled: Resolution, alive: frozenset[int] | None) -> Claim:
-    """Read what a plan says of the modules of another model.
+    """Return the claim of a plan on the modules of another model.
 
     Args:
         tree: That model.

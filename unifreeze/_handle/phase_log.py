@@ -1,4 +1,4 @@
-"""The messages through `logging` when a phase begins, or a resumed run goes on in one."""
+"""Logs when a phase begins, and in which phase a resumed run goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phases of a plan resolved on one model, and which of them holds now."""
+"""The phases of a plan, resolved on one model, and which of them holds now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Measured = Mapping[int, tuple[str, ...]]
 
 
 class ResolvedPhases:
-    """The phases of a plan on one model; a plan without phases has one, without a name.
+    """The phases of a plan on one model; a plan without phases has a single phase without a name.
 
     Attributes:
         plan: The plan as it was given.
@@ -96,7 +96,7 @@ class ResolvedPhases:
         return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, measured)))
 
     def rows(self) -> list[tuple[str, FreezePlan, Resolution]]:
-        """Return for each phase its name, the plan that holds in it, and what that decides."""
+        """Return for each phase its name, the plan that holds in it, and what that plan decides."""
         names = [phase.name for phase in self.phases]
         return list(zip(names, plans_of(self.expanded), self.resolutions, strict=True))
 
@@ -113,13 +113,16 @@ class ResolvedPhases:
         return resolve_all(self._with(there), spec)
 
     def to_check(self) -> list[Resolution]:
-        """Return what phases decide; empty if all decide the same, which is checked as written."""
+        """Return the decisions that the framework has to support, besides the ones it writes now.
+
+        It is empty if all phases decide the same: that is checked when it is written.
+        """
         several = list(dict.fromkeys(self.resolutions))
         return several if len(several) > 1 else []
 
     @property
     def so_far(self) -> Sequence[Resolution]:
-        """What the phases decide that have begun, the current one included."""
+        """The decisions of the phases that have begun, the current phase included."""
         return self.resolutions[: self.schedule.phase + 1]
 
     @property
@@ -144,7 +147,7 @@ class ResolvedPhases:
         return any(s.lr is not None or s.weight_decay is not None for s in self._settings)
 
     def settings(self, number: int | None = None) -> Settings:
-        """Return what holds in a phase; None for the current one."""
+        """Return the settings that hold in a phase; None for the current phase."""
         return self._settings[self.schedule.phase if number is None else number]
 
     def groups(self) -> tuple[ParamGroup, ...]:

@@ -1,4 +1,4 @@
-"""What is saved of a run: where it stands, and what it has trained."""
+"""Saves and loads a run: where it stands, and the values that it has trained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SavedRun:
         self._plan.rebase()
 
     def trained(self) -> dict[str, Any]:
-        """Return the values of what has been trained so far, and the digest of their base."""
+        """Return the values of all that has been trained so far, and the digest of their base."""
         plan = self._plan
         plan.check_lasts("save what was trained")
         return trained_state(plan.backend, plan.model, plan.phases.so_far)

@@ -76,7 +76,7 @@ def check_origin(
             context="their canonical names or shapes differ",
             hint="`unifreeze show` lists them; load it into the model that it was saved for",
         )
-    # The plan as saved beside the run has what was measured in it.
+    # A plan that was saved beside the run contains what was measured until then.
     if digest not in (state["plan"], state["plan_now"]):
         raise _other_plan(state, plan, digest)
 

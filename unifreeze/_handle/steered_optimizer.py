@@ -17,7 +17,7 @@ from unifreeze._protocol import Rate, Undo
 from unifreeze.errors import OptimizerError
 
 _steering: WeakIdentityDict[weakref.ref[SteeredOptimizer]] = WeakIdentityDict()
-"""For each optimizer, what steers it."""
+"""For each optimizer, the object that steers it."""
 
 
 class SteeredOptimizer:

@@ -18,7 +18,7 @@ from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
 class UntoldReminder:
     """Warns once if a model trains before the schedule was told where the run is.
 
-    With an optimizer attached there is no need for it: the first step of that one is refused.
+    It is not needed once an optimizer is attached, whose first step is refused then.
     """
 
     def __init__(self) -> None:
