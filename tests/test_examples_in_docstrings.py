@@ -42,7 +42,7 @@ def test_a_public_name_has_an_example_that_uses_it(name):
 )
 def test_a_method_that_users_call_most_has_an_example(kind, method):
     owner = getattr(uf, kind)
-    places = [owner, *(value for name, value in vars(owner).items() if name[0] != "_")]
+    places = [owner, *(value for name, value in inspect.getmembers(owner) if name[0] != "_")]
     examples = [example for place in places for example in examples_of(place)]
     assert any(f".{method}(" in example.source for example in examples)
 

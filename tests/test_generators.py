@@ -111,7 +111,7 @@ def test_adaptive_ends_with_all_however_few_parameters_there_are(side, share, co
         side.build(), batch=ROWS
     )
     assert len(handle.plan.phases) == count
-    trained = [resolution.trainable.sum() for resolution in handle._run.phased.resolutions]
+    trained = [resolution.trainable.sum() for resolution in handle._in_force.phases.resolutions]
     assert trained == sorted(trained)
     assert trained[-2] < trained[-1] == 16
 
@@ -449,5 +449,5 @@ def test_a_measured_run_goes_on_under_the_plan_saved_beside_it(side):
 def test_thousands_of_periods_are_resolved_once_for_each_choice():
     written = plan("{lisa: {blocks: 1, every: {steps: 1}, periods: 4000}, lr: 0.1}")
     handle = written.apply(Torch.build())
-    resolutions = handle._run.phased.resolutions
+    resolutions = handle._in_force.phases.resolutions
     assert (len(resolutions), len(set(resolutions))) == (4000, 2)

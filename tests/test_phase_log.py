@@ -57,7 +57,7 @@ def test_each_beginning_says_where_why_what_trains_and_at_which_rate(side, said)
     for epoch in range(10):
         for _ in range(2):  # the second call for an epoch changes nothing
             handle.step(epoch=epoch, metrics={"loss": 1.0})
-    counts = [resolution.counts()[0] for resolution in handle._run.phased.resolutions]
+    counts = [resolution.counts()[0] for resolution in handle._in_force.phases.resolutions]
     head, top, full = (f"{count:,} of {counts[2]:,} values train" for count in counts[:3])
     values = [f"({b - a:,} values)" for a, b in pairwise(counts[:3])]
     assert said() == [

@@ -119,7 +119,7 @@ def test_a_scheduler_of_paddle_shapes_the_rate_that_it_reaches(made):
     handle.attach(paddle.optimizer.SGD(scheduler, parameters=model.parameters()))
     for epoch, rate in enumerate([0.1, 0.1, 0.01]):
         handle.step(epoch=epoch)
-        check_step(Paddle, model, handle._run.optimizer, scheduler() * rate / 0.2)
+        check_step(Paddle, model, handle._training.link.optimizer, scheduler() * rate / 0.2)
         scheduler.step()
 
 

@@ -26,7 +26,7 @@ from unifreeze.backend import (
     path_of,
     rewritten_tables,
 )
-from unifreeze.errors import UnsupportedPlanError
+from unifreeze.errors import UnsupportedPlanError, counted
 from unifreeze_paddle import _half_frozen_layers as half_frozen_layers
 from unifreeze_paddle import _quantisers as quantisers
 from unifreeze_paddle import _saved_programs as saved_programs
@@ -169,7 +169,7 @@ def _distributed(
         if len(inside):
             yield Finding(
                 walk.tree.names[resolution.spec.first_names[inside[0]]],
-                f"{len(inside)} flags would change under a DataParallel wrapper, "
+                f"{counted(len(inside), 'flag')} would change under a DataParallel wrapper, "
                 "which would stop synchronising gradients without an error",
                 "apply the plan first, then wrap",
             )

@@ -27,6 +27,7 @@ from unifreeze.backend import (
     qualified_bases,
     rewritten_tables,
 )
+from unifreeze.errors import counted
 from unifreeze_torch import _quantisers as quantisers
 from unifreeze_torch._layers import (
     LOOKUP_TABLES,
@@ -208,7 +209,8 @@ def _distributed(walk: Walk, model: nn.Module, resolution: Resolution) -> Iterat
         if changed:
             yield Finding(
                 changed[0],
-                f"{len(changed)} flags would change under a DistributedDataParallel wrapper, "
+                f"{counted(len(changed), 'flag')} would change under a "
+                "DistributedDataParallel wrapper, "
                 "which then no longer synchronises gradients as it should",
                 "apply the plan first, then wrap",
             )

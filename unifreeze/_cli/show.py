@@ -49,19 +49,15 @@ def show(
     console().print(_tree(spec, everything=everything))
     for run, label in zip(spec.runs, spec.placement.labels, strict=True):
         stages = max(run.stages) + 1
-        say(f"{label}: {_count(len(run.blocks), 'block')} in {_count(stages, 'stage')}")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+        say(f"{label}: {counted(len(run.blocks), 'block')} in {counted(stages, 'stage')}")
 
 
 def _headline(name: str, spec: ModelSpec) -> str:
     trainable = int(spec.found.sum())
     return (
         f"{name}: {spec.framework}, {counted(len(spec), 'parameter')}, "
-        f"{int(spec.counts.sum()):,} values, "
-        f"{trainable} trainable as found, {len(spec.states)} state tensors; "
+        f"{counted(int(spec.counts.sum()), 'value')}, "
+        f"{trainable} trainable as found, {counted(len(spec.states), 'state tensor')}; "
         f"positions by order of {spec.order}"
     )
 
@@ -92,7 +88,7 @@ def _line(spec: ModelSpec, index: int) -> Text:
         flags = {bool(spec.found[tensor]) for tensor in tensors}
         values = sum(int(spec.counts[tensor]) for tensor in tensors)
         flag = "mixed" if len(flags) > 1 else "trainable" if flags.pop() else "frozen"
-        counts = f"{_count(len(tensors), 'parameter')}, {_count(values, 'value')}"
+        counts = f"{counted(len(tensors), 'parameter')}, {counted(values, 'value')}"
         line.append(f"  {counts}, {flag}", style="dim")
     elif kind := at.kinds[index]:
         line.append(f"  {kind}", style="dim")

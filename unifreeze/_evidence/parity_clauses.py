@@ -132,13 +132,7 @@ def gradients(pair: RecordPair) -> Iterator[Finding]:
 
 
 def frozen(pair: RecordPair) -> Iterator[Finding]:
-    """Find frozen parameters that did not keep every bit.
-
-    >>> with frozen(discriminator):
-    ...     generator_loss(discriminator(generator(noise))).backward()
-    >>> with frozen(model, "backbone"):
-    ...     train_head(model)
-    """
+    """Find frozen parameters that did not keep every bit."""
     for record, run in pair.runs:
         for row in record.parameters:
             if not row.trainable and not _kept(run, row.path):

@@ -198,13 +198,7 @@ def statistics(pair: StepPair) -> Judgement:
 
 
 def frozen(pair: StepPair) -> Judgement:
-    """Find frozen parameters and held statistics that did not keep every bit.
-
-    >>> with frozen(discriminator):
-    ...     generator_loss(discriminator(generator(noise))).backward()
-    >>> with frozen(model, "backbone"):
-    ...     train_head(model)
-    """
+    """Find frozen parameters and held statistics that did not keep every bit."""
     findings = [
         Finding(path, f"is frozen and moved ({side.framework}, {optimizer})")
         for side in pair.sides

@@ -1,26 +1,26 @@
-"""Plans in force: applying one, and what a user then holds."""
+"""Plans in force: how a plan is applied to a model, and the handle that a user then holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._handle.entered_once import OneBlock
 from unifreeze._handle.frozen_block import freeze_for_now
 from unifreeze._handle.groups import param_groups
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.lease import for_a_while
+from unifreeze._handle.single_use_block import SingleUseBlock
 from unifreeze._handle.target import Target
 from unifreeze._handle.trained_file import load_trained
 from unifreeze._handle.verify import Drift, Verified
+from unifreeze._handle.whole_run import resolve_phase
 from unifreeze._plan import FreezePlan, check_plan
 from unifreeze._plan.selectors import Selector
 from unifreeze._protocol import Batch, backend_for
-from unifreeze._resolution import Resolution, expand_plan, resolve_phases, resolve_spec
+from unifreeze._resolution import Resolution, expand_plan
 
 __all__ = [
     "Drift",
@@ -56,13 +56,7 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str
     """
     check_plan(plan)
     spec = Target(model, backend_for(model)).describe(_batch(batch))
-    if not plan.phases and phase == 0:
-        return resolve_spec(plan, spec)
-    expanded = expand_plan(plan, spec)
-    number = expanded.phase_number(phase)
-    resolution, count = resolve_phases(expanded, spec)[number], len(expanded.phases)
-    said = f"this is phase {expanded.phases[number].name!r}, number {number} of {count} from 0 on"
-    return replace(resolution, notices=(*resolution.notices, said))
+    return resolve_phase(plan, spec, phase)
 
 
 @checked
@@ -75,7 +69,7 @@ def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
         batch: One batch of inputs; positions then count in order of execution.
 
     Raises:
-        ResolveError: The model has not what a generator asks for, such as blocks.
+        ResolveError: The model lacks something that a generator needs, such as blocks.
     """
     check_plan(plan)
     return expand_plan(plan, Target(model, backend_for(model)).describe(_batch(batch)))
@@ -142,7 +136,7 @@ def frozen(model: Any, what: str | Selector | None = None) -> AbstractContextMan
     >>> with frozen(model, "backbone"):
     ...     train_head(model)
     """
-    return OneBlock(partial(_frozen, model, what), "with frozen(model): …")
+    return SingleUseBlock(partial(_frozen, model, what), "with frozen(model): …")
 
 
 @contextmanager
@@ -165,11 +159,11 @@ def _frozen(model: Any, what: str | Selector | None) -> Iterator[None]:
 
 @checked
 def unpin(model: Any) -> None:
-    """Let a copy of a model under a plan go: its layers follow training mode again.
+    """Release a copy of a model under a plan: its layers follow training mode again.
 
-    Copies and pickles of a model hold still what the model holds, as teachers and averages of
-    weights need it. A copy lets go by itself of a layer that somebody thaws, or whose statistics
-    are reset; this lets go of all. Flags stay as they are.
+    Copies and pickles of a model hold still the layers that the model holds, as teachers and
+    averages of weights need it. A copy releases a layer by itself if somebody thaws it or resets
+    its statistics; this function releases all layers. Flags stay as they are.
 
     Raises:
         PlanError: The model itself is under a plan; that takes the handle's `remove`.

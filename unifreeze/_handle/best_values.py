@@ -1,4 +1,4 @@
-"""The best values of a phase, kept in files until the next one begins from them."""
+"""The best values of a phase, kept in files until the next phase begins from them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,76 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze._files import writing_hint
+from unifreeze._handle.in_force import PlanInForce
+from unifreeze._handle.trained_values import trained_state
+from unifreeze._plan import Phase
 from unifreeze._ports.weights import Named, open_weights, save_weights
-from unifreeze.errors import WeightFileError
+from unifreeze.errors import ScheduleError, WeightFileError
 
 Place = tuple[int, int]
+"""An epoch and a step."""
 STATES = 3
-"""How many saved states' best values are kept."""
+"""So many saved states have their best values kept."""
 _NAME = re.compile(r"best-(-?\d+)-(-?\d+)\.safetensors")
 
 
-class Best:
+class BestValues:
+    """The best values of the current phase, for a next phase that begins from them."""
+
+    def __init__(self, plan: PlanInForce) -> None:
+        self._plan = plan
+        self._files: BestFolder | None = None
+
+    def keep_in(self, folder: str | Path) -> None:
+        """Keep best values in a folder from now on.
+
+        Raises:
+            WeightFileError: The path cannot be used as a folder.
+        """
+        self._files = BestFolder(folder)
+        self.refer()
+
+    def refer(self) -> None:
+        """Keep the values that the run would begin the next phase from, as a saved state needs."""
+        if self._files is not None:
+            self._files.refer(self._plan.phases.schedule.watch.best_at)
+
+    def save(self, place: Place | None) -> None:
+        """Save the values of now, which were the best at a place, if the next phase needs them."""
+        plan, phases = self._plan, self._plan.phases
+        following = phases.following
+        if following is not None and following.restore_best and place is not None:
+            state = trained_state(plan.backend, plan.model, [phases.resolution])
+            self._folder(following).save(place, state)
+
+    def load(self, phase: Phase, place: Place | None) -> dict[str, Any] | None:
+        """Return the values that a phase begins from; None if it goes on with the current values.
+
+        Args:
+            phase: The phase that begins.
+            place: Where the phase before had its best report.
+        """
+        if not phase.restore_best or place is None:
+            return None
+        return self._folder(phase).load(place)
+
+    def _folder(self, phase: Phase) -> BestFolder:
+        if self._files is None:
+            raise ScheduleError(
+                f"phase {phase.name!r} begins from the best values, and none are kept",
+                hint="say where, before training: handle.keep_best(folder)",
+            )
+        return self._files
+
+
+class BestFolder:
     """A folder with the best values, by the epoch and step at which they were measured.
 
-    There are the latest ones, and those that the last saved states of the run refer to: a run that
-    is killed goes on from one of these, and its best values then are not the latest.
+    It holds the latest ones, and those that the last saved states of the run refer to: a run that
+    is killed goes on from one of these states, whose best values are not the latest.
 
     Attributes:
-        folder: Where they are.
+        folder: Its path.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -48,9 +101,10 @@ class Best:
             del self._referred[:-STATES]
 
     def save(self, place: Place, state: Mapping[str, Any]) -> None:
-        """Write what was trained, and drop what no saved state refers to.
+        """Write trained values, and delete files that no saved state refers to.
 
-        What a killed run has left of later places is dropped, too: this run has not been there.
+        Files of later places are dropped, too: a killed run has left them, and this run has not
+        come to these places yet.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -59,16 +113,16 @@ class Best:
         plain = {key: value for key, value in state.items() if key != "tensors"}
         rows = [_row(path, array) for path, array in state["tensors"].items()]
         save_weights(self._file(place), rows, metadata={"unifreeze": json.dumps(plain)})
-        for other in self._places():
-            if other > place or (other == self._latest and other not in (*self._referred, place)):
-                self._drop(other)
+        for saved in self._places():
+            if saved > place or (saved == self._latest and saved not in (*self._referred, place)):
+                self._drop(saved)
         self._latest = place
 
     def load(self, place: Place) -> dict[str, Any]:
-        """Return what was saved at a place.
+        """Return the values that were saved at a place.
 
         Raises:
-            WeightFileError: It is not there, or broken.
+            WeightFileError: It is missing, or broken.
         """
         file = self._file(place)
         with open_weights(file) as weights:
@@ -87,8 +141,8 @@ class Best:
         return self.folder / f"best-{place[0]}-{place[1]}.safetensors"
 
     def _places(self) -> list[Place]:
-        found = (_NAME.fullmatch(file.name) for file in self.folder.glob("best-*.safetensors"))
-        return sorted((int(match[1]), int(match[2])) for match in found if match)
+        matches = (_NAME.fullmatch(file.name) for file in self.folder.glob("best-*.safetensors"))
+        return sorted((int(match[1]), int(match[2])) for match in matches if match)
 
 
 def _unusable(folder: Path, error: OSError) -> WeightFileError:

@@ -1,4 +1,4 @@
-"""A plan for the length of a block, beside whatever plans are in force: they stay as they are."""
+"""Freezes for the length of a `with` block, beside plans in force, which stay as they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unifreeze.errors import ResolveError, quoted
 
 
 def freeze_for_now(target: Target, what: str | Selector) -> Undo:
-    """Freeze what a selector selects; return what puts back all that was changed.
+    """Freeze what a selector selects; return the call that puts everything back.
 
     Raises:
         ResolveError: The selector selects nothing in this model.
@@ -30,7 +30,7 @@ def freeze_for_now(target: Target, what: str | Selector) -> Undo:
 
 
 def _decided(what: str | Selector, spec: ModelSpec) -> Resolution:
-    """Decide what freezes besides what is frozen now, and which layers hold still for it."""
+    """Decide what else freezes, and which layers hold still because of it."""
     plan = FreezePlan().freeze(what)
     try:
         return _resolved(plan, spec)
@@ -39,7 +39,7 @@ def _decided(what: str | Selector, spec: ModelSpec) -> Resolution:
 
 
 def _without_a_rule(error: ResolveError, plan: FreezePlan) -> ResolveError:
-    """Word an error for somebody who wrote a selector, and no plan with rules."""
+    """Rewrite an error for somebody who wrote a selector, and not a plan with rules."""
     (rule,) = plan.rules
     selector = describe_choice(rule.choice)
 
@@ -54,7 +54,7 @@ def _without_a_rule(error: ResolveError, plan: FreezePlan) -> ResolveError:
 
 
 def _resolved(plan: FreezePlan, spec: ModelSpec) -> Resolution:
-    # On flags as they are, a plan may seem to leave nothing trainable only for what others froze.
+    # Resolved as if everything trained: with what others froze, nothing might be left to train.
     alone = resolve_spec(plan, spec.with_found(np.ones(len(spec), np.bool_)))
     together = replace(alone, spec=spec, trainable=alone.trainable & spec.found)
     together = settle(together, together.trainable)
@@ -64,7 +64,7 @@ def _resolved(plan: FreezePlan, spec: ModelSpec) -> Resolution:
 
 
 def _takes_in(resolution: Resolution, module: int) -> bool:
-    """Return whether a rule decides a parameter of a module, or of one in it."""
+    """Return whether a rule decides a parameter of a module, or of a module inside it."""
     tree, spec = resolution.spec.tree, resolution.spec
     names = spec.tensor_of[tree.name_starts[module] : tree.name_ends[module]]
     return bool(resolution.decided[names].any())

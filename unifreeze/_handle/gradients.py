@@ -1,4 +1,4 @@
-"""What the gradients that a backward pass left say of a plan."""
+"""`check_gradients`: compares the gradients that a backward pass left with the plan."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _ALL_ZEROS = (
 def gradient_findings(
     resolution: Resolution, answered: Mask | None, norms: Mapping[str, float | None]
 ) -> tuple[Finding, ...]:
-    """Compare gradients with what was decided.
+    """Compare gradients with the plan's decisions.
 
     Args:
         resolution: What the plan decided.
-        answered: The parameters that it answers for, beside other plans; None for all.
+        answered: The parameters that this plan decides, where other plans overlap; None for all.
         norms: The norm of each parameter's gradient by its first path, None where there is none.
     """
     spec = resolution.spec
     mine = np.ones_like(resolution.trainable) if answered is None else answered
     paths = [spec.tree.names[name] for name in spec.first_names]
     rows = zip(paths, resolution.trainable.tolist(), mine.tolist(), strict=True)
-    flags = {path: trainable for path, trainable, own in rows if own}
+    flags = {path: trainable for path, trainable, is_mine in rows if is_mine}
     zeros = _zeros(resolution, paths, norms)
     findings = []
     for path, norm in norms.items():

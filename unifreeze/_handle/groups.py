@@ -18,7 +18,7 @@ def param_groups(resolution: Resolution, warmed: Classes | None = None) -> tuple
     """Group a resolution's trainable parameters by their optimizer settings.
 
     Args:
-        resolution: What trains.
+        resolution: The decisions, of which those that train are grouped.
         warmed: For each parameter, the phases that unfreeze it with a warm-up of its rate; those
             that do not share them are kept apart.
     """
@@ -67,7 +67,7 @@ def check_optimizers(
         OptimizerError: Naming the parameters, or the groups.
     """
     check_in_place(backend, model, groups)
-    tensors = [tensor for one in optimizers for tensor in backend.optimizer_parameters(one)]
+    tensors = [tensor for each in optimizers for tensor in backend.optimizer_parameters(each)]
     held, live = set(map(id, tensors)), backend.objects(model)
     paths = [path for group in groups for path in group.paths]
     if missing := [path for path in paths if id(live[path]) not in held]:
@@ -97,7 +97,7 @@ def group_rates(
         model: The live model.
         groups: The plan's groups.
         optimizer: The optimizer; None if there is none.
-        rate: What the current phase makes of its settings.
+        rate: How the current phase changes its settings.
 
     Raises:
         OptimizerError: There is no optimizer, or it lacks parameters of a group.
@@ -112,17 +112,17 @@ def group_rates(
         )
     check_optimizers(backend, model, groups, [optimizer])
     live = backend.objects(model)
-    found: dict[str, float] = {}
+    named: dict[str, float] = {}
     for group in groups:
         tensors = [live[path] for path in group.paths]
-        factors = [rate.fresh_factor if id(one) in rate.fresh else 1.0 for one in tensors]
-        own = backend.rates(optimizer, tensors)
-        rates = [rate.factor * a * b for a, b in zip(own, factors, strict=True)]
-        several = {one: rates.count(one) for one in rates}
-        for one, count in several.items():  # a model's author may scale some in Paddle
-            name = group.name if len(several) == 1 else f"{group.name} ({count} at {one:g})"
-            found[name] = one
-    return found
+        factors = [rate.fresh_factor if id(tensor) in rate.fresh else 1.0 for tensor in tensors]
+        scheduled = backend.rates(optimizer, tensors)
+        rates = [rate.factor * lr * factor for lr, factor in zip(scheduled, factors, strict=True)]
+        counts = {lr: rates.count(lr) for lr in rates}
+        for lr, count in counts.items():  # a model's author may scale some in Paddle
+            name = group.name if len(counts) == 1 else f"{group.name} ({count} at {lr:g})"
+            named[name] = lr
+    return named
 
 
 def _name(lr_scale: float, weight_decay: float | None, warmed: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Plans in force, by the models they are on, and what somebody else last wrote to the flags."""
+"""Which plans are in force on which models, and the flags that somebody else last wrote."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze._handle.baseline import Baseline
 from unifreeze._handle.overlap import shared
-from unifreeze._handle.verify import Baseline
 from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import Resolution
@@ -34,8 +34,8 @@ class Lease:
         found: For each parameter, the flag that somebody else last wrote.
         names: For each model under it, the first piece of its native paths; "" for a single one.
         written: For each parameter, its flag after the last write of any plan.
-        guards: What modules did differently before the first plan, by identity.
-        baseline: How what it freezes was when it took effect.
+        guards: What held modules before the first plan, by identity of the module.
+        baseline: How the tensors that it freezes were when it took effect.
         contents: What its target consisted of.
         stop_watching: Ends the watch for state dicts being loaded.
         number: Counts leases; of two plans the one with the higher number came later.
@@ -53,22 +53,22 @@ class Lease:
 
     @property
     def in_force(self) -> bool:
-        """Tell whether it has neither ended nor been replaced."""
+        """True until its plan is removed, or replaced by another on the same target."""
         return any(lease is self for root in self.names for lease in _leases.get(root, ()))
 
     def model(self, backend: Backend) -> Any:
-        """Return its model, or what holds the several."""
+        """Return the model, or the group that holds the several models."""
         named = {name: root for root, name in self.names.items()}
         return named[""] if "" in named else backend.group(named)
 
     def enter(self, names: Mapping[str, Any]) -> None:
-        """Take its place among the leases on some models."""
+        """Register this lease on some models."""
         for name, root in names.items():
             self.names[root] = name
             _leases.setdefault(root, []).append(self)
 
     def leave(self) -> None:
-        """Give up its place."""
+        """Remove this lease from its models."""
         for root in self.names:
             rest = [lease for lease in _leases.get(root, ()) if lease is not self]
             if rest:
@@ -79,8 +79,8 @@ class Lease:
 
 def all_leases() -> list[Lease]:
     """Return every lease there is, the oldest first."""
-    found = {id(lease): lease for leases in _leases.values() for lease in leases}
-    return sorted(found.values(), key=lambda lease: lease.number)
+    leases = {id(lease): lease for group in _leases.values() for lease in group}
+    return sorted(leases.values(), key=lambda lease: lease.number)
 
 
 def lease_on(models: Iterable[Any]) -> Lease | None:
@@ -93,7 +93,7 @@ def lease_on(models: Iterable[Any]) -> Lease | None:
 
 
 def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
-    """Return those leases that are over some of the same parameters as a description."""
+    """Return the leases that cover some of the parameters of a description."""
     mine = spec.tree.numbers.keys()
 
     def overlaps(lease: Lease) -> bool:
@@ -104,23 +104,23 @@ def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
 
 
 def as_found(spec: ModelSpec, leases: list[Lease]) -> Mask:
-    """Return the flags that somebody else last wrote: those of now that no plan has written."""
-    now, found = spec.found, spec.found.copy()
+    """Return the flags that somebody else last wrote; a flag as a plan wrote it is the plan's."""
+    now, flags = spec.found, spec.found.copy()
     for lease in leases:
         tree = lease.resolution.spec.tree
         if tree is spec.tree:
             return np.where(now == lease.written, lease.found, now)
         here, there = shared(spec.tree.numbers, tree.numbers)
         kept = (now[here] == lease.written[there]) & ~_swept(lease, spec)[there]
-        found[here[kept]] = lease.found[there[kept]]
-    return found
+        flags[here[kept]] = lease.found[there[kept]]
+    return flags
 
 
 def _swept(lease: Lease, spec: ModelSpec) -> Mask:
-    """Find what whoever put adapters on a model has frozen, though a plan had frozen it before.
+    """Find parameters that a library froze when it put adapters on a model under a plan.
 
-    A library that adapts a model freezes all the rest of it, biases apart, which it may leave; a
-    flag that it wrote over one of the same value leaves no other trace.
+    Such a library freezes all the rest of the model, except for biases, which it may leave. Where
+    the plan had frozen a parameter before, the library's write leaves no other trace.
     """
     then, now = lease.resolution.spec, spec.tree
     names = zip(now.adapters, now.tensor_of, strict=True)
@@ -141,19 +141,19 @@ def _swept(lease: Lease, spec: ModelSpec) -> Mask:
 
 def standing(spec: ModelSpec, others: list[Lease]) -> Mask:
     """Return the flags that hold where a plan says nothing: other plans' decisions, else found."""
-    standing = spec.found.copy()
-    for other in others:
-        here, there = shared(spec.tree.numbers, other.resolution.spec.tree.numbers)
-        decided = other.resolution.decided[there]
-        standing[here[decided]] = other.resolution.trainable[there[decided]]
-    return standing
+    flags = spec.found.copy()
+    for lease in others:
+        here, there = shared(spec.tree.numbers, lease.resolution.spec.tree.numbers)
+        decided = lease.resolution.decided[there]
+        flags[here[decided]] = lease.resolution.trainable[there[decided]]
+    return flags
 
 
 def guards_found(spec: ModelSpec, now: Mapping[int, Any], leases: list[Lease]) -> dict[int, Any]:
-    """Return what modules did differently before the first plan over them."""
+    """Return the guards that modules had before the first plan over them."""
     keys = set(spec.tree.keys)
     covered = {key for lease in leases for key in lease.resolution.spec.tree.keys}
-    found = {key: guard for key, guard in now.items() if key not in covered}
+    guards = {key: guard for key, guard in now.items() if key not in covered}
     for lease in leases:
-        found |= {key: guard for key, guard in lease.guards.items() if key in keys}
-    return found
+        guards |= {key: guard for key, guard in lease.guards.items() if key in keys}
+    return guards

@@ -1,4 +1,4 @@
-"""Several plans over some of the same parameters: for each one, the latest that decides it.
+"""Several plans over the same parameters: the latest plan that covers a parameter decides it.
 
 Plans may be in force on a model, on a part of it, and on a group it is in. What a plan's rules say
 nothing about is as if the plan did not cover it.
@@ -33,7 +33,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Claim:
-    """What one plan says of the modules of a model, which may be a part of its own or hold it.
+    """The claim of one plan on the modules of a model: its own, a part of that, or a larger one.
 
     Attributes:
         covers: For each module, whether it is in what the plan was applied to.
@@ -48,7 +48,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Blend:
-    """What several plans together decide for one model.
+    """The decisions of several plans together for one model.
 
     Attributes:
         resolution: The decisions, to be written.
@@ -61,15 +61,15 @@ class Blend:
     keeper: Numbers
 
 
-def shared(one: Mapping[int, int], other: Mapping[int, int]) -> tuple[Numbers, Numbers]:
-    """Return the numbers, here and there, of what two models have in common, by identity."""
-    keys = one.keys() & other.keys()
-    here = np.asarray([one[key] for key in keys], np.intp)
-    return here, np.asarray([other[key] for key in keys], np.intp)
+def shared(first: Mapping[int, int], second: Mapping[int, int]) -> tuple[Numbers, Numbers]:
+    """Return the numbers, in each of two models, of what they have in common, by identity."""
+    keys = first.keys() & second.keys()
+    here = np.asarray([first[key] for key in keys], np.intp)
+    return here, np.asarray([second[key] for key in keys], np.intp)
 
 
 def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
-    """Let each plan decide, the oldest first; what none decides is as found."""
+    """Let each plan decide, the oldest first; parameters that no plan decides stay as found."""
     trainable, decider = spec.found.copy(), np.full(len(spec), -1, np.intp)
     for number, plan in enumerate(plans):
         here, there = shared(spec.tree.numbers, plan.spec.tree.numbers)
@@ -80,7 +80,7 @@ def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
 
 
 def claim_on(tree: Tree, settled: Resolution, alive: frozenset[int] | None) -> Claim:
-    """Read what a plan says of the modules of another model.
+    """Return the claim of a plan on the modules of another model.
 
     Args:
         tree: That model.
@@ -132,11 +132,11 @@ def _keepers(spec: ModelSpec, decider: Numbers, claims: Sequence[Claim]) -> Numb
 
 def _asked(keeper: Numbers, answers: Sequence[Mask]) -> Mask:
     """Return each module's answer from the plan that is its keeper."""
-    found = np.zeros(len(keeper), np.bool_)
+    answered = np.zeros(len(keeper), np.bool_)
     for number, answer in enumerate(answers):
         mine = keeper == number
-        found[mine] = answer[mine]
-    return found
+        answered[mine] = answer[mine]
+    return answered
 
 
 def present(then: Tree, now: Tree) -> frozenset[int] | None:

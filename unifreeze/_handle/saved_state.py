@@ -1,4 +1,4 @@
-"""The part that the states of all runs share: which plan and model they are of."""
+"""The part of a saved state that names its plan and model, and the check that they are these."""
 
 from __future__ import annotations
 
@@ -32,13 +32,7 @@ def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str
         "plan_now": digest_now,
         "plan_text": plan.to_yaml(),
         "model": _name_of(spec),
-        "phase": None,
     }
-
-
-def plain_state(plan: FreezePlan, spec: ModelSpec) -> dict[str, Any]:
-    """Return the state of a run without phases."""
-    return origin_of(plan, spec, digest=plan.digest, digest_now=plan.digest)
 
 
 def check_format(state: Any) -> None:
@@ -74,19 +68,15 @@ def check_origin(
         digest: Digest of the plan with plain phases.
 
     Raises:
-        ScheduleError: It is of another one; the message shows the difference.
+        ScheduleError: It is of another plan or model; the message shows the difference.
     """
-    if plan.phases and state["phase"] is None:
-        raise ScheduleError("the state is of a plan without phases, and this one has some")
-    if not plan.phases and state["phase"] is not None:
-        raise ScheduleError("the state is of a plan with phases, and this one has none")
     if state["model"] != _name_of(spec):
         raise ScheduleError(
             f"the state is of another model than this one ({counted(len(spec), 'parameter')})",
             context="their canonical names or shapes differ",
             hint="`unifreeze show` lists them; load it into the model that it was saved for",
         )
-    # The plan as saved beside the run has what was measured in it.
+    # A plan that was saved beside the run contains what was measured until then.
     if digest not in (state["plan"], state["plan_now"]):
         raise _other_plan(state, plan, digest)
 

@@ -1,6 +1,6 @@
-"""Where a run stands in its phases: counting epochs, steps and reports of a metric.
+"""The schedule of a run: counts epochs, steps and reports of a metric, and says which phase holds.
 
-Pure bookkeeping that knows no model, so that both frameworks, and a resumed run, enter the same
+It knows no model and no framework, so that both frameworks, and a resumed run, enter the same
 phases at the same steps.
 """
 
@@ -10,25 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 from unifreeze._plan import After, At, Phase, When
 from unifreeze.errors import ScheduleError, brief, counted
 
 UNTOLD = "the schedule was never told of an epoch or step"
-"""What is said of a run if later phases wait, and `handle.step` was never called."""
+"""The text for a run whose later phases wait, and for which `handle.step` was never called."""
 PATIENCE = 4
-"""How many epochs more than it takes a metric may be missing at first: some validate seldom."""
+"""Grace: epochs a metric may be missing before the first report, on top of `reports`."""
 
 
 @dataclass
-class Watch:
+class MetricWatch:
     """What a metric has done since the current phase began.
 
     Attributes:
         best: The best report so far.
         last: The last report.
-        since_best: Reports since then that were no better.
+        since_best: Reports since then that were not better.
         rising: Reports in a row that were worse than the one before.
         missed: Epochs that began without any report so far.
         best_at: Epoch and step of the best report.
@@ -42,7 +42,7 @@ class Watch:
     best_at: tuple[int, int] | None = None
 
     def report(self, value: float, entry: When, place: tuple[int, int]) -> None:
-        """Take in one report, made at an epoch and step."""
+        """Count one report of the metric, which was made at an epoch and step."""
         sign = 1.0 if entry.mode == "min" else -1.0
         worse_than_last = self.last is not None and sign * (value - self.last) > entry.min_delta
         self.rising = self.rising + 1 if worse_than_last else 0
@@ -53,13 +53,13 @@ class Watch:
         self.last = value
 
     def is_due(self, entry: When) -> bool:
-        """Tell whether the metric has turned."""
+        """Return whether the metric has turned."""
         return (self.since_best if entry.turn == "stalled" else self.rising) >= entry.reports
 
 
 @dataclass
 class Schedule:
-    """A run's place in its phases.
+    """The place of a run in its phases.
 
     Attributes:
         phases: The phases.
@@ -72,17 +72,22 @@ class Schedule:
         left: Where the phase before had its best report; None without one.
     """
 
+    steers: ClassVar[bool] = True
+    """Phases set rates, so that the optimizer has to ask for them at each step."""
+    opening: ClassVar[Sequence[int]] = (0,)
+    """Numbers of the phases that are in force from the start."""
+
     phases: Sequence[Phase]
     phase: int = 0
     epoch: int = -1
     step: int = -1
     entered: tuple[int, int] = (0, 0)
     reported: tuple[int, int] | None = None
-    watch: Watch = field(default_factory=Watch)
+    watch: MetricWatch = field(default_factory=MetricWatch)
     left: tuple[int, int] | None = None
 
     def copy(self) -> Schedule:
-        """Return an independent one at the same place."""
+        """Return an independent schedule at the same place."""
         return replace(self, watch=replace(self.watch))
 
     @property
@@ -91,14 +96,24 @@ class Schedule:
         return self.phases[self.phase]
 
     @property
+    def named_phase(self) -> Phase | None:
+        """The current phase as users see it; None for a plan without phases."""
+        return self.current
+
+    @property
     def told(self) -> bool:
         """True once an epoch or step has begun."""
         return self.epoch >= 0 or self.step >= 0
 
+    @property
+    def waits(self) -> bool:
+        """True if later phases wait to begin, and no epoch or step has begun."""
+        return len(self.phases) > 1 and not self.told
+
     def advance(
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> list[int]:
-        """Go on to an epoch or step, and say which phases begin there.
+        """Go on to an epoch or step, and return the numbers of the phases that begin there.
 
         Args:
             epoch: The epoch that is about to begin, counted from 0.
@@ -106,8 +121,8 @@ class Schedule:
             metrics: What was measured since the last call.
 
         Raises:
-            ScheduleError: Time goes back, a metric is missing or no number, or what the next phase
-                is counted by is not given.
+            ScheduleError: Time goes back, a metric is missing or not a number, or the unit that the
+                next phase is counted in is not given.
         """
         before = self.epoch
         self._go_on(epoch, step)
@@ -116,8 +131,8 @@ class Schedule:
         while self._next_is_due():
             self.phase += 1
             self.left = self.watch.best_at
-            self.entered, self.watch = self._now(step), Watch()
-            self.reported = (self.epoch, self.step)  # nothing measured until now counts later
+            self.entered, self.watch = self._now(step), MetricWatch()
+            self.reported = (self.epoch, self.step)  # earlier reports do not count for the next
             entered.append(self.phase)
         return entered
 
@@ -145,7 +160,7 @@ class Schedule:
         return self.phases[self.phase + 1] if self.phase + 1 < len(self.phases) else None
 
     def _watch(self, metrics: Mapping[str, float] | None, *, new_epoch: bool) -> None:
-        """Take in a report of the metric that the next phase waits for, once at each place."""
+        """Count a report of the metric that the next phase waits for, once at each place."""
         following = self._next()
         if following is None or not isinstance(following.entry, When):
             return
@@ -210,24 +225,51 @@ class Schedule:
         """Return a schedule of the same phases at the place that `state` returned.
 
         Raises:
-            ScheduleError: It is no such state.
+            ScheduleError: It is not such a state.
         """
         try:
             watch = dict(state["watch"])
-            made = Schedule(
+            schedule = Schedule(
                 self.phases,
                 int(state["phase"]),
                 int(state["epoch"]),
                 int(state["step"]),
                 (int(state["entered"][0]), int(state["entered"][1])),
                 _place(state["reported"]),
-                Watch(**{**watch, "best_at": _place(watch["best_at"])}),
+                MetricWatch(**{**watch, "best_at": _place(watch["best_at"])}),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ScheduleError(f"this is not a state of a schedule: {error!r}") from None
-        if not 0 <= made.phase < len(self.phases):
-            raise ScheduleError(f"there is no phase {made.phase}: the plan has {len(self.phases)}")
-        return made
+        number, count = schedule.phase, len(self.phases)
+        if not 0 <= number < count:
+            raise ScheduleError(f"there is no phase {number}: the plan has {count}")
+        return schedule
+
+    def saved(self, counts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries of a run's state that say where the run stands.
+
+        Args:
+            counts: What else is counted in the current phase, as plain data.
+        """
+        return {"phase": self.current.name, "schedule": self.state(), **counts}
+
+    def read(self, state: Mapping[str, Any]) -> tuple[Schedule, Mapping[str, Any]]:
+        """Return the schedule in a run's state, and what else was counted.
+
+        Raises:
+            KeyError: The state lacks it.
+            ScheduleError: It is not the state of a schedule.
+        """
+        return self.restored(state["schedule"]), state
+
+    def check_kind(self, state: Mapping[str, Any]) -> None:
+        """Refuse the state of a run without phases.
+
+        Raises:
+            ScheduleError: It is one.
+        """
+        if state["phase"] is None:
+            raise ScheduleError("the state is of a plan without phases, and this one has some")
 
 
 def _plain(place: tuple[int, int] | None) -> list[int] | None:

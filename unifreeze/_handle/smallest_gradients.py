@@ -1,4 +1,4 @@
-"""Which parameters a phase freezes by measurement: those whose gradients are the smallest."""
+"""Chooses the parameters that a phase freezes by measurement: those with the smallest gradients."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def smallest(
     wanted: Smallest,
     sums: Sums,
 ) -> tuple[str, ...]:
-    """Return canonical names of what is to be frozen beside what is already, parts by part.
+    """Return canonical names of the parameters to freeze, in addition to those frozen already.
 
     Parameters are ranked by the mean norm of their gradients in the phase that ends, over the norm
-    of their values now; what got no gradient comes first, and zero weights come last, with what
-    was not trained before. Ratios are taken to four digits, and equal ones in canonical order, so
-    that frameworks agree.
+    of their values now. Parameters without a gradient come first; zero weights, and parameters
+    that did not train in that phase, come last. Ratios are rounded to four digits, and equal ones
+    are in canonical order, so that frameworks agree.
 
     Args:
         backend: The model's backend.
         model: The live model.
         resolutions: What the phase that ends decided, and what the one that begins would without
             measuring.
-        wanted: How many.
+        wanted: How many, and among which.
         sums: Sum of each parameter's gradient norms, by canonical name.
 
     Raises:
@@ -72,9 +72,9 @@ def _candidates(resolution: Resolution, wanted: Smallest) -> Mask:
     selector = pick(wanted.of, spec.framework, "freeze_smallest")
     mask = select(selector, spec, f"freeze_smallest ({selector})")
     mask = mask & ~select(Selector("head"), spec, "the head", optional=True)
-    found = np.zeros(len(spec), np.bool_)
-    found[spec.atoms.tensor[mask]] = True
-    return found
+    candidates = np.zeros(len(spec), np.bool_)
+    candidates[spec.atoms.tensor[mask]] = True
+    return candidates
 
 
 def _ratio(gradient: float, weight: float) -> float:
@@ -84,7 +84,7 @@ def _ratio(gradient: float, weight: float) -> float:
 
 
 def frozen_by_name(phases: Sequence[Phase], measured: Mapping[int, Iterable[str]]) -> list[Phase]:
-    """Return phases with the measured ones written out as rules."""
+    """Return phases in which rules take the place of measurements."""
     return [
         _frozen(phase, phases[number - 1].name, tuple(measured[number]))
         if number in measured
@@ -96,7 +96,7 @@ def frozen_by_name(phases: Sequence[Phase], measured: Mapping[int, Iterable[str]
 def _frozen(phase: Phase, before: str, names: tuple[str, ...]) -> Phase:
     if not names and phase.rules is None:
         return replace(phase, freeze_smallest=None, like=phase.like or before)
-    # What is measured may overrule all that one of the phase's own rules decides.
+    # The measured names may overrule everything that one of the phase's own rules decides.
     rules = None if phase.rules is None else tuple(map(_optional, phase.rules))
     add = (*map(_optional, phase.add), *_rules(names))
     if rules is not None:  # a plan has one or the other
@@ -109,7 +109,7 @@ def _optional(rule: Rule) -> Rule:
 
 
 def _rules(names: tuple[str, ...]) -> Iterator[Rule]:
-    """Freeze parameters by their canonical names, some in each rule."""
+    """Yield rules that freeze parameters by their canonical names, some in each rule."""
     for start in range(0, len(names), NAMES_PER_RULE):
         texts = [f'at:"{name}"' for name in names[start : start + NAMES_PER_RULE]]
         yield Rule("freeze", Selector(" | ".join(texts)))

@@ -1,14 +1,50 @@
-"""What is said of a `handle.step` that never comes, and of a forward pass that never does."""
+"""Warnings and errors where `handle.step`, or the model's own forward pass, is never called."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
+from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._plan import After, At, Phase, When
+from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import ORDER_CURES
 from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
+
+
+class UntoldReminder:
+    """Warns once if a model trains before the schedule was told where the run is.
+
+    It is not needed once an optimizer is attached, whose first step is refused then.
+    """
+
+    def __init__(self) -> None:
+        self._stop: Undo = _nothing
+        self._over = False
+
+    def watch(self, backend: Backend, model: Any, phases: ResolvedPhases) -> Undo:
+        """Watch a model if later phases wait; return what stops the watch."""
+        self.stop()
+        if phases.schedule.waits and not self._over:
+            self._stop = backend.watch_training(model, partial(self._warn, phases.phases))
+        return self._stop
+
+    def stop(self) -> None:
+        """Stop watching, until the plan is written again."""
+        self._stop()
+        self._stop = _nothing
+
+    def end(self) -> None:
+        """Stop watching for good."""
+        self.stop()
+        self._over = True
+
+    def _warn(self, phases: Sequence[Phase]) -> None:
+        self.end()
+        warn_untold(phases)
 
 
 def untold_error(phases: Sequence[Phase], fact: str) -> ScheduleError:
@@ -65,3 +101,7 @@ def _waiting(phases: Sequence[Phase]) -> str:
     first, *others = phases
     waiting = listing([repr(phase.name) for phase in others])
     return f"phase {first.name!r} holds until handle.step begins the next: {waiting}"
+
+
+def _nothing() -> None:
+    pass

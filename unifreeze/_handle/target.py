@@ -1,4 +1,4 @@
-"""What a plan is put in force on: one model or several, beside whatever plans overlap it."""
+"""The target of a plan: one model or several, on which other plans may be in force, too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifreeze._handle.baseline import Baseline
 from unifreeze._handle.lease import (
     Lease,
     all_leases,
@@ -19,7 +20,6 @@ from unifreeze._handle.lease import (
     standing,
 )
 from unifreeze._handle.overlap import Blend, Claim, blend, blend_flags, claim_on, present, shared
-from unifreeze._handle.verify import Baseline
 from unifreeze._protocol import Backend, Batch, backend_for, refuse_unsupported
 from unifreeze._resolution import Resolution, settle
 from unifreeze._structure import Mask, ModelSpec
@@ -27,7 +27,7 @@ from unifreeze.errors import PlanError, TargetError, brief, listing
 
 
 class _Before(NamedTuple):
-    """How a model was before a write."""
+    """The state of a model before a write."""
 
     flags: Mask
     guards: Mapping[int, Any]
@@ -47,7 +47,7 @@ class Target:
     Attributes:
         model: The model, or what holds the several.
         backend: Its backend.
-        names: For each model, the first piece of its native paths; "" for a single one.
+        names: For each model, the first piece of its native paths; "" for a single model.
     """
 
     def __init__(self, model: Any, backend: Backend) -> None:
@@ -81,12 +81,12 @@ class Target:
             if last.tree is not spec.tree:
                 return self.describe(batch)
             spec = last.with_found(spec.found)
-        leases, own = leases_over(spec, all_leases()), self.lease()
-        found = as_found(spec, leases)
-        others = [lease for lease in leases if lease is not own]
-        if own is not None and own.resolution.spec.placement is spec.placement:
-            spec = own.resolution.spec  # which remembers what was resolved
-        return spec.with_found(found, standing(spec.with_found(found), others) if others else None)
+        leases, current = leases_over(spec, all_leases()), self.lease()
+        flags = as_found(spec, leases)
+        others = [lease for lease in leases if lease is not current]
+        if current is not None and current.resolution.spec.placement is spec.placement:
+            spec = current.resolution.spec  # its memo has the earlier resolutions
+        return spec.with_found(flags, standing(spec.with_found(flags), others) if others else None)
 
     def put_in_force(
         self,
@@ -101,7 +101,7 @@ class Target:
         Args:
             describe: Describes the model.
             decide: Resolves the plan against a description.
-            prepare: Takes down how what is frozen is now; called just before anything is written.
+            prepare: Returns the baseline; called just before anything is written.
             again: The plan that is in force on this target is written once more, in its place.
 
         Raises:
@@ -117,9 +117,9 @@ class Target:
         if again and old is not None:
             lease.number = old.number
         leases = sorted(
-            [*(one for one in all_leases() if one is not old), lease], key=attrgetter("number")
+            [*(each for each in all_leases() if each is not old), lease], key=attrgetter("number")
         )
-        others = [one for one in leases_over(spec, leases) if one is not lease]
+        others = [each for each in leases_over(spec, leases) if each is not lease]
         wanted = self._blended(spec, leases).resolution if others else lease.resolution
         refuse_unsupported(self.backend, self.model, wanted)
         lease.baseline = prepare(lease.resolution)
@@ -139,40 +139,40 @@ class Target:
         return lease
 
     def give_back(self, lease: Lease) -> None:
-        """End a plan: what it covers is as the next latest plan has it, else as found."""
+        """End a plan: the next latest plan decides what it covered, else the flags found before."""
         self._release(self.model, lease, {})
         self._release_departed(lease)
         lease.stop_watching()
         lease.leave()
 
     def _release_departed(self, lease: Lease) -> None:
-        """Let go of layers that have left the model since a plan was written on it."""
+        """Restore layers that have left the model since a plan was written on it."""
         departed = self.backend.departed(self.model, lease.contents)
         if departed is not None:
             # A layer put in place of another may hold its parameters.
             self._release(departed, lease, self.backend.describe(self.model).tree.numbers)
 
     def _release(self, model: Any, lease: Lease, kept: Mapping[int, int]) -> None:
-        """Write on a model what all plans but one decide, and on what they do not the flags found.
+        """Write what all plans but one decide; what none of them decides gets the flags found.
 
         Args:
-            model: A model, or parts that have left one.
-            lease: The one plan's.
+            model: A model, or parts that have left a model.
+            lease: The lease of the plan that ends.
             kept: Parameters that stay as they are, by identity.
         """
         spec = self.backend.describe(model)
-        found = as_found(spec, [lease, *leases_over(spec, all_leases())])
+        flags = as_found(spec, [lease, *leases_over(spec, all_leases())])
         here = shared(spec.tree.numbers, kept)[0]
-        found[here] = spec.found[here]
-        spec = spec.with_found(found)
-        leases = [one for one in all_leases() if one is not lease]
+        flags[here] = spec.found[here]
+        spec = spec.with_found(flags)
+        leases = [each for each in all_leases() if each is not lease]
         others = leases_over(spec, leases)
         wanted, before = self._blended(spec, leases).resolution, self._before(others, model)
         self.backend.write(model, wanted, lease.guards)
         self._tell(others, spec, wanted, before, leases)
 
     def unpin(self) -> None:
-        """Take off whatever came with a copy; raises as `unifreeze.unpin` does."""
+        """Remove the hooks and modes that came with a copy; raises as `unifreeze.unpin` does."""
         spec = self.backend.describe(self.model)
         if leases_over(spec, all_leases()):
             raise PlanError(
@@ -182,28 +182,28 @@ class Target:
         self.backend.write(self.model, Resolution.without_plan(spec))
 
     def answered_for(self, lease: Lease) -> Mask | None:
-        """Return which parameters no other plan has a say about; None for all of them."""
+        """Return which parameters no other plan decides; None for all of them."""
         leases, spec = all_leases(), lease.resolution.spec
         over = leases_over(spec, leases)
         if len(over) == 1:
             return None
-        flags = blend_flags(spec, [one.resolution for one in over])
+        flags = blend_flags(spec, [each.resolution for each in over])
         return np.isin(flags.decider, (over.index(lease), -1))
 
     def _blended(self, spec: ModelSpec, leases: list[Lease]) -> Blend:
-        """Put together what some leases, the oldest first, decide for a model."""
+        """Combine the decisions of some leases, the oldest first, for a model."""
         over = leases_over(spec, leases)
         flags = blend_flags(spec, [lease.resolution for lease in over])
         return blend(spec, flags, [self._claim(spec, lease, leases) for lease in over])
 
     def _claim(self, spec: ModelSpec, lease: Lease, leases: list[Lease]) -> Claim:
-        """Read what a plan says of a model's modules, with what others have written since."""
-        found = lease.found.copy()
+        """Return what a plan claims of a model's modules, given what others have written since."""
+        flags = lease.found.copy()
         here, there = shared(spec.tree.numbers, lease.resolution.spec.tree.numbers)
-        found[there] = spec.found[here]
-        own = lease.resolution.spec.with_found(found)
-        over = [one.resolution for one in leases_over(own, leases)]
-        settled = settle(lease.resolution, blend_flags(own, over).trainable)
+        flags[there] = spec.found[here]
+        leased = lease.resolution.spec.with_found(flags)
+        over = [each.resolution for each in leases_over(leased, leases)]
+        settled = settle(lease.resolution, blend_flags(leased, over).trainable)
         tree = lease.resolution.spec.tree
         if tree is spec.tree or not lease.names:
             return claim_on(spec.tree, settled, None)
@@ -218,14 +218,14 @@ class Target:
         before: _Before,
         leases: list[Lease],
     ) -> None:
-        """Let plans know what has been written to parameters that are theirs, too.
+        """Update other plans' leases after a write to parameters that they cover, too.
 
         Args:
-            told: The plans.
-            spec: What has been written to, with its flags as found.
-            now: What has been written.
-            before: How it was before.
-            leases: All that are in force.
+            told: The leases to update.
+            spec: The model that was written to, with its flags as found.
+            now: The decisions that were written.
+            before: The state before the write.
+            leases: All leases in force.
         """
         if not told:
             return
@@ -241,18 +241,18 @@ class Target:
             self._renew(lease, newly, still, leases)
 
     def _renew(self, lease: Lease, frozen: Mask, still: set[int], leases: list[Lease]) -> None:
-        """Bring a plan's baseline to what it answers for, beside the other plans.
+        """Let a plan's baseline hold what the plan decides now, beside the other plans.
 
         Args:
-            lease: The plan's.
+            lease: The plan's lease.
             frozen: Its parameters that trained until now, and are frozen.
-            still: Identities of the modules that hold still, and did not until now.
-            leases: All that are in force.
+            still: Identities of the modules that hold still now, and did not before.
+            leases: All leases in force.
         """
         spec = lease.resolution.spec.with_found(lease.found)
         together, mine = self._blended(spec, leases), leases_over(spec, leases).index(lease)
-        own, nobodys = together.decider == mine, together.decider < 0
-        answered = (own & ~lease.resolution.trainable) | (nobodys & ~lease.found)
+        decided, undecided = together.decider == mine, together.decider < 0
+        answered = (decided & ~lease.resolution.trainable) | (undecided & ~lease.found)
         answered &= ~lease.resolution.written
         names, first = spec.tree.names, spec.first_names
         held = set(together.resolution.held)
@@ -270,27 +270,27 @@ class Target:
         )
 
     def _before(self, others: list[Lease], model: Any | None = None) -> _Before:
-        """Look how a model is before a write; its flags concern other plans alone."""
+        """Return the state before a write; flags are needed only where there are other plans."""
         model = self.model if model is None else model
         flags = self.backend.describe(model).found if others else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
 
     def refuse_for_a_while(self, spec: ModelSpec, *, again: bool) -> None:
-        """Refuse to change what `frozen` has frozen, and will put back as it found it.
+        """Refuse to change a model inside `with frozen(…)`, which puts its flags back at the end.
 
         Args:
-            spec: What would be written to.
+            spec: The model that would be written to.
             again: A plan that is in force would change.
 
         Raises:
-            PlanError: The block is not at its end yet.
+            PlanError: Such a block has not ended.
         """
         for root in [root for root in for_a_while if backend_for(root) is self.backend]:
             numbers = self.backend.describe(root).tree.numbers
             if not numbers.keys().isdisjoint(spec.tree.numbers):
-                what = "its plan cannot change meanwhile" if again else "would lose the plan after"
+                why = "its plan cannot change meanwhile" if again else "would lose the plan after"
                 raise PlanError(
-                    f"the model is frozen for a while by `with frozen(…)`, and {what}",
+                    f"the model is frozen for a while by `with frozen(…)`, and {why}",
                     hint="call it before or after the block, so that phases begin outside: "
                     "handle.step(…)"
                     if again

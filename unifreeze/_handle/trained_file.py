@@ -1,4 +1,4 @@
-"""What a run has trained as a file, which is loaded without a plan: onto the same base alone."""
+"""The file of trained values: written by a handle, and loaded without a plan onto the same base."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def save_trained(
     path = Path(path)
     _check_place(path)
     paths = trained_paths(backend, model, resolutions)
-    prints = backend.fingerprint(model, paths)
-    _check_values(prints)
+    digests = backend.fingerprint(model, paths)
+    _check_values(digests)
     header = {
         **origin_of(backend, model, resolutions[0].spec, paths),
-        "dtypes": {name: found.dtype for name, found in prints.items()},
-        "digests": {name: found.bits for name, found in prints.items()},
+        "dtypes": {name: digest.dtype for name, digest in digests.items()},
+        "digests": {name: digest.bits for name, digest in digests.items()},
         "plan": plan.digest,
         "plan_text": plan.to_yaml(),
     }
     rows = [
-        Named(name, found.shape, found.dtype, partial(_stored, backend, model, name, found.dtype))
-        for name, found in prints.items()
+        Named(name, now.shape, now.dtype, partial(_stored, backend, model, name, now.dtype))
+        for name, now in digests.items()
     ]
     form = _FORMATS.get(backend.name, "np")
     save_weights(path, rows, metadata={"format": form, KEY: json.dumps(header)})
@@ -106,7 +106,7 @@ def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
             target.model,
             spec,
             header,
-            {name: (one.dtype, one.shape) for name, one in entries.items() if name in digests},
+            {name: (row.dtype, row.shape) for name, row in entries.items() if name in digests},
             missing=[name for name in digests if name not in entries],
             extra=[name for name in entries if name not in digests],
             source=str(path),
@@ -118,10 +118,10 @@ def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
 
 
 def _check_place(path: Path) -> None:
-    """Refuse a place where no such file can stand, before anything is computed.
+    """Refuse a path where the file cannot be written, before anything is computed.
 
     Raises:
-        WeightFileError: With a place where it can.
+        WeightFileError: With a path where it can.
     """
     if is_folder(path):
         raise WeightFileError(
@@ -140,20 +140,20 @@ def _check_place(path: Path) -> None:
         )
 
 
-def _check_values(prints: Mapping[str, Digest]) -> None:
-    """Refuse trained tensors whose values are not here, or cannot be told exactly.
+def _check_values(digests: Mapping[str, Digest]) -> None:
+    """Refuse trained tensors whose values are not here, or cannot be saved exactly.
 
     Raises:
         WeightFileError: Naming them.
     """
-    if absent := [name for name, found in prints.items() if not found.bits]:
+    if absent := [name for name, now in digests.items() if not now.bits]:
         raise WeightFileError(
             f"{counted(len(absent), 'trained tensor has', 'trained tensors have')} no values "
             f"here: {listing(absent)}",
             context="they are on the meta device, not initialised yet, or offloaded",
             hint="save once they have some",
         )
-    lost = [f"{name} ({d.dtype})" for name, d in prints.items() if d.dtype.startswith(_UNSAVED)]
+    lost = [f"{name} ({d.dtype})" for name, d in digests.items() if d.dtype.startswith(_UNSAVED)]
     if lost:
         raise WeightFileError(
             f"{counted(len(lost), 'trained tensor is', 'trained tensors are')} of a dtype that "
@@ -183,20 +183,20 @@ def _values(weights: WeightFile, name: str) -> Array:
 def _check_is_file(path: Path) -> None:
     if is_file(path):
         return
-    what = f"{path} is a folder" if is_folder(path) else f"there is no file {path}"
+    fact = f"{path} is a folder" if is_folder(path) else f"there is no file {path}"
     folder = path if is_folder(path) else path.parent
     there = []
     if is_folder(folder):
-        there = sorted(one.as_posix() for one in folder.glob(f"*{_SUFFIX}"))
+        there = sorted(file.as_posix() for file in folder.glob(f"*{_SUFFIX}"))
     raise WeightFileError(
-        what,
+        fact,
         context=f"there are: {listing(there)}" if there else "",
         hint="give the file that handle.save_trained wrote",
     )
 
 
 def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
-    """Return what a file says of its base; raises as `load_trained` does."""
+    """Return the header, which names the base; raises as `load_trained` does."""
     text = weights.metadata.get(KEY)
     if text is None:
         named = format_by_name(Path(weights.source))
@@ -243,11 +243,11 @@ def _damaged(weights: WeightFile, *lines: str) -> WeightFileError:
 
 
 def _accept(backend: Backend, model: Any, spec: ModelSpec, written: Iterable[str]) -> None:
-    """Let plans in force hold the values that were written, as those that the user wants."""
+    """Let plans in force hold the written values: the user wants them."""
     live = backend.objects(model)
     new = {id(live[path]) for path in written}
     for lease in leases_over(spec, all_leases()):
-        its, baseline = lease.model(backend), lease.baseline
-        here = backend.objects(its)
+        leased, baseline = lease.model(backend), lease.baseline
+        here = backend.objects(leased)
         moved = [path for path in baseline.paths if path in here and id(here[path]) in new]
-        baseline.hold(backend, its, baseline.parameters, baseline.states, moved)
+        baseline.hold(backend, leased, baseline.parameters, baseline.states, moved)

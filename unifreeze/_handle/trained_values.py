@@ -1,4 +1,4 @@
-"""What a run has trained, apart from the base it was trained on."""
+"""The values that a run has trained, and the digest of the base that they were trained on."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 def trained_paths(
     backend: Backend, model: Any, resolutions: Sequence[Resolution]
 ) -> tuple[str, ...]:
-    """Return native paths of parameters and state that any of some phases may have moved.
+    """Return native paths of the parameters and states that some phases may have moved.
 
-    Of layers that train, that is also whole numbers and truth values that their code writes: a
-    layer's note that it has initialised itself, a quantiser's zero point.
+    For layers that train, these include whole numbers and truth values that the layer's code
+    writes: a flag that it has initialised itself, the zero point of a quantiser.
     """
     spec = resolutions[0].spec
-    trained = np.logical_or.reduce([one.trainable | one.written for one in resolutions])
+    trained = np.logical_or.reduce([each.trainable | each.written for each in resolutions])
     held = set.intersection(*(set(resolution.held) for resolution in resolutions))
     names = [spec.tree.names[name] for name in spec.first_names[trained]]
     moving = {state.owner for state in spec.states if state.moves}
@@ -73,13 +73,13 @@ def trained_state(
 def origin_of(
     backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
 ) -> dict[str, Any]:
-    """Return what names the base of trained tensors: a digest of all, and a line for each."""
+    """Return the entries that name the base of trained tensors: one digest, and a line for each."""
     base = _base(backend, model, spec, trained)
     return {
         KEY: FORMAT,
         "framework": backend.name,
         "base": _digest(base),
-        "base_tensors": {path: _line(found) for path, found in base.items()},
+        "base_tensors": {path: _line(digest) for path, digest in base.items()},
     }
 
 
@@ -92,12 +92,12 @@ def load_state(
         Native paths of what was written.
 
     Raises:
-        WeightFileError: It is no such state, or of another model or base.
+        WeightFileError: It is not such a state, or is of another model or base.
     """
     check_format(backend, state, ("tensors",))
     tensors: Mapping[str, Any] = state["tensors"]
     dtypes: Mapping[str, str] = state["dtypes"]
-    wanted = {path: (dtypes.get(path, "unknown"), _shape(one)) for path, one in tensors.items()}
+    wanted = {path: (dtypes.get(path, "unknown"), _shape(array)) for path, array in tensors.items()}
     check_fit(backend, model, spec, state, wanted)
     return write_all(backend, model, tensors, lambda path: np.asarray(tensors[path]))
 
@@ -110,7 +110,7 @@ def check_format(
     source: str = STATE,
     hint: str = "give what handle.trainable_state_dict() returned",
 ) -> None:
-    """Check that something is the state of what was trained, in this release's format.
+    """Check that something is a state of trained values, in this release's format.
 
     Args:
         backend: The model's backend.
@@ -122,12 +122,12 @@ def check_format(
     Raises:
         WeightFileError: It is not, or it is of another framework.
     """
-    found = state.get(KEY) if isinstance(state, Mapping) else None
-    if found is None:
+    version = state.get(KEY) if isinstance(state, Mapping) else None
+    if version is None:
         raise WeightFileError(f"{source} is not the state of what was trained", hint=hint)
-    if type(found) is not int or found != FORMAT:
+    if type(version) is not int or version != FORMAT:
         raise WeightFileError(
-            f"{source} is of format {brief(found)}; this release reads {FORMAT}", hint=hint
+            f"{source} is of format {brief(version)}; this release reads {FORMAT}", hint=hint
         )
     needed = ("base", "dtypes", "framework", *more)
     if missing := [name for name in needed if name not in state]:
@@ -244,22 +244,22 @@ def _misfits(backend: Backend, model: Any, wanted: Wanted) -> tuple[list[str], b
             lines.append(f"{path}: {saved} was trained, and has no values in the model")
         elif (now[path].dtype, now[path].shape) != (dtype, shape):
             lines.append(f"{path}: {saved} was trained, and is {_kind(now[path])} in the model")
-        elif (one := first.setdefault(id(live[path]), path)) != path:
-            lines.append(f"{path}: is one tensor with {one} in the model, and was trained apart")
+        elif (twin := first.setdefault(id(live[path]), path)) != path:
+            lines.append(f"{path}: is one tensor with {twin} in the model, and was trained apart")
     return lines, off
 
 
 def _is_attribute(model: Any, path: str) -> bool:
     """Return whether a path leads to something, though the model does not use it now."""
-    found = model
-    for step in path.split("."):
-        found = getattr(found, step, None)
-    return found is not None
+    member = model
+    for name in path.split("."):
+        member = getattr(member, name, None)
+    return member is not None
 
 
-def _is_table(found: Any, kind: type) -> bool:
-    return isinstance(found, Mapping) and all(
-        isinstance(name, str) and isinstance(value, kind) for name, value in found.items()
+def _is_table(table: Any, kind: type) -> bool:
+    return isinstance(table, Mapping) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in table.items()
     )
 
 
@@ -275,7 +275,7 @@ def _same_layers(there: Mapping[str, str], here: Mapping[str, Digest]) -> bool:
     if not there:
         return True
     shapes = {path: line.partition("[")[2] for path, line in there.items()}
-    now = {path: _kind(found).partition("[")[2] for path, found in here.items()}
+    now = {path: _kind(digest).partition("[")[2] for path, digest in here.items()}
     return shapes.keys() == now.keys() and all(
         shape == now[path] for path, shape in shapes.items() if shape
     )
@@ -310,13 +310,13 @@ def _base(
 
 
 def _digest(base: Mapping[str, Digest]) -> str:
-    lines = "\n".join(f"{path} {found.bits}" for path, found in sorted(base.items()))
+    lines = "\n".join(f"{path} {digest.bits}" for path, digest in sorted(base.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _line(found: Digest) -> str:
-    return f"{found.bits[:_PREFIX]} {_kind(found)}"
+def _line(digest: Digest) -> str:
+    return f"{digest.bits[:_PREFIX]} {_kind(digest)}"
 
 
-def _kind(found: Digest) -> str:
-    return f"{found.dtype}{list(found.shape)}" if found.bits else "without values"
+def _kind(digest: Digest) -> str:
+    return f"{digest.dtype}{list(digest.shape)}" if digest.bits else "without values"

@@ -1,16 +1,16 @@
-"""Telling what became of frozen tensors: kept, moved, reloaded, cast, replaced, thawed, new."""
+"""What `verify` compares: frozen tensors kept, moved, reloaded, cast, replaced, thawed or new."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifreeze._handle.baseline import OFFLOADED, Baseline, live_tensors
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._modules.digests import change_at_least
-from unifreeze._protocol import Array, Backend, Digest
+from unifreeze._protocol import Backend, Digest
 from unifreeze.errors import FrozenDriftError, counted
 
 _ADVICE = {
@@ -25,17 +25,14 @@ _ADVICE = {
     "thawed": "something set the flag again: handle.reapply()",
 }
 
-OFFLOADED = object()
-"""Stands for the object of an offloaded tensor, which is another one after each forward pass."""
-
 
 class Drift(NamedTuple):
-    """One frozen tensor that is not as it was.
+    """A frozen tensor that is not as it was.
 
     Attributes:
         path: Native path.
         kind: `moved`, `reloaded`, `resized`, `cast`, `replaced`, `new`, `missing` or `thawed`.
-        detail: How much, or from what to what.
+        detail: How large the change is, or the old and the new state.
     """
 
     path: str
@@ -47,7 +44,7 @@ class Drift(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What a successful `verify` looked at.
+    """What a successful `verify` has checked.
 
     Attributes:
         parameters: Frozen parameters, bit for bit as they were.
@@ -82,85 +79,14 @@ class Verified(NamedTuple):
         return text if self.told else f"{text}; {UNTOLD}"
 
 
-@dataclass
-class Baseline:
-    """How the frozen tensors were when the plan took effect.
-
-    Attributes:
-        parameters: Native paths of frozen parameters.
-        states: Native paths of held state tensors.
-        objects: The live tensors then.
-        digests: Their digests then.
-        values: Copies of their values, where they were asked for.
-        keeps_values: They were.
-    """
-
-    parameters: tuple[str, ...]
-    states: tuple[str, ...]
-    objects: Mapping[str, Any]
-    digests: dict[str, Digest]
-    values: dict[str, Array] = field(default_factory=dict)
-    keeps_values: bool = False
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """All of them."""
-        return (*self.parameters, *self.states)
-
-    def hold(
-        self,
-        backend: Backend,
-        model: Any,
-        parameters: Iterable[str],
-        states: Iterable[str],
-        moving: Iterable[str],
-    ) -> None:
-        """Be about other parameters and states from now on.
-
-        Those in `moving` move, or did until now: what is known of them counts no more. What is
-        not known is held to what it is now.
-        """
-        self.parameters, self.states = tuple(parameters), tuple(states)
-        for path in moving:
-            self.digests.pop(path, None)
-            self.values.pop(path, None)
-        present = backend.objects(model)
-        paths = [path for path in self.paths if path not in self.digests and path in present]
-        self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
-        if self.keeps_values:
-            kept = [path for path in paths if self.digests[path].bits]
-            self.values |= {path: backend.tensor(model, path) for path in kept}
-
-    def verified(self) -> Verified:
-        """Count what is unchanged; a tensor without values cannot be called unchanged."""
-        seen = [
-            [p for p in paths if self.digests[p].bits] for paths in (self.parameters, self.states)
-        ]
-        parameters, states = map(len, seen)
-        return Verified(parameters, states, len(self.paths) - parameters - states)
-
-
-def take_baseline(
-    backend: Backend,
-    model: Any,
-    parameters: tuple[str, ...],
-    states: tuple[str, ...],
-    *,
-    keep_values: bool,
-) -> Baseline:
-    """Take down how frozen parameters and held states are now."""
-    paths = (*parameters, *states)
-    digests = backend.fingerprint(model, paths, sums=not keep_values)
-    kept = [path for path in paths if digests[path].bits] if keep_values else []
-    values = {path: backend.tensor(model, path) for path in kept}
-    return Baseline(
-        parameters, states, _objects(backend, model), digests, values, keeps_values=keep_values
-    )
-
-
-def _objects(backend: Backend, model: Any) -> dict[str, Any]:
-    """Return live tensors by path; an offloaded one has no object that stays."""
-    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
+def count_unchanged(baseline: Baseline) -> Verified:
+    """Count what is unchanged; a tensor without values cannot be called unchanged."""
+    with_values = [
+        [path for path in paths if baseline.digests[path].bits]
+        for paths in (baseline.parameters, baseline.states)
+    ]
+    parameters, states = map(len, with_values)
+    return Verified(parameters, states, len(baseline.paths) - parameters - states)
 
 
 def find_drifts(
@@ -174,7 +100,7 @@ def find_drifts(
         baseline: How they were.
         loaded: Digests right after the last state dict was loaded, {} if none was.
     """
-    objects, flags = _objects(backend, model), backend.read(model)
+    objects, flags = live_tensors(backend, model), backend.read(model)
     present = [path for path in baseline.paths if path in objects]
     drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
     states = set(baseline.states)
@@ -238,19 +164,19 @@ def _bounded(how: str, change: float) -> str:
 
 def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
     """Build the error that names what drifted and how to go on."""
-    found = list(drifts)
-    kinds = list(dict.fromkeys(drift.kind for drift in found))
-    shown = [str(drift) for drift in found[:20]]
-    if len(found) > len(shown):
-        shown.append(f"… and {len(found) - len(shown)} more")
+    drifts = tuple(drifts)
+    kinds = list(dict.fromkeys(drift.kind for drift in drifts))
+    shown = [str(drift) for drift in drifts[:20]]
+    if len(drifts) > len(shown):
+        shown.append(f"… and {len(drifts) - len(shown)} more")
     advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
-    if any("lower bound" in drift.detail for drift in found):
+    if any("lower bound" in drift.detail for drift in drifts):
         advice.append("apply(…, keep_values=True) gives exact changes")
-    count = counted(len(found), "frozen tensor is", "frozen tensors are")
+    count = counted(len(drifts), "frozen tensor is", "frozen tensors are")
     error = FrozenDriftError(
-        f"{count} not as {'they were' if len(found) > 1 else 'it was'}: {', '.join(kinds)}",
+        f"{count} not as {'they were' if len(drifts) > 1 else 'it was'}: {', '.join(kinds)}",
         context="\n".join(shown),
         hint="; ".join(advice),
     )
-    error.drifts = tuple(found)
+    error.drifts = drifts
     return error

@@ -38,7 +38,7 @@ class LastLook:
     def take(self) -> None:
         """Verify for the last time; does nothing if training has not ended, or the plan is gone."""
         handle, self._due = self._due, None
-        if handle is None or not handle._is_in_force():
+        if handle is None or not handle._in_force.lasts:
             return
         try:
             handle.verify()

@@ -15,7 +15,7 @@ from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.results import Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask
-from unifreeze.errors import UnifreezeError, WriteError, listing
+from unifreeze.errors import UnifreezeError, WriteError, counted, listing
 
 
 class Written(NamedTuple):
@@ -99,7 +99,7 @@ class FlagWriting(LiveModels):
             paths = walk.first_paths()
             wrong = [paths[n] for n in np.flatnonzero(now != wanted)]
             raise WriteError(
-                f"{len(wrong)} of {len(wanted)} flags did not read back as written",
+                f"{len(wrong)} of {counted(len(wanted), 'flag')} did not read back as written",
                 context=listing(wrong),
                 hint="something else sets these flags; the model was left as it was",
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze._arguments import checked_methods
+from unifreeze._plan import delegations
 from unifreeze._plan.captured import Captured
 from unifreeze._plan.of_one_phase import phase_number, plans_of_phases
 from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
@@ -19,8 +20,7 @@ from unifreeze._tables import one_line
 from unifreeze.errors import PlanError
 
 if TYPE_CHECKING:
-    from unifreeze._handle import Handle
-    from unifreeze._resolution import Resolution
+    from unifreeze._plan.delegations import Handle, Resolution
 
 FORMAT = 1
 """Version of the plan format that this release reads and writes."""
@@ -31,7 +31,7 @@ FORMAT = 1
 class FreezePlan:
     """A function from a model's parameters to frozen or trainable.
 
-    Rules apply in order and the last match wins; what no rule matches is left as it was found.
+    Rules apply in order and the last match wins. A parameter that no rule matches stays as it is.
     Plans are immutable; `freeze`, `train`, `only` and the `with_…` methods return new ones.
 
     Attributes:
@@ -41,13 +41,14 @@ class FreezePlan:
         dropout: What stochastic layers inside fully frozen blocks do: `live` or `off`.
         groups: Optimizer settings; each by itself, the last match wins.
         phases: The phases of a run; () where the plan holds from beginning to end.
-        moments: What becomes of an optimizer's moments of what a phase freezes: `keep` (they are
-            still there when it is unfrozen) or `clear`.
-        order: What positions count by: `executed` (a plan applied without a batch is checked by the
-            first forward pass), or `as_described`: by registration, whatever runs first.
-        captured: What its rules came to where it was captured; no part of what it says, but checked
-            on every model that it is resolved on, before phases add to them. One more rule drops
-            it, and so do `norm_stats` by selector; one word for them drops its `held` alone.
+        moments: What happens to an optimizer's moments of a parameter that a phase freezes: `keep`
+            (they are still there when it is unfrozen) or `clear`.
+        order: How positions are counted: `executed` (a plan applied without a batch is checked by
+            the first forward pass), or `as_described`: by registration, whatever runs first.
+        captured: The decisions of its rules on the model that it was captured from. It is not
+            compared between plans, but checked on every model that the plan is resolved on, before
+            phases add rules. Adding a rule drops it, and so do `norm_stats` by selector;
+            `norm_stats` as one word drop only its `held`.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").with_norm_stats("update")
     >>> plan.document()
@@ -115,11 +116,11 @@ class FreezePlan:
         return self._reread(groups=[*self.document().get("groups", []), {"match": match, **given}])
 
     def with_moments(self, policy: Literal["keep", "clear"]) -> FreezePlan:
-        """Return the plan with another policy for moments of what a phase freezes."""
+        """Return the plan with another policy for the moments of what a phase freezes."""
         return self._reread(moments=policy)
 
     def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
-        """Return the plan with another order that positions count by."""
+        """Return the plan with another way to count positions."""
         return self._reread(order=policy)
 
     def phase(
@@ -145,7 +146,7 @@ class FreezePlan:
         lisa: Mapping[str, Any] | None = None,
         stop_on_rise: Mapping[str, Any] | None = None,
     ) -> FreezePlan:
-        """Return the plan with one more phase, which says what a phase of a plan file says.
+        """Return the plan with one more phase, with the same settings as in a plan file.
 
         Args:
             name: What it is called; it may be left out beside a generator.
@@ -176,9 +177,7 @@ class FreezePlan:
         <unifreeze.Phase: 'top' at epoch 5>
         """
         said = {key: value for key, value in locals().items() if key != "self"}
-        from unifreeze._plan.in_python import with_phase
-
-        return with_phase(self, said)
+        return delegations.with_phase(self, said)
 
     def __repr__(self) -> str:
         rules = "".join(f".{as_called(rule)}" for rule in self.rules)
@@ -209,14 +208,12 @@ class FreezePlan:
 
     def _reread(self, **changed: object) -> FreezePlan:
         """Check changed fields exactly as a plan file is checked."""
-        from unifreeze._plan.document import read_document
-
         document = {**self.document(), **changed}
         if not isinstance(changed.get("norm_stats", ""), str):
             document.pop("captured", None)
         elif "norm_stats" in changed:
             document.get("captured", {}).pop("held", None)
-        return read_document(document, source="FreezePlan")
+        return delegations.read_document(document)
 
     def phase_number(self, phase: int | str) -> int:
         """Return the number of a phase, given that or its name.
@@ -229,8 +226,8 @@ class FreezePlan:
     def in_phase(self, phase: int | str) -> FreezePlan:
         """Return the plan that holds in a phase, as one without phases.
 
-        On its own, a rule that later ones of the same phase overrule is an error when it is
-        resolved; `resolve(model, phase=…)` looks at all phases together, as `apply` does.
+        When this plan is resolved on its own, a rule that later rules overrule is an error;
+        `resolve(model, phase=…)` looks at all phases together, as `apply` does.
 
         Args:
             phase: Its number, counted from 0, or its name.
@@ -253,9 +250,7 @@ class FreezePlan:
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain data, as it stands in a plan file."""
-        from unifreeze._plan.document import write_document
-
-        return write_document(self)
+        return delegations.write_document(self)
 
     @classmethod
     def load(cls, path: str | Path) -> FreezePlan:
@@ -265,16 +260,12 @@ class FreezePlan:
             PlanFileError: The file has mistakes; all are listed, each with its place.
             PlanVersionError: The file is of another format version.
         """
-        from unifreeze._plan.plan_file import load_plan
-
-        return load_plan(Path(path))
+        return delegations.load_plan(Path(path))
 
     @classmethod
     def from_yaml(cls, text: str) -> FreezePlan:
         """Read a plan from YAML text; raises as `load` does."""
-        from unifreeze._plan.plan_file import parse_text
-
-        return parse_text(text)
+        return delegations.parse_text(text)
 
     @classmethod
     def from_document(cls, data: Mapping[str, Any]) -> FreezePlan:
@@ -283,15 +274,11 @@ class FreezePlan:
         >>> FreezePlan.from_document({"unifreeze": 1, "rules": [{"only": "head"}]}).rules[0].verb
         'only'
         """
-        from unifreeze._plan.document import read_data
-
-        return read_data(data)
+        return delegations.read_data(data)
 
     def to_yaml(self) -> str:
         """Return the plan as YAML text that `from_yaml` reads back to an equal plan."""
-        from unifreeze._plan.plan_file import plan_text
-
-        return plan_text(self)
+        return delegations.plan_text(self)
 
     def save(self, path: str | Path) -> None:
         """Write a plan file.
@@ -303,9 +290,7 @@ class FreezePlan:
         >>> FreezePlan.load(folder / "plan.yaml")
         FreezePlan().only("head")
         """
-        from unifreeze._plan.plan_file import save_text
-
-        save_text(path, self.to_yaml())
+        delegations.save_text(path, self.to_yaml())
 
     def resolve(self, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:
         """Decide every parameter of a model without touching it; see `unifreeze.resolve`.
@@ -313,9 +298,7 @@ class FreezePlan:
         >>> FreezePlan().only("head").resolve(model).trainable_paths
         ('head.weight', 'head.bias')
         """
-        from unifreeze._handle import resolve
-
-        return resolve(self, model, batch=batch, phase=phase)
+        return delegations.resolve(self, model, batch=batch, phase=phase)
 
     def expand(self, model: Any, *, batch: Any = None) -> FreezePlan:
         """Return the plan with plain phases in place of generators, as they are on a model.
@@ -325,9 +308,7 @@ class FreezePlan:
         >>> [phase.name for phase in plan.expand(model).phases]
         ['down 1', 'down 2', 'down 3', 'down 4']
         """
-        from unifreeze._handle import expand
-
-        return expand(self, model, batch=batch)
+        return delegations.expand(self, model, batch=batch)
 
     def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
         """Put the plan in force on a live model; see `unifreeze.apply`.
@@ -335,9 +316,7 @@ class FreezePlan:
         >>> print(FreezePlan().only("head").apply(model))
         trainable params: 21 || all params: 213 || trainable%: 9.8592
         """
-        from unifreeze._handle import apply
-
-        return apply(self, model, batch=batch, keep_values=keep_values)
+        return delegations.apply(self, model, batch=batch, keep_values=keep_values)
 
 
 NormPolicy: TypeAlias = (

@@ -345,7 +345,7 @@ class Machine:
     @staticmethod
     def verified(plan):
         """What a plan's verification says: how many it checked, and each kind of drift."""
-        checked = len(plan.handle._baseline.parameters)
+        checked = len(plan.handle._in_force.baseline.parameters)
         try:
             assert plan.handle.verify().parameters == checked
         except FrozenDriftError as error:

@@ -34,7 +34,9 @@ def commented_plan(
         notes: Further comments.
     """
     spec, frozen = resolution.spec, ~resolution.trainable
-    counts = f"{int(frozen.sum())} of {len(spec)} parameters frozen, {_values(spec, frozen)}"
+    counts = (
+        f"{int(frozen.sum())} of {counted(len(spec), 'parameter')} frozen, {_values(spec, frozen)}"
+    )
     lines = [*_comment(f"{title}: {counts}.")]
     for note in notes:
         lines += _comment(note)
@@ -94,8 +96,7 @@ def _takes(resolution: Resolution, number: int) -> str:
 
 
 def _values(spec: ModelSpec, mask: Mask) -> str:
-    count = int(spec.counts[mask].sum())
-    return f"{count:,} value{'' if count == 1 else 's'}"
+    return counted(int(spec.counts[mask].sum()), "value")
 
 
 def _where(spec: ModelSpec, mask: Mask) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from unifreeze._handle.target import Target
 from unifreeze._protocol import Backend, backend_for
 from unifreeze._protocol.live import Model
-from unifreeze.errors import TargetError, UnknownFrameworkError, brief, listing
+from unifreeze.errors import TargetError, UnknownFrameworkError, brief, counted, listing
 
 _SEED_OR_LOAD = "seed is set before each call: draw from it alone, or load weights in make_model"
 
@@ -95,7 +95,7 @@ def _check_same(first: Mapping[str, str], second: Mapping[str, str]) -> None:
     what = "has other values" if path in first and path in second else "is not in all of them"
     raise TargetError(
         f"make_model returned models that begin differently: {path} {what}",
-        context=f"{len(differing)} of {len(paths)} tensors differ",
+        context=f"{len(differing)} of {counted(len(paths), 'tensor')} differ",
         hint=_SEED_OR_LOAD,
     )
 

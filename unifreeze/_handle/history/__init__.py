@@ -1,6 +1,6 @@
 """The history of a run, and the report of it: what trained when, and what was measured."""
 
-from unifreeze._handle.history.history import BEFORE, LIMIT, History, Row
+from unifreeze._handle.history.history import BEFORE, LIMIT, History, HistoryRow
 from unifreeze._handle.history.history_report import RunReport, run_report
 
-__all__ = ["BEFORE", "LIMIT", "History", "Row", "RunReport", "run_report"]
+__all__ = ["BEFORE", "LIMIT", "History", "HistoryRow", "RunReport", "run_report"]

@@ -1,6 +1,6 @@
 """The history of a run: what trained in each epoch, and what was measured in it.
 
-Pure bookkeeping beside the schedule's, so that both frameworks, and a resumed run, tell the same.
+It knows no model and no framework, so that both frameworks, and a resumed run, report the same.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ LIMIT = 10_000
 
 
 @dataclass
-class Row:
+class HistoryRow:
     """An epoch in one phase; where epochs are not counted, a phase.
 
     Attributes:
-        epoch: Which; None where epochs are not counted, `BEFORE` for what was measured earlier.
+        epoch: Its number; None where epochs are not counted, `BEFORE` for earlier measurements.
         step: The step at which it began; None where steps are not counted.
         phase: Name of the phase; "" for a plan without phases.
         trainable: Number of trainable values.
         total: Number of all values.
-        metrics: The last that was measured in it, by the names that were given.
+        metrics: The last value of each metric in it, by the names that were given.
     """
 
     epoch: int | None
@@ -41,15 +41,15 @@ class Row:
 
     @property
     def frozen(self) -> float:
-        """The share of values that is frozen."""
+        """The share of the values that are frozen."""
         return 1 - self.trainable / self.total if self.total else 0.0
 
     def state(self) -> dict[str, Any]:
-        """Return it as plain data; numbers that JSON has no sign for, as words."""
+        """Return the row as plain data; numbers that JSON cannot hold are words."""
         return {**vars(self), "metrics": {n: plain(value) for n, value in self.metrics.items()}}
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> Row:
+    def restored(cls, state: Mapping[str, Any]) -> HistoryRow:
         """Return the row whose state this is; raises what reading data of another form raises."""
         return cls(
             _count(state["epoch"], BEFORE),
@@ -78,7 +78,7 @@ class History:
         left_out: Rows that have been dropped, the oldest first.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[HistoryRow] = field(default_factory=list)
     epoch: int | None = None
     step: int | None = None
     behind: bool = False
@@ -106,21 +106,21 @@ class History:
             metrics: What was measured since the last place.
 
         Raises:
-            ScheduleError: A metric is not a number, or a place none; nothing has been noted then.
+            ScheduleError: A metric or a place is not a number; nothing has been noted then.
         """
         values = numbers(metrics)
         place = _place("epoch", epoch, self.epoch), _place("step", step, self.step)
         if not self.rows or place != (self.epoch, self.step):
-            self._go_on(Row(*place, phase, trainable, total), measured=bool(values))
+            self._go_on(HistoryRow(*place, phase, trainable, total), measured=bool(values))
         measured_in = self.rows[-2 if self.behind else -1]
         for name in [name for name in values if name not in self.reported]:
             measured_in.metrics[name] = values[name]
             self.reported.append(name)
 
-    def _go_on(self, row: Row, *, measured: bool) -> None:
-        """Go on to another place, in a row of its own if that is another epoch or phase."""
+    def _go_on(self, row: HistoryRow, *, measured: bool) -> None:
+        """Go on to another place; another epoch or phase begins a new row."""
         if measured and not self.rows:
-            self.rows.append(Row(BEFORE, None, row.phase, row.trainable, row.total))
+            self.rows.append(HistoryRow(BEFORE, None, row.phase, row.trainable, row.total))
         last = self.rows[-1] if self.rows else None
         goes_on = last is not None and (last.epoch, last.phase) == (row.epoch, row.phase)
         if last is not None and goes_on:
@@ -134,7 +134,7 @@ class History:
         self.behind = measured and not goes_on
 
     def measured(self, metrics: Mapping[str, float]) -> None:
-        """Take in what was measured since the last place: in the last epoch, when it is over.
+        """Add what was measured since the last place, in an epoch that is over.
 
         Raises:
             ScheduleError: A metric is not a number, or there is no place yet.
@@ -149,7 +149,7 @@ class History:
         self.rows[-1].metrics.update(values)
 
     def state(self) -> dict[str, Any]:
-        """Return it as plain data for JSON."""
+        """Return the history as plain data for JSON."""
         rows = [row.state() for row in self.rows]
         return {**vars(self), "rows": rows, "reported": list(self.reported)}
 
@@ -158,45 +158,45 @@ class History:
         """Return the history whose state this is.
 
         Raises:
-            ScheduleError: It is no such state.
+            ScheduleError: It is not the state of a history.
         """
         try:
-            made = cls(
-                [Row.restored(row) for row in state["rows"]],
+            history = cls(
+                [HistoryRow.restored(row) for row in state["rows"]],
                 _count(state["epoch"]),
                 _count(state["step"]),
                 _truth(state["behind"]),
                 [_word(name) for name in state["reported"]],
                 _whole(state["left_out"]),
             )
-            if made.behind and len(made.rows) < 2:
+            if history.behind and len(history.rows) < 2:
                 raise ValueError("there is no row before the last")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ScheduleError(
                 f"this is not a state of a history: {error!r}",
                 hint="load the state as handle.state_dict() gave it",
             ) from None
-        return made
+        return history
 
 
 def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    """Read metrics as plain numbers; not being finite is a fact about a run, and kept.
+    """Read metrics as plain numbers; numbers that are not finite are kept, as facts about a run.
 
     Raises:
         ScheduleError: One is not a number, or has no name.
     """
-    found = {}
+    values = {}
     for name, value in (metrics or {}).items():
         try:
             if isinstance(value, str | bytes | bool):
                 raise TypeError
-            found[_word(name)] = float(value)
+            values[_word(name)] = float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ScheduleError(
                 f"metric {brief(name)} is {brief(value)}, and not a number",
                 hint='metrics={"val_loss": 0.41}: one number for each name',
             ) from None
-    return found
+    return values
 
 
 def plain(value: float | None) -> float | str | None:
@@ -204,11 +204,11 @@ def plain(value: float | None) -> float | str | None:
     return value if value is None or isfinite(value) else str(value)
 
 
-def _place(what: str, given: int | None, last: int | None) -> int | None:
+def _place(unit: str, given: int | None, last: int | None) -> int | None:
     if given is None:
         return last
     if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
-        raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
+        raise ScheduleError(f"{unit} is a whole number from 0 on, and not {brief(given)}")
     return int(given)
 
 

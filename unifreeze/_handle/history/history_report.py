@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unifreeze._arguments import checked_methods
-from unifreeze._handle.history.history import BEFORE, History, Row, plain
+from unifreeze._handle.history.history import BEFORE, History, HistoryRow, plain
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._tables import number, one_line, plain_table
 from unifreeze.errors import UnifreezeError, counted, nearest
@@ -112,7 +112,7 @@ class RunReport:
         return [name for side in SIDES if (name := f"{side}_{metric}") in keys]
 
     def _shows(self, name: str) -> bool:
-        """Tell whether a place is worth a column: steps only where epochs are not counted."""
+        """Return whether a place is worth a column: steps only where epochs are not counted."""
         values = [row[name] for row in self.rows]
         if name == "step" and self._shows("epoch"):
             return False
@@ -174,23 +174,23 @@ class RunReport:
         return "\n".join(lines)
 
     def _extremes(self, metric: str) -> str:
-        """Say where validation was lowest and highest; which of them is best, readers know."""
+        """Return where validation was lowest and highest; readers know which of them is best."""
         key = f"val_{metric}"
         rows = [row for row in self.rows if _is_number(row.get(key))]
         if len(rows) < 2:
             return ""
         low, high = min(rows, key=lambda row: row[key]), max(rows, key=lambda row: row[key])
-        ends = (f"{what} {row[key]:.4g} in {_place(row)}" for what, row in _ends(low, high))
+        ends = (f"{word} {row[key]:.4g} in {_place(row)}" for word, row in _ends(low, high))
         return f"{key.replace('_', ' ', 1)}: {', '.join(ends)}"
 
 
 def run_report(history: History, *, told: bool = True, remark: str = "") -> RunReport:
-    """Make the report of a history.
+    """Return the report of a history.
 
     Args:
         history: What was noted.
         told: False if later phases wait to begin, and `handle.step` was never called.
-        remark: What is to be said of the order of layers.
+        remark: A remark about the order of layers.
     """
     done = list(history.rows)
     # A last call that only brings the last epoch's metrics begins an epoch that never runs.
@@ -200,11 +200,11 @@ def run_report(history: History, *, told: bool = True, remark: str = "") -> RunR
     return RunReport(rows, metrics, _flat(begun) if begun else None, history.left_out, told, remark)
 
 
-def _has_only_begun(rows: Sequence[Row]) -> bool:
+def _has_only_begun(rows: Sequence[HistoryRow]) -> bool:
     return bool(rows) and not rows[-1].metrics and any(row.metrics for row in rows)
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: HistoryRow) -> dict[str, Any]:
     return {
         "epoch": row.epoch,
         "step": row.step,
@@ -215,27 +215,27 @@ def _flat(row: Row) -> dict[str, Any]:
     }
 
 
-def _measured(rows: Iterable[Row]) -> tuple[tuple[str, ...], set[tuple[str, str]]]:
+def _measured(rows: Iterable[HistoryRow]) -> tuple[tuple[str, ...], set[tuple[str, str]]]:
     """Return what was measured in any row, and on which data."""
-    found = dict.fromkeys(split_name(name) for row in rows for name in row.metrics)
-    return tuple(dict.fromkeys(metric for metric, _ in found)), set(found)
+    pairs = dict.fromkeys(split_name(name) for row in rows for name in row.metrics)
+    return tuple(dict.fromkeys(metric for metric, _ in pairs)), set(pairs)
 
 
 def _values(
-    row: Row, metrics: Iterable[str], measured: set[tuple[str, str]]
+    row: HistoryRow, metrics: Iterable[str], measured: set[tuple[str, str]]
 ) -> dict[str, float | None]:
-    found: dict[tuple[str, str], float] = {}
+    given: dict[tuple[str, str], float] = {}
     for name, value in row.metrics.items():
-        found.setdefault(split_name(name), value)
-    made: dict[str, float | None] = {}
+        given.setdefault(split_name(name), value)
+    values: dict[str, float | None] = {}
     for metric in metrics:
         for side in ("train", "val", "test"):
             if (metric, side) in measured:
-                made[f"{side}_{metric}"] = found.get((metric, side))
+                values[f"{side}_{metric}"] = given.get((metric, side))
         if {(metric, "train"), (metric, "val")} <= measured:
-            one, other = found.get((metric, "train")), found.get((metric, "val"))
-            made[f"gap_{metric}"] = None if one is None or other is None else other - one
-    return made
+            train, val = given.get((metric, "train")), given.get((metric, "val"))
+            values[f"gap_{metric}"] = None if train is None or val is None else val - train
+    return values
 
 
 def _ends(low: dict[str, Any], high: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

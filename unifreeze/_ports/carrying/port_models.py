@@ -22,7 +22,7 @@ from unifreeze._ports.pairing import Pairing, pair
 from unifreeze._ports.pairing.model_sketch import TensorRows, tensor_rows
 from unifreeze._protocol import Backend, backend_for
 from unifreeze._protocol.live import Model
-from unifreeze.errors import PortError, listing
+from unifreeze.errors import PortError, counted, listing
 
 
 @checked
@@ -94,7 +94,7 @@ def _check_fit(way: Route, rows: tuple[TensorRows, TensorRows], *, partial: bool
         wrong += [f"{path}: the pairing does not know it" for path in rows[1] if path not in known]
     if wrong:
         raise PortError(
-            f"the models do not fit the pairing in {len(wrong)} places",
+            f"the models do not fit the pairing in {counted(len(wrong), 'place')}",
             context="\n".join(wrong),
             hint="make the target of the same configuration and dtype, and pair these very models",
         )

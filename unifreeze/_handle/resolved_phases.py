@@ -1,4 +1,4 @@
-"""The phases of a plan on one model: all of them resolved, and which one holds now."""
+"""The phases of a plan, resolved on one model, and which of them holds now."""
 
 from __future__ import annotations
 
@@ -9,89 +9,121 @@ from typing import Any
 
 import numpy as np
 
-from unifreeze._handle.groups import Classes
+from unifreeze._handle.groups import Classes, param_groups
 from unifreeze._handle.saved_state import check_origin, origin_of
 from unifreeze._handle.schedule import Schedule
 from unifreeze._handle.smallest_gradients import Sums, frozen_by_name
+from unifreeze._handle.whole_run import phases_of, plans_of, resolve_all, schedule_of
 from unifreeze._plan import FreezePlan, Phase, PhaseSettings, settings_of
-from unifreeze._protocol import Rate
-from unifreeze._resolution import Resolution, expand_plan, resolve_phases
+from unifreeze._protocol import ParamGroup, Rate
+from unifreeze._resolution import Resolution, expand_plan
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze.errors import ScheduleError
 
+Measured = Mapping[int, tuple[str, ...]]
+"""For each phase that froze by measurement, canonical names of the parameters that it froze."""
 
-class Phased:
-    """A plan's phases on one model.
+
+class ResolvedPhases:
+    """The phases of a plan on one model; a plan without phases has a single phase without a name.
 
     Attributes:
         plan: The plan as it was given.
+        spec: The model's description.
+        phases: The plain phases, before anything was measured.
         schedule: Where the run stands.
         base: The learning rate that the attached optimizer was built with; None without one.
-        measured: For each phase that froze by measurement, canonical names of what it froze.
-        taken: Steps of the optimizer that the current phase has had.
-        sums: Of each parameter's gradient norms in the current phase, by canonical name.
+        measured: What phases froze by measurement.
+        taken: Optimizer steps taken in the current phase.
+        sums: Sums of each parameter's gradient norms in the current phase, by canonical name.
         resolutions: What each phase decides.
     """
 
-    def __init__(self, plan: FreezePlan, spec: ModelSpec, last: Phased | None = None) -> None:
+    def __init__(
+        self, plan: FreezePlan, spec: ModelSpec, last: ResolvedPhases | None = None
+    ) -> None:
+        """Resolve every phase.
+
+        Args:
+            plan: The plan.
+            spec: The model's description.
+            last: The phases on the model as it was before, whose place in the run is kept.
+
+        Raises:
+            ResolveError: The plan does not fit the model.
+            ScheduleError: The model has changed so that it has other phases.
+        """
         self.plan, self.spec = plan, spec
         self._expanded = expand_plan(plan, spec)
-        self._prior = resolve_phases(self._expanded, spec)
-        phases = self._expanded.phases
-        if last is not None and [p.name for p in last.phases] != [p.name for p in phases]:
+        self._prior = resolve_all(self._expanded, spec)
+        self.schedule: Schedule = last.schedule if last else schedule_of(self._expanded)
+        self.phases: Sequence[Phase] = phases_of(self._expanded)
+        if last is not None and [p.name for p in last.phases] != [p.name for p in self.phases]:
             raise ScheduleError(
                 "the model has changed so that the plan's generators make other phases of it",
                 hint="apply the plan anew",
             )
-        self.schedule: Schedule = last.schedule if last else Schedule(phases)
         self.base: float | None = last.base if last else None
         self.taken: int = last.taken if last else 0
         self.sums: Sums = last.sums if last else {}
-        self.measured: dict[int, tuple[str, ...]] = {}
+        self.measured: Measured = {}
         self.resolutions = self._prior
-        self._settings = settings_of(phases, plan.rules, plan.norm_stats)
+        self._settings = settings_of(tuple(self.phases), plan.rules, plan.norm_stats)
         if last is not None and last.measured:
             self.measure(last.measured)
 
-    def at(self, schedule: Schedule, measured: Mapping[int, tuple[str, ...]]) -> Phased:
+    def at(self, schedule: Schedule, measured: Measured) -> ResolvedPhases:
         """Return these phases at the beginning of another of them."""
-        made = copy(self)
-        made.schedule, made.taken, made.sums = schedule, 0, {}
+        phases = copy(self)
+        phases.schedule, phases.taken, phases.sums = schedule, 0, {}
         if measured != self.measured:
-            made.measure(measured)
-        return made
+            phases.measure(measured)
+        return phases
 
-    def measure(self, measured: Mapping[int, tuple[str, ...]]) -> None:
-        """Take in what phases have frozen by measurement."""
+    def measure(self, measured: Measured) -> None:
+        """Resolve the phases once more, with what they have frozen by measurement."""
         self.measured = dict(measured)
-        self.resolutions = resolve_phases(self.expanded, self.spec) if measured else self._prior
+        self.resolutions = resolve_all(self.expanded, self.spec) if measured else self._prior
 
     @property
     def expanded(self) -> FreezePlan:
-        """The plan with plain phases: of generators, and of what has been measured so far."""
+        """The plan with plain phases in place of generators and of measurements so far."""
         return self._with(self.measured)
 
-    def _with(self, measured: Mapping[int, tuple[str, ...]]) -> FreezePlan:
+    def _with(self, measured: Measured) -> FreezePlan:
         if not measured:
             return self._expanded
         return replace(self._expanded, phases=tuple(frozen_by_name(self.phases, measured)))
 
+    def rows(self) -> list[tuple[str, FreezePlan, Resolution]]:
+        """Return for each phase its name, the plan that holds in it, and what that plan decides."""
+        names = [phase.name for phase in self.phases]
+        return list(zip(names, plans_of(self.expanded), self.resolutions, strict=True))
+
     def decided(self, spec: ModelSpec) -> Sequence[Resolution]:
         """Resolve every phase against a description of the model in another order.
 
-        What was measured is of certain tensors, which have other names there.
+        Parameters that were frozen by measurement have other canonical names there.
         """
         names: dict[str, str] = {}
         if self.measured:
             for name in self.spec.first_names.tolist():
                 names.update(zip(self.spec.part_names(name), spec.part_names(name), strict=True))
-        there = {n: tuple(map(names.__getitem__, found)) for n, found in self.measured.items()}
-        return resolve_phases(self._with(there), spec)
+        there = {n: tuple(map(names.__getitem__, here)) for n, here in self.measured.items()}
+        return resolve_all(self._with(there), spec)
+
+    def to_check(self) -> list[Resolution]:
+        """Return the decisions that the framework has to support, besides the ones it writes now.
+
+        It is empty if all phases decide the same: that is checked when it is written.
+        """
+        several = list(dict.fromkeys(self.resolutions))
+        return several if len(several) > 1 else []
 
     @property
-    def phases(self) -> Sequence[Phase]:
-        """The plain phases, before anything was measured."""
-        return self._expanded.phases
+    def so_far(self) -> Sequence[Resolution]:
+        """The decisions of the phases that have begun, the current phase included."""
+        return self.resolutions[: self.schedule.phase + 1]
 
     @property
     def resolution(self) -> Resolution:
@@ -111,21 +143,25 @@ class Phased:
 
     @property
     def sets_rates(self) -> bool:
-        """Tell whether any phase sets a learning rate or weight decay."""
+        """True if any phase sets a learning rate or weight decay."""
         return any(s.lr is not None or s.weight_decay is not None for s in self._settings)
 
     def settings(self, number: int | None = None) -> PhaseSettings:
-        """Return what holds in a phase; None for the current one."""
+        """Return the settings that hold in a phase; None for the current phase."""
         return self._settings[self.schedule.phase if number is None else number]
 
-    def ever_trained(self) -> Resolution:
-        """Return a resolution that trains what any phase may train, for the optimizer."""
+    def groups(self) -> tuple[ParamGroup, ...]:
+        """Return the param groups of all that any phase may train, the same in every phase."""
+        return param_groups(self._ever_trained(), self._warmed())
+
+    def _ever_trained(self) -> Resolution:
+        """Return a resolution that trains what any phase may train."""
         trainable = self._prior[0].trainable.copy()
         for resolution in self._prior[1:]:
             trainable |= resolution.trainable
         return replace(self._prior[0], trainable=trainable)
 
-    def warmed(self) -> Classes | None:
+    def _warmed(self) -> Classes | None:
         """Return for each parameter the phases that unfreeze it with a warm-up; None without any.
 
         What is measured later freezes only, so this is the same all through the run.
@@ -145,10 +181,10 @@ class Phased:
         return self._prior[number].trainable & ~self._prior[number - 1].trainable
 
     def rate(self, fresh: frozenset[int], *, ahead: int = 0) -> Rate:
-        """Return what the current phase makes of the optimizer's settings at its latest step.
+        """Return how the current phase changes the optimizer's settings at its latest step.
 
         Args:
-            fresh: The identities of what the phase has unfrozen with a warm-up.
+            fresh: The identities of the parameters that the phase has unfrozen with a warm-up.
             ahead: Steps after the latest.
         """
         settings, warmup = self.settings(), self.schedule.current.warmup
@@ -163,30 +199,29 @@ class Phased:
         origin = origin_of(
             self.plan, self.spec, digest=self._expanded.digest, digest_now=self.expanded.digest
         )
-        return {
-            **origin,
-            "phase": self.schedule.current.name,
-            "schedule": self.schedule.state(),
+        counts = {
             "taken": self.taken,
             "sums": dict(self.sums),
             "measured": {str(number): list(names) for number, names in self.measured.items()},
         }
+        return {**origin, **self.schedule.saved(counts)}
 
-    def restored(self, state: Mapping[str, Any]) -> Phased:
+    def restored(self, state: Mapping[str, Any]) -> ResolvedPhases:
         """Return these phases at the place of a saved state.
 
         Raises:
-            ScheduleError: It is none, or of another plan or model; the message shows the
+            ScheduleError: It is not a state, or is of another plan or model; the message shows the
                 difference.
         """
+        self.schedule.check_kind(state)
         check_origin(state, self.plan, self.spec, digest=self._expanded.digest)
-        made = copy(self)
+        phases = copy(self)
         try:
-            made.schedule = self.schedule.restored(state["schedule"])
-            made.taken = int(state["taken"])
-            made.sums = {str(name): float(value) for name, value in state["sums"].items()}
-            measured = {int(n): tuple(names) for n, names in state["measured"].items()}
-            made.measure(measured if state["plan"] == self._expanded.digest else {})
+            phases.schedule, counts = self.schedule.read(state)
+            phases.taken = int(counts["taken"])
+            phases.sums = {str(name): float(value) for name, value in counts["sums"].items()}
+            measured = {int(n): tuple(names) for n, names in counts["measured"].items()}
+            phases.measure(measured if state["plan"] == self._expanded.digest else {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ScheduleError(f"this is not a state of a plan: {error!r}") from None
-        return made
+        return phases

@@ -1,4 +1,4 @@
-"""Blocks that are entered once: a second `with` on the same one is refused in words."""
+"""Context managers for one block: a second `with` on the same object is refused with a message."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from types import TracebackType
 from unifreeze.errors import PlanError
 
 
-class OneBlock(ContextDecorator, AbstractContextManager[None]):
-    """A context manager for one block; as a decorator it makes one for each call."""
+class SingleUseBlock(ContextDecorator, AbstractContextManager[None]):
+    """A context manager for one block; as a decorator it begins a new block for each call."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]], again: str) -> None:
-        """Make one.
+        """Prepare a block.
 
         Args:
-            make: Makes what begins and ends the block.
-            again: How a new one is written, for the message.
+            make: Makes the context manager that begins and ends the block.
+            again: How users write a new block, for the message.
         """
         self._make, self._again = make, again
         self._block: AbstractContextManager[None] | None = None
 
-    def _recreate_cm(self) -> OneBlock:
-        return OneBlock(self._make, self._again)
+    def _recreate_cm(self) -> SingleUseBlock:
+        return SingleUseBlock(self._make, self._again)
 
     def __enter__(self) -> None:
         if self._block is not None:

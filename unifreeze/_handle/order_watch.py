@@ -1,4 +1,4 @@
-"""Forward passes under a plan: they show whether counting layers as registered was right."""
+"""Watches forward passes under a plan: do layers run in the order in which the plan counts them?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.step_reminders import warn_unseen
 from unifreeze._identity import WeakIdentitySet
-from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import (
     Places,
@@ -21,35 +21,30 @@ from unifreeze._resolution import (
 from unifreeze._structure import ModelSpec, Trace, Tree, derive
 from unifreeze.errors import ResolveError, counted, listing
 
-Phases = Sequence[tuple[str, FreezePlan, Resolution]]
-"""For each phase its name, the plan that holds in it, and what that decided."""
 Pairs = Sequence[tuple[str, Resolution, Resolution | ResolveError]]
-"""For each phase its name, what was decided, and what is by order of execution."""
+"""For each phase its name, what it decided, and what it decides by order of execution."""
 
 PASSES = 3
-"""After so many passes that run nothing new, what has not run yet is not waited for."""
+"""After so many passes that run nothing new, layers that have not run are not waited for."""
 _AS_REGISTERED = "layers are counted as registered, and"
 
 
-class OrderCheck:
+class OrderWatch:
     """Watches a model until its passes have run all that a plan counts, and then never again.
 
-    A pass is taken for what it has run, and no more: one that takes a branch leaves the rest open.
+    A pass that takes a branch shows the order of that branch alone; the rest stays open.
 
     Attributes:
         lost: A compiler runs the model, so that no pass can be seen.
     """
 
-    def __init__(
-        self, phases: Callable[[], Phases], decide: Callable[[ModelSpec], Sequence[Resolution]]
-    ) -> None:
-        """Make one.
+    def __init__(self, phases: Callable[[], ResolvedPhases]) -> None:
+        """Begin without watching anything.
 
         Args:
-            phases: Returns the phases as they are now.
-            decide: Resolves all phases together against another description.
+            phases: Returns the plan's phases as they are now.
         """
-        self._phases, self._decide, self.lost = phases, decide, False
+        self._phases, self.lost = phases, False
         self._stop: Undo | None = None
         self._places: Places = {}
         self._open: dict[int, int] = {}
@@ -61,14 +56,14 @@ class OrderCheck:
         self._optimizers = WeakIdentitySet()
 
     def watch(self, backend: Backend, model: Any) -> Undo:
-        """Watch a model whose plan rests on the order of its layers; return what stops it.
+        """Watch a model whose plan rests on the order of its layers; return the call that stops it.
 
         What is returned keeps neither this nor the model alive.
         """
         self.stop()
         phases = self._phases()
-        spec = phases[0][2].spec
-        places = rests_on_order([plan for _, plan, _ in phases], spec)
+        spec = phases.resolution.spec
+        places = rests_on_order([plan for _, plan, _ in phases.rows()], spec)
         if spec.tree is not self._tree or places != self._places:
             self._tree, self._places, self._ran = spec.tree, places, frozenset()
             tops = [top for top in _outermost(places, spec.tree) if self._idle(top)]
@@ -81,7 +76,7 @@ class OrderCheck:
         return self._ended(self._stop) if self._stop is not None else _nothing
 
     def _ended(self, stop: Undo) -> Undo:
-        """Return what ends a watch, and is not held by this."""
+        """Return a call that ends a watch and does not keep this object alive."""
         order = weakref.ref(self)
 
         def end() -> None:
@@ -112,7 +107,7 @@ class OrderCheck:
                 backend.on_step(optimizer, stepped)
 
     def stepped(self, backend: Backend, optimizer: Any) -> bool:
-        """Take notice of an optimizer's step; return True if later ones do not matter."""
+        """Look at the first step of an optimizer; return True if later steps do not matter."""
         if not self._unproven:
             return True
         if not backend.has_gradients(optimizer):
@@ -123,7 +118,7 @@ class OrderCheck:
 
     @property
     def _unproven(self) -> bool:
-        """True while no awaited pass was seen and nobody was told."""
+        """True while no awaited pass was seen and no warning was given."""
         waits = self._stop is not None and bool(self._open) and not self._passed
         return waits and not self._warned and not self.lost
 
@@ -144,15 +139,15 @@ class OrderCheck:
 
     @property
     def remark(self) -> str:
-        """What is to be said in a report: why the order is not known, or what never ran."""
+        """The text for a report: why the order is not known, or what never ran."""
         if self._open or not self._places or self._tree is None:
             return self.unseen
         idle = [path for top in _outermost(self._places, self._tree) for path in self._idle(top)]
         return f"never ran while the order of layers was watched: {listing(idle)}" if idle else ""
 
     def _idle(self, top: int) -> list[str]:
-        """Return what is counted below a module, and has not run."""
-        spec = self._phases()[0][2].spec
+        """Return the parameters below a module that the plan counts, and that have not run."""
+        spec = self._phases().resolution.spec
         low, high = spec.tree.name_starts[top], spec.tree.name_ends[top]
         inside = set(spec.tree.names[low:high])
         return [path for path in never_ran(self._places, spec, self._ran) if path in inside]
@@ -161,9 +156,9 @@ class OrderCheck:
         self.lost = True
 
     def _take(self, top: int, trace: Trace) -> bool:
-        """Compare what a pass of a module has run; return True if no other is awaited."""
+        """Compare what a pass of a module has run; return True if no further pass is awaited."""
         phases = self._phases()
-        spec = phases[0][2].spec
+        spec = phases.resolution.spec
         executed = derive(spec.tree, trace, found=spec.found)
         executed = executed.with_found(spec.found, spec.standing)
         ran = used_owners(executed)
@@ -178,17 +173,17 @@ class OrderCheck:
         del self._open[top]
         return True
 
-    def _pairs(self, phases: Phases, executed: ModelSpec) -> Pairs:
+    def _pairs(self, phases: ResolvedPhases, executed: ModelSpec) -> Pairs:
         try:
-            decided = self._decide(executed)
+            decided = phases.decided(executed)
         except ResolveError as error:  # which names the phase
-            return [("", phases[0][2], error)]
-        rows = zip(phases, decided, strict=True)
+            return [("", phases.resolutions[0], error)]
+        rows = zip(phases.rows(), decided, strict=True)
         return [(name, now, then) for (name, _, now), then in rows]
 
 
 def _outermost(places: Places, tree: Tree) -> list[int]:
-    """Return the modules whose passes show all that is counted; of several models, each."""
+    """Return the modules whose passes show all that is counted: one in each of several models."""
     tops = set(tree.children(0)) if 0 in places and tree.members else set(places)
     return sorted(top for top in tops if not any(t < top < tree.ends[t] for t in tops))
 

@@ -1,0 +1,108 @@
+"""The baseline of a plan: how frozen tensors were when it took effect, for `verify` to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unifreeze._protocol import Backend, Digest
+from unifreeze._protocol.batches import Array
+from unifreeze._resolution import Resolution
+
+OFFLOADED = object()
+"""Stands for the object of an offloaded tensor: each forward pass puts another in its place."""
+
+
+@dataclass
+class Baseline:
+    """How the frozen tensors were when the plan took effect.
+
+    Attributes:
+        parameters: Native paths of frozen parameters.
+        states: Native paths of held state tensors.
+        objects: The live tensors at that time.
+        digests: Their digests at that time.
+        values: Copies of their values, if `keeps_values`.
+        keeps_values: Whether copies were asked for.
+    """
+
+    parameters: tuple[str, ...]
+    states: tuple[str, ...]
+    objects: Mapping[str, Any]
+    digests: dict[str, Digest]
+    values: dict[str, Array] = field(default_factory=dict)
+    keeps_values: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Native paths of all of them, parameters first."""
+        return (*self.parameters, *self.states)
+
+    def hold(
+        self,
+        backend: Backend,
+        model: Any,
+        parameters: Iterable[str],
+        states: Iterable[str],
+        moving: Iterable[str],
+    ) -> None:
+        """Hold other parameters and states from now on, new ones to the values that they have now.
+
+        Args:
+            backend: The model's backend.
+            model: The live model.
+            parameters: Native paths of the parameters to hold.
+            states: Native paths of the state tensors to hold.
+            moving: Native paths of tensors that moved until now: their old digests do not count.
+        """
+        self.parameters, self.states = tuple(parameters), tuple(states)
+        for path in moving:
+            self.digests.pop(path, None)
+            self.values.pop(path, None)
+        present = backend.objects(model)
+        paths = [path for path in self.paths if path not in self.digests and path in present]
+        self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
+        if self.keeps_values:
+            self.values |= _values(backend, model, paths, self.digests)
+
+    def keep_from(self, old: Baseline) -> None:
+        """Hold the tensors that an older baseline held to the values that they had in it."""
+        for path in self.paths:
+            if path in old.digests and self.objects[path] is old.objects.get(path):
+                self.digests[path] = old.digests[path]
+                if path in old.values:
+                    self.values[path] = old.values[path]
+
+
+def take_baseline(
+    backend: Backend, model: Any, resolution: Resolution, *, keep_values: bool
+) -> Baseline:
+    """Return how the parameters and states that a plan keeps are now.
+
+    Args:
+        backend: The model's backend.
+        model: The live model.
+        resolution: What the plan decided.
+        keep_values: Copy their values, so that changes can be told exactly.
+    """
+    held = set(resolution.held)
+    owners = [state for state in resolution.spec.states if state.moves and state.owner in held]
+    parameters, states = resolution.kept_paths, tuple(state.path for state in owners)
+    paths = (*parameters, *states)
+    digests = backend.fingerprint(model, paths, sums=not keep_values)
+    values = _values(backend, model, paths, digests) if keep_values else {}
+    objects = live_tensors(backend, model)
+    return Baseline(parameters, states, objects, digests, values, keep_values)
+
+
+def live_tensors(backend: Backend, model: Any) -> dict[str, Any]:
+    """Return live tensors by path; an offloaded tensor has no object that stays."""
+    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
+
+
+def _values(
+    backend: Backend, model: Any, paths: Iterable[str], digests: Mapping[str, Digest]
+) -> dict[str, Array]:
+    """Copy the tensors that have values here."""
+    return {path: backend.tensor(model, path) for path in paths if digests[path].bits}

@@ -1,0 +1,222 @@
+"""A plan in force on a live model: written, held to a baseline, verified, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from unifreeze._handle.baseline import Baseline, take_baseline
+from unifreeze._handle.gradients import gradient_findings
+from unifreeze._handle.lease import Lease
+from unifreeze._handle.order_watch import OrderWatch
+from unifreeze._handle.resolved_phases import ResolvedPhases
+from unifreeze._handle.step_reminders import UntoldReminder
+from unifreeze._handle.target import Target
+from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import Batch, Finding, Undo, refuse_unsupported
+from unifreeze._resolution import Resolution
+from unifreeze._structure import ModelSpec
+from unifreeze.errors import UnifreezeError, counted, listing
+
+
+class PlanInForce:
+    """A plan on its target, from `apply` to `remove`.
+
+    Attributes:
+        backend: The model's backend.
+        model: The live model, or what holds the several.
+        phases: The plan's phases, resolved on the model, and which of them holds now.
+        order: Watches forward passes, for a plan that counts layers as they are registered.
+        reminder: Warns of training before the schedule was told where the run is.
+    """
+
+    phases: ResolvedPhases
+
+    def __init__(
+        self, plan: FreezePlan, target: Target, *, batch: Batch | None, keep_values: bool
+    ) -> None:
+        """Put a plan in force; raises as `unifreeze.apply` does.
+
+        Args:
+            plan: The plan.
+            target: What it is applied to.
+            batch: One batch of inputs, to count positions in order of execution.
+            keep_values: Keep copies of frozen values, so that `verify` tells changes exactly.
+        """
+        self._plan, self._target = plan, target
+        self.backend, self.model = target.backend, target.model
+        self._batch, self._keep_values = batch, keep_values
+        self.order = OrderWatch(lambda: self.phases)
+        self.reminder = UntoldReminder()
+        self._write()
+
+    @property
+    def resolution(self) -> Resolution:
+        """What the plan decides for the model now."""
+        return self._lease.resolution
+
+    @property
+    def baseline(self) -> Baseline:
+        """How the frozen tensors were when the plan took effect."""
+        return self._lease.baseline
+
+    @property
+    def lasts(self) -> bool:
+        """True until the plan is removed, or replaced by another."""
+        return self._lease.in_force
+
+    def check_lasts(self, action: str) -> None:
+        """Refuse a call if the plan is no longer in force.
+
+        Args:
+            action: What the call would do, for the message.
+
+        Raises:
+            UnifreezeError: The plan was removed, or replaced.
+        """
+        if not self.lasts:
+            raise UnifreezeError(
+                f"cannot {action}: this handle's plan is no longer in force",
+                context="it was removed, or another plan was applied to the model",
+                hint="use the handle of the last apply",
+            )
+
+    def _write(self, *, again: bool = False, last: ModelSpec | None = None) -> None:
+        """Write the current phase on the model as it is now; on any error nothing changes.
+
+        Args:
+            again: The plan is in force already, and keeps its place among other plans.
+            last: A description that is good enough if the structure is still the same.
+        """
+        before = getattr(self, "phases", None)
+        try:
+            with self.backend.settled(self.model):
+                self._lease: Lease = self._target.put_in_force(
+                    partial(self._target.describe, self._batch, last),
+                    self._decide,
+                    self._take_baseline,
+                    again=again,
+                )
+                self._watch()
+        except BaseException:
+            if before is not None:
+                self.phases = before
+            raise
+
+    def _decide(self, spec: ModelSpec) -> Resolution:
+        """Return what the current phase decides; on a new model every phase is checked."""
+        last = getattr(self, "phases", None)
+        if last is None or last.spec is not spec:
+            self.phases = ResolvedPhases(self._plan, spec, last)
+            self._check_phases()
+        return self.phases.resolution
+
+    def _check_phases(self) -> None:
+        """Refuse a plan if the framework would get one of its phases wrong."""
+        for resolution in self.phases.to_check():
+            refuse_unsupported(self.backend, self.model, resolution)
+
+    def _take_baseline(self, resolution: Resolution) -> Baseline:
+        return take_baseline(self.backend, self.model, resolution, keep_values=self._keep_values)
+
+    def _watch(self) -> None:
+        """Watch for state dicts being loaded, for the order of layers, and for untold training."""
+        self._lease.stop_watching()
+        self._loads, stop = self.backend.watch_loads(self.model)
+        stops = [
+            stop,
+            self.order.watch(self.backend, self.model),
+            self.reminder.watch(self.backend, self.model, self.phases),
+        ]
+        self._lease.stop_watching = partial(_call_all, stops)
+
+    def enter(self, phases: ResolvedPhases) -> None:
+        """Put another phase in force; tensors that stay frozen are held to their old baseline.
+
+        Args:
+            phases: The plan's phases, of which that phase holds; on any error nothing changes.
+        """
+        last, old = self.phases, self.baseline
+        self.phases = phases
+        try:
+            self._write(again=True, last=self.resolution.spec)
+        except BaseException:
+            self.phases = last
+            raise
+        self.baseline.keep_from(old)
+
+    def verify(self) -> Verified:
+        """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
+        self.check_lasts("verify")
+        with self.backend.settled(self.model):
+            drifts = find_drifts(self.backend, self.model, self.baseline, self._loads())
+            drifts += self._new_parts()
+        if drifts:
+            raise drift_error(drifts)
+        told = not self.phases.schedule.waits
+        return count_unchanged(self.baseline)._replace(told=told, unseen=self.order.unseen)
+
+    def _new_parts(self) -> list[Drift]:
+        """Find parameters and layers that are new since, and that the plan would hold."""
+        spec = self.backend.describe(self.model)
+        if spec.tree is self.resolution.spec.tree:
+            return []
+        known = set(self.resolution.spec.tree.names)
+        unheld: list[str] = []
+        try:
+            resolution = self.phases.decided(spec)[self.phases.schedule.phase]
+            frozen = set(resolution.frozen_paths)
+            unheld = self.backend.unheld(self.model, resolution)
+        except UnifreezeError:
+            # The plan no longer fits; then any new parameter is news.
+            frozen = set(spec.tree.names)
+        new = [
+            Drift(path, "new", "the plan would freeze it")
+            for path, trainable in self.backend.read(self.model).items()
+            if path not in known and trainable and path in frozen
+        ]
+        swapped = "its statistics or other state should hold, and do not"
+        return new + [Drift(path, "replaced", swapped) for path in unheld]
+
+    def rebase(self) -> None:
+        """Accept the values and shapes of now; raises as `Handle.rebase` does."""
+        self.check_lasts("rebase")
+        present = self.backend.objects(self.model)
+        missing = [path for path in self.baseline.paths if path not in present]
+        if missing:
+            gone = counted(len(missing), "frozen tensor is", "frozen tensors are")
+            raise UnifreezeError(
+                f"cannot rebase: {gone} no longer there",
+                context=listing(missing),
+                hint="take the new structure into the plan: handle.reapply()",
+            )
+        if self.backend.describe(self.model).tree is not self.resolution.spec.tree:
+            self._write()
+            return
+        self._lease.baseline = self._take_baseline(self.resolution)
+        self._watch()
+
+    def reapply(self) -> None:
+        """Take in modules that were replaced or added after the plan took effect."""
+        self.check_lasts("reapply")
+        old = self.baseline
+        self._write(again=True)
+        self.baseline.keep_from(old)
+        self._check_phases()  # the changed model may break a phase that is to come
+
+    def remove(self) -> None:
+        """Put flags, modes and hooks back as they were before the first plan."""
+        self.check_lasts("remove")
+        self._target.refuse_for_a_while(self.resolution.spec, again=True)
+        self._target.give_back(self._lease)
+
+    def check_gradients(self) -> tuple[Finding, ...]:
+        """Look at the gradients that a backward pass left."""
+        answered = self._target.answered_for(self._lease)
+        return gradient_findings(self.resolution, answered, self.backend.gradients(self.model))
+
+
+def _call_all(calls: Sequence[Undo]) -> None:
+    for call in calls:
+        call()

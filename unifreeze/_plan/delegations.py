@@ -1,0 +1,101 @@
+"""What a plan hands on: to the modules that read and write plans, and to those that apply them.
+
+`FreezePlan` has methods for what is built on top of it. They end here, and the imports upwards are
+here, inside the functions: no other module of the plan imports what imports the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unifreeze._handle import Handle as Handle
+    from unifreeze._plan.model import FreezePlan
+    from unifreeze._resolution import Resolution as Resolution
+
+
+def with_phase(plan: FreezePlan, arguments: Mapping[str, Any]) -> FreezePlan:
+    """Return a plan with one more phase, from the arguments of `FreezePlan.phase`."""
+    from unifreeze._plan.in_python import with_phase
+
+    return with_phase(plan, arguments)
+
+
+def read_document(document: Mapping[str, Any]) -> FreezePlan:
+    """Read a plan that another plan was changed into."""
+    from unifreeze._plan.document import read_document
+
+    return read_document(document, source="FreezePlan")
+
+
+def read_data(data: Mapping[str, Any]) -> FreezePlan:
+    """Read a plan given as plain data."""
+    from unifreeze._plan.document import read_data
+
+    return read_data(data)
+
+
+def write_document(plan: FreezePlan) -> dict[str, Any]:
+    """Return a plan as plain data."""
+    from unifreeze._plan.document import write_document
+
+    return write_document(plan)
+
+
+def load_plan(path: Path) -> FreezePlan:
+    """Read a plan file."""
+    from unifreeze._plan.plan_file import load_plan
+
+    return load_plan(path)
+
+
+def parse_text(text: str) -> FreezePlan:
+    """Read a plan from YAML text."""
+    from unifreeze._plan.plan_file import parse_text
+
+    return parse_text(text)
+
+
+def plan_text(plan: FreezePlan) -> str:
+    """Return a plan as YAML text."""
+    from unifreeze._plan.plan_file import plan_text
+
+    return plan_text(plan)
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Write the text of a plan file."""
+    from unifreeze._plan.plan_file import save_text
+
+    save_text(path, text)
+
+
+def resolve(plan: FreezePlan, model: Any, *, batch: Any, phase: int | str) -> Resolution:
+    """Decide every parameter of a model without touching it.
+
+    >>> resolve(plan, model).trainable_paths
+    ('head.weight', 'head.bias')
+    """
+    from unifreeze._handle import resolve
+
+    return resolve(plan, model, batch=batch, phase=phase)
+
+
+def expand(plan: FreezePlan, model: Any, *, batch: Any) -> FreezePlan:
+    """Return a plan with plain phases in place of generators."""
+    from unifreeze._handle import expand
+
+    return expand(plan, model, batch=batch)
+
+
+def apply(plan: FreezePlan, model: Any, *, batch: Any, keep_values: bool) -> Handle:
+    """Put a plan in force on a live model.
+
+    >>> print(apply(plan, model))
+    trainable params: 21 || all params: 213 || trainable%: 9.8592
+    """
+    from unifreeze._handle import apply
+
+    return apply(plan, model, batch=batch, keep_values=keep_values)
