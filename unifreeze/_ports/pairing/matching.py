@@ -116,7 +116,7 @@ class Matching:
         ]
         if bad:
             raise PairingError(
-                f"the map is wrong in {counted(len(bad), 'place')}: a tensor twice or unlike shapes",
+                f"the map is wrong in {counted(len(bad), 'place')}: a tensor twice, unlike shapes",
                 context="\n".join(bad),
             )
         for one, other in sorted(pairs):
