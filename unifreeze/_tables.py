@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
+from operator import itemgetter
 
 from unifreeze.errors import cut
 
@@ -78,7 +79,7 @@ def _fitted(
         spare = [(widths[n] - least[n], widths[n], n) for n in words if widths[n] > least[n]]
         if not spare:
             return None
-        widths[max(spare, key=lambda one: one[1])[2]] -= 1
+        widths[max(spare, key=itemgetter(1))[2]] -= 1
     return widths
 
 
@@ -129,8 +130,9 @@ def wrap(line: str, width: int, *, indent: int = 2, breaks: str = "./") -> list[
     """
     if columns_of(line) <= width:
         return [line]
-    own = len(line) - len(line.lstrip(" "))
-    begin, more = " " * min(own, width // 2), " " * min(own + indent, width // 2)
+    indentation = len(line) - len(line.lstrip(" "))
+    begin = " " * min(indentation, width // 2)
+    more = " " * min(indentation + indent, width // 2)
     lines = [begin]
     for space, word in re.findall(r"( *)([^ ]+)", line.lstrip(" ")):
         room = width - len(more)
@@ -148,15 +150,15 @@ def wrap(line: str, width: int, *, indent: int = 2, breaks: str = "./") -> list[
 
 def _pieces(text: str, room: int, breaks: str) -> list[str]:
     """Split words after some signs, and what is still too long anywhere."""
-    found: list[str] = []
+    pieces: list[str] = []
     signs = rf"[^{breaks} ]*[{breaks}]+|[^{breaks} ]+" if breaks else "[^ ]+"
     for part in re.findall(signs, text):
         while columns_of(part) > max(room, 2):
             head = _beginning(part, max(room, 2))
-            found.append(head)
+            pieces.append(head)
             part = part[len(head) :]
-        found.append(part)
-    return found
+        pieces.append(part)
+    return pieces
 
 
 def columns_of(text: str) -> int:

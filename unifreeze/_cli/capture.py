@@ -80,12 +80,14 @@ def translate(
     """Say a plan written for one port of a network so that it means the same on the other."""
     use_backends(backend)
     loaded = read_plan(plan)
-    one, framework = load_model(source, seed=seed)
-    other, its_framework = load_model(target, seed=seed)
-    check_backends_used(backend, {framework.name, its_framework.name})
+    source_model, source_backend = load_model(source, seed=seed)
+    target_model, target_backend = load_model(target, seed=seed)
+    check_backends_used(backend, {source_backend.name, target_backend.name})
     known = Pairing.load(pairing) if pairing else None
     inputs = read_batch(batch, seed=seed)
-    translated = translate_plan(loaded, one, other, batch=inputs, native=native, pairing=known)
+    translated = translate_plan(
+        loaded, source_model, target_model, batch=inputs, native=native, pairing=known
+    )
     _finish(translated, output, json)
 
 

@@ -169,11 +169,11 @@ def parity(
             for python, name, file in zip(pythons, (model, other), files, strict=True)
         ]
         run_sides(sides)
-        one, two = map(Record.load, files)
-        check_backends_used(backend, {one.framework, two.framework})
-        if shared := common_outputs(one, two):
+        first, second = map(Record.load, files)
+        check_backends_used(backend, {first.framework, second.framework})
+        if shared := common_outputs(first, second):
             limits = [f"--outputs={','.join(keys)}" for keys in shared]
             limited = zip(sides, limits, strict=True)
             run_sides([side._replace(arguments=(*side.arguments, to)) for side, to in limited])
-            one, two = map(Record.load, files)
-    print_report(compare_records(one, two), json)
+            first, second = map(Record.load, files)
+    print_report(compare_records(first, second), json)

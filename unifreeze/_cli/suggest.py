@@ -100,7 +100,7 @@ def suggest(
             batches=inputs if measure else None,
             labels=labels if measure else "",
             batch=None if measure or not inputs else inputs[0],
-            progress=lambda what, done, total: show(f"measuring {what}", done, total),
+            progress=lambda subject, done, total: show(f"measuring {subject}", done, total),
             note=MADE_UP if made_up else "",
         )
     if output is not None:

@@ -115,15 +115,15 @@ class ExperimentOperations(ModuleBackend):
             module: A live module.
             stand_in: Takes the forward pass, its positional and its named arguments.
         """
-        own: dict[str, Any] = module.__dict__
+        attributes: dict[str, Any] = module.__dict__
         inner = getattr(module, self.forward)
-        had = own.get(self.forward)
-        own[self.forward] = lambda *args, **named: stand_in(inner, args, named)
+        previous = attributes.get(self.forward)
+        attributes[self.forward] = lambda *args, **named: stand_in(inner, args, named)
 
         def undo() -> None:
-            del own[self.forward]
-            if had is not None:
-                own[self.forward] = had
+            del attributes[self.forward]
+            if previous is not None:
+                attributes[self.forward] = previous
 
         return undo
 

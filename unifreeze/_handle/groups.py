@@ -67,7 +67,7 @@ def check_optimizers(
         OptimizerError: Naming the parameters, or the groups.
     """
     check_in_place(backend, model, groups)
-    tensors = [tensor for each in optimizers for tensor in backend.optimizer_parameters(each)]
+    tensors = [t for optimizer in optimizers for t in backend.optimizer_parameters(optimizer)]
     held, live = set(map(id, tensors)), backend.objects(model)
     paths = [path for group in groups for path in group.paths]
     if missing := [path for path in paths if id(live[path]) not in held]:

@@ -134,8 +134,8 @@ def _asked(keeper: Numbers, answers: Sequence[Mask]) -> Mask:
     """Return each module's answer from the plan that is its keeper."""
     answered = np.zeros(len(keeper), np.bool_)
     for number, answer in enumerate(answers):
-        mine = keeper == number
-        answered[mine] = answer[mine]
+        kept = keeper == number
+        answered[kept] = answer[kept]
     return answered
 
 

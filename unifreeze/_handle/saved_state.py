@@ -47,8 +47,8 @@ def check_format(state: Any) -> None:
         )
     version = state.get("unifreeze_state")
     if version != STATE_FORMAT:
-        what = "not a state of a plan" if version is None else f"of state format {version}"
-        raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
+        problem = "not a state of a plan" if version is None else f"of state format {version}"
+        raise ScheduleError(f"this is {problem}; this release reads {STATE_FORMAT}")
     missing = [key for key in _KEYS if key not in state]
     if missing:
         raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")

@@ -98,8 +98,8 @@ def advice(phases: Sequence[Phase]) -> str:
 
 
 def _waiting(phases: Sequence[Phase]) -> str:
-    first, *others = phases
-    waiting = listing([repr(phase.name) for phase in others])
+    first, *later = phases
+    waiting = listing([repr(phase.name) for phase in later])
     return f"phase {first.name!r} holds until handle.step begins the next: {waiting}"
 
 

@@ -158,5 +158,5 @@ def _with_stand_ins(spec: ModelSpec, owners: Sequence[int]) -> ModelSpec:
         extended.tensor_of.insert(at, len(tree.tensors) + number)
         extended.tensors.append(Tensor((1,), (1,), "float32", "", False))
         extended.trainable.append(True)
-    found = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
-    return derive(extended, spec.trace, found=found)
+    flags = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
+    return derive(extended, spec.trace, found=flags)
