@@ -20,7 +20,7 @@ _leases: WeakIdentityDict[list[Lease]] = WeakIdentityDict()
 """The leases on each model, alone or in a group."""
 
 for_a_while = WeakIdentitySet()
-"""Models whose flags `frozen` has changed for a while."""
+"""Models whose flags a `with frozen(…)` block has changed until it ends."""
 
 
 @dataclass(eq=False)
@@ -104,7 +104,7 @@ def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
 
 
 def as_found(spec: ModelSpec, leases: list[Lease]) -> Mask:
-    """Return the flags that somebody else last wrote; a flag as a plan wrote it is the plan's."""
+    """Return the flags without plans: where a plan's write still stands, the flag before it."""
     now, flags = spec.found, spec.found.copy()
     for lease in leases:
         tree = lease.resolution.spec.tree

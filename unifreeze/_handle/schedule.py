@@ -147,7 +147,7 @@ class Schedule:
             if given is None:
                 continue
             if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
-                raise ScheduleError(f"{unit} is a whole number from 0 on, and not {brief(given)}")
+                raise ScheduleError(f"{unit} is a whole number from 0 on, not {brief(given)}")
             if given < last:
                 raise ScheduleError(
                     f"{unit} {given} after {unit} {last}: a schedule never goes back",

@@ -45,7 +45,7 @@ class Target:
     """What a plan is applied to: one model, or several held as one.
 
     Attributes:
-        model: The model, or what holds the several.
+        model: The model, or the container of several models.
         backend: Its backend.
         names: For each model, the first piece of its native paths; "" for a single model.
     """

@@ -1,4 +1,4 @@
-"""Reading and writing plan files: YAML 1.2, and nothing in a file is executed."""
+"""Read and write plan files: YAML 1.2, of which nothing is executed."""
 
 from __future__ import annotations
 
