@@ -180,10 +180,9 @@ def check_fit(
     lines = [*unfit, *differing]
     shown = [*lines[:_LINES], *([f"… and {len(lines) - _LINES} more"] if lines[_LINES:] else [])]
     if unfit:
-        count = counted(len(unfit), "trained tensor")
-        fits = "does not fit" if len(unfit) == 1 else "do not fit"
+        fits = counted(len(unfit), "trained tensor does", "trained tensors do")
         raise WeightFileError(
-            f"{count} of {source} {fits} this model",
+            f"{source}: {fits} not fit this model",
             context="\n".join(shown),
             hint=_SWITCH_ON if off else _SAME_MODEL,
         )
