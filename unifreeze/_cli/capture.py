@@ -36,12 +36,14 @@ from unifreeze.errors import counted
 
 OutputOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
+    typer.Option("-o", "--output", metavar="FILE", help="Write the plan to this file."),
 ]
 
 PairingOption = Annotated[
     Path | None,
-    typer.Option("-p", "--pairing", metavar="FILE", help="Of `unifreeze pair -o`; it decides."),
+    typer.Option(
+        "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+    ),
 ]
 
 
@@ -57,7 +59,8 @@ def capture(
 ) -> None:
     """Write the plan that says how a model is frozen.
 
-    With a batch also what is cut off, and in which order layers run; with a pairing for both ports.
+    A batch shows what is cut off, and the order in which layers run. With a pairing, the plan is
+    for both ports.
     """
     live, _ = load_model_with(backend, model, seed=seed)
     known = Pairing.load(pairing) if pairing else None
@@ -67,8 +70,8 @@ def capture(
 
 def translate(
     plan: PlanArgument,
-    source: Annotated[str, typer.Option("--from", metavar="MODEL", help="It was written for.")],
-    target: Annotated[str, typer.Option("--to", metavar="MODEL", help="It is wanted for.")],
+    source: Annotated[str, typer.Option("--from", metavar="MODEL", help="Model of the plan.")],
+    target: Annotated[str, typer.Option("--to", metavar="MODEL", help="Model to translate to.")],
     output: OutputOption = None,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     native: Annotated[bool, typer.Option("--native", help="Use the target's own names.")] = False,
@@ -77,7 +80,7 @@ def translate(
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
-    """Say a plan written for one port of a network so that it means the same on the other."""
+    """Rewrite a plan for one port of a network so that it means the same on the other port."""
     use_backends(backend)
     loaded = read_plan(plan)
     source_model, source_backend = load_model(source, seed=seed)

@@ -46,7 +46,8 @@ StepsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Training ste
 OrderOption = Annotated[
     str,
     typer.Option(
-        metavar="ORDER", help="What positions count by: registration, or execution as with batch=."
+        metavar="ORDER",
+        help="How positions are counted: registration, or execution as with batch=.",
     ),
 ]
 
@@ -68,7 +69,7 @@ def record(
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
-    """Run one side of a parity check and write down what it showed."""
+    """Run one side of a parity check and write its record."""
     use_backends(backend)
     loaded, order_of_counts = read_plan(plan), read_order(order)
     inputs = read_inputs(batch, seed)
@@ -95,7 +96,7 @@ def record(
 
 
 def read_inputs(batch: list[str], seed: int) -> Batch:
-    """Read the batch that a command cannot do without.
+    """Read the batch that a command needs.
 
     Raises:
         TargetError: None is given, or it cannot be read.

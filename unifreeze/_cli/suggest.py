@@ -77,8 +77,8 @@ def suggest(
     """Suggest what to freeze: a plan file that gives its reasons, ready to edit.
 
     By rules of thumb from what is known of the task; with --measure by the gradients of a batch and
-    by the loss with each block passed by. The loss is what the model returns as one, or the
-    cross-entropy of --labels.
+    by the loss without each block. The loss is the one that the model returns, or the cross-entropy
+    of --labels.
     """
     if examples is None and not (shift or measure):
         raise TargetError(

@@ -1,4 +1,4 @@
-"""Give both models of a step the same values: carried over, or drawn as for a sketch."""
+"""Set both models of a step to the same values: carried over, or drawn as for a sketch."""
 
 from __future__ import annotations
 

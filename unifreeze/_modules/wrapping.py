@@ -1,4 +1,4 @@
-"""Seeing through wrappers: modules around other modules, which are not part of the network."""
+"""See through wrappers: modules around other modules, which are not part of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the backend of a model: by its classes, without importing any framework to find out."""
+"""Find the backend of a model by its classes, without importing a framework."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ OPTIONAL: dict[type, tuple[str, str]] = {
         "parity, pairing and suggestions need them: see backends/README.md",
     ),
 }
-"""Protocols that a backend may leave out: what each is for, and what a user does without it."""
+"""Protocols that a backend may leave out: the purpose of each, and what a user does instead."""
 _overrides: dict[str, Callable[[], Backend]] = {}
 
 
 def backend_for(model: Model) -> Backend:
     """Return the backend of a live model, or of several held in a mapping.
 
-    The framework is told by where the model's classes are defined: the entry point whose name is
-    the import root of one of them.
+    The package that defines one of the model's classes is the framework: an entry point has its
+    name.
 
     Raises:
         UnknownFrameworkError: No backend claims the model, or two do.
