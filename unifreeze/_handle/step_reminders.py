@@ -33,9 +33,12 @@ class UntoldReminder:
         return self._stop
 
     def stop(self) -> None:
-        """Stop watching, until the plan is written again."""
+        """Stop watching, until the plan is written again.
+
+        A compiler that follows the model takes no hooks off: what warned then is stopped again at
+        the next `handle.step`.
+        """
         self._stop()
-        self._stop = _nothing
 
     def end(self) -> None:
         """Stop watching for good."""
