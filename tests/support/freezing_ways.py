@@ -208,8 +208,8 @@ The flags are always read; the other ways show only with more to look at. This i
 A learning rate of 0 freezes as well, under most optimizers: a parameter's own in Paddle
 (`ParamAttr(learning_rate=0)`) is always read, and a group's with `optimizer=`.
 
-`norm_stats: update` says what the source does: its frozen norms let their statistics move. Take the
-line out to hold them still.
+`norm_stats: update` says what the source does: its frozen norms let their statistics move. Delete
+the line to hold them.
 
 This page is written by `python -m tests.support.freezing_ways` and checked by
 `tests/test_ways_to_freeze.py`.

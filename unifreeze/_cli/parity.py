@@ -124,12 +124,12 @@ def read_order(order: str) -> Order:
 
 
 def compare(
-    one: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
-    other: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
+    first: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
     json: JsonOption = "",
 ) -> None:
     """Compare two records; needs neither framework."""
-    print_report(compare_records(Record.load(one), Record.load(other)), json)
+    print_report(compare_records(Record.load(first), Record.load(second)), json)
 
 
 def parity(

@@ -15,7 +15,7 @@ from unifreeze._structure import ModelSpec
 from unifreeze.errors import ResolveError, quoted
 
 
-def freeze_for_now(target: Target, what: str | Selector) -> Undo:
+def freeze_for_now(target: Target, selector: str | Selector) -> Undo:
     """Freeze what a selector selects; return the call that puts everything back.
 
     Raises:
@@ -24,14 +24,14 @@ def freeze_for_now(target: Target, what: str | Selector) -> Undo:
     """
     backend, model = target.backend, target.model
     with backend.settled(model):
-        resolution = _decided(what, backend.describe(model))
+        resolution = _decided(selector, backend.describe(model))
         refuse_unsupported(backend, model, resolution)
         return backend.freeze_briefly(model, resolution)
 
 
-def _decided(what: str | Selector, spec: ModelSpec) -> Resolution:
+def _decided(selector: str | Selector, spec: ModelSpec) -> Resolution:
     """Decide what else freezes, and which layers hold still because of it."""
-    plan = FreezePlan().freeze(what)
+    plan = FreezePlan().freeze(selector)
     try:
         return _resolved(plan, spec)
     except ResolveError as error:

@@ -192,17 +192,17 @@ class FreezePlan:
         return self.to_yaml().rstrip("\n")
 
     def _with_rule(
-        self, verb: Verb, what: str | Selector | Mapping[str, str | Selector], *, optional: bool
+        self, verb: Verb, selectors: str | Selector | Mapping[str, str | Selector], *, optional: bool
     ) -> FreezePlan:
-        if isinstance(what, Mapping):
-            if not what:
+        if isinstance(selectors, Mapping):
+            if not selectors:
                 raise PlanError(
                     f"{verb}: has no selector for any framework",
                     hint=f'.{verb}({{"torch": "layer4", "paddle": "stage4"}}), or one for all',
                 )
-            choice: Choice = tuple(sorted((name, Selector(s)) for name, s in what.items()))
+            choice: Choice = tuple(sorted((name, Selector(s)) for name, s in selectors.items()))
         else:
-            choice = Selector(what)
+            choice = Selector(selectors)
         rules = (*self.rules, Rule(verb, choice, optional))
         return replace(self, rules=rules, captured=None)
 

@@ -40,7 +40,7 @@ def with_statistics(
     if not still:
         return plan.with_norm_stats("update"), (
             f"the source lets the statistics of {len(held)} frozen layers move in training mode, "
-            "hence norm_stats: update; take that line out to hold them still"
+            "so the plan has norm_stats: update; delete that line to hold them"
         )
     if still == layers.keys():
         return plan.with_norm_stats("hold_all"), (
