@@ -269,7 +269,7 @@ def test_a_block_is_for_one_time_and_a_decorator_for_every_call(kit):
     block = uf.frozen(model)
     with block:
         pass
-    with pytest.raises(PlanError, match="begun before") as caught, block:
+    with pytest.raises(PlanError, match="used already") as caught, block:
         pass
     assert "with frozen(model)" in caught.value.hint
 

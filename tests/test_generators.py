@@ -173,7 +173,10 @@ def test_a_generator_survives_its_plan_file():
             "has adaptive and lisa; one of them",
         ),
         ("{stop_on_rise: {metric: loss}}", "the first phase"),
-        ("{stop_on_rise: {metric: loss}, at: {epoch: 3}}", "stop_on_rise says itself when"),
+        (
+            "{stop_on_rise: {metric: loss}, at: {epoch: 3}}",
+            "stop_on_rise begins when the metric rises",
+        ),
         ("{name: x, warmup: {steps: 3}}", "the first phase unfreezes nothing"),
         ("{name: x, restore_best: true}", "the first phase"),
         (

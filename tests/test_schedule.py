@@ -136,9 +136,9 @@ def test_a_restored_schedule_goes_on_alike(cut):
         ([{}], "needs the epoch or the step"),
         ([{"epoch": 2}, {"epoch": 1}], "epoch 1 after epoch 2: a schedule never goes back"),
         ([{"step": 5, "epoch": 0}, {"step": 4}], "step 4 after step 5"),
-        ([{"epoch": -1}], "a whole number from 0 on, and not -1"),
-        ([{"epoch": 1.0}], r"and not 1.0"),
-        ([{"epoch": True}], "and not True"),
+        ([{"epoch": -1}], "a whole number from 0 on, not -1"),
+        ([{"epoch": 1.0}], "from 0 on, not 1.0"),
+        ([{"epoch": True}], "from 0 on, not True"),
         ([{"epoch": 1, "metrics": {"acc": 1.0}}], "waits for loss, and it is not among acc"),
         (
             [{"epoch": 1, "metrics": {"loss": math.nan}}],

@@ -262,7 +262,7 @@ def test_what_cannot_be_passed_by_says_why():
     assert whys["blocks.0"] == whys["blocks.1"] == ""
     assert None not in (changes["blocks.0"], changes["blocks.1"])
     assert whys["blocks.2"] == "it changes the shape, 2x4 to 2x2"
-    assert whys["blocks.3"] == "it returns a dict: what of it is passed on is unknown"
+    assert whys["blocks.3"] == "it returns a dict, and it is unknown which part is passed on"
     assert whys["blocks.4"] == "it does not run on these batches"
     assert {changes[f"blocks.{number}"] for number in (2, 3, 4)} == {None}
     assert "blocks.2 is not left out: it changes the shape" in str(found)
@@ -368,7 +368,7 @@ def test_labels_of_minus_100_count_for_nothing():
         ({"labels": "y", "change": ("y", np.ones(64))}, "labels are whole numbers"),
         ({"labels": "y", "change": ("y", np.full(64, 9))}, "labels run from 9 to 9"),
         ({"labels": "y", "change": ("y", np.ones((64, 2), int))}, "fit nothing that the model"),
-        ({"loss": lambda model, batch: 3.0}, "the loss gave a float, and no single number"),
+        ({"loss": lambda model, batch: 3.0}, "the loss returned a float, not a single number"),
         ({"loss": lambda model, batch: torch.ones(2)}, r"a tensor of shape \[2\]"),
         ({"loss": lambda model, batch: torch.tensor(float("nan"))}, "the loss of a batch is nan"),
         ({"loss": lambda model, batch: torch.tensor(1.0)}, "no gradient comes from the loss"),

@@ -6,11 +6,12 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
+from operator import itemgetter
 
 from unifreeze.errors import cut
 
 _BREAKS = ("", "./", "./_")
-"""After which signs words may be broken: the fewer, the more welcome."""
+"""Sets of signs after which words may be broken; the first set that is enough is used."""
 _WITHOUT_WIDTH = {"Mn", "Me", "Cf", "Cc"}
 """Unicode categories of characters that fill no column: combining, formatting and control ones."""
 
@@ -27,9 +28,9 @@ def plain_table(
     Args:
         header: Name of each column.
         rows: Their cells.
-        left: Which columns hold words, and begin at the left, or how many; the others end at the
-            right.
-        width: What it must fit into; None for as much as it takes.
+        left: The numbers of the columns that are aligned left, or how many are; the others are
+            aligned right.
+        width: Columns of the terminal; None for no limit.
 
     >>> print(plain_table(("plan", "values"), [("head", "50"), ("everything", "1,000")]))
     plan        values
@@ -48,8 +49,8 @@ def table_lines(
 ) -> list[list[str]]:
     """Lay out a table as the lines of its header and of each row, for `plain_table`.
 
-    Words are wrapped where the table is too wide, and paths broken at their dots. Where that is
-    not enough, each row becomes a few lines, a cell each.
+    If the table is too wide, words are wrapped, and paths are broken at their dots. If that is not
+    enough, each cell of a row gets a line.
     """
     words = range(left) if isinstance(left, int) else left
     for breaks in _BREAKS:
@@ -78,7 +79,7 @@ def _fitted(
         spare = [(widths[n] - least[n], widths[n], n) for n in words if widths[n] > least[n]]
         if not spare:
             return None
-        widths[max(spare, key=lambda one: one[1])[2]] -= 1
+        widths[max(spare, key=itemgetter(1))[2]] -= 1
     return widths
 
 
@@ -116,21 +117,22 @@ def _stacked(
 
 
 def wrap(line: str, width: int, *, indent: int = 2, breaks: str = "./") -> list[str]:
-    """Break a line at spaces; what is longer than a line, such as a path, at its dots.
+    """Break a line at spaces; break a word that is longer than a line, as a path, at its dots.
 
     Args:
-        line: Without line breaks; its own indentation holds for all of it.
+        line: A text without line breaks; each of the new lines keeps its indentation.
         width: Characters of a line, wide ones counting twice.
         indent: How much further the lines after the first begin.
-        breaks: After which signs a word that is longer than a line may be broken.
+        breaks: Signs after which a word that is longer than a line may be broken.
 
     >>> wrap("  rule 1 takes encoder.layers.0.norm", 20)
     ['  rule 1 takes', '    encoder.layers.', '    0.norm']
     """
     if columns_of(line) <= width:
         return [line]
-    own = len(line) - len(line.lstrip(" "))
-    begin, more = " " * min(own, width // 2), " " * min(own + indent, width // 2)
+    indentation = len(line) - len(line.lstrip(" "))
+    begin = " " * min(indentation, width // 2)
+    more = " " * min(indentation + indent, width // 2)
     lines = [begin]
     for space, word in re.findall(r"( *)([^ ]+)", line.lstrip(" ")):
         room = width - len(more)
@@ -147,16 +149,16 @@ def wrap(line: str, width: int, *, indent: int = 2, breaks: str = "./") -> list[
 
 
 def _pieces(text: str, room: int, breaks: str) -> list[str]:
-    """Split words after some signs, and what is still too long anywhere."""
-    found: list[str] = []
+    """Split words after some signs; split pieces that are still too long anywhere."""
+    pieces: list[str] = []
     signs = rf"[^{breaks} ]*[{breaks}]+|[^{breaks} ]+" if breaks else "[^ ]+"
     for part in re.findall(signs, text):
         while columns_of(part) > max(room, 2):
             head = _beginning(part, max(room, 2))
-            found.append(head)
+            pieces.append(head)
             part = part[len(head) :]
-        found.append(part)
-    return found
+        pieces.append(part)
+    return pieces
 
 
 def columns_of(text: str) -> int:

@@ -36,12 +36,14 @@ from unifreeze.errors import counted
 
 OutputOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
+    typer.Option("-o", "--output", metavar="FILE", help="Write the plan to this file."),
 ]
 
 PairingOption = Annotated[
     Path | None,
-    typer.Option("-p", "--pairing", metavar="FILE", help="Of `unifreeze pair -o`; it decides."),
+    typer.Option(
+        "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+    ),
 ]
 
 
@@ -57,7 +59,8 @@ def capture(
 ) -> None:
     """Write the plan that says how a model is frozen.
 
-    With a batch also what is cut off, and in which order layers run; with a pairing for both ports.
+    A batch shows what is cut off, and the order in which layers run. With a pairing, the plan is
+    for both ports.
     """
     live, _ = load_model_with(backend, model, seed=seed)
     known = Pairing.load(pairing) if pairing else None
@@ -67,8 +70,8 @@ def capture(
 
 def translate(
     plan: PlanArgument,
-    source: Annotated[str, typer.Option("--from", metavar="MODEL", help="It was written for.")],
-    target: Annotated[str, typer.Option("--to", metavar="MODEL", help="It is wanted for.")],
+    source: Annotated[str, typer.Option("--from", metavar="MODEL", help="Model of the plan.")],
+    target: Annotated[str, typer.Option("--to", metavar="MODEL", help="Model to translate to.")],
     output: OutputOption = None,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     native: Annotated[bool, typer.Option("--native", help="Use the target's own names.")] = False,
@@ -77,15 +80,17 @@ def translate(
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
-    """Say a plan written for one port of a network so that it means the same on the other."""
+    """Rewrite a plan for one port of a network so that it means the same on the other port."""
     use_backends(backend)
     loaded = read_plan(plan)
-    one, framework = load_model(source, seed=seed)
-    other, its_framework = load_model(target, seed=seed)
-    check_backends_used(backend, {framework.name, its_framework.name})
+    source_model, source_backend = load_model(source, seed=seed)
+    target_model, target_backend = load_model(target, seed=seed)
+    check_backends_used(backend, {source_backend.name, target_backend.name})
     known = Pairing.load(pairing) if pairing else None
     inputs = read_batch(batch, seed=seed)
-    translated = translate_plan(loaded, one, other, batch=inputs, native=native, pairing=known)
+    translated = translate_plan(
+        loaded, source_model, target_model, batch=inputs, native=native, pairing=known
+    )
     _finish(translated, output, json)
 
 

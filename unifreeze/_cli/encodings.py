@@ -1,4 +1,4 @@
-"""Printing in terminals of any encoding: missing letters are replaced by others."""
+"""Print in terminals of any encoding: missing letters are replaced by others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples of each command, shown by its --help."""
+"""Examples of each command, which its --help shows."""
 
 from __future__ import annotations
 

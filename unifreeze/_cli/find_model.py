@@ -1,4 +1,4 @@
-"""How the command line finds a model, a plan, a batch and a device by name."""
+"""Find a model, a plan, a batch and a device that the command line names."""
 
 from __future__ import annotations
 

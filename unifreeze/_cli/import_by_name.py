@@ -1,4 +1,4 @@
-"""Importing modules and files that the command line names."""
+"""Import modules and files that the command line names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands print text, tables, plan files and JSON; and the options that commands share."""
+"""Print text, tables, plan files and JSON; and the options that commands share."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from unifreeze.errors import TargetError, counted
 ShippedOption = Annotated[
     bool,
     typer.Option(
-        "--shipped-map", help="Ask the second library's table of names where nothing else tells."
+        "--shipped-map", help="Use the second library's table of names where nothing else decides."
     ),
 ]
 
@@ -65,7 +65,7 @@ def sketch(
         str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
     ] = "",
     states: Annotated[
-        bool, typer.Option("--states", help="Give values to state that is not a statistic, too.")
+        bool, typer.Option("--states", help="Set values of state that is not a statistic, too.")
     ] = False,
     parts: Annotated[
         Path | None,
@@ -130,7 +130,7 @@ def pair(
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
-    """Find out which tensor of one model is which of another port of the same network.
+    """Find the tensors that correspond in two ports of the same network.
 
     Each side runs in a process of its own, or is read from a sketch made elsewhere; two sketches
     are paired where neither framework is installed.
@@ -190,10 +190,13 @@ def port(
     ] = False,
     strip_prefix: Annotated[
         str,
-        typer.Option(metavar="PREFIX", help="Take names that begin so (module., Student.), alone."),
+        typer.Option(
+            metavar="PREFIX",
+            help="Take only names that begin with this (module., Student.), without it.",
+        ),
     ] = "",
     key: Annotated[
-        str, typer.Option(help="Of a checkpoint of several state dicts, the one to take.")
+        str, typer.Option(help="Name of the state dict in a checkpoint of several.")
     ] = "",
     json: JsonOption = "",
 ) -> None:

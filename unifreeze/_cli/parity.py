@@ -46,7 +46,8 @@ StepsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Training ste
 OrderOption = Annotated[
     str,
     typer.Option(
-        metavar="ORDER", help="What positions count by: registration, or execution as with batch=."
+        metavar="ORDER",
+        help="How positions are counted: registration, or execution as with batch=.",
     ),
 ]
 
@@ -68,7 +69,7 @@ def record(
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
-    """Run one side of a parity check and write down what it showed."""
+    """Run one side of a parity check and write its record."""
     use_backends(backend)
     loaded, order_of_counts = read_plan(plan), read_order(order)
     inputs = read_inputs(batch, seed)
@@ -95,7 +96,7 @@ def record(
 
 
 def read_inputs(batch: list[str], seed: int) -> Batch:
-    """Read the batch that a command cannot do without.
+    """Read the batch that a command needs.
 
     Raises:
         TargetError: None is given, or it cannot be read.
@@ -169,11 +170,11 @@ def parity(
             for python, name, file in zip(pythons, (model, other), files, strict=True)
         ]
         run_sides(sides)
-        one, two = map(Record.load, files)
-        check_backends_used(backend, {one.framework, two.framework})
-        if shared := common_outputs(one, two):
+        first, second = map(Record.load, files)
+        check_backends_used(backend, {first.framework, second.framework})
+        if shared := common_outputs(first, second):
             limits = [f"--outputs={','.join(keys)}" for keys in shared]
             limited = zip(sides, limits, strict=True)
             run_sides([side._replace(arguments=(*side.arguments, to)) for side, to in limited])
-            one, two = map(Record.load, files)
-    print_report(compare_records(one, two), json)
+            first, second = map(Record.load, files)
+    print_report(compare_records(first, second), json)

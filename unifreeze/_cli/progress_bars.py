@@ -19,9 +19,9 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bars:
         tasks = {}
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+        def show(text: str, done: int, total: int) -> None:
+            if text not in tasks:
+                tasks[text] = bars.add_task(text, total=total)
+            bars.update(tasks[text], completed=done, total=total)
 
         yield show

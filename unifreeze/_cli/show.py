@@ -129,10 +129,10 @@ def explain(
     model: ModelArgument,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     why: Annotated[
-        str, typer.Option(metavar="GLOB", help="Say what decided the parameters that match.")
+        str, typer.Option(metavar="GLOB", help="Explain what decided the parameters that match.")
     ] = "",
     phase: Annotated[
-        str, typer.Option(metavar="NAME", help="Of a plan with phases, the one to explain.")
+        str, typer.Option(metavar="NAME", help="The phase to explain, of a plan with phases.")
     ] = "",
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it

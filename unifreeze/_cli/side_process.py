@@ -1,4 +1,4 @@
-"""Running one side of a check in a process of its own, perhaps in another environment."""
+"""Run one side of a check in a process of its own, perhaps in another environment."""
 
 from __future__ import annotations
 

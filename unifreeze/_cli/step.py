@@ -105,13 +105,13 @@ def step(
         raise TargetError(
             "step needs two models, two files of sides, or one model and -o FILE for its side"
         )
-    one, framework = load_model(model, seed=seed)
-    two, its_framework = load_model(other, seed=seed)
-    check_backends_used(backend, {framework.name, its_framework.name})
+    first_model, first_backend = load_model(model, seed=seed)
+    second_model, second_backend = load_model(other, seed=seed)
+    check_backends_used(backend, {first_backend.name, second_backend.name})
     report = check_step(
         loaded,
-        one,
-        two,
+        first_model,
+        second_model,
         batch=inputs,
         pairing=known,
         dtype="as is" if as_is else "float64",

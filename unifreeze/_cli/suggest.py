@@ -77,8 +77,8 @@ def suggest(
     """Suggest what to freeze: a plan file that gives its reasons, ready to edit.
 
     By rules of thumb from what is known of the task; with --measure by the gradients of a batch and
-    by the loss with each block passed by. The loss is what the model returns as one, or the
-    cross-entropy of --labels.
+    by the loss without each block. The loss is the one that the model returns, or the cross-entropy
+    of --labels.
     """
     if examples is None and not (shift or measure):
         raise TargetError(
@@ -100,7 +100,7 @@ def suggest(
             batches=inputs if measure else None,
             labels=labels if measure else "",
             batch=None if measure or not inputs else inputs[0],
-            progress=lambda what, done, total: show(f"measuring {what}", done, total),
+            progress=lambda subject, done, total: show(f"measuring {subject}", done, total),
             note=MADE_UP if made_up else "",
         )
     if output is not None:

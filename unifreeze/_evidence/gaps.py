@@ -1,4 +1,4 @@
-"""Judge measured differences: what each may be at most, and whether rounding noise hides it."""
+"""Judge measured differences: how large each may be, and whether rounding noise hides it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class StateRow(Row):
 
 
 class RunRow(Row):
-    """What one optimizer's steps showed, by native path; `ProbeRun` explains each field."""
+    """Results of one optimizer's steps, by native path; `ProbeRun` explains each field."""
 
     optimizer: str
     flags: dict[str, bool]
@@ -68,7 +68,7 @@ class RunRow(Row):
 
 
 class Record(Saved):
-    """What one run of one plan on one model showed.
+    """The results of one run of one plan on one model.
 
     Attributes:
         unifreeze_record: Version of the record format.
@@ -266,8 +266,8 @@ def matched_outputs(first: Record, second: Record) -> Matched:
 def common_outputs(first: Record, second: Record) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Return the keys of the outputs that both sides have, as each side calls them.
 
-    Where the two return different outputs, both must run again with a loss made of these alone.
-    None where all outputs are shared, or where none is.
+    If the two return different outputs, both must run again with a loss of these alone. None if
+    all outputs are shared, or none is.
     """
     names = matched_outputs(first, second).names
     if not names or len(names) == len(first.outputs) == len(second.outputs):

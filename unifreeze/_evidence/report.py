@@ -62,7 +62,7 @@ class ClauseReport:
 
     Attributes:
         clauses: All clauses, in order.
-        verdicts: What is said of a comparison that holds, and of one that does not.
+        verdicts: The words for a comparison that holds, and for one that does not.
     """
 
     clauses: tuple[ClauseResult, ...]
@@ -218,7 +218,7 @@ class StepReport(ClauseReport):
     def summary(self) -> str:
         """The last line that a command prints."""
         if self.holds and not self.decided:
-            return "nothing speaks against the step, but not all of it could be decided"
+            return "no clause is broken, but some could not be decided"
         return self.verdict
 
     def to_json(self) -> dict[str, Any]:

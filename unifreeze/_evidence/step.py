@@ -73,8 +73,8 @@ def check_step(
         pairing = pair(one, other, batch=batch, seed=seed)
     config = StepConfig(batches[0], double=dtype == "float64", steps=steps, seed=seed)
     values = carried_values(pairing, backends, one, other)
-    theirs = replace(config, batch=batches[1])
-    configs = for_first(config, pairing), for_second(theirs, pairing, values)
+    second_config = replace(config, batch=batches[1])
+    configs = for_first(config, pairing), for_second(second_config, pairing, values)
     first, second = (
         make_side(plan, model, backend, config, name=type(model).__name__, order=order)
         for model, backend, config in zip((one, other), backends, configs, strict=True)

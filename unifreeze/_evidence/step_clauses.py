@@ -63,7 +63,7 @@ class StepPair:
 
     @property
     def runs(self) -> tuple[StepRunRow, StepRunRow]:
-        """What the steps of both sides gave."""
+        """The results of the steps of both sides."""
         return self.sides[0].run, self.sides[1].run
 
     @property
@@ -229,12 +229,12 @@ def _rounding_of_weight(pair: StepPair, row: PairRow, optimizer: str) -> float:
 
 
 def _turned_signs(pair: StepPair, row: PairRow) -> float:
-    """Return how far AdamW's steps may differ because rounding turns the sign of gradients.
+    """Return how far AdamW's steps may differ because rounding changes signs of gradients.
 
     AdamW's first step is the gradient's sign. Of normally distributed gradients with a relative
-    difference d a share d/pi turns round, each by twice the step, so that steps differ by
-    2 sqrt(d/pi). Twice that share is allowed. In double precision no gradient is near enough to
-    zero to turn, unless a part of the code computes in single precision.
+    difference d, a share d/pi changes its sign. Each of these steps then differs by twice the step,
+    and all of them together by 2 sqrt(d/pi). Twice that share is allowed. In double precision no
+    gradient is close enough to zero, unless a part of the code computes in single precision.
     """
     if not all(pair.has_gradients(row)):
         return 0.0

@@ -44,7 +44,7 @@ class StepStatisticRow(Row):
 
 
 class StepRunRow(Row):
-    """What the steps gave; `unifreeze._protocol.StepRun` explains each field."""
+    """Results of the steps; `unifreeze._protocol.StepRun` explains each field."""
 
     dtype: str
     outputs: dict[str, Seen]
@@ -81,7 +81,7 @@ class StepSide(Saved):
         statistics: Every running mean and variance.
         layers: Each layer's settings, in order of execution.
         defaults: The defaults of the framework's optimizers.
-        run: What the steps gave.
+        run: Results of the steps.
         moved: The same with the inputs moved by one unit in the last place; None in double
             precision, where that is not needed.
     """

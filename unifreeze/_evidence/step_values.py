@@ -1,4 +1,4 @@
-"""Give both models of a step the same values: carried over, or drawn as for a sketch."""
+"""Set both models of a step to the same values: carried over, or drawn as for a sketch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def for_second(config: StepConfig, pairing: Pairing, values: Mapping[str, Array]
 
 
 def carried_values(
-    pairing: Pairing, backends: tuple[Backend, Backend], one: Any, other: Any
+    pairing: Pairing, backends: tuple[Backend, Backend], first: Any, second: Any
 ) -> dict[str, Array]:
     """Return the values that the second model takes from the first, laid out as it stores them.
 
@@ -40,14 +40,15 @@ def carried_values(
         PairingError: The pairing names tensors that the models do not have.
         PortError: The pairing was never certified.
     """
-    there = [set(b.objects(model)) for b, model in zip(backends, (one, other), strict=True)]
+    models = zip(backends, (first, second), strict=True)
+    names = [set(backend.objects(model)) for backend, model in models]
     for row in pairing.pairs:
-        if row.one_tensor not in there[0] or row.other_tensor not in there[1]:
+        if row.one_tensor not in names[0] or row.other_tensor not in names[1]:
             raise PairingError(
                 f"the pairing is of other models: {row.one} and {row.other} are not there",
                 hint="pair the models anew, or leave the pairing out",
             )
-    return _filled(pairing, backends[1], other, lambda p: backends[0].tensor(one, p.names[0]))
+    return _filled(pairing, backends[1], second, lambda p: backends[0].tensor(first, p.names[0]))
 
 
 def on_sketched_values(

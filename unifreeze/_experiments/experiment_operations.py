@@ -22,11 +22,11 @@ Outputs: TypeAlias = Mapping[str, LiveTensor]
 
 
 class GradientPass(NamedTuple):
-    """What a pass forward and backward gave.
+    """The results of a pass forward and backward.
 
     Attributes:
         outputs: What `forward` returned.
-        gradients: Of the weighted sum of outputs.
+        gradients: Gradients of the weighted sum of outputs.
         reached: True if an output with a weight depends on something that trains.
     """
 
@@ -59,9 +59,9 @@ class ExperimentOperations(ModuleBackend):
         Args:
             walk: The model as walked.
             forward: Runs the model and returns outputs.
-            weigh: Takes these outputs, and returns a weight for each value of those that the loss
-                is made of: an array of the output's shape, by its key. The gradients are those of
-                the sum of all weighted values.
+            weigh: Takes these outputs and returns the weights of those in the loss: by the output's
+                key, an array of its shape. The gradients are those of the sum of all weighted
+                values.
         """
         outputs = forward()
         weights = weigh(outputs)
@@ -73,7 +73,7 @@ class ExperimentOperations(ModuleBackend):
         return GradientPass(outputs, gradients, reached)
 
     def backward(self, outputs: Sequence[LiveTensor], weights: Sequence[Array]) -> bool:
-        """Backpropagate the weighted sum of outputs; return False where nothing takes part."""
+        """Backpropagate the weighted sum of outputs; return False if it depends on no parameter."""
         raise NotImplementedError(f"{type(self).__name__} has neither a backward nor its own pass")
 
     @abstractmethod
@@ -88,7 +88,7 @@ class ExperimentOperations(ModuleBackend):
         """
 
     def help_backward(self, walk: Walk) -> None:
-        """Help layers whose backward pass fails on the flags as they are; it is undone after."""
+        """Help layers whose backward pass fails under the current flags; undone afterwards."""
 
     @abstractmethod
     def train_mode(self, model: Model) -> None:
@@ -109,21 +109,21 @@ class ExperimentOperations(ModuleBackend):
     def around_forward(
         self, module: Layer, stand_in: Callable[[Callable[..., Any], Any, Any], Any]
     ) -> Undo:
-        """Call another function in place of a module's forward pass; returns what ends that.
+        """Call another function in place of a module's forward pass; return the undo function.
 
         Args:
             module: A live module.
             stand_in: Takes the forward pass, its positional and its named arguments.
         """
-        own: dict[str, Any] = module.__dict__
+        attributes: dict[str, Any] = module.__dict__
         inner = getattr(module, self.forward)
-        had = own.get(self.forward)
-        own[self.forward] = lambda *args, **named: stand_in(inner, args, named)
+        previous = attributes.get(self.forward)
+        attributes[self.forward] = lambda *args, **named: stand_in(inner, args, named)
 
         def undo() -> None:
-            del own[self.forward]
-            if had is not None:
-                own[self.forward] = had
+            del attributes[self.forward]
+            if previous is not None:
+                attributes[self.forward] = previous
 
         return undo
 

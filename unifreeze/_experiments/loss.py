@@ -28,7 +28,7 @@ class Scored(NamedTuple):
 
     Attributes:
         tensor: A live output.
-        grade: Takes its values; returns the loss, and the loss's gradient by them.
+        grade: Takes its values; returns the loss, and its gradient with respect to them.
     """
 
     tensor: LiveTensor
@@ -42,7 +42,7 @@ Score = Callable[[Model, Any], Scored]
 def score_by(
     backend: ExperimentOperations, loss: Callable[[Any, Any], Any] | None, labels: str
 ) -> Score:
-    """Return the loss as a measurement takes it.
+    """Return the loss in the form that a measurement uses.
 
     Args:
         backend: The model's backend.
@@ -60,7 +60,7 @@ def score_by(
 def _own(backend: ExperimentOperations, loss: Any) -> Scored:
     if not _is_number(backend, loss):
         raise TargetError(
-            f"the loss gave {_described(backend, loss)}, and no single number",
+            f"the loss returned {_described(backend, loss)}, not a single number",
             hint=f"return one {backend.name} tensor: lambda model, batch: criterion(model(…), …)",
         )
     return Scored(loss, lambda value: (float(value.reshape(())), np.ones(value.shape)))
@@ -85,8 +85,8 @@ def _returned(backend: ExperimentOperations, model: Model, batch: Batch) -> Scor
         loss = result[0] if _is_number(backend, result[0]) else None
     if loss is None:
         raise TargetError(
-            "the model returns no loss, so that nothing says what would be better",
-            context=f"it returns {_described(backend, result)}; the batch has no labels it knows",
+            "the model returns no loss, so there is nothing to measure",
+            context=f"it returns {_described(backend, result)}; it takes no labels of the batch",
             hint="give loss=lambda model, batch: …, or name the labels in the batch: labels=…",
         )
     return _own(backend, loss)
@@ -125,7 +125,7 @@ def _labelled(backend: ExperimentOperations, model: Model, batch: Batch, name: s
 
 
 def cross_entropy(scores: Array, labels: Array, axis: int) -> tuple[float, Array]:
-    """Return the mean cross-entropy and its gradient by the scores; -100 labels nothing.
+    """Return the mean cross-entropy and its gradient by the scores; -100 stands for no label.
 
     Raises:
         TargetError: A label is of no class.

@@ -1,7 +1,7 @@
-"""Measuring a live model on a few batches; flags, modes, statistics and bits are put back.
+"""Measure a live model on a few batches; flags, modes, statistics and bits are put back.
 
-All parameters that can train do, whatever their flags. The model runs in inference mode, because
-fine-tuning starts from that function: dropout is off, and norms use their running statistics.
+All parameters that can train are measured, whatever their flags. The model runs in inference mode,
+because fine-tuning starts from that function: dropout is off, and norms use running statistics.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LOSS = "loss"
 
 
 def run_measure(backend: ExperimentOperations, model: Model, config: MeasureConfig) -> MeasureRun:
-    """Measure gradients, and losses with modules passed by; the model is restored bit for bit.
+    """Measure gradients, and losses with modules bypassed; the model is restored bit for bit.
 
     Raises:
         TargetError: There is no batch, no value, no finite loss, or no gradient, or the loss turns
@@ -46,7 +46,7 @@ def run_measure(backend: ExperimentOperations, model: Model, config: MeasureConf
     with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
         batches = list(islice(config.batches, config.most))
         if not batches:
-            raise TargetError("there is no batch to measure on", hint="give one or more")
+            raise TargetError("there is no batch to measure on", hint="give at least one")
         rewind()
         undo = backend.write(model, everything)
         try:
@@ -100,7 +100,7 @@ class _Measuring:
         if any(trains and not trained for trained, trains in zip(before, now, strict=True)):
             # Dropout and batch statistics would change the loss, and nothing would show it.
             raise TargetError(
-                "the loss puts the model in training mode, and it is measured in inference mode",
+                "the loss puts the model in training mode, but a measurement needs inference mode",
                 hint="leave model.train() out of the loss",
             )
         return scored
@@ -176,7 +176,9 @@ class _Swap:
         if backend.is_tensor(result):
             return given if self._fits(given, result) else result
         if type(result) not in (tuple, list) or not result or not backend.is_tensor(result[0]):
-            self.why = f"it returns a {type(result).__name__}: what of it is passed on is unknown"
+            self.why = (
+                f"it returns a {type(result).__name__}, and it is unknown which part is passed on"
+            )
             return result
         return type(result)([given, *result[1:]]) if self._fits(given, result[0]) else result
 

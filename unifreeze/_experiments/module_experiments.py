@@ -56,7 +56,7 @@ class ModuleExperiments(ExperimentOperations):
         return {}
 
     def shipped_map(self, model: Model, others: Iterable[str]) -> dict[str, str]:
-        """Return which tensor is which of the other port's, where the model's library says so.
+        """Return the other port's name of each tensor, if the model's library knows it.
 
         Args:
             model: A live model.

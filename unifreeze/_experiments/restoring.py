@@ -1,4 +1,4 @@
-"""Putting a model back after an experiment: values, flags, guards, modes, gradients, attributes."""
+"""Put a model back after an experiment: values, flags, guards, modes, gradients, attributes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def restored(backend: ModuleBackend, walk: Walk) -> Iterator[Callable[[], None]]
             for tensor, gradient in gradients:
                 backend.set_gradient(tensor, gradient)
 
-        # Each is done though another fails.
+        # Each is done even if another fails.
         with ExitStack() as last:
             last.callback(put_gradients_back)
             last.callback(put_modes_back)

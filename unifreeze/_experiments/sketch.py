@@ -1,4 +1,4 @@
-"""Running a model once on given values, and sketching its outputs and gradients.
+"""Run a model once on given values, and sketch its outputs and gradients.
 
 All parameters train, all random layers are off, and the model computes in double precision where
 the framework can; its values, flags and modes are put back bit for bit.
@@ -102,14 +102,14 @@ class _Sketching:
         self.outputs = {key: Seen(array.shape, sketch_flat(array)) for key, array in arrays.items()}
         choose = self.config.choose
         self.chosen = {key: key for key in outputs} if choose is None else choose(self.outputs)
-        # A caller may choose nothing, if another model's outputs are different: it reports that.
+        # A caller chooses nothing if another model has different outputs, and reports that.
         if not self.chosen and choose is None:
             raise no_gradient(outputs)
         return seeded_weights(outputs, self.chosen, self.config.seed)
 
 
 def _tables(spec: ModelSpec) -> set[str]:
-    """Return the paths of what is looked up by index."""
+    """Return the paths of lookup tables."""
     return {row.path for row in spec.parameters if row.kind == "embedding"}
 
 

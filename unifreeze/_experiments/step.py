@@ -191,7 +191,7 @@ class _Steps:
             counts.setdefault(path, []).append(values // channels)
 
     def _still(self) -> list[str]:
-        """Return the paths of everything that the plan holds still."""
+        """Return the paths of all tensors that the plan holds still."""
         spec, held = self.resolution.spec, set(self.resolution.held)
         rows = zip(spec.parameters, self.resolution.trainable.tolist(), strict=True)
         paths = [parameter.path for parameter, trainable in rows if not trainable]

@@ -45,7 +45,7 @@ def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str
         plan: The plan.
         model: A live model, or several in a mapping from names to models.
         batch: One batch of inputs; positions then count in order of execution.
-        phase: Which one, of a plan that has phases: its number or its name.
+        phase: Number or name of the phase, for a plan with phases.
 
     Raises:
         ResolveError: The plan does not fit the model.
@@ -77,7 +77,7 @@ def expand(plan: FreezePlan, model: Any, *, batch: Any = None) -> FreezePlan:
 
 @checked
 def apply(plan: FreezePlan, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
-    """Put a plan in force on a live model; all of it, or on any error nothing.
+    """Put a plan in force on a live model; on any error, nothing has changed.
 
     Call it between steps: after the optimizer's step and before the next forward pass. Applying to
     a model that is under a plan replaces that plan.
@@ -120,8 +120,8 @@ def frozen(model: Any, what: str | Selector | None = None) -> AbstractContextMan
 
     Without a selector every parameter is frozen: flags only, cheap enough for every step of a GAN;
     statistics and dropout are left alone. With one, the layers that become frozen hold their
-    statistics, too, as under a plan. Gradient flows through in both cases; gradients that are there
-    are laid aside, so that no optimizer moves anything by them, and come back after the block.
+    statistics, too, as under a plan. Gradient flows through in both cases. Existing gradients are
+    set aside, so that no optimizer applies them, and come back after the block.
     Plans in force, and blocks around this one, stay as they are, and cannot be changed in it.
 
     Args:
@@ -161,8 +161,8 @@ def _frozen(model: Any, what: str | Selector | None) -> Iterator[None]:
 def unpin(model: Any) -> None:
     """Release a copy of a model under a plan: its layers follow training mode again.
 
-    Copies and pickles of a model hold still the layers that the model holds, as teachers and
-    averages of weights need it. A copy releases a layer by itself if somebody thaws it or resets
+    A copy or pickle of a model holds the layers that the model holds, because teachers and averages
+    of weights need that. A copy releases a layer by itself if somebody thaws it or resets
     its statistics; this function releases all layers. Flags stay as they are.
 
     Raises:

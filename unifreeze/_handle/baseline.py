@@ -1,4 +1,4 @@
-"""The baseline of a plan: how frozen tensors were when it took effect, for `verify` to compare."""
+"""The baseline of a plan: its frozen tensors when it took effect, which `verify` compares with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unifreeze._protocol.batches import Array
 from unifreeze._resolution import Resolution
 
 OFFLOADED = object()
-"""Stands for the object of an offloaded tensor: each forward pass puts another in its place."""
+"""Stands for the object of an offloaded tensor, which each forward pass replaces."""
 
 
 @dataclass
 class Baseline:
-    """How the frozen tensors were when the plan took effect.
+    """The frozen tensors as they were when the plan took effect.
 
     Attributes:
         parameters: Native paths of frozen parameters.
@@ -47,7 +47,7 @@ class Baseline:
         states: Iterable[str],
         moving: Iterable[str],
     ) -> None:
-        """Hold other parameters and states from now on, new ones to the values that they have now.
+        """Hold these parameters and states from now on; new ones keep their current values.
 
         Args:
             backend: The model's backend.
@@ -67,7 +67,7 @@ class Baseline:
             self.values |= _values(backend, model, paths, self.digests)
 
     def keep_from(self, old: Baseline) -> None:
-        """Hold the tensors that an older baseline held to the values that they had in it."""
+        """Keep the values that an older baseline holds, in place of newer ones."""
         for path in self.paths:
             if path in old.digests and self.objects[path] is old.objects.get(path):
                 self.digests[path] = old.digests[path]
@@ -78,13 +78,13 @@ class Baseline:
 def take_baseline(
     backend: Backend, model: Any, resolution: Resolution, *, keep_values: bool
 ) -> Baseline:
-    """Return how the parameters and states that a plan keeps are now.
+    """Record the parameters and states that a plan keeps, as they are now.
 
     Args:
         backend: The model's backend.
         model: The live model.
         resolution: What the plan decided.
-        keep_values: Copy their values, so that changes can be told exactly.
+        keep_values: Copy their values, so that changes can be measured exactly.
     """
     held = set(resolution.held)
     owners = [state for state in resolution.spec.states if state.moves and state.owner in held]

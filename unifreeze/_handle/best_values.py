@@ -19,7 +19,7 @@ from unifreeze.errors import ScheduleError, WeightFileError
 Place = tuple[int, int]
 """An epoch and a step."""
 STATES = 3
-"""So many saved states have their best values kept."""
+"""Number of saved states whose best values are kept."""
 _NAME = re.compile(r"best-(-?\d+)-(-?\d+)\.safetensors")
 
 
@@ -40,12 +40,12 @@ class BestValues:
         self.refer()
 
     def refer(self) -> None:
-        """Keep the values that the run would begin the next phase from, as a saved state needs."""
+        """Keep the values that the next phase would begin from: a saved state refers to them."""
         if self._files is not None:
             self._files.refer(self._plan.phases.schedule.watch.best_at)
 
     def save(self, place: Place | None) -> None:
-        """Save the values of now, which were the best at a place, if the next phase needs them."""
+        """Save the current values, the best ones of a place, if the next phase needs them."""
         plan, phases = self._plan, self._plan.phases
         following = phases.following
         if following is not None and following.restore_best and place is not None:
@@ -66,8 +66,8 @@ class BestValues:
     def _folder(self, phase: Phase) -> BestFolder:
         if self._files is None:
             raise ScheduleError(
-                f"phase {phase.name!r} begins from the best values, and none are kept",
-                hint="say where, before training: handle.keep_best(folder)",
+                f"phase {phase.name!r} begins from the best values, but none are kept",
+                hint="name a folder before training: handle.keep_best(folder)",
             )
         return self._files
 
@@ -87,7 +87,7 @@ class BestFolder:
         try:
             if self.folder.exists() and not self.folder.is_dir():
                 raise OSError(errno.ENOTDIR, "it is a file")
-        except OSError as error:  # now, and not once the first values are to be kept
+        except OSError as error:  # fail now, not when the first values are saved
             raise _unusable(self.folder, error) from None
         self._referred: list[Place] = []
         self._latest: Place | None = None

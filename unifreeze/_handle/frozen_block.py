@@ -54,7 +54,7 @@ def _without_a_rule(error: ResolveError, plan: FreezePlan) -> ResolveError:
 
 
 def _resolved(plan: FreezePlan, spec: ModelSpec) -> Resolution:
-    # Resolved as if everything trained: with what others froze, nothing might be left to train.
+    # Resolved as if everything trained: other plans may have frozen all that this one leaves.
     alone = resolve_spec(plan, spec.with_found(np.ones(len(spec), np.bool_)))
     together = replace(alone, spec=spec, trainable=alone.trainable & spec.found)
     together = settle(together, together.trainable)

@@ -27,10 +27,10 @@ def gradient_findings(
         norms: The norm of each parameter's gradient by its first path, None where there is none.
     """
     spec = resolution.spec
-    mine = np.ones_like(resolution.trainable) if answered is None else answered
+    decided = np.ones_like(resolution.trainable) if answered is None else answered
     paths = [spec.tree.names[name] for name in spec.first_names]
-    rows = zip(paths, resolution.trainable.tolist(), mine.tolist(), strict=True)
-    flags = {path: trainable for path, trainable, is_mine in rows if is_mine}
+    rows = zip(paths, resolution.trainable.tolist(), decided.tolist(), strict=True)
+    flags = {path: trainable for path, trainable, is_decided in rows if is_decided}
     zeros = _zeros(resolution, paths, norms)
     findings = []
     for path, norm in norms.items():

@@ -18,9 +18,9 @@ def param_groups(resolution: Resolution, warmed: Classes | None = None) -> tuple
     """Group a resolution's trainable parameters by their optimizer settings.
 
     Args:
-        resolution: The decisions, of which those that train are grouped.
-        warmed: For each parameter, the phases that unfreeze it with a warm-up of its rate; those
-            that do not share them are kept apart.
+        resolution: The decisions.
+        warmed: For each parameter, the phases that unfreeze it with a warm-up of its rate; a group
+            holds only parameters with the same phases.
     """
     spec = resolution.spec
     members: dict[tuple[float, float | None, tuple[str, ...]], list[str]] = {}
@@ -53,7 +53,7 @@ def check_in_place(backend: Backend, model: Any, groups: Sequence[ParamGroup]) -
         raise OptimizerError(
             f"{which} offloaded: {listing(offloaded)}",
             context="each forward pass puts new objects in their place, so an optimizer that holds "
-            "the ones of now would train nothing",
+            "the current ones would train nothing",
             hint="freeze them, or load the model without offloading these modules",
         )
 
@@ -61,13 +61,13 @@ def check_in_place(backend: Backend, model: Any, groups: Sequence[ParamGroup]) -
 def check_optimizers(
     backend: Backend, model: Any, groups: Sequence[ParamGroup], optimizers: Sequence[Any]
 ) -> None:
-    """Refuse optimizers without something the plan trains, or without the settings it gives.
+    """Refuse optimizers that lack a parameter that the plan trains, or a setting of the plan.
 
     Raises:
         OptimizerError: Naming the parameters, or the groups.
     """
     check_in_place(backend, model, groups)
-    tensors = [tensor for each in optimizers for tensor in backend.optimizer_parameters(each)]
+    tensors = [t for optimizer in optimizers for t in backend.optimizer_parameters(optimizer)]
     held, live = set(map(id, tensors)), backend.objects(model)
     paths = [path for group in groups for path in group.paths]
     if missing := [path for path in paths if id(live[path]) not in held]:
@@ -104,7 +104,7 @@ def group_rates(
     """
     if optimizer is None:
         raise OptimizerError(
-            "there are no rates: the handle has no optimizer",
+            "the handle has no optimizer, so there are no rates",
             context="it knows the one that handle.optimizer built last, or, of a plan with phases, "
             "the one attached",
             hint="optimizer = handle.optimizer(cls, lr=1e-3), and keep it; in a plan with phases "

@@ -177,8 +177,8 @@ class Handle:
         """Refuse an optimizer, or several together, that would not carry out the plan.
 
         Raises:
-            OptimizerError: They lack something that the plan trains, in whatever phase, or were
-                built without its groups' settings.
+            OptimizerError: They lack a parameter that any phase trains, or were built without the
+                settings of the plan's groups.
         """
         self._training.check_optimizers(optimizers)
 
@@ -278,7 +278,7 @@ class Handle:
         return self._saved.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a run was saved; frozen tensors are held to the values that they have now.
+        """Continue a run from its saved state; frozen tensors are held to their current values.
 
         Raises:
             ScheduleError: The state is of another plan or model; the message shows the difference.
@@ -294,10 +294,10 @@ class Handle:
         self._saved.load(state)
 
     def trainable_state_dict(self) -> dict[str, Any]:
-        """Return the values of all that has been trained so far, and the digest of their base.
+        """Return all values that have been trained so far, and the digest of their base.
 
         Plain data and NumPy arrays (bfloat16 as float32) under native paths: parameters that any
-        phase up to now has trained, and statistics that moved meanwhile. The base is all the rest.
+        phase up to now has trained, and statistics that moved meanwhile. The rest is the base.
         """
         return self._saved.trained()
 
@@ -322,7 +322,7 @@ class Handle:
         """Write the values of `trainable_state_dict` into a model on the same base.
 
         Raises:
-            WeightFileError: The base is another, or the model is; nothing has been written.
+            WeightFileError: The base or the model is a different one; nothing has been written.
         """
         self._saved.load_trained(state)
 

@@ -25,7 +25,7 @@ class PlanInForce:
 
     Attributes:
         backend: The model's backend.
-        model: The live model, or what holds the several.
+        model: The live model, or the container of several models.
         phases: The plan's phases, resolved on the model, and which of them holds now.
         order: Watches forward passes, for a plan that counts layers as they are registered.
         reminder: Warns of training before the schedule was told where the run is.
@@ -158,7 +158,7 @@ class PlanInForce:
         return count_unchanged(self.baseline)._replace(told=told, unseen=self.order.unseen)
 
     def _new_parts(self) -> list[Drift]:
-        """Find parameters and layers that are new since, and that the plan would hold."""
+        """Find parameters and layers that were added since and that the plan would hold."""
         spec = self.backend.describe(self.model)
         if spec.tree is self.resolution.spec.tree:
             return []
@@ -169,14 +169,14 @@ class PlanInForce:
             frozen = set(resolution.frozen_paths)
             unheld = self.backend.unheld(self.model, resolution)
         except UnifreezeError:
-            # The plan no longer fits; then any new parameter is news.
+            # The plan no longer fits the model, so every new parameter is reported.
             frozen = set(spec.tree.names)
         new = [
             Drift(path, "new", "the plan would freeze it")
             for path, trainable in self.backend.read(self.model).items()
             if path not in known and trainable and path in frozen
         ]
-        swapped = "its statistics or other state should hold, and do not"
+        swapped = "its statistics or other state should hold still, but do not"
         return new + [Drift(path, "replaced", swapped) for path in unheld]
 
     def rebase(self) -> None:
@@ -203,7 +203,7 @@ class PlanInForce:
         old = self.baseline
         self._write(again=True)
         self.baseline.keep_from(old)
-        self._check_phases()  # the changed model may break a phase that is to come
+        self._check_phases()  # a later phase may not fit the changed model
 
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan."""
@@ -212,7 +212,7 @@ class PlanInForce:
         self._target.give_back(self._lease)
 
     def check_gradients(self) -> tuple[Finding, ...]:
-        """Look at the gradients that a backward pass left."""
+        """Check the gradients that a backward pass left."""
         answered = self._target.answered_for(self._lease)
         return gradient_findings(self.resolution, answered, self.backend.gradients(self.model))
 

@@ -27,7 +27,7 @@ class KnownOptimizer:
         return self._optimizer()
 
     def take(self, optimizer: Any) -> None:
-        """Keep in mind an optimizer that the handle has built, without keeping it alive."""
+        """Remember an optimizer that the handle has built, without keeping it alive."""
         self.check([optimizer])
         self._optimizer = weakref.ref(optimizer)
 

@@ -20,7 +20,7 @@ _leases: WeakIdentityDict[list[Lease]] = WeakIdentityDict()
 """The leases on each model, alone or in a group."""
 
 for_a_while = WeakIdentitySet()
-"""Models whose flags `frozen` has changed for a while."""
+"""Models whose flags a `with frozen(…)` block has changed until it ends."""
 
 
 @dataclass(eq=False)
@@ -94,17 +94,17 @@ def lease_on(models: Iterable[Any]) -> Lease | None:
 
 def leases_over(spec: ModelSpec, leases: list[Lease]) -> list[Lease]:
     """Return the leases that cover some of the parameters of a description."""
-    mine = spec.tree.numbers.keys()
+    parameters = spec.tree.numbers.keys()
 
     def overlaps(lease: Lease) -> bool:
         tree = lease.resolution.spec.tree
-        return tree is spec.tree or not mine.isdisjoint(tree.numbers)
+        return tree is spec.tree or not parameters.isdisjoint(tree.numbers)
 
     return [lease for lease in leases if overlaps(lease)]
 
 
 def as_found(spec: ModelSpec, leases: list[Lease]) -> Mask:
-    """Return the flags that somebody else last wrote; a flag as a plan wrote it is the plan's."""
+    """Return the flags without plans: where a plan's write still stands, the flag before it."""
     now, flags = spec.found, spec.found.copy()
     for lease in leases:
         tree = lease.resolution.spec.tree
@@ -133,16 +133,16 @@ def _swept(lease: Lease, spec: ModelSpec) -> Mask:
     here, there = shared(now.numbers, then.tree.numbers)
     biases = np.asarray(["bias" in then.tree.names[name] for name in then.first_names], np.bool_)
     for sort in (biases, ~biases):
-        mine = sort[there]
-        if not spec.found[here[mine]].any():
-            swept[there[mine]] = True
+        selected = sort[there]
+        if not spec.found[here[selected]].any():
+            swept[there[selected]] = True
     return swept
 
 
-def standing(spec: ModelSpec, others: list[Lease]) -> Mask:
-    """Return the flags that hold where a plan says nothing: other plans' decisions, else found."""
+def standing(spec: ModelSpec, leases: list[Lease]) -> Mask:
+    """Return the flags under some plans; parameters that none of them decides stay as found."""
     flags = spec.found.copy()
-    for lease in others:
+    for lease in leases:
         here, there = shared(spec.tree.numbers, lease.resolution.spec.tree.numbers)
         decided = lease.resolution.decided[there]
         flags[here[decided]] = lease.resolution.trainable[there[decided]]

@@ -25,7 +25,7 @@ Pairs = Sequence[tuple[str, Resolution, Resolution | ResolveError]]
 """For each phase its name, what it decided, and what it decides by order of execution."""
 
 PASSES = 3
-"""After so many passes that run nothing new, layers that have not run are not waited for."""
+"""After this many passes that run nothing new, the watch no longer waits for idle layers."""
 _AS_REGISTERED = "layers are counted as registered, and"
 
 
@@ -48,7 +48,7 @@ class OrderWatch:
         self._stop: Undo | None = None
         self._places: Places = {}
         self._open: dict[int, int] = {}
-        """Modules whose passes are awaited; how many in a row have shown nothing new."""
+        """The awaited modules, each with its number of passes in a row that showed nothing new."""
         self._tree: Tree | None = None
         self._ran: frozenset[int] = frozenset()
         self._passed: set[int] = set()
@@ -58,7 +58,7 @@ class OrderWatch:
     def watch(self, backend: Backend, model: Any) -> Undo:
         """Watch a model whose plan rests on the order of its layers; return the call that stops it.
 
-        What is returned keeps neither this nor the model alive.
+        The returned call keeps neither this object nor the model alive.
         """
         self.stop()
         phases = self._phases()
@@ -124,7 +124,7 @@ class OrderWatch:
 
     @property
     def unseen(self) -> str:
-        """Why it is not known that layers run in the order they were counted in; "" if it is."""
+        """Why it is not known that layers run in the order of counting; "" if it is known."""
         if not self._open:
             return ""
         if self.lost:
@@ -183,7 +183,7 @@ class OrderWatch:
 
 
 def _outermost(places: Places, tree: Tree) -> list[int]:
-    """Return the modules whose passes show all that is counted: one in each of several models."""
+    """Return the outermost modules to watch: their passes show everything that is counted."""
     tops = set(tree.children(0)) if 0 in places and tree.members else set(places)
     return sorted(top for top in tops if not any(t < top < tree.ends[t] for t in tops))
 

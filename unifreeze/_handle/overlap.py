@@ -1,7 +1,7 @@
 """Several plans over the same parameters: the latest plan that covers a parameter decides it.
 
-Plans may be in force on a model, on a part of it, and on a group it is in. What a plan's rules say
-nothing about is as if the plan did not cover it.
+Plans may be in force on a model, on a part of it, and on a group it is in. A plan
+does not cover the parameters that none of its rules decides.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Blend:
 
 
 def shared(first: Mapping[int, int], second: Mapping[int, int]) -> tuple[Numbers, Numbers]:
-    """Return the numbers, in each of two models, of what they have in common, by identity."""
+    """Return the numbers that shared objects have in each of two models."""
     keys = first.keys() & second.keys()
     here = np.asarray([first[key] for key in keys], np.intp)
     return here, np.asarray([second[key] for key in keys], np.intp)
@@ -84,7 +84,7 @@ def claim_on(tree: Tree, settled: Resolution, alive: frozenset[int] | None) -> C
 
     Args:
         tree: That model.
-        settled: What the plan decides for its own, under the flags that all plans together give.
+        settled: The plan's decisions for its model, under the flags that all plans together give.
         alive: Identities of the modules that are still where the plan found them; None for all.
     """
     keys = settled.spec.tree.keys
@@ -102,8 +102,8 @@ def blend(spec: ModelSpec, flags: Flags, claims: Sequence[Claim]) -> Blend:
 
     Args:
         spec: The model, with its flags as found.
-        flags: Those it gets.
-        claims: What each plan says of its modules, the oldest plan first.
+        flags: The flags that it gets.
+        claims: The claim of each plan, the oldest plan first.
     """
     keeper = _keepers(spec, flags.decider, claims)
     held = _asked(keeper, [claim.held for claim in claims])
@@ -134,8 +134,8 @@ def _asked(keeper: Numbers, answers: Sequence[Mask]) -> Mask:
     """Return each module's answer from the plan that is its keeper."""
     answered = np.zeros(len(keeper), np.bool_)
     for number, answer in enumerate(answers):
-        mine = keeper == number
-        answered[mine] = answer[mine]
+        kept = keeper == number
+        answered[kept] = answer[kept]
     return answered
 
 

@@ -164,7 +164,7 @@ class ResolvedPhases:
     def _warmed(self) -> Classes | None:
         """Return for each parameter the phases that unfreeze it with a warm-up; None without any.
 
-        What is measured later freezes only, so this is the same all through the run.
+        Later measurements only freeze, so this does not change during the run.
         """
         if not any(phase.warmup for phase in self.phases):
             return None

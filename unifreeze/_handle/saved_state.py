@@ -36,19 +36,19 @@ def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str
 
 
 def check_format(state: Any) -> None:
-    """Check that something is the state of a run in this release's format.
+    """Check that a value is the state of a run in this release's format.
 
     Raises:
         ScheduleError: It is not.
     """
     if not isinstance(state, Mapping):
         raise ScheduleError(
-            f"{brief(state)} is not a state", hint="it is what state_dict() returned"
+            f"{brief(state)} is not a state", hint="pass what state_dict() returned"
         )
     version = state.get("unifreeze_state")
     if version != STATE_FORMAT:
-        what = "not a state of a plan" if version is None else f"of state format {version}"
-        raise ScheduleError(f"this is {what}; this release reads {STATE_FORMAT}")
+        problem = "not a state of a plan" if version is None else f"of state format {version}"
+        raise ScheduleError(f"this is {problem}; this release reads {STATE_FORMAT}")
     missing = [key for key in _KEYS if key not in state]
     if missing:
         raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")
@@ -86,7 +86,7 @@ def _other_plan(state: Mapping[str, Any], plan: FreezePlan, digest: str) -> Sche
     lines = unified_diff(saved, now, "saved", "now", "", "", 0)
     phase = "" if state["phase"] is None else f", in phase {state['phase']!r}"
     return ScheduleError(
-        f"the state is of another plan ({state['plan']}{phase}), and not of this one ({digest})",
+        f"the state is of another plan ({state['plan']}{phase}), not of this one ({digest})",
         context="\n".join(list(lines)[2:22]),
         hint="load it under the plan that it was saved under; save plans beside runs",
     )

@@ -143,14 +143,14 @@ class Schedule:
     def _go_on(self, epoch: int | None, step: int | None) -> None:
         if epoch is None and step is None:
             raise ScheduleError("step() needs the epoch or the step that is about to begin")
-        for what, given, last in (("epoch", epoch, self.epoch), ("step", step, self.step)):
+        for unit, given, last in (("epoch", epoch, self.epoch), ("step", step, self.step)):
             if given is None:
                 continue
             if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
-                raise ScheduleError(f"{what} is a whole number from 0 on, and not {brief(given)}")
+                raise ScheduleError(f"{unit} is a whole number from 0 on, not {brief(given)}")
             if given < last:
                 raise ScheduleError(
-                    f"{what} {given} after {what} {last}: a schedule never goes back",
+                    f"{unit} {given} after {unit} {last}: a schedule never goes back",
                     hint="to train anew, apply the plan anew",
                 )
         self.epoch = self.epoch if epoch is None else int(epoch)
@@ -202,10 +202,11 @@ class Schedule:
         """Return the epoch or step that began last."""
         counts = {"epoch": self.epoch, "step": self.step}
         if counts[unit] < 0:
-            other = "step" if unit == "epoch" else "epoch"
-            if counts[other] > 0:
+            counted_unit = "step" if unit == "epoch" else "epoch"
+            if counts[counted_unit] > 0:
                 raise ScheduleError(
-                    f"phase {following.name!r} begins {following.entry}; only {other}s are given",
+                    f"phase {following.name!r} begins {following.entry}; "
+                    f"only {counted_unit}s are given",
                     hint=f"handle.step({unit}=…)",
                 )
         return counts[unit]

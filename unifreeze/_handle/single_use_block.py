@@ -28,7 +28,7 @@ class SingleUseBlock(ContextDecorator, AbstractContextManager[None]):
     def __enter__(self) -> None:
         if self._block is not None:
             raise PlanError(
-                "this block was begun before, and each is for one time",
+                "this block has been used already, and each works once",
                 hint=f"make a new one each time: {self._again}",
             )
         self._block = self._make()

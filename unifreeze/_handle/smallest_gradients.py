@@ -37,9 +37,9 @@ def smallest(
     Args:
         backend: The model's backend.
         model: The live model.
-        resolutions: What the phase that ends decided, and what the one that begins would without
-            measuring.
-        wanted: How many, and among which.
+        resolutions: The decisions of the phase that ends, and those of the phase that begins before
+            anything is frozen by measurement.
+        wanted: The share to freeze, and the candidates.
         sums: Sum of each parameter's gradient norms, by canonical name.
 
     Raises:
@@ -47,8 +47,8 @@ def smallest(
     """
     if not sums:
         raise ScheduleError(
-            "gradients are to be ranked, and no step was measured in the phase before",
-            hint="let it train for a step at least",
+            "gradients must be ranked, but no step was measured in the phase before",
+            hint="let that phase train for at least one step",
         )
     before, resolution = resolutions
     spec = resolution.spec

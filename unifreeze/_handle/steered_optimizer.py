@@ -73,17 +73,17 @@ class SteeredOptimizer:
         steering.detach()
 
     def detach(self) -> None:
-        """Leave the optimizer as it was before it was attached."""
+        """Restore the optimizer as it was before it was attached."""
         self._undo()
         self._undo = _nothing
         if self.optimizer is not None:
             _steering.pop(self.optimizer, None)
 
     def check(self, optimizers: Sequence[Any]) -> None:
-        """Do nothing: the first step of the attached optimizer is looked at in any case."""
+        """Do nothing: the first step of the attached optimizer is checked in any case."""
 
     def rebase(self, rate: float) -> None:
-        """Count phases' rates from another rate of the optimizer, as if it was built with it."""
+        """Use another rate as the one that the optimizer was built with."""
         self._plan.phases.base = rate
 
     def warmed_sets(self) -> list[frozenset[int]]:

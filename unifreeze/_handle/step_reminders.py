@@ -18,7 +18,7 @@ from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
 class UntoldReminder:
     """Warns once if a model trains before the schedule was told where the run is.
 
-    It is not needed once an optimizer is attached, whose first step is refused then.
+    Once an optimizer is attached, it is not needed: the first step is refused instead.
     """
 
     def __init__(self) -> None:
@@ -73,9 +73,9 @@ def warn_untold(phases: Sequence[Phase]) -> None:
 def warn_unseen() -> None:
     """Warn of an optimizer's step before any forward pass has shown the order of layers."""
     lines = [
-        "an optimizer has taken a step, and the model's own forward pass has not run: that layers "
-        "run in the order they are registered in, by which the plan counts, is unproven",
-        "the training loop calls parts of the model, and not the model itself",
+        "an optimizer has taken a step, and the model's own forward pass has not run: the plan "
+        "counts layers in the order of registration, and it is not known that they run in it",
+        "the training loop calls parts of the model, not the model itself",
         f"hint: {ORDER_CURES}",
     ]
     warnings.warn("\n  ".join(lines), UnifreezeWarning, stacklevel=2)
@@ -101,8 +101,8 @@ def advice(phases: Sequence[Phase]) -> str:
 
 
 def _waiting(phases: Sequence[Phase]) -> str:
-    first, *others = phases
-    waiting = listing([repr(phase.name) for phase in others])
+    first, *later = phases
+    waiting = listing([repr(phase.name) for phase in later])
     return f"phase {first.name!r} holds until handle.step begins the next: {waiting}"
 
 

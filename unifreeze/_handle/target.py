@@ -45,7 +45,7 @@ class Target:
     """What a plan is applied to: one model, or several held as one.
 
     Attributes:
-        model: The model, or what holds the several.
+        model: The model, or the container of several models.
         backend: Its backend.
         names: For each model, the first piece of its native paths; "" for a single model.
     """
@@ -83,10 +83,12 @@ class Target:
             spec = last.with_found(spec.found)
         leases, current = leases_over(spec, all_leases()), self.lease()
         flags = as_found(spec, leases)
-        others = [lease for lease in leases if lease is not current]
+        other_leases = [lease for lease in leases if lease is not current]
         if current is not None and current.resolution.spec.placement is spec.placement:
-            spec = current.resolution.spec  # its memo has the earlier resolutions
-        return spec.with_found(flags, standing(spec.with_found(flags), others) if others else None)
+            spec = current.resolution.spec  # its memo holds the earlier resolutions
+        return spec.with_found(
+            flags, standing(spec.with_found(flags), other_leases) if other_leases else None
+        )
 
     def put_in_force(
         self,
@@ -117,15 +119,16 @@ class Target:
         if again and old is not None:
             lease.number = old.number
         leases = sorted(
-            [*(each for each in all_leases() if each is not old), lease], key=attrgetter("number")
+            [*(active for active in all_leases() if active is not old), lease],
+            key=attrgetter("number"),
         )
-        others = [each for each in leases_over(spec, leases) if each is not lease]
-        wanted = self._blended(spec, leases).resolution if others else lease.resolution
+        other_leases = [active for active in leases_over(spec, leases) if active is not lease]
+        wanted = self._blended(spec, leases).resolution if other_leases else lease.resolution
         refuse_unsupported(self.backend, self.model, wanted)
         lease.baseline = prepare(lease.resolution)
         same = old is not None and old.resolution.spec.tree is spec.tree
-        before = self._before(others) if others or not same else _NOTHING
-        lease.guards = guards_found(spec, before.guards, [*others, *([old] if old else [])])
+        before = self._before(other_leases) if other_leases or not same else _NOTHING
+        lease.guards = guards_found(spec, before.guards, [*other_leases, *([old] if old else [])])
         lease.contents = self.backend.contents(self.model)
         self.backend.write(self.model, wanted)
         if old is not None:
@@ -133,13 +136,15 @@ class Target:
             old.leave()
         lease.written = wanted.trainable
         lease.enter(self.names)
-        self._tell([*others, lease] if others else [], spec, wanted, before, leases)
+        self._update_leases(
+            [*other_leases, lease] if other_leases else [], spec, wanted, before, leases
+        )
         if old is not None and not same:
             self._release_departed(old)
         return lease
 
     def give_back(self, lease: Lease) -> None:
-        """End a plan: the next latest plan decides what it covered, else the flags found before."""
+        """End a plan: the next latest plan decides its parameters, or the flags found before."""
         self._release(self.model, lease, {})
         self._release_departed(lease)
         lease.stop_watching()
@@ -153,7 +158,7 @@ class Target:
             self._release(departed, lease, self.backend.describe(self.model).tree.numbers)
 
     def _release(self, model: Any, lease: Lease, kept: Mapping[int, int]) -> None:
-        """Write what all plans but one decide; what none of them decides gets the flags found.
+        """Write what the plans decide without one of them; other parameters get the flags found.
 
         Args:
             model: A model, or parts that have left a model.
@@ -165,11 +170,11 @@ class Target:
         here = shared(spec.tree.numbers, kept)[0]
         flags[here] = spec.found[here]
         spec = spec.with_found(flags)
-        leases = [each for each in all_leases() if each is not lease]
-        others = leases_over(spec, leases)
-        wanted, before = self._blended(spec, leases).resolution, self._before(others, model)
+        leases = [active for active in all_leases() if active is not lease]
+        other_leases = leases_over(spec, leases)
+        wanted, before = self._blended(spec, leases).resolution, self._before(other_leases, model)
         self.backend.write(model, wanted, lease.guards)
-        self._tell(others, spec, wanted, before, leases)
+        self._update_leases(other_leases, spec, wanted, before, leases)
 
     def unpin(self) -> None:
         """Remove the hooks and modes that came with a copy; raises as `unifreeze.unpin` does."""
@@ -184,17 +189,17 @@ class Target:
     def answered_for(self, lease: Lease) -> Mask | None:
         """Return which parameters no other plan decides; None for all of them."""
         leases, spec = all_leases(), lease.resolution.spec
-        over = leases_over(spec, leases)
-        if len(over) == 1:
+        overlapping = leases_over(spec, leases)
+        if len(overlapping) == 1:
             return None
-        flags = blend_flags(spec, [each.resolution for each in over])
-        return np.isin(flags.decider, (over.index(lease), -1))
+        flags = blend_flags(spec, [active.resolution for active in overlapping])
+        return np.isin(flags.decider, (overlapping.index(lease), -1))
 
     def _blended(self, spec: ModelSpec, leases: list[Lease]) -> Blend:
         """Combine the decisions of some leases, the oldest first, for a model."""
-        over = leases_over(spec, leases)
-        flags = blend_flags(spec, [lease.resolution for lease in over])
-        return blend(spec, flags, [self._claim(spec, lease, leases) for lease in over])
+        overlapping = leases_over(spec, leases)
+        flags = blend_flags(spec, [lease.resolution for lease in overlapping])
+        return blend(spec, flags, [self._claim(spec, lease, leases) for lease in overlapping])
 
     def _claim(self, spec: ModelSpec, lease: Lease, leases: list[Lease]) -> Claim:
         """Return what a plan claims of a model's modules, given what others have written since."""
@@ -202,17 +207,17 @@ class Target:
         here, there = shared(spec.tree.numbers, lease.resolution.spec.tree.numbers)
         flags[there] = spec.found[here]
         leased = lease.resolution.spec.with_found(flags)
-        over = [each.resolution for each in leases_over(leased, leases)]
-        settled = settle(lease.resolution, blend_flags(leased, over).trainable)
+        resolutions = [active.resolution for active in leases_over(leased, leases)]
+        settled = settle(lease.resolution, blend_flags(leased, resolutions).trainable)
         tree = lease.resolution.spec.tree
         if tree is spec.tree or not lease.names:
             return claim_on(spec.tree, settled, None)
         now = self.backend.describe(lease.model(self.backend)).tree
         return claim_on(spec.tree, settled, present(tree, now))
 
-    def _tell(
+    def _update_leases(
         self,
-        told: list[Lease],
+        affected: list[Lease],
         spec: ModelSpec,
         now: Resolution,
         before: _Before,
@@ -221,17 +226,17 @@ class Target:
         """Update other plans' leases after a write to parameters that they cover, too.
 
         Args:
-            told: The leases to update.
+            affected: The leases to update.
             spec: The model that was written to, with its flags as found.
             now: The decisions that were written.
             before: The state before the write.
             leases: All leases in force.
         """
-        if not told:
+        if not affected:
             return
         frozen = before.flags & ~now.trainable
         still = {spec.tree.keys[n] for n in now.held} - before.still
-        for lease in told:
+        for lease in affected:
             tree = lease.resolution.spec.tree
             here, there = shared(spec.tree.numbers, tree.numbers)
             lease.found, lease.written = lease.found.copy(), lease.written.copy()
@@ -250,8 +255,8 @@ class Target:
             leases: All leases in force.
         """
         spec = lease.resolution.spec.with_found(lease.found)
-        together, mine = self._blended(spec, leases), leases_over(spec, leases).index(lease)
-        decided, undecided = together.decider == mine, together.decider < 0
+        together, number = self._blended(spec, leases), leases_over(spec, leases).index(lease)
+        decided, undecided = together.decider == number, together.decider < 0
         answered = (decided & ~lease.resolution.trainable) | (undecided & ~lease.found)
         answered &= ~lease.resolution.written
         names, first = spec.tree.names, spec.first_names
@@ -265,14 +270,14 @@ class Target:
             self.backend,
             lease.model(self.backend),
             [names[name] for name in first[answered]],
-            [s.path for s in states if s.owner in held and together.keeper[s.owner] == mine],
+            [s.path for s in states if s.owner in held and together.keeper[s.owner] == number],
             moving,
         )
 
-    def _before(self, others: list[Lease], model: Any | None = None) -> _Before:
+    def _before(self, other_leases: list[Lease], model: Any | None = None) -> _Before:
         """Return the state before a write; flags are needed only where there are other plans."""
         model = self.model if model is None else model
-        flags = self.backend.describe(model).found if others else _NOTHING.flags
+        flags = self.backend.describe(model).found if other_leases else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
 
     def refuse_for_a_while(self, spec: ModelSpec, *, again: bool) -> None:

@@ -74,9 +74,9 @@ def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
     """Write what `Handle.save_trained` saved into a model on the same base; all, or nothing.
 
     No plan is needed, and flags are not touched. All other parameters and running statistics must
-    be, to the bit, those that the saved ones were trained on; what the model holds in place of the
-    saved ones, such as a new head, does not matter. A plan in force takes the new values as those
-    to hold. Call it before an optimizer's first step: Paddle's keep copies in mixed precision.
+    be, to the bit, those that the saved ones were trained on. The values that are replaced, such as
+    those of a new head, do not matter. A plan in force holds the new values from then on. Call it
+    before an optimizer's first step: Paddle's optimizers keep copies in mixed precision.
 
     Args:
         model: A live model, or several in a mapping from names to models, as the plan had them.
@@ -121,7 +121,7 @@ def _check_place(path: Path) -> None:
     """Refuse a path where the file cannot be written, before anything is computed.
 
     Raises:
-        WeightFileError: With a path where it can.
+        WeightFileError: With a path that can be written.
     """
     if is_folder(path):
         raise WeightFileError(
@@ -151,7 +151,7 @@ def _check_values(digests: Mapping[str, Digest]) -> None:
             f"{counted(len(absent), 'trained tensor has', 'trained tensors have')} no values "
             f"here: {listing(absent)}",
             context="they are on the meta device, not initialised yet, or offloaded",
-            hint="save once they have some",
+            hint="save when they have values",
         )
     lost = [f"{name} ({d.dtype})" for name, d in digests.items() if d.dtype.startswith(_UNSAVED)]
     if lost:
@@ -243,7 +243,7 @@ def _damaged(weights: WeightFile, *lines: str) -> WeightFileError:
 
 
 def _accept(backend: Backend, model: Any, spec: ModelSpec, written: Iterable[str]) -> None:
-    """Let plans in force hold the written values: the user wants them."""
+    """Let plans in force hold the written values from now on."""
     live = backend.objects(model)
     new = {id(live[path]) for path in written}
     for lease in leases_over(spec, all_leases()):

@@ -22,7 +22,7 @@ _PREFIX = 8
 """Hexadecimal digits that are kept of each base tensor's digest: they only name what differs."""
 
 STATE = "the state"
-"""How messages call a state that is not a file."""
+"""The name in messages of a state that is not a file."""
 _TABLES = {"tensors": object, "dtypes": str, "base_tensors": str, "digests": str}
 """What the mappings in a state hold."""
 _SAME_MODEL = "build the model as it was trained: the same layers, sizes and dtypes"
@@ -61,7 +61,7 @@ def trained_paths(
 def trained_state(
     backend: Backend, model: Any, resolutions: Sequence[Resolution]
 ) -> dict[str, Any]:
-    """Return the values of all that was trained, and what names the base they belong to."""
+    """Return all trained values, and the entries that identify their base."""
     paths = trained_paths(backend, model, resolutions)
     return {
         **origin_of(backend, model, resolutions[0].spec, paths),
@@ -73,7 +73,7 @@ def trained_state(
 def origin_of(
     backend: Backend, model: Any, spec: ModelSpec, trained: Iterable[str]
 ) -> dict[str, Any]:
-    """Return the entries that name the base of trained tensors: one digest, and a line for each."""
+    """Return the entries that identify a base: one digest for all, and a line for each tensor."""
     base = _base(backend, model, spec, trained)
     return {
         KEY: FORMAT,
@@ -86,7 +86,7 @@ def origin_of(
 def load_state(
     backend: Backend, model: Any, spec: ModelSpec, state: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Write such a state into a model on the same base; all, or on any error none.
+    """Write such a state into a model on the same base; on any error, nothing is written.
 
     Returns:
         Native paths of what was written.
@@ -110,14 +110,14 @@ def check_format(
     source: str = STATE,
     hint: str = "give what handle.trainable_state_dict() returned",
 ) -> None:
-    """Check that something is a state of trained values, in this release's format.
+    """Check that a value is a state of trained values, in this release's format.
 
     Args:
         backend: The model's backend.
-        state: What should be one.
-        more: Keys that it has besides those of every such state.
-        source: How messages call it.
-        hint: Where to get a right one.
+        state: The value to check.
+        more: Further keys that it must have.
+        source: Its name in messages.
+        hint: Where to get such a state.
 
     Raises:
         WeightFileError: It is not, or it is of another framework.
@@ -161,11 +161,11 @@ def check_fit(
         backend: The model's backend.
         model: The live model.
         spec: Its description.
-        state: What names the base.
-        wanted: The trained tensors that there are.
-        missing: Those that should be there as well.
-        extra: Tensors that are there and were not trained.
-        source: How messages call the state.
+        state: The entries that identify the base.
+        wanted: The trained tensors of the state.
+        missing: Trained tensors that the state lacks.
+        extra: Tensors of the state that were not trained.
+        source: The state's name in messages.
 
     Raises:
         WeightFileError: Naming everything that differs, trained tensors first.
@@ -182,7 +182,7 @@ def check_fit(
     if unfit:
         fits = counted(len(unfit), "trained tensor does", "trained tensors do")
         raise WeightFileError(
-            f"{fits} not fit this model, says {source}",
+            f"{source}: {fits} not fit this model",
             context="\n".join(shown),
             hint=_SWITCH_ON if off else _SAME_MODEL,
         )
@@ -225,7 +225,7 @@ def write_all(
 
 
 def _misfits(backend: Backend, model: Any, wanted: Wanted) -> tuple[list[str], bool]:
-    """Say which trained tensors the model does not have as they were saved.
+    """Describe the trained tensors that do not fit the model.
 
     Returns:
         A line for each, and whether the model has some that are switched off now.
@@ -250,7 +250,7 @@ def _misfits(backend: Backend, model: Any, wanted: Wanted) -> tuple[list[str], b
 
 
 def _is_attribute(model: Any, path: str) -> bool:
-    """Return whether a path leads to something, though the model does not use it now."""
+    """Return whether a path leads to an object of the model, even one that it does not use now."""
     member = model
     for name in path.split("."):
         member = getattr(member, name, None)
@@ -282,7 +282,7 @@ def _same_layers(there: Mapping[str, str], here: Mapping[str, Digest]) -> bool:
 
 
 def _differences(there: Mapping[str, str], here: Mapping[str, Digest]) -> list[str]:
-    """Say which tensors of the base are not as they were; old states have digests alone."""
+    """Describe the tensors of the base that have changed; old states have digests alone."""
     lines = []
     for path in [*here, *(path for path in there if path not in here)]:
         if path not in here:

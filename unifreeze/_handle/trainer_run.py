@@ -1,6 +1,6 @@
 """One training run under a plan, as the callback of a trainer follows it.
 
-The handle decides everything; here is only what the callbacks of all trainers need around it.
+The handle decides everything; this module has what the callbacks of all trainers share.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unifreeze._protocol.live import LiveOptimizer, Model
 from unifreeze.errors import OptimizerError, ScheduleError
 
 PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
-"""What is saved beside a run: the plan, and the best values of phases that others begin from."""
+"""Names in the folder of a run: the plan's file, and the folder of best values."""
 
 
 class TrainerRun:
@@ -87,7 +87,7 @@ class TrainerRun:
 
         Args:
             folder: The folder; it is made.
-            saves: This process saves, and not another one that trains with it.
+            saves: True in the process that saves, False in others that train with it.
         """
         if saves:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class TrainerRun:
             self.keep_best(Path(folder) / BEST_FOLDER)
 
     def keep_best(self, folder: str | Path) -> None:
-        """Keep the best values in a folder; with a handle given, its user has said where."""
+        """Keep the best values in a folder; a given handle keeps its own folder."""
         if self.applies:
             self.in_force.keep_best(folder)
             self.best_folder = str(folder)

@@ -152,14 +152,14 @@ class Training:
         return schedule.current.stop
 
     def report(self, metrics: Mapping[str, float] | None) -> RunReport:
-        """Return what became of the run, with what was measured after the last epoch."""
+        """Return the report of the run, with the metrics measured after the last epoch."""
         if metrics:
             self.history.measured(metrics)
         told = not self._plan.phases.schedule.waits
         return run_report(self.history, told=told, remark=self._plan.order.remark)
 
     def go_on(self, phases: ResolvedPhases, history: History) -> None:
-        """Go on where a run was saved; on any error the run is where it was.
+        """Continue a run from a saved state; on any error nothing has changed.
 
         Args:
             phases: The plan's phases at the place where it was saved.

@@ -27,7 +27,7 @@ _ADVICE = {
 
 
 class Drift(NamedTuple):
-    """A frozen tensor that is not as it was.
+    """A frozen tensor that has changed.
 
     Attributes:
         path: Native path.
@@ -47,13 +47,13 @@ class Verified(NamedTuple):
     """What a successful `verify` has checked.
 
     Attributes:
-        parameters: Frozen parameters, bit for bit as they were.
-        states: Statistics and other held state tensors, likewise.
-        unchecked: Frozen parameters and held state tensors that have no values to compare: they
-            are on the meta device, not initialised yet, or offloaded and cannot be read.
+        parameters: Number of frozen parameters that kept every bit.
+        states: Number of statistics and other held state tensors that did.
+        unchecked: Number of frozen parameters and held state tensors without values to compare:
+            they are on the meta device, not initialised yet, or offloaded and cannot be read.
         told: False if later phases wait to begin, and `Handle.step` was never called.
-        unseen: If the plan counts layers as they are registered, and it was not seen whether they
-            run in that order: why it was not.
+        unseen: Why it is not known that layers run in the order in which the plan counts them; ""
+            if it is known.
     """
 
     parameters: int
@@ -97,7 +97,7 @@ def find_drifts(
     Args:
         backend: The model's backend.
         model: The live model.
-        baseline: How they were.
+        baseline: The tensors when the plan took effect.
         loaded: Digests right after the last state dict was loaded, {} if none was.
     """
     objects, flags = live_tensors(backend, model), backend.read(model)

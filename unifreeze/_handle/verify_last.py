@@ -60,7 +60,7 @@ def calling_list(callback: object) -> list[Any]:
     """Return the list of callbacks that a trainer goes through just now; it contains this one.
 
     Trainers do not give this list to callbacks, so it is looked for in the frames of the callers.
-    If there is no such list, an empty one is returned, which no trainer uses.
+    Without such a list, an empty list is returned, which no trainer uses.
     """
     frame = sys._getframe(1)
     while frame is not None:

@@ -1,4 +1,4 @@
-"""Checking that a description has every parameter that the framework lists, each once.
+"""Check that a description has every parameter that the framework lists, each once.
 
 A parameter that the description misses would train under every plan, and no count and no check
 would include it.

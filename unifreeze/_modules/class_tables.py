@@ -56,7 +56,7 @@ class ClassTableReader(Reader):
     def listed(self, module: Layer) -> Iterable[tuple[str, LiveTensor]]:
         """Return the parameters of a module and all under it, as the framework lists them.
 
-        Not by the module's own method: some classes override it, to give optimizers only a part.
+        The module's own method is not called: some classes override it to list only some.
         """
         named: Iterable[tuple[str, LiveTensor]] = self.module_class.named_parameters(module)  # type: ignore[attr-defined]
         return named
@@ -113,7 +113,7 @@ class ClassTableReader(Reader):
         return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
 
     def turned(self, module: Layer, leaf: str, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a matrix is stored input by output; None where nothing tells."""
+        """Return whether a matrix is stored input by output; None if unknown."""
         if len(shape) != 2 or shape[0] == shape[1]:
             return False
         usual = self.usually_turned(module)

@@ -16,7 +16,7 @@ from unifreeze._resolution import Resolution
 
 def modules_of(walk: Walk, classes: type | tuple[type, ...]) -> list[int]:
     """Return the numbers of the modules of some classes, and of classes derived from them."""
-    numbers = [found for cls, found in walk.by_class.items() if issubclass(cls, classes)]
+    numbers = [rows for cls, rows in walk.by_class.items() if issubclass(cls, classes)]
     return sorted(chain.from_iterable(numbers))
 
 

@@ -30,7 +30,7 @@ def attention(module: Layer) -> dict[str, Any]:
 
 
 def transformer_layer(norms_first: str) -> Callable[[Layer], dict[str, Any]]:
-    """Return what reads an encoder or decoder layer of a transformer.
+    """Return a function that reads an encoder or decoder layer of a transformer.
 
     Args:
         norms_first: The attribute that says whether norms come before what they normalise.
@@ -46,14 +46,14 @@ def transformer_layer(norms_first: str) -> Callable[[Layer], dict[str, Any]]:
 
 
 def stored(module: Layer, framework: str, way: str, parts: Iterable[Any] = ()) -> dict[str, Any]:
-    """Say which way round a layer stores its kernel, unless a class of its own computes with it.
+    """Return how a layer stores its kernel; {} if its class has a `forward` of its own.
 
     Args:
         module: The layer.
         framework: The framework's package.
         way: "in x out" or "out x in".
-        parts: Beside its hooks, the layer's parts that may normalise its weight. Along which axis
-            they hold the weight's lengths apart is a setting, too.
+        parts: Parts of the layer that may normalise its weight, as its hooks may. The axis along
+            which they do is a setting, too.
     """
     if computes_otherwise(module, framework):
         return {}

@@ -1,4 +1,4 @@
-"""Writing decisions into a live model: flags, guards and no stale gradients, all or nothing."""
+"""Write decisions into a live model: flags, guards and no stale gradients, all or nothing."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class FlagWriting(LiveModels):
             self.set_flag(walk.tensors[number], bool(wanted[number]))
 
     def _drop_gradients(self, walk: Walk, stale: Mask, written: Written) -> None:
-        """Drop what earlier backward passes left on tensors that are frozen, or newly trained."""
+        """Drop old gradients of tensors that are frozen or newly trained."""
         gradients = list(map(self.get_gradient, walk.tensors))
         if {*map(type, gradients)} <= {type(None)}:
             return
@@ -106,7 +106,7 @@ class FlagWriting(LiveModels):
 
     def _restore(self, walk: Walk, written: Written, *, gradients: bool) -> None:
         if not gradients:
-            # What came while a parameter was frozen must not be added to its next gradient.
+            # A gradient from when a parameter was frozen must not be added to its next gradient.
             self._drop_gradients(walk, written.flags & ~self.flags_now(walk), written)
         self._write_flags(walk, written.flags)
         self.set_guards(walk, written.guards)
@@ -146,7 +146,7 @@ class FlagWriting(LiveModels):
         return undo
 
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
-        """Freeze for a while what a resolution freezes, beside what is there."""
+        """Freeze for a while what a resolution freezes, on top of the plans in force."""
         return freeze_briefly(self, self.walk(model), resolution)
 
 

@@ -1,4 +1,4 @@
-"""Freezing a part of a model for a while, on top of the plans in force."""
+"""Freeze a part of a model for a while, on top of the plans in force."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def freeze_briefly(on: ModuleOperations, walk: Walk, resolution: Resolution) -> 
 
 
 def _merged(before: Mapping[int, Guard], wanted: Mapping[int, Guard]) -> dict[int, Guard]:
-    """Return guards that do what both do; what a layer lends depends on the flags alone."""
+    """Combine two sets of guards; the parameters that a layer lends depend on the flags alone."""
     guards = dict(before)
     for number, guard in wanted.items():
         present = before.get(number, Guard())

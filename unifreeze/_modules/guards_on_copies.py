@@ -2,7 +2,7 @@
 
 A copy of a model under a plan keeps the plan's guards: an average of weights must hold what the
 model holds. But once somebody thaws in the copy what was frozen, or resets its statistics, the copy
-is going to be trained for itself, and no plan would ever take its guards off.
+will be trained by itself, and no plan would ever take its guards off.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CopiedGuard(ABC):
         return frozen, not self.is_reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of: what is frozen now, if this is the original."""
+        """Return the fields of a copy; the original records what is frozen now."""
         state = dict(vars(self))
         if not self.copied:
             state["frozen"], state["measured"] = self._as_copied()

@@ -90,7 +90,7 @@ class LiveModels(ModuleOperations):
 
     @contextmanager
     def settled(self, model: Model) -> Iterator[None]:
-        """Take a model's structure as it is until the end, without looking again."""
+        """Trust a model's structure until the block ends, without checking it again."""
         with _no_collections():
             root = self.walk(model).root
             if root in self._settled:
@@ -103,7 +103,7 @@ class LiveModels(ModuleOperations):
                 self._settled.discard(root)
 
     def is_cast(self, walk: Walk) -> bool:
-        """Return whether a parameter changed its type, size or dtype in place, or a mode went.
+        """Return whether a parameter was cast or resized in place, or a module changed its modes.
 
         Looking at every dtype takes time, and no decision depends on it, so it is only checked by
         `describe`.
@@ -141,7 +141,7 @@ class LiveModels(ModuleOperations):
         return args, {name: self.from_input(array, like) for name, array in batch.kwargs.items()}
 
     def anchor(self, model: Model) -> LiveTensor:
-        """Return a tensor that shows the model's device and floating dtype."""
+        """Return a tensor of the model, to read its device and floating dtype from."""
         walk = self.walk(model)
         floats = [tensor for tensor in walk.tensors if self.is_floating(tensor)]
         return floats[0] if floats else walk.tensors[0]
@@ -186,7 +186,7 @@ class LiveModels(ModuleOperations):
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Keep the garbage collector from going over a large model again and again for nothing."""
+    """Stop the garbage collector meanwhile: it would go over a large model again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:

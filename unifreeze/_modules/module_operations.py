@@ -1,6 +1,6 @@
 """What a framework adds for its modules: guards, hooks, modes and random state.
 
-The abstract methods always; the others where the framework is not the plainest.
+It must write the abstract methods; the others have defaults for a plain framework.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ModuleOperations(TensorOperations):
     Attributes:
         reader: Reads its modules for the walk.
         module_class: The base class of all its modules, so that anything else can be refused.
-        runs_itself: True while the backend itself runs a model: no pass for a watch.
+        runs_itself: True while the backend itself runs a model; watches ignore such passes.
     """
 
     reader: Reader
@@ -80,14 +80,14 @@ class ModuleOperations(TensorOperations):
         """Put exactly these guards on a model, and take off all others."""
 
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
-        """Help layers to pass gradient on while only flags change; return what undoes it."""
+        """Help layers to pass gradient on while only flags change; return the undo function."""
         return None
 
     @abstractmethod
     def hook(
         self, module: Layer, before: Callable[[], None], after: Callable[[Any], None]
     ) -> Callable[[], None]:
-        """Call back around a module's forward; returns what takes the hooks off again."""
+        """Call back around a module's forward; return the function that takes the hooks off."""
 
     def on_forward(self, module: Layer, watch: ForwardWatch) -> Undo:
         """Call back around a module's forward passes; return the function that stops it.
@@ -99,7 +99,7 @@ class ModuleOperations(TensorOperations):
 
     @abstractmethod
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
-        """Call back after a state dict has been loaded; returns what stops it."""
+        """Call back after a state dict has been loaded; return the function that stops it."""
 
     def is_compiled(self, walk: Walk) -> bool:
         """Return whether a compiler runs a part of a model, so that its modules are not called."""

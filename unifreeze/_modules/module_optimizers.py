@@ -51,7 +51,7 @@ class ModuleOptimizers(TensorOperations):
         return []
 
     def without_rate(self, model: Model, optimizer: LiveOptimizer | None) -> dict[str, str]:
-        """Return what has a learning rate of 0 for good, by native path, with what says so."""
+        """Return parameters whose learning rate stays 0, by native path, each with the reason."""
         return {}
 
     def base_rate(self, optimizer: LiveOptimizer) -> float | None:

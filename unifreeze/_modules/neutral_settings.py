@@ -1,4 +1,4 @@
-"""Reading layers' and optimizers' settings in neutral terms, in the same way for all backends."""
+"""Read settings of layers and optimizers in neutral terms, in the same way for all backends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LayerSettings = dict[str, Any]
 ReadSettings = Callable[[Layer], LayerSettings]
 """Reads the settings of one live layer."""
 SettingsTable = tuple[tuple[Any, ReadSettings], ...]
-"""Classes of a framework, each with what reads a layer of it."""
+"""Classes of a framework, each with the function that reads a layer of it."""
 
 _EPSILONS = ("eps", "epsilon", "_epsilon", "variance_epsilon")
 _ACTIVATIONS = {  # classes of libraries that need not be installed
@@ -34,7 +34,7 @@ def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettin
     Args:
         module: The module.
         kind: From the layer table.
-        table: Classes of the framework, each with what reads a module of it.
+        table: Classes of the framework, each with the function that reads a module of it.
     """
     for classes, read in table:
         if isinstance(module, classes):

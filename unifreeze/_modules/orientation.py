@@ -1,6 +1,6 @@
-"""Which way round a home-made layer stores its matrix, by the sizes that it declares.
+"""Find out how a home-made layer stores its matrix, from the sizes that it declares.
 
-A class is never known by its name: anybody may call a layer `Linear`.
+The name of its class is not used: anybody may call a layer `Linear`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def declared_turned(module: Layer, shape: tuple[int, ...]) -> bool | None:
         shape: The matrix's shape as stored.
 
     Returns:
-        True for input by output, False for output by input, None where nothing shows it.
+        True for input by output, False for output by input, None if unknown.
     """
     if len(shape) != 2 or shape[0] == shape[1]:
         return None

@@ -1,4 +1,4 @@
-"""Whether a model still has the structure that was walked: by what its dictionaries hold."""
+"""Check whether a model still has the structure that was walked, by its dictionaries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dictionaries_unchanged(walked: Sequence[Dicts]) -> Callable[[], bool]:
 
 
 def mappings_unchanged(walked: Sequence[Dicts]) -> Callable[[], bool]:
-    """Return the same function for mappings that are no dictionaries: views of one, for example."""
+    """Return the same function for mappings that are not dictionaries, such as views of one."""
     content = [_items(part) for row in walked for part in row[:2]]
     sizes = [len(row[2]) for row in walked]
 

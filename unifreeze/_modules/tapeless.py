@@ -1,4 +1,4 @@
-"""For a framework without a tape: its tensors hold no gradient, a function returns them by path."""
+"""Operations of frameworks without a tape, whose tensors hold no gradients."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from unifreeze._protocol.live import LiveTensor
 class Tapeless(TensorOperations):
     """Operations of a framework that computes gradients by transforming a function.
 
-    There is no gradient to drop when a plan is written. A backend that also runs experiments
-    writes `forward_and_backward` itself.
+    That function returns gradients by path, so writing a plan drops none. A backend that also runs
+    experiments writes `forward_and_backward` itself.
     """
 
     def get_gradient(self, tensor: LiveTensor) -> LiveTensor | None:

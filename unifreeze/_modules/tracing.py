@@ -169,7 +169,7 @@ class _Noting(dict[str, Any]):
         names: Set[str] | None,
         calls: dict[str, None],
     ) -> None:
-        """Stand for a dictionary.
+        """Replace a dictionary.
 
         Args:
             kept: The dictionary.
@@ -181,7 +181,7 @@ class _Noting(dict[str, Any]):
         self._path, self._names, self._calls = path, names, calls
 
     def give_back(self, kept: MutableMapping[str, Any]) -> None:
-        """Write what has been put in meanwhile into the dictionary that this stood for."""
+        """Write entries that were added meanwhile into the dictionary that this one replaced."""
         now, then = ([(leaf, id(value)) for leaf, value in d.items()] for d in (self, kept))
         if now != then:
             kept.clear()

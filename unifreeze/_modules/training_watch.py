@@ -1,4 +1,4 @@
-"""Noticing that a model trains: a function is called when a forward pass of training begins."""
+"""Notice that a model trains: a function is called when a forward pass of training begins."""
 
 from __future__ import annotations
 

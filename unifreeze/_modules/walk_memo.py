@@ -1,4 +1,4 @@
-"""What a backend remembers of a model as long as its structure stays as it was walked."""
+"""What a backend remembers of a model until the model's structure changes."""
 
 from __future__ import annotations
 

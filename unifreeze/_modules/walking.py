@@ -1,8 +1,8 @@
 """Walking a live model once: the neutral tree beside the live objects it stands for.
 
-A backend says through a small `Reader` what its framework's modules hold; the walk is the same for
-all. It goes into everything, sees through wrappers by type, lists every name a tensor can be
-reached by, and says cheaply whether the model still has the structure that was walked.
+A backend's small `Reader` says what its framework's modules hold; the walk is the same for all. It
+goes into everything, sees through wrappers by type, and lists every name of a tensor. Afterwards it
+says cheaply whether the model still has the structure that was walked.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class Walk:
         It looks at every module of a large model, so all of it runs without a Python frame.
         """
         modules = self.modules
-        if modules[0] is None:  # what held several models as one has gone; they need not have
+        if modules[0] is None:  # the container of several models is gone, but the models may live
             modules[0] = Gone()
         attributes = map(attrgetter("__dict__"), modules)
         return compress(count(), map(contains, attributes, repeat(attribute)))
 
     def current(self) -> bool:
-        """Return whether every module still holds the very children and parameters it held."""
+        """Return whether every module still holds the same children and parameters, by identity."""
         return self._unchanged() and all(
             self._reader.choice(module) == choice for module, choice in self._choices
         )
@@ -143,7 +143,7 @@ class Walk:
             yield self.tree.states[number], slot.holder.get(slot.leaf)
 
     def unaccounted(self) -> list[Any]:
-        """Return what modules hold and the walk took for no parameter, state or unused copy.
+        """Return what modules hold besides the parameters, states and unused copies of the walk.
 
         It looks at everything in a large model, so all of it runs without a Python frame.
         """
@@ -166,7 +166,7 @@ class Walk:
     def accounted(self, index: int = 0) -> Set[int]:
         """Return the identities of all parameters, state and unused copies below a module.
 
-        Of state, only what is held among the parameters.
+        States count only if they are held among the parameters.
         """
         tree, end = self.tree, self.tree.ends[index]
         known: Set[int] = tree.numbers.keys()
@@ -218,7 +218,7 @@ class Walk:
         self._spread = around
         self.tree.leave(index)
         if wrappers and any("." in inner for _, inner in wrappers):
-            # What lies so deep in a wrapper is a copy of what it stands around.
+            # A module so deep inside a wrapper is a copy of the wrapped one.
             self.tree.copies.append((self.tree.name_starts[index], self.tree.name_ends[index]))
 
     def _visit_parameters(
@@ -229,7 +229,7 @@ class Walk:
         index: int,
         owner: int,
     ) -> None:
-        # A layer that swallows this one takes the rest of the path into the names of its own.
+        # If a layer swallows this one, the rest of the path is part of its parameters' names.
         around = self.tree.paths[owner]
         prefix = "" if owner == index else stem[len(around) + 1 if around else 0 :]
         alike, sorts, spread = self._reader.alike, self._sorts, self._spread.roles
@@ -251,7 +251,7 @@ class Walk:
     def _visit_spread(
         self, module: Layer, leaf: str, tensor: LiveTensor, stem: str, index: int
     ) -> None:
-        """Count a parameter as that of the layer that has spread it over the modules below."""
+        """Count a parameter as that of the layer above, which has spread it to this module."""
         layer, roles, registered = self._spread
         if index == layer or id(tensor) not in registered:
             role = roles[id(tensor)]
@@ -261,7 +261,7 @@ class Walk:
     def _describe(
         self, module: Layer, leaf: str, tensor: LiveTensor, sort: Hashable
     ) -> str | tuple[Tensor, bool]:
-        """Describe a parameter and remember it for parameters alike; for state, return its role."""
+        """Describe a parameter, once for each sort; for a state, return its role."""
         role = self._reader.state_role(module, leaf, tensor)
         if role:
             return role
@@ -309,7 +309,7 @@ class Walk:
         self.slots.append(Slot(holder, leaf))
 
     def _visit_wrapper(self, wrapper: Layer, inner: str, path: str, index: int) -> None:
-        """List what a wrapper holds besides what it wraps, as the wrapped layer's own."""
+        """List the parameters of a wrapper beside the wrapped layer as that layer's own."""
         reader, adapts = self._reader, self._reader.adapts(wrapper)
         self.wrappers.append((index, wrapper))
         if (choice := reader.choice(wrapper)) is not None:
@@ -328,7 +328,7 @@ class Walk:
                     self._add_parameter(tensor, join(path, inside), index, role, row, True)
 
     def _add_unused(self) -> None:
-        """List what only idle parts of wrappers hold; what hangs elsewhere as well is in use."""
+        """List tensors that only idle parts of wrappers hold; a tensor held elsewhere is in use."""
         known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
         for row, tensor in self._idle:
             if id(tensor) not in known:

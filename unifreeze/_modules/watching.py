@@ -1,4 +1,4 @@
-"""Watching a live module's forward passes: two hooks that call back until the watch is stopped.
+"""Watch a live module's forward passes: two hooks call back until the watch is stopped.
 
 Nothing else in the module changes. The hooks of a copy, or of a pickled module, call nobody, and
 are taken off when the copy runs for the first time.

@@ -1,4 +1,4 @@
-"""Seeing through wrappers: modules around other modules, which are not part of the network."""
+"""See through wrappers: modules around other modules, which are not part of the network."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def beside(reader: Reader, wrapper: Layer, inner: str) -> Iterator[tuple[str, La
         path, module = stack.pop()
         dicts = reader.dicts(module)
         yield path, module, dicts
-        kids = [(join(path, name), kid) for name, kid in dicts[0].items() if kid is not None]
-        stack += [(place, kid) for place, kid in reversed(kids) if place != inner]
+        children = [(join(path, n), child) for n, child in dicts[0].items() if child is not None]
+        stack += [(place, child) for place, child in reversed(children) if place != inner]
 
 
 def adapter_role(relative: str) -> str:

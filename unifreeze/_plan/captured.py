@@ -1,6 +1,6 @@
 """What a captured plan decided on the model that it was captured from; kept beside its rules.
 
-On another port of the network it must decide the same, or it means something else there.
+On another port of the network it must decide the same; otherwise it is refused there.
 """
 
 from __future__ import annotations

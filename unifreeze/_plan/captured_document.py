@@ -14,7 +14,7 @@ from unifreeze._structure.counted_layers import read_layer
 
 def _share(numbers: list[int]) -> list[int]:
     if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1]:
-        raise PydanticCustomError("share", "should be two numbers, the second no smaller")
+        raise PydanticCustomError("share", "should be two numbers, the second at least as large")
     return numbers
 
 

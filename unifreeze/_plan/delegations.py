@@ -1,7 +1,7 @@
-"""What a plan hands on: to the modules that read and write plans, and to those that apply them.
+"""Calls from `FreezePlan` to the modules that read, write, resolve and apply plans.
 
-`FreezePlan` has methods for what is built on top of it. They end here, and the imports upwards are
-here, inside the functions: no other module of the plan imports what imports the plan.
+These modules import `FreezePlan`, so each function here imports one of them when it is called. No
+other module of this folder imports a module that depends on the plan.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def with_phase(plan: FreezePlan, arguments: Mapping[str, Any]) -> FreezePlan:
 
 
 def read_document(document: Mapping[str, Any]) -> FreezePlan:
-    """Read a plan that another plan was changed into."""
+    """Read the document of a plan that was changed in Python."""
     from unifreeze._plan.document import read_document
 
     return read_document(document, source="FreezePlan")

@@ -1,4 +1,4 @@
-"""The plan as a document: checked as a whole, with all mistakes reported at once."""
+"""Read and write plans as documents; all mistakes of a document are reported at once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class PlanDocument(Strict):
         default="keep", description="what happens to the moments of parameters that a phase freezes"
     )
     order: Literal["executed", "as_described"] = Field(
-        default="executed", description="what positions count by; see the first forward pass"
+        default="executed",
+        description="how positions are counted; the first forward pass checks it",
     )
     captured: CapturedDocument | None = Field(
         default=None, description="what the plan decided where it was captured"
@@ -89,8 +90,8 @@ def read_document(
 
     Args:
         data: What the file holds.
-        source: How messages name the file.
-        places: For each path (`rules[1].train`), where it stands, such as "line 4".
+        source: Name of the file in messages.
+        places: The place of each path (`rules[1].train`) in the file, such as "line 4".
 
     Raises:
         PlanFileError: With all mistakes, each at its path.

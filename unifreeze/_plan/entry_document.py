@@ -1,4 +1,4 @@
-"""When a phase begins, as it stands in a plan file."""
+"""The keys of a plan file that say when a phase begins."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ class WhenDocument(OneOf):
     choices: ClassVar[tuple[str, ...]] = ("stalled_for", "risen_for")
 
     metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
-    stalled_for: int | None = Field(default=None, ge=1, description="reports without a better one")
+    stalled_for: int | None = Field(
+        default=None, ge=1, description="reports in a row without a better value"
+    )
     risen_for: int | None = Field(default=None, ge=1, description="reports, each worse")
-    min_delta: float = Field(default=0.0, ge=0, description="what is not a difference")
+    min_delta: float = Field(default=0.0, ge=0, description="changes up to this size do not count")
     mode: Literal["min", "max"] = Field(default="min", description="whether less or more is better")
 
     def value(self) -> When:

@@ -95,12 +95,12 @@ class Strict(BaseModel):
 
 
 def one_of(*keys: str) -> ConfigDict:
-    """Return what tells editors that exactly one of these keys must be there."""
+    """Return the schema that tells editors: exactly one of these keys is required."""
     return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
 
 
 def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *allowed: str) -> None:
-    """Refuse a mapping that has none of the keys, or several; `allowed` may stand beside them."""
+    """Refuse a mapping without exactly one of the keys; `allowed` may stand beside it."""
     given = [key for key in keys if key in data]
     if len(given) != 1:
         wanted = ", ".join(keys[:-1]) + f" or {keys[-1]}"
@@ -122,7 +122,7 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 
 class OneOf(Strict):
-    """Part of a document in which exactly one of some keys stands.
+    """Part of a document that needs exactly one of some keys.
 
     Attributes:
         choices: Those keys.
@@ -189,7 +189,7 @@ class GroupDocument(Strict):
         }
     )
 
-    match: ChoiceField = Field(description="what the settings are for")
+    match: ChoiceField = Field(description="the parameters that get these settings")
     lr_scale: float | None = Field(default=None, ge=0, description="factor on the learning rate")
     weight_decay: float | None = Field(default=None, ge=0, description="weight decay")
     layer_decay: float | None = Field(

@@ -96,7 +96,7 @@ class StopOnRiseDocument(Strict):
 
     metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
     reports: int = Field(default=1, ge=1, description="how many reports in a row, each worse")
-    min_delta: float = Field(default=0.0, ge=0, description="what is not a difference")
+    min_delta: float = Field(default=0.0, ge=0, description="changes up to this size do not count")
     mode: Literal["min", "max"] = Field(default="min", description="whether less or more is better")
 
     def value(self) -> StopOnRise:

@@ -1,4 +1,4 @@
-"""Generators of phases: common schedules that a plan says in one line instead of many phases.
+"""Generators of phases: common schedules, written in one line instead of many phases.
 
 A generator only asks the model how many blocks it has, and what its selectors select.
 """
@@ -28,7 +28,7 @@ Units = Literal["blocks", "stages", "encoder", "decoder"]
 
 @dataclass(frozen=True)
 class GradualUnfreezing:
-    """From the head down, one more unit each time (Howard & Ruder 2018, ULMFiT).
+    """Unfreezes one more unit each time, from the head down (Howard & Ruder 2018, ULMFiT).
 
     Attributes:
         every: Time between two phases.
@@ -57,11 +57,11 @@ class GradualUnfreezing:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """A further share of the parameters, from the head down, each time a metric stalls.
+    """Trains a further share of the parameters, from the head down, each time a metric stalls.
 
     Attributes:
         share: How much more each time, in percent of the parameters.
-        when: What has to happen.
+        when: The change of a metric that it waits for.
     """
 
     share: int
@@ -70,7 +70,7 @@ class Adaptive:
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Yield the phases, without names."""
         shares = range(100 - self.share, 0, -self.share)
-        # In a model with few parameters, a share can be no parameter at all.
+        # In a model with few parameters, a share may contain none of them.
         frozen_shares = [frozen for frozen in shares if shape.has(f"params[:{frozen}%]")]
         rules = [_rule("train", f"params[{frozen}%:]") for frozen in frozen_shares]
         rules.append(_rule("train", "all"))
@@ -79,7 +79,7 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class ByGradient:
-    """A further share of the parameters frozen each time: the smallest gradients by their weights.
+    """Freezes a further share each time: the smallest gradients relative to their weights.
 
     Attributes:
         every: Time between two phases.
@@ -103,7 +103,7 @@ class ByGradient:
 
 @dataclass(frozen=True)
 class Lisa:
-    """Some random blocks train for a while, then other blocks (Pan et al. 2024).
+    """Trains some random blocks for a while, then other blocks (Pan et al. 2024).
 
     What is not a block trains all the time. SHA-256 of the seed, the period and the block's number
     decides which blocks train, so that the choice is the same in every framework and release.
@@ -145,10 +145,10 @@ class Lisa:
 
 @dataclass(frozen=True)
 class StopOnRise:
-    """Training ends once a metric got worse.
+    """Ends training once a metric got worse.
 
     Attributes:
-        when: What has to happen.
+        when: The change of a metric that it waits for.
     """
 
     when: When
@@ -163,7 +163,7 @@ def _from_the_head_down(
 ) -> Iterator[Phase]:
     """Yield a phase for each rule, after a phase for the head if the run begins here.
 
-    Where there is no head, such as in one tower of several, the first rule makes the first phase.
+    If the model has no head, as one tower of several, the first rule makes the first phase.
     """
     if first and shape.has(_in("head", within)):
         yield Phase("", rules=(_rule("only", "head", within),))

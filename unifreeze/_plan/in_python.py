@@ -38,7 +38,7 @@ _HINTS = {
     "a generator makes": "put the rules into a phase before it",
     "restore_best needs": 'add when={"metric": "val_loss", "stalled_for": 2}, or leave it out',
 }
-"""What to write, by a part of the message about what is wrong; the first match counts."""
+"""What to write instead, by a part of the error message; the first match counts."""
 
 
 def with_phase(plan: FreezePlan, said: Mapping[str, Any]) -> FreezePlan:
@@ -46,7 +46,7 @@ def with_phase(plan: FreezePlan, said: Mapping[str, Any]) -> FreezePlan:
 
     Args:
         plan: The plan.
-        said: What the phase says, by the keys of a plan file; None, False and "" say nothing.
+        said: The phase by the keys of a plan file; None, False and "" stand for a missing key.
 
     Raises:
         PlanError: A plan file would be refused for the same phase.
@@ -66,7 +66,7 @@ def _says_nothing(value: Any) -> bool:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """Return what a phase says as it would be read from a file."""
+    """Return a phase as it would be read from a file."""
     if key in ("rules", "add"):
         return _rules(key, value)
     return _as_read(value)

@@ -45,8 +45,8 @@ class FreezePlan:
             (they are still there when it is unfrozen) or `clear`.
         order: How positions are counted: `executed` (a plan applied without a batch is checked by
             the first forward pass), or `as_described`: by registration, whatever runs first.
-        captured: The decisions of its rules on the model that it was captured from. It is not
-            compared between plans, but checked on every model that the plan is resolved on, before
+        captured: The decisions of its rules on the model that it was captured from. Equality of
+            plans ignores it. Every model that the plan is resolved on is checked against it, before
             phases add rules. Adding a rule drops it, and so do `norm_stats` by selector;
             `norm_stats` as one word drop only its `held`.
 
@@ -244,7 +244,7 @@ class FreezePlan:
 
     @property
     def digest(self) -> str:
-        """A name for what the plan says: equal plans have equal digests (16 hex digits)."""
+        """A short name of the plan's content: equal plans have equal digests (16 hex digits)."""
         text = json.dumps(replace(self, captured=None).document(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

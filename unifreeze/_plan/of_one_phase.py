@@ -18,7 +18,7 @@ def phase_number(plan: FreezePlan, phase: int | str) -> int:
     Raises:
         PlanError: The plan has no such phase.
     """
-    names = [each.name for each in plan.phases]
+    names = [candidate.name for candidate in plan.phases]
     if phase in names:
         return names.index(str(phase))
     if isinstance(phase, int) and not isinstance(phase, bool) and 0 <= phase < len(names):

@@ -55,7 +55,7 @@ class Group:
     """Optimizer settings for what `match` selects; None leaves the optimizer's own.
 
     Attributes:
-        match: What the settings are for.
+        match: The parameters that get these settings.
         lr_scale: Factor on the learning rate.
         weight_decay: Weight decay.
         layer_decay: Factor on the learning rate per block away from the head.

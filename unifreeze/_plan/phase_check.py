@@ -1,4 +1,4 @@
-"""Checking the phases of a plan without a model: whether each can begin, and makes sense."""
+"""Check the phases of a plan without a model: each must be able to begin, and make sense."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _beside_generator(phase: Phase) -> Iterator[str]:
     if _has_rules(phase) or phase.stop:
         yield "a generator makes its own phases: no rules, add, like or stop beside it"
     if phase.entry is not None and isinstance(phase.generator, StopOnRise):
-        yield f"begins {phase.entry}, and stop_on_rise says itself when"
+        yield f"begins {phase.entry}, but stop_on_rise begins when the metric rises"
     if phase.restore_best and not isinstance(phase.generator, Adaptive):
         yield f"{BEST}; of the generators, adaptive has one"
 
@@ -91,4 +91,4 @@ def _in_first(phase: Phase) -> Iterator[str]:
         lacks = "measures nothing" if phase.freeze_smallest else "has nothing"
         yield f"the first phase {lacks} before it to begin from"
     if phase.warmup:
-        yield "the first phase unfreezes nothing; to warm up all there is, use a scheduler"
+        yield "the first phase unfreezes nothing; to warm up everything, use a scheduler"

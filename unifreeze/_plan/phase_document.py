@@ -34,8 +34,10 @@ from unifreeze._plan.phases import BACKBONE, Phase, PhaseEntry, Smallest, WarmUp
 class WarmUpDocument(Strict):
     """A lower rate, at first, for what a phase has just unfrozen."""
 
-    steps: int = Field(ge=1, description="steps of the optimizer until it has the whole rate")
-    divisor: float | None = Field(default=None, gt=1, description="of the rate at first")
+    steps: int = Field(ge=1, description="optimizer steps until the whole rate is reached")
+    divisor: float | None = Field(
+        default=None, gt=1, description="the rate is divided by this at first"
+    )
 
     def value(self) -> WarmUp:
         """Return the warm-up."""
@@ -45,7 +47,7 @@ class WarmUpDocument(Strict):
 class SmallestDocument(Strict):
     """Parameters to freeze by the gradients of the phase before."""
 
-    share: int = Field(ge=1, le=100, description="how many are then frozen, in percent")
+    share: int = Field(ge=1, le=100, description="percent of the candidates that are then frozen")
     of: ChoiceField = Field(
         default_factory=lambda: BACKBONE, description="what may be frozen; the head never is"
     )

@@ -102,7 +102,7 @@ class WarmUp:
 
 
 class Shape(Protocol):
-    """What a generator asks of a network."""
+    """The questions that a generator asks about a network."""
 
     def count(self, units: str, within: str) -> int:
         """Return how many blocks, stages, … a submodule has; "" is the whole model."""
@@ -119,7 +119,7 @@ class Generator(Protocol):
 
         Args:
             shape: The network.
-            first: The run begins with them; otherwise they go on from the phase before.
+            first: True if the run begins with them; otherwise they follow another phase.
         """
 
 
@@ -164,7 +164,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseSettings:
-    """What holds in a phase, earlier ones taken into account.
+    """The settings of a phase, with those that it takes over from earlier phases.
 
     Attributes:
         rules: All rules that are in force.
@@ -182,7 +182,7 @@ class PhaseSettings:
 def settings_of(
     phases: tuple[Phase, ...], rules: tuple[Rule, ...], norm_stats: NormStats
 ) -> list[PhaseSettings]:
-    """Return what holds in each phase.
+    """Return the settings of each phase.
 
     Args:
         phases: The phases.

@@ -1,4 +1,4 @@
-"""Reading and writing plan files: YAML 1.2, and nothing in a file is executed."""
+"""Read and write plan files: YAML 1.2, of which nothing is executed."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def parse_plan(text: str, *, source: str) -> FreezePlan:
         raise PlanFileError(source, [_yaml_mistake(error)]) from None
     except RecursionError:
         raise PlanFileError(source, ["it is nested too deeply"]) from None
-    twice = list(_twice(node))
+    repeated = list(_repeated_keys(node))
     try:
         plan = read_document(data, source=source, places=_places(node, set()))
     except PlanFileError as error:
-        raise PlanFileError(source, [*twice, *error.mistakes]) from None
-    if twice:
-        raise PlanFileError(source, twice)
+        raise PlanFileError(source, [*repeated, *error.mistakes]) from None
+    if repeated:
+        raise PlanFileError(source, repeated)
     return plan
 
 
@@ -159,8 +159,8 @@ def _yaml_mistake(error: Exception) -> str:
     return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
-def _twice(node: yaml.Node | None) -> Iterator[str]:
-    """Say which keys stand twice in one mapping; YAML itself would drop the first."""
+def _repeated_keys(node: yaml.Node | None) -> Iterator[str]:
+    """Yield a mistake for each key that a mapping has twice; YAML itself would drop the first."""
     for below in _nodes(node, set()):
         seen: set[str] = set()
         for key, _ in below.value if isinstance(below, yaml.MappingNode) else ():

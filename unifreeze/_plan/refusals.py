@@ -1,4 +1,4 @@
-"""Refusing values that are not plans, and plans with phases where phases cannot be used."""
+"""Refuse values that are not plans, and plans with phases where phases cannot be used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unifreeze.errors import PlanError, brief, counted
 
 
 def check_plan(plan: object) -> None:
-    """Refuse what is not a plan, such as the path of a plan file.
+    """Refuse a value that is not a plan, such as the path of a plan file.
 
     Raises:
         PlanError: It is not a plan.
@@ -26,8 +26,8 @@ def refuse_phases(plan: FreezePlan) -> None:
     """
     if plan.phases:
         raise PlanError(
-            f"the plan has {counted(len(plan.phases), 'phase')}, and "
-            "one that holds all the time is wanted",
+            f"the plan has {counted(len(plan.phases), 'phase')}, "
+            "but only a plan without phases can be used here",
             context=f"they are: {', '.join(phase.name for phase in plan.phases)}",
             hint="take one phase of it: plan.in_phase(0)",
         )

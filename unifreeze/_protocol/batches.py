@@ -1,4 +1,4 @@
-"""One batch of inputs, in every form that users pass: arrays, or texts that stand for arrays."""
+"""Batches of inputs, in every form that users pass: arrays, or texts that stand for arrays."""
 
 from __future__ import annotations
 

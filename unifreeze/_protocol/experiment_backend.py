@@ -69,7 +69,7 @@ class ExperimentBackend(Protocol):
         """Return the default settings of the framework's optimizers, by their names."""
 
     def shipped_map(self, model: Model, others: Iterable[str]) -> dict[str, str]:
-        """Return which tensor is which of the other port's, where the model's library says so.
+        """Return the other port's name of each tensor, if the model's library knows it.
 
         Args:
             model: A live model.

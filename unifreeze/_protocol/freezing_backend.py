@@ -32,9 +32,9 @@ class FreezingBackend(Protocol):
         """Hold several models as one, so that one plan can take them all in."""
 
     def settled(self, model: Model) -> AbstractContextManager[None]:
-        """Promise that a model's structure stays as it is, so that it need not be looked at again.
+        """Promise that a model's structure does not change, so that it need not be checked again.
 
-        Around several calls that belong together, such as those of one `apply`.
+        It is for several calls that belong together, such as those of one `apply`.
         """
 
     def describe(self, model: Model, batch: Batch | None = None) -> ModelSpec:
@@ -59,7 +59,7 @@ class FreezingBackend(Protocol):
         Args:
             model: A live model.
             resolution: The decisions.
-            found: What `guards` returned before any plan; modules that no plan covers get it back.
+            found: The result of `guards` before any plan; modules that no plan covers get it back.
         """
 
     def guards(self, model: Model) -> dict[int, Any]:
@@ -132,7 +132,7 @@ class FreezingBackend(Protocol):
             lost: Called where a compiler runs the model, so that nothing can be seen.
 
         Returns:
-            What stops it.
+            A function that stops it.
         """
 
     def watch_training(self, model: Model, call: Callable[[], None]) -> Undo:

@@ -1,4 +1,4 @@
-"""What people pass in place of a live model, and hints what to pass instead."""
+"""Hints for people who pass something else in place of a live model."""
 
 from __future__ import annotations
 

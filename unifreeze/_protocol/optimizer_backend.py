@@ -33,11 +33,11 @@ class OptimizerBackend(Protocol):
         """Return those of a plan's groups whose settings some optimizers were not built with."""
 
     def without_rate(self, model: Model, optimizer: LiveOptimizer | None) -> dict[str, str]:
-        """Return what has a learning rate of 0 for good, by native path, with what says so.
+        """Return the parameters whose learning rate stays 0, by native path, each with the reason.
 
         Args:
             model: A live model.
-            optimizer: What trains it, or None.
+            optimizer: The optimizer that trains it, or None.
         """
 
     def base_rate(self, optimizer: LiveOptimizer) -> float | None:
@@ -46,19 +46,19 @@ class OptimizerBackend(Protocol):
     def rates(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> list[float]:
         """Return the learning rate that an optimizer has for each of some tensors now.
 
-        It is what a scheduler says now, times what the tensor's group scales it by; without a
-        phase's factor, which `steer` multiplies it by at each step.
+        It is the scheduler's current rate times the scale of the tensor's group. A phase's factor
+        is not included: `steer` applies it at each step.
         """
 
     def steer(self, optimizer: LiveOptimizer, control: Control) -> Undo:
         """Take learning rate and weight decay from a phase, at each of an optimizer's steps.
 
-        The rate that a scheduler sets is multiplied for the step and left as it is: schedulers and
-        saved states know nothing of phases.
+        The scheduler's rate is multiplied during the step, and then put back, so that schedulers
+        and saved states never contain a phase's rate.
 
         Args:
             optimizer: A live optimizer.
-            control: Says the rate and weight decay of each step.
+            control: Returns the rate and weight decay of each step.
 
         Raises:
             OptimizerError: It cannot be steered, or breaks when flags change; with the reason.

@@ -1,4 +1,4 @@
-"""What an optimizer is told: its groups, the rate of a phase, and settings for an experiment."""
+"""Settings of an optimizer: its groups, the rate of a phase, and those of an experiment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class ParamGroup:
     """Parameters with one set of optimizer settings.
 
     Attributes:
-        name: Says what sets it apart, such as "lrx0.1, decay 0".
+        name: Its settings as text, such as "lrx0.1, decay 0".
         paths: Native paths, in canonical order.
         lr_scale: Factor on the learning rate.
         weight_decay: Weight decay, None for the optimizer's default.

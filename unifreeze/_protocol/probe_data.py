@@ -1,4 +1,4 @@
-"""The probe: how its seeded training steps are set up, and what they showed."""
+"""The probe: the settings and the results of its seeded training steps."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class ProbeRun:
-    """What one optimizer's steps showed.
+    """Results of one optimizer's steps.
 
     Attributes:
         optimizer: Its name.
@@ -58,7 +58,7 @@ class ProbeRun:
         before: Digest of each parameter and state tensor before the plan was written.
         after: The same after the last step.
         updates: Largest change of any value, for each parameter that changed.
-        live: Stochastic layers that the plan turns off and that ran in training mode all the same.
+        live: Stochastic layers that ran in training mode although the plan turns them off.
     """
 
     optimizer: str
@@ -72,7 +72,7 @@ class ProbeRun:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the probe showed.
+    """Results of the probe.
 
     Attributes:
         outputs: Shapes of the floating outputs by their keys, caches left out.

@@ -1,4 +1,4 @@
-"""Finding the backend of a model: by its classes, without importing any framework to find out."""
+"""Find the backend of a model by its classes, without importing a framework."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ OPTIONAL: dict[type, tuple[str, str]] = {
         "parity, pairing and suggestions need them: see backends/README.md",
     ),
 }
-"""Protocols that a backend may leave out: what each is for, and what a user does without it."""
+"""Protocols that a backend may leave out: the purpose of each, and what a user does instead."""
 _overrides: dict[str, Callable[[], Backend]] = {}
 
 
 def backend_for(model: Model) -> Backend:
     """Return the backend of a live model, or of several held in a mapping.
 
-    The framework is told by where the model's classes are defined: the entry point whose name is
-    the import root of one of them.
+    The package that defines one of the model's classes is the framework: an entry point has its
+    name.
 
     Raises:
         UnknownFrameworkError: No backend claims the model, or two do.
@@ -138,13 +138,13 @@ def _load(entry: EntryPoint) -> Backend:
     return _checked(loaded, f"{entry.name!r} ({entry.value})")
 
 
-def _checked(loaded: Any, what: str) -> Backend:
+def _checked(loaded: Any, name: str) -> Backend:
     """Refuse an object that cannot describe and freeze, naming all that it lacks."""
     if isinstance(loaded, Backend):
         return loaded
     if not isinstance(loaded, FreezingBackend):
         raise UnknownFrameworkError(
-            f"backend {what} is not a backend: it lacks {listing(_lacking(loaded, Backend))}",
+            f"backend {name} is not a backend: it lacks {listing(_lacking(loaded, Backend))}",
             hint="see backends/README.md for what a backend has",
         )
     return cast(Backend, _PartialBackend(loaded))
@@ -208,10 +208,10 @@ def declared_by_backends(name: str) -> tuple[Any, ...]:
 def missing_framework(name: str) -> MissingFrameworkError:
     """Build the error for a framework that is not installed."""
     entry = _entries().get(name)
-    ours = entry is not None and entry.dist is not None and entry.dist.name == "unifreeze"
+    is_bundled = entry is not None and entry.dist is not None and entry.dist.name == "unifreeze"
     extra = f"pip install 'unifreeze[{name}]' (the README says which build for a GPU)"
     return MissingFrameworkError(
-        f"{name} is not installed here", hint=extra if ours else f"install {name}"
+        f"{name} is not installed here", hint=extra if is_bundled else f"install {name}"
     )
 
 

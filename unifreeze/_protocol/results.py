@@ -1,4 +1,4 @@
-"""What a backend returns to its callers: findings, digests, its capabilities, a way back."""
+"""Results that a backend returns: findings, digests, its capabilities, a function to undo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from unifreeze._protocol.batches import Array
 
 Undo = Callable[[], None]
-"""Puts flags, modes and hooks back as they were before a write; values stay."""
+"""A function that puts flags, modes and hooks back as before a write; values stay."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Finding:
 
     Attributes:
         subject: The parameter, layer or rule it is about.
-        message: What is the matter.
+        message: What is wrong, or what the user should know.
         hint: What to write instead.
         severity: An `error` makes a check fail; a `note` does not.
     """

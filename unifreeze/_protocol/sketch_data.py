@@ -1,4 +1,4 @@
-"""A sketched run: the values a model runs with, and what is kept of what came out of it."""
+"""A sketched run: the values that a model runs with, and the sketches of its results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SketchConfig:
 
 @dataclass(frozen=True)
 class SketchRun:
-    """What one run gave.
+    """The results of one run.
 
     Attributes:
         dtype: Neutral name of the floating dtype it ran in.

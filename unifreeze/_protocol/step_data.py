@@ -1,4 +1,4 @@
-"""Training steps to be compared with another model's: how they are set up, and what they gave."""
+"""Training steps to be compared with another model's: their settings and their results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class StepRun:
-    """What the steps gave; outputs, gradients and statistics are the first step's.
+    """Results of the steps; outputs, gradients and statistics are those of the first step.
 
     Attributes:
         dtype: Neutral name of the floating dtype of the outputs.

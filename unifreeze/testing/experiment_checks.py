@@ -28,7 +28,7 @@ def freezing_holds_through_training(kit: Kit) -> None:
 
 
 def statistics_move_unless_they_are_held(kit: Kit) -> None:
-    """Of two like norms the frozen one keeps its statistics, and the trainable one moves them."""
+    """Of two equal norms the frozen one keeps its statistics, and the trainable one moves them."""
     record = _record(kit, FreezePlan().freeze("blocks[0]"), kit.plain)
     for run in record.runs:
         for row in record.states:

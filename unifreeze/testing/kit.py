@@ -27,11 +27,11 @@ class Example:
 @checked_methods
 @dataclass(frozen=True)
 class Kit:
-    """What a backend's author provides.
+    """The models that a backend's author provides.
 
     Attributes:
         backend: The backend.
-        plain: Two like blocks, each of two linear layers and one norm with running statistics,
+        plain: Two equal blocks, each of two linear layers and one norm with running statistics,
             in a list-like container, then one linear head; each layer with weight and bias.
         tied: A model in which one tensor has two names.
         loose: A model whose root owns a parameter itself.

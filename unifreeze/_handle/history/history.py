@@ -14,7 +14,7 @@ from typing import Any
 from unifreeze.errors import ScheduleError, brief
 
 BEFORE = -1
-"""The epoch of what was measured before the first one."""
+"""Stands for the epoch of metrics that were measured before the first epoch."""
 LIMIT = 10_000
 """Rows that are kept, so that the state of a run of any length stays small."""
 
@@ -50,7 +50,7 @@ class HistoryRow:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> HistoryRow:
-        """Return the row whose state this is; raises what reading data of another form raises."""
+        """Return the row of a state; other data raises `KeyError`, `TypeError` or `ValueError`."""
         return cls(
             _count(state["epoch"], BEFORE),
             _count(state["step"]),
@@ -63,17 +63,17 @@ class HistoryRow:
 
 @dataclass
 class History:
-    """What has been noted of a run.
+    """The notes on a run.
 
-    What comes with a place was measured since the place before it: metrics given as epoch 3 begins
-    are epoch 2's, and those of the last epoch come with one more call, after it. What is reported
-    once more at the same place changes nothing, so that a resumed run may repeat its last call.
+    Metrics that come with a place were measured since the place before it: those given as epoch 3
+    begins belong to epoch 2, and those of the last epoch come with one more call after it. A metric
+    reported again at the same place changes nothing, so a resumed run may repeat its last call.
 
     Attributes:
         rows: One for each epoch and phase, or for each phase.
         epoch: The last epoch noted; None where they are not counted.
         step: The last step noted.
-        behind: What is reported at this place was measured in the row before the last.
+        behind: Metrics reported at this place belong to the row before the last.
         reported: Names of what was reported at this place.
         left_out: Rows that have been dropped, the oldest first.
     """
@@ -142,7 +142,7 @@ class History:
         values = numbers(metrics)
         if not self.rows:
             raise ScheduleError(
-                "there is no epoch yet that this was measured in",
+                "these metrics belong to no epoch: none has begun yet",
                 context=f"given: {', '.join(values)}",
                 hint="call handle.step(epoch=…) before each epoch",
             )
@@ -155,7 +155,7 @@ class History:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> History:
-        """Return the history whose state this is.
+        """Return the history of a state.
 
         Raises:
             ScheduleError: It is not the state of a history.
@@ -193,7 +193,7 @@ def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
             values[_word(name)] = float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ScheduleError(
-                f"metric {brief(name)} is {brief(value)}, and not a number",
+                f"metric {brief(name)} is {brief(value)}, not a number",
                 hint='metrics={"val_loss": 0.41}: one number for each name',
             ) from None
     return values
@@ -208,7 +208,7 @@ def _place(unit: str, given: int | None, last: int | None) -> int | None:
     if given is None:
         return last
     if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
-        raise ScheduleError(f"{unit} is a whole number from 0 on, and not {brief(given)}")
+        raise ScheduleError(f"{unit} is a whole number from 0 on, not {brief(given)}")
     return int(given)
 
 

@@ -1,4 +1,4 @@
-"""What became of a run, epoch by epoch: rows for programs, a table for people."""
+"""The report of a run, epoch by epoch: rows for programs, a table for people."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def split_name(name: str) -> tuple[str, str]:
 @checked_methods
 @dataclass(frozen=True)
 class RunReport:
-    """What became of a run, epoch by epoch.
+    """The report of a run, epoch by epoch.
 
     Attributes:
         rows: One for each epoch and phase; where epochs are not counted, for each phase. Each has
@@ -49,7 +49,7 @@ class RunReport:
         left_out: Rows of the beginning that were dropped for length.
         told: False if later phases wait to begin, and `handle.step` was never called.
         remark: Why it is not known that layers run in the order the plan counts by, or what never
-            ran while it was looked at; "" if there is nothing to say.
+            ran while they were watched; "" if there is nothing to say.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -112,7 +112,7 @@ class RunReport:
         return [name for side in SIDES if (name := f"{side}_{metric}") in keys]
 
     def _shows(self, name: str) -> bool:
-        """Return whether a place is worth a column: steps only where epochs are not counted."""
+        """Return whether a place needs a column: steps do only if epochs are not counted."""
         values = [row[name] for row in self.rows]
         if name == "step" and self._shows("epoch"):
             return False
@@ -153,7 +153,7 @@ class RunReport:
         except OSError as error:
             raise UnifreezeError(
                 f"cannot write {path}: {error.strerror or error}",
-                hint="a file in a folder there is",
+                hint="name a file in an existing folder",
             ) from None
 
     def __repr__(self) -> str:
@@ -174,7 +174,7 @@ class RunReport:
         return "\n".join(lines)
 
     def _extremes(self, metric: str) -> str:
-        """Return where validation was lowest and highest; readers know which of them is best."""
+        """Return where validation was lowest and highest; readers know which is better."""
         key = f"val_{metric}"
         rows = [row for row in self.rows if _is_number(row.get(key))]
         if len(rows) < 2:

@@ -1,4 +1,4 @@
-"""Whether a selector selects a norm without parameters, and whether it names it.
+"""Find out whether a selector selects a norm without parameters, and whether it names it.
 
 A norm without scale and shift has nothing that a rule could freeze, but a rule can still be meant
 for it. So each such norm gets a stand-in: an invented parameter, in a copy of the description.
@@ -42,7 +42,7 @@ class Reach(NamedTuple):
         selected: For each norm, whether the expression selects it.
         named: For each norm, whether it is selected by the path, class or kind of itself or of a
             module that holds it, and not only by its place in the network.
-        of_parts: The expression divides layers into parts, so leaving out its value names nothing.
+        of_parts: The expression divides layers into parts, so subtracting it names no norm.
     """
 
     selected: Mask
@@ -158,5 +158,5 @@ def _with_stand_ins(spec: ModelSpec, owners: Sequence[int]) -> ModelSpec:
         extended.tensor_of.insert(at, len(tree.tensors) + number)
         extended.tensors.append(Tensor((1,), (1,), "float32", "", False))
         extended.trainable.append(True)
-    found = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
-    return derive(extended, spec.trace, found=found)
+    flags = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
+    return derive(extended, spec.trace, found=flags)

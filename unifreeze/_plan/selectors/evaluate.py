@@ -50,8 +50,8 @@ def evaluate(expression: Expression, spec: ModelSpec) -> Mask:
     try:
         return _value(expression, spec)
     except UnmatchedSelectorError as error:
-        # What was meant is only looked for here: it evaluates many selectors, and most of those
-        # match nothing either.
+        # Hints are looked for only here: the search evaluates many selectors, and most of them
+        # match nothing, too.
         count = partial(count_selected, spec)
         if isinstance(error.part, Path):
             raise unmatched_path(error.part, spec, count) from None

@@ -23,7 +23,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Index:
-    """What stands in brackets.
+    """The index in brackets.
 
     Attributes:
         start: First position, None for the beginning.

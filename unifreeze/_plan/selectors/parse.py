@@ -32,7 +32,7 @@ from unifreeze.errors import SelectorSyntaxError, cut, quoted
 
 LONGEST_CORRECTED = 500
 MOST_OPERANDS = 200
-"""With more, functions that walk an expression would reach Python's limit of recursion."""
+"""With more operands, functions that walk an expression would reach the recursion limit."""
 
 
 @cache
@@ -105,7 +105,7 @@ def _parses(text: str) -> bool:
 
 
 def _syntax_hint(text: str, correction: str) -> str:
-    """Return the text that was likely meant, or the sign that is written otherwise here."""
+    """Return the text that was likely meant, or the right way to write a sign."""
     if why := unbalanced(text):
         return f"{why}: {correction or 'parentheses come in pairs'}".rstrip()
     if re.search(r"\b(and|or|not)\b", text):

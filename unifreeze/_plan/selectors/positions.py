@@ -13,9 +13,9 @@ def positions(index: Index, length: int, have: str) -> range:
     the last 10% of 5 units are none of them.
 
     Args:
-        index: What stands in brackets.
+        index: The index in brackets.
         length: How many units there are.
-        have: How a message says what the model has, with the number: `the model has 12 blocks`.
+        have: The part of a message that says how many there are: `the model has 12 blocks`.
 
     Raises:
         SelectorRangeError: A bound lies past the end.

@@ -1,4 +1,4 @@
-"""How many blocks, stages, children or parameters a model has: what an index counts among."""
+"""Count the blocks, stages, children or parameters of a model that an index selects from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def runs_called(name: str, spec: ModelSpec) -> Sequence[int]:
 
 
 def stage_count(run: BlockRun, spec: ModelSpec) -> int | None:
-    """Return the number of a run's stages; None where nothing shows them.
+    """Return the number of a run's stages; None if it is unknown.
 
     Blocks in one list show their stages only by their resolution, in a traced forward pass.
     """

@@ -71,7 +71,7 @@ def _units(name: str, index: Index | None, spec: ModelSpec) -> Mask:
 
 
 def unit_count(name: str, spec: ModelSpec) -> int:
-    """Return how many blocks, stages, … an index counts among.
+    """Return how many blocks, stages, … an index can select from.
 
     Raises:
         SelectorScopeError: The word has no single meaning in this model.
@@ -96,7 +96,7 @@ def _stages(run: BlockRun, text: str, spec: ModelSpec) -> int:
 
 
 def _runs(name: str, spec: ModelSpec, index: str = "") -> Sequence[int]:
-    """Return the runs of blocks that a word stands for, or raise what says why there are none."""
+    """Return the runs of blocks that a word stands for, or raise an error with the reason."""
     if not spec.runs:
         raise SelectorScopeError(
             f"{name!r} selects nothing: the model has no repeated units",
