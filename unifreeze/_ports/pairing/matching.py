@@ -115,8 +115,9 @@ class Matching:
             if ones[one] > 1 or others[other] > 1 or not self._comparable(one, other)
         ]
         if bad:
+            places = counted(len(bad), "place")
             raise PairingError(
-                f"the map is wrong in {counted(len(bad), 'place')}: a tensor twice, unlike shapes",
+                f"the map cannot be right in {places}: one tensor twice, or unlike shapes",
                 context="\n".join(bad),
             )
         for one, other in sorted(pairs):
