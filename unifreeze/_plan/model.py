@@ -192,7 +192,11 @@ class FreezePlan:
         return self.to_yaml().rstrip("\n")
 
     def _with_rule(
-        self, verb: Verb, selectors: str | Selector | Mapping[str, str | Selector], *, optional: bool
+        self,
+        verb: Verb,
+        selectors: str | Selector | Mapping[str, str | Selector],
+        *,
+        optional: bool,
     ) -> FreezePlan:
         if isinstance(selectors, Mapping):
             if not selectors:
