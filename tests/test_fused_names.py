@@ -9,7 +9,7 @@ import unifreeze as uf
 from tests.support import trees
 from tests.support.trees import Node, Weight, embedding, linear, module, norm, spec, stack
 from unifreeze._resolution import resolve_spec
-from unifreeze._structure.words import PARTS, parts_of, words_in
+from unifreeze._structure.words_in_names import PARTS, parts_of, words_in
 from unifreeze.errors import FusedTensorError
 
 WIDTH, INNER = 8, 10

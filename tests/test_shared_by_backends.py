@@ -1,7 +1,9 @@
 """What both backends share: whose decay a phase sets, guards on copies, a run in a trainer."""
 
 import pytest
+import torch
 
+import unifreeze as uf
 from unifreeze._handle.trainer_run import LastCallback, TrainerRun
 from unifreeze._modules.guards_on_copies import CopiedGuard
 from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay
@@ -102,3 +104,12 @@ def test_the_last_callback_leaves_the_list_when_it_has_looked():
     callbacks[-1].take_last_look("arguments", of="the trainer")
     assert callbacks == ["a callback"]
     assert run.last_look.taken == 1
+
+
+def test_looking_for_a_largest_norm_computes_no_weight():
+    """The weight of a table under a spectral norm is computed when it is asked for, and moves."""
+    table = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Embedding(5, 3))
+    model = torch.nn.Sequential(table, torch.nn.Linear(3, 2))
+    vectors = {name: value.clone() for name, value in model.state_dict().items()}
+    uf.FreezePlan().freeze('path:"1"').apply(model)
+    assert all(torch.equal(value, vectors[name]) for name, value in model.state_dict().items())

@@ -86,7 +86,7 @@ from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution.decide import resolve_phases
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure.tree import Mask, Tensor
-from unifreeze._structure.words import CONTAINER, STOCHASTIC
+from unifreeze._structure.words_in_names import CONTAINER, STOCHASTIC
 
 __all__ = [
     # Finding a backend

@@ -28,11 +28,11 @@ from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _load_watches as loads
 from unifreeze_paddle._experiment_backend import PaddleExperiments
-from unifreeze_paddle._flags import PaddleFlags
 from unifreeze_paddle._layer_guards import PaddleGuards
 from unifreeze_paddle._layers import PaddleReader, largest_norms
 from unifreeze_paddle._optimizer_backend import PaddleOptimizers
 from unifreeze_paddle._tensors import PaddleTensors
+from unifreeze_paddle._trainable_flags import PaddleFlags
 
 STATIC_PROGRAMS = (
     paddle.static.Program,

@@ -31,10 +31,10 @@ from unifreeze_torch import _layers as layers
 from unifreeze_torch import _load_watches as load_watches
 from unifreeze_torch import _offloaded_values as offloaded
 from unifreeze_torch._experiment_backend import TorchExperiments
-from unifreeze_torch._flags import TorchFlags
 from unifreeze_torch._layers import TorchReader
 from unifreeze_torch._optimizer_backend import TorchOptimizers
 from unifreeze_torch._tensors import TorchTensors
+from unifreeze_torch._trainable_flags import TorchFlags
 
 
 @dataclass

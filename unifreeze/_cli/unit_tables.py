@@ -13,7 +13,7 @@ from unifreeze._cli.phase_table import short_list
 from unifreeze._handle import param_groups
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec, Parameter, Zone
-from unifreeze._structure.words import role_of
+from unifreeze._structure.words_in_names import role_of
 from unifreeze._tables import human_bytes
 from unifreeze.errors import listing
 

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from unifreeze._arguments import checked
-from unifreeze._handle.frozen_block import freeze_for_now
+from unifreeze._handle.frozen_context import freeze_for_now
 from unifreeze._handle.groups import param_groups
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.lease import for_a_while
-from unifreeze._handle.single_use_block import SingleUseBlock
+from unifreeze._handle.single_use_context import SingleUseBlock
 from unifreeze._handle.target import Target
 from unifreeze._handle.trained_file import load_trained
 from unifreeze._handle.verify import Drift, Verified

@@ -9,7 +9,7 @@ from unifreeze._modules.orientation import computes_otherwise, declared_turned, 
 from unifreeze._modules.reader import Dicts, Reader
 from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
-from unifreeze._structure.words import CONTAINER
+from unifreeze._structure.words_in_names import CONTAINER
 
 
 def qualified_bases(cls: type) -> tuple[str, ...]:

@@ -63,9 +63,10 @@ def rewritten_tables(
     """
     for number in modules_of(walk, classes):
         table = walk.module(number)
+        if getattr(table, attribute, None) is None:
+            continue  # asking for its weight may compute it, and move a spectral norm
         weight = walk.tree.tensor(id(table.weight))
-        limited = getattr(table, attribute, None) is not None
-        if limited and weight is not None and not resolution.trainable[weight]:
+        if weight is not None and not resolution.trainable[weight]:
             yield Finding(
                 path_of(walk, number),
                 "max_norm rewrites the frozen table in every forward pass, in any mode",

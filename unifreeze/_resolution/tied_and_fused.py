@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unifreeze._plan import FreezePlan
 from unifreeze._structure import Mask, ModelSpec
-from unifreeze._structure.words import FUSED_GATE
+from unifreeze._structure.words_in_names import FUSED_GATE
 from unifreeze.errors import FusedTensorError, TieConflictError
 
 

@@ -14,7 +14,7 @@ from unifreeze._structure.tree import (
     Unused,
     running_owners,
 )
-from unifreeze._structure.words import CONTAINER, KINDS, LAYERS, STOCHASTIC
+from unifreeze._structure.words_in_names import CONTAINER, KINDS, LAYERS, STOCHASTIC
 from unifreeze._structure.zones import Placement, Unit, Zone
 
 __all__ = [

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words import FUSED, KINDS, parts_of, role_of, words_in
+from unifreeze._structure.words_in_names import FUSED, KINDS, parts_of, role_of, words_in
 from unifreeze._structure.zones import Placement
 
 _PARTS = {"weight": 1, "bias": 2, "": 0}

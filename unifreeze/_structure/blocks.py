@@ -19,7 +19,7 @@ from itertools import accumulate, chain
 import numpy as np
 
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
+from unifreeze._structure.words_in_names import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
 
 _NO_DIGITS = str.maketrans("", "", "0123456789")
 _MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})

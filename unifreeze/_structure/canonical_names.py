@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words import KINDS, role_of
+from unifreeze._structure.words_in_names import KINDS, role_of
 from unifreeze._structure.zones import Placement, Unit, Zone
 
 

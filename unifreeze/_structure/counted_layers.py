@@ -13,8 +13,17 @@ from math import prod
 from typing import NamedTuple
 
 from unifreeze._structure.spec import ModelSpec
-from unifreeze._structure.words import FAMILIES, KEY, POSITION, QUERY, TASK, TOKEN_TYPE, VALUE, WORD
-from unifreeze._structure.words import PARTS as FUSED_PARTS
+from unifreeze._structure.words_in_names import (
+    FAMILIES,
+    KEY,
+    POSITION,
+    QUERY,
+    TASK,
+    TOKEN_TYPE,
+    VALUE,
+    WORD,
+)
+from unifreeze._structure.words_in_names import PARTS as FUSED_PARTS
 
 Groups = Mapping[str, Mapping[str, Sequence[str]]]
 """For each unit and each kind of layer in it, its layers in order, each as a text."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from unifreeze._structure.order import Rank
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words import (
+from unifreeze._structure.words_in_names import (
     FAMILIES,
     FUSED,
     FUSED_KV,

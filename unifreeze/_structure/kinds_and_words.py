@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words import (
+from unifreeze._structure.words_in_names import (
     FUSED_KV,
     FUSED_QKV,
     INHERITED,

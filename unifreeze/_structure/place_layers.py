@@ -12,7 +12,14 @@ from unifreeze._structure.order import Order
 from unifreeze._structure.several_models import join_placements
 from unifreeze._structure.towers import find_towers, label_towers
 from unifreeze._structure.tree import STATISTICS, Trace, Tree
-from unifreeze._structure.words import AUXILIARY, CONTAINER, EXPERTS, INPUT, LAYERS, words_in
+from unifreeze._structure.words_in_names import (
+    AUXILIARY,
+    CONTAINER,
+    EXPERTS,
+    INPUT,
+    LAYERS,
+    words_in,
+)
 from unifreeze._structure.zones import Placement, Unit, Zone
 
 

@@ -58,10 +58,9 @@ def suggest(
 
     Without batches the plan follows rules of thumb. With batches it is measured where tuning would
     pay: by the gradient of each unit relative to its weights (Auto-RGN, Lee et al. 2022, arXiv
-    2210.11466), and by the loss with each block left out. `unit_measures.py` says what each of them
-    can find. (Freezing a block and evaluating again would measure nothing: freezing changes no
-    output.) The model is measured in inference mode, as if everything in it trained, and is left
-    unchanged, bit for bit.
+    2210.11466), and by the loss with each block left out. (Freezing a block and evaluating again
+    would measure nothing: freezing changes no output.) The model is measured in inference mode, as
+    if everything in it trained, and is left unchanged, bit for bit.
 
     Args:
         model: A live model.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
-from unifreeze._structure.words import (
+from unifreeze._structure.words_in_names import (
     ATTENTION,
     AUXILIARY,
     KEY,

@@ -35,7 +35,7 @@ from unifreeze._ports.pairing.port_differences import (
     read_as_zeros,
     zeros_in_batch,
 )
-from unifreeze._structure.words import FUSED_KV, FUSED_QKV, words_in
+from unifreeze._structure.words_in_names import FUSED_KV, FUSED_QKV, words_in
 from unifreeze.errors import PairingError, listing
 
 

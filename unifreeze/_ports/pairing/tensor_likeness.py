@@ -8,7 +8,7 @@ from itertools import combinations
 from unifreeze._numerics.projections import LIMIT, plain_shape
 from unifreeze._ports.pairing.model_sketch import TensorRow
 from unifreeze._ports.pairing.name_agreement import NativeName
-from unifreeze._structure.words import FAMILIES, words_in
+from unifreeze._structure.words_in_names import FAMILIES, words_in
 
 EFFECT_LIMIT = 1e-5
 """Relative difference of outputs up to which two states have one effect.
