@@ -1,5 +1,6 @@
 """What both backends share: whose decay a phase sets, guards on copies, a run in a trainer."""
 
+import paddle
 import pytest
 import torch
 
@@ -113,3 +114,16 @@ def test_looking_for_a_largest_norm_computes_no_weight():
     vectors = {name: value.clone() for name, value in model.state_dict().items()}
     uf.FreezePlan().freeze('path:"1"').apply(model)
     assert all(torch.equal(value, vectors[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("nn", [torch.nn, paddle.nn], ids=["torch", "paddle"])
+def test_a_table_without_a_weight_is_not_asked_for_one(nn):
+    class Factored(nn.Embedding):
+        def __init__(self):
+            super().__init__(5, 4)
+            del self.weight
+            self.low, self.high = nn.Linear(2, 5), nn.Linear(4, 2)
+
+    model = nn.Sequential(Factored(), nn.Linear(4, 2))
+    handle = uf.freeze(model, 'path:"1.**"')
+    assert handle.resolution.counts()[0] < handle.resolution.counts()[1]

@@ -36,8 +36,9 @@ class BestValues:
         Raises:
             WeightFileError: The path cannot be used as a folder.
         """
-        self._files = BestFolder(folder)
-        self.refer()
+        if self._plan.phases.schedule.steers:  # without phases there is nothing to keep
+            self._files = BestFolder(folder)
+            self.refer()
 
     def refer(self) -> None:
         """Keep the values that the next phase would begin from: a saved state refers to them."""

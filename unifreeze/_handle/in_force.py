@@ -213,6 +213,7 @@ class PlanInForce:
 
     def check_gradients(self) -> tuple[Finding, ...]:
         """Check the gradients that a backward pass left."""
+        self.check_lasts("check gradients")
         answered = self._target.answered_for(self._lease)
         return gradient_findings(self.resolution, answered, self.backend.gradients(self.model))
 
