@@ -125,5 +125,5 @@ def test_a_table_without_a_weight_is_not_asked_for_one(nn):
             self.low, self.high = nn.Linear(2, 5), nn.Linear(4, 2)
 
     model = nn.Sequential(Factored(), nn.Linear(4, 2))
-    handle = uf.freeze(model, 'path:"1.**"')
+    handle = uf.FreezePlan().freeze('path:"1"').apply(model)
     assert handle.resolution.counts()[0] < handle.resolution.counts()[1]
