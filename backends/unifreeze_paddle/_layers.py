@@ -200,7 +200,7 @@ class PaddleReader(ClassTableReader):
         if leaf not in ("weight", "bias"):
             return None
         shape = tuple(tensor.shape)
-        turned = self.turned(module, leaf, shape)
+        turned = len(shape) == 2 and self.turned(module, leaf, shape)
         # Every dtype is a single object; hashing it takes longer than all the rest.
         return type(module), leaf, tensor.stop_gradient, shape, id(tensor.dtype), turned
 

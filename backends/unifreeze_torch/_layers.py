@@ -90,7 +90,10 @@ class TorchReader(ClassTableReader):
                 dict(module._parameters.items()),
                 dict(module._buffers.items()),
             )
-        return super().dicts(module)
+        attributes = module.__dict__  # not by `super`: this is called for every module
+        if "_modules" not in attributes:  # its constructor has not run yet
+            return {}, {}, {}
+        return attributes["_modules"], attributes["_parameters"], attributes["_buffers"]
 
     def inner(self, module: nn.Module) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
@@ -168,8 +171,10 @@ class TorchReader(ClassTableReader):
         """Return a key that parameters described alike share; None for what may be state."""
         if type(tensor) is not nn.Parameter or leaf.startswith(_RUNNING) or leaf.endswith(_VECTORS):
             return None
-        turned = self.turned(module, leaf, tuple(tensor.shape))
-        return type(module), tensor.requires_grad, tensor.shape, tensor.dtype, turned
+        shape = tensor.shape
+        # Most tensors of a large model are norms and biases: they are not asked about.
+        turned = len(shape) == 2 and self.turned(module, leaf, tuple(shape))
+        return type(module), tensor.requires_grad, shape, tensor.dtype, turned
 
     def shape_of(self, tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

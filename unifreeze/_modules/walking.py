@@ -150,8 +150,11 @@ class Walk:
         more = {*self._beside, *map(id, self.unused), id(None)}
         more.update(id(tensor) for _, tensor in self.kept())
         of_children, of_parameters, _ = zip(*self._dicts, strict=True)
-        parts = filter(None, chain(of_children, of_parameters))
-        content = [*chain.from_iterable(map(methodcaller("values"), parts))]
+        parts = [*filter(None, chain(of_children, of_parameters))]
+        try:
+            content = [*chain.from_iterable(map(dict.values, parts))]
+        except TypeError:  # views of other mappings
+            content = [*chain.from_iterable(map(methodcaller("values"), parts))]
         left: Iterator[int] = map(id, content)
         for known in (self.tree.numbers, self._seen, more):
             left = filterfalse(known.__contains__, left)
