@@ -97,7 +97,9 @@ class TorchReader(ClassTableReader):
 
     def inner(self, module: nn.Module) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""
-        inner = super().inner(module)
+        inner = self._wrapped.get(type(module))  # known, for all modules but the first of a class
+        if inner is None:
+            inner = super().inner(module)
         # Prompt learning keeps the bare model under `base_model` without a tuner around it.
         if not inner or not hasattr(module, inner):
             return ""
@@ -150,8 +152,8 @@ class TorchReader(ClassTableReader):
         return _IN_BY_OUT in self.bases(module) if self.kind(module) else None
 
     def is_linear(self, module: nn.Module) -> bool:
-        """Return whether a layer is PyTorch's linear layer, or derived from it."""
-        return isinstance(module, nn.Linear)
+        """Return whether a layer is derived from PyTorch's linear layer."""
+        return type(module) is not nn.Linear and isinstance(module, nn.Linear)
 
     def fixed(self, module: nn.Module, tensor: torch.Tensor, dtype: str) -> tuple[str, bool]:
         """Say why a parameter is never trained, "" if it may be; and whether it cannot be."""

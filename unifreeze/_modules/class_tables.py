@@ -136,7 +136,10 @@ class ClassTableReader(Reader):
 
     @abstractmethod
     def is_linear(self, module: Layer) -> bool:
-        """Return whether a layer is the framework's linear layer, or derived from it."""
+        """Return whether a layer is derived from a linear layer of the framework.
+
+        That layer itself may be left out: it is known to store its matrix as usual.
+        """
 
     def fixed(self, module: Layer, tensor: LiveTensor, dtype: str) -> tuple[str, bool]:
         """Say why a parameter is never trained, "" if it may be; and whether it cannot be."""
