@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unifreeze.backend import Batch
-from unifreeze_torch._backend import TorchBackend
+from unifreeze_torch import TorchBackend
 
 
 class InBfloat16(TorchBackend):

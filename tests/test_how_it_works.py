@@ -1,6 +1,9 @@
 """The diagram in docs/how-it-works.md shows the calls that are made, no more and no fewer."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.support import ways
 
@@ -27,3 +30,14 @@ def test_a_call_that_is_not_drawn_is_seen():
 
 def test_the_page_is_where_it_says():
     assert Path("docs/how-it-works.md") == ways.PAGE.relative_to(ways.ROOT)
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "backends/README.md", "docs/how-it-works.md", "docs/python.md"]
+)
+def test_files_that_a_page_names_exist(page):
+    text = (ways.ROOT / page).read_text(encoding="utf-8")
+    named = {Path(name).name for name in re.findall(r"`([\w/*.-]+\.(?:py|lark|sh))`", text)}
+    folders = ("unifreeze", "backends", "tests", "ci", "examples")
+    known = {file.name for folder in folders for file in (ways.ROOT / folder).rglob("*.*")}
+    assert named <= known, named - known
