@@ -43,7 +43,7 @@ from unifreeze._modules.neutral_settings import (
 from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay
 from unifreeze._modules.reader import Dicts, Reader
 from unifreeze._modules.saved_states import check_names
-from unifreeze._modules.structure_changes import mappings_unchanged
+from unifreeze._modules.structure_changes import MappingStructure, Structure
 from unifreeze._modules.tapeless import Tapeless
 from unifreeze._modules.tensor_operations import TensorOperations
 from unifreeze._modules.walk_parts import Slot
@@ -126,12 +126,13 @@ __all__ = [
     # Reading a framework's modules
     "CONTAINER",
     "Dicts",
+    "Structure",
+    "MappingStructure",
     "Reader",
     "ClassTableReader",
     "qualified_bases",
     "STOCHASTIC",
     "Tensor",
-    "mappings_unchanged",
     # A backend for a framework of modules
     "Guard",
     "CopiedGuard",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from unifreeze._modules.structure_changes import Dicts as Dicts
-from unifreeze._modules.structure_changes import dictionaries_unchanged
+from unifreeze._modules.structure_changes import DictStructure, Structure
 from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
 
@@ -29,15 +29,13 @@ class Reader(Protocol):
         them must change the module, and they must not keep the module itself alive.
         """
 
-    def unchanged(self, walked: Sequence[Dicts]) -> Callable[[], bool]:
-        """Return a function that returns whether modules still hold the same parts as now.
-
-        It is called before every use of a model, so it must be quick. Values of buffers may change.
+    def structure(self, walked: Sequence[Dicts]) -> Structure:
+        """Return what modules hold now, in a form that says later whether they still hold it.
 
         Args:
             walked: What `dicts` returned for every module of a model, wrappers included.
         """
-        return dictionaries_unchanged(walked)
+        return DictStructure(walked)
 
     def parameters_kept_in(self, module: Layer) -> MutableMapping[str, Any]:
         """Return the attribute of a module in which its code looks its parameters up by name."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from itertools import chain, filterfalse
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Dicts: TypeAlias = tuple[
     MutableMapping[str, Any], MutableMapping[str, Any], MutableMapping[str, Any]
@@ -15,36 +15,66 @@ Dicts: TypeAlias = tuple[
 _END = object()
 
 
-def dictionaries_unchanged(walked: Sequence[Dicts]) -> Callable[[], bool]:
-    """Return a function that compares a model's dictionaries with what they hold now.
+class Structure(Protocol):
+    """What the modules of a model held when they were walked.
 
-    They must be the very dictionaries of the modules, not copies. It looks at every dictionary of
-    a large model, so all of it runs without a Python frame.
+    Attributes:
+        content: Every child and parameter, None included.
     """
-    of_children, of_parameters, of_buffers = zip(*walked, strict=True)
-    filled: Any = [*filter(None, of_children), *filter(None, of_parameters)]
-    buffers = [*filter(None, of_buffers)]
-    empty = [*filterfalse(None, chain(of_children, of_parameters, of_buffers))]
-    content = [*chain.from_iterable(map(dict.values, filled)), _END]
-    sizes = list(map(len, buffers))
 
-    def unchanged() -> bool:
-        now = chain(chain.from_iterable(map(dict.values, filled)), (_END,))
-        return not any(empty) and list(map(len, buffers)) == sizes and all(map(is_, now, content))
+    content: Sequence[Any]
 
-    return unchanged
+    def unchanged(self) -> bool:
+        """Return whether the modules still hold the same parts; values of buffers may change.
+
+        It is called before every use of a model, so it must be quick.
+        """
 
 
-def mappings_unchanged(walked: Sequence[Dicts]) -> Callable[[], bool]:
-    """Return the same function for mappings that are not dictionaries, such as views of one."""
-    content = [_items(part) for row in walked for part in row[:2]]
-    sizes = [len(row[2]) for row in walked]
+class DictStructure:
+    """The structure of modules that keep their parts in real dictionaries, not in copies.
 
-    def unchanged() -> bool:
-        now = [_items(part) for row in walked for part in row[:2]]
-        return now == content and [len(row[2]) for row in walked] == sizes
+    It looks at every dictionary of a large model, so all of it runs without a Python frame.
+    """
 
-    return unchanged
+    def __init__(self, walked: Sequence[Dicts]) -> None:
+        of_children, of_parameters, of_buffers = zip(*walked, strict=True)
+        self._filled: Any = [*filter(None, of_children), *filter(None, of_parameters)]
+        self._buffers = [*filter(None, of_buffers)]
+        self._empty = [*filterfalse(None, chain(of_children, of_parameters, of_buffers))]
+        self._sizes = list(map(len, self._buffers))
+        self.content: Sequence[Any] = [*self._now()]
+
+    def unchanged(self) -> bool:
+        """Return whether the modules still hold the same parts."""
+        # The ends show that neither side has more than the other.
+        now, then = chain(self._now(), (_END,)), chain(self.content, (_END,))
+        return (
+            not any(self._empty)
+            and list(map(len, self._buffers)) == self._sizes
+            and all(map(is_, now, then))
+        )
+
+    def _now(self) -> Iterable[Any]:
+        return chain.from_iterable(map(dict.values, self._filled))
+
+
+class MappingStructure:
+    """The structure of modules whose parts are in mappings of other kinds, such as views."""
+
+    def __init__(self, walked: Sequence[Dicts]) -> None:
+        self._walked = walked
+        self._then = self._now()
+        self.content: Sequence[Any] = [
+            part for row in walked for held in row[:2] for part in held.values()
+        ]
+
+    def unchanged(self) -> bool:
+        """Return whether the modules still hold the same parts."""
+        return self._now() == self._then
+
+    def _now(self) -> list[tuple[list[tuple[str, int]], list[tuple[str, int]], int]]:
+        return [(_items(row[0]), _items(row[1]), len(row[2])) for row in self._walked]
 
 
 def _items(part: Mapping[str, Any]) -> list[tuple[str, int]]:

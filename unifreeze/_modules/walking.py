@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable, Iterator, MutableMapping, Set
-from itertools import chain, compress, count, filterfalse, repeat
-from operator import attrgetter, contains, methodcaller
+from itertools import compress, count, filterfalse, repeat
+from operator import attrgetter, contains
 from typing import Any, TypeVar
 
 from unifreeze._modules.reader import Dicts, Reader
@@ -66,7 +66,7 @@ class Walk:
         # The walk is kept as long as the model lives, so it must not keep the model alive.
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
-        self._unchanged = reader.unchanged(self._dicts)
+        self._structure = reader.structure(self._dicts)
 
     @property
     def root(self) -> Any:
@@ -99,7 +99,7 @@ class Walk:
 
     def current(self) -> bool:
         """Return whether every module still holds the same children and parameters, by identity."""
-        return self._unchanged() and all(
+        return self._structure.unchanged() and all(
             self._reader.choice(module) == choice for module, choice in self._choices
         )
 
@@ -149,12 +149,7 @@ class Walk:
         """
         more = {*self._beside, *map(id, self.unused), id(None)}
         more.update(id(tensor) for _, tensor in self.kept())
-        of_children, of_parameters, _ = zip(*self._dicts, strict=True)
-        parts = [*filter(None, chain(of_children, of_parameters))]
-        try:
-            content = [*chain.from_iterable(map(dict.values, parts))]
-        except TypeError:  # views of other mappings
-            content = [*chain.from_iterable(map(methodcaller("values"), parts))]
+        content = self._structure.content
         left: Iterator[int] = map(id, content)
         for known in (self.tree.numbers, self._seen, more):
             left = filterfalse(known.__contains__, left)

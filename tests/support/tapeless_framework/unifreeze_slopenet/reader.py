@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 
 import slopenet
 
-from unifreeze.backend import CONTAINER, Reader, Tensor, mappings_unchanged
+from unifreeze.backend import CONTAINER, MappingStructure, Reader, Tensor
 
 KINDS = {
     slopenet.Linear: "linear",
@@ -50,9 +50,9 @@ class SlopenetReader(Reader):
         kinds = (slopenet.Module, slopenet.Weight, slopenet.State)
         return tuple(Part(module.attributes, kind) for kind in kinds)
 
-    def unchanged(self, walked):
+    def structure(self, walked):
         """Look at the views again: settings and statistics in the dictionary may change."""
-        return mappings_unchanged(walked)
+        return MappingStructure(walked)
 
     def parameters_kept_in(self, module):
         """Return the one dictionary."""
