@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from unifreeze._handle.resolved_phases import ResolvedPhases
@@ -66,7 +66,7 @@ class OrderWatch:
         places = rests_on_order([plan for _, plan, _ in phases.rows()], spec)
         if spec.tree is not self._tree or places != self._places:
             self._tree, self._places, self._ran = spec.tree, places, frozenset()
-            tops = [top for top in _outermost(places, spec.tree) if self._idle(top)]
+            tops = [top for top in _outermost(places, spec.tree) if any(self._idle(top))]
             self._open, self._passed = dict.fromkeys(tops, 0), set()
         if self._open:
             paths = {spec.tree.paths[top]: top for top in self._open}
@@ -145,12 +145,9 @@ class OrderWatch:
         idle = [path for top in _outermost(self._places, self._tree) for path in self._idle(top)]
         return f"never ran while the order of layers was watched: {listing(idle)}" if idle else ""
 
-    def _idle(self, top: int) -> list[str]:
-        """Return the parameters below a module that the plan counts, and that have not run."""
-        spec = self._phases().resolution.spec
-        low, high = spec.tree.name_starts[top], spec.tree.name_ends[top]
-        inside = set(spec.tree.names[low:high])
-        return [path for path in never_ran(self._places, spec, self._ran) if path in inside]
+    def _idle(self, top: int) -> Iterator[str]:
+        """Yield the parameters below a module that the plan counts, and that have not run."""
+        return never_ran(self._places, self._phases().resolution.spec, self._ran, below=top)
 
     def _lose(self) -> None:
         self.lost = True
@@ -168,7 +165,7 @@ class OrderWatch:
         self._passed.add(top)
         self.lost = False
         self._open[top] = 0 if new else self._open.get(top, 0) + 1
-        if self._open[top] < PASSES and self._idle(top):
+        if self._open[top] < PASSES and any(self._idle(top)):
             return False
         del self._open[top]
         return True

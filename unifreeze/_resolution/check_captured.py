@@ -218,9 +218,9 @@ def named_groups(plan: FreezePlan, spec: ModelSpec) -> set[tuple[str, str]]:
 
 def fused_places(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
     """Say which layers take several places where a plan written by hand counts layers."""
-    if plan.captured is not None or not spec.placement.spans:
-        return
     groups, at = named_groups(plan, spec), spec.placement
+    if plan.captured is not None or not groups:
+        return  # most plans count no layers, and numbering all of them takes long
     rows = []
     for owner, span in at.spans.items():
         if (spec.units[at.unit_of[owner]].label, at.kind_of[owner]) in groups:

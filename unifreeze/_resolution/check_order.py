@@ -40,26 +40,28 @@ def rests_on_order(plans: Sequence[FreezePlan], spec: ModelSpec) -> Places:
     return {**places, 0: False} if stand_ins_of(spec).owners or _stands_alone(spec) else places
 
 
-def never_ran(places: Places, spec: ModelSpec, ran: Set[int]) -> list[str]:
-    """Return native paths of parameters that a plan counts, and that no pass has used.
+def never_ran(places: Places, spec: ModelSpec, ran: Set[int], *, below: int = 0) -> Iterator[str]:
+    """Yield native paths of parameters that a plan counts, and that no pass has used.
 
     Args:
         places: Where the plan counts.
         spec: The model's description.
         ran: The modules whose own tensors some pass has used.
+        below: The module to look at, by its number.
     """
     tree = spec.tree
-    reached = {n for n, owner in zip(tree.tensor_of, tree.owners, strict=True) if owner in ran}
+    used = zip(tree.tensor_of, tree.owners, strict=True) if ran else ()
+    seen = {tensor for tensor, owner in used if owner in ran}
     inside = [(block, tree.ends[block]) for run in spec.runs for block in run.blocks]
-    idle: dict[int, str] = {}
     for place, of_blocks in places.items():
-        for name in range(tree.name_starts[place], tree.name_ends[place]):
+        first = max(tree.name_starts[place], tree.name_starts[below])
+        for name in range(first, min(tree.name_ends[place], tree.name_ends[below])):
             owner, tensor = tree.owners[name], tree.tensor_of[name]
-            if tensor in reached or tensor in idle:
+            if tensor in seen:
                 continue
             if not of_blocks or any(low <= owner < high for low, high in inside):
-                idle[tensor] = tree.names[name]
-    return list(idle.values())
+                seen.add(tensor)
+                yield tree.names[name]
 
 
 def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
@@ -67,7 +69,7 @@ def unseen_notices(plan: FreezePlan, spec: ModelSpec) -> Iterator[str]:
     places = _places([plan], spec)
     if spec.order != "execution" or plan.order == "as_described" or not places:
         return
-    if idle := never_ran(places, spec, used_owners(spec)):
+    if idle := list(never_ran(places, spec, used_owners(spec))):
         yield (
             f"the batch never ran {counted(len(idle), 'parameter')} that the plan's words count, "
             f"and so their place is not known: {listing(idle)}; if training runs them, give a "
