@@ -83,7 +83,7 @@ class LiveModels(ModuleOperations):
         walk.tree.modeless = walk.modeless()
         self.find_shared(walk)
         walk.memo.types = list(map(type, walk.tensors))
-        walk.memo.sizes = self.sizes(walk)
+        walk.memo.sizes, walk.memo.dtypes = self.sizes(walk), _dtypes(walk)
         walk.memo.spec = derive(walk.tree)
         self._walks[root] = walk
         return walk
@@ -120,10 +120,6 @@ class LiveModels(ModuleOperations):
             return False
         if walk.tree.states and walk.modeless() != walk.tree.modeless:
             return True
-        if memo.dtypes is None:
-            neutral = (self.reader.shape_of(tensor)[1] for tensor in walk.tensors)
-            memo.dtypes = _dtypes(walk)
-            return any(a != b.dtype for a, b in zip(neutral, walk.tree.tensors, strict=True))
         return memo.dtypes != _dtypes(walk)
 
     def flags_now(self, walk: Walk) -> Mask:

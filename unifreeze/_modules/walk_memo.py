@@ -28,7 +28,7 @@ class WalkMemo:
     spec: ModelSpec | None = None
     types: list[type] = field(default_factory=list)
     sizes: list[Any] | None = None
-    dtypes: list[Any] | None = None
+    dtypes: list[Any] = field(default_factory=list)
     flags: Mask | None = None
     guards: tuple[Resolution, dict[int, Guard]] | None = None
     objects: dict[str, LiveTensor] | None = None
