@@ -39,6 +39,8 @@ class UntoldReminder:
         the next `handle.step`.
         """
         self._stop()
+        if not self._over:
+            self._stop = _nothing
 
     def end(self) -> None:
         """Stop watching for good."""
