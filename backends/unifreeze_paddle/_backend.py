@@ -15,12 +15,12 @@ from paddle import nn
 from unifreeze.backend import (
     Capabilities,
     Finding,
-    ForwardWatch,
     Layer,
     Model,
     Resolution,
     Undo,
     Walk,
+    in_inference_mode,
     overlapping,
 )
 from unifreeze.errors import DescriptionError
@@ -29,7 +29,7 @@ from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _load_watches as loads
 from unifreeze_paddle._experiment_backend import PaddleExperiments
 from unifreeze_paddle._layer_guards import PaddleGuards
-from unifreeze_paddle._layers import PaddleReader, largest_norms
+from unifreeze_paddle._layers import PaddleReader
 from unifreeze_paddle._optimizer_backend import PaddleOptimizers
 from unifreeze_paddle._tensors import PaddleTensors
 from unifreeze_paddle._trainable_flags import PaddleFlags
@@ -55,6 +55,8 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
 
     name = "paddle"
     module_class = nn.Layer
+    on_forward = staticmethod(watches.on_forward)
+    is_compiled = staticmethod(checks.has_static_parts)
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,10 +129,6 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
 
         return remove
 
-    def on_forward(self, module: Layer, watch: ForwardWatch) -> Undo:
-        """Call back around a layer's forward passes; return the function that stops it."""
-        return watches.on_forward(module, watch)
-
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `set_state_dict`."""
         return loads.on_load(walk.root, loaded)
@@ -138,10 +136,6 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
     def runs(self, module: Layer) -> bool:
         """Return True if a layer computes something; a plain list of layers does not."""
         return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
-
-    def is_compiled(self, walk: Walk) -> bool:
-        """Return whether to_static runs a part of a model."""
-        return checks.has_static_parts(walk)
 
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
@@ -154,18 +148,9 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before, norms = self.modes(walk), largest_norms(walk.modules)
-        with self.random_state(), paddle.no_grad():
-            for layer in walk.modules:
-                layer.training = False
-            for table, _ in norms:
-                table._max_norm = None  # with it, looking up rewrites the table, in any mode
-            try:
-                yield
-            finally:
-                for table, largest in norms:
-                    table._max_norm = largest
-                self.set_modes(walk, before)
+        still = in_inference_mode(self, walk, nn.Embedding, "_max_norm")
+        with self.random_state(), paddle.no_grad(), still:
+            yield
 
     @contextmanager
     def random_state(self) -> Iterator[None]:

@@ -14,13 +14,13 @@ from torch import nn
 from unifreeze.backend import (
     Capabilities,
     Finding,
-    ForwardWatch,
     Guard,
     Layer,
     Model,
     Resolution,
     Undo,
     Walk,
+    in_inference_mode,
     overlapping,
 )
 from unifreeze.errors import TargetError
@@ -50,6 +50,7 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
     name = "torch"
     module_class = nn.Module
     stored = staticmethod(offloaded.stored)
+    on_forward = staticmethod(watches.on_forward)
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,10 +145,6 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
 
         return remove
 
-    def on_forward(self, module: Layer, watch: ForwardWatch) -> Undo:
-        """Call back around a module's forward passes; return the function that stops it."""
-        return watches.on_forward(module, watch)
-
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `load_state_dict`."""
         return load_watches.on_load(walk.root, loaded)
@@ -168,20 +165,11 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before, norms = self.modes(walk), layers.largest_norms(walk.modules)
         stance = getattr(torch.compiler, "set_stance", None)
         eager = stance("force_eager") if stance else nullcontext()
-        with self.random_state(), torch.no_grad(), eager:
-            for module in walk.modules:
-                module.training = False
-            for table, _ in norms:
-                table.max_norm = None  # with it, looking up rewrites the table, in any mode
-            try:
-                yield
-            finally:
-                for table, largest in norms:
-                    table.max_norm = largest
-                self.set_modes(walk, before)
+        still = in_inference_mode(self, walk, layers.LOOKUP_TABLES, "max_norm")
+        with self.random_state(), torch.no_grad(), eager, still:
+            yield
 
     @contextmanager
     def random_state(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from unifreeze._experiments.measure import run_measure
 from unifreeze._experiments.probe import run_probe
 from unifreeze._experiments.sketch import run_sketch
 from unifreeze._experiments.step import run_step
+from unifreeze._modules.neutral_settings import optimizer_defaults
 from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import Model
@@ -53,7 +54,7 @@ class ModuleExperiments(ExperimentOperations):
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return the default settings of the framework's optimizers, by their names."""
-        return {}
+        return optimizer_defaults(*self.optimizer_tables)
 
     def shipped_map(self, model: Model, others: Iterable[str]) -> dict[str, str]:
         """Return the other port's name of each tensor, if the model's library knows it.
