@@ -28,7 +28,6 @@ from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import Layer, Model
 from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._resolution import train_everything
-from unifreeze._structure import ModelSpec
 from unifreeze.errors import TargetError
 
 
@@ -38,17 +37,16 @@ def run_sketch(backend: ExperimentOperations, model: Model, config: SketchConfig
     everything = train_everything(backend.describe(model))
     if backend.has_no_values(walk):
         raise TargetError("the model has no values yet", hint="initialise it first")
-    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
+    tables = {row.path for row in everything.spec.parameters if row.kind == "embedding"}
+    with restored(backend, walk) as rewind, ExitStack() as stack:
+        stack.enter_context(backend.random_state())
+        stack.enter_context(python_random_state())
         rewind()
-        undo = backend.write(model, everything)
-        try:
-            with kept_attributes(backend, walk), backend.double(walk):
-                try:
-                    return _Sketching(backend, model, walk, config).run(_tables(everything.spec))
-                finally:
-                    drop_gradients(backend, walk)
-        finally:
-            undo()
+        stack.callback(backend.write(model, everything))
+        stack.enter_context(kept_attributes(backend, walk))
+        stack.enter_context(backend.double(walk))
+        stack.callback(drop_gradients, backend, walk)
+        return _Sketching(backend, model, walk, config).run(tables)
 
 
 class _Sketching:
@@ -106,11 +104,6 @@ class _Sketching:
         if not self.chosen and choose is None:
             raise no_gradient(outputs)
         return seeded_weights(outputs, self.chosen, self.config.seed)
-
-
-def _tables(spec: ModelSpec) -> set[str]:
-    """Return the paths of lookup tables."""
-    return {row.path for row in spec.parameters if row.kind == "embedding"}
 
 
 def _assign(

@@ -8,7 +8,7 @@ bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
 from typing import Any
@@ -45,15 +45,12 @@ def run_step(
     with restored(backend, walk) as rewind, backend.random_state():
         for spec in config.optimizers:
             rewind()
-            undo = backend.write(model, resolution)
-            try:
-                with backend.double(walk) if config.double else nullcontext():
-                    try:
-                        steps.train(spec)
-                    finally:
-                        drop_gradients(backend, walk)
-            finally:
-                undo()
+            with ExitStack() as stack:
+                stack.callback(backend.write(model, resolution))
+                if config.double:
+                    stack.enter_context(backend.double(walk))
+                stack.callback(drop_gradients, backend, walk)
+                steps.train(spec)
     return steps.result()
 
 
@@ -149,12 +146,9 @@ class _Steps:
         backend.train_mode(self.model)
         backend.turn_random_off(walk)
         modes, guards = backend.modes(walk), backend.get_guards(walk)
-        for owner in self._statistics_owners():
+        for owner in self.resolution.spec.statistics_owners():
             modes[owner] = not (owner in guards and guards[owner].still)
         backend.set_modes(walk, modes)
-
-    def _statistics_owners(self) -> list[int]:
-        return self.resolution.spec.statistics_owners()
 
     def _statistics(self) -> dict[str, Array]:
         states = [(s, t) for s, t in self.walk.states() if t is not None]
