@@ -28,6 +28,7 @@ from unifreeze._numerics.projections import Sketch, numbers, sketch_flat, sketch
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
+from unifreeze._protocol.results import nothing
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS, Tensor
@@ -175,7 +176,7 @@ class _Steps:
         with ExitStack() as stack:
             for owner, count in channels.items():
                 note = partial(self._note, counts, self.walk.tree.paths[owner], count)
-                stack.callback(self.backend.hook(self.walk.module(owner), _nothing, note))
+                stack.callback(self.backend.hook(self.walk.module(owner), nothing, note))
             yield
 
     def _note(self, counts: dict[str, list[int]], path: str, channels: int, result: Any) -> None:
@@ -240,7 +241,3 @@ def unit_of(dtype: str) -> float:
 
 def _wide(array: Array) -> Array:
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
-
-
-def _nothing() -> None:
-    pass

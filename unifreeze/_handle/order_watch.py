@@ -9,7 +9,7 @@ from typing import Any
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.step_reminders import warn_unseen
 from unifreeze._identity import WeakIdentitySet
-from unifreeze._protocol import Backend, Undo
+from unifreeze._protocol import Backend, Undo, nothing
 from unifreeze._resolution import (
     Places,
     Resolution,
@@ -73,7 +73,7 @@ class OrderWatch:
             self._stop = backend.watch_order(
                 model, list(paths), lambda path, trace: self._take(paths[path], trace), self._lose
             )
-        return self._ended(self._stop) if self._stop is not None else _nothing
+        return self._ended(self._stop) if self._stop is not None else nothing
 
     def _ended(self, stop: Undo) -> Undo:
         """Return a call that ends a watch and does not keep this object alive."""
@@ -186,7 +186,3 @@ def _outermost(places: Places, tree: Tree) -> list[int]:
     """Return the outermost modules to watch: their passes show everything that is counted."""
     tops = set(tree.children(0)) if 0 in places and tree.members else set(places)
     return sorted(top for top in tops if not any(t < top < tree.ends[t] for t in tops))
-
-
-def _nothing() -> None:
-    pass

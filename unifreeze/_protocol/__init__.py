@@ -12,12 +12,13 @@ from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.registry import (
     backend_for,
     backend_names,
+    is_claimed,
     is_installed,
     load_backend,
     missing_framework,
     override_backend,
     refuse_unsupported,
 )
-from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo, nothing, undo_all
 from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._protocol.step_data import StepConfig, StepRun
