@@ -79,7 +79,7 @@ from unifreeze._protocol.registry import (
     load_backend,
     override_backend,
 )
-from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo, undo_all
 from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution.decide import resolve_phases
@@ -122,6 +122,7 @@ __all__ = [
     "StepConfig",
     "StepRun",
     "Undo",
+    "undo_all",
     # Reading a framework's modules
     "CONTAINER",
     "Dicts",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -22,6 +23,7 @@ from unifreeze.backend import (
     Walk,
     in_inference_mode,
     overlapping,
+    undo_all,
 )
 from unifreeze.errors import DescriptionError
 from unifreeze_paddle import _checks as checks
@@ -121,13 +123,8 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
         def last(_layer: Layer, _inputs: Any, outputs: Any) -> None:
             after(outputs)
 
-        handles = [module.register_forward_pre_hook(first), module.register_forward_post_hook(last)]
-
-        def remove() -> None:
-            for handle in handles:
-                handle.remove()
-
-        return remove
+        handles = module.register_forward_pre_hook(first), module.register_forward_post_hook(last)
+        return partial(undo_all, [handle.remove for handle in handles])
 
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `set_state_dict`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +23,7 @@ from unifreeze.backend import (
     Walk,
     in_inference_mode,
     overlapping,
+    undo_all,
 )
 from unifreeze.errors import TargetError
 from unifreeze_torch import _checks as checks
@@ -138,12 +140,7 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
             )
         first = module.register_forward_pre_hook(lambda *_: before(), prepend=True)
         last = module.register_forward_hook(lambda _module, _inputs, result: after(result))
-
-        def remove() -> None:
-            first.remove()
-            last.remove()
-
-        return remove
+        return partial(undo_all, (first.remove, last.remove))
 
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `load_state_dict`."""
