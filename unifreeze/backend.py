@@ -79,13 +79,14 @@ from unifreeze._protocol.registry import (
     load_backend,
     override_backend,
 )
-from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo, undo_all
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
 from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution.decide import resolve_phases
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure.tree import Mask, Tensor
 from unifreeze._structure.words_in_names import CONTAINER, STOCHASTIC
+from unifreeze._undo import undo_all
 
 __all__ = [
     # Finding a backend

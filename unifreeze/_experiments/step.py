@@ -28,10 +28,10 @@ from unifreeze._numerics.projections import Sketch, numbers, sketch_flat, sketch
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
-from unifreeze._protocol.results import nothing
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS, Tensor
+from unifreeze._undo import nothing
 
 _UNITS = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SINGLE = 2.0**-23

@@ -13,9 +13,10 @@ from unifreeze._handle.step_reminders import UntoldReminder
 from unifreeze._handle.target import Target
 from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
 from unifreeze._plan import FreezePlan
-from unifreeze._protocol import Batch, Finding, refuse_unsupported, undo_all
+from unifreeze._protocol import Batch, Finding, refuse_unsupported
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
+from unifreeze._undo import undo_all
 from unifreeze.errors import UnifreezeError, counted, listing
 
 

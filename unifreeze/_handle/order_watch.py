@@ -9,7 +9,7 @@ from typing import Any
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.step_reminders import warn_unseen
 from unifreeze._identity import WeakIdentitySet
-from unifreeze._protocol import Backend, Undo, nothing
+from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import (
     Places,
     Resolution,
@@ -19,6 +19,7 @@ from unifreeze._resolution import (
     used_owners,
 )
 from unifreeze._structure import ModelSpec, Trace, Tree, derive
+from unifreeze._undo import nothing
 from unifreeze.errors import ResolveError, counted, listing
 
 Pairs = Sequence[tuple[str, Resolution, Resolution | ResolveError]]

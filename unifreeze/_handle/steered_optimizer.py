@@ -13,7 +13,8 @@ from unifreeze._handle.phase_log import PhaseLog
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.step_reminders import untold_error
 from unifreeze._identity import WeakIdentityDict
-from unifreeze._protocol import Rate, Undo, nothing
+from unifreeze._protocol import Rate, Undo
+from unifreeze._undo import nothing
 from unifreeze.errors import OptimizerError
 
 _steering: WeakIdentityDict[weakref.ref[SteeredOptimizer]] = WeakIdentityDict()

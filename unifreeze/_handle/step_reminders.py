@@ -10,8 +10,9 @@ from typing import Any
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._plan import After, At, Phase, When
-from unifreeze._protocol import Backend, Undo, nothing
+from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import ORDER_CURES
+from unifreeze._undo import nothing
 from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
 
 

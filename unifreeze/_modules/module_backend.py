@@ -18,9 +18,10 @@ from unifreeze._modules.training_watch import watch_training
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import Model
-from unifreeze._protocol.results import Finding, Undo, undo_all
+from unifreeze._protocol.results import Finding, Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS, ModelSpec, Trace, derive
+from unifreeze._undo import undo_all
 
 
 class ModuleBackend(FlagWriting, TensorValues):

@@ -8,7 +8,8 @@ from functools import partial
 
 from unifreeze._modules.module_operations import ModuleOperations
 from unifreeze._protocol.live import Layer, Model
-from unifreeze._protocol.results import Undo, undo_all
+from unifreeze._protocol.results import Undo
+from unifreeze._undo import undo_all
 
 
 class TrainingWatch:

@@ -19,6 +19,6 @@ from unifreeze._protocol.registry import (
     override_backend,
     refuse_unsupported,
 )
-from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo, nothing, undo_all
+from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
 from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._protocol.step_data import StepConfig, StepRun

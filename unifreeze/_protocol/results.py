@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,16 +10,6 @@ from unifreeze._protocol.batches import Array
 
 Undo = Callable[[], None]
 """A function that puts flags, modes and hooks back as before a write; values stay."""
-
-
-def nothing() -> None:
-    """Undo nothing."""
-
-
-def undo_all(undos: Iterable[Undo]) -> None:
-    """Call several such functions, in their order."""
-    for undo in undos:
-        undo()
 
 
 @dataclass(frozen=True)
