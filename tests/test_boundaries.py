@@ -15,6 +15,7 @@ LAYERS = [
     "_arguments",
     "_tables",
     "_identity",
+    "_undo",
     "_files",
     "_structure",
     "_plan",

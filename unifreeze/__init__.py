@@ -54,32 +54,20 @@ __all__ = [
     "unpin",
 ]
 
-_HOME = {
-    "FreezePlan": "_plan",
-    "FrozenDriftError": "errors",
-    "Handle": "_handle",
-    "Pairing": "_ports.pairing",
-    "Record": "_evidence",
-    "Report": "_evidence",
-    "Resolution": "_resolution",
-    "Selector": "_plan.selectors",
-    "UnifreezeError": "errors",
-    "apply": "_handle",
-    "capture": "_authoring.capture",
-    "check_parity": "_evidence",
-    "check_step": "_evidence",
-    "compare_plans": "_authoring.compare",
-    "freeze": "_handle",
-    "frozen": "_handle",
-    "load_trained": "_handle",
-    "pair": "_ports.pairing",
-    "port_file": "_ports.carrying",
-    "port_weights": "_ports.carrying",
-    "resolve": "_handle",
-    "suggest": "_authoring.suggest",
-    "translate": "_authoring.capture",
-    "unpin": "_handle",
+_HOMES = {
+    "errors": ("FrozenDriftError", "UnifreezeError"),
+    "_plan": ("FreezePlan",),
+    "_plan.selectors": ("Selector",),
+    "_resolution": ("Resolution",),
+    "_handle": ("Handle", "apply", "freeze", "frozen", "load_trained", "resolve", "unpin"),
+    "_evidence": ("Record", "Report", "check_parity", "check_step"),
+    "_ports.pairing": ("Pairing", "pair"),
+    "_ports.carrying": ("port_file", "port_weights"),
+    "_authoring.capture": ("capture", "translate"),
+    "_authoring.compare": ("compare_plans",),
+    "_authoring.suggest": ("suggest",),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

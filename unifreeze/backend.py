@@ -28,6 +28,7 @@ from unifreeze._modules.common_layer_settings import (
 from unifreeze._modules.digests import Payload
 from unifreeze._modules.guard import Guard
 from unifreeze._modules.guards_on_copies import CopiedGuard
+from unifreeze._modules.inference_mode import in_inference_mode
 from unifreeze._modules.module_backend import ModuleBackend
 from unifreeze._modules.module_operations import ModuleOperations
 from unifreeze._modules.module_optimizers import ModuleOptimizers
@@ -37,8 +38,6 @@ from unifreeze._modules.neutral_settings import (
     activation,
     build_optimizer,
     clipped,
-    optimizer_defaults,
-    read_settings,
 )
 from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay
 from unifreeze._modules.reader import Dicts, Reader
@@ -87,6 +86,7 @@ from unifreeze._resolution.decide import resolve_phases
 from unifreeze._resolution.resolution import Resolution
 from unifreeze._structure.tree import Mask, Tensor
 from unifreeze._structure.words_in_names import CONTAINER, STOCHASTIC
+from unifreeze._undo import undo_all
 
 __all__ = [
     # Finding a backend
@@ -123,6 +123,7 @@ __all__ = [
     "StepConfig",
     "StepRun",
     "Undo",
+    "undo_all",
     # Reading a framework's modules
     "CONTAINER",
     "Dicts",
@@ -147,6 +148,7 @@ __all__ = [
     "overlapping",
     "parameters_beside",
     "freezes_any_of",
+    "in_inference_mode",
     "inside_wrappers",
     "modules_of",
     "path_of",
@@ -156,7 +158,6 @@ __all__ = [
     "ModuleOptimizers",
     "build_optimizer",
     "check_names",
-    "optimizer_defaults",
     "OWN_DECAY",
     "refuse_lbfgs",
     "takes_phase_decay",
@@ -171,7 +172,6 @@ __all__ = [
     "SettingsTable",
     "activation",
     "clipped",
-    "read_settings",
     "attention",
     "average_pool",
     "max_pool",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -15,13 +16,14 @@ from paddle import nn
 from unifreeze.backend import (
     Capabilities,
     Finding,
-    ForwardWatch,
     Layer,
     Model,
     Resolution,
     Undo,
     Walk,
+    in_inference_mode,
     overlapping,
+    undo_all,
 )
 from unifreeze.errors import DescriptionError
 from unifreeze_paddle import _checks as checks
@@ -29,7 +31,7 @@ from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _load_watches as loads
 from unifreeze_paddle._experiment_backend import PaddleExperiments
 from unifreeze_paddle._layer_guards import PaddleGuards
-from unifreeze_paddle._layers import PaddleReader, largest_norms
+from unifreeze_paddle._layers import PaddleReader
 from unifreeze_paddle._optimizer_backend import PaddleOptimizers
 from unifreeze_paddle._tensors import PaddleTensors
 from unifreeze_paddle._trainable_flags import PaddleFlags
@@ -55,6 +57,8 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
 
     name = "paddle"
     module_class = nn.Layer
+    on_forward = staticmethod(watches.on_forward)
+    is_compiled = staticmethod(checks.has_static_parts)
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,17 +123,8 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
         def last(_layer: Layer, _inputs: Any, outputs: Any) -> None:
             after(outputs)
 
-        handles = [module.register_forward_pre_hook(first), module.register_forward_post_hook(last)]
-
-        def remove() -> None:
-            for handle in handles:
-                handle.remove()
-
-        return remove
-
-    def on_forward(self, module: Layer, watch: ForwardWatch) -> Undo:
-        """Call back around a layer's forward passes; return the function that stops it."""
-        return watches.on_forward(module, watch)
+        handles = module.register_forward_pre_hook(first), module.register_forward_post_hook(last)
+        return partial(undo_all, [handle.remove for handle in handles])
 
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `set_state_dict`."""
@@ -138,10 +133,6 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
     def runs(self, module: Layer) -> bool:
         """Return True if a layer computes something; a plain list of layers does not."""
         return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
-
-    def is_compiled(self, walk: Walk) -> bool:
-        """Return whether to_static runs a part of a model."""
-        return checks.has_static_parts(walk)
 
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
@@ -154,18 +145,9 @@ class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments,
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before, norms = self.modes(walk), largest_norms(walk.modules)
-        with self.random_state(), paddle.no_grad():
-            for layer in walk.modules:
-                layer.training = False
-            for table, _ in norms:
-                table._max_norm = None  # with it, looking up rewrites the table, in any mode
-            try:
-                yield
-            finally:
-                for table, largest in norms:
-                    table._max_norm = largest
-                self.set_modes(walk, before)
+        still = in_inference_mode(self, walk, nn.Embedding, "_max_norm")
+        with self.random_state(), paddle.no_grad(), still:
+            yield
 
     @contextmanager
     def random_state(self) -> Iterator[None]:

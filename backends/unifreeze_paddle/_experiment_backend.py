@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,16 +14,12 @@ from unifreeze.backend import (
     Array,
     Gradients,
     Guard,
-    Layer,
     LiveTensor,
     Model,
     ModuleExperiments,
     OptimizerSpec,
     Walk,
-    optimizer_defaults,
-    read_settings,
 )
-from unifreeze.errors import TargetError
 from unifreeze_paddle import _library_name_tables as shipped
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _settings as settings
@@ -33,9 +29,11 @@ from unifreeze_paddle import _tensor_values as bits
 class PaddleExperiments(ModuleExperiments):
     """Runs a model forward and backward, and trains it with plain optimizers."""
 
-    def train_mode(self, model: Model) -> None:
-        """Call `model.train()`, as a training loop does."""
-        model.train()
+    device_hint = "the README says which Paddle package has CUDA"
+    layer_table = settings.LAYERS
+    optimizer_tables = settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
+    seed = staticmethod(paddle.seed)
+    shipped_map = staticmethod(shipped.shipped_map)
 
     def turn_random_off(self, walk: Walk) -> None:
         """Use inference mode, except in recurrent networks, which pass no gradient in it."""
@@ -85,33 +83,10 @@ class PaddleExperiments(ModuleExperiments):
 
     def place(self, model: Model, device: str) -> Any:
         """Move a model to "cpu" or "gpu"."""
-        if device not in self.capabilities.devices:
-            raise TargetError(
-                f"paddle sees no {device!r} device here",
-                context=f"devices: {', '.join(self.capabilities.devices)}",
-                hint="the README says which Paddle package has CUDA",
-            )
+        super().place(model, device)
         paddle.set_device(device)
         return model.to(device=device)
 
     def device_of(self, model: Model) -> str:
         """Return the kind of device a model is on."""
         return "gpu" if self.anchor(model).place.is_gpu_place() else "cpu"
-
-    def seed(self, seed: int) -> None:
-        """Seed Paddle's random generators."""
-        paddle.seed(seed)
-
-    def settings(self, module: Layer) -> dict[str, Any]:
-        """Return one layer's own settings in neutral terms."""
-        return read_settings(module, self.reader.kind(module), settings.LAYERS)
-
-    def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
-        """Return the default settings of the framework's optimizers, by their names."""
-        return optimizer_defaults(
-            settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
-        )
-
-    def shipped_map(self, model: Model, others: Iterable[str]) -> dict[str, str]:
-        """Return which tensor is which of the other port's, where the model's library says so."""
-        return shipped.shipped_map(model, others)

@@ -13,9 +13,9 @@ from unifreeze.backend import ForwardWatch, Hooks, Undo, Way, tell_followed, wat
 paddle.jit.ignore_module([sys.modules[__name__], sys.modules[Way.__module__]])
 
 
-def on_forward(layer: nn.Layer, watch: ForwardWatch) -> Undo:
+def on_forward(module: nn.Layer, watch: ForwardWatch) -> Undo:
     """Call back around a layer's forward passes; return the function that stops it."""
-    return watch_module(layer, watch, _WAY)
+    return watch_module(module, watch, _WAY)
 
 
 def _hooks(layer: nn.Layer) -> Hooks:

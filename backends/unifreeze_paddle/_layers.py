@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -207,13 +207,6 @@ class PaddleReader(ClassTableReader):
     def shape_of(self, tensor: paddle.Tensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""
         return tuple(int(n) for n in tensor.shape), dtype_name(tensor)
-
-
-def largest_norms(layers: Iterable[nn.Layer]) -> list[tuple[nn.Layer, float]]:
-    """Return the tables that shorten the rows they look up, each with the length it allows."""
-    tables = [layer for layer in layers if isinstance(layer, nn.Embedding)]
-    lengths = [(table, getattr(table, "_max_norm", None)) for table in tables]
-    return [(table, length) for table, length in lengths if length is not None]
 
 
 def dtype_name(tensor: paddle.Tensor) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import paddle
 
 from unifreeze.backend import (
-    Control,
     LiveOptimizer,
-    LiveTensor,
     Model,
     ModuleBackend,
     ModuleOptimizers,
     ParamGroup,
-    Undo,
     build_optimizer,
 )
 from unifreeze_paddle import _optimizer_moments as moments
@@ -27,6 +24,15 @@ from unifreeze_paddle import _phase_rates as steering
 
 class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
     """Builds `paddle.optimizer` optimizers; the rate of a group is a scale on the optimizer's."""
+
+    base_rate = staticmethod(steering.base_rate)
+    rates = staticmethod(steering.rates)
+    steer = staticmethod(steering.steer)
+    on_step = staticmethod(steering.on_step)
+    clear_moments = staticmethod(moments.clear_moments)
+    values_written = staticmethod(optimizers.write_masters)
+    name_states = staticmethod(saved_states.name_states)
+    processes = staticmethod(steering.processes)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None
@@ -61,35 +67,3 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
             for path, tensor in self.objects(model).items()
             if getattr(tensor, "optimize_attr", {}).get("learning_rate") == 0
         }
-
-    def base_rate(self, optimizer: LiveOptimizer) -> float | None:
-        """Return the learning rate an optimizer was built with; None if it has none."""
-        return steering.base_rate(optimizer)
-
-    def rates(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> list[float]:
-        """Return the learning rate that an optimizer has for each of some tensors now."""
-        return steering.rates(optimizer, tensors)
-
-    def steer(self, optimizer: LiveOptimizer, control: Control) -> Undo:
-        """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
-        return steering.steer(optimizer, control)
-
-    def on_step(self, optimizer: LiveOptimizer, call: Callable[[Any], bool]) -> None:
-        """Call a function with an optimizer after its steps, until it returns True."""
-        steering.on_step(optimizer, call)
-
-    def clear_moments(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
-        """Clear the moments that an optimizer keeps of some parameters."""
-        moments.clear_moments(optimizer, tensors)
-
-    def values_written(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
-        """Copy new parameter values into the optimizer's master weights, for mixed precision."""
-        optimizers.write_masters(optimizer, tensors)
-
-    def name_states(self, optimizer: LiveOptimizer, paths: Mapping[int, str]) -> None:
-        """Store parameter names in an optimizer's saved states, and match states by them."""
-        saved_states.name_states(optimizer, paths)
-
-    def processes(self) -> int:
-        """Return how many processes train together."""
-        return steering.processes()

@@ -6,7 +6,7 @@ the same models were built in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from paddle.optimizer import Optimizer
@@ -41,9 +41,25 @@ def name_states(optimizer: Optimizer, paths: Mapping[int, str]) -> None:
             state[KEY] = _names(optimizer, tensors())
         return dict(state)
 
+    def load(state_dict: Mapping[str, Any]) -> None:
+        if KEY not in state_dict:
+            paddles_load(state_dict)
+            return
+        names, by_path = state_dict[KEY], tensors()
+        check_names(names["parameters"], by_path)
+        _load_moments(optimizer, by_path, state_dict, names["moments"])
+        if "master_weights" in state_dict:
+            optimizer._master_weights = {
+                by_path[names["master_weights"][name]].name: value
+                for name, value in state_dict["master_weights"].items()
+            }
+        scheduler = optimizer._learning_rate
+        if isinstance(scheduler, LRScheduler) and state_dict.get("LR_Scheduler"):
+            scheduler.set_state_dict(state_dict["LR_Scheduler"])
+
     optimizer._unifreeze_named = True
     optimizer.state_dict = state_dict
-    optimizer.set_state_dict = optimizer.load_state_dict = _loader(optimizer, tensors, paddles_load)
+    optimizer.set_state_dict = optimizer.load_state_dict = load
     if KEY in optimizer._accumulators_holder:  # loaded before the paths were known
         optimizer.set_state_dict(optimizer._accumulators_holder)
 
@@ -61,30 +77,6 @@ def _names(optimizer: Optimizer, tensors: Mapping[str, Any]) -> dict[str, Any]:
             name: path_of[name] for name in getattr(optimizer, "_master_weights", {})
         },
     }
-
-
-def _loader(
-    optimizer: Optimizer,
-    parameters: Callable[[], Mapping[str, Any]],
-    paddles_load: Callable[[Any], None],
-) -> Callable[[Mapping[str, Any]], None]:
-    def load(state_dict: Mapping[str, Any]) -> None:
-        if KEY not in state_dict:
-            paddles_load(state_dict)
-            return
-        names, tensors = state_dict[KEY], parameters()
-        check_names(names["parameters"], tensors)
-        _load_moments(optimizer, tensors, state_dict, names["moments"])
-        if "master_weights" in state_dict:
-            optimizer._master_weights = {
-                tensors[names["master_weights"][name]].name: value
-                for name, value in state_dict["master_weights"].items()
-            }
-        scheduler = optimizer._learning_rate
-        if isinstance(scheduler, LRScheduler) and state_dict.get("LR_Scheduler"):
-            scheduler.set_state_dict(state_dict["LR_Scheduler"])
-
-    return load
 
 
 def _load_moments(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import attrgetter, not_
 
 import paddle
 
-from unifreeze.backend import Guard, LiveTensor, Model, ModuleBackend, Resolution, Undo
+from unifreeze.backend import Guard, LiveTensor, Model, ModuleBackend, Resolution, Undo, undo_all
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _optimizers as optimizers
@@ -63,21 +64,11 @@ class PaddleFlags(ModuleBackend):
             owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
             kept = {number for owner, number in owned if resolution.covered[owner]}
             optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
-
-        def restore() -> None:
-            undo()
-            guards.forget_traces()
-
-        return restore
+        return partial(undo_all, (undo, guards.forget_traces))
 
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
         """Freeze for a while what a resolution freezes; programs are traced again after."""
         checks.refuse_traced(self.walk(model), "change its flags for a while")
         undo = super().freeze_briefly(model, resolution)
         guards.forget_traces()
-
-        def restore() -> None:
-            undo()
-            guards.forget_traces()
-
-        return restore
+        return partial(undo_all, (undo, guards.forget_traces))

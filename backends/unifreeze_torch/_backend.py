@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,14 +15,15 @@ from torch import nn
 from unifreeze.backend import (
     Capabilities,
     Finding,
-    ForwardWatch,
     Guard,
     Layer,
     Model,
     Resolution,
     Undo,
     Walk,
+    in_inference_mode,
     overlapping,
+    undo_all,
 )
 from unifreeze.errors import TargetError
 from unifreeze_torch import _checks as checks
@@ -50,6 +52,7 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
     name = "torch"
     module_class = nn.Module
     stored = staticmethod(offloaded.stored)
+    on_forward = staticmethod(watches.on_forward)
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,16 +140,7 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
             )
         first = module.register_forward_pre_hook(lambda *_: before(), prepend=True)
         last = module.register_forward_hook(lambda _module, _inputs, result: after(result))
-
-        def remove() -> None:
-            first.remove()
-            last.remove()
-
-        return remove
-
-    def on_forward(self, module: Layer, watch: ForwardWatch) -> Undo:
-        """Call back around a module's forward passes; return the function that stops it."""
-        return watches.on_forward(module, watch)
+        return partial(undo_all, (first.remove, last.remove))
 
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:
         """Call back after `load_state_dict`."""
@@ -168,20 +162,11 @@ class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
     @contextmanager
     def inference(self, walk: Walk) -> Iterator[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""
-        before, norms = self.modes(walk), layers.largest_norms(walk.modules)
         stance = getattr(torch.compiler, "set_stance", None)
         eager = stance("force_eager") if stance else nullcontext()
-        with self.random_state(), torch.no_grad(), eager:
-            for module in walk.modules:
-                module.training = False
-            for table, _ in norms:
-                table.max_norm = None  # with it, looking up rewrites the table, in any mode
-            try:
-                yield
-            finally:
-                for table, largest in norms:
-                    table.max_norm = largest
-                self.set_modes(walk, before)
+        still = in_inference_mode(self, walk, layers.LOOKUP_TABLES, "max_norm")
+        with self.random_state(), torch.no_grad(), eager, still:
+            yield
 
     @contextmanager
     def random_state(self) -> Iterator[None]:

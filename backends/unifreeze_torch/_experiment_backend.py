@@ -11,16 +11,12 @@ import torch
 from unifreeze.backend import (
     Array,
     Gradients,
-    Layer,
     LiveTensor,
     Model,
     ModuleExperiments,
     OptimizerSpec,
     Walk,
-    optimizer_defaults,
-    read_settings,
 )
-from unifreeze.errors import TargetError
 from unifreeze_torch import _settings as settings
 from unifreeze_torch import _tensor_values as bits
 
@@ -28,9 +24,10 @@ from unifreeze_torch import _tensor_values as bits
 class TorchExperiments(ModuleExperiments):
     """Runs a model forward and backward, and trains it with plain optimizers."""
 
-    def train_mode(self, model: Model) -> None:
-        """Call `model.train()`, as a training loop does."""
-        model.train()
+    device_hint = "the README says which torch build has CUDA"
+    layer_table = settings.LAYERS
+    optimizer_tables = settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
+    seed = staticmethod(torch.manual_seed)
 
     def backward(self, outputs: Sequence[LiveTensor], weights: Sequence[Array]) -> bool:
         """Backpropagate the weighted sum of outputs."""
@@ -70,28 +67,9 @@ class TorchExperiments(ModuleExperiments):
 
     def place(self, model: Model, device: str) -> Any:
         """Move a model to "cpu" or "gpu"."""
-        if device not in self.capabilities.devices:
-            raise TargetError(
-                f"torch sees no {device!r} device here",
-                context=f"devices: {', '.join(self.capabilities.devices)}",
-                hint="the README says which torch build has CUDA",
-            )
+        super().place(model, device)
         return model.to("cuda" if device == "gpu" else "cpu")
 
     def device_of(self, model: Model) -> str:
         """Return the kind of device a model is on."""
         return "gpu" if self.anchor(model).device.type == "cuda" else "cpu"
-
-    def seed(self, seed: int) -> None:
-        """Seed torch's random generators."""
-        torch.manual_seed(seed)
-
-    def settings(self, module: Layer) -> dict[str, Any]:
-        """Return one layer's own settings in neutral terms."""
-        return read_settings(module, self.reader.kind(module), settings.LAYERS)
-
-    def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
-        """Return the default settings of the framework's optimizers, by their names."""
-        return optimizer_defaults(
-            settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 
 import torch
 from torch import nn
@@ -193,12 +193,6 @@ def is_lazy(tensor: torch.Tensor) -> bool:
 def made_in_inference_mode(tensor: torch.Tensor) -> bool:
     """Return whether a tensor can be made to require a gradient in inference mode only."""
     return not isinstance(tensor, UninitializedTensorMixin) and tensor.is_inference()
-
-
-def largest_norms(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, float]]:
-    """Return the tables that shorten the rows they look up, each with the length it allows."""
-    tables = [module for module in modules if isinstance(module, LOOKUP_TABLES)]
-    return [(table, table.max_norm) for table in tables if table.max_norm is not None]
 
 
 def keeps_statistics(module: nn.Module) -> bool:

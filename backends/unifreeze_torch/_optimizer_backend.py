@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from unifreeze.backend import (
     OWN_DECAY,
-    Control,
     LiveOptimizer,
-    LiveTensor,
     Model,
     ModuleBackend,
     ModuleOptimizers,
     ParamGroup,
-    Undo,
     build_optimizer,
     refuse_lbfgs,
 )
@@ -27,6 +24,14 @@ from unifreeze_torch import _phase_rates as steering
 
 class TorchOptimizers(ModuleOptimizers, ModuleBackend):
     """Builds `torch.optim` optimizers; the rates of their groups are absolute."""
+
+    base_rate = staticmethod(steering.base_rate)
+    rates = staticmethod(steering.rates)
+    steer = staticmethod(steering.steer)
+    on_step = staticmethod(steering.on_step)
+    clear_moments = staticmethod(steering.clear_moments)
+    name_states = staticmethod(saved_states.name_states)
+    processes = staticmethod(steering.processes)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None
@@ -94,31 +99,3 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
         tensors = {id(tensor) for group in still for tensor in group["params"]}
         named = self.objects(model).items()
         return {path: "a param group with lr=0" for path, tensor in named if id(tensor) in tensors}
-
-    def base_rate(self, optimizer: LiveOptimizer) -> float | None:
-        """Return the learning rate an optimizer was built with; None if it has none."""
-        return steering.base_rate(optimizer)
-
-    def rates(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> list[float]:
-        """Return the learning rate that an optimizer has for each of some tensors now."""
-        return steering.rates(optimizer, tensors)
-
-    def steer(self, optimizer: LiveOptimizer, control: Control) -> Undo:
-        """Take learning rate and weight decay from a phase, at each of an optimizer's steps."""
-        return steering.steer(optimizer, control)
-
-    def on_step(self, optimizer: LiveOptimizer, call: Callable[[Any], bool]) -> None:
-        """Call a function with an optimizer after its steps, until it returns True."""
-        steering.on_step(optimizer, call)
-
-    def clear_moments(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
-        """Clear the moments that an optimizer keeps of some parameters."""
-        steering.clear_moments(optimizer, tensors)
-
-    def name_states(self, optimizer: LiveOptimizer, paths: Mapping[int, str]) -> None:
-        """Store parameter names in an optimizer's saved states, and match states by them."""
-        saved_states.name_states(optimizer, paths)
-
-    def processes(self) -> int:
-        """Return how many processes train together."""
-        return steering.processes()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from unifreeze.backend import Control, Undo, refuse_lbfgs, takes_phase_decay
+from unifreeze.backend import Control, Undo, refuse_lbfgs, takes_phase_decay, undo_all
 from unifreeze.errors import OptimizerError
 
 
@@ -71,17 +72,9 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
         put_back()
         _refuse_made_up(optimizer)
 
-    hooks = (
-        optimizer.register_step_pre_hook(before),
-        optimizer.register_step_post_hook(after),
-    )
-
-    def undo() -> None:
-        put_back()
-        for hook in hooks:
-            hook.remove()
-
-    return undo
+    first = optimizer.register_step_pre_hook(before)
+    last = optimizer.register_step_post_hook(after)
+    return partial(undo_all, (put_back, first.remove, last.remove))
 
 
 def on_step(optimizer: torch.optim.Optimizer, call: Callable[[Any], bool]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unifreeze.backend import Array, LiveTensor, TensorOperations
+from unifreeze.backend import LiveTensor, TensorOperations
 from unifreeze_torch import _tensor_values as bits
 
 
@@ -15,6 +15,9 @@ class TorchTensors(TensorOperations):
 
     payload = staticmethod(bits.payload)
     has_values = staticmethod(bits.has_values)
+    to_array = staticmethod(bits.to_array)
+    from_array = staticmethod(bits.from_array)
+    copy_into = staticmethod(bits.copy_into)
 
     def is_tensor(self, value: Any) -> bool:
         """Return whether a value is a torch tensor."""
@@ -24,24 +27,12 @@ class TorchTensors(TensorOperations):
         """Return whether a tensor holds floating-point values."""
         return bool(tensor.is_floating_point())
 
-    def to_array(self, tensor: LiveTensor) -> Array:
-        """Copy a tensor's values out."""
-        return bits.to_array(tensor)
-
     def norm(self, tensor: LiveTensor) -> float:
         """Return the norm of a tensor's values, where it is: only a number leaves the device."""
         if tensor.device.type in ("cpu", "meta") or tensor.layout is not torch.strided:
             return super().norm(tensor)
         return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
 
-    def from_array(self, array: Array, like: LiveTensor) -> LiveTensor:
-        """Make a tensor on the device of another; floating values take its dtype."""
-        return bits.from_array(array, like)
-
     def clone(self, tensor: LiveTensor) -> LiveTensor:
         """Copy a tensor, bits and all, outside the gradient."""
         return tensor.detach().clone()
-
-    def copy_into(self, tensor: LiveTensor, source: LiveTensor) -> None:
-        """Write a clone's bits back into a tensor in place."""
-        bits.copy_into(tensor, source)

@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-it-works.md"
 FENCE = re.compile(r"```mermaid\n(.*?)```", re.S)
 EDGE = re.compile(r"^ *(\w+) -->\|([\w, ]+)\| (\w+)$", re.M)
-EVERYWHERE = {"errors", "_arguments", "_tables", "_identity", "_files", "_structure", "_numerics"}
+EVERYWHERE = {"errors", "_arguments", "_tables", "_identity", "_undo", "_files"}
+EVERYWHERE |= {"_structure", "_numerics"}
 USER, BACKEND = "you", "a_backend"
 
 Edges = dict[tuple[str, str], set[str]]

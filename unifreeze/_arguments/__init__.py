@@ -2,5 +2,3 @@
 
 from unifreeze._arguments.checked import checked, checked_methods
 from unifreeze._arguments.cures import in_words
-
-__all__ = ["checked", "checked_methods", "in_words"]

@@ -23,8 +23,10 @@ from unifreeze._cli.output import (
     BatchOption,
     JsonOption,
     ModelArgument,
+    PairingOption,
     PlanArgument,
     SeedOption,
+    output_file,
     say_as_it_is,
     say_plan,
     write_json,
@@ -34,17 +36,7 @@ from unifreeze._ports.pairing import Pairing
 from unifreeze._resolution import expand_plan
 from unifreeze.errors import counted
 
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write the plan to this file."),
-]
-
-PairingOption = Annotated[
-    Path | None,
-    typer.Option(
-        "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
-    ),
-]
+OutputOption = Annotated[Path | None, output_file("Write the plan to this file.")]
 
 
 def capture(

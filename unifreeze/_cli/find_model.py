@@ -24,6 +24,7 @@ from unifreeze._protocol import (
     Batch,
     backend_for,
     backend_names,
+    is_claimed,
     load_backend,
     override_backend,
 )
@@ -45,7 +46,7 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
     factory = attribute_of(import_target(module_name, target), factory_name, target)
     _seed_all(seed)
     try:
-        model = factory if _is_model(factory) else factory(*args, **kwargs)
+        model = factory if is_claimed(factory) else factory(*args, **kwargs)
     except ModuleNotFoundError as error:
         raise missing_module(error, target) from None
     except UnifreezeError:
@@ -98,11 +99,6 @@ def _name(word: ast.keyword) -> str:
     if word.arg is None:
         raise ValueError("**")
     return word.arg
-
-
-def _is_model(value: Any) -> bool:
-    roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
-    return bool(roots & set(backend_names()))
 
 
 def _seed_all(seed: int) -> None:

@@ -21,6 +21,12 @@ from unifreeze.errors import TargetError
 HOLDS, BROKEN, UNUSABLE, BUG = 0, 1, 2, 3
 """Exit codes: it holds, it does not hold, unusable input, a bug in unifreeze."""
 
+
+def output_file(text: str) -> Any:
+    """Return the option -o, which names the file that a command writes."""
+    return typer.Option("-o", "--output", metavar="FILE", help=text)
+
+
 JsonOption = Annotated[
     str, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
 ]
@@ -41,6 +47,18 @@ BatchOption = Annotated[
         metavar="SPEC",
         help='"float32[2,3,64,64]", "ids=int64[2,16]<1:1000>" or a .npz file; repeatable.',
     ),
+]
+PairingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
+    ),
+]
+OutputsOption = Annotated[
+    str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
+]
+OtherPythonOption = Annotated[
+    str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
 ]
 SeedOption = Annotated[
     int, typer.Option(min=0, max=2**31, metavar="N", help="Seed of everything random.")

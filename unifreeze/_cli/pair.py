@@ -16,7 +16,10 @@ from unifreeze._cli.output import (
     BatchOption,
     JsonOption,
     ModelArgument,
+    OtherPythonOption,
+    OutputsOption,
     SeedOption,
+    output_file,
     say,
     say_as_it_is,
     write_json,
@@ -47,9 +50,7 @@ ShippedOption = Annotated[
 
 def sketch(
     model: ModelArgument,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write the sketch.")
-    ],
+    output: Annotated[Path, output_file("Where to write the sketch.")],
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     like: Annotated[
         Path | None,
@@ -61,9 +62,7 @@ def sketch(
     ] = None,
     shipped: ShippedOption = False,
     seed: SeedOption = 0,
-    outputs: Annotated[
-        str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
-    ] = "",
+    outputs: OutputsOption = "",
     states: Annotated[
         bool, typer.Option("--states", help="Set values of state that is not a statistic, too.")
     ] = False,
@@ -115,18 +114,13 @@ def pair(
     ],
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     seed: SeedOption = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Where to write the pairing."),
-    ] = None,
+    output: Annotated[Path | None, output_file("Where to write the pairing.")] = None,
     hints: Annotated[
         Path | None,
         typer.Option("--map", metavar="FILE", help="JSON: paths of MODEL to the other's; checked."),
     ] = None,
     shipped: ShippedOption = False,
-    other_python: Annotated[
-        str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
-    ] = "",
+    other_python: OtherPythonOption = "",
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:

@@ -22,8 +22,11 @@ from unifreeze._cli.output import (
     BatchOption,
     JsonOption,
     ModelArgument,
+    OtherPythonOption,
+    OutputsOption,
     PlanArgument,
     SeedOption,
+    output_file,
     say_as_it_is,
     write_json,
 )
@@ -55,17 +58,13 @@ OrderOption = Annotated[
 def record(
     plan: PlanArgument,
     model: ModelArgument,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write the record.")
-    ],
+    output: Annotated[Path, output_file("Where to write the record.")],
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     device: DeviceOption = "",
     steps: StepsOption = 2,
     seed: SeedOption = 0,
     order: OrderOption = "registration",
-    outputs: Annotated[
-        str, typer.Option(metavar="KEYS", help="Outputs the loss may use; all by default.")
-    ] = "",
+    outputs: OutputsOption = "",
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:
@@ -143,9 +142,7 @@ def parity(
     steps: StepsOption = 2,
     seed: SeedOption = 0,
     order: OrderOption = "registration",
-    other_python: Annotated[
-        str, typer.Option(metavar="PATH", help="Interpreter of the second model's environment.")
-    ] = "",
+    other_python: OtherPythonOption = "",
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
 ) -> None:

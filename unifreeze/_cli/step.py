@@ -17,22 +17,22 @@ from unifreeze._cli.output import (
     BackendOption,
     BatchOption,
     JsonOption,
+    PairingOption,
     PlanArgument,
     SeedOption,
+    output_file,
     say_as_it_is,
     write_json,
 )
 from unifreeze._cli.parity import OrderOption, StepsOption, read_inputs, read_order
 from unifreeze._cli.report_printer import print_report
 from unifreeze._evidence import (
-    Order,
     StepSide,
     check_step,
     compare_sides,
     make_side,
     on_sketched_values,
 )
-from unifreeze._plan import FreezePlan
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze._protocol import StepConfig
 from unifreeze.errors import TargetError, counted
@@ -49,18 +49,7 @@ PortOrFile = Annotated[
 AsIsOption = Annotated[
     bool, typer.Option("--as-is", help="Compute as the models are; allow for rounding noise.")
 ]
-PairingOption = Annotated[
-    Path | None,
-    typer.Option(
-        "-p", "--pairing", metavar="FILE", help="The pairing that `unifreeze pair -o` wrote."
-    ),
-]
-SideOption = Annotated[
-    Path | None,
-    typer.Option(
-        "-o", "--output", metavar="FILE", help="Run MODEL alone and write its side to this file."
-    ),
-]
+SideOption = Annotated[Path | None, output_file("Run MODEL alone and write its side to this file.")]
 SketchOption = Annotated[
     Path | None,
     typer.Option(metavar="SKETCH", help="With -o: the sketch that the pairing was made from."),
@@ -97,9 +86,11 @@ def step(
     counting, inputs = read_order(order), read_inputs(batch, seed)
     if output:
         config = StepConfig(inputs, double=not as_is, steps=steps, seed=seed)
-        first = ModelSketch.load(_needed(sketch, "--sketch"))
-        pairing_ = _needed(known, "--pairing")
-        _one_side(loaded, model, config, first, pairing_, output, counting, json)
+        first, known = ModelSketch.load(_needed(sketch, "--sketch")), _needed(known, "--pairing")
+        live, framework = load_model(model, seed=seed)
+        config = on_sketched_values(config, first, known, framework, live)
+        side = make_side(loaded, live, framework, config, name=model, order=counting)
+        _save(side, output, json)
         return
     if not other or any(files):
         raise TargetError(
@@ -122,19 +113,7 @@ def step(
     print_report(report, json)
 
 
-def _one_side(
-    plan: FreezePlan,
-    model: str,
-    config: StepConfig,
-    first: ModelSketch,
-    pairing: Pairing,
-    output: Path,
-    order: Order,
-    json: str,
-) -> None:
-    live, framework = load_model(model, seed=config.seed)
-    config = on_sketched_values(config, first, pairing, framework, live)
-    side = make_side(plan, live, framework, config, name=model, order=order)
+def _save(side: StepSide, output: Path, json: str) -> None:
     side.save(output)
     count = len(side.run.gradients)
     if json:

@@ -12,21 +12,3 @@ from unifreeze._evidence.report import Report, StepReport
 from unifreeze._evidence.step import check_step, compare_sides
 from unifreeze._evidence.step_side import StepSide, make_side
 from unifreeze._evidence.step_values import on_sketched_values
-
-__all__ = [
-    "PARITY_CLAUSES",
-    "STEP_CLAUSES",
-    "Order",
-    "Record",
-    "Report",
-    "StepReport",
-    "StepSide",
-    "check_parity",
-    "check_step",
-    "common_outputs",
-    "compare_records",
-    "compare_sides",
-    "make_record",
-    "make_side",
-    "on_sketched_values",
-]

@@ -207,21 +207,13 @@ def _parameter_rows(
         owner = spec.tree.owners[spec.first_names[number]]
         paths = {parameter.path, *parameter.aliases, spec.tree.paths[owner]}
         neutral_shape, oriented = traced.neutral_shape(number)
+        trainable = bool(resolution.trainable[number])
+        row = parameter._replace(neutral_shape=neutral_shape, trainable=trainable)
         rows.append(
             ParameterRow(
-                name=parameter.name,
-                path=parameter.path,
-                aliases=parameter.aliases,
-                kind=parameter.kind,
-                role=parameter.role,
-                shape=parameter.shape,
-                neutral_shape=neutral_shape,
+                **{name: value for name, value in row._asdict().items() if name != "owner"},
                 oriented=oriented,
-                dtype=parameter.dtype,
-                values=parameter.values,
-                fixed=parameter.fixed,
                 found=parameter.trainable,
-                trainable=bool(resolution.trainable[number]),
                 rule=int(resolution.rule[number]),
                 lr_scale=float(resolution.lr_scale[number]),
                 weight_decay=None if decay != decay else decay,

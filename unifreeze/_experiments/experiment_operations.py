@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 from unifreeze._modules.module_backend import ModuleBackend
+from unifreeze._modules.neutral_settings import OptimizerTables, SettingsTable, read_settings
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import Layer, LiveTensor, Model
@@ -40,9 +41,16 @@ class ExperimentOperations(ModuleBackend):
 
     Attributes:
         forward: Name of a module's method that computes.
+        device_hint: What helps if the framework sees no such device.
+        layer_table: How the settings of its layers are read, by class.
+        optimizer_tables: Its optimizers by their neutral names; the neutral names of their
+            settings; what is particular in the formula of some.
     """
 
     forward = "forward"
+    device_hint = ""
+    layer_table: SettingsTable = ()
+    optimizer_tables: OptimizerTables = ({}, {}, {})
 
     def forward_and_backward(
         self,
@@ -90,9 +98,9 @@ class ExperimentOperations(ModuleBackend):
     def help_backward(self, walk: Walk) -> None:
         """Help layers whose backward pass fails under the current flags; undone afterwards."""
 
-    @abstractmethod
     def train_mode(self, model: Model) -> None:
-        """Do what a training loop does before an epoch."""
+        """Do what a training loop does before an epoch: call `model.train()`, as a rule."""
+        model.train()
 
     def turn_random_off(self, walk: Walk) -> None:
         """Make forward passes repeatable and still differentiable: inference mode, as a rule."""
@@ -132,7 +140,8 @@ class ExperimentOperations(ModuleBackend):
 
         Where two frameworks' layers of one sort compute differently, some setting must differ.
         """
-        return {}
+        table = self.layer_table
+        return read_settings(module, self.reader.kind(module), table) if table else {}
 
     def place(self, model: Model, device: str) -> Model:
         """Move a model to a device kind.
@@ -144,6 +153,7 @@ class ExperimentOperations(ModuleBackend):
             raise TargetError(
                 f"{self.name} sees no {device!r} device here",
                 context=f"devices: {', '.join(self.capabilities.devices)}",
+                hint=self.device_hint,
             )
         return model
 

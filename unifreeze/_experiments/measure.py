@@ -7,6 +7,8 @@ because fine-tuning starts from that function: dropout is off, and norms use run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from typing import Any
@@ -43,35 +45,32 @@ def run_measure(backend: ExperimentOperations, model: Model, config: MeasureConf
     everything = resolve_spec(FreezePlan().train("all"), backend.describe(model))
     if backend.has_no_values(walk):
         raise TargetError("the model has no values yet", hint="initialise it first")
-    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
+    with restored(backend, walk) as rewind, ExitStack() as stack:
+        stack.enter_context(backend.random_state())
+        stack.enter_context(python_random_state())
         batches = list(islice(config.batches, config.most))
         if not batches:
             raise TargetError("there is no batch to measure on", hint="give at least one")
         rewind()
-        undo = backend.write(model, everything)
-        try:
-            with kept_attributes(backend, walk):
-                backend.turn_random_off(walk)
-                return _Measuring(backend, model, walk, config, batches).run(everything)
-        finally:
-            drop_gradients(backend, walk)
-            undo()
+        stack.callback(backend.write(model, everything))
+        stack.callback(drop_gradients, backend, walk)
+        stack.enter_context(kept_attributes(backend, walk))
+        backend.turn_random_off(walk)
+        return _Measuring(backend, model, walk, config, batches).run(everything)
 
 
+@dataclass
 class _Measuring:
     """One measurement under way."""
 
-    def __init__(
-        self,
-        backend: ExperimentOperations,
-        model: Model,
-        walk: Walk,
-        config: MeasureConfig,
-        batches: list[Any],
-    ) -> None:
-        self.backend, self.model, self.walk = backend, model, walk
-        self.config, self.batches = config, batches
-        self.score = score_by(backend, config.loss, config.labels)
+    backend: ExperimentOperations
+    model: Model
+    walk: Walk
+    config: MeasureConfig
+    batches: list[Any]
+
+    def __post_init__(self) -> None:
+        self.score = score_by(self.backend, self.config.loss, self.config.labels)
 
     def run(self, everything: Resolution) -> MeasureRun:
         """Measure gradients on every batch, then the loss without each block."""
@@ -106,10 +105,8 @@ class _Measuring:
         return scored
 
     def _losses(self) -> tuple[float, ...]:
-        return tuple(self._loss(self._score(batch)) for batch in self.batches)
-
-    def _loss(self, scored: Scored) -> float:
-        return scored.grade(self.backend.to_array(scored.tensor))[0]
+        scores = map(self._score, self.batches)
+        return tuple(scored.grade(self.backend.to_array(scored.tensor))[0] for scored in scores)
 
     def _gradients(self, batch: Any, tensors: Mapping[str, LiveTensor]) -> dict[str, float]:
         """Return the norm of each parameter's gradient of a batch's loss."""

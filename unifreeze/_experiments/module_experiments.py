@@ -11,39 +11,18 @@ from unifreeze._experiments.measure import run_measure
 from unifreeze._experiments.probe import run_probe
 from unifreeze._experiments.sketch import run_sketch
 from unifreeze._experiments.step import run_step
-from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
-from unifreeze._protocol.batches import Batch
+from unifreeze._modules.neutral_settings import optimizer_defaults
 from unifreeze._protocol.live import Model
-from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult
-from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
-from unifreeze._protocol.step_data import StepConfig, StepRun
-from unifreeze._resolution import Resolution
 
 
 class ModuleExperiments(ExperimentOperations):
     """The third protocol for a framework of modules; the model is restored after each run."""
 
-    def probe(self, model: Model, resolution: Resolution, config: ProbeConfig) -> ProbeResult:
-        """Run the seeded training steps that parity looks at."""
-        return run_probe(self, model, resolution, config)
-
-    def sketch(self, model: Model, config: SketchConfig) -> SketchRun:
-        """Run a model once on given values and sketch what comes out of it."""
-        return run_sketch(self, model, config)
-
-    def step(self, model: Model, resolution: Resolution, config: StepConfig) -> StepRun:
-        """Run comparable training steps under a plan."""
-        return run_step(self, model, resolution, config)
-
-    def measure(self, model: Model, config: MeasureConfig) -> MeasureRun:
-        """Measure a model on a few batches."""
-        return run_measure(self, model, config)
-
-    def first_gradients(
-        self, model: Model, batch: Batch
-    ) -> tuple[dict[str, float | None], frozenset[str]]:
-        """Run one forward and backward pass; the model is restored bit for bit."""
-        return first_gradients(self, model, batch)
+    probe = run_probe
+    sketch = run_sketch
+    step = run_step
+    measure = run_measure
+    first_gradients = first_gradients
 
     def layer_settings(self, model: Model) -> dict[str, dict[str, Any]]:
         """Return each layer's settings in neutral terms, by native path."""
@@ -53,7 +32,7 @@ class ModuleExperiments(ExperimentOperations):
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return the default settings of the framework's optimizers, by their names."""
-        return {}
+        return optimizer_defaults(*self.optimizer_tables)
 
     def shipped_map(self, model: Model, others: Iterable[str]) -> dict[str, str]:
         """Return the other port's name of each tensor, if the model's library knows it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -53,19 +54,15 @@ def run_probe(
     return ProbeResult(outputs, trace.calls, tuple(runs))
 
 
+@dataclass
 class _Run:
     """The steps of one optimizer."""
 
-    def __init__(
-        self,
-        backend: ExperimentOperations,
-        model: Model,
-        walk: Walk,
-        resolution: Resolution,
-        config: ProbeConfig,
-    ) -> None:
-        self.backend, self.model, self.walk = backend, model, walk
-        self.resolution, self.config = resolution, config
+    backend: ExperimentOperations
+    model: Model
+    walk: Walk
+    resolution: Resolution
+    config: ProbeConfig
 
     def train(self, spec: OptimizerSpec, outputs: dict[str, tuple[int, ...]]) -> ProbeRun:
         """Plant gradients, freeze, train; return what the steps showed."""
@@ -75,8 +72,9 @@ class _Run:
         start = {path: backend.clone(t) for path, t in self._parameters().items()}
         # Taken before the plan is written: writing must not change a value either.
         before = self._digests()
-        undo = backend.write(model, self.resolution)
-        try:
+        with ExitStack() as stack:
+            stack.callback(drop_gradients, backend, self.walk)
+            stack.callback(backend.write(model, self.resolution))
             flags = backend.read(model)
             gradients: dict[str, float | None] = {}
             with self._listening() as live:
@@ -91,9 +89,6 @@ class _Run:
                     del gradient_pass  # or the next pass needs memory for two sets of gradients
             after = self._digests()
             updates = self._updates(start, before, after)
-        finally:
-            undo()
-            drop_gradients(backend, self.walk)
         return ProbeRun(spec.name, flags, gradients, before, after, updates, tuple(live))
 
     def _step(self, step: Callable[[], None], spec: OptimizerSpec) -> None:

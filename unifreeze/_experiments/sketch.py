@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ from unifreeze._modules.walking import Walk
 from unifreeze._numerics.outputs import Seen, caches_in, tensors_in
 from unifreeze._numerics.projections import Sketch, sketch_flat, sketch_parts, sketch_table
 from unifreeze._protocol.batches import Array
-from unifreeze._protocol.live import Layer, Model
+from unifreeze._protocol.live import Model
 from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._resolution import train_everything
-from unifreeze._structure import ModelSpec
+from unifreeze._undo import nothing
 from unifreeze.errors import TargetError
 
 
@@ -38,17 +39,16 @@ def run_sketch(backend: ExperimentOperations, model: Model, config: SketchConfig
     everything = train_everything(backend.describe(model))
     if backend.has_no_values(walk):
         raise TargetError("the model has no values yet", hint="initialise it first")
-    with restored(backend, walk) as rewind, backend.random_state(), python_random_state():
+    tables = {row.path for row in everything.spec.parameters if row.kind == "embedding"}
+    with restored(backend, walk) as rewind, ExitStack() as stack:
+        stack.enter_context(backend.random_state())
+        stack.enter_context(python_random_state())
         rewind()
-        undo = backend.write(model, everything)
-        try:
-            with kept_attributes(backend, walk), backend.double(walk):
-                try:
-                    return _Sketching(backend, model, walk, config).run(_tables(everything.spec))
-                finally:
-                    drop_gradients(backend, walk)
-        finally:
-            undo()
+        stack.callback(backend.write(model, everything))
+        stack.enter_context(kept_attributes(backend, walk))
+        stack.enter_context(backend.double(walk))
+        stack.callback(drop_gradients, backend, walk)
+        return _Sketching(backend, model, walk, config).run(tables)
 
 
 class _Sketching:
@@ -68,7 +68,7 @@ class _Sketching:
     def run(self, tables: set[str]) -> SketchRun:
         """Run the model forward and backward; return the sketches."""
         backend, walk, config = self.backend, self.walk, self.config
-        _assign(backend, walk, config.values)
+        self._assign()
         backend.turn_random_off(walk)
         calls = trace_forward(backend, walk, self.model, config.batch).calls
         backend.turn_random_off(walk)
@@ -91,7 +91,7 @@ class _Sketching:
 
     def _forward(self) -> Outputs:
         backend = self.backend
-        with _sketched_layers(backend, self.walk, self.layers, self.given):
+        with self._sketched_layers():
             result = backend.run(self.model, self.config.batch)
         self.caches = tuple(caches_in(result, backend.is_tensor))
         return floating_outputs(backend, result, caches=True)
@@ -107,61 +107,46 @@ class _Sketching:
             raise no_gradient(outputs)
         return seeded_weights(outputs, self.chosen, self.config.seed)
 
+    def _assign(self) -> None:
+        """Put the given values into the model."""
+        backend, walk = self.backend, self.walk
+        named = [
+            *zip(walk.first_paths(), walk.tensors, strict=True),
+            *((state.path, tensor) for state, tensor in walk.states() if tensor is not None),
+        ]
+        for path, tensor in named:
+            array = self.config.values(path, tuple(int(n) for n in tensor.shape))
+            if array is not None and (backend.is_floating(tensor) or array.dtype.kind in "biu"):
+                backend.copy_into(tensor, backend.from_array(array, tensor))
 
-def _tables(spec: ModelSpec) -> set[str]:
-    """Return the paths of lookup tables."""
-    return {row.path for row in spec.parameters if row.kind == "embedding"}
+    @contextmanager
+    def _sketched_layers(self) -> Iterator[None]:
+        """Sketch the first floating tensor that each module gets, and that it returns."""
+        walk = self.walk
+        with ExitStack() as stack:
+            for index, module in enumerate(walk.modules):
+                if not walk.tree.repeats[index]:
+                    after = partial(self._returned, walk.tree.paths[index])
+                    stack.callback(self.backend.hook(module, nothing, after))
+                    stack.callback(self.backend.around_forward(module, self._look))
+            yield
 
+    def _returned(self, path: str, result: Any) -> None:
+        array = None if path in self.layers else self._first_of(result)
+        if array is not None:
+            self.layers[path] = array.shape, sketch_flat(without_copies(array))
 
-def _assign(
-    backend: ExperimentOperations,
-    walk: Walk,
-    values: Callable[[str, tuple[int, ...]], Array | None],
-) -> None:
-    named = [
-        *zip(walk.first_paths(), walk.tensors, strict=True),
-        *((state.path, tensor) for state, tensor in walk.states() if tensor is not None),
-    ]
-    for path, tensor in named:
-        array = values(path, tuple(int(n) for n in tensor.shape))
-        if array is not None and (backend.is_floating(tensor) or array.dtype.kind in "biu"):
-            backend.copy_into(tensor, backend.from_array(array, tensor))
+    def _look(self, forward: Callable[..., Any], args: Any, named: Any) -> Any:
+        array = self._first_of((*args, named))
+        if array is not None:
+            self.given[sketch_flat(without_copies(array))] = None
+        return forward(*args, **named)
 
-
-@contextmanager
-def _sketched_layers(
-    backend: ExperimentOperations,
-    walk: Walk,
-    layers: dict[str, tuple[tuple[int, ...], Sketch]],
-    given: dict[Sketch, None],
-) -> Iterator[None]:
-    """Sketch the first floating tensor that each module gets, and that it returns."""
-
-    def first_of(values: Any) -> Array | None:
+    def _first_of(self, values: Any) -> Array | None:
+        backend = self.backend
         tensors = filter(backend.is_floating, tensors_in(values, backend.is_tensor))
         tensor = next(tensors, None)
         return None if tensor is None else backend.to_array(tensor)
-
-    def listen(path: str, module: Layer) -> Any:
-        def after(result: Any) -> None:
-            array = None if path in layers else first_of(result)
-            if array is not None:
-                layers[path] = array.shape, sketch_flat(without_copies(array))
-
-        return backend.hook(module, lambda: None, after)
-
-    def look(forward: Callable[..., Any], args: Any, named: Any) -> Any:
-        array = first_of((*args, named))
-        if array is not None:
-            given[sketch_flat(without_copies(array))] = None
-        return forward(*args, **named)
-
-    with ExitStack() as stack:
-        for index, module in enumerate(walk.modules):
-            if not walk.tree.repeats[index]:
-                stack.callback(listen(walk.tree.paths[index], module))
-                stack.callback(backend.around_forward(module, look))
-        yield
 
 
 def without_copies(array: Array) -> Array:

@@ -8,7 +8,7 @@ bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
 from typing import Any
@@ -31,6 +31,7 @@ from unifreeze._protocol.optimizer_settings import OptimizerSpec
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS, Tensor
+from unifreeze._undo import nothing
 
 _UNITS = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SINGLE = 2.0**-23
@@ -45,15 +46,12 @@ def run_step(
     with restored(backend, walk) as rewind, backend.random_state():
         for spec in config.optimizers:
             rewind()
-            undo = backend.write(model, resolution)
-            try:
-                with backend.double(walk) if config.double else nullcontext():
-                    try:
-                        steps.train(spec)
-                    finally:
-                        drop_gradients(backend, walk)
-            finally:
-                undo()
+            with ExitStack() as stack:
+                stack.callback(backend.write(model, resolution))
+                if config.double:
+                    stack.enter_context(backend.double(walk))
+                stack.callback(drop_gradients, backend, walk)
+                steps.train(spec)
     return steps.result()
 
 
@@ -149,12 +147,9 @@ class _Steps:
         backend.train_mode(self.model)
         backend.turn_random_off(walk)
         modes, guards = backend.modes(walk), backend.get_guards(walk)
-        for owner in self._statistics_owners():
+        for owner in self.resolution.spec.statistics_owners():
             modes[owner] = not (owner in guards and guards[owner].still)
         backend.set_modes(walk, modes)
-
-    def _statistics_owners(self) -> list[int]:
-        return self.resolution.spec.statistics_owners()
 
     def _statistics(self) -> dict[str, Array]:
         states = [(s, t) for s, t in self.walk.states() if t is not None]
@@ -181,7 +176,7 @@ class _Steps:
         with ExitStack() as stack:
             for owner, count in channels.items():
                 note = partial(self._note, counts, self.walk.tree.paths[owner], count)
-                stack.callback(self.backend.hook(self.walk.module(owner), _nothing, note))
+                stack.callback(self.backend.hook(self.walk.module(owner), nothing, note))
             yield
 
     def _note(self, counts: dict[str, list[int]], path: str, channels: int, result: Any) -> None:
@@ -246,7 +241,3 @@ def unit_of(dtype: str) -> float:
 
 def _wide(array: Array) -> Array:
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
-
-
-def _nothing() -> None:
-    pass

@@ -22,20 +22,6 @@ from unifreeze._plan.selectors import Selector
 from unifreeze._protocol import Batch, backend_for
 from unifreeze._resolution import Resolution, expand_plan
 
-__all__ = [
-    "Drift",
-    "Handle",
-    "Verified",
-    "apply",
-    "expand",
-    "freeze",
-    "frozen",
-    "load_trained",
-    "param_groups",
-    "resolve",
-    "unpin",
-]
-
 
 @checked
 def resolve(plan: FreezePlan, model: Any, *, batch: Any = None, phase: int | str = 0) -> Resolution:

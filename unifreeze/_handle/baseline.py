@@ -27,10 +27,10 @@ class Baseline:
         keeps_values: Whether copies were asked for.
     """
 
-    parameters: tuple[str, ...]
-    states: tuple[str, ...]
-    objects: Mapping[str, Any]
-    digests: dict[str, Digest]
+    parameters: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    objects: Mapping[str, Any] = field(default_factory=dict)
+    digests: dict[str, Digest] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     keeps_values: bool = False
 
@@ -45,7 +45,7 @@ class Baseline:
         model: Any,
         parameters: Iterable[str],
         states: Iterable[str],
-        moving: Iterable[str],
+        moving: Iterable[str] = (),
     ) -> None:
         """Hold these parameters and states from now on; new ones keep their current values.
 
@@ -64,7 +64,8 @@ class Baseline:
         paths = [path for path in self.paths if path not in self.digests and path in present]
         self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
         if self.keeps_values:
-            self.values |= _values(backend, model, paths, self.digests)
+            copied = [path for path in paths if self.digests[path].bits]  # here are its values
+            self.values |= {path: backend.tensor(model, path) for path in copied}
 
     def keep_from(self, old: Baseline) -> None:
         """Keep the values that an older baseline holds, in place of newer ones."""
@@ -87,22 +88,12 @@ def take_baseline(
         keep_values: Copy their values, so that changes can be measured exactly.
     """
     held = set(resolution.held)
-    owners = [state for state in resolution.spec.states if state.moves and state.owner in held]
-    parameters, states = resolution.kept_paths, tuple(state.path for state in owners)
-    paths = (*parameters, *states)
-    digests = backend.fingerprint(model, paths, sums=not keep_values)
-    values = _values(backend, model, paths, digests) if keep_values else {}
-    objects = live_tensors(backend, model)
-    return Baseline(parameters, states, objects, digests, values, keep_values)
+    states = [s.path for s in resolution.spec.states if s.moves and s.owner in held]
+    baseline = Baseline(objects=live_tensors(backend, model), keeps_values=keep_values)
+    baseline.hold(backend, model, resolution.kept_paths, states)
+    return baseline
 
 
 def live_tensors(backend: Backend, model: Any) -> dict[str, Any]:
     """Return live tensors by path; an offloaded tensor has no object that stays."""
     return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
-
-
-def _values(
-    backend: Backend, model: Any, paths: Iterable[str], digests: Mapping[str, Digest]
-) -> dict[str, Array]:
-    """Copy the tensors that have values here."""
-    return {path: backend.tensor(model, path) for path in paths if digests[path].bits}

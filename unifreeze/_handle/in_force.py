@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from unifreeze._handle.baseline import Baseline, take_baseline
@@ -14,9 +13,10 @@ from unifreeze._handle.step_reminders import UntoldReminder
 from unifreeze._handle.target import Target
 from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
 from unifreeze._plan import FreezePlan
-from unifreeze._protocol import Batch, Finding, Undo, refuse_unsupported
+from unifreeze._protocol import Batch, Finding, refuse_unsupported
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
+from unifreeze._undo import undo_all
 from unifreeze.errors import UnifreezeError, counted, listing
 
 
@@ -129,7 +129,7 @@ class PlanInForce:
             self.order.watch(self.backend, self.model),
             self.reminder.watch(self.backend, self.model, self.phases),
         ]
-        self._lease.stop_watching = partial(_call_all, stops)
+        self._lease.stop_watching = partial(undo_all, stops)
 
     def enter(self, phases: ResolvedPhases) -> None:
         """Put another phase in force; tensors that stay frozen are held to their old baseline.
@@ -216,8 +216,3 @@ class PlanInForce:
         self.check_lasts("check gradients")
         answered = self._target.answered_for(self._lease)
         return gradient_findings(self.resolution, answered, self.backend.gradients(self.model))
-
-
-def _call_all(calls: Sequence[Undo]) -> None:
-    for call in calls:
-        call()

@@ -46,7 +46,7 @@ class Lease:
     names: WeakIdentityDict[str] = field(default_factory=WeakIdentityDict)
     written: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
     guards: Mapping[int, Any] = field(default_factory=dict)
-    baseline: Baseline = field(default_factory=lambda: Baseline((), (), {}, {}))
+    baseline: Baseline = field(default_factory=Baseline)
     contents: Any = None
     stop_watching: Undo = lambda: None
     number: int = field(default_factory=count().__next__)

@@ -19,6 +19,7 @@ from unifreeze._resolution import (
     used_owners,
 )
 from unifreeze._structure import ModelSpec, Trace, Tree, derive
+from unifreeze._undo import nothing
 from unifreeze.errors import ResolveError, counted, listing
 
 Pairs = Sequence[tuple[str, Resolution, Resolution | ResolveError]]
@@ -73,7 +74,7 @@ class OrderWatch:
             self._stop = backend.watch_order(
                 model, list(paths), lambda path, trace: self._take(paths[path], trace), self._lose
             )
-        return self._ended(self._stop) if self._stop is not None else _nothing
+        return self._ended(self._stop) if self._stop is not None else nothing
 
     def _ended(self, stop: Undo) -> Undo:
         """Return a call that ends a watch and does not keep this object alive."""
@@ -183,7 +184,3 @@ def _outermost(places: Places, tree: Tree) -> list[int]:
     """Return the outermost modules to watch: their passes show everything that is counted."""
     tops = set(tree.children(0)) if 0 in places and tree.members else set(places)
     return sorted(top for top in tops if not any(t < top < tree.ends[t] for t in tops))
-
-
-def _nothing() -> None:
-    pass

@@ -14,6 +14,7 @@ from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.step_reminders import untold_error
 from unifreeze._identity import WeakIdentityDict
 from unifreeze._protocol import Rate, Undo
+from unifreeze._undo import nothing
 from unifreeze.errors import OptimizerError
 
 _steering: WeakIdentityDict[weakref.ref[SteeredOptimizer]] = WeakIdentityDict()
@@ -30,7 +31,7 @@ class SteeredOptimizer:
     def __init__(self, plan: PlanInForce, log: PhaseLog) -> None:
         self._plan, self._log = plan, log
         self.optimizer: Any = None
-        self._undo: Undo = _nothing
+        self._undo: Undo = nothing
         self._fresh: frozenset[int] = frozenset()
         """Identities of the parameters that the current phase warms up."""
 
@@ -75,7 +76,7 @@ class SteeredOptimizer:
     def detach(self) -> None:
         """Restore the optimizer as it was before it was attached."""
         self._undo()
-        self._undo = _nothing
+        self._undo = nothing
         if self.optimizer is not None:
             _steering.pop(self.optimizer, None)
 
@@ -145,7 +146,3 @@ class SteeredOptimizer:
             return frozenset()
         live, spec = self._plan.backend.objects(self._plan.model), phases.spec
         return frozenset(id(live[spec.tree.names[name]]) for name in spec.first_names[fresh])
-
-
-def _nothing() -> None:
-    pass

@@ -12,6 +12,7 @@ from unifreeze._handle.schedule import UNTOLD
 from unifreeze._plan import After, At, Phase, When
 from unifreeze._protocol import Backend, Undo
 from unifreeze._resolution import ORDER_CURES
+from unifreeze._undo import nothing
 from unifreeze.errors import ScheduleError, UnifreezeWarning, listing
 
 
@@ -22,7 +23,7 @@ class UntoldReminder:
     """
 
     def __init__(self) -> None:
-        self._stop: Undo = _nothing
+        self._stop: Undo = nothing
         self._over = False
 
     def watch(self, backend: Backend, model: Any, phases: ResolvedPhases) -> Undo:
@@ -106,7 +107,3 @@ def _waiting(phases: Sequence[Phase]) -> str:
     first, *later = phases
     waiting = listing([repr(phase.name) for phase in later])
     return f"phase {first.name!r} holds until handle.step begins the next: {waiting}"
-
-
-def _nothing() -> None:
-    pass

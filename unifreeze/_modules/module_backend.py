@@ -8,7 +8,7 @@ A framework whose models are trees of modules adds its own `TensorOperations` an
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from unifreeze._modules.flag_writing import FlagWriting
@@ -21,6 +21,7 @@ from unifreeze._protocol.live import Model
 from unifreeze._protocol.results import Finding, Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS, ModelSpec, Trace, derive
+from unifreeze._undo import undo_all
 
 
 class ModuleBackend(FlagWriting, TensorValues):
@@ -84,21 +85,16 @@ class ModuleBackend(FlagWriting, TensorValues):
             for module in [model, *inside] if wraps and model is not walk.root else inside:
                 taken = partial(done, path)
                 watch = Passes(self, root, weakref.ref(module), taken, lost, recording_now)
-                watch.stop = partial(_call_all, stops)
+                watch.stop = partial(undo_all, stops)
                 stops.append(_once(self.on_forward(module, watch)))
             every += stops
-        return partial(_call_all, every)
+        return partial(undo_all, every)
 
     def watch_training(self, model: Model, call: Callable[[], None]) -> Undo:
         """Call a function when a model, or one of its parts, begins a forward pass of training."""
         root = self.root(model)
         members = self.reader.dicts(root)[0].values() if self.is_group(root) else [root]
         return watch_training(self, map(self.root, members), call)
-
-
-def _call_all(calls: Iterable[Undo]) -> None:
-    for call in calls:
-        call()
 
 
 def _once(undo: Undo) -> Undo:

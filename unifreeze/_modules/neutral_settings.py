@@ -13,6 +13,7 @@ LayerSettings = dict[str, Any]
 """One layer's settings by neutral name, such as `epsilon`."""
 ReadSettings = Callable[[Layer], LayerSettings]
 """Reads the settings of one live layer."""
+OptimizerTables = tuple[Mapping[str, Callable[..., Any]], Mapping[str, str], Mapping[str, str]]
 SettingsTable = tuple[tuple[Any, ReadSettings], ...]
 """Classes of a framework, each with the function that reads a layer of it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping, Set
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from unifreeze._modules.live_models import LiveModels
@@ -36,6 +37,12 @@ def recording(
     """
     calls: dict[str, None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+
+    def note_shape(path: str, result: Any) -> None:
+        first = next(tensors_in(result, backend.is_tensor), None)
+        if first is not None:
+            shapes.setdefault(path, tuple(int(n) for n in first.shape))
+
     with ExitStack() as stack:
         stack.enter_context(_recorded_reads(backend.reader, walk, calls))
         for index, module in enumerate(walk.modules):
@@ -43,7 +50,8 @@ def recording(
             if module is running:
                 calls.setdefault(path)
             elif not walk.tree.repeats[index]:
-                stack.callback(_listen(backend, module, path, calls, shapes))
+                note_call = partial(calls.setdefault, path)
+                stack.callback(backend.hook(module, note_call, partial(note_shape, path)))
         yield lambda: Trace(tuple(calls), shapes)
 
 
@@ -116,21 +124,6 @@ class Passes:
     def followed(self) -> None:
         """Give up: a compiler records the pass, and its code will not call the hooks."""
         self._lost()
-
-
-def _listen(
-    backend: LiveModels,
-    module: Layer,
-    path: str,
-    calls: dict[str, None],
-    shapes: dict[str, tuple[int, ...]],
-) -> Any:
-    def after(result: Any) -> None:
-        first = next(tensors_in(result, backend.is_tensor), None)
-        if first is not None:
-            shapes.setdefault(path, tuple(int(n) for n in first.shape))
-
-    return backend.hook(module, lambda: calls.setdefault(path), after)
 
 
 @contextmanager

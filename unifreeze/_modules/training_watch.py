@@ -9,6 +9,7 @@ from functools import partial
 from unifreeze._modules.module_operations import ModuleOperations
 from unifreeze._protocol.live import Layer, Model
 from unifreeze._protocol.results import Undo
+from unifreeze._undo import undo_all
 
 
 class TrainingWatch:
@@ -50,12 +51,7 @@ def watch_training(
         for module in _entrances(backend, root):
             part = TrainingWatch(partial(_trains, backend, module), from_part)
             stops.append(backend.on_forward(module, first if module is root else part))
-
-    def stop() -> None:
-        for stop_module in stops:
-            stop_module()
-
-    return stop
+    return partial(undo_all, stops)
 
 
 def _trains(backend: ModuleOperations, module: Layer) -> bool:

@@ -85,11 +85,18 @@ class _On:
 _known: weakref.WeakValueDictionary[str, _On] = weakref.WeakValueDictionary()
 
 
-class Before:
-    """The hook before a forward pass."""
+class _Hook:
+    """A hook around a forward pass; a copy of it calls nobody."""
 
     def __init__(self, key: str, way: Way, on: _On | None = None) -> None:
         self.key, self.way, self.on = key, way, on
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[str, Way]]:
+        return type(self), (self.key, self.way)
+
+
+class Before(_Hook):
+    """The hook before a forward pass."""
 
     def __call__(self, module: Layer, _inputs: Any) -> None:
         """Call the watch."""
@@ -101,15 +108,9 @@ class Before:
         if self.on is not None and self.on.watch is not None:
             self.on.call(self.on.watch.begins)
 
-    def __reduce__(self) -> tuple[type[Before], tuple[str, Way]]:
-        return Before, (self.key, self.way)
 
-
-class After:
+class After(_Hook):
     """The hook after a forward pass."""
-
-    def __init__(self, key: str, way: Way, on: _On | None = None) -> None:
-        self.key, self.way, self.on = key, way, on
 
     @property
     def idle(self) -> bool:
@@ -127,9 +128,6 @@ class After:
             hooks = [(key, hook) for key, hook in after.items() if isinstance(hook, After)]
             for key in [key for key, hook in hooks if hook.idle]:
                 _take_off(module, self.way, key)
-
-    def __reduce__(self) -> tuple[type[After], tuple[str, Way]]:
-        return After, (self.key, self.way)
 
 
 def watch_module(module: Layer, watch: ForwardWatch, way: Way) -> Undo:

@@ -18,29 +18,3 @@ from unifreeze._plan.phases import (
 )
 from unifreeze._plan.plan_file import save_text
 from unifreeze._plan.refusals import check_plan, refuse_phases
-
-__all__ = [
-    "FORMAT",
-    "After",
-    "At",
-    "Captured",
-    "Choice",
-    "FreezePlan",
-    "Group",
-    "NormRule",
-    "Phase",
-    "PhaseEntry",
-    "PhaseSettings",
-    "Rule",
-    "Shape",
-    "Smallest",
-    "WarmUp",
-    "When",
-    "check_plan",
-    "describe_choice",
-    "phase_mistakes",
-    "pick",
-    "refuse_phases",
-    "save_text",
-    "settings_of",
-]

@@ -31,8 +31,8 @@ class Captured:
     """
 
     framework: str
-    order: Order | None
-    frozen: Shares
-    held: Mapping[str, tuple[int, int]]
-    layers: Groups
+    order: Order | None = None
+    frozen: Shares = field(default_factory=dict)
+    held: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    layers: Groups = field(default_factory=dict)
     branches: Branches = field(default_factory=dict)

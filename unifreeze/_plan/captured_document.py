@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -32,6 +33,8 @@ _Letters = Annotated[str, Field(pattern="^[ftp]+$")]
 class CapturedDocument(Strict):
     """What a plan decided where it was captured; checked on every model it is applied to."""
 
+    part = Captured
+
     framework: str = Field(description="the framework of the model")
     order: Order | None = Field(default=None, description="what its names were counted by")
     frozen: dict[str, dict[str, _Share]] = Field(description="values frozen, of how many")
@@ -44,38 +47,6 @@ class CapturedDocument(Strict):
     )
 
     def value(self) -> Captured:
-        """Return it as a value."""
-        frozen = {
-            zone: {sort: (share[0], share[1]) for sort, share in rows.items()}
-            for zone, rows in self.frozen.items()
-        }
-        held = {zone: (share[0], share[1]) for zone, share in self.held.items()}
-        layers = {
-            unit: {kind: tuple(rows) for kind, rows in kinds.items()}
-            for unit, kinds in self.layers.items()
-        }
-        return Captured(self.framework, self.order, frozen, held, layers, self.branches)
-
-
-def plain_captured(captured: Captured) -> dict[str, Any]:
-    """Return it as plain data."""
-    data: dict[str, Any] = {"framework": captured.framework}
-    if captured.order:
-        data["order"] = captured.order
-    data["frozen"] = {
-        zone: {sort: list(share) for sort, share in rows.items()}
-        for zone, rows in captured.frozen.items()
-    }
-    if captured.held:
-        data["held"] = {zone: list(share) for zone, share in captured.held.items()}
-    if captured.layers:
-        data["layers"] = {
-            unit: {kind: list(rows) for kind, rows in kinds.items()}
-            for unit, kinds in captured.layers.items()
-        }
-    if captured.branches:
-        data["branches"] = {
-            zone: [{name: dict(rows) for name, rows in branches.items()} for branches in sets]
-            for zone, sets in captured.branches.items()
-        }
-    return data
+        """Return it as a value; branches stay lists, as they are found in a model."""
+        captured: Captured = super().value()
+        return replace(captured, branches=self.branches)

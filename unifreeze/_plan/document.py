@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from unifreeze._plan.captured_document import CapturedDocument, plain_captured
+from unifreeze._plan.captured_document import CapturedDocument
 from unifreeze._plan.entry_document import ENTRIES
 from unifreeze._plan.fields import (
     GroupDocument,
@@ -17,26 +17,20 @@ from unifreeze._plan.fields import (
     NormStatsField,
     RuleDocument,
     Strict,
-    plain_choice,
-    plain_norm_stats,
-    plain_rule,
-    read_norm_stats,
     unknown_key,
+    value_of,
 )
 from unifreeze._plan.generator_document import GENERATORS
 from unifreeze._plan.model import FORMAT, FreezePlan
-from unifreeze._plan.parts import Group
 from unifreeze._plan.phase_check import phase_mistakes
 from unifreeze._plan.phase_document import (
     PhaseDocument,
     SmallestDocument,
     WarmUpDocument,
-    numbers,
-    plain_phase,
 )
+from unifreeze._plan.plain_parts import NUMBERS, plain
 from unifreeze.errors import PlanFileError, PlanVersionError, brief
 
-_NUMBERS = ("lr", "weight_decay", "lr_scale", "layer_decay", "divisor", "min_delta")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 """Numbers that YAML 1.1 takes for text."""
 
@@ -106,7 +100,7 @@ def read_document(
         document = PlanDocument.model_validate(dict(data))
     except ValidationError as error:
         raise PlanFileError(source, _mistakes(error, places or {})) from None
-    return _plan(document)
+    return FreezePlan(**{n: value_of(v) for n, v in document if n != "unifreeze"})
 
 
 def read_data(data: Mapping[str, Any]) -> FreezePlan:
@@ -128,7 +122,7 @@ def _as_written(value: Any) -> Any:
         return value
     return {
         key: float(item)
-        if key in _NUMBERS and isinstance(item, str) and _EXPONENT.fullmatch(item)
+        if key in NUMBERS and isinstance(item, str) and _EXPONENT.fullmatch(item)
         else _as_written(item)
         for key, item in value.items()
     }
@@ -144,44 +138,9 @@ def _check_version(data: Mapping[Any, Any], source: str) -> None:
         )
 
 
-def _plan(document: PlanDocument) -> FreezePlan:
-    return FreezePlan(
-        tuple(rule.value() for rule in document.rules),
-        read_norm_stats(document.norm_stats),
-        document.dropout,
-        tuple(group.value() for group in document.groups),
-        tuple(phase.value() for phase in document.phases),
-        document.moments,
-        document.order,
-        document.captured.value() if document.captured else None,
-    )
-
-
 def write_document(plan: FreezePlan) -> dict[str, Any]:
     """Return a plan as plain data; fields at their defaults are left out."""
-    document: dict[str, Any] = {"unifreeze": FORMAT, "rules": [plain_rule(r) for r in plan.rules]}
-    if plan.norm_stats != "hold":
-        document["norm_stats"] = plain_norm_stats(plan.norm_stats)
-    if plan.dropout != "live":
-        document["dropout"] = plan.dropout
-    if plan.groups:
-        document["groups"] = [_group(group) for group in plan.groups]
-    if plan.phases:
-        document["phases"] = [plain_phase(phase) for phase in plan.phases]
-    if plan.moments != "keep":
-        document["moments"] = plan.moments
-    if plan.order != "executed":
-        document["order"] = plan.order
-    if plan.captured:
-        document["captured"] = plain_captured(plan.captured)
-    return document
-
-
-def _group(group: Group) -> dict[str, Any]:
-    settings = numbers(
-        lr_scale=group.lr_scale, weight_decay=group.weight_decay, layer_decay=group.layer_decay
-    )
-    return {"match": plain_choice(group.match), **settings}
+    return {"unifreeze": FORMAT, "rules": [], **plain(plan)}
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from unifreeze._plan.fields import OneOf, one_of
-from unifreeze._plan.phases import After, At, PhaseEntry, TimeUnit, When
+from unifreeze._plan.fields import OneOf
+from unifreeze._plan.phases import After, At, TimeUnit, When
 
 
 class AtDocument(OneOf):
     """An epoch or a step, counted from 0."""
 
-    model_config = one_of("epoch", "step")
     choices: ClassVar[tuple[str, ...]] = ("epoch", "step")
 
     epoch: int | None = Field(default=None, ge=0, description="before this epoch's first batch")
@@ -27,7 +26,6 @@ class AtDocument(OneOf):
 class AfterDocument(OneOf):
     """So many epochs or steps after the phase before it began."""
 
-    model_config = one_of("epochs", "steps")
     choices: ClassVar[tuple[str, ...]] = ("epochs", "steps")
 
     epochs: int | None = Field(default=None, ge=1, description="epochs of the phase before it")
@@ -41,7 +39,6 @@ class AfterDocument(OneOf):
 class WhenDocument(OneOf):
     """A metric that has stalled, or got worse."""
 
-    model_config = one_of("stalled_for", "risen_for")
     choices: ClassVar[tuple[str, ...]] = ("stalled_for", "risen_for")
 
     metric: str = Field(min_length=1, description="its name, as given to step(metrics=…)")
@@ -65,30 +62,6 @@ ENTRIES: dict[str, type[BaseModel]] = {
     "after": AfterDocument,
     "when": WhenDocument,
 }
-
-
-def plain_entry(entry: PhaseEntry | None) -> dict[str, Any]:
-    """Return when a phase begins as plain data; {} for one that begins at once."""
-    match entry:
-        case At(unit, count):
-            return {"at": {unit: count}}
-        case After():
-            return {"after": plain_after(entry)}
-        case When():
-            return {"when": plain_when(entry)}
-    return {}
-
-
-def plain_after(entry: After) -> dict[str, Any]:
-    """Return a time as plain data."""
-    return {f"{entry.unit}s": entry.count}
-
-
-def plain_when(entry: When) -> dict[str, Any]:
-    """Return a condition on a metric as plain data."""
-    plain: dict[str, Any] = {"metric": entry.metric, f"{entry.turn}_for": entry.reports}
-    plain |= {"min_delta": entry.min_delta} if entry.min_delta else {}
-    return plain | ({"mode": entry.mode} if entry.mode != "min" else {})
 
 
 def _counted(given: dict[TimeUnit, int | None]) -> tuple[TimeUnit, int]:

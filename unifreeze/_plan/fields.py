@@ -21,7 +21,6 @@ from unifreeze._plan.parts import (
     Choice,
     Group,
     NormRule,
-    NormStats,
     Rule,
     Verb,
 )
@@ -92,11 +91,25 @@ class Strict(BaseModel):
     """Part of a document: an unknown key, or a number in quotes, is a mistake."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    part: ClassVar[type]
+
+    def value(self) -> Any:
+        """Return the part of a plan, or what else it describes."""
+        return self.part(**{name: value_of(given) for name, given in self if given is not None})
 
 
-def one_of(*keys: str) -> ConfigDict:
-    """Return the schema that tells editors: exactly one of these keys is required."""
-    return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
+def value_of(given: Any) -> Any:
+    """Return the value of a document, or of several in a list or mapping."""
+    if isinstance(given, Strict):
+        return given.value()
+    if isinstance(given, list):
+        return tuple(map(value_of, given))
+    return {k: value_of(v) for k, v in given.items()} if isinstance(given, dict) else given
+
+
+def _tell_editors(schema: dict[str, Any], kind: type[OneOf]) -> None:
+    """Say in the schema: exactly one of these keys is required."""
+    schema["oneOf"] = [{"required": [key]} for key in kind.choices]
 
 
 def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *allowed: str) -> None:
@@ -128,6 +141,7 @@ class OneOf(Strict):
         choices: Those keys.
     """
 
+    model_config = ConfigDict(json_schema_extra=_tell_editors)
     choices: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
@@ -142,7 +156,6 @@ class OneOf(Strict):
 class RuleDocument(OneOf):
     """One rule: exactly one of freeze, train and only."""
 
-    model_config = one_of("freeze", "train", "only")
     choices: ClassVar[tuple[str, ...]] = ("freeze", "train", "only")
 
     freeze: ChoiceField = Field(default=None, description="freeze what is selected")
@@ -160,7 +173,6 @@ class RuleDocument(OneOf):
 class NormRuleDocument(OneOf):
     """One rule for running statistics: exactly one of hold and update."""
 
-    model_config = one_of("hold", "update")
     choices: ClassVar[tuple[str, ...]] = ("hold", "update")
 
     hold: ChoiceField = Field(default=None, description="norms whose statistics hold still")
@@ -183,6 +195,7 @@ NormStatsField = Annotated[
 class GroupDocument(Strict):
     """Optimizer settings for what `match` selects."""
 
+    part = Group
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [{"required": [key]} for key in ("lr_scale", "weight_decay", "layer_decay")]
@@ -204,33 +217,3 @@ class GroupDocument(Strict):
                 "keys", "sets nothing: write lr_scale, weight_decay or layer_decay"
             )
         return self
-
-    def value(self) -> Group:
-        """Return the settings."""
-        return Group(self.match, self.lr_scale, self.weight_decay, self.layer_decay)
-
-
-def read_norm_stats(stats: str | list[NormRuleDocument]) -> NormStats:
-    """Return a policy for running statistics as it was checked."""
-    if isinstance(stats, str):
-        return stats  # type: ignore[return-value]
-    return tuple(rule.value() for rule in stats)
-
-
-def plain_choice(choice: Choice) -> str | dict[str, str]:
-    """Return a choice as plain data."""
-    if isinstance(choice, Selector):
-        return str(choice)
-    return {name: str(selector) for name, selector in choice}
-
-
-def plain_rule(rule: Rule) -> dict[str, Any]:
-    """Return a rule as plain data."""
-    return {rule.verb: plain_choice(rule.choice), **({"optional": True} if rule.optional else {})}
-
-
-def plain_norm_stats(stats: NormStats) -> str | list[dict[str, Any]]:
-    """Return a policy for running statistics as plain data."""
-    if isinstance(stats, str):
-        return stats
-    return [{rule.verb: plain_choice(rule.choice)} for rule in stats]

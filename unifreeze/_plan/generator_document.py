@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,10 +10,8 @@ from pydantic_core import PydanticCustomError
 from unifreeze._plan.entry_document import (
     AfterDocument,
     WhenDocument,
-    plain_after,
-    plain_when,
 )
-from unifreeze._plan.fields import ChoiceField, Strict, plain_choice
+from unifreeze._plan.fields import ChoiceField, Strict
 from unifreeze._plan.generators import (
     Adaptive,
     ByGradient,
@@ -21,7 +19,7 @@ from unifreeze._plan.generators import (
     Lisa,
     StopOnRise,
 )
-from unifreeze._plan.phases import BACKBONE, Generator, When
+from unifreeze._plan.phases import BACKBONE, When
 
 UnitsField = Literal["blocks", "stages", "encoder", "decoder"]
 
@@ -29,14 +27,12 @@ UnitsField = Literal["blocks", "stages", "encoder", "decoder"]
 class GradualDocument(Strict):
     """From the head down, one unit more each time."""
 
+    part = GradualUnfreezing
+
     every: AfterDocument = Field(description="time between two phases")
     by: UnitsField = Field(default="blocks", description="what is unfrozen at a time")
     within: str = Field(default="", description="the submodule they are in")
     upto: int | None = Field(default=None, ge=1, description="how many units; all, if left out")
-
-    def value(self) -> GradualUnfreezing:
-        """Return the generator."""
-        return GradualUnfreezing(self.every.value(), self.by, self.within, self.upto)
 
 
 class AdaptiveDocument(WhenDocument):
@@ -51,6 +47,8 @@ class AdaptiveDocument(WhenDocument):
 
 class ByGradientDocument(Strict):
     """A further share frozen each time: the smallest gradients against their weights."""
+
+    part = ByGradient
 
     every: AfterDocument = Field(description="time between two phases")
     share: int = Field(ge=1, le=100, description="how much more each time, in percent")
@@ -69,13 +67,11 @@ class ByGradientDocument(Strict):
             )
         return self
 
-    def value(self) -> ByGradient:
-        """Return the generator."""
-        return ByGradient(self.every.value(), self.share, self.times, self.of)
-
 
 class LisaDocument(Strict):
     """Some random blocks for a while, then others."""
+
+    part = Lisa
 
     blocks: int = Field(ge=1, description="how many train at a time")
     every: AfterDocument = Field(description="for how long")
@@ -83,12 +79,6 @@ class LisaDocument(Strict):
     seed: int = Field(default=0, description="of the choice")
     by: UnitsField = Field(default="blocks", description="what is chosen among")
     within: str = Field(default="", description="the submodule they are in")
-
-    def value(self) -> Lisa:
-        """Return the generator."""
-        return Lisa(
-            self.blocks, self.every.value(), self.periods, self.seed, self.by, self.within
-        )  # fmt: skip
 
 
 class StopOnRiseDocument(Strict):
@@ -111,35 +101,3 @@ GENERATORS: dict[str, type[BaseModel]] = {
     "lisa": LisaDocument,
     "stop_on_rise": StopOnRiseDocument,
 }
-
-
-def plain_generator(generator: Generator | None) -> dict[str, Any]:
-    """Return a generator as plain data, under its name; {} for none."""
-    match generator:
-        case GradualUnfreezing():
-            plain = {"every": plain_after(generator.every), **_units(generator)}
-            return {"gradual_unfreezing": plain | _given(upto=generator.upto)}
-        case Adaptive():
-            return {"adaptive": {"share": generator.share, **plain_when(generator.when)}}
-        case ByGradient():
-            plain = {"every": plain_after(generator.every), "share": generator.share}
-            plain |= {"times": generator.times} if generator.times != 1 else {}
-            of = None if generator.of == BACKBONE else plain_choice(generator.of)
-            return {"by_gradient": plain | _given(of=of)}
-        case Lisa():
-            plain = {"blocks": generator.blocks, "every": plain_after(generator.every)}
-            plain |= {"periods": generator.periods, "seed": generator.seed}
-            return {"lisa": plain | _units(generator)}
-        case StopOnRise():
-            plain = plain_when(generator.when)
-            return {"stop_on_rise": {"reports": plain.pop("risen_for"), **plain}}
-    return {}
-
-
-def _units(generator: GradualUnfreezing | Lisa) -> dict[str, Any]:
-    by = None if generator.by == "blocks" else generator.by
-    return _given(by=by, within=generator.within or None)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}

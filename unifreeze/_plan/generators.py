@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from unifreeze._plan.parts import Choice, Rule, Verb
 from unifreeze._plan.phases import (
@@ -37,6 +37,7 @@ class GradualUnfreezing:
         upto: How many units; None for all, and after them whatever is left.
     """
 
+    key: ClassVar[str] = "gradual_unfreezing"
     every: After
     by: Units = "blocks"
     within: str = ""
@@ -64,6 +65,7 @@ class Adaptive:
         when: The change of a metric that it waits for.
     """
 
+    key: ClassVar[str] = "adaptive"
     share: int
     when: When
 
@@ -88,9 +90,10 @@ class ByGradient:
         of: What may be frozen; the head is never frozen.
     """
 
+    key: ClassVar[str] = "by_gradient"
     every: After
     share: int
-    times: int
+    times: int = 1
     of: Choice = BACKBONE
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
@@ -117,6 +120,7 @@ class Lisa:
         within: The submodule they are in; "" for the whole model.
     """
 
+    key: ClassVar[str] = "lisa"
     blocks: int
     every: After
     periods: int
@@ -151,6 +155,7 @@ class StopOnRise:
         when: The change of a metric that it waits for.
     """
 
+    key: ClassVar[str] = "stop_on_rise"
     when: When
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from unifreeze._arguments.cures import EXAMPLES
 from unifreeze._plan.document import read_document
-from unifreeze._plan.fields import JOIN, plain_rule
+from unifreeze._plan.fields import JOIN
 from unifreeze._plan.model import FreezePlan
+from unifreeze._plan.plain_parts import plain
 from unifreeze.errors import PlanError, PlanFileError
 
 _WHOLE = '.phase("top", at={"epoch": 5}, add=[{"train": "blocks[-2:]"}], lr=1e-4)'
@@ -89,7 +90,7 @@ def _rules(key: str, value: Any) -> Any:
             hint="add the phase to it: captured.phase(…); or give its rules unchecked: "
             f"{key}=FreezePlan(captured.rules)",
         )
-    return [plain_rule(rule) for rule in value.rules]
+    return plain(value.rules)
 
 
 def _as_read(value: Any) -> Any:

@@ -89,10 +89,7 @@ class FreezePlan:
         """Return the plan with a rule that freezes everything but what is selected."""
         return self._with_rule("only", what, optional=optional)
 
-    def with_norm_stats(
-        self,
-        policy: NormPolicy,
-    ) -> FreezePlan:
+    def with_norm_stats(self, policy: NormPolicy) -> FreezePlan:
         """Return the plan with another policy for running statistics."""
         return self._reread(norm_stats=policy if isinstance(policy, str) else list(policy))
 

@@ -8,16 +8,13 @@ from typing import Any
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from unifreeze._plan.entry_document import AfterDocument, AtDocument, WhenDocument, plain_entry
+from unifreeze._plan.entry_document import ENTRIES, AfterDocument, AtDocument, WhenDocument
 from unifreeze._plan.fields import (
     ChoiceField,
     NormStatsField,
     RuleDocument,
     Strict,
-    plain_choice,
-    plain_norm_stats,
-    plain_rule,
-    read_norm_stats,
+    value_of,
 )
 from unifreeze._plan.generator_document import (
     GENERATORS,
@@ -26,35 +23,30 @@ from unifreeze._plan.generator_document import (
     GradualDocument,
     LisaDocument,
     StopOnRiseDocument,
-    plain_generator,
 )
-from unifreeze._plan.phases import BACKBONE, Phase, PhaseEntry, Smallest, WarmUp
+from unifreeze._plan.phases import BACKBONE, Phase, Smallest, WarmUp
 
 
 class WarmUpDocument(Strict):
     """A lower rate, at first, for what a phase has just unfrozen."""
+
+    part = WarmUp
 
     steps: int = Field(ge=1, description="optimizer steps until the whole rate is reached")
     divisor: float | None = Field(
         default=None, gt=1, description="the rate is divided by this at first"
     )
 
-    def value(self) -> WarmUp:
-        """Return the warm-up."""
-        return WarmUp(self.steps, self.divisor)
-
 
 class SmallestDocument(Strict):
     """Parameters to freeze by the gradients of the phase before."""
+
+    part = Smallest
 
     share: int = Field(ge=1, le=100, description="percent of the candidates that are then frozen")
     of: ChoiceField = Field(
         default_factory=lambda: BACKBONE, description="what may be frozen; the head never is"
     )
-
-    def value(self) -> Smallest:
-        """Return what is frozen."""
-        return Smallest(self.share, self.of)
 
 
 _APART = (("at", "after", "when"), ("rules", "like"), ("rules", "add"), tuple(GENERATORS))
@@ -128,59 +120,9 @@ class PhaseDocument(Strict):
                 )
         return self
 
-    def entry(self) -> PhaseEntry | None:
-        """Return when it begins."""
-        given = self.at or self.after or self.when
-        return given.value() if given is not None else None
-
     def value(self) -> Phase:
         """Return the phase."""
-        rules = None if self.rules is None else tuple(rule.value() for rule in self.rules)
-        generator = next((given for name in GENERATORS if (given := getattr(self, name))), None)
-        return Phase(
-            name=self.name,
-            entry=self.entry(),
-            rules=rules,
-            like=self.like or "",
-            add=tuple(rule.value() for rule in self.add or ()),
-            norm_stats=None if self.norm_stats is None else read_norm_stats(self.norm_stats),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            stop=self.stop,
-            warmup=self.warmup.value() if self.warmup else None,
-            restore_best=self.restore_best,
-            freeze_smallest=self.freeze_smallest.value() if self.freeze_smallest else None,
-            generator=generator.value() if generator else None,
-        )
-
-
-def plain_phase(phase: Phase) -> dict[str, Any]:
-    """Return a phase as plain data; what it leaves as it was is left out."""
-    plain: dict[str, Any] = {"name": phase.name, **plain_entry(phase.entry)}
-    if phase.rules is not None:
-        plain["rules"] = [plain_rule(rule) for rule in phase.rules]
-    if phase.like:
-        plain["like"] = phase.like
-    if phase.add:
-        plain["add"] = [plain_rule(rule) for rule in phase.add]
-    if phase.freeze_smallest is not None:
-        plain["freeze_smallest"] = _plain_smallest(phase.freeze_smallest)
-    if phase.norm_stats is not None:
-        plain["norm_stats"] = plain_norm_stats(phase.norm_stats)
-    plain |= numbers(lr=phase.lr, weight_decay=phase.weight_decay)
-    if phase.warmup is not None:
-        divisor = numbers(divisor=phase.warmup.divisor)
-        plain["warmup"] = {"steps": phase.warmup.steps, **divisor}
-    flags = {"restore_best": phase.restore_best, "stop": phase.stop}
-    plain |= {name: True for name, given in flags.items() if given}
-    return plain | plain_generator(phase.generator)
-
-
-def _plain_smallest(smallest: Smallest) -> dict[str, Any]:
-    of = {} if smallest.of == BACKBONE else {"of": plain_choice(smallest.of)}
-    return {"share": smallest.share, **of}
-
-
-def numbers(**values: float | None) -> dict[str, float]:
-    """Return the numbers given, as floats; equal numbers look equal, so -0.0 becomes 0.0."""
-    return {key: float(value) + 0.0 for key, value in values.items() if value is not None}
+        given = {name: value_of(value) for name, value in self if value is not None}
+        entry = next((given.pop(name) for name in ENTRIES if name in given), None)
+        generator = next((given.pop(name) for name in GENERATORS if name in given), None)
+        return Phase(**given, entry=entry, generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from unifreeze._plan.parts import Choice, NormStats, Rule
 from unifreeze._plan.selectors import Selector
@@ -112,7 +112,13 @@ class Shape(Protocol):
 
 
 class Generator(Protocol):
-    """Something that stands for several phases."""
+    """Something that stands for several phases.
+
+    Attributes:
+        key: Its name in plan files.
+    """
+
+    key: ClassVar[str]
 
     def phases(self, shape: Shape, *, first: bool) -> Iterator[Phase]:
         """Yield the phases, without names.
@@ -133,13 +139,13 @@ class Phase:
         rules: Its rules, after those of the plan; None to go on from the phase before it.
         like: Name of an earlier phase to go on from instead.
         add: Rules added to those.
+        freeze_smallest: What is frozen by measurement when it begins.
         norm_stats: What running statistics do from now on; None as before.
         lr: Base learning rate from now on; None as before.
         weight_decay: Weight decay from now on; None as before.
-        stop: Training ends here.
         warmup: A lower rate for the parameters that have just been unfrozen.
         restore_best: It begins from the best values that the phase before it had.
-        freeze_smallest: What is frozen by measurement when it begins.
+        stop: Training ends here.
         generator: Makes several phases in place of this one. The first of them gets this phase's
             entry and settings; `warmup` and `restore_best` hold for each of them.
     """
@@ -149,13 +155,13 @@ class Phase:
     rules: tuple[Rule, ...] | None = None
     like: str = ""
     add: tuple[Rule, ...] = ()
+    freeze_smallest: Smallest | None = None
     norm_stats: NormStats | None = None
     lr: float | None = None
     weight_decay: float | None = None
-    stop: bool = False
     warmup: WarmUp | None = None
     restore_best: bool = False
-    freeze_smallest: Smallest | None = None
+    stop: bool = False
     generator: Generator | None = None
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.registry import (
     backend_for,
     backend_names,
+    is_claimed,
     is_installed,
     load_backend,
     missing_framework,
@@ -21,40 +22,3 @@ from unifreeze._protocol.registry import (
 from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
 from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._protocol.step_data import StepConfig, StepRun
-
-__all__ = [
-    "Array",
-    "Backend",
-    "Batch",
-    "Capabilities",
-    "Chosen",
-    "Control",
-    "Digest",
-    "ExperimentBackend",
-    "Finding",
-    "FreezingBackend",
-    "Layer",
-    "LiveOptimizer",
-    "LiveTensor",
-    "Model",
-    "OptimizerBackend",
-    "OptimizerSpec",
-    "ParamGroup",
-    "ProbeConfig",
-    "ProbeResult",
-    "ProbeRun",
-    "Rate",
-    "Sketch",
-    "SketchConfig",
-    "SketchRun",
-    "StepConfig",
-    "StepRun",
-    "Undo",
-    "backend_for",
-    "backend_names",
-    "is_installed",
-    "load_backend",
-    "missing_framework",
-    "override_backend",
-    "refuse_unsupported",
-]

@@ -201,28 +201,19 @@ class _Drawing:
         text = f"{dtype.kind}{shape}{low}:{high}"
         seed = [self._seed, zlib.crc32(text.encode()), self._alike[text]]
         self._alike[text] += 1
-        return _drawn(np.random.default_rng(seed), dtype, shape, low, high)
-
-
-def _drawn(
-    generator: np.random.Generator,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    low: str | None,
-    high: str | None,
-) -> Array:
-    if dtype.kind == "b":
-        return generator.integers(0, 2, shape).astype(dtype)
-    if dtype.kind == "f":
+        generator = np.random.default_rng(seed)
+        if dtype.kind == "b":
+            return generator.integers(0, 2, shape).astype(dtype)
+        if dtype.kind == "f":
+            if low is None or high is None:
+                return generator.standard_normal(shape).astype(dtype)
+            if not float(low) < float(high):
+                raise ValueError(f"{low} is not below {high}")
+            return generator.uniform(float(low), float(high), shape).astype(dtype)
+        if dtype.kind not in "iu":
+            raise ValueError(f"a batch holds floats, whole numbers or truth values, not {dtype}")
         if low is None or high is None:
-            return generator.standard_normal(shape).astype(dtype)
-        if not float(low) < float(high):
-            raise ValueError(f"{low} is not below {high}")
-        return generator.uniform(float(low), float(high), shape).astype(dtype)
-    if dtype.kind not in "iu":
-        raise ValueError(f"a batch holds floats, whole numbers or truth values, not {dtype}")
-    if low is None or high is None:
-        raise ValueError(f"{dtype} needs a range, such as <0:1000>, 1000 left out")
-    if int(high) - 1 > np.iinfo(dtype).max or int(low) < np.iinfo(dtype).min:
-        raise ValueError(f"<{low}:{high}> goes past what {dtype} can hold")
-    return generator.integers(int(low), int(high), shape).astype(dtype)
+            raise ValueError(f"{dtype} needs a range, such as <0:1000>, 1000 left out")
+        if int(high) - 1 > np.iinfo(dtype).max or int(low) < np.iinfo(dtype).min:
+            raise ValueError(f"<{low}:{high}> goes past what {dtype} can hold")
+        return generator.integers(int(low), int(high), shape).astype(dtype)

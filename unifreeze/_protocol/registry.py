@@ -70,7 +70,7 @@ def _claim(model: Model) -> str:
         raise UnknownFrameworkError(
             f"{brief(model)} is not a model: no backend claims a {shown}",
             context=f"backends: {listing(backend_names()) or 'none'}",
-            hint=cure(model, _is_claimed),
+            hint=cure(model, is_claimed),
         )
     raise UnknownFrameworkError(
         f"{len(claims)} backends claim a {shown}: {', '.join(claims)}",
@@ -78,7 +78,7 @@ def _claim(model: Model) -> str:
     )
 
 
-def _is_claimed(value: Any) -> bool:
+def is_claimed(value: Any) -> bool:
     """Return whether a value is of a framework's class, which a model is."""
     roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
     return bool(roots & set(backend_names()))

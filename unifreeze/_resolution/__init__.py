@@ -24,25 +24,3 @@ from unifreeze._resolution.expand_generators import expand_plan
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._resolution.resolution import Resolution, RuleEffect
 from unifreeze._resolution.select_parameters import select
-
-__all__ = [
-    "LIKE_ORDER",
-    "ORDER_CURES",
-    "Grounds",
-    "Places",
-    "Resolution",
-    "RuleEffect",
-    "check_order",
-    "describe_captured",
-    "expand_plan",
-    "never_ran",
-    "out_of_order",
-    "resolve_phases",
-    "resolve_spec",
-    "rests_on_order",
-    "select",
-    "settle",
-    "told_by_order",
-    "train_everything",
-    "used_owners",
-]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import NamedTuple
 
 import numpy as np
 
@@ -119,33 +118,6 @@ def _expressions(plan: FreezePlan, framework: str) -> Iterator[Expression]:
         yield Word("layers")
 
 
-class Difference(NamedTuple):
-    """What is decided otherwise in order of execution.
-
-    Attributes:
-        trains: Native paths of what trains as registered, and not as executed.
-        freezes: Native paths of what trains as executed, and not as registered.
-        norms: Layers whose statistics hold in only one of the two orders.
-        rates: Native paths of what gets another learning rate or weight decay.
-    """
-
-    trains: list[str]
-    freezes: list[str]
-    norms: list[str]
-    rates: list[str]
-
-    def lines(self) -> Iterator[str]:
-        """Yield a line for each kind of difference."""
-        if self.trains:
-            yield f"as registered alone: {listing(self.trains)}"
-        if self.freezes:
-            yield f"as executed alone: {listing(self.freezes)}"
-        if self.norms:
-            yield f"statistics that hold in one of the two alone: {listing(self.norms)}"
-        if self.rates:
-            yield f"another learning rate or weight decay: {listing(self.rates)}"
-
-
 def check_order(
     pairs: Sequence[tuple[str, Resolution, Resolution | ResolveError]], executed: ModelSpec
 ) -> None:
@@ -165,7 +137,7 @@ def check_order(
         where = f"phase {phase!r}: " if phase else ""
         if isinstance(then, ResolveError):
             raise _error(where, [f"as they run, the plan does not fit: {then.fact}"])
-        if lines := list(_difference(now, then, reached).lines()):
+        if lines := _difference(now, then, reached):
             raise _error(where, [*_both(now, then), *lines])
 
 
@@ -193,7 +165,9 @@ def _reached(spec: ModelSpec) -> Mask:
     return reached
 
 
-def _difference(now: Resolution, then: Resolution, reached: Mask) -> Difference:
+def _difference(now: Resolution, then: Resolution, reached: Mask) -> list[str]:
+    """Return a line for each sort of difference between two ways of counting."""
+
     def paths(mask: Mask) -> list[str]:
         return now.spec.paths_of(np.flatnonzero(mask & reached))
 
@@ -201,9 +175,10 @@ def _difference(now: Resolution, then: Resolution, reached: Mask) -> Difference:
     norms = sorted(held.difference(then.spec.placement.unreached))
     rates = now.lr_scale != then.lr_scale
     rates |= ~np.isclose(now.weight_decay, then.weight_decay, equal_nan=True)
-    return Difference(
-        paths(now.trainable & ~then.trainable),
-        paths(then.trainable & ~now.trainable),
-        [now.spec.tree.paths[norm] for norm in norms],
-        paths(rates & now.trainable & then.trainable),
-    )
+    differences = {
+        "as registered alone": paths(now.trainable & ~then.trainable),
+        "as executed alone": paths(then.trainable & ~now.trainable),
+        "statistics that hold in one of the two alone": [now.spec.tree.paths[n] for n in norms],
+        "another learning rate or weight decay": paths(rates & now.trainable & then.trainable),
+    }
+    return [f"{what}: {listing(names)}" for what, names in differences.items() if names]

@@ -9,6 +9,7 @@ import numpy as np
 
 from unifreeze._plan import FreezePlan, Phase, Shape, When, phase_mistakes
 from unifreeze._plan.selectors import evaluate, find_module, parse, unit_count
+from unifreeze._resolution.select_parameters import at_place
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import PlanError, ResolveError
 
@@ -33,8 +34,7 @@ def _expanded(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
         try:
             phases += _phases(phase, _SpecShape(spec), first=number == 0)
         except ResolveError as error:
-            where = f"phase {phase.name!r}: {error.fact}"
-            raise type(error)(where, context=error.context, hint=error.hint) from None
+            raise at_place(error, f"phase {phase.name!r}") from None
     mistake = next(phase_mistakes(phases), None)
     if mistake:
         raise PlanError(f"the phases contradict each other: {mistake}")

@@ -2,5 +2,3 @@
 
 from unifreeze._authoring.compare.comparison import Comparison, PlanRow, PlanRun
 from unifreeze._authoring.compare.plan_trials import compare_plans
-
-__all__ = ["Comparison", "PlanRow", "PlanRun", "compare_plans"]

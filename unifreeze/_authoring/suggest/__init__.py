@@ -4,5 +4,3 @@ from unifreeze._authoring.suggest.suggest_plan import MADE_UP, suggest
 from unifreeze._authoring.suggest.suggestion import Suggestion
 from unifreeze._authoring.suggest.task_facts import Task
 from unifreeze._authoring.suggest.unit_measures import Measure
-
-__all__ = ["MADE_UP", "Measure", "Suggestion", "Task", "suggest"]

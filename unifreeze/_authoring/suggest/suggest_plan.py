@@ -95,7 +95,9 @@ def suggest(
         return _suggestion(_with_remark(by_rules(task, spec, units), note), spec, task)
     made_up: list[bool] = []
     watched = _watched(batches, made_up)
-    run = backend.measure(model, _config(units, watched, loss, labels, most, progress))
+    blocks = tuple(dict.fromkeys(unit.block for unit in units if unit.block))
+    options = {} if progress is None else {"progress": progress}
+    run = backend.measure(model, MeasureConfig(watched, loss, labels, blocks, most, **options))
     remark = MADE_UP if loss is None and any(made_up) else ""
     return _by_measuring(task, spec, units, run, f"{note} {remark}".strip())
 
@@ -153,19 +155,6 @@ def _watched(batches: Iterable[Any], made_up: list[bool]) -> Iterator[Any]:
     for batch in batches:
         made_up.append(is_made_up(batch))
         yield batch
-
-
-def _config(
-    units: list[ModelUnit],
-    batches: Iterable[Any],
-    loss: Callable[[Any, Any], Any] | None,
-    labels: str,
-    most: int,
-    progress: Progress | None,
-) -> MeasureConfig:
-    blocks = tuple(dict.fromkeys(unit.block for unit in units if unit.block))
-    options = {} if progress is None else {"progress": progress}
-    return MeasureConfig(batches, loss, labels, blocks, most, **options)
 
 
 def _with_remark(draft: Draft, remark: str) -> Draft:

@@ -2,5 +2,3 @@
 
 from unifreeze._handle.history.history import BEFORE, LIMIT, History, HistoryRow
 from unifreeze._handle.history.history_report import RunReport, run_report
-
-__all__ = ["BEFORE", "LIMIT", "History", "HistoryRow", "RunReport", "run_report"]

@@ -130,14 +130,7 @@ class RunReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; what is not finite as words."""
-        return {
-            "rows": [_plain(row) for row in self.rows],
-            "metrics": list(self.metrics),
-            "begun": self.begun,
-            "left_out": self.left_out,
-            "told": self.told,
-            "remark": self.remark,
-        }
+        return {**vars(self), "rows": list(map(_plain, self.rows)), "metrics": list(self.metrics)}
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows to a file, for a spreadsheet or pandas.
@@ -205,14 +198,8 @@ def _has_only_begun(rows: Sequence[HistoryRow]) -> bool:
 
 
 def _flat(row: HistoryRow) -> dict[str, Any]:
-    return {
-        "epoch": row.epoch,
-        "step": row.step,
-        "phase": row.phase,
-        "trainable": row.trainable,
-        "total": row.total,
-        "frozen": row.frozen,
-    }
+    flat = {name: value for name, value in vars(row).items() if name != "metrics"}
+    return {**flat, "frozen": row.frozen}
 
 
 def _measured(rows: Iterable[HistoryRow]) -> tuple[tuple[str, ...], set[tuple[str, str]]]:

@@ -3,5 +3,3 @@
 from unifreeze._ports.carrying.port_files import port_file
 from unifreeze._ports.carrying.port_models import port_weights
 from unifreeze._ports.carrying.transfers import Ported
-
-__all__ = ["Ported", "port_file", "port_weights"]

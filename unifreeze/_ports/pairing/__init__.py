@@ -5,16 +5,3 @@ from unifreeze._ports.pairing.model_sketch import ModelSketch
 from unifreeze._ports.pairing.pair_models import SketchRequest, pair, pair_by, parts_of
 from unifreeze._ports.pairing.pairing import Certificate, Pairing, PairRow
 from unifreeze._ports.pairing.sketch_pairing import pair_sketches
-
-__all__ = [
-    "Certificate",
-    "ModelSketch",
-    "PairRow",
-    "Pairing",
-    "SketchRequest",
-    "make_sketch",
-    "pair",
-    "pair_by",
-    "pair_sketches",
-    "parts_of",
-]

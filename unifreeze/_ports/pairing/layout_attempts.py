@@ -8,6 +8,7 @@ with which most layers agree is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from unifreeze._numerics.projections import plain_shape
@@ -56,7 +57,9 @@ def make_one_function(
         The best guess, and the run with it.
     """
     search = _Search(one, first, run, attempt)
-    for tries in (_in_other_scales, _in_surplus_parts, _in_any_parts, _in_parts_at_the_front):
+    in_surplus_parts = partial(_in_parts, where=Where(surplus=True))
+    in_any_parts = partial(_in_parts, where=Where())
+    for tries in (_in_other_scales, in_surplus_parts, in_any_parts, _in_parts_at_the_front):
         while not search.done and any([search.improve(guesses) for guesses in tries(search)]):
             pass  # repeat: a sort may only be solvable after a later one
     return search.guess, search.run
@@ -116,14 +119,6 @@ def _rescaled(search: _Search, path: str, scales: list[float]) -> Iterator[Model
     for scale in scales:
         if scale != known[path]:
             yield ModelGuess(rows, {**known, path: scale})
-
-
-def _in_surplus_parts(search: _Search) -> Iterator[Iterator[ModelGuess]]:
-    return _in_parts(search, Where(surplus=True))
-
-
-def _in_any_parts(search: _Search) -> Iterator[Iterator[ModelGuess]]:
-    return _in_parts(search, Where())
 
 
 def _in_parts_at_the_front(search: _Search) -> Iterator[Iterator[ModelGuess]]:

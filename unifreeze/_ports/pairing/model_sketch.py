@@ -242,23 +242,9 @@ def tensor_rows(spec: ModelSpec) -> dict[str, TensorRow]:
     """List a model's parameters in canonical order, then its state tensors, by native path."""
     rows = []
     for number in spec.canonical_order.tolist():
-        row = spec.parameters[number]
-        rows.append(
-            TensorRow(
-                path=row.path,
-                aliases=row.aliases,
-                name=row.name,
-                owner=row.owner,
-                kind=row.kind,
-                role=row.role,
-                shape=row.shape,
-                neutral_shape=row.neutral_shape,
-                dtype=row.dtype,
-                fixed=row.fixed,
-                reached=False,
-                state=False,
-            )
-        )
+        known = spec.parameters[number]._asdict().items()
+        shared = {name: value for name, value in known if name in TensorRow.model_fields}
+        rows.append(TensorRow(**shared, reached=False, state=False))
     rows += _state_rows(spec)
     return {row.path: row for row in rows}
 

@@ -66,6 +66,9 @@ def _silent(rows: TensorRows, shared: SketchRun) -> list[TensorRow]:
     return [row for row in silent if not _shows_in_result(row, results) or _has_twin(row, silent)]
 
 
+Change = Callable[[Callable[[str], Array], TensorRow, Array | None], Array]
+
+
 class _Changes(NamedTuple):
     """Runs of a model with other values in some tensors; see `with_shown`."""
 
@@ -78,11 +81,8 @@ class _Changes(NamedTuple):
     def outputs(self, paths: Collection[str]) -> dict[str, Sketch] | None:
         """Return the outputs with other values in some tensors; None if these break the model."""
         for change in (_changed, _changed_a_little, _changed_to_smaller):
-            values = bound(
-                _with_others, self.rows, {*paths}, self.values, bound(change, self.current)
-            )
             try:
-                run = self.run(values)
+                run = self.run(bound(self._with_others, change, {*paths}))
             except TargetError:
                 continue
             outputs = {name: run.outputs[key].sketch for key, name in self.shared.chosen.items()}
@@ -90,6 +90,13 @@ class _Changes(NamedTuple):
             if all(isfinite(sketch.norm) for sketch in known.values()):
                 return known
         return None
+
+    def _with_others(
+        self, change: Change, paths: set[str], path: str, shape: tuple[int, ...]
+    ) -> Array | None:
+        """Return a tensor's values, changed for some tensors."""
+        array = self.values(path, shape)
+        return change(self.current, self.rows[path], array) if path in paths else array
 
     def are_seen_in(self, outputs: dict[str, Sketch] | None) -> bool:
         """Return whether outputs differ from those of the shared run, or the model broke."""
@@ -123,19 +130,6 @@ def _has_twin(row: TensorRow, others: Iterable[TensorRow]) -> bool:
         and other.held.gap(row.held) <= LIMIT
         for other in others
     )
-
-
-def _with_others(
-    rows: TensorRows,
-    paths: Collection[str],
-    values: Values,
-    change: Callable[[TensorRow, Array | None], Array],
-    path: str,
-    shape: tuple[int, ...],
-) -> Array | None:
-    """Return a tensor's values, changed for some tensors."""
-    array = values(path, shape)
-    return change(rows[path], array) if path in paths else array
 
 
 def _changed(current: Callable[[str], Array], row: TensorRow, values: Array | None) -> Array:
