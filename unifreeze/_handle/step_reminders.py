@@ -41,7 +41,7 @@ class UntoldReminder:
         """
         self._stop()
         if not self._over:
-            self._stop = _nothing
+            self._stop = nothing
 
     def end(self) -> None:
         """Stop watching for good."""
