@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unifreeze._authoring.suggest import suggest
     from unifreeze._evidence import Record, Report, check_parity, check_step
     from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
+    from unifreeze._modules.taught_kinds import teach_kind
     from unifreeze._plan import FreezePlan
     from unifreeze._plan.selectors import Selector
     from unifreeze._ports.carrying import port_file, port_weights
@@ -50,6 +51,7 @@ __all__ = [
     "port_weights",
     "resolve",
     "suggest",
+    "teach_kind",
     "translate",
     "unpin",
 ]
@@ -77,6 +79,7 @@ _HOME = {
     "port_weights": "_ports.carrying",
     "resolve": "_handle",
     "suggest": "_authoring.suggest",
+    "teach_kind": "_modules.taught_kinds",
     "translate": "_authoring.capture",
     "unpin": "_handle",
 }

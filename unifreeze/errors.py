@@ -32,6 +32,7 @@
     ├── PortError                  weights cannot be carried over as they are
     ├── RecordError                a record file is cut, foreign or of another version
     ├── WeightFileError            a weight file is broken, hostile, or cannot be written
+    ├── KindError                  a layer is taught in a way that cannot be right
     └── TargetError                a model, batch or device named on the command line
 
 Every message is *fact*, then *context* (what was there instead), then *hint* (what to write).
@@ -243,6 +244,10 @@ class RecordError(UnifreezeError):
 
 class WeightFileError(UnifreezeError):
     """A weight file is broken, asks for more than weights need, or cannot be written."""
+
+
+class KindError(UnifreezeError):
+    """A layer is taught in a way that makes no sense, contradicts itself, or is not so."""
 
 
 class TargetError(UnifreezeError):
