@@ -1,4 +1,4 @@
-"""The network in Paddle: matrices are stored output by input, and layers are registered backwards."""
+"""The network in Paddle: matrices are stored output by input, and layers registered backwards."""
 
 import paddle
 from paddle import nn
