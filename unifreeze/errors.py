@@ -16,6 +16,7 @@
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
     │   ├── OrderError               layers run in another order than they are registered
+    │   ├── StructureError           a plan says of the structure what cannot be so
     │   ├── CapturedPlanError        a captured plan decides something else on this model
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
@@ -165,6 +166,10 @@ class FixedParameterError(ResolveError):
 
 class OrderError(ResolveError):
     """A plan counted layers as they are registered, and would decide otherwise as they run."""
+
+
+class StructureError(ResolveError):
+    """A plan says of the model's structure what cannot be so."""
 
 
 class CapturedPlanError(ResolveError):

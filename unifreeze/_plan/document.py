@@ -34,6 +34,8 @@ from unifreeze._plan.phase_document import (
     numbers,
     plain_phase,
 )
+from unifreeze._plan.structure import plain_structure
+from unifreeze._plan.structure_document import StructureDocument
 from unifreeze.errors import PlanFileError, PlanVersionError, brief
 
 _NUMBERS = ("lr", "weight_decay", "lr_scale", "layer_decay", "divisor", "min_delta")
@@ -69,6 +71,9 @@ class PlanDocument(Strict):
     order: Literal["executed", "as_described"] = Field(
         default="executed",
         description="how positions are counted; the first forward pass checks it",
+    )
+    structure: StructureDocument | None = Field(
+        default=None, description="where parts of the model are, in place of what is derived"
     )
     captured: CapturedDocument | None = Field(
         default=None, description="what the plan decided where it was captured"
@@ -154,12 +159,15 @@ def _plan(document: PlanDocument) -> FreezePlan:
         document.moments,
         document.order,
         document.captured.value() if document.captured else None,
+        document.structure.value() if document.structure else (),
     )
 
 
 def write_document(plan: FreezePlan) -> dict[str, Any]:
     """Return a plan as plain data; fields at their defaults are left out."""
     document: dict[str, Any] = {"unifreeze": FORMAT, "rules": [plain_rule(r) for r in plan.rules]}
+    if plan.structure:
+        document["structure"] = plain_structure(plan.structure)
     if plan.norm_stats != "hold":
         document["norm_stats"] = plain_norm_stats(plan.norm_stats)
     if plan.dropout != "live":
@@ -250,6 +258,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         **GENERATORS,
         "every": ENTRIES["after"],
         "captured": CapturedDocument,
+        "structure": StructureDocument,
         **ENTRIES,
     }
     places = [step for step in location[:-1] if step in models]
