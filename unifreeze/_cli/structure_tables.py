@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unifreeze._cli.output import say, say_table
-from unifreeze._structure import BlockRun, ModelSpec, Zone
+from unifreeze._structure import BlockRun, ModelSpec, Tree, Zone
 from unifreeze.errors import counted
 
 _MOST = 3
@@ -112,17 +113,22 @@ def _rank(spec: ModelSpec, unit: int) -> tuple[int, int, int]:
 
 def _modules(spec: ModelSpec, owners: set[int]) -> Iterator[str]:
     """Yield the outermost modules in which nothing but these owners holds tensors."""
-    tree, every = spec.tree, sorted(spec.placement.unit_of)
-    index = 0
+    tree, index = spec.tree, 0
+    every, here = sorted(spec.placement.unit_of), sorted(owners)
     while index < len(tree.paths):
-        inside = {owner for owner in every if index <= owner < tree.ends[index]}
-        if index and inside and inside <= owners:
+        held, known = _count(here, tree, index), _count(every, tree, index)
+        if index and held and held == known:
             yield tree.paths[index]
             index = tree.ends[index]
             continue
         if index in owners:
             yield f"{tree.paths[index] or '(model)'} itself"
-        index += 1 if inside & owners else tree.ends[index] - index
+        index = index + 1 if held else tree.ends[index]
+
+
+def _count(owners: list[int], tree: Tree, module: int) -> int:
+    """Count the owners in a module."""
+    return bisect_left(owners, tree.ends[module]) - bisect_left(owners, module)
 
 
 def _span(paths: list[str]) -> str:

@@ -164,9 +164,7 @@ class _Placer:
             # Between two towers, such as a projector: it leads into no block of either.
             self._put(owner, Zone.NECK, -1, "between two runs of blocks, and inside neither")
         else:
-            blocks = self.at.runs[max(tower, 0)].blocks
-            following = next(n for n, block in enumerate(blocks) if self._rank(block) > rank)
-            self._put_transition(owner, max(tower, 0), following)
+            self._put_transition(owner, max(tower, 0))
 
     def _named_for_input(self, owner: int) -> bool:
         """Return whether an owner works on the input by its name; a trace, if any, knows better.
@@ -181,7 +179,9 @@ class _Placer:
             return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
         return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
 
-    def _put_transition(self, owner: int, tower: int, following: int) -> None:
+    def _put_transition(self, owner: int, tower: int) -> None:
+        run, rank = self.at.runs[tower], self.at.ranks[owner]
+        following = next(n for n, block in enumerate(run.blocks) if self._rank(block) > rank)
         label = self.at.labels[tower].removesuffix("blocks")
         if label in ("encoder", "decoder"):
             label += "_"
@@ -192,14 +192,12 @@ class _Placer:
         """Put an owner into a zone that is not a block; its tower's path comes before its name."""
         if owner not in self._stated and self._correction.excludes(zone):
             why = f"outside the {zone.name.lower()} that the plan's structure gives"
-            zone = (
-                (Zone.TRANSITION if zone is Zone.STEM else Zone.NECK) if self.at.runs else Zone.NET
-            )
+            if zone is Zone.STEM:
+                zone, tower = Zone.UNPLACED, -1
+            else:
+                zone = Zone.NECK if self.at.runs else Zone.NET
         if why:
             self.at.reasons[owner] = why
-        if zone is Zone.TRANSITION:
-            self._put_transition(owner, max(tower, 0), 0)
-            return
         prefix = ""
         if tower >= 0 and self.at.labels[tower].endswith(".blocks"):
             prefix = self.at.labels[tower].removesuffix("blocks")
