@@ -60,7 +60,8 @@ def teach_kind(
     said: dict[str, Any] = {"kind": kind, "matrix": matrix, "roles": roles}
     given = {key: value for key, value in said.items() if value is not None}
     name = layer if isinstance(layer, str) else _name_of_class(layer)
-    _CLASSROOM.learn(read_lesson(name, given, CALL), replace=replace)
+    lesson = read_lesson(name, given, CALL)
+    _CLASSROOM.learn(lesson, seen=isinstance(layer, type), replace=replace)
 
 
 def _name_of_class(layer: type) -> str:
@@ -127,9 +128,15 @@ class _Classroom:
         self._asked: set[str] = set()
         """Packages whose entry points have been loaded."""
 
-    def learn(self, lesson: Lesson, *, replace: bool = False) -> None:
-        """Take in a lesson under the real name of its class, as far as that is known."""
-        name, seen = _real_name(lesson.layer)
+    def learn(self, lesson: Lesson, *, seen: bool = False, replace: bool = False) -> None:
+        """Take in a lesson under the real name of its class, as far as that is known.
+
+        Args:
+            lesson: The lesson.
+            seen: It has the name that the class has where it is defined.
+            replace: It takes the place of another about the class.
+        """
+        name, seen = (lesson.layer, True) if seen else _real_name(lesson.layer)
         known = self._taught.get(name)
         if known is not None and not replace:
             before = known.lesson
