@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import unifreeze as uf
+from tests.support.plan_text import SCHEMA
 from unifreeze._plan.structure import read_paths
 from unifreeze._protocol import Batch, backend_for
 from unifreeze.errors import (
@@ -361,6 +362,10 @@ def test_a_head_inside_a_block_that_was_derived_is_refused(nets):
         plan.resolve(nets.Stack())
 
 
+IN_WORDS = ("is not a native path", "does not parse", "neither a whole number")
+"""What only the reader of paths can see."""
+
+
 @pytest.mark.parametrize(
     ("structure", "message"),
     [
@@ -382,8 +387,16 @@ def test_a_head_inside_a_block_that_was_derived_is_refused(nets):
     ],
 )
 def test_a_plan_file_that_says_it_wrongly_is_refused(structure, message):
+    document = {"unifreeze": 1, "structure": structure}
     with pytest.raises(PlanFileError, match=message):
-        uf.FreezePlan.from_document({"unifreeze": 1, "structure": structure})
+        uf.FreezePlan.from_document(document)
+    if message not in IN_WORDS:
+        assert not SCHEMA.is_valid(document)
+
+
+def test_editors_accept_what_the_loader_accepts(nets):
+    for plan in (corrected(nets), for_both("head"), corrected(nets, stem=["a", "b[*].c | d"])):
+        assert SCHEMA.is_valid(plan.document())
 
 
 def test_paths_are_native_names_even_where_they_are_spelled_like_words():

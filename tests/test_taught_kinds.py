@@ -168,6 +168,30 @@ def test_a_taught_dropout_is_off_where_the_plan_says_so(nets):
     assert len([number for number in quiet if kinds[number] == "dropout"]) == 3
 
 
+def test_statistics_among_the_parameters_are_state_once_they_are_taught():
+    roles = {"mean": "mean", "spread": "var", "g": "weight"}
+    for framework in FRAMEWORKS:
+        uf.teach_kind(nets_in(framework).Average, "norm", roles=roles)
+    models = [nets_in(framework).averaged() for framework in FRAMEWORKS]
+    for model in models:
+        spec = describe(model)
+        assert [row.path for row in spec.parameters if row.path.startswith("1.")] == ["1.g"]
+        assert [(s.path, s.role, s.moves) for s in spec.states] == [
+            ("1.mean", "mean", True),
+            ("1.spread", "var", True),
+        ]
+        handle = uf.FreezePlan().only("head").apply(model)
+        assert handle.resolution.held == (2,)
+        handle.verify()
+        handle.remove()
+    for selector in ("head", "norm | head", "all"):
+        plan = uf.FreezePlan().only(selector) if selector != "all" else uf.FreezePlan().train("all")
+        report = uf.check_parity(plan, *models, batch=BATCH)
+        assert report.holds, str(report)
+    pairing = uf.pair(*models, batch=BATCH)
+    assert ("1.spread", "1.spread") in {(row.one, row.other) for row in pairing.pairs}
+
+
 # Each kind, and each way to name it --------------------------------------------------------
 
 TENSORS = {

@@ -245,7 +245,7 @@ class Walk:
                 self._visit_spread(module, leaf, tensor, stem, index)
                 continue
             role = roles.get(leaf, leaf)
-            if role != leaf and role in STATISTICS:
+            if leaf in roles and role in STATISTICS:
                 description: str | tuple[Tensor, bool] = role
             else:
                 sort = alike(module, leaf, tensor)

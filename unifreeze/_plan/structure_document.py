@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from unifreeze._plan.fields import Strict
@@ -40,6 +40,8 @@ _PlacesField = Annotated[Any, BeforeValidator(_read), WithJsonSchema(_SCHEMA)]
 
 class StructureDocument(Strict):
     """Where parts of the model are, if the structure that is derived is wrong."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     stem: _PlacesField = Field(default=None, description="the modules that make up the stem")
     blocks: _PlacesField = Field(

@@ -99,3 +99,25 @@ class Dense(nn.Linear):
 def net_of(**layers):
     """Return a model that holds these layers, with a head behind them."""
     return nn.LayerDict({**layers, "head": nn.Linear(3, 2)})
+
+
+class Average(nn.Layer):
+    """A norm that keeps its statistics among its parameters."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.mean, self.spread = parameter(self, [width], 0, 0.0), parameter(self, [width], 1, 0.0)
+        self.mean.stop_gradient = self.spread.stop_gradient = True
+        self.g = parameter(self, [width], 1, 0.0)
+
+    def forward(self, x):
+        if self.training:
+            with paddle.no_grad():
+                self.mean.set_value(0.9 * self.mean + 0.1 * x.mean(0))
+                self.spread.set_value(0.9 * self.spread + 0.1 * x.var(0, unbiased=False))
+        return self.g * (x - self.mean) / (self.spread + 1e-5) ** 0.5
+
+
+def averaged():
+    """Return a model of such a norm between two layers."""
+    return nn.Sequential(nn.Linear(6, 3), Average(3), nn.Linear(3, 2))

@@ -92,3 +92,25 @@ class Dense(nn.Linear):
 def net_of(**layers):
     """Return a model that holds these layers, with a head behind them."""
     return nn.ModuleDict({**layers, "head": nn.Linear(3, 2)})
+
+
+class Average(nn.Module):
+    """A norm that keeps its statistics among its parameters."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.spread = nn.Parameter(torch.ones(width), requires_grad=False)
+        self.g = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+                self.spread.mul_(0.9).add_(0.1 * x.var(0, unbiased=False))
+        return self.g * (x - self.mean) / (self.spread + 1e-5) ** 0.5
+
+
+def averaged():
+    """Return a model of such a norm between two layers."""
+    return nn.Sequential(nn.Linear(6, 3), Average(3), nn.Linear(3, 2))
