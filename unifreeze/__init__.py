@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unifreeze._authoring.suggest import suggest
     from unifreeze._evidence import Record, Report, check_parity, check_step
     from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
+    from unifreeze._modules.taught_kinds import teach_kind
     from unifreeze._plan import FreezePlan
     from unifreeze._plan.selectors import Selector
     from unifreeze._ports.carrying import port_file, port_weights
@@ -50,12 +51,14 @@ __all__ = [
     "port_weights",
     "resolve",
     "suggest",
+    "teach_kind",
     "translate",
     "unpin",
 ]
 
 _HOMES = {
     "errors": ("FrozenDriftError", "UnifreezeError"),
+    "_modules.taught_kinds": ("teach_kind",),
     "_plan": ("FreezePlan",),
     "_plan.selectors": ("Selector",),
     "_resolution": ("Resolution",),

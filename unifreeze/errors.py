@@ -16,6 +16,7 @@
     │   ├── FusedTensorError         a rule would split one tensor
     │   ├── FixedParameterError      a rule would train what cannot be trained
     │   ├── OrderError               layers run in another order than they are registered
+    │   ├── StructureError           a plan says of the structure what cannot be so
     │   ├── CapturedPlanError        a captured plan decides something else on this model
     │   └── TrivialPlanError         nothing, or everything, ends up frozen unsaid
     ├── BackendError               a framework cannot be used, or cannot do it
@@ -32,6 +33,7 @@
     ├── PortError                  weights cannot be carried over as they are
     ├── RecordError                a record file is cut, foreign or of another version
     ├── WeightFileError            a weight file is broken, hostile, or cannot be written
+    ├── KindError                  a layer is taught in a way that cannot be right
     └── TargetError                a model, batch or device named on the command line
 
 Every message is *fact*, then *context* (what was there instead), then *hint* (what to write).
@@ -166,6 +168,10 @@ class OrderError(ResolveError):
     """A plan counted layers as they are registered, and would decide otherwise as they run."""
 
 
+class StructureError(ResolveError):
+    """A plan says of the model's structure what cannot be so."""
+
+
 class CapturedPlanError(ResolveError):
     """A captured plan would decide something else on this model than where it was captured."""
 
@@ -243,6 +249,10 @@ class RecordError(UnifreezeError):
 
 class WeightFileError(UnifreezeError):
     """A weight file is broken, asks for more than weights need, or cannot be written."""
+
+
+class KindError(UnifreezeError):
+    """A layer is taught in a way that makes no sense, contradicts itself, or is not so."""
 
 
 class TargetError(UnifreezeError):

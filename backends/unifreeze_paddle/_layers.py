@@ -182,7 +182,7 @@ class PaddleReader(ClassTableReader):
             return not module.transpose_weight
         if not _IN_BY_OUT.isdisjoint(bases):
             return True
-        return False if _OUT_BY_IN in bases or self.kind(module) else None
+        return False if _OUT_BY_IN in bases or self.known_kind(module) else None
 
     def is_linear(self, module: nn.Layer) -> bool:
         """Return whether a layer is one of Paddle's linear layers, or derived from one."""

@@ -149,7 +149,7 @@ class TorchReader(ClassTableReader):
 
     def usually_turned(self, module: nn.Module) -> bool | None:
         """Return whether layers of a class store matrices input by output; None if unknown."""
-        return _IN_BY_OUT in self.bases(module) if self.kind(module) else None
+        return _IN_BY_OUT in self.bases(module) if self.known_kind(module) else None
 
     def is_linear(self, module: nn.Module) -> bool:
         """Return whether a layer is derived from PyTorch's linear layer."""

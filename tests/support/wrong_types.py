@@ -208,6 +208,8 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "optimizer": World.optimizer,
     "metrics": lambda world: {"loss": 1.0},
     "plans": lambda world: {"head": HEAD},
+    "layer": lambda world: "no_such_library.layers.Dense",
+    "kind": lambda world: "linear",
     "make_model": lambda world: world.model,
     "train": lambda world: lambda model, handle: None,
     "evaluate": lambda world: lambda model: 1.0,

@@ -26,6 +26,7 @@ from unifreeze._cli.output import (
     PairingOption,
     PlanArgument,
     SeedOption,
+    StructureOption,
     output_file,
     say_as_it_is,
     say_plan,
@@ -45,6 +46,7 @@ def capture(
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     native: Annotated[bool, typer.Option("--native", help="Use the framework's names.")] = False,
     pairing: PairingOption = None,
+    plan: StructureOption = None,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -57,7 +59,9 @@ def capture(
     live, _ = load_model_with(backend, model, seed=seed)
     known = Pairing.load(pairing) if pairing else None
     inputs = read_batch(batch, seed=seed)
-    _finish(capture_model(live, batch=inputs, native=native, pairing=known), output, json)
+    structure = read_plan(plan).document().get("structure") if plan else None
+    captured = capture_model(live, batch=inputs, native=native, pairing=known, structure=structure)
+    _finish(captured, output, json)
 
 
 def translate(

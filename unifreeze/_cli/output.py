@@ -40,6 +40,14 @@ ModelArgument = Annotated[
 PlanArgument = Annotated[
     Path, typer.Argument(metavar="PLAN", help="A plan file.", show_default=False)
 ]
+StructureOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="PLAN",
+        help="Place stem, blocks and head as this plan's structure says.",
+    ),
+]
 BatchOption = Annotated[
     list[str],
     typer.Option(

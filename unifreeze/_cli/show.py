@@ -20,13 +20,15 @@ from unifreeze._cli.output import (
     ModelArgument,
     PlanArgument,
     SeedOption,
+    StructureOption,
     console,
     say,
     write_json,
 )
 from unifreeze._cli.phase_table import phase_rows, say_phases
+from unifreeze._cli.structure_tables import plain_structure, say_structure
 from unifreeze._cli.unit_tables import plain_resolution, savings, say_groups, say_units
-from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
+from unifreeze._resolution import corrected, expand_plan, resolve_phases, resolve_spec
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import counted
 
@@ -35,6 +37,10 @@ def show(
     model: ModelArgument,
     batch: BatchOption = [],  # noqa: B006 - typer copies it
     everything: Annotated[bool, typer.Option("--all", help="Go into blocks too.")] = False,
+    structure: Annotated[
+        bool, typer.Option("--structure", help="Show zones, towers, runs and stages, and why.")
+    ] = False,
+    plan: StructureOption = None,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -42,10 +48,15 @@ def show(
     """Show a model: its tree with roles, kinds, counts, and flags as found."""
     live, framework = load_model_with(backend, model, seed=seed)
     spec = framework.describe(live, read_batch(batch, seed=seed))
+    spec = corrected(read_plan(plan), spec) if plan else spec
     if json:
-        write_json(_spec_json(spec), json)
+        more = {"structure": plain_structure(spec)} if structure else {}
+        write_json({**_spec_json(spec), **more}, json)
         return
     say(_headline(model, spec))
+    if structure:
+        say_structure(spec)
+        return
     console().print(_tree(spec, everything=everything))
     for run, label in zip(spec.runs, spec.placement.labels, strict=True):
         stages = max(run.stages) + 1

@@ -11,6 +11,7 @@ import numpy as np
 from unifreeze._cli.output import say, say_table
 from unifreeze._cli.phase_table import short_list
 from unifreeze._handle import param_groups
+from unifreeze._plan.structure import plain_structure
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec, Parameter, Zone
 from unifreeze._structure.words_in_names import role_of
@@ -148,6 +149,7 @@ def savings(resolution: Resolution) -> str:
 def plain_resolution(resolution: Resolution, findings: list[str]) -> dict[str, Any]:
     """Return a resolution as plain data."""
     spec, units = resolution.spec, units_of(resolution)
+    structure = resolution.plan.structure
     trainable, total = resolution.counts()
     saved = sum(unit.frozen_size for unit in units)
     return {
@@ -155,6 +157,7 @@ def plain_resolution(resolution: Resolution, findings: list[str]) -> dict[str, A
         "order": spec.order,
         "trainable_values": trainable,
         "all_values": total,
+        **({"structure": plain_structure(structure)} if structure else {}),
         "rules": [effect._asdict() for effect in resolution.effects],
         "units": [unit.plain() for unit in units],
         "groups": [group.__dict__ for group in param_groups(resolution)],

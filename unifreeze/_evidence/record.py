@@ -10,7 +10,7 @@ from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Matched, Seen, match_outputs
 from unifreeze._plan import FreezePlan, check_plan, refuse_phases
 from unifreeze._protocol import Backend, Batch, ProbeConfig, ProbeResult, refuse_unsupported
-from unifreeze._resolution import Resolution, resolve_spec
+from unifreeze._resolution import Resolution, corrected, resolve_spec
 from unifreeze._structure import STATISTICS, ModelSpec
 from unifreeze._tables import one_line
 from unifreeze.errors import RecordError, counted
@@ -139,7 +139,7 @@ def prepare(
     """
     check_plan(plan)
     refuse_phases(plan)
-    traced = backend.describe(model, batch)
+    traced = corrected(plan, backend.describe(model, batch))
     spec = traced if order == "execution" else backend.describe(model)
     resolution = resolve_spec(plan, spec)
     refuse_unsupported(backend, model, resolution)

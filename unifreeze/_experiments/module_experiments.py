@@ -28,7 +28,12 @@ class ModuleExperiments(ExperimentOperations):
         """Return each layer's settings in neutral terms, by native path."""
         walk = self.walk(model)
         settings = zip(walk.tree.paths, map(self.settings, walk.modules), strict=True)
-        return {path: row for path, row in settings if row}
+        rows = {path: row for path, row in settings if row}
+        for cls, numbers in walk.by_class.items():
+            if lesson := self.reader.lesson(cls):
+                for path in map(walk.tree.paths.__getitem__, numbers):
+                    rows[path] = {"layer": lesson.kind, **rows.get(path, {}), **lesson.settings}
+        return rows
 
     def optimizer_defaults(self) -> dict[str, dict[str, Any]]:
         """Return the default settings of the framework's optimizers, by their names."""

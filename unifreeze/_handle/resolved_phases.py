@@ -16,7 +16,7 @@ from unifreeze._handle.smallest_gradients import Sums, frozen_by_name
 from unifreeze._handle.whole_run import phases_of, plans_of, resolve_all, schedule_of
 from unifreeze._plan import FreezePlan, Phase, PhaseSettings, settings_of
 from unifreeze._protocol import ParamGroup, Rate
-from unifreeze._resolution import Resolution, expand_plan
+from unifreeze._resolution import Resolution, corrected, expand_plan
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze.errors import ScheduleError
 
@@ -53,9 +53,9 @@ class ResolvedPhases:
             ResolveError: The plan does not fit the model.
             ScheduleError: The model has changed so that it has other phases.
         """
-        self.plan, self.spec = plan, spec
-        self._expanded = expand_plan(plan, spec)
-        self._prior = resolve_all(self._expanded, spec)
+        self.plan, self.spec = plan, corrected(plan, spec)
+        self._expanded = expand_plan(plan, self.spec)
+        self._prior = resolve_all(self._expanded, self.spec)
         self.schedule: Schedule = last.schedule if last else schedule_of(self._expanded)
         self.phases: Sequence[Phase] = phases_of(self._expanded)
         if last is not None and [p.name for p in last.phases] != [p.name for p in self.phases]:
@@ -106,6 +106,7 @@ class ResolvedPhases:
         Parameters that were frozen by measurement have other canonical names there.
         """
         names: dict[str, str] = {}
+        spec = corrected(self.plan, spec)
         if self.measured:
             for name in self.spec.first_names.tolist():
                 names.update(zip(self.spec.part_names(name), spec.part_names(name), strict=True))

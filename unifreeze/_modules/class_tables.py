@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
+from unifreeze._modules.lessons import MATRIX_KINDS, Lesson
 from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
 from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.taught_kinds import latest_lesson, lesson_for
 from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
 from unifreeze._structure.words_in_names import CONTAINER
+from unifreeze.errors import KindError
 
 
 def qualified_bases(cls: type) -> tuple[str, ...]:
@@ -43,6 +46,8 @@ class ClassTableReader(Reader):
 
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
+        self._lessons: dict[type, Lesson | None] = {}
+        self._learned = latest_lesson()
         self._wrapped: dict[type, str] = {}
         self._bases: dict[type, tuple[str, ...]] = {}
 
@@ -72,7 +77,47 @@ class ClassTableReader(Reader):
         )
 
     def kind(self, module: Layer) -> str:
-        """Return the module's kind from the tables, "" if it is unknown."""
+        """Return the module's kind as taught, or from the tables; "" if it is unknown."""
+        lesson = self.lesson(type(module))
+        return self.known_kind(module) if lesson is None else lesson.kind
+
+    def lesson(self, cls: type) -> Lesson | None:
+        """Return what was taught of a class of modules, None for nothing.
+
+        Raises:
+            KindError: The class is one of the framework's own, in the tables.
+        """
+        if self._learned is not latest_lesson():
+            self._learned = latest_lesson()
+            self._lessons.clear()
+        if cls not in self._lessons:
+            lesson = lesson_for(cls)
+            kinds = {qualified_bases(base)[0]: kind for base, kind in self.kinds}
+            known = (kinds | dict(self.kinds_by_name)).get(lesson.layer) if lesson else None
+            if lesson is not None and known is not None:
+                raise KindError(
+                    f"{lesson.layer} was taught, and it is known: {known}",
+                    context=f"taught: {lesson}",
+                    hint="teach a class of your own that derives from it",
+                )
+            self._lessons[cls] = lesson
+        return self._lessons[cls]
+
+    def roles(self, module: Layer) -> Mapping[str, str]:
+        """Return what tensors of a module are, for those whose names were taught.
+
+        Raises:
+            KindError: The module does not hold what was taught.
+        """
+        lesson = self.lesson(type(module))
+        if lesson is None:
+            return {}
+        children, parameters, _ = self.dicts(module)
+        shapes = {n: self.shape_of(t)[0] for n, t in parameters.items() if t is not None}
+        return lesson.roles_in(shapes, whole=not children)
+
+    def known_kind(self, module: Layer) -> str:
+        """Return the module's kind from the tables alone."""
         cls = type(module)
         if cls not in self._kinds:
             self._kinds[cls] = self._kind_of(cls)
@@ -116,6 +161,9 @@ class ClassTableReader(Reader):
         """Return whether a matrix is stored input by output; None if unknown."""
         if len(shape) != 2 or shape[0] == shape[1]:
             return False
+        lesson = self.lesson(type(module))
+        if lesson is not None and (lesson.matrix or lesson.kind not in MATRIX_KINDS):
+            return lesson.matrix == "in x out" and lesson.turns(leaf)
         usual = self.usually_turned(module)
         if usual is None:
             return declared_turned(module, shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
+from unifreeze._modules.lessons import Lesson
 from unifreeze._modules.structure_changes import Dicts as Dicts
 from unifreeze._modules.structure_changes import DictStructure, Structure
 from unifreeze._protocol.live import Layer, LiveTensor
@@ -59,6 +60,14 @@ class Reader(Protocol):
 
     def kind(self, module: Layer) -> str:
         """Return the module's kind from the layer table, "" if unknown."""
+
+    def lesson(self, cls: type) -> Lesson | None:
+        """Return what was taught of a class of modules, None for nothing."""
+        return None
+
+    def roles(self, module: Layer) -> Mapping[str, str]:
+        """Return what tensors of a module are, for those whose names were taught."""
+        return {}
 
     def inner(self, module: Layer) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper.

@@ -14,11 +14,12 @@ from operator import attrgetter, contains
 from typing import Any, TypeVar
 
 from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.taught_kinds import lessons_unchanged
 from unifreeze._modules.walk_memo import WalkMemo
 from unifreeze._modules.walk_parts import Gone, Slot, Spread
 from unifreeze._modules.wrapping import adapter_role, below, beside, join
 from unifreeze._protocol.live import Layer, LiveTensor, Model
-from unifreeze._structure import State, Tensor, Tree, Unused
+from unifreeze._structure import STATISTICS, State, Tensor, Tree, Unused
 
 Memo = TypeVar("Memo")
 
@@ -67,6 +68,7 @@ class Walk:
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
         self._structure = reader.structure(self._dicts)
+        self._as_taught = lessons_unchanged(reader.lesson, self.by_class)
 
     @property
     def root(self) -> Any:
@@ -99,9 +101,8 @@ class Walk:
 
     def current(self) -> bool:
         """Return whether every module still holds the same children and parameters, by identity."""
-        return self._structure.unchanged() and all(
-            self._reader.choice(module) == choice for module, choice in self._choices
-        )
+        chosen = (self._reader.choice(module) == choice for module, choice in self._choices)
+        return self._structure.unchanged() and self._as_taught() and all(chosen)
 
     def memo_of(self, kind: type[Memo]) -> Memo:
         """Return what a backend remembers of this walk, an object that is built when first used.
@@ -231,20 +232,25 @@ class Walk:
         around = self.tree.paths[owner]
         prefix = "" if owner == index else stem[len(around) + 1 if around else 0 :]
         alike, sorts, spread = self._reader.alike, self._sorts, self._spread.roles
+        roles = self._reader.roles(module)
         for leaf, tensor in parameters.items():
             if tensor is None:
                 continue
             if spread and id(tensor) in spread:
                 self._visit_spread(module, leaf, tensor, stem, index)
                 continue
-            sort = alike(module, leaf, tensor)
-            description = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
+            role = roles.get(leaf, leaf)
+            if leaf in roles and role in STATISTICS:
+                description: str | tuple[Tensor, bool] = role
+            else:
+                sort = alike(module, leaf, tensor)
+                description = sorts.get(sort) or self._describe(module, leaf, tensor, sort)
             if isinstance(description, str):
                 self._kept.append(len(self.slots))
                 moves = self._reader.moves(module, leaf)
                 self._add_state(tensor, parameters, stem, leaf, index, description, moves=moves)
             else:
-                self._add_parameter(tensor, stem + leaf, owner, prefix + leaf, *description)
+                self._add_parameter(tensor, stem + leaf, owner, prefix + role, *description)
 
     def _visit_spread(
         self, module: Layer, leaf: str, tensor: LiveTensor, stem: str, index: int
@@ -272,9 +278,12 @@ class Walk:
     def _visit_buffers(
         self, module: Layer, buffers: MutableMapping[str, LiveTensor], stem: str, index: int
     ) -> None:
+        roles = self._reader.roles(module)
         for leaf, tensor in buffers.items():
             if tensor is not None:
                 role, moves = self._reader.state(module, leaf, tensor)
+                if roles.get(leaf) in STATISTICS:
+                    role, moves = roles[leaf], True
                 saved = self._reader.persistent(module, leaf)
                 self._add_state(
                     tensor, buffers, stem, leaf, index, role, moves=moves, persistent=saved

@@ -29,6 +29,7 @@ from unifreeze._plan.phase_document import (
     WarmUpDocument,
 )
 from unifreeze._plan.plain_parts import NUMBERS, plain
+from unifreeze._plan.structure_document import StructureDocument
 from unifreeze.errors import PlanFileError, PlanVersionError, brief
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -63,6 +64,9 @@ class PlanDocument(Strict):
     order: Literal["executed", "as_described"] = Field(
         default="executed",
         description="how positions are counted; the first forward pass checks it",
+    )
+    structure: StructureDocument | None = Field(
+        default=None, description="where parts of the model are, in place of what is derived"
     )
     captured: CapturedDocument | None = Field(
         default=None, description="what the plan decided where it was captured"
@@ -100,7 +104,8 @@ def read_document(
         document = PlanDocument.model_validate(dict(data))
     except ValidationError as error:
         raise PlanFileError(source, _mistakes(error, places or {})) from None
-    return FreezePlan(**{n: value_of(v) for n, v in document if n != "unifreeze"})
+    given = {n: value_of(v) for n, v in document if n != "unifreeze" and v is not None}
+    return FreezePlan(**given)
 
 
 def read_data(data: Mapping[str, Any]) -> FreezePlan:
@@ -209,6 +214,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         **GENERATORS,
         "every": ENTRIES["after"],
         "captured": CapturedDocument,
+        "structure": StructureDocument,
         **ENTRIES,
     }
     places = [step for step in location[:-1] if step in models]

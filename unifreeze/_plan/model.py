@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,6 +16,7 @@ from unifreeze._plan.of_one_phase import phase_number, plans_of_phases
 from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
 from unifreeze._plan.phases import Phase
 from unifreeze._plan.selectors import Selector
+from unifreeze._plan.structure import Structure
 from unifreeze._tables import one_line
 from unifreeze.errors import PlanError
 
@@ -49,6 +50,7 @@ class FreezePlan:
             plans ignores it. Every model that the plan is resolved on is checked against it, before
             phases add rules. Adding a rule drops it, and so do `norm_stats` by selector;
             `norm_stats` as one word drop only its `held`.
+        structure: Where stem, blocks and head are, if the structure that is derived is wrong.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").with_norm_stats("update")
     >>> plan.document()
@@ -65,6 +67,7 @@ class FreezePlan:
     moments: Literal["keep", "clear"] = "keep"
     order: Literal["executed", "as_described"] = "executed"
     captured: Captured | None = field(default=None, compare=False)
+    structure: Structure = ()
 
     def freeze(
         self, what: str | Selector | Mapping[str, str | Selector], *, optional: bool = False
@@ -119,6 +122,18 @@ class FreezePlan:
     def with_order(self, policy: Literal["executed", "as_described"]) -> FreezePlan:
         """Return the plan with another way to count positions."""
         return self._reread(order=policy)
+
+    def with_structure(
+        self, *, stem: PartPlaces = None, blocks: PartPlaces = None, head: PartPlaces = None
+    ) -> FreezePlan:
+        """Return the plan with native paths of what is stem, block and head; None changes nothing.
+
+        >>> FreezePlan().only("head").with_structure(head="my.odd.module").document()["structure"]
+        {'head': 'my.odd.module'}
+        """
+        said = {"stem": stem, "blocks": blocks, "head": head}
+        given = {name: places for name, places in said.items() if places is not None}
+        return self._reread(structure=self.document().get("structure", {}) | given)
 
     def phase(
         self,
@@ -210,7 +225,7 @@ class FreezePlan:
     def _reread(self, **changed: object) -> FreezePlan:
         """Check changed fields exactly as a plan file is checked."""
         document = {**self.document(), **changed}
-        if not isinstance(changed.get("norm_stats", ""), str):
+        if "structure" in changed or not isinstance(changed.get("norm_stats", ""), str):
             document.pop("captured", None)
         elif "norm_stats" in changed:
             document.get("captured", {}).pop("held", None)
@@ -327,3 +342,5 @@ NormPolicy: TypeAlias = (
 """What running statistics do, as users write it."""
 PhaseRules: TypeAlias = FreezePlan | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Rules of one phase, as users write them."""
+PartPlaces: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+"""Native paths of a part of a model, as users write them."""

@@ -10,6 +10,7 @@ from unifreeze._plan.generators import StopOnRise
 from unifreeze._plan.parts import NormRule, Rule
 from unifreeze._plan.phases import After, At, When
 from unifreeze._plan.selectors import Selector
+from unifreeze._plan.structure import Part, plain_structure
 
 NUMBERS = ("lr", "weight_decay", "lr_scale", "layer_decay", "divisor", "min_delta")
 """Settings that may have a fraction."""
@@ -39,6 +40,8 @@ def plain(part: Any) -> Any:
             return str(part)
         case [(str(), Selector()), *_]:  # a choice by framework
             return {name: str(selector) for name, selector in part}
+        case [Part(), *_]:
+            return plain_structure(part)
         case tuple() | list():
             return [plain(item) for item in part]
         case Mapping():

@@ -14,6 +14,7 @@ from unifreeze._resolution.check_order import (
     rests_on_order,
     used_owners,
 )
+from unifreeze._resolution.corrected_structure import corrected
 from unifreeze._resolution.decide import (
     resolve_phases,
     resolve_spec,

@@ -90,7 +90,7 @@ def check_captured(plan: FreezePlan, resolution: Resolution, resolve: Resolver) 
     captured = plan.captured
     if captured is None:
         return
-    bare = FreezePlan(plan.rules, plan.norm_stats)
+    bare = FreezePlan(plan.rules, plan.norm_stats, structure=plan.structure)
     _check_order(captured, bare, resolution, resolve)
     _check_layers(captured, plan, resolution.spec)
     if why := out_of_order(plan, resolution.spec):

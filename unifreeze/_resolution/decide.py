@@ -11,6 +11,7 @@ from unifreeze._plan import FreezePlan, Rule
 from unifreeze._plan.selectors import Expression, Path, Selector, Word, stand_ins_of
 from unifreeze._plan.selectors.expression import nodes
 from unifreeze._resolution.check_captured import check_captured
+from unifreeze._resolution.corrected_structure import corrected
 from unifreeze._resolution.group_settings import group_settings
 from unifreeze._resolution.held_layers import quiet_modules, wanted_still
 from unifreeze._resolution.notices import (
@@ -40,6 +41,7 @@ def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     Raises:
         ResolveError: The plan does not fit the model; the subclass says how.
     """
+    spec = corrected(plan, spec)
     resolution = spec.once(("resolution", plan), lambda: _Decision(plan, spec).resolution())
     # Equal plans share a resolution, but they may have been captured in different places.
     check_captured(plan, resolution, resolve_spec)
@@ -61,6 +63,7 @@ def resolve_phases(plan: FreezePlan, spec: ModelSpec) -> tuple[Resolution, ...]:
     if plan.captured is not None:
         # The plan was captured without its phases, so it is checked before they add rules.
         resolve_spec(replace(plan, phases=()), spec)
+    spec = corrected(plan, spec)
     resolutions = []
     known: dict[FreezePlan, Resolution] = {}
     decided: dict[int, bool] = {}

@@ -9,6 +9,7 @@ import numpy as np
 
 from unifreeze._plan import FreezePlan, Phase, Shape, When, phase_mistakes
 from unifreeze._plan.selectors import evaluate, find_module, parse, unit_count
+from unifreeze._resolution.corrected_structure import corrected
 from unifreeze._resolution.select_parameters import at_place
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import PlanError, ResolveError
@@ -23,6 +24,7 @@ def expand_plan(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
     """
     if all(phase.generator is None for phase in plan.phases):
         return plan
+    spec = corrected(plan, spec)
     expanded = spec.once(("expanded", plan), lambda: _expanded(plan, spec))
     # Equal plans expand to the same, but they may have been captured in different places.
     return replace(expanded, captured=plan.captured)

@@ -235,6 +235,8 @@ class Resolution:
                 f"  rule {number}  {effect.text}: matches {effect.matched}, "
                 f"decides {effect.decided} ({counted(effect.values, 'value')})"
             )
+        for part in self.plan.structure:
+            lines.append(f"  structure  {part.name}: {', '.join(part.texts(self.spec.framework))}")
         left = int((self.rule < 0).sum())
         if left:
             lines.append(f"  left as found: {left}")

@@ -2,6 +2,7 @@
 
 from unifreeze._structure.atoms import Atoms
 from unifreeze._structure.blocks import BlockRun
+from unifreeze._structure.corrections import Correction
 from unifreeze._structure.parameters import Parameter
 from unifreeze._structure.spec import ModelSpec, derive
 from unifreeze._structure.tree import (
@@ -25,6 +26,7 @@ __all__ = [
     "STOCHASTIC",
     "Atoms",
     "BlockRun",
+    "Correction",
     "Mask",
     "ModelSpec",
     "Parameter",

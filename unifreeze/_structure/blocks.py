@@ -33,11 +33,13 @@ class BlockRun:
         holder: Index of the module that holds the run's containers.
         blocks: Indices of the blocks, in order.
         stages: For each block, the number of its stage.
+        why: Why these modules are its blocks.
     """
 
     holder: int
     blocks: tuple[int, ...]
     stages: tuple[int, ...]
+    why: str = ""
 
 
 def find_runs(tree: Tree, kinds: list[str]) -> list[BlockRun]:
@@ -49,15 +51,18 @@ def find_runs(tree: Tree, kinds: list[str]) -> list[BlockRun]:
     """
     finder = _BlockFinder(tree, kinds)
     candidates = finder.listed()
+    why = "modules of one class in a list, of which at least one holds two matrices"
     if candidates:
         candidates = [*candidates, *finder.alone_beside(candidates)]
+    elif candidates := finder.alone():
+        why = "a module with two matrices, alone in a list"
     else:
-        candidates = finder.alone() or finder.siblings()
+        candidates, why = finder.siblings(), "siblings of one class, each with two matrices"
     by_holder: dict[int, list[int]] = defaultdict(list)
     for block in _outermost(tree, candidates):
         by_holder[finder.holder(block)].append(block)
     return [
-        BlockRun(holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])))
+        BlockRun(holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])), why)
         for holder, blocks in by_holder.items()
     ]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
+from unifreeze._structure.corrections import Correction
 from unifreeze._structure.counting import LayerCounter, Numbering
 from unifreeze._structure.kinds_and_words import kinds_of, words_of
 from unifreeze._structure.neck_and_head import neck_length, trailing_linears
@@ -20,34 +22,45 @@ from unifreeze._structure.words_in_names import (
     LAYERS,
     words_in,
 )
-from unifreeze._structure.zones import Placement, Unit, Zone
+from unifreeze._structure.zones import STATED, Placement, Unit, Zone
 
 
-def place(tree: Tree, trace: Trace | None = None) -> Placement:
+def place(
+    tree: Tree, trace: Trace | None = None, correction: Correction | None = None
+) -> Placement:
     """Return where every owner of a tensor is in the network.
 
     Args:
         tree: The model as its backend found it.
         trace: What a forward pass showed; with it positions follow execution, without it
             registration.
+        correction: What a plan says of its structure.
     """
+    correction = correction or Correction()
     if tree.members:
         parts = {
-            index: place(tree.subtree(index)[0], trace and trace.within(tree.paths[index]))
+            index: place(
+                tree.subtree(index)[0],
+                trace and trace.within(tree.paths[index]),
+                correction.within(tree, index),
+            )
             for index in tree.children(0)
         }
         return join_placements(tree, parts)
     placement = Placement(kinds_of(tree), words_of(tree))
-    placement.runs = find_runs(tree, placement.kinds)
-    _Placer(tree, placement, trace).run()
+    placement.runs = correction.block_runs(tree) or find_runs(tree, placement.kinds)
+    _Placer(tree, placement, trace, correction).run()
     return placement
 
 
 class _Placer:
     """Fills in one placement: first the unit of every owner, then the numbers within units."""
 
-    def __init__(self, tree: Tree, placement: Placement, trace: Trace | None) -> None:
+    def __init__(
+        self, tree: Tree, placement: Placement, trace: Trace | None, correction: Correction
+    ) -> None:
         self.tree, self.at, self.trace = tree, placement, trace
+        self._correction, self._stated = correction, dict(correction.zones(tree))
         self._order = Order(tree, trace, placement.runs)
         self._rank = self._order.of_module
         self._unit_numbers: dict[Unit, int] = {}
@@ -79,7 +92,7 @@ class _Placer:
         runs = []
         for run in self.at.runs:
             blocks = tuple(sorted(run.blocks, key=self._rank))
-            runs.append(BlockRun(run.holder, blocks, self._stages(run, blocks)))
+            runs.append(replace(run, blocks=blocks, stages=self._stages(run, blocks)))
         self.at.runs = sorted(runs, key=lambda run: self._rank(run.blocks[0]))
 
     def _stages(self, run: BlockRun, blocks: tuple[int, ...]) -> tuple[int, ...]:
@@ -122,6 +135,8 @@ class _Placer:
         for owner in owners:
             if owner in self._in_block:
                 self.at.unit_of[owner] = self._in_block[owner]
+            elif owner in self._stated:
+                self._put(owner, self._stated[owner], self._tower_of(owner), STATED)
             elif not self.at.runs:
                 tails[-1].append(owner)
             else:
@@ -131,14 +146,13 @@ class _Placer:
 
     def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
         """Place an owner outside all blocks: by the blocks of its tower, or by all blocks."""
-        towers = [n for n, tower in enumerate(self.at.towers) if self._under(owner, tower)]
-        tower = max(towers, key=self.at.towers.__getitem__, default=-1)
+        tower = self._tower_of(owner)
         runs = self.at.runs if tower < 0 else [self.at.runs[tower]]
         rank = self.at.ranks[owner]
         if self._named_for_input(owner):
-            self._put(owner, Zone.STEM, tower)
+            self._put(owner, Zone.STEM, tower, "its name says that it works on the input")
         elif self.at.words[owner] & AUXILIARY:
-            self._put(owner, Zone.HEAD, tower)
+            self._put(owner, Zone.HEAD, tower, "its name says that it is an auxiliary head")
         elif self._order.spans(owner) and self._order.first_use(owner) is None:
             # The owner holds blocks, so its own place in the order says nothing about its tensors.
             self._put(owner, Zone.UNPLACED, -1)
@@ -148,7 +162,7 @@ class _Placer:
             tails[tower].append(owner)
         elif tower < 0 and len(runs) > 1:
             # Between two towers, such as a projector: it leads into no block of either.
-            self._put(owner, Zone.NECK, -1)
+            self._put(owner, Zone.NECK, -1, "between two runs of blocks, and inside neither")
         else:
             self._put_transition(owner, max(tower, 0))
 
@@ -174,8 +188,16 @@ class _Placer:
         unit = Unit(f"{label}transition.{following}", Zone.TRANSITION, tower, following, -1)
         self.at.unit_of[owner] = self._number(unit)
 
-    def _put(self, owner: int, zone: Zone, tower: int) -> None:
+    def _put(self, owner: int, zone: Zone, tower: int, why: str = "") -> None:
         """Put an owner into a zone that is not a block; its tower's path comes before its name."""
+        if owner not in self._stated and self._correction.excludes(zone):
+            why = f"outside the {zone.name.lower()} that the plan's structure gives"
+            if zone is Zone.STEM:
+                zone, tower = Zone.UNPLACED, -1
+            else:
+                zone = Zone.NECK if self.at.runs else Zone.NET
+        if why:
+            self.at.reasons[owner] = why
         prefix = ""
         if tower >= 0 and self.at.labels[tower].endswith(".blocks"):
             prefix = self.at.labels[tower].removesuffix("blocks")
@@ -232,6 +254,11 @@ class _Placer:
             traced = self.trace and self.at.units[unit].expert < 0
             counter.add(group, self.at.ranks.__getitem__ if traced else None)
         return counter.numbering
+
+    def _tower_of(self, owner: int) -> int:
+        """Return the innermost tower that holds an owner, -1 for none."""
+        towers = [n for n, tower in enumerate(self.at.towers) if self._under(owner, tower)]
+        return max(towers, key=self.at.towers.__getitem__, default=-1)
 
     def _under(self, index: int, tower: int) -> bool:
         return tower <= index < self.tree.ends[tower]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
-from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.counting import FusedSpan, Numbering
 from unifreeze._structure.kinds_and_words import kinds_of, words_of
 from unifreeze._structure.tree import Tree
@@ -25,7 +25,7 @@ def join_placements(tree: Tree, parts: Mapping[int, Placement]) -> Placement:
         name = tree.paths[index]
         first_run, first_unit = len(whole.runs), len(whole.units)
         whole.runs += [
-            BlockRun(run.holder + index, tuple(b + index for b in run.blocks), run.stages)
+            replace(run, holder=run.holder + index, blocks=tuple(b + index for b in run.blocks))
             for run in part.runs
         ]
         whole.towers += [tower + index for tower in part.towers]
@@ -41,6 +41,7 @@ def join_placements(tree: Tree, parts: Mapping[int, Placement]) -> Placement:
             whole.kind_of[owner + index] = part.kind_of[owner]
         # Ranks are compared within one member only, so registration serves as the order of all.
         whole.ranks |= {owner + index: (0, owner + index) for owner in part.ranks}
+        whole.reasons |= {owner + index: why for owner, why in part.reasons.items()}
         whole.unreached |= {owner + index for owner in part.unreached}
     return whole
 

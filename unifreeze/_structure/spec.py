@@ -18,6 +18,7 @@ from unifreeze._structure.atoms import Atoms
 from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.canonical_names import CanonicalNames
 from unifreeze._structure.constants import find_constants
+from unifreeze._structure.corrections import Correction
 from unifreeze._structure.parameters import Parameter, list_parameters
 from unifreeze._structure.place_layers import place
 from unifreeze._structure.tree import STATISTICS, Mask, State, Tensor, Trace, Tree
@@ -48,6 +49,8 @@ class ModelSpec:
         standing: For each parameter, the flag that holds where a plan says nothing about it; None
             where that is the flag as found. They differ if other plans are in force.
         memo: What has been derived from this description so far; see `once`.
+        correction: What a plan says of the structure in place of what is derived.
+        placements: The placements by every correction so far; descriptions of one walk share it.
     """
 
     tree: Tree
@@ -57,6 +60,8 @@ class ModelSpec:
     trace: Trace | None = None
     standing: Mask | None = None
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    correction: Correction = field(default_factory=Correction)
+    placements: dict[Correction, Placement] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return one_line(self, f"{counted(len(self), 'parameter')} of a model in {self.framework}")
@@ -94,6 +99,17 @@ class ModelSpec:
         kept = {name: value for name, value in vars(self).items() if name not in by_flags}
         vars(changed).update(kept)
         return changed
+
+    def corrected(self, correction: Correction) -> ModelSpec:
+        """Return the same model with parts of its structure as a plan says they are."""
+        if correction == self.correction:
+            return self
+        if correction not in self.placements:
+            self.placements[correction] = place(self.tree, self.trace, correction)
+        placed = self.placements[correction]
+        return self.once(
+            correction, lambda: replace(self, placement=placed, correction=correction, memo={})
+        )
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return what was made under a key before, or make it now and keep it."""
@@ -223,6 +239,7 @@ class ModelSpec:
             tree, names, tensors = self.tree.subtree(module)
             trace = self.trace and self.trace.within(self.tree.paths[module])
             part = derive(tree, trace, found=self.found[tensors])
+            part = part.corrected(self.correction.within(self.tree, module))
             return part, np.asarray(names, np.intp)
 
         return self.once(module, cut_out)

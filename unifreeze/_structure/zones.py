@@ -30,6 +30,21 @@ class Zone(IntEnum):
     UNPLACED = 6
 
 
+STATED = "the plan's structure says so"
+"""Why something is where it is: a plan corrects what would be derived."""
+
+_WHY = {
+    Zone.STEM: "before the first block",
+    Zone.BLOCK: "in this block",
+    Zone.TRANSITION: "between two blocks, leading into this one",
+    Zone.NET: "no blocks were found, and it is before the head",
+    Zone.NECK: "after the last block and before the head",
+    Zone.HEAD: "after the last block, outside any module that holds one",
+    Zone.UNPLACED: "its module holds blocks, and nothing shows when it is used itself",
+}
+_HEAD_WITHOUT_BLOCKS = "no blocks were found, and it is among the last linear layers"
+
+
 class Unit(NamedTuple):
     """One stretch of the network that has a name: `stem`, `blocks.3`, `decoder.0/expert.5`.
 
@@ -64,6 +79,7 @@ class Placement:
         ranks: For each owner, and each layer with state, its place in the order that was used;
             compare, do not count with it.
         unreached: Those of them that a traced forward pass never ran.
+        reasons: Why an owner is where it is, if that is not by its place in the order alone.
     """
 
     kinds: list[str]
@@ -76,8 +92,15 @@ class Placement:
     kind_of: dict[int, str] = field(default_factory=dict)
     ranks: dict[int, Rank] = field(default_factory=dict)
     unreached: frozenset[int] = frozenset()
+    reasons: dict[int, str] = field(default_factory=dict)
     number: Callable[[], Numbering] = Numbering
     """Numbers the layers; only names need that, so it waits until one is asked for."""
+
+    def reason(self, owner: int) -> str:
+        """Return why an owner is where it is."""
+        zone = self.units[self.unit_of[owner]].zone
+        usual = _HEAD_WITHOUT_BLOCKS if zone is Zone.HEAD and not self.runs else _WHY[zone]
+        return self.reasons.get(owner, usual)
 
     @cached_property
     def _numbering(self) -> Numbering:

@@ -27,11 +27,18 @@ from unifreeze._authoring.capture.plan_comments import commented_plan
 from unifreeze._authoring.capture.plan_search import Aim, shortest_plan, unfrozen
 from unifreeze._authoring.capture.substring_loops import find_loop
 from unifreeze._handle.target import Target
-from unifreeze._plan import FreezePlan, Rule, save_text
+from unifreeze._plan import FORMAT, FreezePlan, Rule, save_text
+from unifreeze._plan.structure import Structure
 from unifreeze._ports.pairing import Pairing
 from unifreeze._protocol import Backend, Batch, backend_for
 from unifreeze._protocol.live import LiveOptimizer, Model
-from unifreeze._resolution import describe_captured, out_of_order, resolve_spec, told_by_order
+from unifreeze._resolution import (
+    corrected,
+    describe_captured,
+    out_of_order,
+    resolve_spec,
+    told_by_order,
+)
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._tables import one_line
 from unifreeze.errors import PlanError, ResolveError
@@ -76,6 +83,7 @@ def capture(
     step: Callable[[], Any] | None = None,
     native: bool = False,
     pairing: Pairing | None = None,
+    structure: Mapping[str, Any] | None = None,
 ) -> Capture:
     """Look at how a model is frozen, whatever froze it, and write the shortest plan that does it.
 
@@ -95,6 +103,7 @@ def capture(
         native: Use native names in place of neutral words.
         pairing: The pairing of this model with another port, from `pair`; the plan then has a
             selector for each framework.
+        structure: Where stem, blocks and head are, as in a plan file; the plan then says so, too.
 
     Raises:
         ResolveError: No plan can say it.
@@ -108,8 +117,11 @@ def capture(
     """
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model
-    spec, inputs = backend.describe(model), None if batch is None else Batch.of(batch)
-    traced = None if inputs is None else backend.describe(model, inputs)
+    said = {"structure": structure} if structure else {}
+    stated = FreezePlan.from_document({"unifreeze": FORMAT, **said})
+    spec = corrected(stated, backend.describe(model))
+    inputs = None if batch is None else Batch.of(batch)
+    traced = None if inputs is None else corrected(stated, backend.describe(model, inputs))
     frozen, notes = _all_frozen(backend, model, spec, inputs, optimizer, step)
     classes = ", ".join(type(root).__name__ for root in target.names.values())
     return capture_spec(
@@ -122,6 +134,7 @@ def capture(
         traced=traced,
         pairing=pairing,
         checked=True,
+        structure=stated.structure,
     )
 
 
@@ -158,6 +171,7 @@ def capture_spec(
     traced: ModelSpec | None = None,
     pairing: Pairing | None = None,
     checked: bool = False,
+    structure: Structure = (),
 ) -> Capture:
     """Write the shortest plan for given decisions about a described model; pure.
 
@@ -172,12 +186,14 @@ def capture_spec(
         traced: The same model, with layers in order of execution.
         pairing: Its pairing with another port.
         checked: Record in the plan what it froze here; with a pairing that is left out.
+        structure: What the descriptions were corrected by.
 
     Raises:
         ResolveError: No plan can say it.
         PlanError: The pairing is not of this model, or the order of registration cannot be trusted.
     """
     if pairing is not None:
+        structure = ()  # its rules are native names
         plan, order = _for_both(spec, trainable, pairing), None
     else:
         plan, order = _in_order(spec, trainable, traced, native=native)
@@ -187,6 +203,7 @@ def capture_spec(
         plan, note = with_statistics(plan, unfrozen(ordered), training, paired=pairing is not None)
         remarks.append(note)
     checked = checked and pairing is None
+    plan = replace(plan, structure=structure)
     return make_capture(plan, ordered, title, remarks, order=order, checked=checked)
 
 

@@ -10,10 +10,11 @@ from unifreeze._authoring.capture.paired_decisions import by_name, by_pairing, r
 from unifreeze._authoring.capture.plan_search import Aim, shortest_plan, unfrozen
 from unifreeze._handle.target import Target
 from unifreeze._plan import FreezePlan, refuse_phases
+from unifreeze._plan.structure import covers
 from unifreeze._ports.pairing import Pairing
 from unifreeze._protocol import Batch, backend_for
 from unifreeze._protocol.live import Model
-from unifreeze._resolution import LIKE_ORDER, out_of_order, resolve_spec
+from unifreeze._resolution import LIKE_ORDER, corrected, out_of_order, resolve_spec
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._structure.branches import branches_of, unlike_branches
 from unifreeze._structure.counted_layers import groups_of
@@ -75,6 +76,8 @@ def translate_spec(
     """Translate a plan between two described models; see `translate`, which raises the same."""
     if not plan.rules:
         refuse_phases(plan)
+    carried = covers(plan.structure, target.framework)
+    source, target = (corrected(plan, side) if carried else side for side in (source, target))
     trainable = resolve_spec(plan, unfrozen(source)).trainable
     if pairing is not None:
         aim = by_pairing(source, trainable, target, pairing)
@@ -88,9 +91,11 @@ def translate_spec(
             hint="give two ports of one network",
         )
     rules = _rules(source, trainable, aim, native=native, paired=pairing is not None)
-    notes = [_unpaired_note(target, aim), _not_carried_note(plan)]
+    notes = [_unpaired_note(target, aim), _not_carried_note(plan, carried=carried)]
     stats = plan.norm_stats if isinstance(plan.norm_stats, str) else "hold"
-    translated = FreezePlan(rules.rules, stats, plan.dropout)
+    translated = FreezePlan(
+        rules.rules, stats, plan.dropout, structure=plan.structure if carried else ()
+    )
     if pairing is None:
         _check_order(translated, source, trainable, aim)
     title = f"Translated from {source.framework} for {target.framework}"
@@ -142,13 +147,14 @@ def _unpaired_note(target: ModelSpec, aim: Aim) -> str:
     )
 
 
-def _not_carried_note(plan: FreezePlan) -> str:
+def _not_carried_note(plan: FreezePlan, *, carried: bool) -> str:
     named = [
         name
         for name, there in (
             ("groups", plan.groups),
             ("phases", plan.phases),
             ("norm_stats by selector", not isinstance(plan.norm_stats, str)),
+            ("structure", not carried),
         )
         if there
     ]

@@ -159,4 +159,4 @@ def _with_stand_ins(spec: ModelSpec, owners: Sequence[int]) -> ModelSpec:
         extended.tensors.append(Tensor((1,), (1,), "float32", "", False))
         extended.trainable.append(True)
     flags = np.concatenate((spec.found, np.ones(len(owners), np.bool_)))
-    return derive(extended, spec.trace, found=flags)
+    return derive(extended, spec.trace, found=flags).corrected(spec.correction)

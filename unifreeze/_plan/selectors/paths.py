@@ -100,6 +100,24 @@ def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:
     return f"(?:{'|'.join(chosen)})" if chosen else "(?!)"
 
 
+def match_modules(path: Path, spec: ModelSpec) -> list[int]:
+    """Return the numbers of the modules at a native path, the model itself left out.
+
+    Raises:
+        UnmatchedSelectorError: There is no such module.
+        SelectorRangeError: An index goes past a module's last child.
+    """
+    if path.literal:
+        known = spec.module(path.literal)
+        modules = [] if known is None else [known]
+    else:
+        matches = re.compile(_regex(path, spec)).fullmatch
+        modules = [n for n, name in enumerate(spec.tree.paths) if n and matches(name)]
+    if not modules:
+        raise unmatched(path, spec)
+    return modules
+
+
 def find_module(place: str, spec: ModelSpec) -> int:
     """Return the number of the module at a native path.
 
