@@ -303,7 +303,8 @@ def test_a_captured_plan_carries_the_structure_it_was_captured_with(nets):
     with_batch = uf.capture(model, structure=structure, batch=BATCH).plan
     handle.remove()
     for batch in (None, BATCH):
-        assert with_batch.resolve(fresh, batch=batch).trainable_paths == under(fresh, nets.HEAD)
+        for plan in (captured.plan, with_batch):
+            assert plan.resolve(fresh, batch=batch).trainable_paths == under(fresh, nets.HEAD)
     bare = uf.FreezePlan(captured.plan.rules, captured=captured.plan.captured)
     with pytest.raises(uf.UnifreezeError, match="freezes something else here"):
         bare.resolve(fresh)
