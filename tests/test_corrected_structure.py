@@ -7,6 +7,8 @@ import pytest
 
 import unifreeze as uf
 from tests.support.plan_text import SCHEMA
+from unifreeze._evidence.record import prepare
+from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._plan.structure import read_paths
 from unifreeze._protocol import Batch, backend_for
 from unifreeze.errors import (
@@ -233,6 +235,29 @@ def test_phases_and_saved_states_keep_to_the_structure(nets, framework):
         derived.load_state_dict(state)
 
 
+def test_what_was_frozen_by_measurement_is_found_in_the_other_order(nets):
+    model = nets.Net()
+    describe = backend_for(model).describe
+    phases = uf.FreezePlan(structure=corrected(nets).structure)
+    phases = phases.phase("all", rules={"train": "all"})
+    phases = phases.phase("less", at={"epoch": 1}, freeze_smallest={"share": 50})
+    resolved = ResolvedPhases(phases, describe(model))
+    names = corrected(nets).resolve(model).trainable_names
+    resolved.measure({1: names})
+    for spec in (describe(model), describe(model, Batch.of(BATCH))):
+        assert resolved.decided(spec)[1].frozen_paths == under(model, nets.HEAD)
+
+
+def test_both_orders_of_a_record_are_corrected(nets):
+    model = nets.Net()
+    for order in ("registration", "execution"):
+        described = prepare(corrected(nets), model, backend_for(model), Batch.of(BATCH), order)
+        assert {row.correction for row in (described[0], described[1].spec)} == {
+            described[1].spec.correction
+        }
+        assert described[0].correction
+
+
 def _sgd(framework):
     return import_module({"torch": "torch.optim", "paddle": "paddle.optimizer"}[framework]).SGD
 
@@ -274,6 +299,12 @@ def test_a_captured_plan_carries_the_structure_it_was_captured_with(nets):
     handle.remove()
     fresh = nets.Net()
     assert captured.plan.resolve(fresh).trainable_paths == under(fresh, nets.HEAD)
+    handle = corrected(nets).apply(model)
+    with_batch = uf.capture(model, structure=structure, batch=BATCH).plan
+    handle.remove()
+    for batch in (None, BATCH):
+        for plan in (captured.plan, with_batch):
+            assert plan.resolve(fresh, batch=batch).trainable_paths == under(fresh, nets.HEAD)
     bare = uf.FreezePlan(captured.plan.rules, captured=captured.plan.captured)
     with pytest.raises(uf.UnifreezeError, match="freezes something else here"):
         bare.resolve(fresh)
