@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
 from unifreeze._structure.counting import LayerCounter, Numbering
@@ -18,6 +19,7 @@ from unifreeze._structure.words_in_names import (
     EXPERTS,
     INPUT,
     LAYERS,
+    STOCHASTIC,
     words_in,
 )
 from unifreeze._structure.zones import Placement, Unit, Zone
@@ -63,6 +65,7 @@ class _Placer:
             alone = {owner for owner in ranked if starts[owner] == ends[owner]}
             self.at.unreached = self._order.unreached(alone.union(owners))
             self._order_runs()
+        self._core = _innermost_whole(self.tree, self.at.runs)
         self.at.towers = find_towers(self.tree, self.at.runs)
         self.at.labels = label_towers([self.tree.paths[tower] for tower in self.at.towers])
         self._enter_blocks()
@@ -137,7 +140,7 @@ class _Placer:
         rank = self.at.ranks[owner]
         if self._named_for_input(owner):
             self._put(owner, Zone.STEM, tower)
-        elif self.at.words[owner] & AUXILIARY:
+        elif self.at.words[owner] & AUXILIARY and not self._beside_blocks(owner):
             self._put(owner, Zone.HEAD, tower)
         elif self._order.spans(owner) and self._order.first_use(owner) is None:
             # The owner holds blocks, so its own place in the order says nothing about its tensors.
@@ -145,12 +148,34 @@ class _Placer:
         elif rank < self._rank(runs[0].blocks[0]):
             self._put(owner, Zone.STEM, tower)
         elif rank > self._rank(runs[-1].blocks[-1]):
-            tails[tower].append(owner)
+            if self._beside_blocks(owner):
+                self._put(owner, Zone.NECK, tower)
+            else:
+                tails[tower].append(owner)
         elif tower < 0 and len(runs) > 1:
             # Between two towers, such as a projector: it leads into no block of either.
             self._put(owner, Zone.NECK, -1)
         else:
             self._put_transition(owner, max(tower, 0))
+
+    def _beside_blocks(self, owner: int) -> bool:
+        """Return whether a module that holds blocks, and is not the whole model, holds an owner."""
+        parent = owner
+        while parent > self._core:
+            if self._order.spans(parent) or self._like_a_holder(parent):
+                return True
+            parent = self.tree.parents[parent]
+        return False
+
+    def _like_a_holder(self, index: int) -> bool:
+        """Return whether a sibling of the same class holds blocks: one more stage, without any."""
+        tree = self.tree
+        if self.at.kinds[index] in (CONTAINER, *LAYERS) or not index:
+            return False
+        return any(
+            tree.types[sibling] == tree.types[index] and self._order.spans(sibling)
+            for sibling in tree.children(tree.parents[index])
+        )
 
     def _named_for_input(self, owner: int) -> bool:
         """Return whether an owner works on the input by its name; a trace, if any, knows better.
@@ -200,9 +225,10 @@ class _Placer:
             self._put(owner, Zone.HEAD, tower)
 
     def _norms_of_head(self, tail: list[int], kinds: list[str], cut: int) -> int:
-        """Count norms without parameters right before the head, in the same module as the head.
+        """Count norms right before the head that belong to it: they stand in one module with it.
 
-        They belong to the head: linear probes begin with such a norm.
+        These are norms without parameters, with which linear probes begin, and norms in a module
+        that holds only a norm and a linear layer.
         """
         if cut == len(tail):
             return 0
@@ -212,11 +238,15 @@ class _Placer:
             and not self._order.spans(parent)
             and count < cut
             and kinds[owner := cut - count - 1] == "norm"
-            and not self.tree.own_names(tail[owner])
             and self._under(tail[owner], parent)
+            and (self._is_norm_and_linear(parent) or not self.tree.own_names(tail[owner]))
         ):
             count += 1
         return count
+
+    def _is_norm_and_linear(self, index: int) -> bool:
+        kinds = [self.at.kinds[child] for child in self.tree.children(index)]
+        return sorted(k for k in kinds if k not in ("activation", STOCHASTIC)) == ["linear", "norm"]
 
     def _kind(self, owner: int) -> str:
         kind = self.at.kinds[owner]
@@ -235,6 +265,30 @@ class _Placer:
 
     def _under(self, index: int, tower: int) -> bool:
         return tower <= index < self.tree.ends[tower]
+
+
+def _innermost_whole(tree: Tree, runs: Sequence[BlockRun]) -> int:
+    """Return the module that is the model itself, below wrappers that hold nothing else.
+
+    A wrapper may add scalars (a temperature, a scale): no head is made of those.
+    """
+    core = 0
+    while True:
+        inside = [
+            child
+            for child in tree.children(core)
+            if tree.name_ends[child] > tree.name_starts[child]
+        ]
+        if not inside:
+            return core
+        widest = max(inside, key=lambda c: tree.name_ends[c] - tree.name_starts[c])
+        if not all(widest < run.blocks[0] < tree.ends[widest] for run in runs):
+            return core
+        beside = set(range(tree.name_starts[core], tree.name_ends[core]))
+        beside -= set(range(tree.name_starts[widest], tree.name_ends[widest]))
+        if any(tree.tensors[tree.tensor_of[name]].size > 1 for name in beside):
+            return core
+        core = widest
 
 
 def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:

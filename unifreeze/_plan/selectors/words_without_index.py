@@ -67,29 +67,43 @@ def _embeddings(spec: ModelSpec) -> Mask:
 
 
 def _classifier(spec: ModelSpec) -> Mask:
-    """Select the last linear of every head, or its last convolution if it has no linear.
+    """Select the layers of every head that give its outputs: one number for each class.
 
+    The last linear says how many classes there are, or the last convolution if there is no linear.
     A layer that a traced forward pass never ran is counted last, but it classifies nothing. An
     auxiliary head is taken only if there is no other head.
     """
     atoms, at = spec.atoms, spec.placement
-
-    def last(owner: int) -> tuple[bool, bool, int]:
-        main = not at.words[owner] & AUXILIARY
-        return owner not in at.unreached, main, at.count_of[owner]
-
-    chosen: list[int] = []
-    heads = atoms.zone == Zone.HEAD
+    selected = np.zeros(len(atoms), np.bool_)
+    heads = (atoms.zone == Zone.HEAD) & ~_adapter(spec)
     owners = spec.owner_of[atoms.name]
     for unit in np.unique(atoms.unit[heads]):
         here = heads & (atoms.unit == unit)
         for kind in ("linear", "conv"):
-            layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))])
-            if len(layers):
-                chosen.append(max(layers.tolist(), key=last))
+            layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))]).tolist()
+            if layers:
+                main = [n for n in layers if not at.words[n] & AUXILIARY] or layers
+                ran = [n for n in main if n not in at.unreached] or main
+                outputs = _giving_outputs(ran, max(ran, key=at.count_of.__getitem__), spec)
+                selected |= here & np.isin(owners, outputs)
                 break
-    selected: Mask = heads & np.isin(owners, chosen) & ~_adapter(spec)
     return selected
+
+
+def _giving_outputs(layers: list[int], last: int, spec: ModelSpec) -> list[int]:
+    """Return the layers as wide as the last; only the last if a layer before it may be as wide."""
+    outs, ins = zip(*(_widths(layer, spec) for layer in (last, *layers)), strict=True)
+    if not outs[0] or ins[0] == outs[0]:
+        return [last]
+    return [layer for layer, out in zip(layers, outs[1:], strict=True) if out == outs[0]]
+
+
+def _widths(owner: int, spec: ModelSpec) -> tuple[int, int]:
+    """Return how many outputs and inputs a layer's matrix has; 0 of each if it has none."""
+    tree = spec.tree
+    shapes = [tree.tensors[tree.tensor_of[name]].neutral for name in tree.own_names(owner)]
+    wide = [shape for shape in shapes if len(shape) >= 2]
+    return (wide[0][0], wide[0][1]) if wide else (0, 0)
 
 
 def _adapter(spec: ModelSpec) -> Mask:
