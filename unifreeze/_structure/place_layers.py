@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
 from unifreeze._structure.counting import LayerCounter, Numbering
 from unifreeze._structure.kinds_and_words import kinds_of, words_of
-from unifreeze._structure.neck_and_head import neck_length, trailing_linears
+from unifreeze._structure.neck_and_head import Ends, neck_length, trailing_linears
 from unifreeze._structure.order import Order
 from unifreeze._structure.several_models import join_placements
 from unifreeze._structure.towers import find_towers, label_towers
@@ -19,7 +18,6 @@ from unifreeze._structure.words_in_names import (
     EXPERTS,
     INPUT,
     LAYERS,
-    STOCHASTIC,
     words_in,
 )
 from unifreeze._structure.zones import Placement, Unit, Zone
@@ -65,10 +63,11 @@ class _Placer:
             alone = {owner for owner in ranked if starts[owner] == ends[owner]}
             self.at.unreached = self._order.unreached(alone.union(owners))
             self._order_runs()
-        self._core = _innermost_whole(self.tree, self.at.runs)
         self.at.towers = find_towers(self.tree, self.at.runs)
         self.at.labels = label_towers([self.tree.paths[tower] for tower in self.at.towers])
         self._enter_blocks()
+        outside = [owner for owner in owners if owner not in self._in_block]
+        self._ends = Ends(self.tree, self.at, self._order, outside)
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
         self.at.kind_of = {owner: self._kind(owner) for owner in owners}
         self.at.number = self._number_layers
@@ -140,15 +139,19 @@ class _Placer:
         rank = self.at.ranks[owner]
         if self._named_for_input(owner):
             self._put(owner, Zone.STEM, tower)
-        elif self.at.words[owner] & AUXILIARY and not self._beside_blocks(owner):
+        elif self._ends.named_for_neck(owner):
+            self._put(owner, Zone.NECK, tower)
+        elif self.at.words[owner] & AUXILIARY and not self._ends.beside_blocks(owner):
             self._put(owner, Zone.HEAD, tower)
+        elif self._ends.named_for_head(owner):
+            tails[tower].append(owner)
         elif self._order.spans(owner) and self._order.first_use(owner) is None:
             # The owner holds blocks, so its own place in the order says nothing about its tensors.
             self._put(owner, Zone.UNPLACED, -1)
         elif rank < self._rank(runs[0].blocks[0]):
             self._put(owner, Zone.STEM, tower)
         elif rank > self._rank(runs[-1].blocks[-1]):
-            if self._beside_blocks(owner):
+            if self._ends.beside_blocks(owner):
                 self._put(owner, Zone.NECK, tower)
             else:
                 tails[tower].append(owner)
@@ -157,25 +160,6 @@ class _Placer:
             self._put(owner, Zone.NECK, -1)
         else:
             self._put_transition(owner, max(tower, 0))
-
-    def _beside_blocks(self, owner: int) -> bool:
-        """Return whether a module that holds blocks, and is not the whole model, holds an owner."""
-        parent = owner
-        while parent > self._core:
-            if self._order.spans(parent) or self._like_a_holder(parent):
-                return True
-            parent = self.tree.parents[parent]
-        return False
-
-    def _like_a_holder(self, index: int) -> bool:
-        """Return whether a sibling of the same class holds blocks: one more stage, without any."""
-        tree = self.tree
-        if self.at.kinds[index] in (CONTAINER, *LAYERS) or not index:
-            return False
-        return any(
-            tree.types[sibling] == tree.types[index] and self._order.spans(sibling)
-            for sibling in tree.children(tree.parents[index])
-        )
 
     def _named_for_input(self, owner: int) -> bool:
         """Return whether an owner works on the input by its name; a trace, if any, knows better.
@@ -210,6 +194,7 @@ class _Placer:
 
     def _split_tail(self, tower: int, tail: list[int]) -> None:
         """Split what follows the last block into neck and head; without blocks, net and head."""
+        tail = self._ends.in_order(tail)
         kinds = [self._kind(owner) for owner in tail]
         if not self.at.runs:
             cut, zone = trailing_linears(kinds), Zone.NET
@@ -218,35 +203,11 @@ class _Placer:
             cut, zone = len(tail), Zone.NECK
         else:
             cut, zone = neck_length(kinds), Zone.NECK
-        cut -= self._norms_of_head(tail, kinds, cut)
+        cut -= self._ends.norms_of_head(tail, kinds, cut)
         for owner in tail[:cut]:
             self._put(owner, zone, tower)
         for owner in tail[cut:]:
             self._put(owner, Zone.HEAD, tower)
-
-    def _norms_of_head(self, tail: list[int], kinds: list[str], cut: int) -> int:
-        """Count norms right before the head that belong to it: they stand in one module with it.
-
-        These are norms without parameters, with which linear probes begin, and norms in a module
-        that holds only a norm and a linear layer.
-        """
-        if cut == len(tail):
-            return 0
-        count, parent = 0, self.tree.parents[tail[cut]]
-        while (
-            parent > 0
-            and not self._order.spans(parent)
-            and count < cut
-            and kinds[owner := cut - count - 1] == "norm"
-            and self._under(tail[owner], parent)
-            and (self._is_norm_and_linear(parent) or not self.tree.own_names(tail[owner]))
-        ):
-            count += 1
-        return count
-
-    def _is_norm_and_linear(self, index: int) -> bool:
-        kinds = [self.at.kinds[child] for child in self.tree.children(index)]
-        return sorted(k for k in kinds if k not in ("activation", STOCHASTIC)) == ["linear", "norm"]
 
     def _kind(self, owner: int) -> str:
         kind = self.at.kinds[owner]
@@ -265,30 +226,6 @@ class _Placer:
 
     def _under(self, index: int, tower: int) -> bool:
         return tower <= index < self.tree.ends[tower]
-
-
-def _innermost_whole(tree: Tree, runs: Sequence[BlockRun]) -> int:
-    """Return the module that is the model itself, below wrappers that hold nothing else.
-
-    A wrapper may add scalars (a temperature, a scale): no head is made of those.
-    """
-    core = 0
-    while True:
-        inside = [
-            child
-            for child in tree.children(core)
-            if tree.name_ends[child] > tree.name_starts[child]
-        ]
-        if not inside:
-            return core
-        widest = max(inside, key=lambda c: tree.name_ends[c] - tree.name_starts[c])
-        if not all(widest < run.blocks[0] < tree.ends[widest] for run in runs):
-            return core
-        beside = set(range(tree.name_starts[core], tree.name_ends[core]))
-        beside -= set(range(tree.name_starts[widest], tree.name_ends[widest]))
-        if any(tree.tensors[tree.tensor_of[name]].size > 1 for name in beside):
-            return core
-        core = widest
 
 
 def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:

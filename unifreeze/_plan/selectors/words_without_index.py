@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
+from unifreeze._structure.neck_and_head import named_for_classes
 from unifreeze._structure.words_in_names import (
     ATTENTION,
     AUXILIARY,
@@ -83,6 +84,7 @@ def _classifier(spec: ModelSpec) -> Mask:
             layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))]).tolist()
             if layers:
                 main = [n for n in layers if not at.words[n] & AUXILIARY] or layers
+                main = [n for n in main if named_for_classes(spec.tree.paths[n])] or main
                 ran = [n for n in main if n not in at.unreached] or main
                 outputs = _giving_outputs(ran, max(ran, key=at.count_of.__getitem__), spec)
                 selected |= here & np.isin(owners, outputs)
@@ -91,11 +93,12 @@ def _classifier(spec: ModelSpec) -> Mask:
 
 
 def _giving_outputs(layers: list[int], last: int, spec: ModelSpec) -> list[int]:
-    """Return the layers as wide as the last; only the last if a layer before it may be as wide."""
-    outs, ins = zip(*(_widths(layer, spec) for layer in (last, *layers)), strict=True)
-    if not outs[0] or ins[0] == outs[0]:
+    """Return the layers as wide as the last; only the last if a layer reads values as wide."""
+    widths = {layer: _widths(layer, spec) for layer in layers}
+    classes = widths[last][0]
+    if not classes or any(inputs == classes for _, inputs in widths.values()):
         return [last]
-    return [layer for layer, out in zip(layers, outs[1:], strict=True) if out == outs[0]]
+    return [layer for layer, (outputs, _) in widths.items() if outputs == classes]
 
 
 def _widths(owner: int, spec: ModelSpec) -> tuple[int, int]:

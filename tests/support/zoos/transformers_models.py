@@ -1,0 +1,139 @@
+"""transformers: every class of the mappings of ten tasks, with the library's word for its parts.
+
+What a class registers outside `base_model` is its head; tensors with an axis as long as the number of
+labels are its classifier; `get_input_embeddings()` is among its embeddings; the configuration says how
+many layers it has. Models are built small, on PyTorch's meta device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+from tests.support.families import settings
+from tests.support.zoos.judging import (
+    Row,
+    Unbuilt,
+    difference,
+    head_beside_blocks,
+    ids_of,
+    selected,
+)
+from unifreeze._protocol import load_backend
+
+NAME = "transformers"
+LABELS = 37
+"""A number of classes that no other axis of these models has."""
+
+MAPPINGS = {
+    "sequence classification": "SEQUENCE_CLASSIFICATION",
+    "token classification": "TOKEN_CLASSIFICATION",
+    "image classification": "IMAGE_CLASSIFICATION",
+    "audio classification": "AUDIO_CLASSIFICATION",
+    "object detection": "OBJECT_DETECTION",
+    "semantic segmentation": "SEMANTIC_SEGMENTATION",
+    "instance segmentation": "INSTANCE_SEGMENTATION",
+    "universal segmentation": "UNIVERSAL_SEGMENTATION",
+    "causal language model": "CAUSAL_LM",
+    "image and text to text": "IMAGE_TEXT_TO_TEXT",
+}
+"""For each task, the middle of the name of its mapping."""
+
+CLASSIFIES = ("sequence classification", "token classification", "image classification",
+              "audio classification")  # fmt: skip
+
+
+def rows(only: tuple[str, ...] = ()) -> Iterator[Row | Unbuilt]:
+    """Judge the classes of all tasks, or only some classes."""
+    from examples.torchvision_on_cpu import import_torchvision
+
+    import_torchvision()
+    import transformers
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    for task, middle in MAPPINGS.items():
+        mapping = getattr(modeling_auto, f"MODEL_FOR_{middle}_MAPPING_NAMES")
+        for family, classes in mapping.items():
+            for name in [classes] if isinstance(classes, str) else classes:
+                if only and name not in only:
+                    continue
+                cls = getattr(transformers, name)
+                model = built(cls, lambda c=cls, f=family: c.config_class or CONFIG_MAPPING[f])
+                if isinstance(model, str):
+                    yield Unbuilt(task, name, model)
+                else:
+                    yield from judged(task, name, model)
+
+
+def built(cls: Any, config_class: Callable[[], Any]) -> Any:
+    """Build a model small, in the first way that works; or say why none does."""
+    import torch
+
+    try:
+        tries, more = list(settings(config_class())), asked_for(config_class()())
+    except Exception as error:  # whatever a library's own code raises
+        return f"{type(error).__name__}: {error}"
+    reason = ""
+    for given, values in tries:
+        try:
+            config = config_class()(**{**given, **more})
+            with nullcontext() if values else torch.device("meta"):
+                return cls(config)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    return reason
+
+
+def asked_for(plain: Any) -> dict[str, Any]:
+    """Return settings without which a configuration builds nothing here, and the labels."""
+    more: dict[str, Any] = {"num_labels": LABELS}
+    if getattr(plain, "use_pretrained_backbone", False):
+        more["use_pretrained_backbone"] = False
+    if getattr(plain, "head_dim", 0) is None:
+        more["head_dim"] = plain.hidden_size // plain.num_attention_heads
+    return more
+
+
+def judged(task: str, name: str, model: Any) -> Iterator[Row | Unbuilt]:
+    """Judge the words on one model."""
+    spec = load_backend("torch").describe(model)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    outside = outside_base(model, named)
+    if outside:
+        yield Row(task, name, "head", difference(selected("head", spec), outside))
+    else:
+        yield Unbuilt(task, name, "it registers nothing outside base_model")
+    yield Row(task, name, "head beside blocks", head_beside_blocks(spec))
+    if task in CLASSIFIES:
+        outputs = {n for n, p in named.items() if LABELS in p.shape}
+        yield Row(task, name, "classifier", difference(selected("classifier", spec), outputs))
+    yield from judged_inside(task, name, model, spec)
+
+
+def outside_base(model: Any, named: dict[str, Any]) -> set[str]:
+    """Return the names of what a class registers outside its base model; a head, if any."""
+    base = model.base_model
+    if base is model:
+        return set()
+    inside = [n for n, module in model.named_modules() if module is base]
+    return {name for name in named if not any(name.startswith(f"{path}.") for path in inside)}
+
+
+def judged_inside(task: str, name: str, model: Any, spec: Any) -> Iterator[Row]:
+    """Judge embeddings and blocks."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        table = None
+    if table is not None:
+        ids = ids_of([*table.parameters()] if hasattr(table, "parameters") else [table])
+        least = {n for n, p in model.named_parameters() if id(p) in ids}
+        fault = difference(selected("embeddings", spec) & least, least)
+        yield Row(task, name, "embeddings", fault)
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int):
+        counts = [len(run.blocks) for run in spec.runs]
+        fault = "" if layers in counts else f"{layers} layers, runs of blocks: {counts}"
+        yield Row(task, name, "number of blocks", fault)
