@@ -15,7 +15,7 @@ from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import CONTAINER, LAYERS, STOCHASTIC
 from unifreeze._structure.zones import Placement
 
-_HEAD = r"(?:\w+_)?(?:heads?|classifiers?|cls|logits|scores?|pred(?:s|ictions?|ictor)?)"
+_HEAD = r"(?:\w+_)?(?:heads?|classifiers?|cls|logits|scores?|pred(?:s|ict(?:ions?|ors?)?)?)"
 _PREDICTS = r"(?:class|bbox|mask)_(?:embed|pred\w*|labels_\w+)|(?:head|classifier)_\w+"
 _HEAD_NAME = re.compile(rf"{_HEAD}\d*|{_PREDICTS}|fc|output_layer|pre_logits", re.I)
 _HEAD_LEAF = re.compile(rf"(?:{_HEAD}|decoder)_(?:weight|bias)", re.I)
@@ -24,6 +24,15 @@ _NECK_NAME = re.compile(r"(?:\w+_)?neck\d*", re.I)
 _CLASSES_NAME = re.compile(
     r"(?!pre)(?:\w+_)?(?:class(?:es|ifiers?|ification)?|cls|scores?|logits)(?:_\w+|\d*)", re.I
 )
+
+
+def named_for_head(path: str) -> bool:
+    """Return whether a path says that a layer is in a head.
+
+    >>> named_for_head("head.fc"), named_for_head("semantic_embed.3")
+    (True, False)
+    """
+    return any(_HEAD_NAME.fullmatch(segment) for segment in path.split("."))
 
 
 def named_for_classes(path: str) -> bool:
@@ -164,7 +173,7 @@ class Ends:
             if named:
                 return named
         self._wholes = above
-        return {core} if tail else {core, *towers}
+        return {core}
 
     def _tail_of(self, core: int) -> list[int]:
         """Return what may be the head of one model: after its blocks, or called head; no norms."""

@@ -67,20 +67,30 @@ def head_beside_blocks(spec: ModelSpec) -> str:
     """Say which parameters of the head are inside a module that holds a block; "" if none is.
 
     The model itself is such a module, and so is a plain wrapper's only child; they do not count. A
-    tensor that is registered outside as well is a shared head, and does not count either.
+    tensor that is registered outside as well is a shared head, and does not count either. If no
+    head stands beside several towers, a tower is a model of its own.
     """
     tree, head = spec.tree, selected("head", spec)
-    blocks = [tree.paths[block] for run in spec.runs for block in run.blocks]
     wide = [name for n, name in enumerate(tree.names) if tree.tensors[tree.tensor_of[n]].size > 1]
-    holders = {path.rpartition(".")[0] for path in blocks}
-    for holder in list(holders):
-        pieces = holder.split(".")
-        holders |= {".".join(pieces[:n]) for n in range(1, len(pieces))}
-    holders = {h for h in holders if h and not all(name.startswith(f"{h}.") for name in wide)}
+    holders = {p for run in spec.runs for b in run.blocks for p in above(tree.paths[b])}
+    holders = {h for h in holders if not all(name.startswith(f"{h}.") for name in wide)}
+    towers = {tree.paths[tower] for tower in spec.placement.towers} if len(spec.runs) > 1 else set()
     tensor_of = dict(zip(tree.names, tree.tensor_of, strict=True))
-    outside = {tensor_of[n] for n in head if not any(n.startswith(f"{h}.") for h in holders)}
-    inside = sorted(n for n in head if tensor_of[n] not in outside)
+    outside = {tensor_of[name] for name in head if not holders & above(name)}
+    if not outside:
+        holders -= towers.union(*map(above, towers))
+    inside = sorted(n for n in head if tensor_of[n] not in outside and holders & above(n))
     return f"{len(inside)} beside blocks: {', '.join(inside[:3])}" if inside else ""
+
+
+def above(path: str) -> set[str]:
+    """Return the paths of the modules that a path is under, but the model itself.
+
+    >>> sorted(above("a.b.weight"))
+    ['a', 'a.b']
+    """
+    pieces = path.split(".")
+    return {".".join(pieces[:count]) for count in range(1, len(pieces))}
 
 
 def order_of_blocks(spec: ModelSpec, layer_of: dict[str, int]) -> str:

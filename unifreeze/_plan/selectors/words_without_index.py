@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
-from unifreeze._structure.neck_and_head import named_for_classes
+from unifreeze._structure.neck_and_head import named_for_classes, named_for_head
 from unifreeze._structure.words_in_names import (
     ATTENTION,
     AUXILIARY,
@@ -80,33 +80,44 @@ def _classifier(spec: ModelSpec) -> Mask:
     owners = spec.owner_of[atoms.name]
     for unit in np.unique(atoms.unit[heads]):
         here = heads & (atoms.unit == unit)
+        inside = np.unique(owners[here]).tolist()
         for kind in ("linear", "conv"):
-            layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))]).tolist()
+            layers = [owner for owner in inside if at.kind_of[owner] == kind]
             if layers:
                 main = [n for n in layers if not at.words[n] & AUXILIARY] or layers
-                main = [n for n in main if named_for_classes(spec.tree.paths[n])] or main
+                for is_named in (named_for_head, named_for_classes):
+                    main = [n for n in main if is_named(spec.tree.paths[n])] or main
                 ran = [n for n in main if n not in at.unreached] or main
-                outputs = _giving_outputs(ran, max(ran, key=at.count_of.__getitem__), spec)
-                selected |= here & np.isin(owners, outputs)
+                last = max(ran, key=at.count_of.__getitem__)
+                beside = [owner for owner in inside if at.kind_of[owner] in ("norm", "param")]
+                selected |= here & np.isin(owners, _giving_outputs(last, ran, beside, spec))
                 break
     return selected
 
 
-def _giving_outputs(layers: list[int], last: int, spec: ModelSpec) -> list[int]:
-    """Return the layers as wide as the last; only the last if a layer reads values as wide."""
+def _giving_outputs(last: int, layers: list[int], beside: list[int], spec: ModelSpec) -> list[int]:
+    """Return the layers as wide as the last; only the last if a layer reads values as wide.
+
+    Args:
+        last: The last layer of the head.
+        layers: All layers of its kind.
+        beside: What else can be as wide: norms, and owners of bare parameters.
+        spec: The model.
+    """
     widths = {layer: _widths(layer, spec) for layer in layers}
     classes = widths[last][0]
     if not classes or any(inputs == classes for _, inputs in widths.values()):
         return [last]
+    widths |= {owner: (_widths(owner, spec)[0], 0) for owner in beside}
     return [layer for layer, (outputs, _) in widths.items() if outputs == classes]
 
 
 def _widths(owner: int, spec: ModelSpec) -> tuple[int, int]:
-    """Return how many outputs and inputs a layer's matrix has; 0 of each if it has none."""
+    """Return how many outputs and inputs a layer has; 0 of each if it has no parameters."""
     tree = spec.tree
     shapes = [tree.tensors[tree.tensor_of[name]].neutral for name in tree.own_names(owner)]
-    wide = [shape for shape in shapes if len(shape) >= 2]
-    return (wide[0][0], wide[0][1]) if wide else (0, 0)
+    outputs, inputs, *_ = (*max(shapes, key=len, default=()), 0, 0)
+    return outputs, inputs
 
 
 def _adapter(spec: ModelSpec) -> Mask:
