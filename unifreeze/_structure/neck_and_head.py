@@ -1,49 +1,24 @@
 """Where the head of a model begins: by what holds a layer, by words in names, then by kinds.
 
-Nothing inside a module that also holds a block is head: it serves those blocks. The model itself is
-such a module, and so is a plain wrapper; they do not count. If a model has several towers and no head
-beside them, each tower is read as a model of its own.
+Nothing inside a module that also holds a block is head: it serves those blocks. The model itself
+is such a module, and so is a plain wrapper; they do not count. If a model has several towers and no
+head beside them, a tower with a part called head is read as a model of its own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from unifreeze._structure.head_names import (
+    named_for_feeding,
+    named_for_head,
+    named_for_neck,
+    named_for_outputs,
+)
 from unifreeze._structure.order import Order, Rank
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import CONTAINER, LAYERS, STOCHASTIC
 from unifreeze._structure.zones import Placement
-
-_HEAD = r"(?:\w+_)?(?:heads?|classifiers?|cls|logits|scores?|pred(?:s|ict(?:ions?|ors?)?)?)"
-_PREDICTS = r"(?:class|bbox|mask)_(?:embed|pred\w*|labels_\w+)|(?:head|classifier)_\w+"
-_HEAD_NAME = re.compile(rf"{_HEAD}\d*|{_PREDICTS}|fc|output_layer|pre_logits", re.I)
-_HEAD_LEAF = re.compile(rf"(?:{_HEAD}|decoder)_(?:weight|bias)", re.I)
-_FEEDS_NAME = re.compile(r".*(?:proj|encod|connector|resampl|merger).*", re.I)
-_NECK_NAME = re.compile(r"(?:\w+_)?neck\d*", re.I)
-_CLASSES_NAME = re.compile(
-    r"(?!pre)(?:\w+_)?(?:class(?:es|ifiers?|ification)?|cls|scores?|logits)(?:_\w+|\d*)", re.I
-)
-
-
-def named_for_head(path: str) -> bool:
-    """Return whether a path says that a layer is in a head.
-
-    >>> named_for_head("head.fc"), named_for_head("semantic_embed.3")
-    (True, False)
-    """
-    return any(_HEAD_NAME.fullmatch(segment) for segment in path.split("."))
-
-
-def named_for_classes(path: str) -> bool:
-    """Return whether a path says that a layer scores classes, where other layers place boxes.
-
-    >>> named_for_classes("class_embed.0"), named_for_classes("box_predictor.cls_score")
-    (True, True)
-    >>> named_for_classes("bbox_embed.0"), named_for_classes("pre_classifier")
-    (False, False)
-    """
-    return any(_CLASSES_NAME.fullmatch(segment) for segment in path.split("."))
 
 
 def trailing_linears(kinds: Sequence[str]) -> int:
@@ -98,7 +73,7 @@ class Ends:
 
     def named_for_neck(self, owner: int) -> bool:
         """Return whether an owner is in a part of the model that is called neck."""
-        return bool(_NECK_NAME.fullmatch(self._name_of_part(owner)))
+        return named_for_neck(self._name_of_part(owner))
 
     def named_for_head(self, owner: int) -> bool:
         """Return whether an owner is in a part that is called head; a trace, if any, knows better.
@@ -109,8 +84,8 @@ class Ends:
             return False
         if self._order.spans(owner):
             leaves = [self._tree.leaves[n] for n in self._tree.own_names(owner)]
-            return bool(leaves) and all(_HEAD_LEAF.fullmatch(leaf) for leaf in leaves)
-        return bool(_HEAD_NAME.fullmatch(self._name_of_part(owner)))
+            return bool(leaves) and all(map(named_for_outputs, leaves))
+        return named_for_head(self._name_of_part(owner))
 
     def in_order(self, tail: Iterable[int]) -> list[int]:
         """Return what follows the last block, with what is called head at the end."""
@@ -164,7 +139,7 @@ class Ends:
             for run, tower in zip(at.runs, at.towers, strict=True)
             if tower != core
         }
-        if all(_FEEDS_NAME.fullmatch(self._name_of_part(owner)) for owner in tail):
+        if all(named_for_feeding(self._name_of_part(owner)) for owner in tail):
             named = set()
             for tower in towers:
                 self._cores = {tower}

@@ -130,6 +130,26 @@ class _Placer:
                 self._assign_outside(owner, tails)
         for tower, tail in tails.items():
             self._split_tail(tower, tail)
+        self._join_shared_heads()
+
+    def _join_shared_heads(self) -> None:
+        """Put a layer of the head that is registered beside the blocks, too, there as well.
+
+        Detectors that refine boxes layer by layer lend their heads to the decoder.
+        """
+        tree, at = self.tree, self.at
+        zones = {owner: at.units[unit].zone for owner, unit in at.unit_of.items()}
+        head = {
+            (tree.tensor_of[name], at.kinds[owner]): at.unit_of[owner]
+            for owner, zone in zones.items()
+            if zone == Zone.HEAD
+            for name in tree.own_names(owner)
+        }
+        for owner, zone in zones.items():
+            if zone in (Zone.TRANSITION, Zone.NECK, Zone.UNPLACED):
+                keys = [(tree.tensor_of[n], at.kinds[owner]) for n in tree.own_names(owner)]
+                if keys and all(key in head for key in keys):
+                    at.unit_of[owner] = head[keys[0]]
 
     def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
         """Place an owner outside all blocks: by the blocks of its tower, or by all blocks."""

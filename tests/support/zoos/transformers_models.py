@@ -1,8 +1,9 @@
-"""transformers: every class of the mappings of ten tasks, with the library's word for its parts.
+"""transformers: every class of ten tasks, with the library's word for its parts.
 
-What a class registers outside `base_model` is its head; tensors with an axis as long as the number of
-labels are its classifier; `get_input_embeddings()` is among its embeddings; the configuration says how
-many layers it has. Models are built small, on PyTorch's meta device.
+What a class registers outside `base_model` is its head, or what `get_output_embeddings()` gives;
+tensors with an axis as long as the number of labels are its classifier; `get_input_embeddings()` is
+among its embeddings; the configuration says how many layers it has. Models are built small, on
+PyTorch's meta device.
 """
 
 from __future__ import annotations
@@ -39,9 +40,6 @@ MAPPINGS = {
     "image and text to text": "IMAGE_TEXT_TO_TEXT",
 }
 """For each task, the middle of the name of its mapping."""
-
-CLASSIFIES = ("sequence classification", "token classification", "image classification",
-              "audio classification")  # fmt: skip
 
 
 def rows(only: tuple[str, ...] = ()) -> Iterator[Row | Unbuilt]:
@@ -100,25 +98,56 @@ def judged(task: str, name: str, model: Any) -> Iterator[Row | Unbuilt]:
     """Judge the words on one model."""
     spec = load_backend("torch").describe(model)
     named = dict(model.named_parameters(remove_duplicate=False))
-    outside = outside_base(model, named)
-    if outside:
-        yield Row(task, name, "head", difference(selected("head", spec), outside))
+    head, base = selected("head", spec), base_of(model)
+    outside = {n for n in named if not in_any(n, base) and n.partition(".")[0] != "neck"}
+    if base and any(named[n].numel() > 1 for n in outside):
+        within = ids_of(p for n, p in named.items() if n not in outside)
+        least = {n for n in outside if id(named[n]) not in within and named[n].numel() > 1}
+        yield Row(task, name, "head", difference(head, least, outside | shared(outside, head, named)))
+    elif "text" in task or "language" in task:
+        outputs = modules_of(model, model.get_output_embeddings())
+        least = {n for n in named if in_any(n, outputs)}
+        yield Row(task, name, "head", difference(head, least))
     else:
-        yield Unbuilt(task, name, "it registers nothing outside base_model")
+        yield Unbuilt(task, name, "nothing is registered outside base_model, so nothing says head")
     yield Row(task, name, "head beside blocks", head_beside_blocks(spec))
-    if task in CLASSIFIES:
-        outputs = {n for n, p in named.items() if LABELS in p.shape}
-        yield Row(task, name, "classifier", difference(selected("classifier", spec), outputs))
+    if "language" not in task and "text" not in task:
+        classes = {n for n, p in named.items() if {LABELS, LABELS + 1} & {*p.shape}}
+        if "classification" not in task:
+            # Detectors have such layers inside, too, for drafts and for noise.
+            classes &= outside
+        if classes:
+            fault = difference(selected("classifier", spec), classes)
+            yield Row(task, name, "classifier", fault)
     yield from judged_inside(task, name, model, spec)
 
 
-def outside_base(model: Any, named: dict[str, Any]) -> set[str]:
-    """Return the names of what a class registers outside its base model; a head, if any."""
-    base = model.base_model
-    if base is model:
-        return set()
-    inside = [n for n, module in model.named_modules() if module is base]
-    return {name for name in named if not any(name.startswith(f"{path}.") for path in inside)}
+def base_of(model: Any) -> set[str]:
+    """Return the paths of the base model: `base_model`, or the only child that is a model."""
+    from transformers import PreTrainedModel
+
+    inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    if model.base_model is not model:
+        return modules_of(model, model.base_model)
+    return modules_of(model, inner[0]) if len(inner) == 1 else set()
+
+
+def modules_of(model: Any, module: Any) -> set[str]:
+    """Return the paths under which a module is registered."""
+    every = model.named_modules(remove_duplicate=False)
+    return {path for path, found in every if found is module}
+
+
+def in_any(name: str, paths: set[str]) -> bool:
+    """Return whether a parameter is under one of some modules."""
+    return any(name.startswith(f"{path}.") for path in paths)
+
+
+def shared(outside: set[str], head: set[str], named: dict[str, Any]) -> set[str]:
+    """Return the other names of tensors outside that only the head has: shared predictions."""
+    ids = ids_of(named[name] for name in outside)
+    names = {name for name, tensor in named.items() if id(tensor) in ids}
+    return names if names <= head else set()
 
 
 def judged_inside(task: str, name: str, model: Any, spec: Any) -> Iterator[Row]:
@@ -132,8 +161,17 @@ def judged_inside(task: str, name: str, model: Any, spec: Any) -> Iterator[Row]:
         least = {n for n, p in model.named_parameters() if id(p) in ids}
         fault = difference(selected("embeddings", spec) & least, least)
         yield Row(task, name, "embeddings", fault)
-    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int):
+    layers = number_of_layers(model.config.get_text_config())
+    if layers is not None:
         counts = [len(run.blocks) for run in spec.runs]
         fault = "" if layers in counts else f"{layers} layers, runs of blocks: {counts}"
         yield Row(task, name, "number of blocks", fault)
+
+
+def number_of_layers(config: Any) -> int | None:
+    """Return how many layers a configuration says there are; None if it does not say."""
+    depths = getattr(config, "depths", None)
+    if isinstance(depths, list | tuple) and all(isinstance(depth, int) for depth in depths):
+        return sum(depths)
+    layers = getattr(config, "num_hidden_layers", None)
+    return layers if isinstance(layers, int) else None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
-from unifreeze._structure.neck_and_head import named_for_classes, named_for_head
+from unifreeze._structure.head_names import named_for_classes, named_for_head
 from unifreeze._structure.words_in_names import (
     ATTENTION,
     AUXILIARY,
@@ -81,18 +81,30 @@ def _classifier(spec: ModelSpec) -> Mask:
     for unit in np.unique(atoms.unit[heads]):
         here = heads & (atoms.unit == unit)
         inside = np.unique(owners[here]).tolist()
-        for kind in ("linear", "conv"):
-            layers = [owner for owner in inside if at.kind_of[owner] == kind]
-            if layers:
-                main = [n for n in layers if not at.words[n] & AUXILIARY] or layers
-                for is_named in (named_for_head, named_for_classes):
-                    main = [n for n in main if is_named(spec.tree.paths[n])] or main
-                ran = [n for n in main if n not in at.unreached] or main
-                last = max(ran, key=at.count_of.__getitem__)
-                beside = [owner for owner in inside if at.kind_of[owner] in ("norm", "param")]
-                selected |= here & np.isin(owners, _giving_outputs(last, ran, beside, spec))
-                break
+        if layers := _scoring([owner for owner in inside if at.kind_of[owner] in _SCORES], spec):
+            last = max(layers, key=at.count_of.__getitem__)
+            beside = [owner for owner in inside if at.kind_of[owner] in ("norm", "param")]
+            selected |= here & np.isin(owners, _giving_outputs(last, layers, beside, spec))
     return selected
+
+
+_SCORES = ("linear", "conv")
+"""Kinds of layers that can score classes; if a head has both, the first."""
+
+
+def _scoring(layers: list[int], spec: ModelSpec) -> list[int]:
+    """Return the layers of a head among which the last is: by words, by use, then by kind."""
+    at, paths = spec.placement, spec.tree.paths
+    preferred: tuple[Callable[[int], bool], ...] = (
+        lambda layer: not at.words[layer] & AUXILIARY,
+        lambda layer: named_for_head(paths[layer]),
+        lambda layer: named_for_classes(paths[layer]),
+        lambda layer: layer not in at.unreached,
+        lambda layer: at.kind_of[layer] == _SCORES[0],
+    )
+    for fits in preferred:
+        layers = [layer for layer in layers if fits(layer)] or layers
+    return layers
 
 
 def _giving_outputs(last: int, layers: list[int], beside: list[int], spec: ModelSpec) -> list[int]:
