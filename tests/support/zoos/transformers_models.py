@@ -103,7 +103,9 @@ def judged(task: str, name: str, model: Any) -> Iterator[Row | Unbuilt]:
     if base and any(named[n].numel() > 1 for n in outside):
         within = ids_of(p for n, p in named.items() if n not in outside)
         least = {n for n in outside if id(named[n]) not in within and named[n].numel() > 1}
-        yield Row(task, name, "head", difference(head, least, outside | shared(outside, head, named)))
+        yield Row(
+            task, name, "head", difference(head, least, outside | shared(outside, head, named))
+        )
     elif "text" in task or "language" in task:
         outputs = modules_of(model, model.get_output_embeddings())
         least = {n for n in named if in_any(n, outputs)}
