@@ -5,10 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-.venv-zoo}
-if [ ! -d "$folder/ppcls.ready" ]; then
+if [ ! -e "$folder/.installed" ]; then
   # Without what they need: PyTorch, PaddlePaddle and the like are here, the rest is never called.
   python -m pip install --quiet --no-deps --upgrade --target "$folder" timm==1.0.31 paddleclas==2.6.0
-  mkdir "$folder/ppcls.ready"
+  touch "$folder/.installed"
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1
 PYTHONPATH="$PWD:$PWD/backends:$folder${PYTHONPATH:+:$PYTHONPATH}" python -W ignore -m tests.support.zoos --write

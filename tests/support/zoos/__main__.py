@@ -4,8 +4,9 @@
     python -m tests.support.zoos timm paddleclas    these libraries
     python -m tests.support.zoos --write            all; writes docs/zoo.md as well
 
-Exits 1 if a word selects something else than the library says and `exceptions.toml` does not list it,
-or if it lists what is right, or more than 5 models of a library. `ci/zoo.sh` installs what it needs.
+Exits 1 if a word selects something else than the library says and `exceptions.toml` does not list
+it, or if it lists what is right, or more than 5 models of a library. `ci/zoo.sh` installs what it
+needs.
 """
 
 from __future__ import annotations

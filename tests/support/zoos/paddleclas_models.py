@@ -26,7 +26,6 @@ from tests.support.zoos.judging import (
 )
 from unifreeze._protocol import load_backend
 
-NAME = "paddleclas"
 TASK = "one network of every file"
 CLASSES = 1009
 """A number of classes that no other axis of these networks has."""
@@ -72,8 +71,8 @@ def files() -> Iterator[tuple[str, Any]]:
             stand_in.__spec__ = ModuleSpec(name, None)
             sys.modules[name] = stand_in
     package = importlib.util.find_spec("paddleclas")
-    assert package is not None and package.origin is not None
-    sys.path.insert(0, str(Path(package.origin).parent))
+    assert package is not None
+    sys.path.insert(0, str(Path(str(package.origin)).parent))
     logger = importlib.import_module("ppcls.utils.logger")
     logger._logger = logging.getLogger("ppcls")
     for folder in ("model_zoo", "legendary_models", "variant_models"):

@@ -1,8 +1,8 @@
 """PaddleNLP: every class of models, with the library's word for its parts.
 
-What a class registers outside its base model is its head; tensors with an axis as long as the number
-of labels are its classifier; `get_input_embeddings()` is among its embeddings; the configuration says
-how many layers it has. Models are built small.
+What a class registers outside its base model is its head; tensors with an axis as long as the
+number of labels are its classifier; `get_input_embeddings()` is among its embeddings; the
+configuration says how many layers it has. Models are built small.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from tests.support.families import PaddleNLP, _classes, settings
 from tests.support.zoos.judging import Row, Unbuilt, difference, head_beside_blocks, selected
 from unifreeze._protocol import load_backend
 
-NAME = "paddlenlp"
 LABELS = 37
 """A number of classes that no other axis of these models has."""
 
@@ -90,7 +89,12 @@ def judged(task: str, name: str, model: Any) -> Iterator[Row | Unbuilt]:
         least = {name for name in outside if tensors[name] not in within}
         yield Row(task, name, "head", difference(selected("head", spec), least, outside))
     yield Row(task, name, "head beside blocks", head_beside_blocks(spec))
-    outputs = {n for n, p in model.named_parameters() if LABELS in p.shape} & parameters
+    tree = spec.tree
+    outputs = {
+        n
+        for n, t in zip(tree.names, tree.tensor_of, strict=True)
+        if LABELS in tree.tensors[t].shape
+    }
     if "classification" in task and outputs:
         yield Row(task, name, "classifier", difference(selected("classifier", spec), outputs))
     yield from judged_inside(task, name, model, spec)

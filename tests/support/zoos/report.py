@@ -16,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "zoo.md"
 EXCEPTIONS = Path(__file__).with_name("exceptions.toml")
 
 
-class Exception_(NamedTuple):
+class Listed(NamedTuple):
     """A word that does not select what a library says, with the reason why that is right."""
 
     model: str
@@ -54,10 +54,10 @@ class Verdict:
         """The models that are not built, or of which the library does not say what is asked."""
         return [row for row in self.rows if isinstance(row, Unbuilt)]
 
-    def exceptions(self, sort: str) -> list[Exception_]:
+    def exceptions(self, sort: str) -> list[Listed]:
         """Return the exceptions of this library: those "listed", or the "known" faults."""
         given = tomllib.loads(EXCEPTIONS.read_text(encoding="utf-8")).get(self.library, {})
-        return [Exception_(**entry) for entry in given.get(sort, [])]
+        return [Listed(**entry) for entry in given.get(sort, [])]
 
     def sort_of(self, row: Row) -> str:
         """Return "right", "listed", "known" or "wrong"."""
@@ -75,7 +75,7 @@ class Verdict:
         listed = self.exceptions("listed")
         for entry in [*listed, *self.exceptions("known")]:
             if not any(row.fault and entry.covers(row) for row in self.judged):
-                yield f"{self.library} {entry.model}, {entry.word}: listed as an exception and right"
+                yield f"{self.library} {entry.model}, {entry.word}: right, but listed as exception"
         if len(listed) > limit:
             yield f"{self.library}: {len(listed)} exceptions, of {limit} that are allowed"
 
@@ -130,15 +130,19 @@ INTRODUCTION = """# Words, judged by the libraries of models
 What words of a plan select in the models of four libraries, against what the libraries themselves
 say of their layers. No library says so in the same way:
 
-- timm, one model of every family: `get_classifier()` is in `head`, and what `forward_features` runs
-  is not; what of it is as long as the classes is `classifier`; `group_matcher()` numbers the layers.
+- timm, one model of every family: `get_classifier()` is in `head`, and what `forward_features`
+  runs is not; what of it is as long as the classes is `classifier`; `group_matcher()` numbers the
+  layers.
 - transformers, every class of ten tasks: `head` is what is registered outside `base_model`, or what
   `get_output_embeddings()` gives; `classifier` is what is as long as the labels;
   `get_input_embeddings()` is in `embeddings`; the configuration has the number of layers.
-- PaddleClas, one network of every file: `classifier` is what is as long as the classes, and in `head`.
+- PaddleClas, one network of every file: `classifier` is what is as long as the classes, and it is
+  in `head`.
 - PaddleNLP, every class: as for transformers.
 
-In all of them `head` takes nothing from inside a module that also holds a block. A model counts for a
-word if its library says something about it. "listed" are exceptions, with the reason below; "known"
-are faults. The page is written by `make zoo`, which CI runs.
+In all of them `head` takes nothing from inside a module that also holds a block ("head beside
+blocks"); the model itself, plain wrappers, and towers without a head beside them do not count. A
+model counts for a word if its library says something about it. "listed" are exceptions, with the
+reason below; "known" are faults. An auxiliary head is head, and not classifier. `make zoo`, which
+CI runs, writes this page.
 """

@@ -1,7 +1,7 @@
 """timm: one model of every family, with timm's own word for its classifier and order of layers.
 
-`get_classifier()` gives the classifier, what `forward_features` does not run may be in the head, and
-`group_matcher()` numbers the layers. Models are built on PyTorch's meta device.
+`get_classifier()` gives the classifier, what `forward_features` does not run may be in the head,
+and `group_matcher()` numbers the layers. Models are built on PyTorch's meta device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tests.support.zoos.judging import (
 )
 from unifreeze._protocol import load_backend
 
-NAME, VERSION_OF = "timm", "timm"
 TASK = "one model of every family"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
+import unifreeze as uf
 from tests.support.families import settings
 from tests.support.zoos.judging import (
     Row,
@@ -22,8 +23,8 @@ from tests.support.zoos.judging import (
     selected,
 )
 from unifreeze._protocol import load_backend
+from unifreeze.errors import UnifreezeError
 
-NAME = "transformers"
 LABELS = 37
 """A number of classes that no other axis of these models has."""
 
@@ -118,10 +119,23 @@ def judged(task: str, name: str, model: Any) -> Iterator[Row | Unbuilt]:
         if "classification" not in task:
             # Detectors have such layers inside, too, for drafts and for noise.
             classes &= outside
+            classes |= shared(classes, head, named)
+            classes = {n for n in classes if not n.startswith("auxiliary")}
         if classes:
             fault = difference(selected("classifier", spec), classes)
             yield Row(task, name, "classifier", fault)
+    if "detection" in task or "segmentation" in task:
+        yield Row(task, name, "only: head resolves", refusal(model))
     yield from judged_inside(task, name, model, spec)
+
+
+def refusal(model: Any) -> str:
+    """Say why a plan for the head alone is refused; "" if it is not."""
+    try:
+        uf.resolve(uf.FreezePlan().only("head"), model)
+    except UnifreezeError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def base_of(model: Any) -> set[str]:
