@@ -74,12 +74,12 @@ def test_a_stage_without_blocks_beside_stages_with_blocks_is_no_head():
     def stage(**parts):
         return module("Stage", **parts)
 
-    stages = stack(
-        stage(down=conv(3, 8), blocks=blocks()),
-        stage(down=conv(8, 8), blocks=blocks()),
-        stage(mix=conv(8, 8), norm=norm(8)),
-    )
-    made = spec(module("Net", stages=stages, fc=linear(8, 3)))
+    stages = {
+        "stage1": stage(down=conv(3, 8), blocks=blocks()),
+        "stage2": stage(down=conv(8, 8), blocks=blocks()),
+        "stage3": stage(mix=linear(8, 8), norm=norm(8)),
+    }
+    made = spec(module("Net", **stages, fc=linear(8, 3)))
     assert selected("head", made) == {"fc"}
 
 
@@ -149,9 +149,9 @@ def test_heads_in_a_list_are_no_blocks():
 
 
 def test_a_list_called_head_that_is_all_there_is_has_blocks():
-    made = spec(module("Net", head=module("Head", layers=blocks(3), out=linear(8, 3))))
+    made = spec(module("Net", stem=conv(3, 8), head=blocks(3), out=linear(8, 3)))
     assert [len(run.blocks) for run in made.runs] == [3]
-    assert selected("head", made) == {"head.out"}
+    assert selected("head", made) == {"out"}
 
 
 # A norm and a linear layer that are one layer ---------------------------------------------------
