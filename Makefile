@@ -7,6 +7,7 @@
 #   make shuffled 100 models registered in another order than they run
 #   make drawn    200 random small networks, each built in both frameworks, paired and judged
 #   make freezings  300 random freezings, captured on one port and applied on the other
+#   make zoo      what words select in the models of four libraries, by the libraries' own word
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
@@ -26,7 +27,7 @@ TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled drawn freezings formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled drawn freezings zoo formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -60,6 +61,9 @@ drawn: setup
 
 freezings: setup
 	$(BIN)/python -W ignore -m tests.support.pairs.freezings
+
+zoo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/zoo.sh
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh

@@ -72,7 +72,7 @@ def test_with_a_trace_blocks_and_runs_stand_in_order_of_execution():
 def test_what_never_ran_stays_in_the_zone_it_is_registered_in():
     calls = ["text.embeddings", "text.encoder.layer.0", "text.encoder.layer.1", "cls.transform"]
     made = spec(text_model(depth=2), calls=calls)
-    assert name_of(made, "text.pooler.dense.weight").startswith("head/")
+    assert name_of(made, "text.pooler.dense.weight").startswith("neck/")
     assert name_of(made, "text.embeddings.norm.weight").startswith("stem/")
 
 
@@ -257,9 +257,15 @@ def test_the_kind_of_an_unknown_leaf_layer_is_guessed_from_its_class(class_name,
     assert made.parameters[0].kind == kind
 
 
-def test_no_kind_is_guessed_for_a_module_with_children():
-    made = spec(module("Net", layer=module("AdaptiveNorm", {"scale": Weight(4)}, a=act())))
-    assert made.parameters[0].kind == "param"
+def test_no_kind_is_guessed_for_a_module_whose_children_have_parameters():
+    layer = module("AdaptiveNorm", {"scale": Weight(4)}, project=linear(4, 4))
+    assert spec(module("Net", layer=layer)).parameters[0].kind == "param"
+
+
+@pytest.mark.parametrize("name", ["AdaptiveNorm", "RmsNormAct2d", "RmsNormFp32"])
+def test_a_layer_that_holds_an_activation_is_guessed_by_its_class(name):
+    made = spec(module("Net", layer=module(name, {"weight": Weight(4)}, a=act())))
+    assert made.parameters[0].kind == "norm"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +292,7 @@ def test_the_role_is_weight_or_bias_where_the_leaf_says_so(kind, leaf, role):
 def test_canonical_order_runs_from_the_input_to_the_head():
     made = spec(text_model(depth=2))
     ordered = [made.parameters[n].name.split("/")[0] for n in made.canonical_order]
-    assert list(dict.fromkeys(ordered)) == ["stem", "blocks.0", "blocks.1", "head"]
+    assert list(dict.fromkeys(ordered)) == ["stem", "blocks.0", "blocks.1", "neck", "head"]
 
 
 def test_canonical_order_lists_each_parameter_once():

@@ -58,7 +58,7 @@ def test_norms_right_after_the_last_block_are_neck():
 
 def test_a_norm_within_the_head_stays_in_the_head():
     made = spec(text_model(depth=2))
-    assert name_of(made, "text.pooler.dense.weight") == "head/linear.0/weight"
+    assert name_of(made, "cls.transform.weight") == "head/linear.0/weight"
     assert name_of(made, "cls.norm.weight") == "head/norm.0/weight"
 
 

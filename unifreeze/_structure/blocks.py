@@ -12,12 +12,13 @@ layer, counts as a container.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
 import numpy as np
 
+from unifreeze._structure.head_names import named_for_head
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
 
@@ -91,7 +92,7 @@ class _BlockFinder:
     def __init__(self, tree: Tree, kinds: list[str]) -> None:
         self.tree, self.kinds = tree, kinds
         self._matrices = _matrix_counts(tree, kinds)
-        experts = _inside_experts(tree, kinds)
+        experts = _inside_lists(tree, kinds, lambda name: bool(words_in(name) & EXPERTS))
         # A module that repeats is skipped, so that shared weights make one block, not several. An
         # auxiliary head is as deep as a block in some networks, but it is not part of the trunk.
         self._composed = [
@@ -105,6 +106,11 @@ class _BlockFinder:
             and not words_in(tree.paths[index].rpartition(".")[2]) & AUXILIARY
             and not _inside_a_layer(tree, kinds, index)
         ]
+        # Heads in a list stand side by side, too; but where all there is is called so, it is not.
+        heads = _inside_lists(tree, kinds, named_for_head)
+        trunk = [index for index in self._composed if index not in heads]
+        if any(self._matrices[index] >= 2 for index in trunk):
+            self._composed = trunk
         self.candidates = [index for index in self._composed if self._matrices[index] >= 2]
         self._candidate = set(self.candidates)
         self._stages = self._find_stages()
@@ -224,12 +230,12 @@ class _BlockFinder:
         return len(types) == 1 and all(index in self._candidate for index in group)
 
 
-def _inside_experts(tree: Tree, kinds: list[str]) -> set[int]:
-    """Return the modules below a list of experts: experts run side by side, not in a row."""
+def _inside_lists(tree: Tree, kinds: list[str], is_named: Callable[[str], bool]) -> set[int]:
+    """Return the modules below lists with some names; those of experts do not run in a row."""
     return {
         index
         for number, kind in enumerate(kinds)
-        if kind == CONTAINER and words_in(tree.paths[number].rpartition(".")[2]) & EXPERTS
+        if kind == CONTAINER and is_named(tree.paths[number].rpartition(".")[2])
         for index in range(number + 1, tree.ends[number])
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import (
@@ -18,10 +18,11 @@ from unifreeze._structure.words_in_names import (
 
 def kinds_of(tree: Tree) -> list[str]:
     """Return the kind of every module; a layer that no backend knows is guessed by its class."""
-    kinds = list(tree.kinds)
+    kinds, own = list(tree.kinds), Counter(tree.owners)
     ranks: dict[int, list[int]] = defaultdict(list)
     for owner, tensor in zip(tree.owners, tree.tensor_of, strict=True):
-        if not kinds[owner] and tree.ends[owner] == owner + 1:
+        # Modules under a layer, such as its activation, have no tensors.
+        if not kinds[owner] and own[owner] == tree.name_ends[owner] - tree.name_starts[owner]:
             ranks[owner].append(len(tree.tensors[tensor].shape))
     for owner, ranks_here in ranks.items():
         kinds[owner] = guess_kind(tree.types[owner], ranks_here)

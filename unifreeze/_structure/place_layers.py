@@ -9,7 +9,7 @@ from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
 from unifreeze._structure.corrections import Correction
 from unifreeze._structure.counting import LayerCounter, Numbering
 from unifreeze._structure.kinds_and_words import kinds_of, words_of
-from unifreeze._structure.neck_and_head import neck_length, trailing_linears
+from unifreeze._structure.neck_and_head import Ends, neck_length, trailing_linears
 from unifreeze._structure.order import Order
 from unifreeze._structure.several_models import join_placements
 from unifreeze._structure.towers import find_towers, label_towers
@@ -79,6 +79,8 @@ class _Placer:
         self.at.towers = find_towers(self.tree, self.at.runs)
         self.at.labels = label_towers([self.tree.paths[tower] for tower in self.at.towers])
         self._enter_blocks()
+        outside = [owner for owner in owners if owner not in self._in_block]
+        self._ends = Ends(self.tree, self.at, self._order, outside)
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
         self.at.kind_of = {owner: self._kind(owner) for owner in owners}
         self.at.number = self._number_layers
@@ -143,6 +145,28 @@ class _Placer:
                 self._assign_outside(owner, tails)
         for tower, tail in tails.items():
             self._split_tail(tower, tail)
+        self._join_shared_heads()
+
+    def _join_shared_heads(self) -> None:
+        """Put a layer of the head that is registered beside the blocks, too, there as well.
+
+        Detectors that refine boxes layer by layer lend their heads to the decoder.
+        """
+        tree, at = self.tree, self.at
+        zones = {owner: at.units[unit].zone for owner, unit in at.unit_of.items()}
+        head = {
+            (tree.tensor_of[name], at.kinds[owner]): at.unit_of[owner]
+            for owner, zone in zones.items()
+            if zone == Zone.HEAD
+            for name in tree.own_names(owner)
+        }
+        for owner, zone in zones.items():
+            if owner in self._stated:
+                continue
+            if zone in (Zone.TRANSITION, Zone.NECK, Zone.UNPLACED):
+                keys = [(tree.tensor_of[n], at.kinds[owner]) for n in tree.own_names(owner)]
+                if keys and all(key in head for key in keys):
+                    at.unit_of[owner] = head[keys[0]]
 
     def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
         """Place an owner outside all blocks: by the blocks of its tower, or by all blocks."""
@@ -151,15 +175,23 @@ class _Placer:
         rank = self.at.ranks[owner]
         if self._named_for_input(owner):
             self._put(owner, Zone.STEM, tower, "its name says that it works on the input")
-        elif self.at.words[owner] & AUXILIARY:
+        elif self._ends.named_for_neck(owner):
+            self._put(owner, Zone.NECK, tower, "its name says that it is a neck")
+        elif self.at.words[owner] & AUXILIARY and not self._ends.beside_blocks(owner):
             self._put(owner, Zone.HEAD, tower, "its name says that it is an auxiliary head")
+        elif self._ends.named_for_head(owner):
+            tails[tower].append(owner)
         elif self._order.spans(owner) and self._order.first_use(owner) is None:
             # The owner holds blocks, so its own place in the order says nothing about its tensors.
             self._put(owner, Zone.UNPLACED, -1)
         elif rank < self._rank(runs[0].blocks[0]):
             self._put(owner, Zone.STEM, tower)
         elif rank > self._rank(runs[-1].blocks[-1]):
-            tails[tower].append(owner)
+            if self._ends.beside_blocks(owner):
+                why = "after the last block, inside a module that holds blocks or is like one"
+                self._put(owner, Zone.NECK, tower, why)
+            else:
+                tails[tower].append(owner)
         elif tower < 0 and len(runs) > 1:
             # Between two towers, such as a projector: it leads into no block of either.
             self._put(owner, Zone.NECK, -1, "between two runs of blocks, and inside neither")
@@ -207,6 +239,7 @@ class _Placer:
 
     def _split_tail(self, tower: int, tail: list[int]) -> None:
         """Split what follows the last block into neck and head; without blocks, net and head."""
+        tail = self._ends.in_order(tail)
         kinds = [self._kind(owner) for owner in tail]
         if not self.at.runs:
             cut, zone = trailing_linears(kinds), Zone.NET
@@ -215,30 +248,11 @@ class _Placer:
             cut, zone = len(tail), Zone.NECK
         else:
             cut, zone = neck_length(kinds), Zone.NECK
-        cut -= self._norms_of_head(tail, kinds, cut)
+        cut -= self._ends.norms_of_head(tail, kinds, cut)
         for owner in tail[:cut]:
             self._put(owner, zone, tower)
         for owner in tail[cut:]:
             self._put(owner, Zone.HEAD, tower)
-
-    def _norms_of_head(self, tail: list[int], kinds: list[str], cut: int) -> int:
-        """Count norms without parameters right before the head, in the same module as the head.
-
-        They belong to the head: linear probes begin with such a norm.
-        """
-        if cut == len(tail):
-            return 0
-        count, parent = 0, self.tree.parents[tail[cut]]
-        while (
-            parent > 0
-            and not self._order.spans(parent)
-            and count < cut
-            and kinds[owner := cut - count - 1] == "norm"
-            and not self.tree.own_names(tail[owner])
-            and self._under(tail[owner], parent)
-        ):
-            count += 1
-        return count
 
     def _kind(self, owner: int) -> str:
         kind = self.at.kinds[owner]

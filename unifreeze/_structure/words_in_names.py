@@ -89,7 +89,7 @@ def attention_in_class(type_name: str) -> int:
 
 
 _KIND_BY_SUFFIX = (
-    (re.compile(r"norm(?:\dd|alization)?$", re.I), "norm", (1,)),
+    (re.compile(r"norm(?:act|fp\d+)?(?:\dd|alization)?$", re.I), "norm", (1,)),
     (re.compile(r"linear$|dense$", re.I), "linear", (2,)),
     (re.compile(r"embeddings?$", re.I), "embedding", (2,)),
     (re.compile(r"conv\dd$", re.I), "conv", (3, 4, 5)),
@@ -99,7 +99,8 @@ _KIND_BY_SUFFIX = (
 def guess_kind(type_name: str, ranks: Iterable[int]) -> str:
     """Guess the kind of an unknown layer from its class name and its tensors' ranks.
 
-    Only a layer without children is guessed at; `ranks` are the numbers of axes of its parameters.
+    Only a layer whose children have no parameters is guessed at; `ranks` are the numbers of axes
+    of its own parameters.
 
     >>> guess_kind("MyRMSNorm", [1]), guess_kind("Gate", [2])
     ('norm', '')

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
+from unifreeze._structure.head_names import named_for_classes, named_for_head
 from unifreeze._structure.words_in_names import (
     ATTENTION,
     AUXILIARY,
@@ -67,29 +68,68 @@ def _embeddings(spec: ModelSpec) -> Mask:
 
 
 def _classifier(spec: ModelSpec) -> Mask:
-    """Select the last linear of every head, or its last convolution if it has no linear.
+    """Select the layers of every head that give its outputs: one number for each class.
 
+    The last linear says how many classes there are, or the last convolution if there is no linear.
     A layer that a traced forward pass never ran is counted last, but it classifies nothing. An
     auxiliary head is taken only if there is no other head.
     """
     atoms, at = spec.atoms, spec.placement
-
-    def last(owner: int) -> tuple[bool, bool, int]:
-        main = not at.words[owner] & AUXILIARY
-        return owner not in at.unreached, main, at.count_of[owner]
-
-    chosen: list[int] = []
-    heads = atoms.zone == Zone.HEAD
+    selected = np.zeros(len(atoms), np.bool_)
+    heads = (atoms.zone == Zone.HEAD) & ~_adapter(spec)
     owners = spec.owner_of[atoms.name]
     for unit in np.unique(atoms.unit[heads]):
         here = heads & (atoms.unit == unit)
-        for kind in ("linear", "conv"):
-            layers = np.unique(owners[here & (atoms.kind == KINDS.index(kind))])
-            if len(layers):
-                chosen.append(max(layers.tolist(), key=last))
-                break
-    selected: Mask = heads & np.isin(owners, chosen) & ~_adapter(spec)
+        inside = np.unique(owners[here]).tolist()
+        if layers := _scoring([owner for owner in inside if at.kind_of[owner] in _SCORES], spec):
+            last = max(layers, key=at.count_of.__getitem__)
+            beside = [owner for owner in inside if at.kind_of[owner] in ("norm", "param")]
+            selected |= here & np.isin(owners, _giving_outputs(last, layers, beside, spec))
     return selected
+
+
+_SCORES = ("linear", "conv")
+"""Kinds of layers that can score classes; if a head has both, the first."""
+
+
+def _scoring(layers: list[int], spec: ModelSpec) -> list[int]:
+    """Return the layers of a head among which the last is: by words, by use, then by kind."""
+    at, paths = spec.placement, spec.tree.paths
+    preferred: tuple[Callable[[int], bool], ...] = (
+        lambda layer: not at.words[layer] & AUXILIARY,
+        lambda layer: named_for_head(paths[layer]),
+        lambda layer: named_for_classes(paths[layer]),
+        lambda layer: layer not in at.unreached,
+        lambda layer: at.kind_of[layer] == _SCORES[0],
+    )
+    for fits in preferred:
+        layers = [layer for layer in layers if fits(layer)] or layers
+    return layers
+
+
+def _giving_outputs(last: int, layers: list[int], beside: list[int], spec: ModelSpec) -> list[int]:
+    """Return the layers as wide as the last; only the last if a layer reads values as wide.
+
+    Args:
+        last: The last layer of the head.
+        layers: All layers of its kind.
+        beside: What else can be as wide: norms, and owners of bare parameters.
+        spec: The model.
+    """
+    widths = {layer: _widths(layer, spec) for layer in layers}
+    classes = widths[last][0]
+    if not classes or any(inputs == classes for _, inputs in widths.values()):
+        return [last]
+    widths |= {owner: (_widths(owner, spec)[0], 0) for owner in beside}
+    return [layer for layer, (outputs, _) in widths.items() if outputs == classes]
+
+
+def _widths(owner: int, spec: ModelSpec) -> tuple[int, int]:
+    """Return how many outputs and inputs a layer has; 0 of each if it has no parameters."""
+    tree = spec.tree
+    shapes = [tree.tensors[tree.tensor_of[name]].neutral for name in tree.own_names(owner)]
+    outputs, inputs, *_ = (*max(shapes, key=len, default=()), 0, 0)
+    return outputs, inputs
 
 
 def _adapter(spec: ModelSpec) -> Mask:
