@@ -50,7 +50,8 @@ def never_ran(places: Places, spec: ModelSpec, ran: Set[int]) -> list[str]:
     """
     tree = spec.tree
     reached = {n for n, owner in zip(tree.tensor_of, tree.owners, strict=True) if owner in ran}
-    inside = [(block, tree.ends[block]) for run in spec.runs for block in run.blocks]
+    blocks = [part for run in spec.runs for block in run.parts() for part in block]
+    inside = [(part, tree.ends[part]) for part in blocks]
     idle: dict[int, str] = {}
     for place, of_blocks in places.items():
         for name in range(tree.name_starts[place], tree.name_ends[place]):

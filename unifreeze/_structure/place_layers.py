@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
 from unifreeze._structure.counting import LayerCounter, Numbering
@@ -38,7 +39,7 @@ def place(tree: Tree, trace: Trace | None = None) -> Placement:
         }
         return join_placements(tree, parts)
     placement = Placement(kinds_of(tree), words_of(tree))
-    placement.runs = find_runs(tree, placement.kinds)
+    placement.runs = find_runs(tree, placement.kinds, placement.words)
     _Placer(tree, placement, trace).run()
     return placement
 
@@ -78,25 +79,28 @@ class _Placer:
     def _order_runs(self) -> None:
         runs = []
         for run in self.at.runs:
-            blocks = tuple(sorted(run.blocks, key=self._rank))
-            runs.append(BlockRun(run.holder, blocks, self._stages(run, blocks)))
+            run = run.ordered(self._rank)
+            runs.append(replace(run, stages=self._stages(run)))
         self.at.runs = sorted(runs, key=lambda run: self._rank(run.blocks[0]))
 
-    def _stages(self, run: BlockRun, blocks: tuple[int, ...]) -> tuple[int, ...]:
-        """Number the stages of a run: by container, or by resolution if all share a container."""
+    def _stages(self, run: BlockRun) -> tuple[int, ...]:
+        """Number the stages of a run: by container, or by resolution if all share a container.
+
+        If several parts of a tower hold the run, resolution decides as well.
+        """
         assert self.trace is not None
-        container = dict(zip(run.blocks, run.stages, strict=True))
-        marks: list[object] = [container[block] for block in blocks]
-        shapes = [self.trace.shapes.get(self.tree.paths[block]) for block in blocks]
-        if len(set(marks)) == 1 and None not in shapes:
-            marks = [_resolution(shape) for shape in shapes if shape is not None]
-        return tuple(number_runs(marks))
+        seen = [self.trace.shapes.get(self.tree.paths[block]) for block in run.blocks]
+        shapes = [shape for shape in seen if shape is not None]
+        if len(shapes) < len(seen) or (len(set(run.stages)) > 1 and not run.joined):
+            return run.stages
+        return tuple(number_runs([_resolution(shape) for shape in shapes]))
 
     def _enter_blocks(self) -> None:
         for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
-            for position, block in enumerate(run.blocks):
+            for position, parts in enumerate(run.parts()):
                 top = Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1)
-                self._enter_block(block, top)
+                for part in parts:
+                    self._enter_block(part, top)
 
     def _enter_block(self, block: int, top: Unit) -> None:
         tree, unit_of = self.tree, self._in_block

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.counting import FusedSpan, Numbering
 from unifreeze._structure.kinds_and_words import kinds_of, words_of
 from unifreeze._structure.tree import Tree
@@ -24,10 +23,7 @@ def join_placements(tree: Tree, parts: Mapping[int, Placement]) -> Placement:
     for index, part in parts.items():
         name = tree.paths[index]
         first_run, first_unit = len(whole.runs), len(whole.units)
-        whole.runs += [
-            BlockRun(run.holder + index, tuple(b + index for b in run.blocks), run.stages)
-            for run in part.runs
-        ]
+        whole.runs += [run.moved(index) for run in part.runs]
         whole.towers += [tower + index for tower in part.towers]
         whole.labels += [f"{name}.{label}" for label in part.labels]
         whole.units += [
