@@ -34,7 +34,10 @@ from unifreeze._structure.words_in_names import (
 
 __all__ = ["BlockRun", "find_runs", "number_runs"]
 
-_PATH = re.compile(r"(?:down|up|enc|dec|contract|expan)\w*", re.IGNORECASE)
+_PATH = re.compile(
+    r"(?:\w+_)?(?:downs?|ups?|enc(?:oders?)?|dec(?:oders?)?|contract(?:ing)?|expan(?:d|ding|sive))"
+    r"(?:_(?:path|blocks?|layers?|convs?|units?|part))?"
+)
 """A name for the path down or up of a network that halves its maps and doubles them again."""
 _SIDES = re.compile(r"(encoder|decoder)s?")
 _STEM = re.compile(r"(?:conv_?)?stem\d*|patch_embed\w*")
@@ -163,8 +166,8 @@ class _BlockFinder:
         """Return residual units of one convolution, in lists that hold nothing else.
 
         Such a list is the path down of a network whose path up is a list of blocks beside it, or
-        all that the network repeats. A unit that adds its input to its output keeps the number of
-        channels; where the number changes, the list's name says what it is.
+        all that the network repeats. The list's name says that it is a path; in a network without
+        other blocks it is enough that the units keep the number of channels, as residual ones do.
         """
         tree, holders = self.tree, {self.holder(block) for block in blocks}
         units: list[int] = []
@@ -176,8 +179,8 @@ class _BlockFinder:
             alike = len({tree.types[index] for index in row}) == 1 and all(map(len, kernels))
             path = _PATH.fullmatch(tree.last_name(at))
             keeps = all(kernel[0] == kernel[1] for kernel in kernels if kernel)
-            beside = not holders or self.holder(row[0]) in holders
-            if alike and beside and (path or keeps) and not self._in_stem(at):
+            wanted = self.holder(row[0]) in holders and path if holders else path or keeps
+            if alike and wanted and not self._in_stem(at):
                 units += row
         return units
 

@@ -12,14 +12,15 @@ WORDS = {
     "neck": "norms and convolutions between the last block and the head",
     "head": "what comes after the last block (without blocks: the trailing linears)",
     "backbone": "all but the head",
-    "embeddings": "the whole stem of a text model",
+    "embeddings": "what makes vectors of tokens, patches or sound: the stem of a transformer",
     "pooler": "layers called pooler",
     "classifier": "the last linear (or convolution) of the head",
     "adapter": "LoRA and kin, and copies of layers that an adapter library trains",
     "norm": "normalisation layers",
     "conv": "convolutions",
     "linear": "linear layers",
-    "embedding": "lookup tables",
+    "tables": "lookup tables: of words, positions, segments",
+    "embedding": "the old word for tables",
     "attention": "attention projections and tables, without norms",
     "mlp": "linear layers of attention blocks outside attention",
     "ffn": "the same as mlp",
@@ -45,4 +46,7 @@ INDEXED = frozenset({"blocks", "layers", "stages", "encoder", "decoder", "childr
 NEEDS_INDEX = frozenset({"children", "params"})
 """Words that mean nothing without an index."""
 
-SYNONYMS = {"layers": "blocks", "ffn": "mlp"}
+SYNONYMS = {"layers": "blocks", "ffn": "mlp", "embedding": "tables"}
+
+OLD_WORDS = {"embedding": "tables"}
+"""Words that still work, and the words that took their place."""
