@@ -15,8 +15,8 @@ def join_parts(tree: Tree, kinds: list[str], words: Sequence[int], run: BlockRun
     """Return a run whose parallel lists of parts are joined into one block for each index.
 
     Lists are parallel if they are equally long, side by side in one module, each of one class and
-    of one size; and either only the parts in some of them attend, so that none is a whole block,
-    or lists of single layers, such as norms, stand beside them.
+    of one size; and either some hold nothing but attention, so that these are no whole blocks, and
+    the others none, or lists of single layers, such as norms, stand beside them.
     """
     lists = [at for at in tree.children(run.holder) if kinds[at] == CONTAINER]
     parts = {at: tree.children(at) for at in lists}
@@ -33,8 +33,8 @@ def join_parts(tree: Tree, kinds: list[str], words: Sequence[int], run: BlockRun
     ]
     if not all(_one_size(tree, parts[at]) for at in whole):
         return run
-    attending = [at for at in whole if _attends(tree, words, parts[at][0])]
-    if not (0 < len(attending) < len(whole) or beside):
+    shares = [_attention(tree, words, parts[at][0]) for at in whole]
+    if not (set(shares) == {0.0, 1.0} or beside):
         return run
     columns = list(zip(*(parts[at] for at in sorted([*whole, *beside])), strict=True))
     leads = tuple(next(part for part in column if part in blocks) for column in columns)
@@ -53,5 +53,7 @@ def _one_size(tree: Tree, row: Sequence[int]) -> bool:
     return len({shapes_under(tree, index) for index in row}) == 1
 
 
-def _attends(tree: Tree, words: Sequence[int], index: int) -> bool:
-    return any(word & ATTENTION for word in words[index : tree.ends[index]])
+def _attention(tree: Tree, words: Sequence[int], index: int) -> float:
+    """Return the share of a module's tensors that are in attention."""
+    owners = tree.owners[tree.name_starts[index] : tree.name_ends[index]]
+    return sum(bool(words[owner] & ATTENTION) for owner in owners) / len(owners)

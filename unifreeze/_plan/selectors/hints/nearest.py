@@ -128,7 +128,7 @@ def _guesses(path: Path, spec: ModelSpec) -> Iterator[Meant]:
 
 def _words(name: str, index: str) -> Iterator[Meant]:
     """Yield words of the vocabulary, with the index that was written."""
-    for word in WORDS:
+    for word in () if never_selected(name) else WORDS:
         if (
             word in OLD_WORDS
             or (word in NEEDS_INDEX and not index)
