@@ -19,6 +19,7 @@ from unifreeze._structure.words_in_names import (
     EXPERTS,
     INPUT,
     LAYERS,
+    WORD,
     words_in,
 )
 from unifreeze._structure.zones import Placement, Unit, Zone
@@ -167,7 +168,8 @@ class _Placer:
         if self._order.spans(owner):
             leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
             return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
-        return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
+        named = self.at.words[owner] & (INPUT | WORD)
+        return bool(named) and self._kind(owner) in ("embedding", "norm")
 
     def _put_transition(self, owner: int, tower: int) -> None:
         run, rank = self.at.runs[tower], self.at.ranks[owner]
