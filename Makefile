@@ -5,6 +5,7 @@
 #   make families every family of four libraries described, and held against the libraries' own lists
 #   make plans    10,000 random operations with plans in each framework, against a plain reference
 #   make shuffled 100 models registered in another order than they run
+#   make damaged  100 seeded damages to how models are written down
 #   make drawn    200 random small networks, each built in both frameworks, paired and judged
 #   make freezings  300 random freezings, captured on one port and applied on the other
 #   make zoo      what words select in the models of four libraries, by the libraries' own word
@@ -27,7 +28,7 @@ TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled drawn freezings zoo formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -55,6 +56,9 @@ plans: setup
 
 shuffled: setup
 	$(BIN)/python -W ignore -m tests.support.shuffled --models 100
+
+damaged: setup
+	$(BIN)/python -W ignore -m tests.support.shuffled --damages 100
 
 drawn: setup
 	$(BIN)/python -W ignore -m tests.support.pairs.drawn --count 200

@@ -427,7 +427,7 @@ class Recomputing(nn.Layer):
 def test_layers_left_without_gradient_by_reentrant_recomputation_are_named():
     """N: above a frozen embedding they silently get none."""
     model = Recomputing(reentrant=True)
-    handle = FreezePlan().freeze("embedding").apply(model)
+    handle = FreezePlan().freeze("tables").apply(model)
     model(paddle.to_tensor([[1, 2, 3]])).sum().backward()
     findings = {finding.subject: finding.message for finding in handle.check_gradients()}
     assert findings == dict.fromkeys(
@@ -439,6 +439,6 @@ def test_layers_left_without_gradient_by_reentrant_recomputation_are_named():
 def test_recomputation_that_is_not_reentrant_trains_above_a_frozen_embedding():
     """N"""
     model = Recomputing(reentrant=False)
-    handle = FreezePlan().freeze("embedding").apply(model)
+    handle = FreezePlan().freeze("tables").apply(model)
     model(paddle.to_tensor([[1, 2, 3]])).sum().backward()
     assert handle.check_gradients() == ()

@@ -34,7 +34,7 @@ def test_an_empty_set_of_known_words_is_an_error_too():
 
 def test_an_optional_rule_may_match_nothing_and_says_so():
     made = spec(conv_net())
-    for nothing in ("embedding", "nosuch", "head | nosuch"):
+    for nothing in ("tables", "nosuch", "head | nosuch"):
         resolution = resolve_spec(PLAN.freeze("stem").train(nothing, optional=True), made)
         assert resolution.frozen_paths == resolve_spec(PLAN.freeze("stem"), made).frozen_paths
         assert resolution.effects[1].matched == 0
@@ -125,7 +125,7 @@ def test_a_selector_of_norms_or_groups_names_its_place():
     base = PLAN.freeze("stem")
     stats = base.with_norm_stats([{"hold": "norm"}, {"update": "nosuch"}])
     assert refuse(stats, made, UnmatchedSelectorError).fact.startswith("norm_stats[1].update: ")
-    group = base.with_group("norm", lr_scale=1).with_group("embedding", lr_scale=2)
+    group = base.with_group("norm", lr_scale=1).with_group("tables", lr_scale=2)
     assert refuse(group, made, UnmatchedSelectorError).fact.startswith("groups[1].match matches")
 
 

@@ -105,29 +105,23 @@ def test_embeddings_is_the_whole_stem_of_a_text_model(text, pair):
     assert "model.encoder.layer_norm.weight" not in names("embeddings", pair)
 
 
-def test_embeddings_is_no_part_of_an_image_model(images):
+def test_embeddings_is_no_part_of_a_plain_convolutional_network(images):
     assert names("embeddings", images) == set()
 
 
-def test_embeddings_takes_the_text_tower_and_leaves_the_image_tower():
-    made = spec(two_towers())
-    assert modules("embeddings", made) == {
-        "text_model.embed.token_embedding",
-        "text_model.embed.pos_embedding",
-    }
+def test_embeddings_takes_the_stem_of_every_tower_that_attends():
+    text = {"text_model.embed.token_embedding", "text_model.embed.pos_embedding"}
+    patches = {"vision_model.embed.patch_embedding"}
+    assert modules("embeddings", spec(two_towers())) == text | patches
 
 
-def test_a_table_beside_a_convolution_does_not_make_an_image_tower_read_text():
-    root = two_towers()
-    node_at(root, "vision_model.embed").children["position_table"] = embedding(5, 8)
-    assert {path.split(".")[0] for path in modules("embeddings", spec(root))} == {"text_model"}
-
-
-def test_embedding_is_lookup_tables_alone(text, images):
-    assert names("embedding", text) == {
-        f"text.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")
-    }
-    assert names("embedding", images) == set()
+def test_tables_are_lookup_tables_alone_and_the_old_word_selects_the_same(text, images):
+    for word in ("tables", "embedding"):
+        assert names(word, text) == {
+            f"text.embeddings.{name}_embeddings.weight"
+            for name in ("word", "position", "token_type")
+        }
+        assert names(word, images) == set()
 
 
 def test_pooler_is_what_is_called_so_with_all_under_it(text, images):

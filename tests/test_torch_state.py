@@ -204,10 +204,10 @@ def test_a_frozen_table_with_a_largest_norm_is_refused(table):
     model = seeded(lambda: nn.ModuleDict({"table": table(), "head": nn.Linear(6, 2)}))
     before = bits(model)
     with pytest.raises(UnsupportedPlanError, match="set max_norm = None"):
-        uf.freeze(model, "embedding")
+        uf.freeze(model, "tables")
     assert all(p.requires_grad for p in model.parameters())
     model.table.max_norm = None
-    handle = uf.freeze(model, "embedding")
+    handle = uf.freeze(model, "tables")
     model.table(torch.arange(4)[:, None])
     assert not moved(model, before)
     handle.verify()

@@ -157,7 +157,18 @@ EXPRESSIONS = _combined(
 
 
 TOTAL = ("all", "tied", "stem", "head", "neck", "backbone", "embeddings", "pooler", "classifier")
-TOTAL += ("adapter", "norm", "conv", "linear", "embedding", "attention", "mlp", "ffn", "query")
+TOTAL += (
+    "adapter",
+    "norm",
+    "conv",
+    "linear",
+    "tables",
+    "embedding",
+    "attention",
+    "mlp",
+    "ffn",
+    "query",
+)
 TOTAL += ("key", "value", "word_embeddings", "position_embeddings", "weight", "bias")
 """Words that have a value in every model, be it the empty set."""
 

@@ -75,7 +75,7 @@ def _headline(name: str, spec: ModelSpec) -> str:
 
 def _tree(spec: ModelSpec, *, everything: bool) -> RichTree:
     tree = spec.tree
-    blocks = {block for run in spec.runs for block in run.blocks}
+    blocks = {part for run in spec.runs for block in run.parts() for part in block}
     root = RichTree(_line(spec, 0))
     branches = {0: root}
     index = 1
@@ -109,8 +109,9 @@ def _line(spec: ModelSpec, index: int) -> Text:
 def _where(spec: ModelSpec, index: int) -> str:
     at = spec.placement
     for run, label in zip(spec.runs, at.labels, strict=True):
-        if index in run.blocks:
-            return f"{label}.{run.blocks.index(index)}"
+        for position, parts in enumerate(run.parts()):
+            if index in parts:
+                return f"{label}.{position}"
     return spec.owner_name(index) if index in at.unit_of else ""
 
 

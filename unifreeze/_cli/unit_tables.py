@@ -13,7 +13,7 @@ from unifreeze._cli.phase_table import short_list
 from unifreeze._handle import param_groups
 from unifreeze._plan.structure import plain_structure
 from unifreeze._resolution import Resolution
-from unifreeze._structure import ModelSpec, Parameter, Zone
+from unifreeze._structure import ModelSpec, Parameter, Unit, Zone
 from unifreeze._structure.words_in_names import role_of
 from unifreeze._tables import human_bytes
 from unifreeze.errors import listing
@@ -53,14 +53,21 @@ def units_of(resolution: Resolution) -> list[UnitRow]:
         owner = tree.owners[spec.first_names[number]]
         at = spec.placement.units[spec.placement.unit_of[owner]]
         unit = units.setdefault(at.label, UnitRow(at.label, []))
-        block = at.zone is Zone.BLOCK and at.run >= 0 and spec.runs[at.run].blocks[at.block]
-        path = tree.paths[block or owner] or "(model)"
+        path = tree.paths[_part_of_block(spec, at, owner)] or "(model)"
         if path not in unit.paths:
             unit.paths.append(path)
         _add(unit, resolution, number)
     for unit in units.values():
         unit.paths = _whole(unit, spec) or unit.paths
     return list(units.values())
+
+
+def _part_of_block(spec: ModelSpec, at: Unit, owner: int) -> int:
+    """Return the block, or the part of one, that holds a layer; the layer itself outside blocks."""
+    if at.zone is not Zone.BLOCK or at.run < 0:
+        return owner
+    parts = list(spec.runs[at.run].parts())[at.block]
+    return max(part for part in parts if part <= owner)
 
 
 def _whole(unit: UnitRow, spec: ModelSpec) -> list[str]:

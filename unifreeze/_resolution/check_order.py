@@ -51,7 +51,8 @@ def never_ran(places: Places, spec: ModelSpec, ran: Set[int], *, below: int = 0)
     tree = spec.tree
     used = zip(tree.tensor_of, tree.owners, strict=True) if ran else ()
     seen = {tensor for tensor, owner in used if owner in ran}
-    inside = [(block, tree.ends[block]) for run in spec.runs for block in run.blocks]
+    blocks = [part for run in spec.runs for block in run.parts() for part in block]
+    inside = [(part, tree.ends[part]) for part in blocks]
     for place, of_blocks in places.items():
         first = max(tree.name_starts[place], tree.name_starts[below])
         for name in range(first, min(tree.name_ends[place], tree.name_ends[below])):

@@ -128,7 +128,7 @@ class Grounds:
 
     def _block_around(self, module: int) -> int:
         """Return the block that a module is in, -1 for none."""
-        blocks = [block for run in self.spec.runs for block in run.blocks]
+        blocks = [part for run in self.spec.runs for block in run.parts() for part in block]
         return next((b for b in blocks if b <= module < self._tree.ends[b]), -1)
 
     def _names_in_unit(self, module: int) -> Names:

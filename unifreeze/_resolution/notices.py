@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Expression, Path, Word, count_selected, evaluate
 from unifreeze._plan.selectors.expression import Segment, Within, nodes, parts
+from unifreeze._plan.selectors.vocabulary import OLD_WORDS
 from unifreeze._resolution.check_captured import fused_places
 from unifreeze._resolution.check_order import unseen_notices
 from unifreeze._resolution.held_layers import Stillness
@@ -174,6 +175,10 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
             f"{name!r} is read as the word, not as the path "
             f'{name!r}, which holds other parameters: path:"{name}"'
         )
+    if isinstance(expression, Word) and (new := OLD_WORDS.get(expression.name)):
+        yield f"{expression.name!r} is the old word for {new!r}, and selects the same"
+    if expression == Word("embeddings") and not evaluate(expression, spec).any():
+        yield "'embeddings' selects nothing here: 'stem' is what comes before the first block"
     if isinstance(expression, Path) and (wide := _at_any_depth(expression)):
         few, more = (count_selected(spec, str(path)) for path in (expression, wide))
         if 0 < few < more:

@@ -5,77 +5,72 @@ It is a block if a module of its class stands in the same list-like container or
 or if it is alone in a container with the same name as that one (a stack of depth one). A model
 without such candidates is searched for one that is alone in a container (one set of weights that
 runs many times), and then for siblings of one class. Of nested candidates only the outermost is
-kept. Experts are not blocks. A stage that only holds a list of blocks, and perhaps one resampling
-layer, counts as a container.
+kept. Experts are not blocks. A stage that only holds a list of blocks, and perhaps what resamples,
+counts as a container (`stages.py`). Units of one convolution are blocks in a list of their own, and
+nothing in a stem is a block if there are blocks outside it.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
-import numpy as np
-
+from unifreeze._structure.block_runs import BlockRun, number_runs
 from unifreeze._structure.head_names import named_for_head
+from unifreeze._structure.joined_runs import join_runs
+from unifreeze._structure.matrices import matrix_counts, reads_input
+from unifreeze._structure.parallel_lists import join_parts
+from unifreeze._structure.stages import StageFinder
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words_in_names import AUXILIARY, CONTAINER, EXPERTS, LAYERS, words_in
+from unifreeze._structure.words_in_names import (
+    AUXILIARY,
+    CONTAINER,
+    EXPERTS,
+    LAYERS,
+    without_digits,
+    words_in,
+)
 
-_NO_DIGITS = str.maketrans("", "", "0123456789")
-_MATRIX_KINDS = frozenset({"conv", "linear", "rnn"})
+__all__ = ["BlockRun", "find_runs", "number_runs"]
 
-
-@dataclass(frozen=True)
-class BlockRun:
-    """One run of blocks: those that follow each other in one part of the model.
-
-    Attributes:
-        holder: Index of the module that holds the run's containers.
-        blocks: Indices of the blocks, in order.
-        stages: For each block, the number of its stage.
-        why: Why these modules are its blocks.
-    """
-
-    holder: int
-    blocks: tuple[int, ...]
-    stages: tuple[int, ...]
-    why: str = ""
+_PATH = re.compile(
+    r"(?:\w+_)?(?:downs?|ups?|enc(?:oders?)?|dec(?:oders?)?|contract(?:ing)?|expan(?:d|ding|sive))"
+    r"(?:_(?:path|blocks?|layers?|convs?|units?|part))?"
+)
+"""A name for the path down or up of a network that halves its maps and doubles them again."""
+_SIDES = re.compile(r"(encoder|decoder)s?")
+_STEM = re.compile(r"(?:conv_?)?stem\d*|patch_embed\w*")
 
 
-def find_runs(tree: Tree, kinds: list[str]) -> list[BlockRun]:
+def find_runs(tree: Tree, kinds: list[str], words: Sequence[int]) -> list[BlockRun]:
     """Find the runs of blocks of a model.
 
     Args:
         tree: The model as its backend found it.
         kinds: Kind of every module, guesses included.
+        words: Word bits of every module.
     """
     finder = _BlockFinder(tree, kinds)
     candidates = finder.listed()
+    candidates += finder.of_one_convolution(candidates)
     why = "modules of one class in a list, of which at least one holds two matrices"
     if candidates:
         candidates = [*candidates, *finder.alone_beside(candidates)]
+        candidates += finder.cells(candidates)
     elif candidates := finder.alone():
         why = "a module with two matrices, alone in a list"
     else:
         candidates, why = finder.siblings(), "siblings of one class, each with two matrices"
-    by_holder: dict[int, list[int]] = defaultdict(list)
-    for block in _outermost(tree, candidates):
-        by_holder[finder.holder(block)].append(block)
-    return [
-        BlockRun(holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])), why)
+    by_holder = finder.by_holder(_outermost(tree, candidates))
+    runs = [
+        BlockRun(
+            holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])), why=why
+        )
         for holder, blocks in by_holder.items()
     ]
-
-
-def number_runs(values: Sequence[object]) -> list[int]:
-    """Number runs of equal neighbours.
-
-    >>> number_runs([7, 7, 9, 7])
-    [0, 0, 1, 2]
-    """
-    changes = [1 if i and value != values[i - 1] else 0 for i, value in enumerate(values)]
-    return list(accumulate(changes))
+    return [join_parts(tree, kinds, words, run) for run in join_runs(tree, kinds, runs)]
 
 
 def _outermost(tree: Tree, candidates: list[int]) -> list[int]:
@@ -91,11 +86,11 @@ class _BlockFinder:
 
     def __init__(self, tree: Tree, kinds: list[str]) -> None:
         self.tree, self.kinds = tree, kinds
-        self._matrices = _matrix_counts(tree, kinds)
+        self._matrices = matrix_counts(tree, kinds)
         experts = _inside_lists(tree, kinds, lambda name: bool(words_in(name) & EXPERTS))
         # A module that repeats is skipped, so that shared weights make one block, not several. An
         # auxiliary head is as deep as a block in some networks, but it is not part of the trunk.
-        self._composed = [
+        self._composed = {
             index
             for index in range(1, len(tree.paths))
             if kinds[index] != CONTAINER
@@ -103,17 +98,17 @@ class _BlockFinder:
             and not tree.repeats[index]
             and self._matrices[index]
             and index not in experts
-            and not words_in(tree.paths[index].rpartition(".")[2]) & AUXILIARY
+            and not words_in(tree.last_name(index)) & AUXILIARY
             and not _inside_a_layer(tree, kinds, index)
-        ]
+        }
         # Heads in a list stand side by side, too; but where all there is is called so, it is not.
-        heads = _inside_lists(tree, kinds, named_for_head)
-        trunk = [index for index in self._composed if index not in heads]
+        trunk = self._composed - _inside_lists(tree, kinds, named_for_head)
         if any(self._matrices[index] >= 2 for index in trunk):
             self._composed = trunk
-        self.candidates = [index for index in self._composed if self._matrices[index] >= 2]
+        self.candidates = [i for i in sorted(self._composed) if self._matrices[i] >= 2]
         self._candidate = set(self.candidates)
-        self._stages = self._find_stages()
+        self._stages = StageFinder(tree, kinds, self._matrices, self.candidates).find()
+        self._blocks_of_stages = set(chain.from_iterable(self._stages.values()))
 
     def holder(self, index: int) -> int:
         """Climb out of containers and stages to the module that holds the run."""
@@ -122,22 +117,129 @@ class _BlockFinder:
             parent = self.tree.parents[parent]
         return max(parent, 0)
 
+    def by_holder(self, blocks: Iterable[int]) -> dict[int, list[int]]:
+        """Return the blocks of each run, by the module that holds the run.
+
+        If a module's lists are called encoder and decoder, each holds a run.
+        """
+        lists: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for block in blocks:
+            at, holder = block, self.holder(block)
+            while self.tree.parents[at] > holder:
+                at = self.tree.parents[at]
+            lists[holder][at].append(block)
+        runs: dict[int, list[int]] = {}
+        for holder, members in lists.items():
+            sides = {at: _SIDES.fullmatch(self.tree.last_name(at)) for at in members}
+            if {side[1] for side in sides.values() if side} == {"encoder", "decoder"}:
+                runs |= {at: members.pop(at) for at, side in sides.items() if side}
+            if members:
+                runs[holder] = sorted(chain.from_iterable(members.values()))
+        return runs
+
     def listed(self) -> list[int]:
         """Return candidates in a container beside another module of their class, or a cousin.
 
         The other modules may hold a single matrix: some networks' first blocks leave layers out.
+        In a stage, all modules in its list are blocks, whatever their classes.
         """
         groups: dict[tuple[int, str], list[int]] = defaultdict(list)
-        for index in self._composed:
+        for index in sorted(self._composed):
             # Stages are climbed through, so blocks of different stages are in one group: cousins.
-            if index not in self._stages and self._holds_only(self.tree.parents[index]):
+            if (
+                index not in self._stages
+                and self._holds_only(self.tree.parents[index])
+                and not self._resamples(index)
+            ):
                 groups[self.holder(index), self.tree.types[index]].append(index)
         alike = [
             group
             for group in groups.values()
             if len(group) >= 2 and not self._candidate.isdisjoint(group)
         ]
-        return sorted(chain.from_iterable(alike))
+        listed = sorted(self._blocks_of_stages.union(*alike) - self._stages.keys())
+        return [index for index in listed if not self._in_stem(index)] or listed
+
+    def _in_stem(self, index: int) -> bool:
+        """Return whether a module is part of what its name says comes before all blocks."""
+        return any(map(_STEM.fullmatch, self.tree.paths[index].split(".")))
+
+    def _resamples(self, index: int) -> bool:
+        """Return whether a module is in a stage, and in none of its blocks."""
+        while index > 0 and index not in self._stages:
+            if index in self._blocks_of_stages:
+                return False
+            index = self.tree.parents[index]
+        return index in self._stages
+
+    def of_one_convolution(self, blocks: Iterable[int]) -> list[int]:
+        """Return residual units of one convolution, in lists that hold nothing else.
+
+        Such a list is the path down of a network whose path up is a list of blocks beside it, or
+        all that the network repeats. The list's name says that it is a path; in a network without
+        other blocks it is enough that the units keep the number of channels, as residual ones do.
+        """
+        tree, holders = self.tree, {self.holder(block) for block in blocks}
+        units: list[int] = []
+        for at, kind in enumerate(self.kinds):
+            row = [index for index in tree.children(at) if self._matrices[index]]
+            if kind != CONTAINER or len(row) < 2 or not self._composed.issuperset(row):
+                continue
+            kernels = [self._only_kernel(index) for index in row]
+            alike = len({tree.types[index] for index in row}) == 1 and all(map(len, kernels))
+            path = _PATH.fullmatch(tree.last_name(at))
+            keeps = all(kernel[0] == kernel[1] for kernel in kernels if kernel)
+            wanted = self.holder(row[0]) in holders and path if holders else path or keeps
+            if alike and wanted and not self._in_stem(at):
+                units += row
+        return units
+
+    def _only_kernel(self, index: int) -> tuple[int, ...]:
+        """Return the shape of the kernel that is a module's only matrix; () for other modules."""
+        tree = self.tree
+        if self._matrices[index] != 1:
+            return ()
+        names = range(tree.name_starts[index], tree.name_ends[index])
+        shapes = [
+            tree.tensors[tree.tensor_of[n]].neutral
+            for n in names
+            if self.kinds[tree.owners[n]] == "conv"
+        ]
+        return max(shapes, key=len, default=())
+
+    def cells(self, listed: Iterable[int]) -> list[int]:
+        """Return cells: units in a numbered row that are no list, and that hold lists themselves.
+
+        Their inner lists are not the network's blocks then, the cells are. Three at least make a
+        row, since two may be two towers. Units of one class beside them are blocks as well.
+        """
+        tree, inner = self.tree, sorted(listed)
+        parents = {tree.parents[index] for index in inner}
+        rows: dict[int, list[int]] = defaultdict(list)
+        for index in self.candidates:
+            row = tree.parents[index]
+            if self.kinds[row] == CONTAINER or index in self._stages or not self._numbered(index):
+                continue
+            rows[row].append(index)
+        cells: list[int] = []
+        for row, members in rows.items():
+            holding = [m for m in members if any(m < block < tree.ends[m] for block in inner)]
+            series = Counter(map(self._numbered, members))
+            if (
+                len(holding) < 3
+                or row in parents
+                or max(series[m] for m in map(self._numbered, holding)) < 2
+            ):
+                continue
+            if not any(reads_input(tree, self.kinds, index) for index in holding):
+                cells += [m for m in members if m in holding or series[self._numbered(m)] >= 2]
+        return cells
+
+    def _numbered(self, index: int) -> str:
+        """Return a numbered module's class and name without its number, "" for other modules."""
+        name = self.tree.last_name(index)
+        plain = without_digits(name)
+        return f"{self.tree.types[index]} {plain}" if plain != name else ""
 
     def siblings(self) -> list[int]:
         """Return candidates that have a sibling of their own class."""
@@ -158,76 +260,16 @@ class _BlockFinder:
 
     def alone_beside(self, blocks: list[int]) -> list[int]:
         """Return stacks of depth one: alone in a container with the name of a block's container."""
-        names = {self._name(self.tree.parents[block]) for block in blocks}
+        names = {self.tree.last_name(self.tree.parents[block]) for block in blocks}
         taken = set(blocks)
         return [
             index
             for index in self.alone()
-            if index not in taken and self._name(self.tree.parents[index]) in names
+            if index not in taken and self.tree.last_name(self.tree.parents[index]) in names
         ]
-
-    def _name(self, index: int) -> str:
-        return self.tree.paths[index].rpartition(".")[2]
 
     def _holds_only(self, index: int) -> bool:
         return self.kinds[index] == CONTAINER or index in self._stages
-
-    def _find_stages(self) -> set[int]:
-        likely = [index for index in self.candidates if self._only_repeats(index)]
-        # A single such module is the body of the network, not a stage.
-        alike = Counter(map(self._series, likely))
-        stages = {index for index in likely if alike[self._series(index)] >= 2}
-        if stages:
-            keys = set(map(self._series, stages))
-            # A module of their class beside them may hold a single block.
-            stages |= {
-                index
-                for index in self.candidates
-                if self._series(index) in keys
-                and len(inner := self._with_matrices(self.tree.children(index))) == 1
-                and inner[0] in self._candidate
-            }
-        return stages
-
-    def _series(self, index: int) -> tuple[int, str, str]:
-        """Return a key that the stages of one network share: only their numbers differ.
-
-        Towers side by side have different names, so they get different keys.
-        """
-        name = self._name(index).translate(_NO_DIGITS)
-        return self._anchor(index), self.tree.types[index], name
-
-    def _anchor(self, index: int) -> int:
-        parent = self.tree.parents[index]
-        while parent > 0 and self.kinds[parent] == CONTAINER:
-            parent = self.tree.parents[parent]
-        return parent
-
-    def _only_repeats(self, index: int) -> bool:
-        """Return whether a module is one list of similar candidates plus at most one matrix."""
-        children = self.tree.children(index)
-        lists = [child for child in children if self.kinds[child] == CONTAINER]
-        groups = [self._with_matrices(self.tree.children(at)) for at in lists]
-        alike = [group for group in groups if self._alike(group)]
-        direct = [child for child in children if child in self._candidate]
-        if len(alike) == 1:
-            group = alike[0]
-        elif len(direct) >= 2 and self._alike(direct):
-            group = direct
-        else:
-            return False
-        # One more matrix can be the resampling between stages. With a table the module is a whole
-        # encoder, which has blocks and is not a stage.
-        inside = sum(self._matrices[child] for child in group)
-        below = self.kinds[index : self.tree.ends[index]]
-        return self._matrices[index] - inside <= 1 and "embedding" not in below
-
-    def _with_matrices(self, indices: list[int]) -> list[int]:
-        return [index for index in indices if self._matrices[index]]
-
-    def _alike(self, group: list[int]) -> bool:
-        types = {self.tree.types[index] for index in group}
-        return len(types) == 1 and all(index in self._candidate for index in group)
 
 
 def _inside_lists(tree: Tree, kinds: list[str], is_named: Callable[[str], bool]) -> set[int]:
@@ -235,7 +277,7 @@ def _inside_lists(tree: Tree, kinds: list[str], is_named: Callable[[str], bool])
     return {
         index
         for number, kind in enumerate(kinds)
-        if kind == CONTAINER and is_named(tree.paths[number].rpartition(".")[2])
+        if kind == CONTAINER and is_named(tree.last_name(number))
         for index in range(number + 1, tree.ends[number])
     }
 
@@ -246,21 +288,3 @@ def _inside_a_layer(tree: Tree, kinds: list[str], index: int) -> bool:
         if kinds[index] in LAYERS:
             return True
     return False
-
-
-def _matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
-    """Count, for every module, the matrices and kernels under it, each tensor once."""
-    owners, tensors = np.asarray(tree.owners, np.intp), np.asarray(tree.tensor_of, np.intp)
-    first = np.zeros(len(tensors), np.bool_)
-    first[np.unique(tensors, return_index=True)[1]] = True
-    wide = np.asarray([len(tensor.shape) >= 2 for tensor in tree.tensors], np.bool_)[tensors]
-    known = np.asarray([kind in _MATRIX_KINDS for kind in kinds], np.bool_)[owners]
-    unknown = np.asarray([kind not in LAYERS for kind in kinds], np.bool_)[owners]
-    # A tensor in a layer of unknown kind counts as a matrix only if its name says so.
-    for name in np.flatnonzero(unknown):
-        known[name] = "weight" in tree.leaves[name]
-    matrices = first & wide & known & ~np.asarray(tree.adapters, np.bool_)
-    # The names under a module are a range, so a running total gives every count at once.
-    totals = np.concatenate(([0], np.cumsum(matrices)))
-    counts: list[int] = (totals[tree.name_ends] - totals[tree.name_starts]).tolist()
-    return counts

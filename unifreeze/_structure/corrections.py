@@ -43,7 +43,7 @@ class Correction:
                 _common_parent(tree, run),
                 run,
                 tuple(number_runs([tree.parents[block] for block in run])),
-                STATED,
+                why=STATED,
             )
             for run in self.runs
         ]

@@ -71,6 +71,18 @@ class Order:
                 self._reads.setdefault(owners[path], rank)
             elif path in modules:
                 self._calls.setdefault(modules[path], rank)
+        self._note_other_paths()
+
+    def _note_other_paths(self) -> None:
+        """Let a module that has several paths be used under all of them, when it first is."""
+        seen: dict[int, int] = {}
+        for index, rank in self._calls.items():
+            key = self._tree.keys[index]
+            seen[key] = min(seen.get(key, rank), rank)
+        for index, key in enumerate(self._tree.keys):
+            # Modules that are no live objects have no identity.
+            if key and key in seen:
+                self._calls.setdefault(index, seen[key])
 
     def _ranked(self) -> list[Rank]:
         if not (self._calls or self._reads):

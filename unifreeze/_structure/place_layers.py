@@ -20,6 +20,7 @@ from unifreeze._structure.words_in_names import (
     EXPERTS,
     INPUT,
     LAYERS,
+    WORD,
     words_in,
 )
 from unifreeze._structure.zones import STATED, Placement, Unit, Zone
@@ -48,7 +49,8 @@ def place(
         }
         return join_placements(tree, parts)
     placement = Placement(kinds_of(tree), words_of(tree))
-    placement.runs = correction.block_runs(tree) or find_runs(tree, placement.kinds)
+    runs = correction.block_runs(tree)
+    placement.runs = runs or find_runs(tree, placement.kinds, placement.words)
     _Placer(tree, placement, trace, correction).run()
     return placement
 
@@ -93,25 +95,28 @@ class _Placer:
     def _order_runs(self) -> None:
         runs = []
         for run in self.at.runs:
-            blocks = tuple(sorted(run.blocks, key=self._rank))
-            runs.append(replace(run, blocks=blocks, stages=self._stages(run, blocks)))
+            run = run.ordered(self._rank)
+            runs.append(replace(run, stages=self._stages(run)))
         self.at.runs = sorted(runs, key=lambda run: self._rank(run.blocks[0]))
 
-    def _stages(self, run: BlockRun, blocks: tuple[int, ...]) -> tuple[int, ...]:
-        """Number the stages of a run: by container, or by resolution if all share a container."""
+    def _stages(self, run: BlockRun) -> tuple[int, ...]:
+        """Number the stages of a run: by container, or by resolution if all share a container.
+
+        If several parts of a tower hold the run, resolution decides as well.
+        """
         assert self.trace is not None
-        container = dict(zip(run.blocks, run.stages, strict=True))
-        marks: list[object] = [container[block] for block in blocks]
-        shapes = [self.trace.shapes.get(self.tree.paths[block]) for block in blocks]
-        if len(set(marks)) == 1 and None not in shapes:
-            marks = [_resolution(shape) for shape in shapes if shape is not None]
-        return tuple(number_runs(marks))
+        seen = [self.trace.shapes.get(self.tree.paths[block]) for block in run.blocks]
+        shapes = [shape for shape in seen if shape is not None]
+        if len(shapes) < len(seen) or (len(set(run.stages)) > 1 and not run.joined):
+            return run.stages
+        return tuple(number_runs([_resolution(shape) for shape in shapes]))
 
     def _enter_blocks(self) -> None:
         for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
-            for position, block in enumerate(run.blocks):
+            for position, parts in enumerate(run.parts()):
                 top = Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1)
-                self._enter_block(block, top)
+                for part in parts:
+                    self._enter_block(part, top)
 
     def _enter_block(self, block: int, top: Unit) -> None:
         tree, unit_of = self.tree, self._in_block
@@ -209,7 +214,8 @@ class _Placer:
         if self._order.spans(owner):
             leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
             return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
-        return bool(self.at.words[owner] & INPUT) and self._kind(owner) in ("embedding", "norm")
+        named = self.at.words[owner] & (INPUT | WORD)
+        return bool(named) and self._kind(owner) in ("embedding", "norm")
 
     def _put_transition(self, owner: int, tower: int) -> None:
         run, rank = self.at.runs[tower], self.at.ranks[owner]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 from unifreeze._structure.counting import FusedSpan, Numbering
@@ -24,10 +23,7 @@ def join_placements(tree: Tree, parts: Mapping[int, Placement]) -> Placement:
     for index, part in parts.items():
         name = tree.paths[index]
         first_run, first_unit = len(whole.runs), len(whole.units)
-        whole.runs += [
-            replace(run, holder=run.holder + index, blocks=tuple(b + index for b in run.blocks))
-            for run in part.runs
-        ]
+        whole.runs += [run.moved(index) for run in part.runs]
         whole.towers += [tower + index for tower in part.towers]
         whole.labels += [f"{name}.{label}" for label in part.labels]
         whole.units += [

@@ -197,6 +197,10 @@ class Tree:
             child = self.ends[child]
         return children
 
+    def last_name(self, index: int) -> str:
+        """Return the name that a module's parent calls it by."""
+        return self.paths[index].rpartition(".")[2]
+
     def own_names(self, index: int) -> list[int]:
         """Return the numbers of the names that a module itself owns, not its children."""
         low, high = self.name_starts[index], self.name_ends[index]

@@ -55,6 +55,7 @@ _PATTERNS = (
     (INPUT, r".*(?:embed|token).*"),
     (AUXILIARY, r"_?aux(?:iliary)?(?:_?(?:logits|head|classifier|cls)\d*|\d*)"),
 )
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 _COMPILED = tuple((flag, re.compile(pattern)) for flag, pattern in _PATTERNS)
 
 
@@ -65,6 +66,15 @@ def parts_of(words: int) -> tuple[int, ...]:
     [3, 2, 2, 0]
     """
     return next((parts for flag, parts in PARTS.items() if words & flag), ())
+
+
+def without_digits(segment: str) -> str:
+    """Return a name without its numbers: equal for the members of a numbered row.
+
+    >>> without_digits("cell_12"), without_digits("7")
+    ('cell_', '')
+    """
+    return segment.translate(_NO_DIGITS)
 
 
 def words_in(segment: str) -> int:

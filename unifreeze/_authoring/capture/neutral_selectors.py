@@ -40,7 +40,7 @@ from unifreeze._structure import Mask, ModelSpec, Zone
 PLACES = ("embeddings", "stem", "neck", "head", "classifier", "pooler", "backbone", "blocks")
 TABLES = ("word_embeddings", "position_embeddings")
 PARTS = ("weight", "bias")
-LAYER_WORDS = ("norm", "conv", "linear", "embedding", "attention", "mlp", "query", "key", "value")
+LAYER_WORDS = ("norm", "conv", "linear", "tables", "attention", "mlp", "query", "key", "value")
 
 
 def neutral_candidates(

@@ -10,16 +10,17 @@ WORDS = {
     "tied": "parameters with more than one name",
     "stem": "what comes before the first block",
     "neck": "norms, convolutions and poolers between the last block and the head",
-    "head": "what gives the outputs, outside modules with blocks (without blocks: trailing linears)",
+    "head": "what gives the outputs, outside all modules with blocks (or the trailing linears)",
     "backbone": "all but the head",
-    "embeddings": "the whole stem of a text model",
+    "embeddings": "what makes vectors of tokens, patches or sound: the stem of a transformer",
     "pooler": "layers called pooler",
     "classifier": "the layers of the head that are as wide as its outputs",
     "adapter": "LoRA and kin, and copies of layers that an adapter library trains",
     "norm": "normalisation layers",
     "conv": "convolutions",
     "linear": "linear layers",
-    "embedding": "lookup tables",
+    "tables": "lookup tables: of words, positions, segments",
+    "embedding": "the old word for tables",
     "attention": "attention projections and tables, without norms",
     "mlp": "linear layers of attention blocks outside attention",
     "ffn": "the same as mlp",
@@ -45,4 +46,7 @@ INDEXED = frozenset({"blocks", "layers", "stages", "encoder", "decoder", "childr
 NEEDS_INDEX = frozenset({"children", "params"})
 """Words that mean nothing without an index."""
 
-SYNONYMS = {"layers": "blocks", "ffn": "mlp"}
+SYNONYMS = {"layers": "blocks", "ffn": "mlp", "embedding": "tables"}
+
+OLD_WORDS = {"embedding": "tables"}
+"""Words that still work, and the words that took their place."""

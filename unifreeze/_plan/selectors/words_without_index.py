@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unifreeze._plan.selectors.embeddings import select_embeddings
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
 from unifreeze._structure.head_names import named_for_classes, named_for_head
 from unifreeze._structure.words_in_names import (
@@ -53,18 +54,6 @@ def _tied(spec: ModelSpec) -> Mask:
 
 def _backbone(spec: ModelSpec) -> Mask:
     return ~_zone(Zone.HEAD)(spec)
-
-
-def _embeddings(spec: ModelSpec) -> Mask:
-    """Select the stem of every tower that reads tokens: its stem has tables and no convolution."""
-    atoms, stem = spec.atoms, _zone(Zone.STEM)(spec)
-    tables, convs = _of_kind("embedding", spec), _of_kind("conv", spec)
-    if not stem.any():
-        # A model without blocks has no stem, so the lookup tables are all that can be meant.
-        return tables
-    text = np.setdiff1d(atoms.run[stem & tables], atoms.run[stem & convs])
-    selected: Mask = stem & np.isin(atoms.run, text)
-    return selected
 
 
 def _classifier(spec: ModelSpec) -> Mask:
@@ -193,14 +182,15 @@ def _part(part: int) -> Meaning:
 
 
 SELECTED_BY: dict[str, Meaning] = {
-    **{kind: _kind(kind) for kind in KINDS},
+    **{kind: _kind(kind) for kind in KINDS if kind != "embedding"},
+    "tables": _kind("embedding"),
     "all": _all,
     "tied": _tied,
     "stem": _zone(Zone.STEM),
     "neck": _zone(Zone.NECK),
     "head": _zone(Zone.HEAD),
     "backbone": _backbone,
-    "embeddings": _embeddings,
+    "embeddings": select_embeddings,
     "pooler": _has(POOLER),
     "classifier": _classifier,
     "adapter": _adapted,

@@ -21,14 +21,14 @@ from unifreeze._plan.selectors.hints.numbers import (
 )
 from unifreeze._plan.selectors.hints.signs import plain
 from unifreeze._plan.selectors.hints.synonyms import meant_by, never_selected
-from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, WORDS
+from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, OLD_WORDS, WORDS
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import UnmatchedSelectorError, counted, cut, listing, quoted
 
 _MOST = 3
 _SAME_MODULE = 0.25
 """The cost up to which a written path is a module's path with only its beginning left out."""
-_PLAIN = frozenset(WORDS) - INDEXED | {"query | key | value"}
+_PLAIN = frozenset(WORDS) - INDEXED - OLD_WORDS.keys() | {"query | key | value"}
 
 
 class Meant(NamedTuple):
@@ -128,8 +128,12 @@ def _guesses(path: Path, spec: ModelSpec) -> Iterator[Meant]:
 
 def _words(name: str, index: str) -> Iterator[Meant]:
     """Yield words of the vocabulary, with the index that was written."""
-    for word in WORDS:
-        if (word in NEEDS_INDEX and not index) or (index and word not in INDEXED):
+    for word in () if never_selected(name) else WORDS:
+        if (
+            word in OLD_WORDS
+            or (word in NEEDS_INDEX and not index)
+            or (index and word not in INDEXED)
+        ):
             continue
         cost = unlike(name, word)
         if cost < inf:
@@ -253,7 +257,8 @@ def _without_a_guess(path: Path, spec: ModelSpec, count: Count) -> str:
     # norm1 or ln_2: a word with the number that another model gives to such layers.
     if hint := _did_you_mean([_plain_word(last, numbered=True)], count):
         return hint
-    words = [word for word in WORDS if word not in NEEDS_INDEX and count(word)]
+    left_out = NEEDS_INDEX | OLD_WORDS.keys()
+    words = [word for word in WORDS if word not in left_out and count(word)]
     return (
         f"words that select something here: {', '.join(words)}; paths begin at a top-level name, "
         "and `unifreeze show MODEL` lists them"

@@ -158,8 +158,16 @@ def instead_of_stack(name: str, index: str, spec: ModelSpec) -> str:
     )
 
 
+def _instead_of_embeddings(spec: ModelSpec) -> str:
+    if spec.runs:
+        return "did you mean 'stem'? That is what comes before the first block of any network."
+    return "without repeated units there is no stem either: select by position, params[:2]"
+
+
 def nothing_in(expression: Expression, spec: ModelSpec) -> tuple[str, str]:
     """Say what an empty slice counts, and what was probably meant: context and hint."""
+    if expression == Word("embeddings"):
+        return "", _instead_of_embeddings(spec)
     index, units = _slice_of(expression, spec)
     if index is None or index.single:
         return "", ""

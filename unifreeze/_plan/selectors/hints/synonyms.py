@@ -30,7 +30,7 @@ _MEANT = {
     "query | key | value": "qkv qkvproj inproj cattn querykeyvalue toqkv",
     "conv": "cnn convs convolution convolutions convolutional conv1d conv2d conv3d kernels",
     "linear": "dense linears fullyconnected fcs denselayer projection proj perceptron",
-    "embedding": "lookup lookuptable tables table embeddingtable",
+    "tables": "lookup lookups lookuptable lookuptables table embeddingtable embeddingtables",
     "pooler": "pool pooling pooled",
     "bias": "biases b beta shift",
     "weight": "weights w kernel gamma scale",

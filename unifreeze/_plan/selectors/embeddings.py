@@ -1,0 +1,80 @@
+"""The word `embeddings`: what makes vectors of tokens, patches or sound, in every tower.
+
+It is the whole stem of a tower that reads tokens or whose first block attends: tables of words and
+positions, patch embeddings, class tokens, and the norm after them. The stem of a plain
+convolutional network is only called `stem`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
+from unifreeze._structure.words_in_names import (
+    ATTENTION,
+    FUSED_KV,
+    FUSED_QKV,
+    INPUT,
+    KEY,
+    POSITION,
+    QUERY,
+    VALUE,
+    words_in,
+)
+
+_PROJECTED = QUERY | KEY | VALUE | FUSED_QKV | FUSED_KV
+
+
+def select_embeddings(spec: ModelSpec) -> Mask:
+    """Return, for each atom, whether it makes a tower's input into vectors."""
+    atoms = spec.atoms
+    stem: Mask = atoms.zone == Zone.STEM
+    tables: Mask = atoms.kind == KINDS.index("embedding")
+    if not stem.any():
+        # A model without blocks has no stem, so the lookup tables are all that can be meant.
+        return tables
+    kernels: Mask = atoms.kind == KINDS.index("conv")
+    chosen: Mask = (stem & tables) | _tokens_beside_blocks(spec)
+    for run in np.unique(atoms.run[stem]).tolist():
+        here: Mask = stem & (atoms.run == run)
+        reads_tokens = (here & tables).any() and not (here & kernels).any()
+        first = _first_blocks(spec, run)
+        if reads_tokens or _attends(spec, first) or _mixes_patches(spec, here, first):
+            chosen |= here
+    return chosen
+
+
+def _tokens_beside_blocks(spec: ModelSpec) -> Mask:
+    """Select tokens and tables of positions that the module around the blocks owns with others."""
+    atoms = spec.atoms
+    leaves = [words_in(leaf) & (INPUT | POSITION) for leaf in spec.tree.leaves]
+    named = np.asarray(leaves, np.int64)[atoms.name] != 0
+    selected: Mask = named & (atoms.zone == Zone.UNPLACED)
+    return selected
+
+
+def _first_blocks(spec: ModelSpec, run: int) -> Mask:
+    """Select the first block that a stem leads into; of a stem of several towers, their first."""
+    atoms, labels = spec.atoms, spec.placement.labels
+    runs = [n for n, label in enumerate(labels) if run < 0 and not label.endswith(".blocks")]
+    in_run: Mask = np.isin(atoms.run, runs or [run])
+    first: Mask = in_run & (atoms.block == 0) & (atoms.zone == Zone.BLOCK)
+    return first
+
+
+def _attends(spec: ModelSpec, first: Mask) -> bool:
+    """Return whether a block attends; convolutions that weigh channels are called so as well."""
+    atoms = spec.atoms
+    attention = first & (atoms.words & ATTENTION != 0)
+    if (attention & (atoms.words & _PROJECTED != 0)).any():
+        return True
+    return bool(attention.any()) and not (first & (atoms.kind == KINDS.index("conv"))).any()
+
+
+def _mixes_patches(spec: ModelSpec, stem: Mask, first: Mask) -> bool:
+    """Return whether a stem is called embedding, and the block after it has no spatial kernel."""
+    shapes = [spec.tensors[tensor].neutral for tensor in set(spec.atoms.tensor[first].tolist())]
+    if not shapes or any(size > 1 for shape in shapes if len(shape) > 2 for size in shape[2:]):
+        return False
+    names = [spec.tree.names[name] for name in set(spec.atoms.name[stem].tolist())]
+    return any(words_in(piece) & INPUT for name in names for piece in name.split("."))
