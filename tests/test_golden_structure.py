@@ -70,7 +70,6 @@ NOT_THE_SAME = {
 ORDERS_DIFFER = {
     "albert": "a block's last norm is registered first",
     "clip": "the scale of the model has no place before it is used",
-    "bart for generation": "Paddle's bare output table has no place before it is used",
     "inception_v3": "the auxiliary classifier that only training runs is registered among blocks",
 }
 """Networks whose names without a batch differ from those along one, with the reason."""

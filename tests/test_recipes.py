@@ -393,7 +393,8 @@ def test_one_plan_says_where_lora_goes_and_what_trains_beside_it(framework, monk
     assert len(found) == 8
     assert all(re.fullmatch(LORA[framework], name) for name in found)
     lines = printed("lora", framework, monkeypatch=monkeypatch)
-    adapters, biases, head = 8 * 2 * 4 * 16, 4 * (5 * 16 + 32), (16 + 1) * 16 + (16 + 1) * 2
+    # The pooler has a bias, too.
+    adapters, biases, head = 8 * 2 * 4 * 16, 4 * (5 * 16 + 32) + 16, (16 + 1) * 2
     shown = [line for line in lines if line.startswith("trainable params")]
     assert len(shown) == 1
     assert shown[0].startswith(f"trainable params: {adapters + biases + head:,} ")
