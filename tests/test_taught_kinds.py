@@ -118,6 +118,26 @@ def test_ports_are_paired_and_carried_over_turned_where_they_differ():
     assert not np.array_equal(want, have)
 
 
+THERE = ("1.sphere.s", "2.contract.kernel", "2.contract.offset")
+"""What the plan of the next test trains in the other port."""
+
+
+def test_a_plan_is_translated_between_taught_ports():
+    models = []
+    for framework in FRAMEWORKS:
+        teach(nets_in(framework))
+        models.append(nets_in(framework).Net())
+        del models[-1].idle
+    plan = uf.FreezePlan().only("cells.2.down | cells.1.norm")
+    translated = uf.translate(plan, *models, batch=BATCH).plan
+    trained = translated.resolve(models[1], batch=BATCH).trainable_paths
+    assert set(trained) == {
+        "units.1.sphere.s",
+        "units.2.contract.kernel",
+        "units.2.contract.offset",
+    }
+
+
 @pytest.mark.parametrize("ways", [("in x out", "in x out"), ("out x in", "out x in")])
 def test_what_is_taught_decides_where_nothing_else_can(ways):
     for framework, way in zip(FRAMEWORKS, ways, strict=True):
@@ -323,11 +343,7 @@ def declare(monkeypatch):
         value = f"{module.__name__}:KINDS"
         declared.append(EntryPoint(name, value, taught_kinds.ENTRY_POINTS))
 
-    def entry_points(*, group, name):
-        assert group == "unifreeze.kinds"
-        return [entry for entry in declared if entry.name == name]
-
-    monkeypatch.setattr(taught_kinds, "entry_points", entry_points)
+    monkeypatch.setattr(taught_kinds, "_entries", lambda: tuple(declared))
     return declare
 
 
@@ -339,6 +355,31 @@ def test_a_library_teaches_its_layers_by_an_entry_point(nets, library, declare):
     found = rows(nets.net_of(odd=library(w=(3, 5), b=(5,))))
     assert found["odd.w"].neutral_shape == (5, 3)
     assert (found["odd.w"].role, found["odd.b"].role) == ("weight", "bias")
+
+
+def test_an_installed_package_teaches_its_layers(nets, framework, tmp_path, monkeypatch):
+    info = tmp_path / "real_library-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: real-library\nVersion: 1.0\n")
+    entry = "[unifreeze.kinds]\nreal_library = real_library.freezing:KINDS\n"
+    (info / "entry_points.txt").write_text(entry)
+    package = tmp_path / "real_library"
+    package.mkdir()
+    layer = (
+        f"from tests.support.taught.{framework}_net import Layer\n\nclass Odd(Layer):\n    pass\n"
+    )
+    (package / "__init__.py").write_text(layer)
+    lesson = {"real_library.Odd": LESSON}
+    (package / "freezing.py").write_text(f"KINDS = {lesson}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    taught_kinds._entries.cache_clear()
+    try:
+        odd = import_module("real_library").Odd
+        assert rows(nets.net_of(odd=odd(w=(3, 5))))["odd.w"].neutral_shape == (5, 3)
+    finally:
+        taught_kinds._entries.cache_clear()
+        for name in ("real_library", "real_library.freezing"):
+            sys.modules.pop(name, None)
 
 
 def test_an_entry_is_not_loaded_for_other_libraries(nets, library, declare):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replace_in
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -156,8 +157,8 @@ class _Classroom:
         return next((self._taught[name].lesson for name in names if name in self._taught), None)
 
     def _load_entries(self, package: str) -> None:
-        for entry in entry_points(group=ENTRY_POINTS, name=package):
-            for lesson in _lessons_of(entry):
+        for entry in _entries():
+            for lesson in _lessons_of(entry) if entry.name == package else ():
                 self.learn(lesson)
         self._asked.add(package)
 
@@ -171,6 +172,11 @@ class _Classroom:
 
 
 _CLASSROOM = _Classroom()
+
+
+@cache
+def _entries() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _lessons_of(entry: EntryPoint) -> list[Lesson]:
@@ -221,7 +227,9 @@ def _real_name(name: str) -> tuple[str, bool]:
     module = ".".join(pieces[:loaded])
     value: Any = sys.modules[module]
     for number, piece in enumerate(pieces[loaded:], start=loaded):
-        if not hasattr(value, piece):
+        try:
+            value = getattr(value, piece)
+        except AttributeError:
             if number < len(pieces) - 1 and _is_module(".".join(pieces[: number + 1])):
                 return name, False
             close = nearest(piece, [n for n in dir(value) if not n.startswith("_")], limit=1)
@@ -230,8 +238,9 @@ def _real_name(name: str) -> tuple[str, bool]:
                 hint=f"did you mean {'.'.join([*pieces[:number], *close])}?"
                 if close
                 else "give the class itself in place of its name",
-            )
-        value = getattr(value, piece)
+            ) from None
+        except Exception:  # a package that imports its parts when they are asked for
+            return name, False
     if not isinstance(value, type):
         raise KindError(
             f"{name} is {brief(value)}, and not a class of layers",

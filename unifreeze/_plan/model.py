@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,7 +16,7 @@ from unifreeze._plan.of_one_phase import phase_number, plans_of_phases
 from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
 from unifreeze._plan.phases import Phase
 from unifreeze._plan.selectors import Selector
-from unifreeze._plan.structure import Structure
+from unifreeze._plan.structure import PartPlaces, Structure
 from unifreeze._tables import one_line
 from unifreeze.errors import PlanError
 
@@ -133,7 +133,8 @@ class FreezePlan:
         """
         said = {"stem": stem, "blocks": blocks, "head": head}
         given = {name: places for name, places in said.items() if places is not None}
-        return self._reread(structure=self.document().get("structure", {}) | given)
+        known = self.document().get("structure", {})
+        return self._reread(structure=known | given) if given else self
 
     def phase(
         self,
@@ -342,5 +343,3 @@ NormPolicy: TypeAlias = (
 """What running statistics do, as users write it."""
 PhaseRules: TypeAlias = FreezePlan | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Rules of one phase, as users write them."""
-PartPlaces: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
-"""Native paths of a part of a model, as users write them."""

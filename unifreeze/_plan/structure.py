@@ -12,6 +12,8 @@ from unifreeze.errors import PlanError, SelectorSyntaxError, brief
 
 PartName = Literal["stem", "blocks", "head"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
+PartPlaces: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+"""Native paths of a part of a model, as users write them."""
 Places: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 """Native paths as they are written, for each framework; for all of them under the name ""."""
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from unifreeze._plan import FreezePlan
-from unifreeze._plan.selectors import Path, count_selected
-from unifreeze._plan.selectors.hints.nearest import unmatched_path
+from unifreeze._plan.selectors import Path
+from unifreeze._plan.selectors.hints.aligned_paths import alignments
+from unifreeze._plan.selectors.hints.nearest import top_level
 from unifreeze._plan.selectors.paths import match_modules
 from unifreeze._plan.structure import Part, read_paths
 from unifreeze._resolution.select_parameters import at_place
 from unifreeze._structure import CONTAINER, LAYERS, Correction, ModelSpec
-from unifreeze.errors import ResolveError, StructureError, UnmatchedSelectorError, counted, listing
+from unifreeze.errors import (
+    ResolveError,
+    SelectorSyntaxError,
+    StructureError,
+    UnmatchedSelectorError,
+    counted,
+    listing,
+)
 
 
 def corrected(plan: FreezePlan, spec: ModelSpec) -> ModelSpec:
@@ -88,9 +94,17 @@ class _Stated:
                 if holder
                 else "the model itself holds it, and cannot be placed as a whole",
             )
-        meant = unmatched_path(path, self.spec, partial(count_selected, self.spec))
-        fact = f"{str(path)!r} matches none of {counted(len(self.spec.tree.paths) - 1, 'module')}"
-        return at_place(type(meant)(fact, context=meant.context, hint=meant.hint), self.where)
+        spec, shown = self.spec, str(path).replace("[:]", "[*]")
+        texts = [aligned.text for aligned in alignments(path, spec, modules=True)]
+        near = [text.replace("[:]", "[*]") for text in texts if _matches(text, spec)]
+        modules = counted(len(spec.tree.paths) - 1, "module")
+        return UnmatchedSelectorError(
+            f"{self.where}: {shown!r} matches none of {modules}",
+            context=top_level(spec),
+            hint=f'did you mean "{near[0]}"?'
+            if near
+            else "native paths begin at a top-level name; `unifreeze show` lists the modules",
+        )
 
     def error(self, fact: str, *, context: str = "", hint: str) -> StructureError:
         """Build the error for something that cannot be what the plan says it is."""
@@ -103,6 +117,14 @@ class _Stated:
     def holds_nothing(self, module: int) -> bool:
         """Return whether there is no parameter under a module."""
         return self.spec.tree.name_starts[module] == self.spec.tree.name_ends[module]
+
+
+def _matches(text: str, spec: ModelSpec) -> bool:
+    """Return whether a text is a path of modules."""
+    try:
+        return bool([match_modules(path, spec) for path in read_paths(text)])
+    except (ResolveError, SelectorSyntaxError):
+        return False
 
 
 def _check_blocks(blocks: _Stated) -> None:
