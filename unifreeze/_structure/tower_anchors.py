@@ -6,12 +6,12 @@ words in names. Without a traced forward pass both must agree; with one, what en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from unifreeze._structure.order import Rank
 from unifreeze._structure.tower_entrances import (
-    COLOUR_GRID,
     COLOURS,
     LINE,
     MAY_BE,
@@ -19,7 +19,7 @@ from unifreeze._structure.tower_entrances import (
     READS,
     TOKENS,
     entrance_of,
-    last_kernel,
+    kernels,
     token_rows,
 )
 from unifreeze._structure.tower_words import (
@@ -33,6 +33,7 @@ from unifreeze._structure.tree import Trace, Tree
 from unifreeze._structure.words_in_names import LAYERS
 from unifreeze._structure.zones import Placement, Zone
 
+Value = TypeVar("Value")
 _MODALITIES = ("text", *SIGNALS)
 
 
@@ -65,6 +66,7 @@ class Anchors:
     def __init__(self, tree: Tree, at: Placement, trace: Trace | None) -> None:
         self.tree, self.at, self.trace = tree, at, trace
         self.unclear: dict[str, str] = {}
+        self._named, self._kept = False, dict[object, Any]()
         self.owners = sorted(at.unit_of)
         self.all = _find(tree, at)
         self._look_around()
@@ -75,6 +77,7 @@ class Anchors:
             self._feed_from_outside()
             self._name_between()
             self._merge()
+        self._named = True
 
     def _look_around(self) -> None:
         self.home = {owner: self._innermost(owner) for owner in self.owners}
@@ -122,10 +125,14 @@ class Anchors:
 
     def gives_words(self, owner: int) -> bool:
         """Return whether a layer belongs to a head with as many outputs as a table has tokens."""
-        tree, at, module = self.tree, self.at, self.group(owner)
+        module = self.group(owner)
+        return self._once(("words", module), lambda: self._gives_words(module))
+
+    def _gives_words(self, module: int) -> bool:
+        tree, at = self.tree, self.at
         if is_word_head(tree.paths[module].rpartition(".")[2]):
             return True
-        rows = {count for other in self.owners if (count := token_rows(tree, at, other))}
+        rows = {token_rows(tree, at, table) for table in self.tables()}
         for name in range(tree.name_starts[module], tree.name_ends[module]):
             shape = tree.tensors[tree.tensor_of[name]].shape
             kind = at.kind_of.get(tree.owners[name])
@@ -133,13 +140,36 @@ class Anchors:
                 return True
         return False
 
+    def _once(self, key: object, make: Callable[[], Value]) -> Value:
+        """Return a value that is made once after all towers are named, and before always anew."""
+        if not self._named:
+            return make()
+        if key not in self._kept:
+            self._kept[key] = make()
+        value: Value = self._kept[key]
+        return value
+
+    def tables(self) -> list[int]:
+        """Return the tables of tokens: those of the towers of words, or beside all towers."""
+        return self._once("tables", self._tables)
+
+    def _tables(self) -> list[int]:
+        tables = [owner for owner in self.owners if token_rows(self.tree, self.at, owner)]
+        inside = [table for table in tables if (h := self.home[table]) and h.word == "text"]
+        beside = [t for t in self.outside() if t in tables and self._is_token_table(t)]
+        return [*inside, *beside] or (tables if not self.called("text") else [])
+
     def begins(self, anchor: Anchor) -> Rank:
         """Return the place of a tower's first block, or of its first layer."""
-        return min(self._ranks(anchor), default=(-1, anchor.module))
+        return self._once(
+            ("begins", anchor), lambda: min(self._ranks(anchor), default=(-1, anchor.module))
+        )
 
     def ends(self, anchor: Anchor) -> Rank:
         """Return the place of a tower's last block, or of its last layer."""
-        return max(self._ranks(anchor), default=(-1, anchor.module))
+        return self._once(
+            ("ends", anchor), lambda: max(self._ranks(anchor), default=(-1, anchor.module))
+        )
 
     def _ranks(self, anchor: Anchor) -> list[Rank]:
         own = [owner for owner in self.owners if self.home[owner] is anchor]
@@ -159,7 +189,7 @@ class Anchors:
         anchor.entrance = entrance_of(self.tree, self.at, self._stem(anchor), self.trace)
         may_be, path = MAY_BE.get(anchor.entrance), self.tree.paths[anchor.module]
         if may_be is None or word in ("projector", "action", "image_decoder"):
-            anchor.word = word
+            anchor.word = word if segment else ""
         elif anchor.entrance == MIXED:
             # A tower of pictures may have tables of rows and columns; its name says what it is.
             if segment and word in SIGNALS:
@@ -179,11 +209,11 @@ class Anchors:
             self.unclear[path] = "it reads a signal, and nothing says whether of pictures or sound"
 
     def _stem(self, anchor: Anchor) -> list[int]:
-        """Return the layers of a tower before its first block."""
+        """Return the layers of a tower before its first block, those that ran if any did."""
         at, owners = self.at, [owner for owner in self.owners if self.home[owner] is anchor]
-        if not anchor.runs:
-            return owners
-        return [owner for owner in owners if at.units[at.unit_of[owner]].zone is Zone.STEM]
+        if anchor.runs:
+            owners = [o for o in owners if at.units[at.unit_of[o]].zone is Zone.STEM]
+        return [owner for owner in owners if owner not in at.unreached] or owners
 
     def _reads_words(self, anchor: Anchor) -> bool:
         """Return whether a tower's table is one of words: by its name, its use, or what comes out.
@@ -191,7 +221,8 @@ class Anchors:
         Detectors have tables of queries and classes, agents of time steps.
         """
         tables = [o for o in self._stem(anchor) if token_rows(self.tree, self.at, o)]
-        return any(map(self._is_token_table, tables)) or any(map(self.gives_words, self.owners))
+        groups = {self.group(owner) for owner in self.owners if not self.in_block(owner)}
+        return any(map(self._is_token_table, tables)) or any(map(self._gives_words, groups))
 
     def _is_token_table(self, owner: int) -> bool:
         path = self.tree.paths[owner]
@@ -263,28 +294,45 @@ class Anchors:
         """Name towers that read no input: what lies between, what makes actions and pictures."""
         rest = [anchor for anchor in self.all if not anchor.word and anchor.runs]
         for anchor in rest:
-            read = anchor.entrance not in ("", TOKENS)
-            if self._makes_pictures(anchor):
+            part = self._unnamed_part(anchor)
+            decoders = self.called("image_decoder")
+            inside = any(d.module < anchor.module < self.tree.ends[d.module] for d in decoders)
+            if inside or (self.called("text") and self._makes_pictures(anchor, part)):
                 anchor.word = "image_decoder"
                 self.unclear.pop(self.tree.paths[anchor.module], None)
-            elif not read and self.is_between(self.begins(anchor)):
+            elif self.is_between(self.begins(anchor)) and not self._reads_signal(part):
                 anchor.word = "projector"
         rest = [anchor for anchor in rest if not anchor.word and not anchor.entrance]
         acts = any(word_in(path.rpartition(".")[2]) == "action" for path in self.tree.paths)
         if acts and len(rest) == 1:
             rest[0].word = "action"
 
-    def _makes_pictures(self, anchor: Anchor) -> bool:
-        """Return whether a tower beside one of words ends in colours, and does not begin so."""
-        own = [owner for owner in self.owners if self.home[owner] is anchor]
-        kernel = last_kernel(self.tree, self.at, own)
-        ends = bool(kernel) and kernel[0] == COLOURS
-        return ends and anchor.entrance != COLOUR_GRID and bool(self.called("text"))
+    def _unnamed_part(self, anchor: Anchor) -> int:
+        """Return the highest module around an unnamed tower that holds no named tower."""
+        named = [other.module for other in self.all if other.word and other is not anchor]
+        return _climb(self.tree, anchor.module, named)
+
+    def _reads_signal(self, part: int) -> bool:
+        end = self.tree.ends[part]
+        entrances = {a.entrance for a in self.all if part <= a.module < end}
+        shapes = kernels(self.tree, self.at, range(part, end))
+        return not entrances <= {"", TOKENS} or any(shape[1] == COLOURS for shape in shapes)
+
+    def _makes_pictures(self, anchor: Anchor, part: int) -> bool:
+        """Return whether a tower, in a part of the model, ends in colours and does not begin so."""
+        tree, module = self.tree, anchor.module
+        while module >= part:
+            shapes = kernels(tree, self.at, range(module, tree.ends[module]))
+            if shapes and shapes[-1][0] == COLOURS and shapes[0][1] != COLOURS:
+                anchor.module = module
+                return True
+            module = tree.parents[module]
+        return False
 
     def _merge(self) -> None:
         """Join towers of one word under the highest module that holds no other tower."""
         tree = self.tree
-        for word in _MODALITIES:
+        for word in (*_MODALITIES, "image_decoder"):
             for anchor in self.called(word):
                 module = anchor.module
                 while module > 0:

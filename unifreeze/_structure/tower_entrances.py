@@ -44,9 +44,9 @@ def entrance_of(tree: Tree, at: Placement, owners: Iterable[int], trace: Trace |
         tree: The model.
         at: Its placement, with the order of its layers.
         owners: The layers of a tower before its first block.
-        trace: What a forward pass showed; layers that it never ran let nothing in.
+        trace: What a forward pass showed, if one ran.
     """
-    ordered = sorted(set(owners) - at.unreached, key=at.ranks.__getitem__)
+    ordered = sorted(owners, key=at.ranks.__getitem__)
     patches = _patch_counts(tree, ordered, at, trace) if trace else set()
     shows = [
         show
@@ -68,10 +68,10 @@ def token_rows(tree: Tree, at: Placement, owner: int) -> int:
     return rows if rows >= FEW_ROWS else 0
 
 
-def last_kernel(tree: Tree, at: Placement, owners: Iterable[int]) -> tuple[int, ...]:
-    """Return the shape of the last kernel over pictures among some layers, () if there is none."""
-    kernels = [shape for o in sorted(owners, key=at.ranks.__getitem__) if (shape := _kernel(tree, at, o))]
-    return kernels[-1] if kernels else ()
+def kernels(tree: Tree, at: Placement, modules: Iterable[int]) -> list[tuple[int, ...]]:
+    """Return the shapes of the kernels over pictures among some modules, in order."""
+    owners = sorted((m for m in modules if m in at.kind_of), key=at.ranks.__getitem__)
+    return [shape for owner in owners if len(shape := _kernel(tree, at, owner)) > 3]
 
 
 def _kernel(tree: Tree, at: Placement, owner: int) -> tuple[int, ...]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from unifreeze._structure.tower_anchors import Anchor, Anchors
-from unifreeze._structure.tower_entrances import token_rows
 from unifreeze._structure.tower_words import (
     SIGNALS,
     ends_a_tower,
     is_clear,
+    makes_output,
     speaks_of_text,
     word_in,
 )
@@ -24,12 +25,14 @@ class TowerParts:
 
     Attributes:
         of_name: For each name of a parameter, the word of its tower, "" for none.
-        alone: The model has a single tower.
+        alone: The model has no two towers of different words.
+        fed: What leaves a tower of pictures or sound enters the one of words.
         unclear: For each module whose tower could not be told, the reason.
     """
 
     of_name: list[str]
     alone: bool
+    fed: bool = False
     unclear: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -39,14 +42,28 @@ class TowerParts:
 
 
 def find_tower_parts(tree: Tree, at: Placement, trace: Trace | None = None) -> TowerParts:
-    """Return the tower of every parameter of a model.
+    """Return the tower of every parameter of a model, or of each of several models.
 
     Args:
-        tree: The model; not several of them.
+        tree: The model.
         at: Where its layers are.
         trace: What a forward pass showed, if one ran.
     """
     return _Placer(Anchors(tree, at, trace)).parts()
+
+
+def joined_parts(tree: Tree, members: Mapping[int, TowerParts]) -> TowerParts:
+    """Return the towers of several models, each read as if it were alone.
+
+    Args:
+        tree: The tree that holds all of them.
+        members: For each model, by its index in the tree, its towers.
+    """
+    of_name, unclear = [""] * len(tree.names), dict[str, str]()
+    for index, parts in members.items():
+        of_name[tree.name_starts[index] : tree.name_ends[index]] = parts.of_name
+        unclear |= {f"{tree.paths[index]}.{at}".rstrip("."): w for at, w in parts.unclear.items()}
+    return TowerParts(of_name, alone=False, unclear=unclear)
 
 
 class _Placer:
@@ -55,6 +72,7 @@ class _Placer:
     def __init__(self, anchors: Anchors) -> None:
         self.anchors, self.tree, self.at = anchors, anchors.tree, anchors.at
         self.outside = set(anchors.outside())
+        self._tails = {anchor: self._tail(anchor) for anchor in anchors.called(*SIGNALS)}
         self.fed = self._is_fed()
         """What leaves a tower of signals enters the one of words."""
 
@@ -62,7 +80,7 @@ class _Placer:
         """Return the tower of every name."""
         anchors = self.anchors
         if len(anchors.all) == 1:
-            return TowerParts(self._parts_of_one(), alone=True, unclear=anchors.unclear)
+            return TowerParts(self._parts_of_one(), True, unclear=anchors.unclear)
         of_owner = {owner: self._part(owner) for owner in anchors.owners}
         if self.fed and "projector" not in of_owner.values():
             for anchor in anchors.called(*SIGNALS):
@@ -75,7 +93,7 @@ class _Placer:
         if len(met) < 2:
             # Without two towers, nothing lies between.
             of_name = ["" if word in ("projector", "action") else word for word in of_name]
-        return TowerParts(of_name, alone=len(met) < 2, unclear=anchors.unclear)
+        return TowerParts(of_name, len(met) < 2, self.fed, anchors.unclear)
 
     def _parts_of_one(self) -> list[str]:
         """Return the parts of a model with one tower: all but a head that gives no words."""
@@ -116,10 +134,11 @@ class _Placer:
         said = [word for word in map(word_in, path) if word in ("action", "image_decoder")]
         if said:
             return said[-1]
-        if owner not in self.outside:
-            assert home is not None
+        if home is not None and owner not in self.outside:
             return self._named_tail(owner, home) or home.word
         if (home is not None and not home.word) or self._beside_unnamed(owner):
+            return ""
+        if any(map(makes_output, path)):
             return ""
         if self.anchors.gives_words(owner):
             return "text" if self.anchors.called("text") else ""
@@ -156,29 +175,29 @@ class _Placer:
 
     def _named_tail(self, owner: int, home: Anchor) -> str:
         """A layer after the last block of a tower, called a projector, is one."""
-        if home.word not in SIGNALS or owner not in self._tail(home):
+        if home.word not in SIGNALS or owner not in self._tails[home]:
             return ""
         last = self.tree.paths[self.anchors.group(owner)].rpartition(".")[2]
         return "projector" if ends_a_tower(last) else ""
 
-    def _tail(self, anchor: Anchor) -> list[int]:
+    def _tail(self, anchor: Anchor) -> set[int]:
         """Return the layers of a tower after its last block."""
         at = self.at
         if not anchor.runs:
-            return []
+            return set()
         last = self.anchors.ends(anchor)
-        return [
+        return {
             owner
             for owner in self.anchors.owners
             if self.anchors.home[owner] is anchor
             and at.units[at.unit_of[owner]].zone in (Zone.NECK, Zone.HEAD)
             and at.ranks[owner] > last
-        ]
+        }
 
     def _tail_with_matrices(self, anchor: Anchor) -> list[int]:
         """Return what follows a tower's blocks and is more than norms: it leads to the words."""
         groups: dict[int, list[int]] = {}
-        for owner in self._tail(anchor):
+        for owner in sorted(self._tails[anchor]):
             if not self.at.words[owner] & POOLER:
                 groups.setdefault(self.anchors.group(owner), []).append(owner)
         kinds = self.at.kind_of
@@ -194,9 +213,8 @@ class _Placer:
         anchors, at = self.anchors, self.at
         texts = anchors.called("text")
         group = anchors.group(owner)
-        if texts and any(
-            token_rows(self.tree, at, other) for other in range(group, self.tree.ends[group])
-        ):
+        tables = anchors.tables() if texts else []
+        if any(group <= table < self.tree.ends[group] for table in tables):
             return "text"
         if self.fed and self.tree.own_names(owner) and anchors.is_between(at.ranks[owner]):
             return "projector"
@@ -215,7 +233,6 @@ class _Placer:
         said, leaf = word_in(tree.leaves[name]), tree.leaves[name]
         if said == "projector":
             return said
-        tables = any(token_rows(tree, self.at, other) for other in self.outside)
-        if words_in(leaf) & INPUT and tables:
+        if words_in(leaf) & INPUT and not self.outside.isdisjoint(self.anchors.tables()):
             return "text"
         return "projector" if self.fed else said or part

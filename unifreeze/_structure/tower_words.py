@@ -26,7 +26,7 @@ _WORD_OF = {piece: word for word, pieces in _PIECES.items() for piece in pieces.
 _CLEAR = frozenset("projector connector aligner merger resampler abstractor".split())
 _VAGUE = frozenset("projectors projection projections proj align adaptor adapter bridge".split())
 _INSIDE_TOWERS = frozenset({"adaptor", "adapter", "bridge", "align"})
-_NO_PROJECTOR = frozenset({"generation", "generator", "gen", "embedding"})
+_OUTPUT = frozenset({"generation", "generator", "generative", "gen"})
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -54,8 +54,18 @@ def word_in(segment: str) -> str:
     if words == {"vision"} and "decoder" in pieces and "encoder" not in pieces:
         return "image_decoder"
     if pieces & (_CLEAR | _VAGUE):
-        return "" if pieces & _NO_PROJECTOR else "projector"
+        return "" if "embedding" in pieces else "projector"
     return words.pop() if len(words) == 1 else ""
+
+
+@cache
+def makes_output(segment: str) -> bool:
+    """Return whether a segment speaks of generation of pictures or sound.
+
+    >>> makes_output("generation_head"), makes_output("aligner")
+    (True, False)
+    """
+    return not pieces_of(segment).isdisjoint(_OUTPUT)
 
 
 @cache

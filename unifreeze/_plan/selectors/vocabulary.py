@@ -9,19 +9,31 @@ WORDS = {
     "all": "every parameter",
     "tied": "parameters with more than one name",
     "stem": "what comes before the first block",
-    "neck": "norms and convolutions between the last block and the head",
+    "neck": "norms and convolutions between the last block and the head, in one tower",
     "head": "what comes after the last block (without blocks: the trailing linears)",
     "backbone": "all but the head",
     "embeddings": "the whole stem of a text model",
     "pooler": "layers called pooler",
     "classifier": "the last linear (or convolution) of the head",
+    "vision": "the tower that pictures enter",
+    "audio": "the tower that sound enters",
+    "text": "the tower that tokens enter, with a head that gives tokens",
+    "language": "the same as text",
+    "projector": "what lies between a tower of pictures or sound and the one of words",
+    "action": "what makes the actions of a robot's model",
+    "image_decoder": "what makes pictures in a model that also writes",
+    "experts": "the experts of mixture-of-experts layers, in each of these layers by position",
+    "shared_experts": "experts that every token goes through",
+    "router": "what sends tokens to experts",
+    "scalars": "parameters of one value that belong to no layer, such as logit_scale",
     "adapter": "LoRA and kin, and copies of layers that an adapter library trains",
+    "lora": "the same as adapter",
     "norm": "normalisation layers",
     "conv": "convolutions",
     "linear": "linear layers",
     "embedding": "lookup tables",
     "attention": "attention projections and tables, without norms",
-    "mlp": "linear layers of attention blocks outside attention",
+    "mlp": "linear layers of attention blocks outside attention and routers",
     "ffn": "the same as mlp",
     "query": "query projections",
     "key": "key projections",
@@ -40,9 +52,13 @@ WORDS = {
 }
 
 INDEXED = frozenset({"blocks", "layers", "stages", "encoder", "decoder", "children", "params"})
+INDEXED |= {"experts"}
 """Words that take an index."""
 
 NEEDS_INDEX = frozenset({"children", "params"})
 """Words that mean nothing without an index."""
 
-SYNONYMS = {"layers": "blocks", "ffn": "mlp"}
+SYNONYMS = {"layers": "blocks", "ffn": "mlp", "language": "text", "lora": "adapter"}
+
+TOWERS = ("vision", "audio", "text", "language", "projector", "action", "image_decoder")
+"""Words for a tower; after `in`, they stand for that tower as if it were the whole model."""
