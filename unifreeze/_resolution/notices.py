@@ -165,15 +165,15 @@ def _ambiguity(spec: ModelSpec) -> str:
 def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
     if isinstance(expression, Within):
         try:
-            part, names = read_place(expression.place, quoted=expression.quoted, spec=spec)
+            inside, names = read_place(expression.place, quoted=expression.quoted, spec=spec)
         except ResolveError:
             return  # if the rule is optional, the place may be missing
         module = spec.module(expression.place)
         if is_tower(expression.place, quoted=expression.quoted, spec=spec) and module is not None:
-            inside = range(spec.tree.name_starts[module], spec.tree.name_ends[module])
-            if [*inside] != names.tolist():
+            path = range(spec.tree.name_starts[module], spec.tree.name_ends[module])
+            if [*path] != names.tolist():
                 yield _as_word(expression.place)
-        yield from _reading(expression.inner, part)
+        yield from _reading(expression.inner, inside)
         return
     if isinstance(expression, Word) and _hides_path(expression, spec):
         yield _as_word(expression.name)

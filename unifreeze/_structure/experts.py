@@ -7,12 +7,18 @@ router, whose tensors have an axis as long as there are experts, and experts tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from unifreeze._structure.tree import Tree
-from unifreeze._structure.words_in_names import ATTENTION, CONTAINER, EXPERTS, words_in
+from unifreeze._structure.words_in_names import (
+    ATTENTION,
+    CONTAINER,
+    EXPERTS,
+    balances_experts,
+    words_in,
+)
 from unifreeze._structure.zones import Placement
 
 _SHARED = re.compile(r"(?:\w+_)?shared_?(?:experts?|mlp|ffn)(?:_\w+)?")
@@ -42,10 +48,13 @@ class ExpertParts:
     Attributes:
         layers: All of them, in order of registration.
         roles: For each name in or beside them: "experts", "shared_experts" or "router".
+        routers_of: For each module that keeps a router's balancing bias as state, the names of the
+            router's parameters.
     """
 
     layers: tuple[ExpertLayer, ...]
     roles: dict[int, str]
+    routers_of: dict[int, tuple[int, ...]]
 
 
 def find_experts(tree: Tree, at: Placement) -> ExpertParts:
@@ -54,7 +63,8 @@ def find_experts(tree: Tree, at: Placement) -> ExpertParts:
     roles: dict[int, str] = {}
     for layer in layers:
         for name in range(tree.name_starts[layer.module], tree.name_ends[layer.module]):
-            roles[name] = "experts"
+            inside = tree.names[name][len(tree.paths[layer.module]) + 1 :].split(".")
+            roles[name] = "router" if any("router" in s.lower() for s in inside) else "experts"
     for layer in layers:
         around = tree.parents[layer.module]
         low, high = tree.name_starts[around], tree.name_ends[around]
@@ -63,7 +73,23 @@ def find_experts(tree: Tree, at: Placement) -> ExpertParts:
                 roles[name] = role
         for name in _shared_beside(tree, at, around):
             roles.setdefault(name, "shared_experts")
-    return ExpertParts(layers, roles)
+    return ExpertParts(layers, roles, _routers(tree, layers, roles))
+
+
+def _routers(
+    tree: Tree, layers: Iterable[ExpertLayer], roles: Mapping[int, str]
+) -> dict[int, tuple[int, ...]]:
+    """Return the router of each module that keeps a balancing bias as state."""
+    owners = {s.owner for s in tree.states if balances_experts(s.path.rpartition(".")[2])}
+    routers: dict[int, tuple[int, ...]] = {}
+    for layer in layers if owners else ():
+        around = tree.parents[layer.module]
+        names = range(tree.name_starts[around], tree.name_ends[around])
+        router = tuple(name for name in names if roles.get(name) == "router")
+        inside = [owner for owner in owners if around <= owner < tree.ends[around]]
+        if router:
+            routers |= dict.fromkeys(inside, router)
+    return routers
 
 
 def _layers(tree: Tree) -> Iterator[ExpertLayer]:

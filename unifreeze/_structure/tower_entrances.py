@@ -1,4 +1,4 @@
-"""What enters a tower of a model: tokens, pictures or sound, by the layers that come first in it."""
+"""What enters a tower of a model, by its first layers: tokens, pictures or sound."""
 
 from __future__ import annotations
 

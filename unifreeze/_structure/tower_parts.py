@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unifreeze._structure.tower_anchors import Anchor, Anchors
+from unifreeze._structure.tower_anchors import Anchors
+from unifreeze._structure.tower_modules import Anchor
+from unifreeze._structure.tower_naming import name_towers
 from unifreeze._structure.tower_words import (
     SIGNALS,
     ends_a_tower,
@@ -49,7 +51,9 @@ def find_tower_parts(tree: Tree, at: Placement, trace: Trace | None = None) -> T
         at: Where its layers are.
         trace: What a forward pass showed, if one ran.
     """
-    return _Placer(Anchors(tree, at, trace)).parts()
+    anchors = Anchors(tree, at, trace)
+    name_towers(anchors)
+    return _Placer(anchors).parts()
 
 
 def joined_parts(tree: Tree, members: Mapping[int, TowerParts]) -> TowerParts:

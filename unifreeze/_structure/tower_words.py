@@ -13,6 +13,9 @@ from unifreeze._structure.words_in_names import WORD, words_in
 SIGNALS = ("vision", "audio")
 """Towers that pictures or sound enter."""
 
+MODALITIES = ("text", *SIGNALS)
+"""Towers that something enters from outside."""
+
 TOWERS = (*SIGNALS, "text", "projector", "action", "image_decoder")
 """The towers that the words of the selector language name."""
 
@@ -23,9 +26,10 @@ _PIECES = {
     "action": "action actions",
 }
 _WORD_OF = {piece: word for word, pieces in _PIECES.items() for piece in pieces.split()}
-_CLEAR = frozenset("projector connector aligner merger resampler abstractor".split())
-_VAGUE = frozenset("projectors projection projections proj align adaptor adapter bridge".split())
-_INSIDE_TOWERS = frozenset({"adaptor", "adapter", "bridge", "align"})
+_CLEAR = frozenset(["projector", "connector", "aligner", "merger", "resampler", "abstractor"])
+_VAGUE = frozenset(["projectors", "projection", "projections", "proj"])
+_INSIDE_TOWERS = frozenset(["adaptor", "adapter", "bridge", "align"])
+_PROJECTORS = _CLEAR | _VAGUE | _INSIDE_TOWERS
 _OUTPUT = frozenset({"generation", "generator", "generative", "gen"})
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -53,7 +57,7 @@ def word_in(segment: str) -> str:
         return "action"
     if words == {"vision"} and "decoder" in pieces and "encoder" not in pieces:
         return "image_decoder"
-    if pieces & (_CLEAR | _VAGUE):
+    if pieces & _PROJECTORS:
         return "" if "embedding" in pieces else "projector"
     return words.pop() if len(words) == 1 else ""
 
@@ -106,7 +110,7 @@ def ends_a_tower(segment: str) -> bool:
     >>> ends_a_tower("merger"), ends_a_tower("adapter")  # an adapter may shorten sound in its tower
     (True, False)
     """
-    return bool(pieces_of(segment) & (_CLEAR | _VAGUE) - _INSIDE_TOWERS)
+    return bool(pieces_of(segment) & (_CLEAR | _VAGUE))
 
 
 _TABLE = re.compile(

@@ -31,7 +31,7 @@ def tower(word: str) -> Callable[[ModelSpec], Mask]:
 
 
 def _in_tower(word: str, spec: ModelSpec) -> Mask:
-    selected = _parts(spec) == word
+    selected: Mask = _parts(spec) == word
     if not selected.any():
         raise _no_tower(word, spec)
     return selected
@@ -71,7 +71,8 @@ def neck(spec: ModelSpec) -> Mask:
             context=f"towers with a neck: {', '.join(words)}",
             hint=" or ".join(f"neck in {word}" for word in words),
         )
-    return necks & (parts == heads.pop())
+    selected: Mask = necks & (parts == heads.pop())
+    return selected
 
 
 def is_tower(place: str, *, quoted: bool, spec: ModelSpec) -> bool:
@@ -79,9 +80,7 @@ def is_tower(place: str, *, quoted: bool, spec: ModelSpec) -> bool:
     return not quoted and place in TOWERS and place not in spec.tree.members
 
 
-def read_place(
-    place: str, *, quoted: bool, spec: ModelSpec
-) -> tuple[ModelSpec, NDArray[np.intp]]:
+def read_place(place: str, *, quoted: bool, spec: ModelSpec) -> tuple[ModelSpec, NDArray[np.intp]]:
     """Read what stands after `in` as if it were the whole model: a module, or a tower.
 
     Returns:
