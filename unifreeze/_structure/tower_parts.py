@@ -222,9 +222,22 @@ class _Placer:
             return "text"
         if self.fed and self.tree.own_names(owner) and anchors.is_between(at.ranks[owner]):
             return "projector"
+        if anchors.trace and at.kind_of[owner] in ("linear", "param") and self._leads_out(group):
+            return "projector"
         ends = [anchors.ends(anchor) for anchor in texts if anchor.runs]
         follows = bool(ends) and at.ranks[owner] > ends[-1]
         return "text" if follows and at.kind_of[owner] == "norm" and group == owner else ""
+
+    def _leads_out(self, group: int) -> bool:
+        """Return whether layers follow a tower in a model of towers that meet at their ends."""
+        anchors = self.anchors
+        named = anchors.called("text", *SIGNALS)
+        if self.fed or len(named) < 2 or not self._is_dual():
+            return False
+        first = min(anchors.ends(anchor) for anchor in named)
+        after = {anchors.group(o) for o in self.outside if self.at.ranks[o] > first}
+        after = {g for g in after if self.tree.name_starts[g] < self.tree.name_ends[g]}
+        return group > 0 and group in after and len(after - {0}) <= len(named)
 
     def _part_of_loose(self, name: int, owner: int, part: str) -> str:
         """Return the tower of a tensor that a module around several towers owns by itself."""
