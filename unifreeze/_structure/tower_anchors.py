@@ -92,10 +92,12 @@ class Anchors:
             return True
         rows = {token_rows(tree, at, table) for table in self.tables()}
         for name in range(tree.name_starts[module], tree.name_ends[module]):
-            shape = tree.tensors[tree.tensor_of[name]].shape
-            kind = at.kind_of.get(tree.owners[name])
-            if len(shape) == 2 and kind in ("linear", "param") and rows & set(shape):
-                return True
+            tensor, kind = tree.tensors[tree.tensor_of[name]], at.kind_of.get(tree.owners[name])
+            if len(tensor.neutral) == 2 and kind in ("linear", "param"):
+                known = kind == "linear" and tensor.oriented
+                outputs = tensor.neutral[:1] if known else tensor.neutral
+                if not rows.isdisjoint(outputs):
+                    return True
         return False
 
     def _once(self, key: object, make: Callable[[], Value]) -> Value:
@@ -112,7 +114,8 @@ class Anchors:
         return self._once("tables", self._tables)
 
     def _tables(self) -> list[int]:
-        tables = [owner for owner in self.owners if token_rows(self.tree, self.at, owner)]
+        beside_blocks = (owner for owner in self.owners if not self.in_block(owner))
+        tables = [owner for owner in beside_blocks if token_rows(self.tree, self.at, owner)]
         inside = [table for table in tables if (h := self.home[table]) and h.word == "text"]
         beside = [t for t in self.outside() if t in tables and self.is_token_table(t)]
         return [*inside, *beside] or (tables if not self.called("text") else [])

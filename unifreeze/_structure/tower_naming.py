@@ -65,18 +65,14 @@ class _Namer:
             reads = READS[anchor.entrance]
             self.found.unclear[path] = f"its name says {word}, but its first layers read {reads}"
         elif anchor.entrance == TOKENS and not self._reads_words(anchor):
-            self.found.unclear[path] = (
-                "its first layer looks up a table, and nothing says that of words"
-            )
+            self.found.unclear[path] = "it begins with a table, and nothing says that of words"
         elif len(may_be) == 1 and (anchor.entrance != LINE or len(self.found.all) > 1):
             anchor.word = next(iter(may_be))
         else:
-            self.found.unclear[path] = (
-                "it reads a signal, and nothing says whether of pictures or sound"
-            )
+            self.found.unclear[path] = "it reads pictures or sound, and nothing says which"
 
     def check_classes(self) -> None:
-        """Forget what classes alone say if they say it of all towers: it is then a family's name."""
+        """Forget what classes alone say if they say it of all towers: a family is called so."""
         if len(self._by_class_alone) == len(self.found.all):
             for anchor in self._by_class_alone:
                 anchor.word = ""

@@ -11,7 +11,7 @@ from unifreeze._structure.tower_naming import name_towers
 from unifreeze._structure.tower_words import (
     SIGNALS,
     ends_a_tower,
-    is_clear,
+    is_output,
     makes_output,
     speaks_of_text,
     word_in,
@@ -165,7 +165,7 @@ class _Placer:
         follows = self.at.ranks[owner] > last
         if anchors.trace is not None:
             return not follows or owner in self.at.unreached
-        return not follows or any(word_in(s) == "projector" and is_clear(s) for s in segments)
+        return not follows or not any(word_in(s) == "projector" and is_output(s) for s in segments)
 
     def _beside_unnamed(self, owner: int) -> bool:
         """Return whether a layer stands in a part of the model that holds only unnamed towers."""

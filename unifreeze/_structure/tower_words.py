@@ -73,14 +73,13 @@ def makes_output(segment: str) -> bool:
 
 
 @cache
-def is_clear(segment: str) -> bool:
-    """Return whether a projector's name leaves no doubt: it says so, or what it projects.
+def is_output(segment: str) -> bool:
+    """Return whether a projection's name says that the model ends with it.
 
-    >>> [is_clear(name) for name in ("mm_projector", "visual_proj", "proj")]
-    [True, True, False]
+    >>> is_output("proj_out"), is_output("enc_to_dec_proj")
+    (True, False)
     """
-    pieces = pieces_of(segment)
-    return bool(pieces & _CLEAR) or bool(pieces & _WORD_OF.keys())
+    return not pieces_of(segment).isdisjoint({"out", "output", "logits", "head"})
 
 
 @cache

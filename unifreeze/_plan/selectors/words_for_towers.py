@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from unifreeze._plan.selectors.paths import find_module
 from unifreeze._plan.selectors.vocabulary import SYNONYMS, TOWERS
 from unifreeze._structure import Mask, ModelSpec, Zone
-from unifreeze.errors import SelectorScopeError, counted, listing
+from unifreeze.errors import (
+    ResolveError,
+    SelectorScopeError,
+    UnmatchedSelectorError,
+    counted,
+    listing,
+)
 
 _WHAT = {
     "vision": "pictures enter",
@@ -87,8 +93,8 @@ def read_place(place: str, *, quoted: bool, spec: ModelSpec) -> tuple[ModelSpec,
         Its description, and for each of its names the number of that name in the model.
 
     Raises:
-        UnmatchedSelectorError: There is no such module.
-        SelectorScopeError: The model has no such tower.
+        UnmatchedSelectorError: There is no such module or tower.
+        SelectorScopeError: It cannot be told whether the model has such a tower.
     """
     if not is_tower(place, quoted=quoted, spec=spec):
         return spec.within(find_module(place, spec))
@@ -97,8 +103,11 @@ def read_place(place: str, *, quoted: bool, spec: ModelSpec) -> tuple[ModelSpec,
     return spec.within_tower(word)
 
 
-def _no_tower(word: str, spec: ModelSpec) -> SelectorScopeError:
-    """Say why a model has no such tower, which it has, and what can be written."""
+def _no_tower(word: str, spec: ModelSpec) -> ResolveError:
+    """Say why a model has no such tower, which it has, and what can be written.
+
+    An optional rule may name a tower that a model lacks, but not one that cannot be told.
+    """
     towers = spec.towers
     lines = [f"{path or 'the model'}: {why}" for path, why in towers.unclear.items()]
     if towers.words:
@@ -116,7 +125,8 @@ def _no_tower(word: str, spec: ModelSpec) -> SelectorScopeError:
         hint = f"give a batch, so that a forward pass shows it; or {hint}"
     elif towers.alone and word != "projector":
         hint = "for all but the head: backbone"
-    return SelectorScopeError(
+    error = SelectorScopeError if towers.unclear else UnmatchedSelectorError
+    return error(
         f"{word!r} selects nothing: the model has no part that {_WHAT[word]}, as far as its layers "
         "and their names show",
         context="\n".join(lines),
