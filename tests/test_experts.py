@@ -97,7 +97,7 @@ HUGGING = {
         {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8},
         {
             "router": r"router\.",
-            "experts": r"(mlp|experts)\.(input|output)_linear\.|(mlp|experts)\.bias",
+            "experts": r"(mlp|experts)\.(input|output)_linear\.|experts\.bias",
         },
     ),
 }

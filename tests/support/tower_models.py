@@ -65,7 +65,7 @@ OPT = {
     "max_position_embeddings": 64,
 }
 MERGED = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
-ROPE = {"type": "mrope", "mrope_section": [2, 3, 3]}
+ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
 WAVES = {
     "hidden_size": 16,
     "num_hidden_layers": 2,

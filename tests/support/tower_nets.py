@@ -98,21 +98,31 @@ def networks(framework: str, rename: Callable[[str], str] = str) -> SimpleNamesp
         def forward(self, *args):
             return self.run(lambda name: getattr(self, rename(name)), *args)
 
-    def block(width, ffn=None):
+    # Parts of different sorts have different classes, as in any library.
+    block_class, mixing, ffn_class = (type(n, (Net,), {}) for n in ("Block", "Mixing", "Ffn"))
+
+    def attention(width):
         def run(get, x):
             weights = k.softmax(get("q_proj")(x) @ k.turned(get("k_proj")(x)))
-            x = x + get("o_proj")(weights @ get("v_proj")(get("norm1")(x)))
+            return get("o_proj")(weights @ get("v_proj")(x))
+
+        return mixing(run, **{f"{name}_proj": k.linear(width, width) for name in "qkvo"})
+
+    def block(width, ffn=None):
+        def run(get, x):
+            x = x + get("self_attn")(get("norm1")(x))
             return x + get("mlp")(x)
 
-        projections = {name: k.linear(width, width) for name in ("q_proj", "k_proj", "v_proj")}
-        attention = dict(**projections, o_proj=k.linear(width, width), norm1=k.norm(width))
-        return Net(run, **attention, mlp=ffn or dense(width))
+        parts = {"self_attn": attention(width), "norm1": k.norm(width)}
+        return block_class(run, **parts, mlp=ffn or dense(width))
 
     def dense(width):
         def run(get, x):
             return get("down_proj")(k.tanh(get("up_proj")(x)))
 
-        return Net(run, up_proj=k.linear(width, 2 * width), down_proj=k.linear(2 * width, width))
+        return ffn_class(
+            run, up_proj=k.linear(width, 2 * width), down_proj=k.linear(2 * width, width)
+        )
 
     def through(x, blocks):
         for each in blocks:
