@@ -286,8 +286,7 @@ def test_a_module_of_that_name_is_offered_where_the_word_means_nothing():
             self.out = nn.Linear(4, 2)
 
     assert 'path:"projector"' in error_of(Net(), "projector")
-    with pytest.raises(ResolveError):
-        trained(Net(), "all in projector")
+    assert trained(Net(), "all in projector") == {"projector.weight", "projector.bias"}
     with pytest.raises(UnmatchedSelectorError):
         trained(Net(), 'all in path:"vision"')
 

@@ -104,7 +104,15 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 def _within(within: Within, spec: ModelSpec) -> Mask:
     """Evaluate as if one submodule or tower were the whole model, and carry the answer back."""
     sub, names = read_place(within.place, quoted=within.quoted, spec=spec)
-    chosen = evaluate(within.inner, sub)
+    try:
+        chosen = evaluate(within.inner, sub)
+    except UnmatchedSelectorError:
+        # Paths in a tower are those of the model. If a module has the tower's name, they may be
+        # those in the module, as before there was a word for it.
+        if within.quoted or spec.module(within.place) is None:
+            raise
+        sub, names = read_place(within.place, quoted=True, spec=spec)
+        chosen = evaluate(within.inner, sub)
     selected = np.zeros(len(spec.atoms), np.bool_)
     selected[np.isin(spec.atoms.name, names)] = _carry_over(chosen, sub, spec, names)
     return selected

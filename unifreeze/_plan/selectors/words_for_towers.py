@@ -89,6 +89,8 @@ def is_tower(place: str, *, quoted: bool, spec: ModelSpec) -> bool:
 def read_place(place: str, *, quoted: bool, spec: ModelSpec) -> tuple[ModelSpec, NDArray[np.intp]]:
     """Read what stands after `in` as if it were the whole model: a module, or a tower.
 
+    If the model has no such tower, a module of that name is meant.
+
     Returns:
         Its description, and for each of its names the number of that name in the model.
 
@@ -99,7 +101,12 @@ def read_place(place: str, *, quoted: bool, spec: ModelSpec) -> tuple[ModelSpec,
     if not is_tower(place, quoted=quoted, spec=spec):
         return spec.within(find_module(place, spec))
     word = SYNONYMS.get(place, place)
-    _in_tower(word, spec)
+    try:
+        _in_tower(word, spec)
+    except ResolveError:
+        if spec.module(place) is None:
+            raise
+        return spec.within(find_module(place, spec))
     return spec.within_tower(word)
 
 
