@@ -169,12 +169,12 @@ def test_the_projector_may_be_registered_anywhere(framework):
 def test_in_reads_a_tower_as_the_whole_model(framework):
     model = networks(framework).seeing()
     assert {name.split(".")[2] for name in trained(model, "blocks[-2:] in language")} == {"2", "3"}
-    assert {name.split(".")[2] for name in trained(model, "blocks[-2:] in vision")} == {"1", "2"}
+    assert {name.split(".")[2] for name in trained(model, "blocks[-2:] in vision")} == {"3", "4"}
     assert trained(model, "head in language") == {"lm_head.weight", "lm_head.bias"}
     assert trained(model, "norm in vision") < trained(model, "vision")
     assert trained(model, "all in projector") == trained(model, "projector")
     with pytest.raises(uf.UnifreezeError, match="goes past the end"):
-        trained(model, "blocks[3] in vision")
+        trained(model, "blocks[5] in vision")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

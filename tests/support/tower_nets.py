@@ -135,7 +135,7 @@ def networks(framework: str, rename: Callable[[str], str] = str) -> SimpleNamesp
             x = get("post_norm")(x)
             return get("merger")(x) if tail else x
 
-        layers = k.List([block(width) for _ in range(3)])
+        layers = k.List([block(width) for _ in range(5)])
         patches = k.conv(3, width, 4, 4)
         return Net(run, patch_embed=patches, layers=layers, post_norm=k.norm(width), **tail)
 
@@ -289,16 +289,49 @@ def networks(framework: str, rename: Callable[[str], str] = str) -> SimpleNamesp
     )
 
 
-def batch_for(name: str, framework: str) -> tuple:
-    """Return a batch that a network runs on."""
-    tensor, drawn = PARTS[framework]().tensor, np.random.default_rng(0)
+def with_lora(framework: str):
+    """A network that sees, with adapters in both towers."""
+    model = networks(framework).seeing()
+    if framework == "torch":
+        from examples.torchvision_on_cpu import import_torchvision
+
+        import_torchvision()
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    from paddlenlp.peft import LoRAConfig, LoRAModel
+
+    model.config = SimpleNamespace(tensor_parallel_degree=-1)
+    return LoRAModel(model, LoRAConfig(r=2, target_modules=[".*q_proj", ".*v_proj"]))
+
+
+def arrays_for(name: str) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a batch that a network runs on."""
+    drawn = np.random.default_rng(0)
     pixels = drawn.standard_normal((2, 3, 8, 8)).astype(np.float32)
     sound = drawn.standard_normal((2, 8, 16)).astype(np.float32)
     action = drawn.standard_normal((2, 2, 7)).astype(np.float32)
     ids = drawn.integers(0, WORDS, (2, 5))
-    arrays = {
-        "hearing": (sound, ids),
-        "acting": (pixels, ids, action),
-        "mixture": (ids,),
-    }.get(name, (pixels, ids))
-    return tuple(map(tensor, arrays))
+    others = {"hearing": (sound, ids), "acting": (pixels, ids, action), "mixture": (ids,)}
+    return others.get(name, (pixels, ids))
+
+
+def batch_for(name: str, framework: str) -> tuple:
+    """Return a batch that a network runs on."""
+    return tuple(map(PARTS[framework]().tensor, arrays_for(name)))
+
+
+def _of(name: str, **more) -> Callable[[str], object]:
+    return lambda framework: getattr(networks(framework), name)(**more)
+
+
+NETWORKS = {
+    "a network that sees": (_of("seeing"), "seeing"),
+    "a network that sees, with lora": (with_lora, "seeing"),
+    "a network that merges patches": (_of("merging"), "merging"),
+    "a network that hears": (_of("hearing"), "hearing"),
+    "a network that matches": (_of("matching"), "matching"),
+    "a network that acts": (_of("acting"), "acting"),
+    "a mixture of experts": (_of("mixture", shared=True, first_dense=True), "mixture"),
+}
+"""Networks by name: what builds each in a framework, and the name of its batch."""
