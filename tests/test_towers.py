@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
 import numpy as np
 import pytest
@@ -137,6 +138,56 @@ def test_without_telling_names_a_batch_shows_the_same_towers(net, framework):
         except ResolveError:
             continue
         assert found == expected, word
+
+
+def damaged(net, framework, seed):
+    """A network with some names that say nothing, and parts registered in any order.
+
+    Returns:
+        The network, and the word for each of its parameters by name.
+    """
+    drawn, called = random.Random(seed), {}
+    share = drawn.choice((0, 0.5, 1))
+
+    def rename(name):
+        return called.setdefault(name, odd(name) if drawn.random() < share else name)
+
+    plain, model = getattr(networks(framework), net)(), getattr(networks(framework, rename), net)()
+    words = {
+        id(tensor): next((w for w, starts in PARTS[net].items() if name.startswith(starts)), "")
+        for name, tensor in zip(names(plain), model.parameters(), strict=True)
+    }
+    held = "_modules" if framework == "torch" else "_sub_layers"
+    modules = model.modules() if framework == "torch" else model.sublayers(include_self=True)
+    for module in modules:
+        parts = getattr(module, held)
+        if not type(module).__name__.endswith("List") and drawn.random() < 0.7:
+            order = list(parts)
+            drawn.shuffle(order)
+            for name in order:
+                parts[name] = parts.pop(name)
+    return model, {name: words[id(tensor)] for name, tensor in model.named_parameters()}
+
+
+@pytest.mark.parametrize("seed", range(9))
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("net", NETS)
+def test_damaged_networks_are_read_right_or_refused(net, framework, seed):
+    """With a batch the towers are right; without one they are right, refused, or found out."""
+    model, words = damaged(net, framework, seed)
+    batch = batch_for(net, framework)
+    for word in set(PARTS[net]) - {"action"}:
+        expected = {name for name, known in words.items() if known == word}
+        assert trained(model, word, batch=batch) == expected, word
+        try:
+            found = trained(model, word)
+        except ResolveError:
+            continue
+        if found != expected:
+            handle = uf.FreezePlan().only(word).apply(model)
+            with pytest.raises(OrderError):
+                model(*batch)
+            handle.remove()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -48,15 +48,15 @@ def entrance_of(tree: Tree, at: Placement, owners: Iterable[int], trace: Trace |
     """
     ordered = sorted(owners, key=at.ranks.__getitem__)
     patches = _patch_counts(tree, ordered, at, trace) if trace else set()
-    shows = [
+    shown = [
         show
         for owner in ordered
-        if (show := _shows(tree, at, owner))
+        if (show := shows(tree, at, owner))
         and not (show == TOKENS and token_rows(tree, at, owner) in patches)
     ]
-    if TOKENS in shows and not {COLOUR_GRID, GRID}.isdisjoint(shows):
+    if TOKENS in shown and not {COLOUR_GRID, GRID}.isdisjoint(shown):
         return MIXED
-    return shows[0] if shows else ""
+    return shown[0] if shown else ""
 
 
 def token_rows(tree: Tree, at: Placement, owner: int) -> int:
@@ -82,7 +82,7 @@ def _kernel(tree: Tree, at: Placement, owner: int) -> tuple[int, ...]:
     return max(shapes, key=len, default=())
 
 
-def _shows(tree: Tree, at: Placement, owner: int) -> str:
+def shows(tree: Tree, at: Placement, owner: int) -> str:
     """Return what one layer says about the values that enter it, "" for nothing."""
     kind = at.kind_of.get(owner)
     if kind == "embedding":

@@ -15,11 +15,14 @@ from unifreeze._structure.tower_entrances import (
     TOKENS,
     entrance_of,
     kernels,
+    shows,
     token_rows,
 )
 from unifreeze._structure.tower_modules import Anchor, climb
 from unifreeze._structure.tower_words import MODALITIES, SIGNALS, ends_a_tower, word_in
 from unifreeze._structure.zones import Zone
+
+_EITHER = "it reads pictures or sound, and nothing says which"
 
 
 def name_towers(anchors: Anchors) -> None:
@@ -27,7 +30,7 @@ def name_towers(anchors: Anchors) -> None:
     namer = _Namer(anchors)
     for anchor in anchors.all:
         namer.name(anchor)
-    namer.check_classes()
+    namer.check_doubtful()
     if len(anchors.all) > 1:
         namer.settle_rivals()
         namer.feed_from_outside()
@@ -43,6 +46,7 @@ class _Namer:
         self.found = anchors
         self.tree, self.at, self.trace = anchors.tree, anchors.at, anchors.trace
         self._by_class_alone: list[Anchor] = []
+        self._by_line_alone: list[Anchor] = []
 
     def name(self, anchor: Anchor) -> None:
         """Name a tower by what enters it and by what names say; without a trace both must agree."""
@@ -68,23 +72,38 @@ class _Namer:
             self.found.unclear[path] = "it begins with a table, and nothing says that of words"
         elif len(may_be) == 1 and (anchor.entrance != LINE or len(self.found.all) > 1):
             anchor.word = next(iter(may_be))
+            if anchor.entrance == LINE:
+                self._by_line_alone.append(anchor)
         else:
-            self.found.unclear[path] = "it reads pictures or sound, and nothing says which"
+            self.found.unclear[path] = _EITHER
 
-    def check_classes(self) -> None:
-        """Forget what classes alone say if they say it of all towers: a family is called so."""
+    def check_doubtful(self) -> None:
+        """Take words back that rest on little.
+
+        What classes say of all towers is what a family of models is called. A signal over time is
+        sound beside a tower of words; elsewhere it may be a series of any numbers.
+        """
         if len(self._by_class_alone) == len(self.found.all):
             for anchor in self._by_class_alone:
                 anchor.word = ""
+        texts = [self.found.ends(anchor) for anchor in self.found.called("text")]
+        for anchor in self._by_line_alone:
+            # What comes after the words makes sound.
+            if not texts or self.found.begins(anchor) > max(texts):
+                anchor.word = ""
+                self.found.unclear[self.tree.paths[anchor.module]] = _EITHER
 
     def _stem(self, anchor: Anchor) -> list[int]:
-        """Return the layers of a tower before its first block, those that ran if any did."""
-        at, owners = (
-            self.at,
-            [owner for owner in self.found.owners if self.found.home[owner] is anchor],
-        )
+        """Return the layers of a tower before its first block, those that ran if any did.
+
+        Without a trace, a tower may be registered with its first layers behind its blocks.
+        """
+        at, owners = self.at, self.found.inside(anchor)
         if anchor.runs:
-            owners = [o for o in owners if at.units[at.unit_of[o]].zone is Zone.STEM]
+            beside = [owner for owner in owners if not self.found.in_block(owner)]
+            owners = [o for o in beside if at.units[at.unit_of[o]].zone is Zone.STEM]
+            if self.trace is None and not any(shows(self.tree, at, owner) for owner in owners):
+                owners = beside
         return [owner for owner in owners if owner not in at.unreached] or owners
 
     def _reads_words(self, anchor: Anchor) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from unifreeze._structure.tower_anchors import Anchors
+from unifreeze._structure.tower_entrances import shows
 from unifreeze._structure.tower_modules import Anchor
 from unifreeze._structure.tower_naming import name_towers
 from unifreeze._structure.tower_words import (
     SIGNALS,
     ends_a_tower,
+    is_clear,
     is_output,
     makes_output,
     speaks_of_text,
@@ -178,11 +180,17 @@ class _Placer:
         return False
 
     def _named_tail(self, owner: int, home: Anchor) -> str:
-        """A layer after the last block of a tower, called a projector, is one."""
-        if home.word not in SIGNALS or owner not in self._tails[home]:
+        """A layer of a tower that is called a projector is one, after the last block at least.
+
+        Without a trace, one with a clear name may be registered before the blocks.
+        """
+        if home.word not in SIGNALS or self.anchors.in_block(owner) or not home.runs:
             return ""
         last = self.tree.paths[self.anchors.group(owner)].rpartition(".")[2]
-        return "projector" if ends_a_tower(last) else ""
+        if owner in self._tails[home]:
+            return "projector" if ends_a_tower(last) else ""
+        anywhere = self.anchors.trace is None and is_clear(last)
+        return "projector" if anywhere else ""
 
     def _tail(self, anchor: Anchor) -> set[int]:
         """Return the layers of a tower after its last block."""
@@ -202,7 +210,8 @@ class _Placer:
         """Return what follows a tower's blocks and is more than norms: it leads to the words."""
         groups: dict[int, list[int]] = {}
         for owner in sorted(self._tails[anchor]):
-            if not self.at.words[owner] & POOLER:
+            begins = shows(self.tree, self.at, owner) and self.anchors.trace is None
+            if not begins and not self.at.words[owner] & POOLER:
                 groups.setdefault(self.anchors.group(owner), []).append(owner)
         kinds = self.at.kind_of
         return [

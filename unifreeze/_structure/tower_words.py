@@ -73,6 +73,16 @@ def makes_output(segment: str) -> bool:
 
 
 @cache
+def is_clear(segment: str) -> bool:
+    """Return whether a projector's name leaves no doubt.
+
+    >>> is_clear("merger"), is_clear("proj")
+    (True, False)
+    """
+    return not pieces_of(segment).isdisjoint(_CLEAR)
+
+
+@cache
 def is_output(segment: str) -> bool:
     """Return whether a projection's name says that the model ends with it.
 

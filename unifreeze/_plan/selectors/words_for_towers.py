@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unifreeze._plan.selectors.paths import find_module
 from unifreeze._plan.selectors.vocabulary import SYNONYMS, TOWERS
 from unifreeze._structure import Mask, ModelSpec, Zone
+from unifreeze._structure.tower_words import SIGNALS
 from unifreeze.errors import (
     ResolveError,
     SelectorScopeError,
@@ -52,7 +53,8 @@ def head(spec: ModelSpec) -> Mask:
     """Select what comes after the last block; where one tower feeds another, the head of that."""
     selected: Mask = spec.atoms.zone == Zone.HEAD
     if len(spec.runs) > 1 and spec.towers.fed:
-        selected = selected & (_parts(spec) != "projector")
+        # What ends a tower that feeds the words is not an end of the model.
+        selected = selected & ~np.isin(_parts(spec), (*SIGNALS, "projector"))
     return selected
 
 
