@@ -64,7 +64,8 @@ def token_rows(tree: Tree, at: Placement, owner: int) -> int:
     if at.kind_of.get(owner) != "embedding" or at.words[owner] & BESIDE_TOKENS:
         return 0
     names = tree.own_names(owner)
-    rows = max((tree.tensors[tree.tensor_of[name]].shape[0] for name in names), default=0)
+    shapes = [tree.tensors[tree.tensor_of[name]].shape for name in names]
+    rows = max((shape[0] for shape in shapes if len(shape) == 2), default=0)
     return rows if rows >= FEW_ROWS else 0
 
 
