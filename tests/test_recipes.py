@@ -20,7 +20,7 @@ import torch
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
-from tests.support import sides, zoo
+from tests.support import sides, tower_nets, zoo
 from tests.support.golden_plans import EXAMPLES
 from tests.support.pairs import text
 from tests.support.zoo import FRAMEWORKS, ZOO
@@ -131,7 +131,25 @@ NETWORKS = {
         for name in ("bert", "ernie", "bart", "clip", "gpt2 for classification", "bert with lora")
     },
 }
+NETWORKS |= {
+    name: (build, Batch(tower_nets.arrays_for(batch)))
+    for name, (build, batch) in tower_nets.NETWORKS.items()
+}
 FOR = {
+    "action_only": ["a network that acts"],
+    "audio_frozen": ["a network that hears"],
+    "experts_only": ["a mixture of experts"],
+    "language_frozen": ["a network that sees", "a network that hears"],
+    "language_lora": ["a network that sees, with lora"],
+    "language_lora_and_projector": ["a network that sees, with lora"],
+    "last_vision_blocks_and_projector": ["a network that sees", "a network that merges patches"],
+    "projector_only": ["a network that sees", "a network that hears"],
+    "projector_then_language": ["a network that sees"],
+    "rates_by_tower": ["a network that sees"],
+    "router_frozen": ["a mixture of experts"],
+    "towers_locked": ["a network that matches"],
+    "upper_language_and_projector": ["a network that sees"],
+    "vision_frozen": ["a network that sees"],
     "adapters": ["bert with lora"],
     "adaptive_share": ["resnet18", "bert"],
     "all_but_embeddings": ["ernie", "bart"],

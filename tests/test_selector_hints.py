@@ -493,4 +493,4 @@ def test_words_of_other_libraries_stand_for_words_that_exist():
 
 def test_an_adapter_that_is_there_is_found_by_its_library_name():
     made = spec(module("Net", a=adapted(linear(4, 4)), b=linear(4, 2)))
-    assert suggested(refused("lora", made)) == ["adapter"]
+    assert suggested(refused("peft", made)) == ["adapter"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.selector_names import modules, names
+from tests.support.tower_nets import networks
 from tests.support.trees import (
     MODELS,
     Node,
@@ -30,7 +31,8 @@ from tests.support.trees import (
     two_towers,
 )
 from unifreeze._plan.selectors import WORDS, evaluate, parse
-from unifreeze.errors import SelectorRangeError, SelectorScopeError
+from unifreeze._protocol import load_backend
+from unifreeze.errors import SelectorRangeError, SelectorScopeError, UnmatchedSelectorError
 
 
 def last_names(text, made):
@@ -474,13 +476,16 @@ def test_params_do_not_count_statistics(images):
 
 def test_every_word_has_been_tried_on_every_model():
     tried = {word: set() for word in WORDS}
-    for build in MODELS.values():
-        made = spec(build())
+    nets = networks("torch")
+    built = [nets.acting(), nets.painting(), nets.hearing(), nets.matching()]
+    described = [load_backend("torch").describe(net) for net in (*built, nets.mixture(shared=True))]
+    for made in (*(spec(build()) for build in MODELS.values()), *described):
         for word in WORDS:
             try:
                 found = names(f"{word}[0]" if word in ("children", "params") else word, made)
-            except SelectorScopeError:
+            except (SelectorScopeError, UnmatchedSelectorError):
                 continue
             tried[word].add(bool(found))
-    tried["adapter"] |= {bool(names("adapter", with_adapters()))}
+    for word in ("adapter", "lora"):
+        tried[word] |= {bool(names(word, with_adapters()))}
     assert all(True in seen for seen in tried.values()), "each selects something somewhere"

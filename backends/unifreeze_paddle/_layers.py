@@ -124,6 +124,8 @@ class PaddleReader(ClassTableReader):
             return leaf
         if leaf.endswith(_MEANS_AND_VARIANCES) and _keeps_statistics_as(module, leaf):
             return "mean" if leaf.endswith("mean") else "var"
+        if tensor.stop_gradient and self.balances(leaf):
+            return leaf
         # Their flag says nothing: a training step sets it.
         if leaf.startswith("_") and _quantises(type(module)):
             return leaf

@@ -127,9 +127,12 @@ class TorchReader(ClassTableReader):
     def state_role(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
         """Return the role of a parameter that a user's code writes to itself, "" for all others.
 
-        Such are running statistics that do not train, and the vectors of GANs' own spectral norms.
+        Such are running statistics that do not train, routers' balancing biases, and the vectors of
+        GANs' own spectral norms.
         """
-        if tensor.requires_grad or not (leaf.startswith(_RUNNING) or _iterates(module, leaf)):
+        if tensor.requires_grad:
+            return ""
+        if not (leaf.startswith(_RUNNING) or self.balances(leaf) or _iterates(module, leaf)):
             return ""
         return _STATISTICS.get(leaf, leaf)
 
@@ -172,6 +175,8 @@ class TorchReader(ClassTableReader):
     def alike(self, module: nn.Module, leaf: str, tensor: torch.Tensor) -> Hashable:
         """Return a key that parameters described alike share; None for what may be state."""
         if type(tensor) is not nn.Parameter or leaf.startswith(_RUNNING) or leaf.endswith(_VECTORS):
+            return None
+        if leaf.endswith("_bias") and self.balances(leaf):
             return None
         shape = tensor.shape
         # Most tensors of a large model are norms and biases: they are not asked about.

@@ -21,6 +21,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import unifreeze as uf  # noqa: E402
+from tests.support import tower_nets  # noqa: E402
 from tests.support.zoo import FRAMEWORKS, runnable, structure  # noqa: E402
 from unifreeze._protocol import backend_for  # noqa: E402
 from unifreeze._resolution import resolve_phases  # noqa: E402
@@ -29,6 +30,8 @@ EXAMPLES = ROOT / "examples"
 GOLDEN = ROOT / "tests" / "golden" / "plans"
 
 STUDENT = {"student": "bert", "teacher": "ernie"}
+SEES, MERGES = "a network that sees", "a network that merges patches"
+HEARS = "a network that hears"
 PLANS: dict[str, tuple[Any, ...]] = {
     "resnet/head_and_last_stage.yaml": ("resnet50",),
     "resnet/native_names.yaml": ("resnet50",),
@@ -45,6 +48,20 @@ PLANS: dict[str, tuple[Any, ...]] = {
     "recipes/norms.yaml": ("resnet50", "ernie", "t5"),
     "recipes/adapters.yaml": ("bert with lora",),
     "recipes/vision_tower.yaml": ("clip",),
+    "recipes/projector_only.yaml": (SEES, MERGES, HEARS),
+    "recipes/vision_frozen.yaml": (SEES,),
+    "recipes/language_lora.yaml": (f"{SEES}, with lora",),
+    "recipes/language_lora_and_projector.yaml": (f"{SEES}, with lora",),
+    "recipes/last_vision_blocks_and_projector.yaml": (SEES, MERGES),
+    "recipes/upper_language_and_projector.yaml": (SEES,),
+    "recipes/language_frozen.yaml": (SEES, HEARS),
+    "recipes/audio_frozen.yaml": (HEARS,),
+    "recipes/projector_then_language.yaml": (SEES,),
+    "recipes/rates_by_tower.yaml": (SEES,),
+    "recipes/towers_locked.yaml": ("a network that matches",),
+    "recipes/action_only.yaml": ("a network that acts",),
+    "recipes/router_frozen.yaml": ("a mixture of experts",),
+    "recipes/experts_only.yaml": ("a mixture of experts",),
     "recipes/teacher.yaml": (STUDENT,),
     "recipes/student_and_teacher.yaml": (STUDENT,),
     "recipes/classifier.yaml": ("resnet50", "vgg16", "bert"),
@@ -78,6 +95,8 @@ def build(network: Any, framework: str) -> Any:
     """Build one network of the zoo, or several."""
     if isinstance(network, Mapping):
         return {name: runnable(one, framework) for name, one in network.items()}
+    if network in tower_nets.NETWORKS:
+        return tower_nets.NETWORKS[network][0](framework)
     if network.endswith(" at full size"):
         return structure(network.removesuffix(" at full size"), framework)
     return runnable(network, framework)

@@ -10,6 +10,7 @@ from unifreeze._modules.structure_changes import Dicts as Dicts
 from unifreeze._modules.structure_changes import DictStructure, Structure
 from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
+from unifreeze._structure.words_in_names import balances_experts
 
 
 class Reader(Protocol):
@@ -107,6 +108,13 @@ class Reader(Protocol):
     def state_role(self, module: Layer, leaf: str, tensor: LiveTensor) -> str:
         """Return the role of a tensor that is state though it is held as a parameter, else ""."""
         return ""
+
+    def balances(self, leaf: str) -> bool:
+        """Return whether a tensor is a router's balancing bias, by its name.
+
+        One that trains is a parameter; one that does not is moved by training code, so it is state.
+        """
+        return balances_experts(leaf)
 
     def moves(self, module: Layer, leaf: str) -> bool:
         """Return whether training moves state that is kept as a parameter, unless it is held."""

@@ -9,6 +9,8 @@ import numpy as np
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Expression, Word, stand_ins_of
 from unifreeze._plan.selectors.expression import Quoted, Within, parts
+from unifreeze._plan.selectors.vocabulary import TOWERS
+from unifreeze._plan.selectors.words_for_towers import is_tower
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._resolution.plan_selectors import all_expressions
 from unifreeze._resolution.resolution import Resolution
@@ -17,6 +19,7 @@ from unifreeze.errors import OrderError, ResolveError, counted, listing
 
 _BY_PLACE = frozenset({"stem", "neck", "head", "backbone", "embeddings", "classifier", "params"})
 _BY_PLACE |= {"blocks", "layers", "stages", "encoder", "decoder", "query", "key", "value"}
+_BY_PLACE |= {*TOWERS}
 
 ORDER_CURES = (
     "give a batch: plan.apply(model, batch=…); or take it as registered: order: as_described"
@@ -94,6 +97,10 @@ def _places(plans: Sequence[FreezePlan], spec: ModelSpec) -> dict[int, bool]:
 def _counted(expression: Expression, spec: ModelSpec, at: int) -> Iterator[tuple[int, bool]]:
     """Yield the modules in which an expression counts; `at` is the module it is read in."""
     if isinstance(expression, Within):
+        if is_tower(expression.place, quoted=expression.quoted, spec=spec):
+            # What a tower is rests on what enters it, and that on the order of all layers.
+            yield at, False
+            return
         place = spec.module(expression.place)
         if place is not None:  # under an optional rule it may be missing
             yield from _counted(expression.inner, spec.within(place)[0], at + place)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from unifreeze._plan import FreezePlan, Phase, Shape, When, phase_mistakes
-from unifreeze._plan.selectors import evaluate, find_module, parse, unit_count
+from unifreeze._plan.selectors import evaluate, parse, unit_count
+from unifreeze._plan.selectors.words_for_towers import read_place
 from unifreeze._resolution.corrected_structure import corrected
 from unifreeze._resolution.select_parameters import at_place
 from unifreeze._structure import ModelSpec
@@ -71,7 +72,7 @@ class _SpecShape:
         """Return how many blocks, stages, … a submodule has."""
         spec = self.spec
         if within:
-            spec, _ = spec.within(find_module(within, spec))
+            spec, _ = read_place(within, quoted=False, spec=spec)
         return unit_count(units, spec)
 
     def has(self, selector: str) -> bool:

@@ -72,8 +72,10 @@ class Grounds:
         """Return the parameters that decide about a layer that keeps other state.
 
         These are its own parameters or those of the layer that it is a part of; or else those under
-        it, in its block, or of the layers beside it.
+        it, in its block, or of the layers beside it. A balancing bias belongs to its router.
         """
+        if (router := self.spec.experts.routers_of.get(module)) is not None:
+            return np.asarray(router, np.intp)
         names = self._of_layer(module)
         if self._speak(names):
             return names
@@ -87,6 +89,8 @@ class Grounds:
 
     def by_neighbours(self, module: int) -> bool:
         """Return whether the layers beside a layer with other state decide about it."""
+        if module in self.spec.experts.routers_of:
+            return False
         return not self._speak(self._of_layer(module)) and self._block_around(module) < 0
 
     def _of_layer(self, module: int) -> Names:

@@ -12,6 +12,7 @@ from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Expression, Path, Word, count_selected, evaluate
 from unifreeze._plan.selectors.expression import Segment, Within, nodes, parts
 from unifreeze._plan.selectors.vocabulary import OLD_WORDS
+from unifreeze._plan.selectors.words_for_towers import is_tower, read_place
 from unifreeze._resolution.check_captured import fused_places
 from unifreeze._resolution.check_order import unseen_notices
 from unifreeze._resolution.held_layers import Stillness
@@ -164,17 +165,19 @@ def _ambiguity(spec: ModelSpec) -> str:
 
 def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
     if isinstance(expression, Within):
-        place = spec.module(expression.place)
-        # If the rule is optional, the place may be missing.
-        if place is not None:
-            yield from _reading(expression.inner, spec.within(place)[0])
+        try:
+            inside, names = read_place(expression.place, quoted=expression.quoted, spec=spec)
+        except ResolveError:
+            return  # if the rule is optional, the place may be missing
+        module = spec.module(expression.place)
+        if is_tower(expression.place, quoted=expression.quoted, spec=spec) and module is not None:
+            path = range(spec.tree.name_starts[module], spec.tree.name_ends[module])
+            if [*path] != names.tolist():
+                yield _as_word(expression.place)
+        yield from _reading(expression.inner, inside)
         return
     if isinstance(expression, Word) and _hides_path(expression, spec):
-        name = expression.name
-        yield (
-            f"{name!r} is read as the word, not as the path "
-            f'{name!r}, which holds other parameters: path:"{name}"'
-        )
+        yield _as_word(expression.name)
     if isinstance(expression, Word) and (new := OLD_WORDS.get(expression.name)):
         yield f"{expression.name!r} is the old word for {new!r}, and selects the same"
     if expression == Word("embeddings") and not evaluate(expression, spec).any():
@@ -188,6 +191,13 @@ def _reading(expression: Expression, spec: ModelSpec) -> Iterator[str]:
             )
     for part in parts(expression):
         yield from _reading(part, spec)
+
+
+def _as_word(name: str) -> str:
+    return (
+        f"{name!r} is read as the word, not as the path "
+        f'{name!r}, which holds other parameters: path:"{name}"'
+    )
 
 
 def _at_any_depth(path: Path) -> Path | None:

@@ -19,8 +19,11 @@ from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.canonical_names import CanonicalNames
 from unifreeze._structure.constants import find_constants
 from unifreeze._structure.corrections import Correction
+from unifreeze._structure.experts import ExpertParts, find_experts
 from unifreeze._structure.parameters import Parameter, list_parameters
 from unifreeze._structure.place_layers import place
+from unifreeze._structure.pruning import only_names
+from unifreeze._structure.tower_parts import TowerParts, find_tower_parts, joined_parts
 from unifreeze._structure.tree import STATISTICS, Mask, State, Tensor, Trace, Tree
 from unifreeze._structure.zones import Placement, Unit
 from unifreeze._tables import one_line
@@ -243,6 +246,34 @@ class ModelSpec:
             return part, np.asarray(names, np.intp)
 
         return self.once(module, cut_out)
+
+    @cached_property
+    def towers(self) -> TowerParts:
+        """Which tower each name belongs to: vision, audio, text, or what lies between."""
+        tree = self.tree
+        if tree.members:
+            parts = {child: self.within(child)[0].towers for child in tree.children(0)}
+            return joined_parts(tree, parts)
+        return find_tower_parts(tree, self.placement, self.trace)
+
+    @cached_property
+    def experts(self) -> ExpertParts:
+        """The mixture-of-experts layers, with their routers and shared experts."""
+        return find_experts(self.tree, self.placement)
+
+    def within_tower(self, word: str) -> tuple[ModelSpec, NDArray[np.intp]]:
+        """Read one tower as if it were the whole model.
+
+        Returns:
+            Its description, and for each of its names the number of that name here.
+        """
+
+        def cut_out() -> tuple[ModelSpec, NDArray[np.intp]]:
+            kept = [part == word for part in self.towers.of_name]
+            tree, names, tensors = only_names(self.tree, kept)
+            return derive(tree, self.trace, found=self.found[tensors]), np.asarray(names, np.intp)
+
+        return self.once(("tower", word), cut_out)
 
     @cached_property
     def atoms(self) -> Atoms:

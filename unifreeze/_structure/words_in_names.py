@@ -98,6 +98,21 @@ def attention_in_class(type_name: str) -> int:
     return ATTENTION if re.search(r"(?:attention|attn)\d*$", type_name.lower()) else 0
 
 
+_BALANCES = re.compile(r"(?:\w+_)?(?:correction|balanc\w+|experts?|router|routing|load)_bias")
+
+
+@cache
+def balances_experts(leaf: str) -> bool:
+    """Return whether a tensor's name says that it evens out how often experts are chosen.
+
+    Training code moves such a bias by counting tokens, without a gradient.
+
+    >>> balances_experts("e_score_correction_bias"), balances_experts("bias")
+    (True, False)
+    """
+    return _BALANCES.fullmatch(leaf) is not None
+
+
 _KIND_BY_SUFFIX = (
     (re.compile(r"norm(?:act|fp\d+)?(?:\dd|alization)?$", re.I), "norm", (1,)),
     (re.compile(r"linear$|dense$", re.I), "linear", (2,)),

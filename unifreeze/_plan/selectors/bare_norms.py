@@ -24,7 +24,7 @@ from unifreeze._plan.selectors.expression import (
     Without,
     Word,
 )
-from unifreeze._plan.selectors.paths import find_module
+from unifreeze._plan.selectors.words_for_towers import read_place
 from unifreeze._structure import Mask, ModelSpec, Tensor, derive, running_owners
 from unifreeze.errors import ResolveError
 
@@ -90,8 +90,8 @@ class StandIns:
             case OtherThan(inner):
                 a = self._reach(inner, spec, tensors)
                 return Reach(~a.selected, np.zeros_like(a.named), a.of_parts)
-            case Within(inner, place):
-                return self._within(inner, place, spec, tensors)
+            case Within():
+                return self._within(expression, spec, tensors)
         return self._leaf(expression, spec, tensors)
 
     def _leaf(self, expression: Expression, spec: ModelSpec, tensors: Sequence[int]) -> Reach:
@@ -109,19 +109,17 @@ class StandIns:
         by_place = word not in _LAYERS if word else _is_everything(expression)
         return Reach(selected, nothing if by_place else selected)
 
-    def _within(
-        self, inner: Expression, place: str, spec: ModelSpec, tensors: Sequence[int]
-    ) -> Reach:
+    def _within(self, within: Within, spec: ModelSpec, tensors: Sequence[int]) -> Reach:
         nothing = np.zeros(len(tensors), np.bool_)
         try:
-            part, names = spec.within(find_module(place, spec))
+            part, names = read_place(within.place, quoted=within.quoted, spec=spec)
         except ResolveError:
             return Reach(nothing, nothing)
         numbers = {
             int(spec.tensor_of[name]): int(part.tensor_of[n]) for n, name in enumerate(names)
         }
         there = [at for at, tensor in enumerate(tensors) if int(tensor) in numbers]
-        reach = self._reach(inner, part, [numbers[int(tensors[at])] for at in there])
+        reach = self._reach(within.inner, part, [numbers[int(tensors[at])] for at in there])
         selected, named = nothing.copy(), nothing.copy()
         selected[there], named[there] = reach.selected, reach.named
         return Reach(selected, named, reach.of_parts)

@@ -31,8 +31,9 @@ from unifreeze._plan.selectors.expression import (
 from unifreeze._plan.selectors.hints.nearest import unmatched_path
 from unifreeze._plan.selectors.hints.patterns import unmatched_pattern
 from unifreeze._plan.selectors.parse import parse
-from unifreeze._plan.selectors.paths import find_module, match_path, unmatched
+from unifreeze._plan.selectors.paths import match_path, unmatched
 from unifreeze._plan.selectors.vocabulary import SYNONYMS
+from unifreeze._plan.selectors.words_for_towers import read_place
 from unifreeze._plan.selectors.words_with_index import select_counted
 from unifreeze._plan.selectors.words_without_index import SELECTED_BY
 from unifreeze._structure import Mask, ModelSpec
@@ -78,8 +79,8 @@ def _value(expression: Expression, spec: ModelSpec) -> Mask:
             return _value(left, spec) & ~_value(right, spec)
         case OtherThan(inner):
             return ~_value(inner, spec)
-        case Within(inner, place):
-            return _within(inner, place, spec)
+        case Within():
+            return _within(expression, spec)
         case Word(name, index):
             return _word(SYNONYMS.get(name, name), index, spec)
         case Path():
@@ -100,10 +101,18 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _within(inner: Expression, place: str, spec: ModelSpec) -> Mask:
-    """Evaluate as if one submodule were the whole model, and carry the answer back."""
-    sub, names = spec.within(find_module(place, spec))
-    chosen = evaluate(inner, sub)
+def _within(within: Within, spec: ModelSpec) -> Mask:
+    """Evaluate as if one submodule or tower were the whole model, and carry the answer back."""
+    sub, names = read_place(within.place, quoted=within.quoted, spec=spec)
+    try:
+        chosen = evaluate(within.inner, sub)
+    except UnmatchedSelectorError:
+        # Paths in a tower are those of the model. If a module has the tower's name, they may be
+        # those in the module, as before there was a word for it.
+        if within.quoted or spec.module(within.place) is None:
+            raise
+        sub, names = read_place(within.place, quoted=True, spec=spec)
+        chosen = evaluate(within.inner, sub)
     selected = np.zeros(len(spec.atoms), np.bool_)
     selected[np.isin(spec.atoms.name, names)] = _carry_over(chosen, sub, spec, names)
     return selected

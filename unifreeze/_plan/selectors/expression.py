@@ -150,13 +150,21 @@ class OtherThan:
 
 @dataclass(frozen=True)
 class Within:
-    """An expression read as if one submodule were the whole model."""
+    """An expression read as if one submodule or tower were the whole model.
+
+    Attributes:
+        inner: The expression.
+        place: Path of the submodule, or the word of a tower.
+        quoted: The place is written in quotes, so that it is a path.
+    """
 
     inner: Expression
     place: str
+    quoted: bool = False
 
     def __str__(self) -> str:
         plain = re.fullmatch(r"\w+(\.\w+)*", self.place) and self.place != "in"
+        plain = plain and not self.quoted
         return f"{_wrap(self.inner, 4)} in {self.place if plain else f'path:{_quote(self.place)}'}"
 
 

@@ -27,7 +27,7 @@ from unifreeze._plan.selectors.expression import (
     Word,
 )
 from unifreeze._plan.selectors.hints.signs import corrected, unbalanced
-from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, WORDS
+from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, TOWERS, WORDS
 from unifreeze.errors import SelectorSyntaxError, cut, quoted
 
 LONGEST_CORRECTED = 500
@@ -134,18 +134,20 @@ class _Reader(Transformer[Any, Any]):
 
     either, both, without, other_than = Either, Both, Without, OtherThan
 
-    def within(self, inner: Expression, _in: str, place: str) -> Within:
-        return Within(inner, place)
+    def within(self, inner: Expression, _in: str, place: tuple[str, bool]) -> Within:
+        path, quoted = place
+        # Only a path that is spelled like a word has to stay in quotes.
+        return Within(inner, path, quoted and path in TOWERS)
 
-    def place(self, token: str) -> str:
-        return str(token)
+    def place(self, token: str) -> tuple[str, bool]:
+        return str(token), False
 
-    def place_quoted(self, prefix: str, token: str) -> str:
+    def place_quoted(self, prefix: str, token: str) -> tuple[str, bool]:
         if not prefix.startswith("path"):
             raise SelectorSyntaxError(
                 f"after 'in' stands a module, not {prefix}{token}", hint='in path:"…"'
             )
-        return _unquote(token)
+        return _unquote(token), True
 
     def quoted(self, prefix: str, token: str) -> Expression:
         by, pattern = prefix.rstrip(": \t"), _unquote(token)

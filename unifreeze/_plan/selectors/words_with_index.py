@@ -13,6 +13,7 @@ from unifreeze._plan.selectors.expression import Index
 from unifreeze._plan.selectors.hints.numbers import instead_of_stack
 from unifreeze._plan.selectors.positions import positions
 from unifreeze._plan.selectors.repeated_units import runs_called, stage_count
+from unifreeze._plan.selectors.words_for_experts import select_experts
 from unifreeze._structure import BlockRun, Mask, ModelSpec, Zone
 from unifreeze.errors import SelectorScopeError, counted, listing
 
@@ -24,6 +25,8 @@ def select_counted(name: str, index: Index | None, spec: ModelSpec) -> Mask:
         SelectorRangeError: The index goes past the end.
         SelectorScopeError: The word has no single meaning in this model.
     """
+    if name == "experts":
+        return select_experts(index, spec)
     if name not in ("children", "params"):
         return _units(name, index, spec)
     # The parser has refused these two without an index.

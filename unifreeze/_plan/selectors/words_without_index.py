@@ -10,6 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from unifreeze._plan.selectors.embeddings import select_embeddings
+from unifreeze._plan.selectors.vocabulary import SYNONYMS, TOWERS
+from unifreeze._plan.selectors.words_for_experts import in_role, of_role
+from unifreeze._plan.selectors.words_for_towers import head, neck, tower
 from unifreeze._structure import KINDS, Mask, ModelSpec, Zone
 from unifreeze._structure.head_names import named_for_classes, named_for_head
 from unifreeze._structure.words_in_names import (
@@ -53,7 +56,13 @@ def _tied(spec: ModelSpec) -> Mask:
 
 
 def _backbone(spec: ModelSpec) -> Mask:
-    return ~_zone(Zone.HEAD)(spec)
+    return ~head(spec)
+
+
+def _scalars(spec: ModelSpec) -> Mask:
+    """Select single values that belong to no layer, such as the scale of likenesses."""
+    selected: Mask = (spec.counts == 1)[spec.atoms.tensor] & _of_kind("param", spec)
+    return selected
 
 
 def _classifier(spec: ModelSpec) -> Mask:
@@ -65,7 +74,7 @@ def _classifier(spec: ModelSpec) -> Mask:
     """
     atoms, at = spec.atoms, spec.placement
     selected = np.zeros(len(atoms), np.bool_)
-    heads = (atoms.zone == Zone.HEAD) & ~_adapter(spec)
+    heads = head(spec) & ~_adapter(spec)
     owners = spec.owner_of[atoms.name]
     for unit in np.unique(atoms.unit[heads]):
         here = heads & (atoms.unit == unit)
@@ -156,13 +165,14 @@ def _attention(spec: ModelSpec) -> Mask:
 
 
 def _mlp(spec: ModelSpec) -> Mask:
-    """Select the linear layers outside attention, in blocks that have attention."""
+    """Select the linear layers outside attention and routers, in blocks that have attention."""
     atoms, attention = spec.atoms, _attention(spec)
     in_block = atoms.zone == Zone.BLOCK
     # One number for each block of each run, so that one `isin` finds the blocks with attention.
     place = atoms.run * (int(atoms.block.max(initial=0)) + 1) + atoms.block
     attending = np.isin(place, place[attention & in_block])
     selected: Mask = in_block & attending & ~attention & _of_kind("linear", spec)
+    selected = selected & ~in_role("router", spec)
     return selected
 
 
@@ -187,12 +197,16 @@ SELECTED_BY: dict[str, Meaning] = {
     "all": _all,
     "tied": _tied,
     "stem": _zone(Zone.STEM),
-    "neck": _zone(Zone.NECK),
-    "head": _zone(Zone.HEAD),
+    "neck": neck,
+    "head": head,
     "backbone": _backbone,
     "embeddings": select_embeddings,
     "pooler": _has(POOLER),
     "classifier": _classifier,
+    **{word: tower(word) for word in TOWERS if word not in SYNONYMS},
+    "shared_experts": of_role("shared_experts"),
+    "router": of_role("router"),
+    "scalars": _scalars,
     "adapter": _adapted,
     "attention": _attention,
     "mlp": _mlp,

@@ -96,7 +96,7 @@ def _top(spec: ModelSpec) -> list[str]:
 
 def explain_nothing(expression: Expression, spec: ModelSpec, count: Count) -> str:
     """Say why an expression selects nothing though each of its parts is known."""
-    if isinstance(expression, Word) and expression.name == "adapter":
+    if isinstance(expression, Word) and expression.name in ("adapter", "lora"):
         return "the model has no adapters (LoRA and kin): apply the plan after they are added"
     if empty := nothing_in(expression, spec)[0]:
         return empty
