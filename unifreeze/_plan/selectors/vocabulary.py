@@ -10,7 +10,7 @@ WORDS = {
     "tied": "parameters with more than one name",
     "stem": "what comes before the first block",
     "neck": "norms, convolutions and poolers between the last block and the head",
-    "head": "what gives the outputs, outside modules with blocks (without blocks: trailing linears)",
+    "head": "what gives the outputs, outside modules with blocks (if there are none: last linears)",
     "backbone": "all but the head",
     "embeddings": "the whole stem of a text model",
     "pooler": "layers called pooler",
