@@ -184,7 +184,7 @@ def test_a_misspelt_selector_is_answered_with_what_was_meant(where, text, meant)
         (TORCH_BERT, "bert.encoder.layer.12", "bert.encoder.layer holds: 0, 1, 2, 3"),
         (TORCH_BERT, "bert.encoder.layer.0.foo", "holds: attention, intermediate, output"),
         (TORCH_BERT, "running_mean", "running statistics are never parameters"),
-        (TORCH_BERT, "zzz", "words that select something here: all, stem, head"),
+        (TORCH_BERT, "zzz", "words that select something here: all, stem, neck, head"),
         (TORCH_BERT, "zzz", "`unifreeze show MODEL` lists them"),
         (TORCH_BERT, 're:"zzz"', "no name holds it anywhere"),
         (TORCH_BERT, 'type:"Dropout"', "layers of class Dropout hold no parameters"),

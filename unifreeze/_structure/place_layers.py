@@ -158,6 +158,8 @@ class _Placer:
         Detectors that refine boxes layer by layer lend their heads to the decoder.
         """
         tree, at = self.tree, self.at
+        if len(tree.names) == len(tree.tensors):
+            return
         zones = {owner: at.units[unit].zone for owner, unit in at.unit_of.items()}
         head = {
             (tree.tensor_of[name], at.kinds[owner]): at.unit_of[owner]

@@ -10,7 +10,7 @@ WORDS = {
     "tied": "parameters with more than one name",
     "stem": "what comes before the first block",
     "neck": "norms, convolutions and poolers between the last block and the head, in one tower",
-    "head": "what gives the outputs, outside all modules with blocks (or the trailing linears)",
+    "head": "what gives the outputs, outside modules with blocks (if there are none: last linears)",
     "backbone": "all but the head",
     "embeddings": "what makes vectors of tokens, patches or sound: the stem of a transformer",
     "pooler": "layers called pooler",
