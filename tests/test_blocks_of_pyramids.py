@@ -239,6 +239,16 @@ def test_the_path_down_of_a_network_of_single_convolutions_is_blocks(name):
     assert blocks(made) == [[f"{name}.0", f"{name}.1", f"{name}.2", "ups.0", "ups.1"]]
 
 
+def test_a_path_down_is_known_by_its_mirrored_widths_whatever_its_name():
+    down = stack(residual(8, 16), residual(16, 32), residual(32, 64))
+    up = stack(bottleneck(64, 32), bottleneck(32, 16), bottleneck(16, 8))
+    made = spec(module("N", first=conv(3, 8), qxz=down, wvt=up, head=conv(8, 2)))
+    assert [len(run.blocks) for run in made.runs] == [6]
+    stem = stack(residual(3, 6), residual(6, 12))
+    made = spec(module("N", start=stem, layers=stack(bottleneck(12, 8), bottleneck(8, 8))))
+    assert blocks(made) == [["layers.0", "layers.1"]]
+
+
 def test_residual_units_of_one_convolution_are_blocks():
     made = spec(
         module(

@@ -22,6 +22,7 @@ from unifreeze._structure.head_names import named_for_head
 from unifreeze._structure.joined_runs import join_runs
 from unifreeze._structure.matrices import matrix_counts, reads_input
 from unifreeze._structure.parallel_lists import join_parts
+from unifreeze._structure.single_convolutions import keeps_channels, mirrors, rows_of_units
 from unifreeze._structure.stages import StageFinder
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import (
@@ -172,40 +173,25 @@ class _BlockFinder:
             index = self.tree.parents[index]
         return index in self._stages
 
-    def of_one_convolution(self, blocks: Iterable[int]) -> list[int]:
-        """Return residual units of one convolution, in lists that hold nothing else.
-
-        Such a list is the path down of a network whose path up is a list of blocks beside it, or
-        all that the network repeats. The list's name says that it is a path; in a network without
-        other blocks it is enough that the units keep the number of channels, as residual ones do.
-        """
-        tree, holders = self.tree, {self.holder(block) for block in blocks}
+    def of_one_convolution(self, blocks: Sequence[int]) -> list[int]:
+        """Return units of one convolution that are blocks beside these, or all blocks there are."""
+        rows = rows_of_units(self.tree, self.kinds, self._matrices, self._composed)
+        rows = [row for row in rows if not self._in_stem(row[0])]
+        beside: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index in chain(blocks, *rows):
+            beside[self.holder(index)][self.tree.parents[index]].append(index)
+        holders = {self.holder(block) for block in blocks}
         units: list[int] = []
-        for at, kind in enumerate(self.kinds):
-            row = [index for index in tree.children(at) if self._matrices[index]]
-            if kind != CONTAINER or len(row) < 2 or not self._composed.issuperset(row):
-                continue
-            kernels = [self._only_kernel(index) for index in row]
-            alike = len({tree.types[index] for index in row}) == 1 and all(map(len, kernels))
-            path = _PATH.fullmatch(tree.last_name(at))
-            keeps = all(kernel[0] == kernel[1] for kernel in kernels if kernel)
-            wanted = self.holder(row[0]) in holders and path if holders else path or keeps
-            if alike and wanted and not self._in_stem(at):
+        for row in rows:
+            at, holder = self.tree.parents[row[0]], self.holder(row[0])
+            others = [group for parent, group in beside[holder].items() if parent != at]
+            mirrored = any(mirrors(self.tree, row, other) for other in others)
+            named = _PATH.fullmatch(self.tree.last_name(at))
+            if (holder in holders and (named or mirrored)) or (
+                not holders and (named or mirrored or keeps_channels(self.tree, row))
+            ):
                 units += row
         return units
-
-    def _only_kernel(self, index: int) -> tuple[int, ...]:
-        """Return the shape of the kernel that is a module's only matrix; () for other modules."""
-        tree = self.tree
-        if self._matrices[index] != 1:
-            return ()
-        names = range(tree.name_starts[index], tree.name_ends[index])
-        shapes = [
-            tree.tensors[tree.tensor_of[n]].neutral
-            for n in names
-            if self.kinds[tree.owners[n]] == "conv"
-        ]
-        return max(shapes, key=len, default=())
 
     def cells(self, listed: Iterable[int]) -> list[int]:
         """Return cells: units in a numbered row that are no list, and that hold lists themselves.
