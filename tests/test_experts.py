@@ -318,6 +318,17 @@ def test_a_model_without_experts_is_refused_in_words(word, framework):
         trained(model, word)
 
 
+def test_a_module_called_like_a_word_is_offered_as_a_path():
+    from torch import nn
+
+    model = nn.Sequential()
+    model.add_module("router", nn.Linear(4, 4))
+    model.add_module("out", nn.Linear(4, 2))
+    with pytest.raises(UnmatchedSelectorError, match='module of that name is path:"router"'):
+        trained(model, "router")
+    assert trained(model, 'path:"router"') == {"router.weight", "router.bias"}
+
+
 def test_an_index_of_experts_in_a_model_without_them_is_refused():
     with pytest.raises(ResolveError, match="the model has no experts"):
         trained(networks("torch").seeing(), "experts[0]")

@@ -180,7 +180,7 @@ def test_a_misspelt_selector_is_answered_with_what_was_meant(where, text, meant)
 @pytest.mark.parametrize(
     ("where", "text", "hint"),
     [
-        (TORCH_BERT, "lora", "no adapters (LoRA and kin): apply the plan after they are added"),
+        (TORCH_BERT, "peft", "no adapters (LoRA and kin): apply the plan after they are added"),
         (TORCH_BERT, "bert.encoder.layer.12", "bert.encoder.layer holds: 0, 1, 2, 3"),
         (TORCH_BERT, "bert.encoder.layer.0.foo", "holds: attention, intermediate, output"),
         (TORCH_BERT, "running_mean", "running statistics are never parameters"),

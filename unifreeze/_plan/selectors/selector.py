@@ -55,7 +55,10 @@ class Selector:
         return selector
 
     def within(self, place: str) -> Selector:
-        """Read this selector as if the submodule at `place` were the whole model.
+        """Read this selector as if the submodule or tower at `place` were the whole model.
+
+        Args:
+            place: Path of the submodule, or the word for a tower, such as `vision`.
 
         >>> Selector("blocks[-1]").within("student")
         Selector('blocks[-1] in student')

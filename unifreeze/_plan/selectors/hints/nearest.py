@@ -103,7 +103,9 @@ def explain_nothing(expression: Expression, spec: ModelSpec, count: Count) -> st
     if isinstance(expression, Path):
         return f"{expression} holds no parameters"
     if isinstance(expression, Word):
-        return f"{expression.name!r} is {WORDS[expression.name]}, and this model has none"
+        none = f"{expression.name!r} is {WORDS[expression.name]}, and this model has none"
+        named = spec.module(expression.name) is not None
+        return f'{none}; the module of that name is path:"{expression.name}"' if named else none
     if isinstance(expression, Both | Without):
         left, right = str(expression.left), str(expression.right)
         how = "no parameter is in both" if isinstance(expression, Both) else "none is left"

@@ -7,6 +7,14 @@ from functools import cache
 
 _MEANT = {
     "all": "everything any whole full entire total model network net params parameters",
+    "vision": "visiontower visionmodel visionencoder visual visualencoder imageencoder imagetower",
+    "audio": "audiotower audioencoder audiomodel speech speechencoder sound",
+    "text": "languagemodel language llm lm textmodel textencoder texttower",
+    "projector": "mmprojector multimodalprojector projectors connector aligner merger resampler",
+    "experts": "expert moe",
+    "shared_experts": "sharedexpert sharedmlp",
+    "router": "routers gating moegate",
+    "scalars": "scalar logitscale logitbias temperature",
     "norm": "ln bn gn layernorm batchnorm groupnorm instancenorm rmsnorm norms normalization "
     "normalisation normalizer batchnorm1d batchnorm2d batchnorm3d layernorms batchnorms",
     "adapter": "lora loraa lorab adapters peft qlora dora ia3 loha lokr prompt prefix",
