@@ -25,7 +25,7 @@ BATCH = np.random.default_rng(0).standard_normal((8, 6)).astype("float32")
 @pytest.fixture(autouse=True)
 def nothing_taught(monkeypatch):
     """Begin with nothing taught, and forget it after."""
-    monkeypatch.setattr(taught_kinds, "_CLASSROOM", taught_kinds._Classroom())
+    monkeypatch.setattr(taught_kinds, "_LESSONS", taught_kinds._Lessons())
 
 
 def nets_in(framework):

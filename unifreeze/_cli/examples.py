@@ -6,6 +6,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "show": (
         "unifreeze show package.module:make",
         'unifreeze show "./nets.py:make(depth=4)" --batch "float32[2,3,64,64]" --all',
+        "unifreeze show ./nets.py:make --structure --plan plan.yaml",
     ),
     "explain": (
         "unifreeze explain plan.yaml package.module:make",

@@ -62,7 +62,7 @@ def teach_kind(
     given = {key: value for key, value in said.items() if value is not None}
     name = layer if isinstance(layer, str) else _name_of_class(layer)
     lesson = read_lesson(name, given, CALL)
-    _CLASSROOM.learn(lesson, seen=isinstance(layer, type), replace=replace)
+    _LESSONS.learn(lesson, seen=isinstance(layer, type), replace=replace)
 
 
 def _name_of_class(layer: type) -> str:
@@ -82,12 +82,12 @@ def lesson_for(cls: type) -> Lesson | None:
     Raises:
         KindError: A lesson about a package of its bases cannot be right.
     """
-    return _CLASSROOM.lesson_for(cls)
+    return _LESSONS.lesson_for(cls)
 
 
 def latest_lesson() -> object:
     """Return an object that is another one whenever something new was taught."""
-    return _CLASSROOM.latest
+    return _LESSONS.latest
 
 
 def lessons_unchanged(
@@ -116,7 +116,7 @@ class _Taught:
     seen: bool
 
 
-class _Classroom:
+class _Lessons:
     """Everything that has been taught in this process.
 
     Attributes:
@@ -171,7 +171,7 @@ class _Classroom:
                 self.learn(taught.lesson)
 
 
-_CLASSROOM = _Classroom()
+_LESSONS = _Lessons()
 
 
 @cache

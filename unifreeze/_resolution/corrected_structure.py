@@ -34,7 +34,7 @@ def corrected(plan: FreezePlan, spec: ModelSpec) -> ModelSpec:
 
 
 def _corrected(plan: FreezePlan, spec: ModelSpec) -> ModelSpec:
-    parts: dict[str, _Stated] = {part.name: _Stated(part, spec) for part in plan.structure}
+    parts: dict[str, _StatedPart] = {part.name: _StatedPart(part, spec) for part in plan.structure}
     blocks, stem, head = (parts.get(name) for name in ("blocks", "stem", "head"))
     if blocks:
         _check_blocks(blocks)
@@ -51,7 +51,7 @@ def _corrected(plan: FreezePlan, spec: ModelSpec) -> ModelSpec:
     return there
 
 
-class _Stated:
+class _StatedPart:
     """One part of a model as a plan states it.
 
     Attributes:
@@ -127,7 +127,7 @@ def _matches(text: str, spec: ModelSpec) -> bool:
         return False
 
 
-def _check_blocks(blocks: _Stated) -> None:
+def _check_blocks(blocks: _StatedPart) -> None:
     """Refuse modules that cannot be blocks, or of which one is inside another."""
     for run in blocks.runs:
         for block in run:
@@ -144,7 +144,7 @@ def _check_blocks(blocks: _Stated) -> None:
         last = block
 
 
-def _check_block(blocks: _Stated, block: int, *, alone: bool) -> None:
+def _check_block(blocks: _StatedPart, block: int, *, alone: bool) -> None:
     spec, path = blocks.spec, blocks.path(block)
     tree, kind = spec.tree, spec.placement.kinds[block]
     inside = [child for child in tree.children(block) if not blocks.holds_nothing(child)]
@@ -167,7 +167,7 @@ def _check_block(blocks: _Stated, block: int, *, alone: bool) -> None:
         )
 
 
-def _check_outside_blocks(zone: _Stated, there: ModelSpec) -> None:
+def _check_outside_blocks(zone: _StatedPart, there: ModelSpec) -> None:
     """Refuse a stem or head that is inside a block, holds one, or holds nothing."""
     tree = there.tree
     if all(map(zone.holds_nothing, zone.modules)):
@@ -196,7 +196,7 @@ def _check_outside_blocks(zone: _Stated, there: ModelSpec) -> None:
                 )
 
 
-def _check_apart(stem: _Stated, head: _Stated) -> None:
+def _check_apart(stem: _StatedPart, head: _StatedPart) -> None:
     """Refuse modules that would be in the stem and in the head."""
     ends = stem.spec.tree.ends
     for one in stem.modules:
