@@ -41,10 +41,3 @@ def run_chart(report: RunReport) -> Picture:
     from unifreeze._drawing import run_chart
 
     return run_chart(report)
-
-
-class ShownInNotebooks:
-    """A result that notebooks show as HTML: what `str` writes, or a table that folds."""
-
-    def _repr_html_(self) -> str:
-        return html_of(self)

@@ -19,7 +19,8 @@ from unifreeze.errors import counted, cut
 LAYERS = 1000
 """Rows of layers in one table; models with more of them would make notebooks heavy."""
 STYLE = (
-    ".uf.uf-card{background:none;font:13px/1.45 system-ui,sans-serif;max-width:60em;text-align:left}"
+    ".uf.uf-card{background:none;"
+    "font:13px/1.45 system-ui,sans-serif;max-width:60em;text-align:left}"
     ".uf .uf-row{display:grid;grid-template-columns:minmax(9em,2fr) minmax(8em,1.6fr) 8em 6em;"
     "column-gap:1em;padding:1px 4px;border-radius:3px;align-items:center}"
     ".uf .uf-row>*{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}"
@@ -114,7 +115,8 @@ class _Table:
         return element("details", self._line("summary", label, "", part.numbers), inside)
 
     def _layers(self, numbers: NDArray[np.intp]) -> Markup:
-        spec, rows = self.resolution.spec, []
+        spec = self.resolution.spec
+        rows: list[Markup] = []
         members: dict[int, list[int]] = {}
         for number in numbers.tolist():
             members.setdefault(int(spec.owner_of[spec.first_names[number]]), []).append(number)

@@ -1,4 +1,4 @@
-"""A network as parts for tables and timelines: units in order, and runs of units that look alike."""
+"""A network as parts for tables and timelines: its units in order, and runs of equal units."""
 
 from __future__ import annotations
 

@@ -77,8 +77,12 @@ class _Chart:
         for value in ticks(low, high):
             y = top + PANEL * (1 - (value - low) / (high - low))
             drawn += [  # lines behind the curves
-                element("path", d=f"M{LEFT:g} {y:.1f}H{WIDTH - RIGHT:g}", class_="uf-axis",
-                        stroke_opacity=".3"),
+                element(
+                    "path",
+                    d=f"M{LEFT:g} {y:.1f}H{WIDTH - RIGHT:g}",
+                    class_="uf-axis",
+                    stroke_opacity=".3",
+                ),
                 element("text", f"{value:.4g}", x=LEFT - 6, y=y + 4, class_="uf-soft uf-end"),
             ]
         ends: list[tuple[float, str, int]] = []

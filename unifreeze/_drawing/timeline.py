@@ -75,7 +75,7 @@ class Timeline:
 
     def __repr__(self) -> str:
         total = self.phases[0].resolution.counts()[1]
-        return one_line(self, f"{counted(len(self.phases), 'phase')} of {counted(total, 'value')}")
+        return one_line(self, f"{counted(len(self.phases), 'phase')}, {counted(total, 'value')}")
 
     def __str__(self) -> str:
         rows = []

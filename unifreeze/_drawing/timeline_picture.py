@@ -50,6 +50,7 @@ class _Drawn:
             joined(*(self._head(n, phase) for n, phase in enumerate(self.phases))),
             joined(*(self._row(row, top + ROW * n) for n, row in enumerate(self.rows))),
             self._rates(bottom + 14),
+            joined(*map(self._cover, range(len(self.phases)))),
             title=f"Timeline of {counted(len(self.phases), 'phase')}",
         )
         return Picture(drawn)
@@ -62,7 +63,6 @@ class _Drawn:
         x, room = self._x(number) + 2, self.column - 6
         trainable, total = phase.resolution.counts()
         said = f"{phase.name or 'the run'}, {phase.begins}: {_what(phase, trainable, total)}"
-        cover = Box(x - 2, 20, self.column, HEADER + ROW * len(self.rows))
         return joined(
             element("text", fitting(phase.name or "the run", room, letter=8.0), x=x, y=34.0,
                     class_="uf-big"),
@@ -129,5 +129,3 @@ def _what(phase: TimelinePhase, trainable: int, total: int) -> str:
     if phase.stop:
         return "training ends"
     return f"{trainable:,} of {counted(total, 'value')} train, rate {rate_of(phase)}"
-
-
