@@ -6,7 +6,7 @@ from unifreeze._drawing.looks import looks_of, shares
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.nested_boxes import HEADING, Frame, Leaf, Nested, nested_boxes
 from unifreeze._drawing.palette import Look
-from unifreeze._drawing.picture import Picture, drawing, fitting, hatched, legend
+from unifreeze._drawing.picture import Picture, drawing, fitting, hatched, legend, rectangle
 from unifreeze._drawing.treemap import Box
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
@@ -45,7 +45,7 @@ def freeze_map(resolution: Resolution, since: Resolution | None = None) -> Pictu
 def frame_box(frame: Frame) -> Markup:
     """Draw a module that has others in it, and its name if there is room."""
     box = frame.box
-    drawn = element("rect", **corners(box), class_="uf-box uf-line")
+    drawn = rectangle(apart(box), "uf-box uf-line")
     if not frame.title:
         return drawn
     shown = fitting(frame.title, box.width - 8)
@@ -63,11 +63,8 @@ def leaf_name(leaf: Leaf) -> Markup | None:
 
 def _leaf_box(leaf: Leaf, nested: Nested, spec: ModelSpec) -> Markup:
     look = Look(nested.stories[leaf.story][0])
-    box = leaf.box
-    rectangle = element(
-        "rect", element("title", describe(leaf, spec, look)), **corners(box), class_=look.style
-    )
-    return joined(rectangle, hatched(look, *(round(side, 1) for side in box)))
+    box = apart(leaf.box)
+    return joined(rectangle(box, look.style, describe(leaf, spec, look)), hatched(look, box))
 
 
 def describe(leaf: Leaf, spec: ModelSpec, look: Look) -> str:
@@ -80,16 +77,9 @@ def describe(leaf: Leaf, spec: ModelSpec, look: Look) -> str:
     return f"{cut(path, 200)} ({kind}): {roles}{more}; {counted(values, 'value')}, {look.label}"
 
 
-def corners(box: Box, gap: float = 0.5) -> dict[str, str]:
-    """Return a box as attributes of a rectangle, with half a pixel left free on each side."""
-    margin = gap if min(box.width, box.height) > 4 else 0.0
-    inner = box.inside(margin)
-    return {
-        "x": _at(inner.x),
-        "y": _at(inner.y),
-        "width": _at(inner.width),
-        "height": _at(inner.height),
-    }
+def apart(box: Box, gap: float = 0.5) -> Box:
+    """Return a box with half a pixel left free on each side, if it is large enough."""
+    return box.inside(gap) if min(box.width, box.height) > 4 else box
 
 
 def _at(place: float) -> str:

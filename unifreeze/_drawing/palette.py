@@ -54,6 +54,7 @@ _PLAIN = (
     ".uf text{font:11px system-ui,sans-serif}"
     ".uf .uf-big{font-size:13px;font-weight:600}"
     ".uf .uf-end{text-anchor:end}.uf .uf-mid{text-anchor:middle}"
+    ".uf .uf-cover{fill:none;pointer-events:none}"
     ".uf .uf-stroke{fill:none;stroke-width:1.8}"
 )
 
@@ -91,7 +92,7 @@ def _scheme(name: str) -> list[tuple[str, str]]:
         (".uf-box", f"fill:{ink['box']};background-color:{ink['box']}"),
         (".uf-back", f"fill:{ink['line']}"),
         (".uf-line", f"stroke:{ink['line']}"),
-        (".uf-axis", f"stroke:{ink['soft']}"),
+        (".uf-grid", f"stroke:{ink['soft']};stroke-opacity:.3"),
         (".uf-hatch", f"stroke:{ink['ink']};stroke-opacity:.45;stroke-width:1"),
         *((f".uf-s{key}", f"stroke:{fill}") for key, fill in _STROKES[name].items()),
         (".uf-ink", f"color:{ink['ink']}"),

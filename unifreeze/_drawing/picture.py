@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from unifreeze._arguments import checked_methods
-from unifreeze._drawing.markup import Markup, element, joined
+from unifreeze._drawing.markup import Attribute, Markup, element, joined
 from unifreeze._drawing.palette import LABELS, Look, stylesheet
+from unifreeze._drawing.treemap import Box
 from unifreeze._files import whole_file, writing_hint
 from unifreeze.errors import UnifreezeError
 
@@ -78,7 +79,7 @@ def drawing(width: float, height: float, *children: Markup, title: str) -> Marku
         element("title", title),
         stylesheet(),
         HATCH,
-        element("rect", x=-MARGIN, y=-MARGIN, width=wide, height=high, class_="uf-back"),
+        rectangle(Box(-MARGIN, -MARGIN, wide, high), "uf-back"),
         *children,
         xmlns="http://www.w3.org/2000/svg",
         class_="uf",
@@ -110,19 +111,33 @@ def legend(looks: list[Look], x: float, y: float) -> Markup:
     drawn = []
     for look in looks:
         drawn += [
-            element("rect", x=x, y=y, width=12.0, height=12.0, rx=2.0, class_=look.style),
-            hatched(look, x, y, 12.0, 12.0),
+            rectangle(Box(x, y, 12, 12), look.style, rx=2),
+            hatched(look, Box(x, y, 12, 12)),
             element("text", LABELS[look], x=x + 17, y=y + 10),
         ]
         x += 32 + 6.1 * len(LABELS[look])
     return joined(*drawn)
 
 
-def hatched(look: Look, x: float, y: float, width: float, height: float) -> Markup:
-    """Draw lines over a rectangle if it is of something that holds still."""
+def rectangle(box: Box, style: str, title: str = "", **more: Attribute) -> Markup:
+    """Draw a box.
+
+    Args:
+        box: Where it is.
+        style: Its class.
+        title: What appears under the mouse.
+        **more: Further attributes.
+    """
+    said = element("title", title) if title else None
+    sides = {name: f"{side:.1f}".removesuffix(".0") for name, side in box._asdict().items()}
+    return element("rect", said, **sides, class_=style or None, **more)
+
+
+def hatched(look: Look, box: Box) -> Markup:
+    """Draw lines over a box if it is of something that holds still."""
     if look is not Look.HELD:
         return Markup()
-    return element("rect", x=x, y=y, width=width, height=height, fill="url(#uf-hatched)")
+    return rectangle(box, "", fill="url(#uf-hatched)", pointer_events="none")
 
 
 def fitting(text: str, width: float, *, letter: float = 6.1) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.palette import Look
-from unifreeze._drawing.picture import Picture, drawing, fitting
+from unifreeze._drawing.picture import Picture, drawing, fitting, rectangle
+from unifreeze._drawing.treemap import Box
 from unifreeze._handle.history import BEFORE, RunReport
 
 WIDTH, LEFT, RIGHT = 960.0, 64.0, 110.0
@@ -31,8 +32,8 @@ class _Chart:
         self.column = (WIDTH - LEFT - RIGHT) / max(len(self.rows), 1)
 
     def picture(self) -> Picture:
-        panels = [self._panel(metric, TOP + n * (PANEL + GAP)) for n, metric in
-                  enumerate(self.metrics)]  # fmt: skip
+        tops = [TOP + number * (PANEL + GAP) for number in range(len(self.metrics))]
+        panels = [self._panel(metric, top) for metric, top in zip(self.metrics, tops, strict=True)]
         bottom = TOP + len(self.metrics) * (PANEL + GAP)
         if not self.rows:
             said = element("text", "nothing has been noted yet", x=0.0, y=14.0, class_="uf-soft")
@@ -60,10 +61,9 @@ class _Chart:
             members = list(span)
             x, width = self._x(members[0]), self.column * len(members)
             if number % 2 == 0:
-                drawn.append(element("rect", x=x, y=20.0, width=width, height=bottom - 20,
-                                     class_="uf-box"))  # fmt: skip
-            drawn.append(element("text", fitting(name, width - 4, letter=8.0), x=x + 3, y=14.0,
-                                 class_="uf-big"))  # fmt: skip
+                drawn.append(rectangle(Box(x, 20, width, bottom - 20), "uf-box"))
+            shown = fitting(name, width - 4, letter=8.0)
+            drawn.append(element("text", shown, x=x + 3, y=14.0, class_="uf-big"))
         return joined(*drawn)
 
     def _panel(self, metric: str, top: float) -> Markup:
@@ -87,11 +87,13 @@ class _Chart:
             ]
         ends: list[tuple[float, str, int]] = []
         for number, (side, values) in enumerate(lines.items()):
+            shares = [
+                None if v is None or not isfinite(v) else (v - low) / (high - low) for v in values
+            ]
             points = [
-                None if v is None or not isfinite(v)
-                else (self._x(n + 0.5), top + PANEL * (1 - (v - low) / (high - low)))
-                for n, v in enumerate(values)
-            ]  # fmt: skip
+                None if share is None else (self._x(n + 0.5), top + PANEL * (1 - share))
+                for n, share in enumerate(shares)
+            ]
             if any(points):
                 drawn.append(_line(points, number))
                 last = [point for point in points if point][-1]
@@ -103,12 +105,11 @@ class _Chart:
         drawn = [element("text", "trained", x=LEFT - 6, y=top + 12, class_="uf-soft uf-end")]
         for number, row in enumerate(self.rows):
             share = 1 - row["frozen"]
-            x, width = self._x(number) + 0.5, max(self.column - 1, 0.5)
-            title = element("title", f"{row['trainable']:,} of {row['total']:,} values train")
-            for look, size in ((Look.TRAINABLE, share), (Look.FROZEN, 1 - share)):
-                y = top if look is Look.FROZEN else top + STRIP * (1 - share)
-                drawn.append(element("rect", title, x=x, y=y, width=width, height=STRIP * size,
-                                     class_=look.style))  # fmt: skip
+            said = f"{row['trainable']:,} of {row['total']:,} values train"
+            bar = Box(self._x(number) + 0.5, top, max(self.column - 1, 0.5), STRIP * (1 - share))
+            below = bar._replace(y=top + bar.height, height=STRIP * share)
+            drawn.append(rectangle(bar, Look.FROZEN.style, said))
+            drawn.append(rectangle(below, Look.TRAINABLE.style, said))
         return joined(*drawn)
 
     def _places(self, y: float) -> Markup:
@@ -119,8 +120,8 @@ class _Chart:
         for number in range(0, len(self.rows), every):
             place = self.rows[number][unit]
             shown = "before" if place == BEFORE else "" if place is None else str(place)
-            drawn.append(element("text", shown, x=self._x(number + 0.5), y=y,
-                                 class_="uf-soft uf-mid"))  # fmt: skip
+            x = self._x(number + 0.5)
+            drawn.append(element("text", shown, x=x, y=y, class_="uf-soft uf-mid"))
         return joined(*drawn)
 
 

@@ -9,7 +9,7 @@ from unifreeze._drawing.looks import Codes, looks_in_phases, shares
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.palette import LABELS
 from unifreeze._drawing.parts import Part, alike, units_of
-from unifreeze._drawing.picture import Picture, drawing, fitting, hatched, legend
+from unifreeze._drawing.picture import Picture, drawing, fitting, hatched, legend, rectangle
 from unifreeze._drawing.timeline import Timeline, TimelinePhase, rate_of
 from unifreeze._drawing.treemap import Box
 from unifreeze._structure import ModelSpec
@@ -63,13 +63,16 @@ class _Drawn:
         x, room = self._x(number) + 2, self.column - 6
         trainable, total = phase.resolution.counts()
         said = f"{phase.name or 'the run'}, {phase.begins}: {_what(phase, trainable, total)}"
+        name = fitting(phase.name or "the run", room, letter=8.0)
         return joined(
-            element("text", fitting(phase.name or "the run", room, letter=8.0), x=x, y=34.0,
-                    class_="uf-big"),
+            element("text", name, element("title", said), x=x, y=34.0, class_="uf-big"),
             element("text", fitting(phase.begins, room), x=x, y=50.0, class_="uf-soft"),
-            element("rect", element("title", said), x=cover.x, y=cover.y, width=cover.width,
-                    height=cover.height, fill_opacity="0", data_phase=number),
-        )  # fmt: skip
+        )
+
+    def _cover(self, number: int) -> Markup:
+        """Mark the place of a column, so that a page can show which phase is chosen."""
+        column = Box(self._x(number), 20, self.column, HEADER + ROW * len(self.rows))
+        return rectangle(column, "uf-cover", data_phase=number)
 
     def _row(self, part: Part, y: float) -> Markup:
         label = fitting(_label(part), self.left - 8, letter=6.4)
@@ -80,8 +83,7 @@ class _Drawn:
         """Draw what a part looks like in a phase: a bar of each look, by values."""
         box = Box(self._x(number) + 1, y + 1, self.column - 2, ROW - 2)
         if self.phases[number].stop:
-            return element("rect", x=box.x, y=box.y, width=box.width, height=box.height,
-                           class_="uf-box")  # fmt: skip
+            return rectangle(box, "uf-box")
         counts = self.spec.counts[part.numbers]
         parts = shares(self.looks[number][part.numbers], counts)
         where = f"{_label(part)} in {self.phases[number].name or 'the run'}"
@@ -90,11 +92,7 @@ class _Drawn:
             bar = box._replace(y=top, height=box.height * share.values / total)
             top += bar.height
             said = f"{where}: {counted(share.values, 'value')} {LABELS[share.look]}"
-            drawn += [
-                element("rect", element("title", said), x=bar.x, y=bar.y, width=bar.width,
-                        height=bar.height, class_=share.look.style),
-                hatched(share.look, *bar),
-            ]  # fmt: skip
+            drawn += [rectangle(bar, share.look.style, said), hatched(share.look, bar)]
         return joined(*drawn)
 
     def _rates(self, top: float) -> Markup:
@@ -111,8 +109,8 @@ class _Drawn:
             if not phase.stop:
                 dashes = None if phase.lr else "3 4"
                 line = f"M{x:.1f} {y:.1f}h{self.column:.1f}"
-                drawn.append(element("path", d=line, class_="uf-stroke uf-s1",
-                                     stroke_dasharray=dashes))  # fmt: skip
+                style = "uf-stroke uf-s1"
+                drawn.append(element("path", d=line, class_=style, stroke_dasharray=dashes))
             shown = rate_of(phase)
             if shown != before:
                 said = fitting(shown, self.column)
