@@ -26,6 +26,7 @@ from unifreeze._cli.output import (
 )
 from unifreeze._cli.phase_table import phase_rows, say_phases
 from unifreeze._cli.unit_tables import plain_resolution, savings, say_groups, say_units
+from unifreeze._drawing import report_page, save_text, timeline_of
 from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import counted
@@ -134,6 +135,9 @@ def explain(
     phase: Annotated[
         str, typer.Option(metavar="NAME", help="The phase to explain, of a plan with phases.")
     ] = "",
+    html: Annotated[
+        str, typer.Option("--html", metavar="FILE", help="Write a page with a map to look at.")
+    ] = "",
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -152,6 +156,11 @@ def explain(
         resolution = resolve_spec(loaded, spec)
     findings = [str(finding) for finding in framework.check(live, resolution)]
     lines = resolution.why(why) if why else []
+    if html:
+        refused = [f"{framework.name} would refuse: {finding}" for finding in findings]
+        notes = [*refused, savings(resolution)]
+        page = report_page(timeline_of(loaded, spec), title=model, plan=str(loaded), notes=notes)
+        save_text(html, page)
     if json:
         more = {**({"phases": rows} if rows else {}), **({"why": lines} if why else {})}
         write_json({**plain_resolution(resolution, findings), **more}, json)

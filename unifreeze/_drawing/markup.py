@@ -20,7 +20,7 @@ _CONTROLS = {code: "\ufffd" for code in range(32) if code not in (9, 10, 13)}
 """Characters that XML does not allow, not even escaped."""
 
 
-def element(name: str, *children: Child, **attributes: Attribute) -> Markup:
+def element(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
     """Write one element.
 
     Args:
@@ -35,7 +35,7 @@ def element(name: str, *children: Child, **attributes: Attribute) -> Markup:
     return Markup(f"<{name}{written}>{''.join(map(text, children))}</{name}>")
 
 
-def empty(name: str, **attributes: Attribute) -> Markup:
+def empty(name: str, /, **attributes: Attribute) -> Markup:
     """Write an element of HTML that never has an end, such as `<input>`."""
     return Markup(f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unifreeze._arguments import checked_methods
-from unifreeze._drawing.markup import Attribute, Markup, element, joined
+from unifreeze._drawing.markup import Attribute, Markup, element
 from unifreeze._drawing.palette import LABELS, Look, stylesheet
 from unifreeze._drawing.treemap import Box
 from unifreeze._files import whole_file, writing_hint
@@ -116,7 +116,7 @@ def legend(looks: list[Look], x: float, y: float) -> Markup:
             element("text", LABELS[look], x=x + 17, y=y + 10),
         ]
         x += 32 + 6.1 * len(LABELS[look])
-    return joined(*drawn)
+    return element("g", *drawn, class_="uf-legend")
 
 
 def rectangle(box: Box, style: str, title: str = "", **more: Attribute) -> Markup:

@@ -1,0 +1,102 @@
+"""What the script of the page reads: phases, and what happens to each parameter in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from numpy import intp
+from numpy.typing import NDArray
+
+from unifreeze._drawing.looks import Codes
+from unifreeze._drawing.markup import Markup
+from unifreeze._drawing.timeline import Timeline, TimelinePhase, rate_of
+from unifreeze._resolution import Resolution
+from unifreeze.errors import counted
+
+_IN_SCRIPTS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+"""Signs that could end a script, or begin a comment in it, as JSON can write them."""
+
+
+def script_json(value: object) -> Markup:
+    r"""Write data as JSON that may stand in a `<script>`.
+
+    >>> script_json({"</script>": 1})
+    '{"\\u003c/script\\u003e":1}'
+    """
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(written.translate(_IN_SCRIPTS))
+
+
+def phase_facts(timeline: Timeline, notes: Sequence[str]) -> list[dict[str, object]]:
+    """Return for each phase the lines that the page shows of it."""
+    count = len(timeline.phases)
+    return [
+        {
+            "said": _said(phase, number, count),
+            "counts": _counts(phase),
+            "rules": _rules(phase.resolution),
+            "notes": [*map(str, phase.resolution.notices), *notes],
+        }
+        for number, phase in enumerate(timeline.phases)
+    ]
+
+
+def _said(phase: TimelinePhase, number: int, count: int) -> str:
+    name = phase.name or "the run"
+    said = f"{number + 1} of {count}: {name}, {phase.begins}"
+    if phase.stop:
+        return f"{said}: training ends"
+    decay = "" if phase.weight_decay is None else f", weight decay {phase.weight_decay:g}"
+    return f"{said}, rate {rate_of(phase)}{decay}"
+
+
+def _counts(phase: TimelinePhase) -> str:
+    resolution = phase.resolution
+    trainable, total = resolution.counts()
+    share = trainable / total if total else 0.0
+    parts = [
+        f"{trainable:,} of {counted(total, 'value')} train ({share:.2%})",
+        f"{int(resolution.trainable.sum()):,} of {counted(len(resolution.spec), 'parameter')}",
+        resolution.spec.framework,
+    ]
+    if resolution.held:
+        held = counted(len(resolution.held), "layer holds its", "layers hold their")
+        parts.insert(2, f"{held} statistics and other state")
+    return " · ".join(parts)
+
+
+def _rules(resolution: Resolution) -> list[str]:
+    lines = [
+        f"rule {number}: {effect.text} · matches {effect.matched:,}, decides {effect.decided:,} "
+        f"({counted(effect.values, 'value')})"
+        for number, effect in enumerate(resolution.effects, start=1)
+    ]
+    left = int((resolution.rule < 0).sum())
+    return [*lines, f"left as found: {counted(left, 'parameter')}"] if left else lines
+
+
+def story_facts(
+    resolutions: Sequence[Resolution], looks: Sequence[Codes], order: NDArray[intp]
+) -> tuple[list[dict[str, object]], list[int]]:
+    """Return the different stories that parameters have, and which story each parameter has.
+
+    A story is what a parameter looks like in each phase, and what decided that.
+
+    Args:
+        resolutions: What each phase decides.
+        looks: What every parameter is drawn as in each phase.
+        order: The parameters, in the order of the table.
+    """
+    numbers: dict[tuple[object, ...], int] = {}
+    stories: list[dict[str, object]] = []
+    story_of = []
+    for parameter in order.tolist():
+        seen = [int(codes[parameter]) for codes in looks]
+        reasons = [resolution.reason(parameter) for resolution in resolutions]
+        key = (*seen, *reasons)
+        if key not in numbers:
+            numbers[key] = len(stories)
+            stories.append({"looks": seen, "reasons": reasons})
+        story_of.append(numbers[key])
+    return stories, story_of
