@@ -127,13 +127,18 @@ class Browser:
         start = time.perf_counter()
         self.call("Page.navigate", url=(address := page.resolve().as_uri()))
         ready = "document.documentElement?.dataset.ready === 'true'"
-        while not self.run(f"location.href === {address!r} && {ready}"):
-            if time.perf_counter() - start > PATIENCE:
-                raise RuntimeError(f"{page} is never ready: {self.complaints()}")
-            time.sleep(0.01)
+        self.wait(f"location.href === {address!r} && {ready}")
         # Two frames later everything is painted.
         self.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
         return time.perf_counter() - start
+
+    def wait(self, condition: str) -> None:
+        """Wait until JavaScript is true in the page."""
+        start = time.perf_counter()
+        while not self.run(condition):
+            if time.perf_counter() - start > PATIENCE:
+                raise RuntimeError(f"never true: {condition}; {self.complaints()}")
+            time.sleep(0.01)
 
     def run(self, expression: str) -> Any:
         """Evaluate JavaScript in the page, and return its value."""

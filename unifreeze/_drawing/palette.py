@@ -36,7 +36,7 @@ LABELS = {
 """What each look means, in words."""
 _FILLS = {
     "light": {"f": "#bcd0e6", "h": "#86a9d0", "t": "#f6b26b", "n": "#e8632f"},
-    "dark": {"f": "#33506f", "h": "#4c77a6", "t": "#a9640f", "n": "#d2451e"},
+    "dark": {"f": "#33506f", "h": "#446b97", "t": "#9c5a0a", "n": "#c13c17"},
 }
 _INKS = {
     "light": {"ink": "#1c2430", "soft": "#5b6675", "line": "#ffffff", "box": "#eef1f5"},
