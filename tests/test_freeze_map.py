@@ -99,8 +99,13 @@ def test_looks_tell_frozen_held_trainable_and_new_apart():
 def test_looks_compare_descriptions_of_a_model_that_was_described_anew():
     before, now = resolve_spec(HEAD, spec(conv_net())), resolve_spec(HEAD, spec(conv_net()))
     assert Look.NEW not in looks_of(now, before)
-    wider = resolve_spec(HEAD.train("blocks[-1:]"), spec(conv_net()))
-    assert Look.NEW in looks_of(wider, before)
+    node = conv_net()
+    node.children = {"aux": linear(4, 4), **node.children}
+    made = spec(node)
+    now = resolve_spec(HEAD.train("blocks[-1:]"), made)
+    new = made.paths_of(np.flatnonzero(looks_of(now, before) == Look.NEW))
+    assert "layer4.1.conv1.weight" in new
+    assert "fc.weight" not in new
 
 
 def test_shares_add_up_to_all_values():

@@ -52,6 +52,23 @@ def test_units_that_differ_in_one_phase_have_rows_of_their_own():
                                                 "blocks.4 … blocks.7"]  # fmt: skip
 
 
+@pytest.mark.parametrize("part", ["norm", "blocks[3] & conv", "params[:1] in layer2.1"])
+def test_units_that_differ_in_a_part_have_rows_of_their_own(part):
+    made = spec(conv_net())
+    plan = FreezePlan().only("head").train(f"blocks[3] & ({part})")
+    rows = alike(units_of(made), looks_in_phases(timeline_of(plan, made).resolutions), made)
+    assert [row.label for row in rows][1:4] == ["blocks.0 … blocks.2", "blocks.3",
+                                                "blocks.4 … blocks.7"]  # fmt: skip
+
+
+def test_units_that_train_different_parts_are_not_one_row():
+    made = spec(conv_net())
+    plan = FreezePlan().only("head").train("(blocks[3] & norm) | (blocks[4] & conv)")
+    plan = plan.with_norm_stats("update")
+    rows = alike(units_of(made), looks_in_phases(timeline_of(plan, made).resolutions), made)
+    assert {"blocks.3", "blocks.4"} <= {row.label for row in rows}
+
+
 def test_a_timeline_says_what_trains_when_and_at_which_rate():
     picture = timeline_of(PHASES, spec(conv_net())).to_svg()
     shown = texts(picture)

@@ -10,7 +10,7 @@ from unifreeze._handle.history import RunReport
 from unifreeze._plan import FreezePlan
 from unifreeze._resolution import Resolution
 
-_SHORT = 12
+_SHORT = 25
 """Lines of text that are shown whole; more of them fold behind the first."""
 _LONGEST = 50_000
 """Characters of text in one output; what is longer would make notebooks heavy."""

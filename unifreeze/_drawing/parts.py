@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from unifreeze._drawing.looks import Codes
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import counted
 
 
 @dataclass(frozen=True)
@@ -56,31 +55,35 @@ def alike(units: Sequence[Part], looks: Sequence[Codes], spec: ModelSpec) -> lis
         spec: The model's description.
     """
     joined: list[Part] = []
-    last: tuple[object, ...] | None = None
+    last: list[dict[str, int]] = []
     for unit in units:
-        sort = unit.labels[0].rstrip("0123456789")
-        key = (sort, *(_mixture(unit, codes, spec) for codes in looks))
-        if joined and key == last and sort.endswith("."):
+        seen = [_looks_by_name(unit, codes, spec) for codes in looks]
+        if joined and _same_sort(joined[-1], unit) and all(map(_agree, last, seen)):
             before = joined[-1]
             numbers = np.concatenate((before.numbers, unit.numbers))
             joined[-1] = Part((*before.labels, *unit.labels), numbers)
         else:
             joined.append(unit)
-        last = key
+        last = seen
     return joined
 
 
-def _mixture(unit: Part, looks: Codes, spec: ModelSpec) -> object:
-    """Return which looks a unit has, and of which kinds of layers, if it has several."""
-    codes = looks[unit.numbers]
-    if (codes == codes[0]).all():
-        return int(codes[0])
-    owners = spec.owner_of[spec.first_names[unit.numbers]].tolist()
-    kinds = [spec.placement.kind_of[owner] for owner in owners]
-    return frozenset(zip(kinds, codes.tolist(), strict=True))
+def _looks_by_name(unit: Part, looks: Codes, spec: ModelSpec) -> dict[str, int]:
+    """Return what each parameter of a unit is drawn as, by its canonical name within the unit."""
+    names = (spec.canonical[name] for name in spec.first_names[unit.numbers].tolist())
+    within = (name.removeprefix(f"{unit.labels[0]}/") for name in names)
+    return dict(zip(within, looks[unit.numbers].tolist(), strict=True))
 
 
-def size_of(part: Part, spec: ModelSpec) -> str:
-    """Say how many parameters and values a part has."""
-    values = int(spec.counts[part.numbers].sum())
-    return f"{counted(len(part.numbers), 'parameter')}, {counted(values, 'value')}"
+def _same_sort(before: Part, unit: Part) -> bool:
+    """Return whether two units are members of one run: only their last number differs."""
+    stems = {label.rstrip("0123456789") for label in (before.labels[-1], unit.labels[0])}
+    return len(stems) == 1 and stems.pop().endswith(".")
+
+
+def _agree(one: dict[str, int], other: dict[str, int]) -> bool:
+    """Return whether two units look alike; either may have layers that the other lacks."""
+    shared = one.keys() & other.keys()
+    return set(one.values()) == set(other.values()) and all(
+        one[name] == other[name] for name in shared
+    )
