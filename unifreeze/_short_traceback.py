@@ -47,8 +47,8 @@ def _whole(error: BaseException, shell: Any) -> list[str]:
     """Return the traceback that IPython itself would show, or Python's where it has none."""
     kind, frames = type(error), error.__traceback__
     try:
-        shown = shell.InteractiveTB.structured_traceback(kind, error, frames, tb_offset=1)
-        return [str(line) for line in shown]
+        lines = shell.InteractiveTB.structured_traceback(kind, error, frames, tb_offset=1)
+        return [str(line) for line in lines]
     except Exception:
         return "".join(traceback.format_exception(error)).splitlines()
 
@@ -76,7 +76,7 @@ def _place(frame: Any, line: int, shell: Any) -> str:
 def _cell(file: str, shell: Any) -> str:
     """Return the name of a cell, such as "Cell In[7]"; "" for a file."""
     try:
-        named = shell.compile.format_code_name(file)
-        return " ".join(named) if named else ""
+        words = shell.compile.format_code_name(file)
+        return " ".join(words) if words else ""
     except Exception:  # another release of IPython may not name its cells so
         return ""

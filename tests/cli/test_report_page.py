@@ -132,6 +132,18 @@ def test_explain_writes_the_page(cli, plan, tmp_path, framework):
     assert "21 of 213 values train (9.86%)" in page.words()
 
 
+def test_the_page_begins_with_the_phase_that_is_asked_for(cli, tmp_path):
+    file = tmp_path / "phases.yaml"
+    PHASES.save(file)
+    page = tmp_path / "report.html"
+    for phase, number in (("", 0), ("all", 2)):
+        asked = ("--phase", phase) if phase else ()
+        model = "tests.support.kits.torch_kit:Plain"
+        code, _, err = cli("explain", file, model, *asked, "--html", page)
+        assert (code, err) == (0, "")
+        assert data_of(read(page.read_text("utf-8")))["start"] == number
+
+
 def test_explain_refuses_a_page_that_cannot_be_written(cli, plan, tmp_path):
     page = tmp_path / "no" / "report.html"
     code, _, err = cli("explain", plan(("only", "head")), MODELS["torch"], "--html", page)

@@ -159,7 +159,8 @@ def explain(
     if html:
         refused = [f"{framework.name} would refuse: {finding}" for finding in findings]
         notes = [*refused, savings(resolution)]
-        page = report_page(timeline_of(loaded, spec), title=model, plan=str(loaded), notes=notes)
+        timeline, start = timeline_of(loaded, spec), number if rows else 0
+        page = report_page(timeline, title=model, plan=str(loaded), notes=notes, start=start)
         save_text(html, page)
     if json:
         more = {**({"phases": rows} if rows else {}), **({"why": lines} if why else {})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unifreeze._drawing.looks import looks_of, shares
+from unifreeze._drawing.looks import looks_of, shares, what_trains
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.nested_boxes import HEADING, Frame, Leaf, Nested, nested_boxes
 from unifreeze._drawing.palette import Look
@@ -26,30 +26,28 @@ def freeze_map(resolution: Resolution, since: Resolution | None = None) -> Pictu
     looks = looks_of(resolution, since)
     nested = nested_boxes(spec, [looks], Box(0, TOP, WIDTH, HEIGHT))
     parts = shares(looks, spec.counts)
-    trainable, total = resolution.counts()
-    share = trainable / total if total else 0.0
-    said = f"{trainable:,} of {counted(total, 'value')} train ({share:.2%})"
-    drawn = drawing(
+    sentence = what_trains(resolution)
+    picture = drawing(
         WIDTH,
         TOP + HEIGHT,
-        element("text", said, x=0.0, y=14.0, class_="uf-big"),
+        element("text", sentence, x=0.0, y=14.0, class_="uf-big"),
         legend([part.look for part in parts], 0.0, 24.0),
         joined(*(frame_box(frame) for frame in nested.frames)),
         joined(*(_leaf_box(leaf, nested, spec) for leaf in nested.leaves)),
         joined(*map(leaf_name, nested.leaves)),
-        title=f"Freeze map: {said}",
+        title=f"Freeze map: {sentence}",
     )
-    return Picture(drawn)
+    return Picture(picture)
 
 
 def frame_box(frame: Frame) -> Markup:
     """Draw a module that has others in it, and its name if there is room."""
     box = frame.box
-    drawn = rectangle(apart(box), "uf-box uf-line")
+    outline = rectangle(apart(box), "uf-box uf-line")
     if not frame.title:
-        return drawn
-    shown = fitting(frame.title, box.width - 8)
-    return joined(drawn, element("text", shown, x=_at(box.x + 4), y=_at(box.y + HEADING - 3)))
+        return outline
+    label = fitting(frame.title, box.width - 8)
+    return joined(outline, element("text", label, x=_at(box.x + 4), y=_at(box.y + HEADING - 3)))
 
 
 def leaf_name(leaf: Leaf) -> Markup | None:
@@ -57,8 +55,8 @@ def leaf_name(leaf: Leaf) -> Markup | None:
     box = leaf.box
     if box.height < 15 or box.width < 30:
         return None
-    shown = fitting(leaf.title, box.width - 6)
-    return element("text", shown, x=_at(box.x + 3), y=_at(box.y + 12)) if shown else None
+    label = fitting(leaf.title, box.width - 6)
+    return element("text", label, x=_at(box.x + 3), y=_at(box.y + 12)) if label else None
 
 
 def _leaf_box(leaf: Leaf, nested: Nested, spec: ModelSpec) -> Markup:

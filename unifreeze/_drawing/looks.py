@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from unifreeze._drawing.palette import Look
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
+from unifreeze.errors import counted
 
 Codes = NDArray[np.int8]
 """A `Look` for each parameter."""
@@ -50,12 +52,32 @@ def shares(looks: Codes, counts: NDArray[np.int64]) -> list[Share]:
     return [Share(look, int(sums[look])) for look in sorted(Look, reverse=True) if sums[look]]
 
 
+def main_look(looks: Codes, counts: NDArray[np.int64]) -> Look:
+    """Return the look that most values of a part have."""
+    return max(shares(looks, counts), key=attrgetter("values"), default=Share(Look.FROZEN, 0)).look
+
+
+def what_trains(resolution: Resolution) -> str:
+    """Say how many values train, in numbers."""
+    trainable, total = resolution.counts()
+    share = trainable / total if total else 0.0
+    return f"{trainable:,} of {counted(total, 'value')} train ({share:.2%})"
+
+
+def decision(trainable: Mask) -> str:
+    """Say what was decided for a part, given the decision for each of its parameters."""
+    count, whole = int(trainable.sum()), len(trainable)
+    if 0 < count < whole:
+        return f"{count:,} of {whole:,} trainable"
+    return "trainable" if count else "frozen"
+
+
 def _in_held_layers(resolution: Resolution) -> Mask:
     """Return which parameters belong to a layer whose statistics or other state hold still."""
     spec = resolution.spec
-    held = np.zeros(len(spec.tree.paths), np.bool_)
-    held[list(resolution.held)] = True
-    return np.asarray(held[spec.owner_of[spec.first_names]], np.bool_)
+    still = np.zeros(len(spec.tree.paths), np.bool_)
+    still[list(resolution.held)] = True
+    return np.asarray(still[spec.owner_of[spec.first_names]], np.bool_)
 
 
 def _as_here(since: Resolution, spec: ModelSpec) -> Mask:

@@ -31,8 +31,8 @@ def element(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
     >>> element("td", "a < b", element("b", "c"), class_="uf-x", data_i=3)
     '<td class="uf-x" data-i="3">a &lt; b<b>c</b></td>'
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items())
-    return Markup(f"<{name}{written}>{''.join(map(text, children))}</{name}>")
+    pairs = "".join(_attribute(key, value) for key, value in attributes.items())
+    return Markup(f"<{name}{pairs}>{''.join(map(text, children))}</{name}>")
 
 
 def empty(name: str, /, **attributes: Attribute) -> Markup:
@@ -58,5 +58,5 @@ def _attribute(key: str, value: Attribute) -> str:
         return ""
     if value is True:
         return f" {name}"
-    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f' {name}="{escape(shown.translate(_CONTROLS))}"'
+    plain = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f' {name}="{escape(plain.translate(_CONTROLS))}"'

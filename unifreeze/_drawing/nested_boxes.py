@@ -125,13 +125,13 @@ class _Layout:
             self._leaves(module, self._numbers(low, high), box, title)
             return
         wide, high_enough = _ROOM_FOR_HEADING
-        titled = bool(module and box.width > wide and box.height > high_enough)
-        self.nested.frames.append(Frame(box, module, title if titled else ""))
-        inner = box.inside(1.5 if titled else 0.75, top=HEADING if titled else 0.0)
+        has_heading = bool(module and box.width > wide and box.height > high_enough)
+        self.nested.frames.append(Frame(box, module, title if has_heading else ""))
+        inner = box.inside(1.5 if has_heading else 0.75, top=HEADING if has_heading else 0.0)
         sizes = [self._values(child) for child in children]
-        owned = int(self.spec.counts[own].sum())
-        boxes = strips([*([owned] if owned else []), *sizes], inner)
-        if owned:
+        own_values = int(self.spec.counts[own].sum())
+        boxes = strips([*([own_values] if own_values else []), *sizes], inner)
+        if own_values:
             names = (tree.leaves[name] for name in self.spec.first_names[own].tolist())
             self._leaves(module, own, boxes.pop(0), listing(names, limit=2))
         for child, place in zip(children, boxes, strict=True):
@@ -141,8 +141,8 @@ class _Layout:
         """Return the parameters that a module itself owns, and its children that hold values."""
         tree = self.tree
         children = [child for child in tree.children(module) if self._values(child)]
-        held = sum(self._values(child) for child in children)
-        if held == self._values(module):
+        in_children = sum(self._values(child) for child in children)
+        if in_children == self._values(module):
             return np.zeros(0, np.intp), children
         names = [name for name in tree.own_names(module) if self.first[name]]
         return self.spec.tensor_of[np.asarray(names, np.intp)], children

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze._drawing.looks import Codes, looks_of, shares
+from unifreeze._drawing.looks import Codes, decision, looks_of, main_look, shares, what_trains
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.palette import LABELS, stylesheet
 from unifreeze._drawing.parts import Part, alike, units_of
@@ -52,10 +51,7 @@ def resolution_table(resolution: Resolution, since: Resolution | None = None) ->
         since: What held in the phase before, to show what is new.
     """
     table = _Table(resolution, looks_of(resolution, since))
-    trainable, total = resolution.counts()
-    share = trainable / total if total else 0.0
     count, spec = int(resolution.trainable.sum()), resolution.spec
-    said = f"{trainable:,} of {counted(total, 'value')} train ({share:.2%})"
     more = f" · {count:,} of {counted(len(spec), 'parameter')}"
     if resolution.held:
         layers = counted(len(resolution.held), "layer holds its", "layers hold their")
@@ -66,8 +62,9 @@ def resolution_table(resolution: Resolution, since: Resolution | None = None) ->
     ]
     units = units_of(spec)
     parts = alike(units, [table.looks], spec)
+    headline = element("b", what_trains(resolution))
     return joined(
-        element("div", element("b", said), element("span", more, class_="uf-soft")),
+        element("div", headline, element("span", more, class_="uf-soft")),
         table.bar(parts),
         listed(rules),
         table.rows(parts),
@@ -109,8 +106,8 @@ class _Table:
             inside = self._layers(part.numbers)
         else:
             spec = self.resolution.spec
-            wanted = set(part.labels)
-            inside = joined(*(self._part(u) for u in units_of(spec) if u.labels[0] in wanted))
+            members = set(part.labels)
+            inside = joined(*(self._part(u) for u in units_of(spec) if u.labels[0] in members))
         label = part.label if len(part.labels) == 1 else f"{part.label} ({len(part.labels)})"
         return element("details", self._line("summary", label, "", part.numbers), inside)
 
@@ -131,22 +128,18 @@ class _Table:
             rows.append(self._line("div", path, kind, np.asarray(own, np.intp)))
         return joined(*rows)
 
-    def _line(self, name: str, label: str, kind: str, numbers: NDArray[np.intp]) -> Markup:
+    def _line(self, tag: str, label: str, kind: str, numbers: NDArray[np.intp]) -> Markup:
         """Write one row: what it is, what happens to it, its values, and the rules that decided."""
         counts = self.resolution.spec.counts[numbers]
-        trainable = self.resolution.trainable[numbers]
-        count, all_ = int(trainable.sum()), len(numbers)
-        decision = f"{count} of {all_} trainable" if 0 < count < all_ else LABELS_SHORT[count > 0]
-        parts = shares(self.looks[numbers], counts)
-        style = max(parts, key=attrgetter("values")).look.style if parts else ""
-        square = element("span", class_=f"{style} uf-square")
-        shown = cut(label, 90)
-        named = element("span", shown, title=label if shown != label or kind else None)
+        look = main_look(self.looks[numbers], counts)
+        square = element("span", class_=f"{look.style} uf-square")
+        text = cut(label, 90)
+        name = element("span", text, title=label if text != label or kind else None)
         kinds = element("span", f" {kind}", class_="uf-soft") if kind else Markup()
         return element(
-            name,
-            element("span", named, kinds),
-            element("span", square, decision),
+            tag,
+            element("span", name, kinds),
+            element("span", square, decision(self.resolution.trainable[numbers])),
             element("span", f"{int(counts.sum()):,}", class_="uf-num"),
             element("span", self._rules(numbers), class_="uf-soft"),
             class_="uf-row",
@@ -154,8 +147,5 @@ class _Table:
 
     def _rules(self, numbers: NDArray[np.intp]) -> str:
         rules = np.unique(self.resolution.rule[numbers]).tolist()
-        said = [f"rule {rule + 1}" if rule >= 0 else "as found" for rule in rules]
-        return said[0] if len(said) == 1 else f"{len(said)} rules"
-
-
-LABELS_SHORT = {True: "trainable", False: "frozen"}
+        names = [f"rule {rule + 1}" if rule >= 0 else "as found" for rule in rules]
+        return names[0] if len(names) == 1 else f"{len(names)} rules"

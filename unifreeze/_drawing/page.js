@@ -70,7 +70,7 @@ function summarise(details) {
   }
   const all = end - first;
   const said =
-    trainable === all ? "trainable" : trainable ? `${number(trainable)} of ${counted(all, "parameter")} trainable` : "frozen";
+    trainable === all ? "trainable" : trainable ? `${number(trainable)} of ${number(all)} trainable` : "frozen";
   const style = STYLES[values.indexOf(Math.max(...values))];
   details.querySelector("summary > .reason").replaceWith(decisionCell(style, said));
 }
@@ -268,5 +268,5 @@ if ($("#phase")) {
     if (at >= 0) enter(at);
   });
 }
-enter(0);
+enter(data.start);
 document.documentElement.dataset.ready = "true";

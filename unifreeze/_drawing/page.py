@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from unifreeze._drawing.freeze_map import apart, frame_box, leaf_name
-from unifreeze._drawing.looks import looks_in_phases, shares
+from unifreeze._drawing.looks import decision, looks_in_phases, main_look, shares
 from unifreeze._drawing.markup import Markup, element, empty, joined
 from unifreeze._drawing.nested_boxes import Nested, nested_boxes
 from unifreeze._drawing.page_data import phase_facts, script_json, story_facts
@@ -29,7 +29,9 @@ _SMALLEST = 5.0
 """Shorter side of a module that shows its contents: smaller than in a picture on paper."""
 
 
-def report_page(timeline: Timeline, *, title: str, plan: str, notes: Sequence[str] = ()) -> str:
+def report_page(
+    timeline: Timeline, *, title: str, plan: str, notes: Sequence[str] = (), start: int = 0
+) -> str:
     """Return the page as HTML.
 
     Args:
@@ -37,8 +39,9 @@ def report_page(timeline: Timeline, *, title: str, plan: str, notes: Sequence[st
         title: What the model is called.
         plan: The plan file.
         notes: Further lines, such as what the framework would refuse.
+        start: The phase that is shown first.
     """
-    return _Page(timeline, title, plan, notes).html()
+    return _Page(timeline, title, plan, notes).html(start)
 
 
 class _Page:
@@ -57,7 +60,7 @@ class _Page:
         self.place[self.order] = np.arange(len(self.order))
         self.phases = phase_facts(timeline, notes)
 
-    def html(self) -> str:
+    def html(self, start: int) -> str:
         code = Markup((_FOLDER / "page.js").read_text(encoding="utf-8"))
         style = Markup((_FOLDER / "page.css").read_text(encoding="utf-8") + rules())
         head = element(
@@ -72,7 +75,12 @@ class _Page:
             "body",
             _hidden_patterns(),
             element("main", *self._parts()),
-            element("script", script_json(self._data()), type="application/json", id="data"),
+            element(
+                "script",
+                script_json({"start": start, **self._data()}),
+                type="application/json",
+                id="data",
+            ),
             element("script", code),
         )
         return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
@@ -108,11 +116,11 @@ class _Page:
             "input", type="range", id="phase", min=0, max=count - 1, step=1, value=0,
             aria_label="Phase",
         )  # fmt: skip
-        said = element("output", str(self.phases[0]["said"]), for_="phase")
+        output = element("output", str(self.phases[0]["said"]), for_="phase")
         picture = Markup(self.timeline.to_svg())
         return [
             element("h2", "Phases"),
-            element("div", slider, said, class_="phases"),
+            element("div", slider, output, class_="phases"),
             element("div", picture, class_="timeline scroll", tabindex=0, role="group",
                     aria_label="Timeline of the phases"),
         ]  # fmt: skip
@@ -199,18 +207,14 @@ class _Page:
     def _unit(self, number: int) -> Markup:
         """Write the line of a unit; the script adds its parameters when it is opened."""
         unit, first = self.units[number], self.resolutions[0]
-        counts, trainable = self.spec.counts[unit.numbers], first.trainable[unit.numbers]
-        parts = shares(self.looks[0][unit.numbers], counts)
-        style = max(parts, key=lambda part: part.values).look.style if parts else ""
-        count, whole = int(trainable.sum()), len(unit.numbers)
-        said = "trainable" if count == whole else "frozen"
-        if 0 < count < whole:
-            said = f"{count:,} of {counted(whole, 'parameter')} trainable"
+        counts = self.spec.counts[unit.numbers]
+        look = main_look(self.looks[0][unit.numbers], counts)
+        square = element("span", class_=f"square {look.style}")
         line = element(
             "summary",
             element("span", unit.label, class_="name"),
-            element("span", element("span", class_=f"square {style}"), said, class_="reason"),
-            element("span", counted(whole, "parameter"), class_="shape soft"),
+            element("span", square, decision(first.trainable[unit.numbers]), class_="reason"),
+            element("span", counted(len(unit.numbers), "parameter"), class_="shape soft"),
             element("span", f"{int(counts.sum()):,}", class_="number"),
             class_="row",
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numpy import intp
 from numpy.typing import NDArray
 
-from unifreeze._drawing.looks import Codes
+from unifreeze._drawing.looks import Codes, what_trains
 from unifreeze._drawing.markup import Markup
 from unifreeze._drawing.timeline import Timeline, TimelinePhase, rate_of
 from unifreeze._resolution import Resolution
@@ -24,8 +24,8 @@ def script_json(value: object) -> Markup:
     >>> script_json({"</script>": 1})
     '{"\\u003c/script\\u003e":1}'
     """
-    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(written.translate(_IN_SCRIPTS))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.translate(_IN_SCRIPTS))
 
 
 def phase_facts(timeline: Timeline, notes: Sequence[str]) -> list[dict[str, object]]:
@@ -44,19 +44,17 @@ def phase_facts(timeline: Timeline, notes: Sequence[str]) -> list[dict[str, obje
 
 def _said(phase: TimelinePhase, number: int, count: int) -> str:
     name = phase.name or "the run"
-    said = f"{number + 1} of {count}: {name}, {phase.begins}"
+    sentence = f"{number + 1} of {count}: {name}, {phase.begins}"
     if phase.stop:
-        return f"{said}: training ends"
+        return f"{sentence}: training ends"
     decay = "" if phase.weight_decay is None else f", weight decay {phase.weight_decay:g}"
-    return f"{said}, rate {rate_of(phase)}{decay}"
+    return f"{sentence}, rate {rate_of(phase)}{decay}"
 
 
 def _counts(phase: TimelinePhase) -> str:
     resolution = phase.resolution
-    trainable, total = resolution.counts()
-    share = trainable / total if total else 0.0
     parts = [
-        f"{trainable:,} of {counted(total, 'value')} train ({share:.2%})",
+        what_trains(resolution),
         f"{int(resolution.trainable.sum()):,} of {counted(len(resolution.spec), 'parameter')}",
         resolution.spec.framework,
     ]
@@ -92,11 +90,11 @@ def story_facts(
     stories: list[dict[str, object]] = []
     story_of = []
     for parameter in order.tolist():
-        seen = [int(codes[parameter]) for codes in looks]
+        row = [int(codes[parameter]) for codes in looks]
         reasons = [resolution.reason(parameter) for resolution in resolutions]
-        key = (*seen, *reasons)
+        key = (*row, *reasons)
         if key not in numbers:
             numbers[key] = len(stories)
-            stories.append({"looks": seen, "reasons": reasons})
+            stories.append({"looks": row, "reasons": reasons})
         story_of.append(numbers[key])
     return stories, story_of

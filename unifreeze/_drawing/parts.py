@@ -57,14 +57,14 @@ def alike(units: Sequence[Part], looks: Sequence[Codes], spec: ModelSpec) -> lis
     joined: list[Part] = []
     last: list[dict[str, int]] = []
     for unit in units:
-        seen = [_looks_by_name(unit, codes, spec) for codes in looks]
-        if joined and _same_sort(joined[-1], unit) and all(map(_agree, last, seen)):
+        by_phase = [_looks_by_name(unit, codes, spec) for codes in looks]
+        if joined and _same_sort(joined[-1], unit) and all(map(_agree, last, by_phase)):
             before = joined[-1]
             numbers = np.concatenate((before.numbers, unit.numbers))
             joined[-1] = Part((*before.labels, *unit.labels), numbers)
         else:
             joined.append(unit)
-        last = seen
+        last = by_phase
     return joined
 
 
@@ -81,9 +81,9 @@ def _same_sort(before: Part, unit: Part) -> bool:
     return len(stems) == 1 and stems.pop().endswith(".")
 
 
-def _agree(one: dict[str, int], other: dict[str, int]) -> bool:
+def _agree(before: dict[str, int], unit: dict[str, int]) -> bool:
     """Return whether two units look alike; either may have layers that the other lacks."""
-    shared = one.keys() & other.keys()
-    return set(one.values()) == set(other.values()) and all(
-        one[name] == other[name] for name in shared
+    shared = before.keys() & unit.keys()
+    return set(before.values()) == set(unit.values()) and all(
+        before[name] == unit[name] for name in shared
     )

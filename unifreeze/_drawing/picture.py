@@ -70,7 +70,7 @@ def drawing(width: float, height: float, *children: Markup, title: str) -> Marku
     Args:
         width: In pixels.
         height: In pixels.
-        *children: What is drawn.
+        *children: What is pieces.
         title: What the picture shows, in words for those who cannot see it.
     """
     wide, high = width + 2 * MARGIN, height + 2 * MARGIN
@@ -108,15 +108,15 @@ HATCH = element(
 
 def legend(looks: list[Look], x: float, y: float) -> Markup:
     """Draw a sample of each look with its name, in one line."""
-    drawn = []
+    pieces = []
     for look in looks:
-        drawn += [
+        pieces += [
             rectangle(Box(x, y, 12, 12), look.style, rx=2),
             hatched(look, Box(x, y, 12, 12)),
             element("text", LABELS[look], x=x + 17, y=y + 10),
         ]
         x += 32 + 6.1 * len(LABELS[look])
-    return element("g", *drawn, class_="uf-legend")
+    return element("g", *pieces, class_="uf-legend")
 
 
 def rectangle(box: Box, style: str, title: str = "", **more: Attribute) -> Markup:
@@ -128,9 +128,9 @@ def rectangle(box: Box, style: str, title: str = "", **more: Attribute) -> Marku
         title: What appears under the mouse.
         **more: Further attributes.
     """
-    said = element("title", title) if title else None
+    tooltip = element("title", title) if title else None
     sides = {name: f"{side:.1f}".removesuffix(".0") for name, side in box._asdict().items()}
-    return element("rect", said, **sides, class_=style or None, **more)
+    return element("rect", tooltip, **sides, class_=style or None, **more)
 
 
 def hatched(look: Look, box: Box) -> Markup:

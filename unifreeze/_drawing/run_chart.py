@@ -36,8 +36,10 @@ class _Chart:
         panels = [self._panel(metric, top) for metric, top in zip(self.metrics, tops, strict=True)]
         bottom = TOP + len(self.metrics) * (PANEL + GAP)
         if not self.rows:
-            said = element("text", "nothing has been noted yet", x=0.0, y=14.0, class_="uf-soft")
-            return Picture(drawing(WIDTH, 20, said, title="Report of a run"))
+            sentence = element(
+                "text", "nothing has been noted yet", x=0.0, y=14.0, class_="uf-soft"
+            )
+            return Picture(drawing(WIDTH, 20, sentence, title="Report of a run"))
         return Picture(
             drawing(
                 WIDTH,
@@ -55,16 +57,16 @@ class _Chart:
 
     def _phases(self, bottom: float) -> Markup:
         """Draw a band behind each phase, every second one darker, with its name."""
-        drawn = []
+        pieces = []
         spans = groupby(range(len(self.rows)), key=lambda n: self.rows[n]["phase"])
         for number, (name, span) in enumerate(spans):
             members = list(span)
             x, width = self._x(members[0]), self.column * len(members)
             if number % 2 == 0:
-                drawn.append(rectangle(Box(x, 20, width, bottom - 20), "uf-box"))
-            shown = fitting(name, width - 4, letter=8.0)
-            drawn.append(element("text", shown, x=x + 3, y=14.0, class_="uf-big"))
-        return joined(*drawn)
+                pieces.append(rectangle(Box(x, 20, width, bottom - 20), "uf-box"))
+            label = fitting(name, width - 4, letter=8.0)
+            pieces.append(element("text", label, x=x + 3, y=14.0, class_="uf-big"))
+        return joined(*pieces)
 
     def _panel(self, metric: str, top: float) -> Markup:
         """Draw one metric: a line for each set of data that it was measured on."""
@@ -73,10 +75,10 @@ class _Chart:
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         if high == low:
             low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-        drawn = [element("text", metric, x=0.0, y=top - 6, class_="uf-big")]
+        pieces = [element("text", metric, x=0.0, y=top - 6, class_="uf-big")]
         for value in ticks(low, high):
             y = top + PANEL * (1 - (value - low) / (high - low))
-            drawn += [  # lines behind the curves
+            pieces += [  # lines behind the curves
                 element(
                     "path",
                     d=f"M{LEFT:g} {y:.1f}H{WIDTH - RIGHT:g}",
@@ -95,34 +97,34 @@ class _Chart:
                 for n, share in enumerate(shares)
             ]
             if any(points):
-                drawn.append(_line(points, number))
+                pieces.append(_line(points, number))
                 last = [point for point in points if point][-1]
                 ends.append((last[1], side, number))
-        return joined(*drawn, *_names(ends))
+        return joined(*pieces, *_names(ends))
 
     def _trained(self, top: float) -> Markup:
         """Draw which share of the values trained, as bars."""
-        drawn = [element("text", "trained", x=LEFT - 6, y=top + 12, class_="uf-soft uf-end")]
+        pieces = [element("text", "trained", x=LEFT - 6, y=top + 12, class_="uf-soft uf-end")]
         for number, row in enumerate(self.rows):
             share = 1 - row["frozen"]
-            said = f"{row['trainable']:,} of {row['total']:,} values train"
+            sentence = f"{row['trainable']:,} of {row['total']:,} values train"
             bar = Box(self._x(number) + 0.5, top, max(self.column - 1, 0.5), STRIP * (1 - share))
             below = bar._replace(y=top + bar.height, height=STRIP * share)
-            drawn.append(rectangle(bar, Look.FROZEN.style, said))
-            drawn.append(rectangle(below, Look.TRAINABLE.style, said))
-        return joined(*drawn)
+            pieces.append(rectangle(bar, Look.FROZEN.style, sentence))
+            pieces.append(rectangle(below, Look.TRAINABLE.style, sentence))
+        return joined(*pieces)
 
     def _places(self, y: float) -> Markup:
         """Write epochs below, as many as there is room for; steps where epochs are not counted."""
         unit = "epoch" if any(row["epoch"] is not None for row in self.rows) else "step"
         every = max(1, round(40 / self.column))
-        drawn = [element("text", unit, x=LEFT - 6, y=y, class_="uf-soft uf-end")]
+        pieces = [element("text", unit, x=LEFT - 6, y=y, class_="uf-soft uf-end")]
         for number in range(0, len(self.rows), every):
             place = self.rows[number][unit]
-            shown = "before" if place == BEFORE else "" if place is None else str(place)
+            label = "before" if place == BEFORE else "" if place is None else str(place)
             x = self._x(number + 0.5)
-            drawn.append(element("text", shown, x=x, y=y, class_="uf-soft uf-mid"))
-        return joined(*drawn)
+            pieces.append(element("text", label, x=x, y=y, class_="uf-soft uf-mid"))
+        return joined(*pieces)
 
 
 def _line(points: Sequence[Point | None], color: int) -> Markup:
@@ -146,10 +148,10 @@ def _names(ends: list[tuple[float, str, int]]) -> Iterator[Markup]:
     y = float("-inf")
     for wanted, side, number in sorted(ends):
         y = max(wanted + 4, y + 13)
-        shown = {"train": "training", "val": "validation", "test": "test"}[side]
+        label = {"train": "training", "val": "validation", "test": "test"}[side]
         dash = f"M{WIDTH - RIGHT + 4:g} {y - 4:.1f}h12"
         yield element("path", d=dash, class_=f"uf-stroke uf-s{number}")
-        yield element("text", shown, x=WIDTH - RIGHT + 20, y=y)
+        yield element("text", label, x=WIDTH - RIGHT + 20, y=y)
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -43,7 +43,7 @@ class _Drawn:
     def picture(self) -> Picture:
         top, bottom = HEADER + 20, HEADER + 20 + ROW * len(self.rows)
         seen = {share.look for codes in self.looks for share in shares(codes, self.spec.counts)}
-        drawn = drawing(
+        pieces = drawing(
             self.width,
             bottom + RATES,
             legend(sorted(seen, reverse=True), 0.0, 0.0),
@@ -53,7 +53,7 @@ class _Drawn:
             joined(*map(self._cover, range(len(self.phases)))),
             title=f"Timeline of {counted(len(self.phases), 'phase')}",
         )
-        return Picture(drawn)
+        return Picture(pieces)
 
     def _x(self, number: int) -> float:
         return self.left + self.column * number
@@ -62,10 +62,10 @@ class _Drawn:
         """Write a phase's name, and when it begins."""
         x, room = self._x(number) + 2, self.column - 6
         trainable, total = phase.resolution.counts()
-        said = f"{phase.name or 'the run'}, {phase.begins}: {_what(phase, trainable, total)}"
+        sentence = f"{phase.name or 'the run'}, {phase.begins}: {_what(phase, trainable, total)}"
         name = fitting(phase.name or "the run", room, letter=8.0)
         return joined(
-            element("text", name, element("title", said), x=x, y=34.0, class_="uf-big"),
+            element("text", name, element("title", sentence), x=x, y=34.0, class_="uf-big"),
             element("text", fitting(phase.begins, room), x=x, y=50.0, class_="uf-soft"),
         )
 
@@ -87,19 +87,19 @@ class _Drawn:
         counts = self.spec.counts[part.numbers]
         parts = shares(self.looks[number][part.numbers], counts)
         where = f"{_label(part)} in {self.phases[number].name or 'the run'}"
-        total, top, drawn = int(counts.sum()) or 1, box.y, []
+        total, top, pieces = int(counts.sum()) or 1, box.y, []
         for share in parts:  # one above the other, because time runs from left to right
             bar = box._replace(y=top, height=box.height * share.values / total)
             top += bar.height
-            said = f"{where}: {counted(share.values, 'value')} {LABELS[share.look]}"
-            drawn += [rectangle(bar, share.look.style, said), hatched(share.look, bar)]
-        return joined(*drawn)
+            sentence = f"{where}: {counted(share.values, 'value')} {LABELS[share.look]}"
+            pieces += [rectangle(bar, share.look.style, sentence), hatched(share.look, bar)]
+        return joined(*pieces)
 
     def _rates(self, top: float) -> Markup:
         """Draw the learning rate of each phase as steps, on a logarithmic scale."""
         rates = [phase.lr for phase in self.phases if phase.lr and not phase.stop]
         low, high = (log(min(rates)), log(max(rates))) if rates else (0.0, 0.0)
-        drawn = [element("text", "learning rate", x=0.0, y=top + 26, class_="uf-soft")]
+        pieces = [element("text", "learning rate", x=0.0, y=top + 26, class_="uf-soft")]
         before = None
         for number, phase in enumerate(self.phases):
             x, level = self._x(number), 0.5
@@ -110,13 +110,13 @@ class _Drawn:
                 dashes = None if phase.lr else "3 4"
                 line = f"M{x:.1f} {y:.1f}h{self.column:.1f}"
                 style = "uf-stroke uf-s1"
-                drawn.append(element("path", d=line, class_=style, stroke_dasharray=dashes))
-            shown = rate_of(phase)
-            if shown != before:
-                said = fitting(shown, self.column)
-                drawn.append(element("text", said, x=x + 2, y=y - 4))
-            before = shown
-        return joined(*drawn)
+                pieces.append(element("path", d=line, class_=style, stroke_dasharray=dashes))
+            label = rate_of(phase)
+            if label != before:
+                sentence = fitting(label, self.column)
+                pieces.append(element("text", sentence, x=x + 2, y=y - 4))
+            before = label
+        return joined(*pieces)
 
 
 def _label(part: Part) -> str:
