@@ -141,7 +141,11 @@ def test_the_page_begins_with_the_phase_that_is_asked_for(cli, tmp_path):
         model = "tests.support.kits.torch_kit:Plain"
         code, _, err = cli("explain", file, model, *asked, "--html", page)
         assert (code, err) == (0, "")
-        assert data_of(read(page.read_text("utf-8")))["start"] == number
+        data = data_of(read(page.read_text("utf-8")))
+        assert data["start"] == number
+        saved = [phase["notes"][-1] for phase in data["phases"]]
+        assert saved[0].startswith("memory saved: 768 B of gradients")
+        assert saved[2].startswith("memory saved: 0 B of gradients")
 
 
 def test_explain_refuses_a_page_that_cannot_be_written(cli, plan, tmp_path):

@@ -56,12 +56,14 @@ def hostile_timeline() -> Timeline:
 def page_of(model: ModelSpec | None = None, plan: FreezePlan = PHASES, title: str = "net") -> str:
     """Return the page of a plan on a model."""
     timeline = timeline_of(plan, spec(conv_net()) if model is None else model)
-    return report_page(timeline, title=title, plan=str(plan), notes=["memory saved: 3 MiB"])
+    notes = [["memory saved: 3 MiB"] for _ in timeline.phases]
+    return report_page(timeline, title=title, plan=str(plan), notes=notes)
 
 
 def hostile_page() -> str:
     """Return a page in which everything that can have a hostile name has it."""
-    return report_page(hostile_timeline(), title=HOSTILE, plan=HOSTILE, notes=[HOSTILE])
+    notes = [[HOSTILE], [HOSTILE]]
+    return report_page(hostile_timeline(), title=HOSTILE, plan=HOSTILE, notes=notes)
 
 
 def text_net() -> ModelSpec:

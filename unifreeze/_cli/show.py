@@ -27,7 +27,8 @@ from unifreeze._cli.output import (
 from unifreeze._cli.phase_table import phase_rows, say_phases
 from unifreeze._cli.unit_tables import plain_resolution, savings, say_groups, say_units
 from unifreeze._drawing import report_page, save_text, timeline_of
-from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
+from unifreeze._protocol import Backend
+from unifreeze._resolution import Resolution, expand_plan, resolve_phases, resolve_spec
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import counted
 
@@ -157,9 +158,8 @@ def explain(
     findings = [str(finding) for finding in framework.check(live, resolution)]
     lines = resolution.why(why) if why else []
     if html:
-        refused = [f"{framework.name} would refuse: {finding}" for finding in findings]
-        notes = [*refused, savings(resolution)]
         timeline, start = timeline_of(loaded, spec), number if rows else 0
+        notes = [_notes(framework, live, decided) for decided in timeline.resolutions]
         page = report_page(timeline, title=model, plan=str(loaded), notes=notes, start=start)
         save_text(html, page)
     if json:
@@ -178,3 +178,9 @@ def explain(
     say_units(resolution)
     say_groups(resolution, rate=rows[number]["lr"] if rows else None)
     say(savings(resolution))
+
+
+def _notes(framework: Backend, live: Any, resolution: Resolution) -> list[str]:
+    """Return what the page says below the rules of a phase."""
+    refusals = [f"{framework.name} would refuse: {f}" for f in framework.check(live, resolution)]
+    return [*refusals, savings(resolution)]

@@ -30,7 +30,12 @@ _SMALLEST = 5.0
 
 
 def report_page(
-    timeline: Timeline, *, title: str, plan: str, notes: Sequence[str] = (), start: int = 0
+    timeline: Timeline,
+    *,
+    title: str,
+    plan: str,
+    notes: Sequence[Sequence[str]] = (),
+    start: int = 0,
 ) -> str:
     """Return the page as HTML.
 
@@ -38,7 +43,7 @@ def report_page(
         timeline: What the plan decides in each phase.
         title: What the model is called.
         plan: The plan file.
-        notes: Further lines, such as what the framework would refuse.
+        notes: For each phase further lines, such as what the framework would refuse; () for none.
         start: The phase that is shown first.
     """
     return _Page(timeline, title, plan, notes).html(start)
@@ -47,8 +52,10 @@ def report_page(
 class _Page:
     """One page: its facts in the order of the table, and its parts as HTML."""
 
-    def __init__(self, timeline: Timeline, title: str, plan: str, notes: Sequence[str]) -> None:
-        self.timeline, self.title, self.plan, self.notes = timeline, title, plan, notes
+    def __init__(
+        self, timeline: Timeline, title: str, plan: str, notes: Sequence[Sequence[str]]
+    ) -> None:
+        self.timeline, self.title, self.plan = timeline, title, plan
         self.resolutions = timeline.resolutions
         self.spec = self.resolutions[0].spec
         self.looks = looks_in_phases(self.resolutions)
@@ -58,7 +65,7 @@ class _Page:
         self.place = np.empty(len(self.spec), np.intp)
         """For each parameter, its row in the table."""
         self.place[self.order] = np.arange(len(self.order))
-        self.phases = phase_facts(timeline, notes)
+        self.phases = phase_facts(timeline, notes or [()] * len(timeline.phases))
 
     def html(self, start: int) -> str:
         code = Markup((_FOLDER / "page.js").read_text(encoding="utf-8"))

@@ -28,17 +28,17 @@ def script_json(value: object) -> Markup:
     return Markup(text.translate(_IN_SCRIPTS))
 
 
-def phase_facts(timeline: Timeline, notes: Sequence[str]) -> list[dict[str, object]]:
-    """Return for each phase the lines that the page shows of it."""
+def phase_facts(timeline: Timeline, notes: Sequence[Sequence[str]]) -> list[dict[str, object]]:
+    """Return for each phase the lines that the page shows of it; `notes` are further lines."""
     count = len(timeline.phases)
     return [
         {
             "said": _said(phase, number, count),
             "counts": _counts(phase),
             "rules": _rules(phase.resolution),
-            "notes": [*map(str, phase.resolution.notices), *notes],
+            "notes": [*map(str, phase.resolution.notices), *further],
         }
-        for number, phase in enumerate(timeline.phases)
+        for number, (phase, further) in enumerate(zip(timeline.phases, notes, strict=True))
     ]
 
 
