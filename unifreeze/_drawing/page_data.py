@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from numpy import intp
+import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._drawing.looks import Codes, what_trains
@@ -75,7 +75,7 @@ def _rules(resolution: Resolution) -> list[str]:
 
 
 def story_facts(
-    resolutions: Sequence[Resolution], looks: Sequence[Codes], order: NDArray[intp]
+    resolutions: Sequence[Resolution], looks: Sequence[Codes], order: NDArray[np.intp]
 ) -> tuple[list[dict[str, object]], list[int]]:
     """Return the different stories that parameters have, and which story each parameter has.
 
@@ -86,15 +86,19 @@ def story_facts(
         looks: What every parameter is drawn as in each phase.
         order: The parameters, in the order of the table.
     """
+    tensors = resolutions[0].spec.tensors
+    looks_of = np.stack(looks, axis=1).tolist()
+    rules_of = np.stack([resolution.rule for resolution in resolutions], axis=1).tolist()
     numbers: dict[tuple[object, ...], int] = {}
     stories: list[dict[str, object]] = []
     story_of = []
     for parameter in order.tolist():
-        row = [int(codes[parameter]) for codes in looks]
-        reasons = [resolution.reason(parameter) for resolution in resolutions]
-        key = (*row, *reasons)
+        row = looks_of[parameter]
+        # All that a reason depends on; asking for the reason of each parameter would take long.
+        key = (*row, *rules_of[parameter], tensors[parameter].fixed)
         if key not in numbers:
             numbers[key] = len(stories)
+            reasons = [resolution.reason(parameter) for resolution in resolutions]
             stories.append({"looks": row, "reasons": reasons})
         story_of.append(numbers[key])
     return stories, story_of
