@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from unifreeze._cli.find_model import (
     read_batch,
     read_plan,
 )
+from unifreeze._cli.html_page import write_page
 from unifreeze._cli.output import (
     BackendOption,
     BatchOption,
@@ -26,9 +28,7 @@ from unifreeze._cli.output import (
 )
 from unifreeze._cli.phase_table import phase_rows, say_phases
 from unifreeze._cli.unit_tables import plain_resolution, savings, say_groups, say_units
-from unifreeze._drawing import report_page, save_text, timeline_of
-from unifreeze._protocol import Backend
-from unifreeze._resolution import Resolution, expand_plan, resolve_phases, resolve_spec
+from unifreeze._resolution import expand_plan, resolve_phases, resolve_spec
 from unifreeze._structure import ModelSpec
 from unifreeze.errors import counted
 
@@ -158,10 +158,8 @@ def explain(
     findings = [str(finding) for finding in framework.check(live, resolution)]
     lines = resolution.why(why) if why else []
     if html:
-        timeline, start = timeline_of(loaded, spec), number if rows else 0
-        notes = [_notes(framework, live, decided) for decided in timeline.resolutions]
-        page = report_page(timeline, title=model, plan=str(loaded), notes=notes, start=start)
-        save_text(html, page)
+        start = number if rows else 0
+        write_page(html, loaded, spec, partial(framework.check, live), title=model, start=start)
     if json:
         more = {**({"phases": rows} if rows else {}), **({"why": lines} if why else {})}
         write_json({**plain_resolution(resolution, findings), **more}, json)
@@ -178,9 +176,3 @@ def explain(
     say_units(resolution)
     say_groups(resolution, rate=rows[number]["lr"] if rows else None)
     say(savings(resolution))
-
-
-def _notes(framework: Backend, live: Any, resolution: Resolution) -> list[str]:
-    """Return what the page says below the rules of a phase."""
-    refusals = [f"{framework.name} would refuse: {f}" for f in framework.check(live, resolution)]
-    return [*refusals, savings(resolution)]
