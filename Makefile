@@ -13,6 +13,7 @@
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
+#   make pages    the pages of `explain --html` in a real browser; needs Chromium
 #   make any-machine  the tests as three other machines would run them, one of them in random order
 #   make gpu      the GPU run; skips, with the reason, where there is no GPU (docs/gpu.md)
 #   make gpu-wheels   what a GPU machine without a network lacks, into .gpu-wheels
@@ -28,7 +29,7 @@ TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers kill test pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -77,7 +78,11 @@ kill: setup
 	  $(BIN)/python -W ignore -m tests.support.killed $$framework $$optimizer . --every || exit 1; done; done
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not browser'
+
+pages: setup
+	$(BIN)/python -W ignore -m pytest -m browser tests/cli
+	$(BIN)/python -W ignore -m tests.support.large_page
 
 any-machine: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/any_machine.sh

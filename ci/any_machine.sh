@@ -14,7 +14,7 @@ suite() {  # title, then variables, --, and arguments of pytest
   while [ "$1" != -- ]; do variables+=("$1"); shift; done
   shift
   local start=$SECONDS
-  env "${variables[@]}" python -m pytest -q -m 'not slow' "$@" || failed=1
+  env "${variables[@]}" python -m pytest -q -m 'not slow and not browser' "$@" || failed=1
   printf '== %s seconds\n' "$((SECONDS - start))"
 }
 

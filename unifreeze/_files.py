@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unifreeze._arguments import checked
+from unifreeze._pictures import html_of
 from unifreeze._tables import one_line
 from unifreeze.errors import ArgumentError, UnifreezeError, brief
 
@@ -146,6 +147,8 @@ class Saved(Row):
                 context="\n".join(lines[:_MISTAKES_SHOWN]),
                 hint=f'read a file: {type(self).__name__}.load("{form.short}.json")',
             ) from None
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         return one_line(self, f"a {self.format.what.removeprefix('unifreeze ')}")

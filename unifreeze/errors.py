@@ -45,6 +45,8 @@ import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from unifreeze._short_traceback import short_traceback
+
 LONGEST_LINE = 400
 """Characters of one line of a message; what is longer is cut in its middle."""
 
@@ -70,6 +72,10 @@ class UnifreezeError(Exception):
         if hint:
             lines.append(f"hint: {hint}")
         super().__init__("\n  ".join(cut(line, LONGEST_LINE) for line in lines))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of all frames of the library."""
+        return short_traceback(self)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

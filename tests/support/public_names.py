@@ -143,6 +143,8 @@ def _returned(function: Any) -> set[type]:
 def _late_names() -> dict[str, Any]:
     """What modules know to type checkers alone, because of the order of imports."""
     names = {name: getattr(unifreeze, name) for name in ("Handle", "Resolution")}
+    drawn = import_module("unifreeze._drawing")
+    names |= {name: getattr(drawn, name) for name in ("Picture", "Timeline")}
     return {**names, "Self": None}
 
 

@@ -118,6 +118,7 @@ INSTANCES = {
     "Handle": World.handle,
     "Pairing": lambda world: uf.pair(world.model(), world.model(), batch=world.batch),
     "Phase": lambda world: PHASES.phases[0],
+    "Picture": lambda world: HEAD.resolve(world.model()).to_svg(),
     "PlanRow": lambda world: world.instance("Comparison").rows[0],
     "Ported": lambda world: uf.port_weights(world.model(), world.model(), batch=world.batch),
     "Record": _record,
@@ -127,6 +128,7 @@ INSTANCES = {
     "Selector": lambda world: uf.Selector("head"),
     "StepReport": _step,
     "Suggestion": lambda world: uf.suggest(world.model(), examples=2000),
+    "Timeline": lambda world: PHASES.timeline(world.model()),
     "Verified": lambda world: world.handle().verify(),
 }
 """An object of each public class."""

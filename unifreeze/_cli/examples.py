@@ -12,6 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "unifreeze explain plan.yaml package.module:make",
         'unifreeze explain plan.yaml ./nets.py:make --why "layer4.*"',
         "unifreeze explain phases.yaml ./nets.py:make --phase top",
+        "unifreeze explain phases.yaml ./nets.py:make --html report.html",
     ),
     "capture": (
         "unifreeze capture ./nets.py:frozen_by_my_loop -o plan.yaml",

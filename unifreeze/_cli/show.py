@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from unifreeze._cli.find_model import (
     read_batch,
     read_plan,
 )
+from unifreeze._cli.html_page import write_page
 from unifreeze._cli.output import (
     BackendOption,
     BatchOption,
@@ -146,6 +148,9 @@ def explain(
     phase: Annotated[
         str, typer.Option(metavar="NAME", help="The phase to explain, of a plan with phases.")
     ] = "",
+    html: Annotated[
+        str, typer.Option("--html", metavar="FILE", help="Write a page with a map to look at.")
+    ] = "",
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -164,6 +169,9 @@ def explain(
         resolution = resolve_spec(loaded, spec)
     findings = [str(finding) for finding in framework.check(live, resolution)]
     lines = resolution.why(why) if why else []
+    if html:
+        start = number if rows else 0
+        write_page(html, loaded, spec, partial(framework.check, live), title=model, start=start)
     if json:
         more = {**({"phases": rows} if rows else {}), **({"why": lines} if why else {})}
         write_json({**plain_resolution(resolution, findings), **more}, json)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from unifreeze._arguments import checked_methods
+from unifreeze._pictures import html_of
 from unifreeze._ports.pairing.layer_settings import SettingDifference
 from unifreeze._protocol import Finding
 from unifreeze._tables import one_line
@@ -103,6 +104,8 @@ class ClauseReport:
         """
         if not self.holds:
             raise ParityError(f"{self.verdict}: {', '.join(self.broken)}", context=str(self))
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         return one_line(self, f"{self.verdict}, {counted(len(self.clauses), 'clause')}")

@@ -14,6 +14,7 @@ from unifreeze._handle.saved_run import SavedRun
 from unifreeze._handle.target import Target
 from unifreeze._handle.training import Training
 from unifreeze._handle.verify import Verified
+from unifreeze._pictures import html_of
 from unifreeze._plan import FreezePlan, Phase
 from unifreeze._protocol import Batch, Finding, ParamGroup
 from unifreeze._resolution import Resolution
@@ -325,6 +326,8 @@ class Handle:
             WeightFileError: The base or the model is a different one; nothing has been written.
         """
         self._saved.load_trained(state)
+
+    _repr_html_ = html_of
 
     def __str__(self) -> str:
         trainable, total = self.resolution.counts()

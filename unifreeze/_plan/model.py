@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from unifreeze._arguments import checked_methods
+from unifreeze._pictures import html_of, timeline
 from unifreeze._plan import delegations
 from unifreeze._plan.captured import Captured
 from unifreeze._plan.of_one_phase import phase_number, plans_of_phases
@@ -21,6 +22,7 @@ from unifreeze._tables import one_line
 from unifreeze.errors import PlanError
 
 if TYPE_CHECKING:
+    from unifreeze._pictures import Timeline
     from unifreeze._plan.delegations import Handle, Resolution
 
 FORMAT = 1
@@ -204,6 +206,8 @@ class FreezePlan:
     def __str__(self) -> str:
         return self.to_yaml().rstrip("\n")
 
+    _repr_html_ = html_of
+
     def _with_rule(
         self,
         verb: Verb,
@@ -326,6 +330,14 @@ class FreezePlan:
         ['down 1', 'down 2', 'down 3', 'down 4']
         """
         return delegations.expand(self, model, batch=batch)
+
+    def timeline(self, model: Any, *, batch: Any = None) -> Timeline:
+        """Return what trains on a model in each phase, and at which rate: text and a picture.
+
+        >>> FreezePlan().only("head").timeline(model)
+        <unifreeze.Timeline: 1 phase, 213 values>
+        """
+        return timeline(self, model, batch)
 
     def apply(self, model: Any, *, batch: Any = None, keep_values: bool = False) -> Handle:
         """Put the plan in force on a live model; see `unifreeze.apply`.

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._arguments import checked_methods
+from unifreeze._pictures import freeze_map, html_of
 from unifreeze._plan import FreezePlan
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._tables import one_line
 from unifreeze.errors import ResolveError, UnmatchedSelectorError, counted, nearest
+
+if TYPE_CHECKING:
+    from unifreeze._pictures import Picture
 
 
 class RuleEffect(NamedTuple):
@@ -215,6 +219,18 @@ class Resolution:
         if rule < 0:
             return f"{decision}: as found"
         return f"{decision} by rule {rule + 1} ({self.effects[rule].text})"
+
+    def to_svg(self, *, since: Resolution | None = None) -> Picture:
+        """Draw it as a freeze map: modules as nested boxes, their area by number of values.
+
+        Args:
+            since: What held in the phase before; what has begun to train since then is marked.
+
+        >>> plan.resolve(model).to_svg().save(folder / "map.svg")
+        """
+        return freeze_map(self, since)
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         trainable, spec = int(self.trainable.sum()), self.spec

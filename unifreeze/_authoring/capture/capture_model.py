@@ -27,6 +27,7 @@ from unifreeze._authoring.capture.plan_comments import commented_plan
 from unifreeze._authoring.capture.plan_search import Aim, shortest_plan, unfrozen
 from unifreeze._authoring.capture.substring_loops import find_loop
 from unifreeze._handle.target import Target
+from unifreeze._pictures import html_of
 from unifreeze._plan import FORMAT, FreezePlan, Rule, save_text
 from unifreeze._plan.structure import Structure
 from unifreeze._ports.pairing import Pairing
@@ -66,6 +67,8 @@ class Capture:
             PlanFileError: It cannot be written there.
         """
         save_text(path, self.text)
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         return one_line(self, f"{self.plan!r}; print it to see the file")

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, Literal
 
 from unifreeze._arguments import checked_methods
+from unifreeze._pictures import html_of
 from unifreeze._tables import human_bytes, number, one_line, plain_table
 from unifreeze.errors import UnifreezeError, counted, nearest
 
@@ -166,6 +167,8 @@ class Comparison:
         """Return the comparison as plain data."""
         rows = [row.to_json() for row in self.rows]
         return {"framework": self.framework, "device": self.device, "rows": rows}
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         return one_line(

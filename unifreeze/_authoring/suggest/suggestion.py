@@ -8,6 +8,7 @@ from typing import Any
 
 from unifreeze._arguments import checked_methods
 from unifreeze._authoring.suggest.unit_measures import Measure, ranked
+from unifreeze._pictures import html_of
 from unifreeze._plan import FreezePlan, save_text
 from unifreeze._tables import number, one_line, plain_table
 
@@ -58,6 +59,8 @@ class Suggestion:
             "ranking": list(self.ranking),
             "measures": [asdict(measure) for measure in self.measures],
         }
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         return one_line(self, f"{self.plan!r}; print it to see the reasons")

@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unifreeze._arguments import checked_methods
 from unifreeze._handle.history.history import BEFORE, History, HistoryRow, plain
 from unifreeze._handle.schedule import UNTOLD
+from unifreeze._pictures import html_of, run_chart
 from unifreeze._tables import number, one_line, plain_table
 from unifreeze.errors import UnifreezeError, counted, nearest
+
+if TYPE_CHECKING:
+    from unifreeze._pictures import Picture
 
 Mode = Literal["min", "max"]
 SIDES = ("train", "val", "test", "gap")
@@ -148,6 +152,15 @@ class RunReport:
                 f"cannot write {path}: {error.strerror or error}",
                 hint="name a file in an existing folder",
             ) from None
+
+    def to_svg(self) -> Picture:
+        """Draw it: what was measured in each epoch, the phases behind, the trained share below.
+
+        >>> handle.report().to_svg().save(folder / "run.svg")
+        """
+        return run_chart(self)
+
+    _repr_html_ = html_of
 
     def __repr__(self) -> str:
         measured = ", ".join(self.metrics) or "nothing"

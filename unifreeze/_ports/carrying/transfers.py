@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unifreeze._numerics.projections import Array
+from unifreeze._pictures import html_of
 from unifreeze._ports.pairing import Pairing, PairRow
 from unifreeze._ports.pairing.layout import Part, reshaped
 from unifreeze._ports.pairing.pairing import ZerosRow
@@ -146,6 +147,9 @@ class Ported(NamedTuple):
     untouched: tuple[str, ...]
     notes: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def __repr__(self) -> str:
         return one_line(self, str(self).partition("\n")[0])

@@ -1,0 +1,20 @@
+"""Pictures and tables of what plans decide and what runs showed, as SVG and HTML."""
+
+from unifreeze._drawing.freeze_map import freeze_map
+from unifreeze._drawing.notebook import html_of
+from unifreeze._drawing.page import report_page
+from unifreeze._drawing.picture import Picture, save_text
+from unifreeze._drawing.run_chart import run_chart
+from unifreeze._drawing.timeline import Timeline, timeline, timeline_of
+
+__all__ = [
+    "Picture",
+    "Timeline",
+    "freeze_map",
+    "html_of",
+    "report_page",
+    "run_chart",
+    "save_text",
+    "timeline",
+    "timeline_of",
+]
