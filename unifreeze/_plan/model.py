@@ -14,12 +14,11 @@ from unifreeze._pictures import html_of, timeline
 from unifreeze._plan import delegations
 from unifreeze._plan.captured import Captured
 from unifreeze._plan.of_one_phase import phase_number, plans_of_phases
-from unifreeze._plan.parts import Choice, Group, NormStats, Rule, Verb, as_called
+from unifreeze._plan.parts import Group, NormStats, Rule, Verb, as_called, choice_of
 from unifreeze._plan.phases import Phase
 from unifreeze._plan.selectors import Selector
 from unifreeze._plan.structure import PartPlaces, Structure
 from unifreeze._tables import one_line
-from unifreeze.errors import PlanError
 
 if TYPE_CHECKING:
     from unifreeze._pictures import Timeline
@@ -215,16 +214,7 @@ class FreezePlan:
         *,
         optional: bool,
     ) -> FreezePlan:
-        if isinstance(selectors, Mapping):
-            if not selectors:
-                raise PlanError(
-                    f"{verb}: has no selector for any framework",
-                    hint=f'.{verb}({{"torch": "layer4", "paddle": "stage4"}}), or one for all',
-                )
-            choice: Choice = tuple(sorted((name, Selector(s)) for name, s in selectors.items()))
-        else:
-            choice = Selector(selectors)
-        rules = (*self.rules, Rule(verb, choice, optional))
+        rules = (*self.rules, Rule(verb, choice_of(verb, selectors), optional))
         return replace(self, rules=rules, captured=None)
 
     def _reread(self, **changed: object) -> FreezePlan:

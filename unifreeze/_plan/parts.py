@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -11,6 +12,22 @@ from unifreeze.errors import PlanError
 Verb = Literal["freeze", "train", "only"]
 Choice: TypeAlias = Selector | tuple[tuple[str, Selector], ...]
 """One selector for all frameworks, or one per framework in the order of their names."""
+
+
+def choice_of(verb: Verb, selectors: str | Selector | Mapping[str, str | Selector]) -> Choice:
+    """Return the choice of a rule, as users write it.
+
+    Raises:
+        PlanError: It is a mapping of frameworks that names none.
+    """
+    if not isinstance(selectors, Mapping):
+        return Selector(selectors)
+    if not selectors:
+        raise PlanError(
+            f"{verb}: has no selector for any framework",
+            hint=f'.{verb}({{"torch": "layer4", "paddle": "stage4"}}), or one for all',
+        )
+    return tuple(sorted((name, Selector(text)) for name, text in selectors.items()))
 
 
 @dataclass(frozen=True)
