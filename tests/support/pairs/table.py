@@ -28,12 +28,16 @@ from unifreeze.errors import PairingError, UnifreezeError
 ROOT = Path(__file__).resolve().parents[3]
 PAGE, DATA = ROOT / "docs" / "pairs.md", ROOT / "docs" / "pairs.json"
 PLANS = ("head only", "first half of the blocks", "norms")
+POOLER_OR_HEAD = ("mpnet for sequences",)
+"""Networks in which one port's pooler is in the other's head: `head | pooler` fits both."""
 
 
 def plan_for(what: str, spec: Any) -> uf.FreezePlan:
     """Write one of the three plans for a network, in neutral words."""
     if what == "head only":
         return uf.FreezePlan().only("head")
+    if what == "head and pooler":
+        return uf.FreezePlan().only("head | pooler")
     if what == "norms":
         return uf.FreezePlan().train("all").freeze("norm")
     labels = spec.placement.labels
@@ -90,6 +94,11 @@ def run(pair: Pair) -> dict[str, Any]:
             "outputs": certificate.outputs,
             "gradients": certificate.gradients,
             "plans": [compare_plan(what, one, other, pairing) for what in PLANS],
+            **(
+                {"head and pooler": compare_plan("head and pooler", one, other, pairing)}
+                if pair.name in POOLER_OR_HEAD
+                else {}
+            ),
         }
     row["seconds"] = round(time.perf_counter() - start, 1)
     return row
@@ -102,7 +111,10 @@ def as_stated(pair: Pair, row: dict[str, Any]) -> bool:
     """
     if bool(row["refused"]) != bool(pair.different or pair.fused):
         return False
-    return not any("differ" in plan for plan in row.get("plans", ()))
+    plans = row.get("plans", ())
+    if pair.name in POOLER_OR_HEAD:
+        plans = [*plans[1:], row.get("head and pooler", "")]
+    return not any("differ" in plan for plan in plans)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -145,6 +157,12 @@ def page(rows: list[dict[str, Any]]) -> str:
             "that the same n are frozen in both; - that both refuse the plan (no norms, no head).",
             "An error *on one side* means that one port refuses: it ties, or lacks, what the other",
             "has as a parameter of its own.",
+            *[
+                f"In {row['name']} one port's pooler is the first layer of the other's head, so the"
+                f"\nplan for both is `only: head | pooler`: {row['head and pooler']}."
+                for row in paired
+                if "head and pooler" in row
+            ],
             "",
             f"| network | paired | outputs | gradients | {' | '.join(PLANS)} | time |",
             "|---|---|---|---|---|---|---|---|",
