@@ -123,11 +123,14 @@ class _Placer:
         )
 
     def _is_dual(self) -> bool:
-        """Return whether towers meet at their ends: a scale for likenesses, or text projected."""
-        tree = self.tree
+        """Return whether towers meet at their ends: a scale for likenesses, or text projected.
+
+        Beside a head that gives words, a single value is a gate of some other sort.
+        """
+        tree, writes = self.tree, any(map(self.anchors.gives_words, self.outside))
         for owner in self.outside:
             sizes = [tree.tensors[tree.tensor_of[name]].size for name in tree.own_names(owner)]
-            if 1 in sizes and self.at.kinds[owner] not in LAYERS:
+            if 1 in sizes and self.at.kinds[owner] not in LAYERS and not writes:
                 return True
             path = tree.paths[owner].split(".")
             if any(word_in(s) == "projector" and speaks_of_text(s) for s in path):

@@ -16,9 +16,6 @@ SIGNALS = ("vision", "audio")
 MODALITIES = ("text", *SIGNALS)
 """Towers that something enters from outside."""
 
-TOWERS = (*SIGNALS, "text", "projector", "action", "image_decoder")
-"""The towers that the words of the selector language name."""
-
 _PIECES = {
     "vision": "vision visual visuals image images img pixel pixels picture video",
     "audio": "audio speech sound acoustic wav wave waveform spectrogram spec mel",
