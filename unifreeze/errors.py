@@ -45,6 +45,8 @@ from difflib import get_close_matches
 
 LONGEST_LINE = 400
 """Characters of one line of a message; what is longer is cut in its middle."""
+MOST_MISTAKES = 100
+"""Mistakes of a plan file that its message shows."""
 
 
 class UnifreezeError(Exception):
@@ -113,9 +115,11 @@ class PlanFileError(PlanError):
 
     def __init__(self, source: str, mistakes: Iterable[str], *, hint: str = "") -> None:
         self.mistakes = tuple(mistakes)
+        left_out = len(self.mistakes) - MOST_MISTAKES
+        more = [f"… ({left_out:,} more)"] if left_out > 0 else []
         super().__init__(
             f"{source}: {counted(len(self.mistakes), 'mistake')}",
-            context="\n".join(self.mistakes),
+            context="\n".join([*self.mistakes[:MOST_MISTAKES], *more]),
             hint=hint,
         )
 

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from unifreeze._cli.encodings import as_printed, in_ascii
+from unifreeze._files import write_text, writing_hint
 from unifreeze._tables import table_lines, wrap
 from unifreeze.errors import TargetError
 
@@ -143,6 +144,7 @@ def write_json(data: Any, where: str) -> None:
         sys.stdout.write(text + "\n")
         return
     try:
-        Path(where).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TargetError(f"cannot write {where}: {error.strerror or error}") from None
+        write_text(Path(where), text + "\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"cannot write {where}: {reason}", hint=writing_hint(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unifreeze._arguments import checked_methods
+from unifreeze._files import write_text, writing_hint
 from unifreeze._handle.history.history import BEFORE, History, HistoryRow, plain
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._tables import number, one_line, plain_table
@@ -140,20 +142,21 @@ class RunReport:
         }
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows to a file, for a spreadsheet or pandas.
+        """Write the rows to a file, for a spreadsheet or pandas; whole or not at all.
 
         Raises:
             UnifreezeError: It cannot be written there.
         """
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else [])
+        writer.writeheader()
+        writer.writerows(self.rows)
         try:
-            with Path(path).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
-                writer.writeheader()
-                writer.writerows(self.rows)
-        except OSError as error:
+            write_text(Path(path), text.getvalue())
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UnifreezeError(
-                f"cannot write {path}: {error.strerror or error}",
-                hint="name a file in an existing folder",
+                f"cannot write {path}: {reason}", hint=writing_hint(error)
             ) from None
 
     def __repr__(self) -> str:
