@@ -42,9 +42,12 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 LONGEST_LINE = 400
 """Characters of one line of a message; what is longer is cut in its middle."""
+_MOST_COMPARED, _LONGEST_COMPARED = 20_000, 300
+"""Names, and letters of a word, that are looked at for a likely spelling."""
 MOST_MISTAKES = 100
 """Mistakes of a plan file that its message shows."""
 
@@ -255,7 +258,8 @@ class TargetError(UnifreezeError):
 
 def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return the candidates spelled most like `word`, best first."""
-    return get_close_matches(word, list(candidates), n=limit, cutoff=0.6)
+    few = list(islice(candidates, _MOST_COMPARED))
+    return get_close_matches(word[:_LONGEST_COMPARED], few, n=limit, cutoff=0.6)
 
 
 def quoted(text: str) -> str:

@@ -16,7 +16,6 @@ from unifreeze._plan.model import FreezePlan
 from unifreeze._plan.yaml_text import (
     FLOAT,
     FLOAT_PATTERN,
-    YamlError,
     places,
     read_yaml,
     repeated_and_merged_keys,
@@ -51,7 +50,7 @@ def parse_plan(text: str, *, source: str) -> FreezePlan:
     """Read a plan from YAML text; `source` is how messages name it."""
     try:
         data, node = read_yaml(text)
-    except YamlError as error:
+    except ValueError as error:
         raise PlanFileError(source, [str(error)]) from None
     dropped = list(repeated_and_merged_keys(node))
     try:

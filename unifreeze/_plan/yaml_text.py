@@ -88,10 +88,6 @@ for _tag, (_pattern, _firsts) in _PATTERNS.items():
         _Loader.add_constructor(_tag, _read_scalar)
 
 
-class YamlError(ValueError):
-    """A text is not YAML that a plan may be written in; the message names the line."""
-
-
 def read_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     """Read a text.
 
@@ -99,16 +95,16 @@ def read_yaml(text: str) -> tuple[Any, yaml.Node | None]:
         The plain data, and the nodes it was read from, for their places in the text.
 
     Raises:
-        YamlError: It is not YAML, or goes beyond what a plan may hold.
+        ValueError: It is not YAML, or goes beyond what a plan may hold; the message names the line.
     """
     if len(text) > MOST_CHARACTERS:
-        raise YamlError(TOO_LONG)
+        raise ValueError(TOO_LONG)
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         return (None if node is None else loader.construct_document(node)), node
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise YamlError(_in_words(error)) from None
+        raise ValueError(_in_words(error)) from None
 
 
 def _in_words(error: Exception) -> str:
