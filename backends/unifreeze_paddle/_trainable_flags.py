@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import attrgetter, not_
 
 import paddle
@@ -57,18 +58,19 @@ class PaddleFlags(ModuleBackend):
         walk = self.walk(model)
         if resolution.covered is not None:
             checks.refuse_traced(walk, "remove the plan")
-        undo = super().write(model, resolution, found)
-        guards.forget_traces()
-        if resolution.covered is not None:
-            owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
-            kept = {number for owner, number in owned if resolution.covered[owner]}
-            optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
-
-        def restore() -> None:
-            undo()
+        undo = None
+        try:
+            undo = super().write(model, resolution, found)
             guards.forget_traces()
-
-        return restore
+            if resolution.covered is not None:
+                owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
+                kept = {number for owner, number in owned if resolution.covered[owner]}
+                optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
+            return partial(_restore, undo)
+        except BaseException:
+            if undo is not None:
+                _restore(undo)
+            raise
 
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
         """Freeze for a while what a resolution freezes; programs are traced again after."""
@@ -81,3 +83,9 @@ class PaddleFlags(ModuleBackend):
             guards.forget_traces()
 
         return restore
+
+
+def _restore(undo: Undo) -> None:
+    """Undo a write, which programs that were traced since do not notice."""
+    undo()
+    guards.forget_traces()
