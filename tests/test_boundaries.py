@@ -15,6 +15,7 @@ LAYERS = [
     "_arguments",
     "_tables",
     "_identity",
+    "_whole_files",
     "_files",
     "_structure",
     "_plan",

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.whole_writers import KILOBYTE, WRITERS, kill
-from unifreeze import _files
-from unifreeze._files import _UNFINISHED, whole_file, write_text, writing_hint
+from unifreeze import _whole_files
+from unifreeze._whole_files import _UNFINISHED, whole_file, write_text, writing_hint
 from unifreeze.errors import UnifreezeError
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk_is_named(name, tmp_path, monkeypatch):
     def full(number):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_files.os, "fsync", full)
+    monkeypatch.setattr(_whole_files.os, "fsync", full)
     with pytest.raises(UnifreezeError, match=r"No space left(.|\n)*hint: make room"):
         WRITERS[name](path, 80 * KILOBYTE)
     assert path.read_bytes() == before
@@ -69,7 +69,7 @@ def test_a_folder_that_may_not_be_written_is_named(name, tmp_path, monkeypatch):
     def refused(*_):  # permissions do not stop root, who runs tests in containers
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(_files.os, "open", refused)
+    monkeypatch.setattr(_whole_files.os, "open", refused)
     with pytest.raises(UnifreezeError, match="Permission denied"):
         WRITERS[name](path, KILOBYTE)
     assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -1,145 +1,28 @@
-"""Files that are written whole or not at all, and read only in the format that they should have."""
+"""Files that are read only in the format that they should have, each by the class that wrote it."""
 
 from __future__ import annotations
 
 import codecs
-import errno
 import json
-import os
-import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from io import BufferedWriter
+import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from types import ModuleType
-from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from unifreeze._arguments import checked
 from unifreeze._tables import one_line
-from unifreeze.errors import ArgumentError, UnifreezeError, brief
+from unifreeze._whole_files import write_text, writing_hint
+from unifreeze.errors import ArgumentError, UnifreezeError, brief, cut
 
-try:
-    import fcntl as _fcntl
-
-    fcntl: ModuleType | None = _fcntl
-except ImportError:  # Windows
-    fcntl = None
-
+P = ParamSpec("P")
+T = TypeVar("T")
+_HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _MISTAKES_SHOWN = 6
-_UNFINISHED = ".unifreeze-unfinished."
 MOST_JSON = 256 * 2**20
 """Bytes of a JSON file that is read."""
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name only when it is complete and on the disk.
-
-    On any error, including an interruption, the unfinished file is removed, and an older file of
-    that name stays as it was. A new file keeps the permissions of the older one, and a symbolic
-    link stays a link. What killed writers left in the folder is removed.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not an ordinary file")
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    _clear_unfinished(path.parent)
-    file, unfinished = _create_unfinished(path)
-    try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        if fcntl is None:
-            file.close()  # Windows does not rename an open file
-        unfinished.replace(path)
-    except BaseException:
-        _end(file, unfinished)
-        raise
-    file.close()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; pipes and devices are written to as they are.
-
-    Raises:
-        OSError: It cannot be written.
-        ValueError: The text is not Unicode, or the path is none.
-    """
-    data = text.encode("utf-8")
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(data)
-        return
-    with whole_file(path) as file:
-        file.write(data)
-
-
-def _create_unfinished(path: Path) -> tuple[BufferedWriter, Path]:
-    """Create a file beside `path`, locked, so that other writers know that it is in use."""
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    while True:
-        # Its name does not depend on the file's name, which may be as long as names can be.
-        unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}.{secrets.token_hex(6)}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        number = os.open(unfinished, flags, 0o666 if mode is None else 0o600)
-        file = os.fdopen(number, "wb")
-        try:
-            # Another writer may have taken the file for a left-over just before it was locked.
-            if _lock(number) is not False and unfinished.exists():
-                if mode is not None and hasattr(os, "fchmod"):
-                    os.fchmod(number, mode)
-                return file, unfinished
-        except BaseException:
-            _end(file, unfinished)
-            raise
-        file.close()
-
-
-def _lock(number: int) -> bool | None:
-    """Lock an open file; False where a writer has locked it, None where files have no locks."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if isinstance(error, BlockingIOError) else None
-    return True
-
-
-def _end(file: BufferedWriter, unfinished: Path) -> None:
-    """Close and remove an unfinished file, whose last bytes perhaps cannot be written."""
-    with suppress(OSError):
-        file.close()
-    with suppress(OSError):
-        unfinished.unlink(missing_ok=True)
-
-
-def _clear_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in a folder: files that no writer has open."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        left = [Path(e.path) for e in entries if e.name.startswith(_UNFINISHED) and e.is_file()]
-        for unfinished in left:
-            with suppress(OSError):
-                if fcntl is None:
-                    unfinished.unlink()  # Windows refuses this for an open file
-                    continue
-                with unfinished.open("rb") as file:
-                    if _lock(file.fileno()):
-                        unfinished.unlink()
-
-
-def writing_hint(error: BaseException) -> str:
-    """Return what to do about a file that cannot be written."""
-    cures = {
-        errno.ENAMETOOLONG: "give it a shorter name",
-        errno.ENOSPC: "make room on the disk, or write it to another one",
-        errno.EDQUOT: "make room on the disk, or write it to another one",
-        errno.EFBIG: "the system limits the size of files: ulimit -f",
-        errno.ENOENT: "make its folder first: path.parent.mkdir(parents=True)",
-        errno.ENOTDIR: "a part of its path is a file: give it another one",
-    }
-    return cures.get(getattr(error, "errno", None) or 0, "give a file in a folder of yours")
 
 
 def is_file(path: Path) -> bool:
@@ -183,6 +66,51 @@ def read_text(path: Path, *, at_most: int = MOST_JSON) -> str:
         ) from None
 
 
+def read_json(text: str) -> Any:
+    """Read JSON whose texts are Unicode and whose whole numbers have at most 63 bits.
+
+    Raises:
+        ValueError: It is not; a `UnicodeEncodeError` is one.
+        RecursionError: It is nested too deeply.
+    """
+    data = json.loads(text, parse_int=_whole_number)
+    if _HALF_OF_A_CHARACTER.search(text):
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    return data
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) >= 2**63:
+        raise ValueError(f"the number {cut(digits, 30)} has more than 63 bits")
+    return number
+
+
+def told_of_files(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function say which files contradict themselves, where its arguments came from files.
+
+    Each part of a file is checked when it is read; that all parts name the same tensors shows only
+    when they are used.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
+            read = [row for row in (*args, *kwargs.values()) if isinstance(row, Saved)]
+            files = [row for row in read if row.source]
+            if isinstance(error, UnifreezeError) or not files:
+                raise
+            form = files[0].format
+            raise form.error(
+                f"{' and '.join(row.source for row in files)}: their parts do not fit together",
+                context=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                hint=form.hint,
+            ) from error
+
+    return call
+
+
 class Row(BaseModel):
     """Plain data that never changes; a key it does not know is an error."""
 
@@ -218,6 +146,12 @@ class Saved(Row):
     """Plain data that is saved as a file with a format version."""
 
     format: ClassVar[Format]
+    _source: str = PrivateAttr("")
+
+    @property
+    def source(self) -> str:
+        """The file that it was read from; "" for none."""
+        return self._source
 
     def __init__(self, /, *wrong: Any, **data: Any) -> None:
         """Make it from its parts.
@@ -270,7 +204,7 @@ class Saved(Row):
         """
         form = cls.format
         try:
-            data = json.loads(read_text(Path(path)))
+            data = read_json(read_text(Path(path)))
         except OSError as error:
             message = f"cannot read {path}: {error.strerror or error}"
             raise form.error(message, hint=form.hint) from None
@@ -293,7 +227,9 @@ class Saved(Row):
                 hint=form.hint,
             )
         try:
-            return cls(**data)
+            saved = cls(**data)
+            saved._source = source
+            return saved
         except form.error as error:
             raise form.error(
                 f"{source} is not a valid {form.what.removeprefix('unifreeze ')}",

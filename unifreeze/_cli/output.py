@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 
 from unifreeze._cli.encodings import as_printed, in_ascii
-from unifreeze._files import write_text, writing_hint
 from unifreeze._tables import table_lines, wrap
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import TargetError
 
 HOLDS, BROKEN, UNUSABLE, BUG = 0, 1, 2, 3

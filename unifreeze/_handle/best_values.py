@@ -11,11 +11,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from unifreeze._files import writing_hint
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.trained_values import trained_state
 from unifreeze._plan import Phase
 from unifreeze._ports.weights import Named, open_weights, save_weights
+from unifreeze._whole_files import writing_hint
 from unifreeze.errors import ScheduleError, UnifreezeWarning, WeightFileError
 
 Place = tuple[int, int]

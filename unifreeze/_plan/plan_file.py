@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from unifreeze._arguments.cures import is_plan_text, plan_reader
-from unifreeze._files import read_text, write_text, writing_hint
+from unifreeze._files import read_text
 from unifreeze._plan.document import read_document
 from unifreeze._plan.limits import MOST_CHARACTERS
 from unifreeze._plan.model import FreezePlan
@@ -20,6 +20,7 @@ from unifreeze._plan.yaml_text import (
     read_yaml,
     repeated_and_merged_keys,
 )
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import PlanFileError, brief
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unifreeze._arguments import checked_methods
-from unifreeze._files import write_text, writing_hint
 from unifreeze._handle.history.history import BEFORE, History, HistoryRow, plain
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._tables import number, one_line, plain_table
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import UnifreezeError, counted, nearest
 
 Mode = Literal["min", "max"]
