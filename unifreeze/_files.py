@@ -10,9 +10,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unifreeze._arguments import checked
+from unifreeze._identity import WeakIdentityDict
 from unifreeze._tables import one_line
 from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import ArgumentError, UnifreezeError, brief, cut
@@ -21,6 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _MISTAKES_SHOWN = 6
+_sources: WeakIdentityDict[str] = WeakIdentityDict()
+"""The file that each value was read from; not a part of the value, which may equal another one."""
 MOST_JSON = 256 * 2**20
 """Bytes of a JSON file that is read."""
 
@@ -146,12 +149,10 @@ class Saved(Row):
     """Plain data that is saved as a file with a format version."""
 
     format: ClassVar[Format]
-    _source: str = PrivateAttr("")
-
     @property
     def source(self) -> str:
         """The file that it was read from; "" for none."""
-        return self._source
+        return _sources.get(self, "")
 
     def __init__(self, /, *wrong: Any, **data: Any) -> None:
         """Make it from its parts.
@@ -228,7 +229,7 @@ class Saved(Row):
             )
         try:
             saved = cls(**data)
-            saved._source = source
+            _sources[saved] = source
             return saved
         except form.error as error:
             raise form.error(
