@@ -8,6 +8,7 @@
 #   make drawn    200 random small networks, each built in both frameworks, paired and judged
 #   make freezings  300 random freezings, captured on one port and applied on the other
 #   make formers  transformers paired with PaddleFormers, in two environments
+#   make fuzz     hostile files, text and arguments for SECONDS each (default 20), and writers killed
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
@@ -24,9 +25,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
+SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled drawn freezings formers kill test any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled drawn freezings formers fuzz kill test any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -63,6 +65,10 @@ freezings: setup
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh
+
+fuzz: setup
+	$(BIN)/python -W ignore -m tests.support.fuzz --seconds $(SECONDS)
+	$(BIN)/python -W ignore -m tests.support.whole_writers --kills 100
 
 kill: setup
 	for framework in torch paddle; do for optimizer in adamw sgd; do \
