@@ -10,6 +10,7 @@
 #   make freezings  300 random freezings, captured on one port and applied on the other
 #   make zoo      what words select in the models of four libraries, by the libraries' own word
 #   make formers  transformers paired with PaddleFormers, in two environments
+#   make fuzz     hostile files, text and arguments for SECONDS each (default 20), and writers killed
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
@@ -27,9 +28,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 GPU_PYTHON ?= 3.12
+SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers kill test pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz kill test pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -72,6 +74,10 @@ zoo: setup
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh
+
+fuzz: setup
+	$(BIN)/python -W ignore -m tests.support.fuzz --seconds $(SECONDS)
+	$(BIN)/python -W ignore -m tests.support.whole_writers --kills 100
 
 kill: setup
 	for framework in torch paddle; do for optimizer in adamw sgd; do \

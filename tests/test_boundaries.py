@@ -18,6 +18,7 @@ LAYERS = [
     "_pictures",
     "_identity",
     "_undo",
+    "_whole_files",
     "_files",
     "_structure",
     "_plan",

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from unifreeze._files import Format, Saved, whole_file
+from unifreeze._files import Format, Saved
+from unifreeze._whole_files import whole_file
 from unifreeze.errors import ArgumentError, RecordError
 
 

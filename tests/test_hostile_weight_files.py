@@ -183,29 +183,33 @@ def row(shape, begin, end, dtype="F32"):
 
 
 HEADERS = {
-    "overlaps": ({"a": row([2], 0, 8), "b": row([2], 4, 12)}, 12),
-    "leaves a hole": ({"a": row([2], 0, 8), "b": row([2], 12, 20)}, 20),
-    "leaves a hole: it starts at 4": ({"a": row([2], 4, 12)}, 12),
-    "take 8 bytes, and 12": ({"a": row([2], 0, 8)}, 12),
-    "take 8 bytes, and 4": ({"a": row([2], 0, 8)}, 4),
-    "does not fill": ({"a": row([3], 0, 8)}, 8),
-    "does not fill ": ({"a": row([2], 8, 0)}, 8),
-    "impossible shape": ({"a": row([2**40, 2**40], 0, 8)}, 8),
-    "impossible shape: \\(-2": ({"a": row([-2, -1], 0, 8)}, 8),
-    "impossible shape: \\(2.0": ({"a": row([2.0], 0, 8)}, 8),
+    "invalid offset for tensor `b`": ({"a": row([2], 0, 8), "b": row([2], 4, 12)}, 12),
+    "invalid offset for tensor `b` ": ({"a": row([2], 0, 8), "b": row([2], 12, 20)}, 20),
+    "invalid offset for tensor `a`": ({"a": row([2], 4, 12)}, 12),
+    "file not fully covered": ({"a": row([2], 0, 8)}, 12),
+    "file not fully covered ": ({"a": row([2], 0, 8)}, 4),
+    "invalid shape": ({"a": row([3], 0, 8)}, 8),
+    "invalid offset": ({"a": row([2], 8, 0)}, 8),
+    "overflow": ({"a": row([2**40, 2**40], 0, 8)}, 8),
+    "integer `-2`": ({"a": row([-2, -1], 0, 8)}, 8),
+    "floating point `2.0`": ({"a": row([2.0], 0, 8)}, 8),
     "impossible shape: \\(0, 9": ({"a": row([0, 2**63], 0, 0)}, 0),
-    "wrong type": ({"a": row([2], 0.0, 8)}, 8),
-    "wrong type ": ({"a": row("2", 0, 8)}, 8),
-    "wrong type  ": ({"a": row([2], 0, 8, dtype=3)}, 8),
-    "of dtype F4": ({"a": row([2], 0, 8, dtype="F4")}, 8),
-    "lacks dtype": ({"a": {"dtype": "F32"}}, 0),
-    "or has more": ({"a": {**row([2], 0, 8), "x": 1}}, 8),
-    "stands there twice": (b'{"a":1,"a":2}', 0),
-    "not a JSON object": (b"[]     ", 0),
-    "cannot be read": (b'{"a":', 0),
-    "cannot be read: 'utf-8'": (b'{"\xff\xfe":1}', 0),
-    "cannot be read: .*recursion": (b'{"a":' + b"[" * 200_000, 0),
-    "text to text": ({"__metadata__": {"a": 1}}, 0),
+    "invalid type: floating point `0.0`": ({"a": row([2], 0.0, 8)}, 8),
+    "invalid type: string": ({"a": row("2", 0, 8)}, 8),
+    "invalid": ({"a": row([2], 0, 8, dtype=3)}, 8),
+    "invalid ": ({"a": row([2], 0, 8, dtype="F4")}, 8),
+    "of dtype F8_E4M3FNUZ": ({"a": row([2], 0, 2, dtype="F8_E4M3FNUZ")}, 2),
+    "missing field": ({"a": {"dtype": "F32"}}, 0),
+    "stands there twice": (
+        b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},'
+        b'"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}',
+        0,
+    ),
+    "type: sequence, expected": (b"[]     ", 0),
+    "EOF while parsing": (b'{"a":', 0),
+    "invalid UTF-8": (b'{"\xff\xfe":1}', 0),
+    "recursion limit exceeded": (b'{"a":' + b"[" * 200_000, 0),
+    "expected a string": ({"__metadata__": {"a": 1}}, 0),
     "cannot be tied to 'b'": ({"__metadata__": {"unifreeze.aliases": '{"a":"b"}'}}, 0),
     "not a JSON object ": ({"__metadata__": {"unifreeze.aliases": "["}}, 0),
 }
@@ -225,7 +229,7 @@ def test_a_header_that_breaks_a_rule_is_refused_with_the_rule(tmp_path, message)
 def test_a_header_length_that_lies_is_refused(tmp_path, length):
     path = tmp_path / "w.safetensors"
     header_file(path, {"a": row([2], 0, 8)}, bytes(8), length=length)
-    reason = "cannot be read" if length < 8 else f"claims {length} bytes"
+    reason = "EOF while parsing" if length < 8 else "header (too large|length)"
     with pytest.raises(WeightFileError, match=rf"not a valid safetensors file\n.*{reason}"):
         open_weights(path)
 
@@ -235,17 +239,16 @@ def test_a_header_beyond_the_limit_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", 200_000_000) + b"{")
         file.truncate(300_000_000)
-    with pytest.raises(WeightFileError, match="header claims 200000000"):
+    with pytest.raises(WeightFileError, match="header too large"):
         open_weights(path)
 
 
 def test_what_the_reference_library_refuses_is_refused_here_too(tmp_path):
     path = tmp_path / "w.safetensors"
     for message, (rows, size) in HEADERS.items():
-        if isinstance(rows, bytes) or "__metadata__" in rows or "dtype" in message:
-            continue
         header_file(path, rows, bytes(size))
-        if "or has more" not in message and "0, 9" not in message:
+        ours = ("twice", "tied", "JSON object", "0, 9", "FNUZ")
+        if not any(word in message for word in ours):
             with pytest.raises(safetensors.SafetensorError):
                 safetensors.safe_open(path, "np")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from tests.support.plan_text import SCHEMA, read
 from tests.support.random_models import EXPRESSIONS
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Selector
+from unifreeze.errors import PlanFileError
 
 texts = EXPRESSIONS.map(str)
 choices = texts | st.dictionaries(
@@ -156,14 +158,15 @@ def test_a_selector_may_begin_with_any_sign_if_it_is_quoted():
         assert read(f'rules: [{{freeze: "{text}"}}]').rules[0].choice == Selector(text)
 
 
-def test_anchors_and_merges_are_plain_yaml():
-    plan = read(
-        "groups:",
-        "  - &base {match: norm, weight_decay: 0}",
-        "  - {<<: *base, match: bias}",
-    )
-    assert [str(group.match) for group in plan.groups] == ["norm", "bias"]
-    assert plan.groups[1].weight_decay == 0
+def test_aliases_and_merge_keys_are_refused_with_what_to_write():
+    with pytest.raises(PlanFileError, match=r"line 4: alias \*base is refused; write it out"):
+        read(
+            "groups:",
+            "  - &base {match: norm, weight_decay: 0}",
+            "  - {<<: *base, match: bias}",
+        )
+    with pytest.raises(PlanFileError, match="line 3: the merge key << is refused"):
+        read("groups:", "  - {<<: {weight_decay: 0}, match: bias}")
 
 
 def test_phases_are_written_as_they_were_read():

@@ -1,57 +1,32 @@
-"""Files that are written whole or not at all, and read only in the format that they should have."""
+"""Files that are read only in the format that they should have, each by the class that wrote it."""
 
 from __future__ import annotations
 
 import codecs
-import errno
 import json
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unifreeze._arguments import checked
+from unifreeze._identity import WeakIdentityDict
 from unifreeze._pictures import html_of
 from unifreeze._tables import one_line
-from unifreeze.errors import ArgumentError, UnifreezeError, brief
+from unifreeze._whole_files import write_text, writing_hint
+from unifreeze.errors import ArgumentError, UnifreezeError, brief, cut
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _MISTAKES_SHOWN = 6
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name only when it is complete and on the disk.
-
-    On any error, including an interruption, the unfinished file is removed, and an older file of
-    that name stays as it was.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not an ordinary file")
-    unfinished = path.with_name(f".{path.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def writing_hint(error: BaseException) -> str:
-    """Return what to do about a file that cannot be written."""
-    cures = {
-        errno.ENAMETOOLONG: "give it a shorter name",
-        errno.ENOSPC: "make room on the disk, or write it to another one",
-        errno.ENOENT: "make its folder first: path.parent.mkdir(parents=True)",
-        errno.ENOTDIR: "a part of its path is a file: give it another one",
-    }
-    return cures.get(getattr(error, "errno", None) or 0, "give a file in a folder of yours")
+_sources: WeakIdentityDict[str] = WeakIdentityDict()
+"""The file that each value was read from; not a part of the value, which may equal another one."""
+MOST_JSON = 256 * 2**20
+"""Bytes of a JSON file that is read."""
 
 
 def is_file(path: Path) -> bool:
@@ -70,21 +45,74 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, at_most: int = MOST_JSON) -> str:
     """Read a text file, which is UTF-8 in every format here.
+
+    Args:
+        path: The file.
+        at_most: How many bytes it may have.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is in another encoding; the message says what to do.
+        ValueError: It is too large, or in another encoding; the message says what to do.
     """
+    with path.open("rb") as file:
+        data = file.read(at_most + 1)
+    if len(data) > at_most:
+        raise ValueError(f"it has more than {at_most:,} bytes")
     try:
-        return path.read_text(encoding="utf-8")
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        data = path.read_bytes()[:2]
-        what = "UTF-16" if data in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "not UTF-8"
+        utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        what = "UTF-16" if utf16 else "not UTF-8"
         raise ValueError(
             f"it is {what} (byte {error.start}): open it in an editor and save it as UTF-8"
         ) from None
+
+
+def read_json(text: str) -> Any:
+    """Read JSON whose texts are Unicode and whose whole numbers have at most 63 bits.
+
+    Raises:
+        ValueError: It is not; a `UnicodeEncodeError` is one.
+        RecursionError: It is nested too deeply.
+    """
+    data = json.loads(text, parse_int=_whole_number)
+    if _HALF_OF_A_CHARACTER.search(text):
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    return data
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) >= 2**63:
+        raise ValueError(f"the number {cut(digits, 30)} has more than 63 bits")
+    return number
+
+
+def told_of_files(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function say which files contradict themselves, where its arguments came from files.
+
+    Each part of a file is checked when it is read; that all parts name the same tensors shows only
+    when they are used.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
+            read = [row for row in (*args, *kwargs.values()) if isinstance(row, Saved)]
+            files = [row for row in read if row.source]
+            if isinstance(error, UnifreezeError) or not files:
+                raise
+            form = files[0].format
+            raise form.error(
+                f"{' and '.join(row.source for row in files)}: their parts do not fit together",
+                context=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                hint=form.hint,
+            ) from error
+
+    return call
 
 
 class Row(BaseModel):
@@ -123,6 +151,11 @@ class Saved(Row):
 
     format: ClassVar[Format]
 
+    @property
+    def source(self) -> str:
+        """The file that it was read from; "" for none."""
+        return _sources.get(self, "")
+
     def __init__(self, /, *wrong: Any, **data: Any) -> None:
         """Make it from its parts.
 
@@ -159,8 +192,7 @@ class Saved(Row):
     def save(self, path: str | Path) -> None:
         """Write it; a reader sees all of it or the file that was there before."""
         try:
-            with whole_file(Path(path)) as file:
-                file.write(self.model_dump_json(indent=self.format.indent).encode())
+            write_text(Path(path), self.model_dump_json(indent=self.format.indent))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             message = f"cannot write {path}: {reason}"
@@ -177,7 +209,7 @@ class Saved(Row):
         """
         form = cls.format
         try:
-            data = json.loads(read_text(Path(path)))
+            data = read_json(read_text(Path(path)))
         except OSError as error:
             message = f"cannot read {path}: {error.strerror or error}"
             raise form.error(message, hint=form.hint) from None
@@ -200,7 +232,9 @@ class Saved(Row):
                 hint=form.hint,
             )
         try:
-            return cls(**data)
+            saved = cls(**data)
+            _sources[saved] = source
+            return saved
         except form.error as error:
             raise form.error(
                 f"{source} is not a valid {form.what.removeprefix('unifreeze ')}",

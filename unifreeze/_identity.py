@@ -44,7 +44,8 @@ class WeakIdentityDict(MutableMapping[Live, Value], Generic[Value]):
         return id(key) in self._entries
 
     def __iter__(self) -> Iterator[Live]:
-        alive = [ref() for ref, _ in self._entries.values()]
+        entries = list(self._entries.values())  # at once: an object may die at any time
+        alive = [ref() for ref, _ in entries]
         return iter([key for key in alive if key is not None])
 
     def __len__(self) -> int:

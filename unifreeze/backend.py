@@ -60,12 +60,22 @@ from unifreeze._modules.wrapping import wrappers
 from unifreeze._numerics.projections import Sketch
 from unifreeze._numerics.sharing import overlapping
 from unifreeze._plan.phases import When
+from unifreeze._ports.weights.allowed_in_pickles import ADMITTED as ADMITTED_IN_PICKLES
 from unifreeze._ports.weights.checkpoint_parts import find_state
-from unifreeze._ports.weights.contents import COPY_AGAIN, DTYPES, WeightFile, make_entry, values_of
+from unifreeze._ports.weights.contents import (
+    DTYPES,
+    WeightFile,
+    broken_file,
+    is_possible,
+    make_entry,
+    open_with,
+    values_of,
+)
 from unifreeze._ports.weights.contents import Named as NamedWeight
 from unifreeze._ports.weights.contents import TensorEntry as TensorEntry
 from unifreeze._ports.weights.contents import TensorProgress as TensorProgress
 from unifreeze._ports.weights.formats import WeightFormat
+from unifreeze._ports.weights.safe_unpickling import read_pickle
 from unifreeze._protocol.backend import Backend
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.experiment_backend import ExperimentBackend
@@ -186,15 +196,19 @@ __all__ = [
     "tell_followed",
     "watch_module",
     # Weight files of its own
-    "COPY_AGAIN",
+    "ADMITTED_IN_PICKLES",
     "DTYPES",
     "NamedWeight",
     "TensorEntry",
     "WeightFile",
     "WeightFormat",
     "TensorProgress",
+    "broken_file",
     "find_state",
+    "is_possible",
     "make_entry",
+    "open_with",
+    "read_pickle",
     "values_of",
     # Adapters for trainers
     "Format",

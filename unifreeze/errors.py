@@ -44,11 +44,16 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 from unifreeze._short_traceback import short_traceback
 
 LONGEST_LINE = 400
 """Characters of one line of a message; what is longer is cut in its middle."""
+_MOST_COMPARED, _LONGEST_COMPARED = 20_000, 300
+"""Names, and letters of a word, that are looked at for a likely spelling."""
+MOST_MISTAKES = 100
+"""Mistakes of a plan file that its message shows."""
 
 
 class UnifreezeError(Exception):
@@ -121,9 +126,11 @@ class PlanFileError(PlanError):
 
     def __init__(self, source: str, mistakes: Iterable[str], *, hint: str = "") -> None:
         self.mistakes = tuple(mistakes)
+        left_out = len(self.mistakes) - MOST_MISTAKES
+        more = [f"… ({left_out:,} more)"] if left_out > 0 else []
         super().__init__(
             f"{source}: {counted(len(self.mistakes), 'mistake')}",
-            context="\n".join(self.mistakes),
+            context="\n".join([*self.mistakes[:MOST_MISTAKES], *more]),
             hint=hint,
         )
 
@@ -267,7 +274,8 @@ class TargetError(UnifreezeError):
 
 def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return the candidates spelled most like `word`, best first."""
-    return get_close_matches(word, list(candidates), n=limit, cutoff=0.6)
+    few = list(islice(candidates, _MOST_COMPARED))
+    return get_close_matches(word[:_LONGEST_COMPARED], few, n=limit, cutoff=0.6)
 
 
 def quoted(text: str) -> str:

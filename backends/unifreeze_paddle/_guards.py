@@ -86,7 +86,7 @@ def put_on(layer: nn.Layer, guard: Guard) -> None:
 def take_off(layer: nn.Layer) -> None:
     """Take a layer's guard off and put everything back."""
     attributes = layer.__dict__
-    on: _On | None = attributes.pop(MARK, None)
+    on: _On | None = attributes.get(MARK)
     if on is None:
         return
     if on.guard.still and _has_global_stats(layer):
@@ -98,6 +98,7 @@ def take_off(layer: nn.Layer) -> None:
         del attributes["forward"]
         if forward.inner is not None:
             attributes["forward"] = forward.inner
+    del attributes[MARK]  # last: whoever undoes an interrupted write looks here
 
 
 def forget_traces() -> None:

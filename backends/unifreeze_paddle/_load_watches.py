@@ -34,12 +34,6 @@ class _WatchedLoad:
 
 def on_load(layer: nn.Layer, loaded: Callable[[], None]) -> Undo:
     """Call back after a layer has loaded a state dict; return the function that stops it."""
-    attributes = layer.__dict__
-    for name in _METHODS:
-        inner = attributes.get(name)
-        if isinstance(inner, _WatchedLoad):
-            inner = inner.inner
-        attributes[name] = _WatchedLoad(layer, name, inner, loaded)
     layer_now = weakref.ref(layer)  # the function that stops the watch must not keep it alive
 
     def stop() -> None:
@@ -52,4 +46,14 @@ def on_load(layer: nn.Layer, loaded: Callable[[], None]) -> Undo:
                 if watch.inner is not None:
                     attributes[name] = watch.inner
 
-    return stop
+    attributes = layer.__dict__
+    try:
+        for name in _METHODS:
+            inner = attributes.get(name)
+            if isinstance(inner, _WatchedLoad):
+                inner = inner.inner
+            attributes[name] = _WatchedLoad(layer, name, inner, loaded)
+        return stop
+    except BaseException:
+        stop()
+        raise

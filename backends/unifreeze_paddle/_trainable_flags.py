@@ -58,13 +58,19 @@ class PaddleFlags(ModuleBackend):
         walk = self.walk(model)
         if resolution.covered is not None:
             checks.refuse_traced(walk, "remove the plan")
-        undo = super().write(model, resolution, found)
-        guards.forget_traces()
-        if resolution.covered is not None:
-            owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
-            kept = {number for owner, number in owned if resolution.covered[owner]}
-            optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
-        return partial(undo_all, (undo, guards.forget_traces))
+        undo = None
+        try:
+            undo = super().write(model, resolution, found)
+            guards.forget_traces()
+            if resolution.covered is not None:
+                owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
+                kept = {number for owner, number in owned if resolution.covered[owner]}
+                optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
+            return partial(undo_all, (undo, guards.forget_traces))
+        except BaseException:
+            if undo is not None:
+                undo_all((undo, guards.forget_traces))
+            raise
 
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
         """Freeze for a while what a resolution freezes; programs are traced again after."""

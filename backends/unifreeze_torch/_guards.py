@@ -36,7 +36,6 @@ class PinnedTrain(CopiedGuard):
         self.requested = module.training
         self.dropout: float | None = module.dropout if isinstance(module, nn.RNNBase) else None
         self.steps = [] if self.dropout is None else _spectral_steps(module)
-        self._quieten()
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Call the module's own `train`, remember the mode, stay in inference mode."""
@@ -48,10 +47,11 @@ class PinnedTrain(CopiedGuard):
         else:
             self.replaced(mode)
         self.requested = self.module.training
-        self._quieten()
+        self.quieten()
         return self.module
 
-    def _quieten(self) -> None:
+    def quieten(self) -> None:
+        """Put the module into inference mode, or turn a recurrent network's dropout off."""
         if self.dropout is None:
             self.module.training = False
         else:
@@ -88,7 +88,9 @@ class PinnedReset:
 def pin(module: nn.Module, *, copied: bool = False) -> None:
     """Hold a module in inference mode; does nothing if it is held already."""
     if pin_of(module) is None:
-        module.__dict__["train"] = PinnedTrain(module, copied=copied)
+        held = PinnedTrain(module, copied=copied)
+        module.__dict__["train"] = held  # first: whoever undoes an interrupted write looks here
+        held.quieten()
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.__dict__.setdefault(_RESET, PinnedReset(module))
 
@@ -98,17 +100,19 @@ def unpin(module: nn.Module) -> None:
     pin = pin_of(module)
     if pin is None:
         return
-    del module.__dict__["train"]
     if isinstance(module.__dict__.get(_RESET), PinnedReset):
         del module.__dict__[_RESET]
-    if pin.replaced is not None:
-        module.__dict__["train"] = pin.replaced
     if pin.dropout is None:
         module.training = pin.requested
     else:
         module.dropout = pin.dropout
         for hook, steps in pin.steps:
             hook.n_power_iterations = steps
+    # Last: an interrupt before it leaves the module held, and not without its mode.
+    if pin.replaced is None:
+        del module.__dict__["train"]
+    else:
+        module.__dict__["train"] = pin.replaced
 
 
 def release(module: nn.Module) -> None:

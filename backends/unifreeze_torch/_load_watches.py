@@ -16,9 +16,15 @@ def on_load(root: nn.Module, loaded: Callable[[], None]) -> Undo:
     if isinstance(root, torch.jit.ScriptModule):
         return lambda: None  # it takes no hooks, so verify() reports a load as a change
     watch = _LoadWatch(loaded)
-    handle = root.register_load_state_dict_post_hook(watch)
-    watch.remove = handle.remove
-    return watch.stop
+    try:
+        handle = root.register_load_state_dict_post_hook(watch)
+        watch.remove = handle.remove
+        return watch.stop
+    except BaseException:
+        for key, hook in [*root._load_state_dict_post_hooks.items()]:
+            if hook is watch:
+                del root._load_state_dict_post_hooks[key]
+        raise
 
 
 class _LoadWatch:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from unifreeze._cli.encodings import as_printed, in_ascii
 from unifreeze._tables import table_lines, wrap
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import TargetError
 
 HOLDS, BROKEN, UNUSABLE, BUG = 0, 1, 2, 3
@@ -169,6 +170,7 @@ def write_json(data: Any, where: str) -> None:
         sys.stdout.write(text + "\n")
         return
     try:
-        Path(where).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TargetError(f"cannot write {where}: {error.strerror or error}") from None
+        write_text(Path(where), text + "\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"cannot write {where}: {reason}", hint=writing_hint(error)) from None

@@ -225,7 +225,7 @@ def _read_map(file: Path | None) -> dict[str, str]:
     """
     try:
         names = json_module.loads(read_text(file)) if file else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TargetError(
             f"cannot read the map {file}: {error}", hint='JSON: {"one.path": "other.path"}'
         ) from None

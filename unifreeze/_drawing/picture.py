@@ -8,7 +8,7 @@ from unifreeze._arguments import checked_methods
 from unifreeze._drawing.markup import Attribute, Markup, element
 from unifreeze._drawing.palette import LABELS, Look, stylesheet
 from unifreeze._drawing.treemap import Box
-from unifreeze._files import whole_file, writing_hint
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import UnifreezeError
 
 
@@ -53,8 +53,7 @@ def save_text(path: str | Path, text: str) -> None:
         UnifreezeError: It cannot be written there; an older file is as it was.
     """
     try:
-        with whole_file(Path(path)) as file:
-            file.write(text.encode())
+        write_text(Path(path), text)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UnifreezeError(f"cannot write {path}: {reason}", hint=writing_hint(error)) from None

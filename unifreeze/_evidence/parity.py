@@ -9,6 +9,7 @@ from unifreeze._evidence.clauses import PARITY_CLAUSES
 from unifreeze._evidence.parity_clauses import RecordPair
 from unifreeze._evidence.record import Order, Record, common_outputs, make_record, refuse_different
 from unifreeze._evidence.report import ClauseResult, Report, Side
+from unifreeze._files import told_of_files
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, ProbeConfig, backend_for
 from unifreeze.errors import counted
@@ -66,6 +67,7 @@ def check_parity(
     return compare_records(*records)
 
 
+@told_of_files
 def compare_records(first: Record, second: Record) -> Report:
     """Compare two runs of one plan, clause by clause; neither framework is needed.
 

@@ -13,6 +13,7 @@ from unifreeze._evidence.report import ClauseResult, StepReport
 from unifreeze._evidence.step_clauses import StepPair
 from unifreeze._evidence.step_side import StepSide, make_side
 from unifreeze._evidence.step_values import carried_values, for_first, for_second
+from unifreeze._files import told_of_files
 from unifreeze._plan import FreezePlan
 from unifreeze._ports.pairing import Pairing, pair
 from unifreeze._ports.pairing.layer_settings import compare_settings, random_layers
@@ -82,6 +83,7 @@ def check_step(
     return compare_sides(first, second, pairing)
 
 
+@told_of_files
 def compare_sides(
     first: StepSide, second: StepSide, pairing: Pairing, *, plan: FreezePlan | None = None
 ) -> StepReport:

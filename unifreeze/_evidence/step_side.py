@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unifreeze._evidence.record import Order, prepare
 from unifreeze._experiments.step import unit_of
@@ -20,7 +20,7 @@ from unifreeze._ports.pairing.layer_settings import LayerRow, default_rows, laye
 from unifreeze._protocol import Backend, OptimizerSpec, Sketch, StepConfig, StepRun
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS
-from unifreeze.errors import RecordError
+from unifreeze.errors import RecordError, brief, listing
 
 STEP_FORMAT = 2
 
@@ -56,6 +56,12 @@ class StepRunRow(Row):
     states: dict[str, Sketch] = Field(default_factory=dict)
     counts: dict[str, tuple[int, ...]]
     changed: tuple[tuple[str, str], ...]
+
+    @model_validator(mode="after")
+    def _chose_what_it_has(self) -> StepRunRow:
+        if absent := self.chosen.keys() - self.outputs.keys():
+            raise ValueError(f"chosen outputs that are not there: {listing(map(brief, absent))}")
+        return self
 
     @property
     def by_name(self) -> dict[str, Sketch]:
@@ -103,7 +109,7 @@ class StepSide(Saved):
     seed: int
     steps: int
     optimizers: tuple[OptimizerSpec, ...]
-    parameters: tuple[StepParameterRow, ...]
+    parameters: tuple[StepParameterRow, ...] = Field(min_length=1)
     statistics: tuple[StepStatisticRow, ...]
     layers: tuple[LayerRow, ...]
     defaults: tuple[LayerRow, ...] = ()

@@ -5,29 +5,39 @@ from __future__ import annotations
 import errno
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
-from unifreeze._files import writing_hint
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.trained_values import trained_state
 from unifreeze._plan import Phase
 from unifreeze._ports.weights import Named, open_weights, save_weights
-from unifreeze.errors import ScheduleError, WeightFileError
+from unifreeze._whole_files import writing_hint
+from unifreeze.errors import ScheduleError, UnifreezeWarning, WeightFileError
 
 Place = tuple[int, int]
 """An epoch and a step."""
+_RUN = "unifreeze.run"
+"""The entry of a file that says of which run it is."""
+_OWN_FOLDER = "give each run a folder of its own: handle.keep_best(folder)"
 STATES = 3
 """Number of saved states whose best values are kept."""
 _NAME = re.compile(r"best-(-?\d+)-(-?\d+)\.safetensors")
 
 
 class BestValues:
-    """The best values of the current phase, for a next phase that begins from them."""
+    """The best values of the current phase, for a next phase that begins from them.
+
+    Attributes:
+        run: The run's identity, which its files carry: two runs may be given one folder.
+    """
 
     def __init__(self, plan: PlanInForce) -> None:
         self._plan = plan
+        self.run = token_hex(8)
         self._files: BestFolder | None = None
 
     def keep_in(self, folder: str | Path) -> None:
@@ -51,7 +61,7 @@ class BestValues:
         following = phases.following
         if following is not None and following.restore_best and place is not None:
             state = trained_state(plan.backend, plan.model, [phases.resolution])
-            self._folder(following).save(place, state)
+            self._folder(following).save(place, state, self.run)
 
     def load(self, phase: Phase, place: Place | None) -> dict[str, Any] | None:
         """Return the values that a phase begins from; None if it goes on with the current values.
@@ -62,7 +72,7 @@ class BestValues:
         """
         if not phase.restore_best or place is None:
             return None
-        return self._folder(phase).load(place)
+        return self._folder(phase).load(place, self.run)
 
     def _folder(self, phase: Phase) -> BestFolder:
         if self._files is None:
@@ -90,6 +100,7 @@ class BestFolder:
                 raise OSError(errno.ENOTDIR, "it is a file")
         except OSError as error:  # fail now, not when the first values are saved
             raise _unusable(self.folder, error) from None
+        self._told = False
         self._referred: list[Place] = []
         self._latest: Place | None = None
 
@@ -101,8 +112,8 @@ class BestFolder:
                 self._drop(old)
             del self._referred[:-STATES]
 
-    def save(self, place: Place, state: Mapping[str, Any]) -> None:
-        """Write trained values, and delete files that no saved state refers to.
+    def save(self, place: Place, state: Mapping[str, Any], run: str) -> None:
+        """Write trained values of a run, and delete those that no saved state refers to.
 
         Files of later places are dropped, too: a killed run has left them, and this run has not
         come to these places yet.
@@ -113,14 +124,16 @@ class BestFolder:
             raise _unusable(self.folder, error) from None
         plain = {key: value for key, value in state.items() if key != "tensors"}
         rows = [_row(path, array) for path, array in state["tensors"].items()]
-        save_weights(self._file(place), rows, metadata={"unifreeze": json.dumps(plain)})
-        for saved in self._places():
+        texts = {"unifreeze": json.dumps(plain), _RUN: run}
+        places = [saved for saved in self._places() if self._is_of(saved, run)]
+        save_weights(self._file(place), rows, metadata=texts)
+        for saved in places:
             if saved > place or (saved == self._latest and saved not in (*self._referred, place)):
                 self._drop(saved)
         self._latest = place
 
-    def load(self, place: Place) -> dict[str, Any]:
-        """Return the values that were saved at a place.
+    def load(self, place: Place, run: str) -> dict[str, Any]:
+        """Return the values that a run saved at a place.
 
         Raises:
             WeightFileError: It is missing, or broken.
@@ -133,7 +146,28 @@ class BestFolder:
                     f"{file} holds no best values of a run",
                     hint="give the folder that handle.keep_best filled in that run",
                 )
-            return {**json.loads(text), "tensors": {name: weights.read(name) for name in weights}}
+            if weights.metadata.get(_RUN, run) != run:
+                raise WeightFileError(
+                    f"{file} holds the best values of another run",
+                    hint=_OWN_FOLDER,
+                )
+            return {**_read(text, file), "tensors": {name: weights.read(name) for name in weights}}
+
+    def _is_of(self, place: Place, run: str) -> bool:
+        """Return whether a file is this run's; tell once of files that are another run's."""
+        try:
+            with open_weights(self._file(place)) as weights:
+                other = weights.metadata.get(_RUN, run) != run
+        except WeightFileError:  # broken: it is written anew or dropped
+            return True
+        if other and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.folder} holds the best values of another run too: {_OWN_FOLDER}",
+                UnifreezeWarning,
+                stacklevel=2,
+            )
+        return not other
 
     def _drop(self, place: Place) -> None:
         self._file(place).unlink(missing_ok=True)
@@ -144,6 +178,16 @@ class BestFolder:
     def _places(self) -> list[Place]:
         matches = (_NAME.fullmatch(file.name) for file in self.folder.glob("best-*.safetensors"))
         return sorted((int(match[1]), int(match[2])) for match in matches if match)
+
+
+def _read(text: str, file: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError):
+        plain = None
+    if not isinstance(plain, dict):
+        raise WeightFileError(f"{file} is damaged: what it says of its base cannot be read")
+    return plain
 
 
 def _unusable(folder: Path, error: OSError) -> WeightFileError:

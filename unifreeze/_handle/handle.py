@@ -97,8 +97,11 @@ class Handle:
 
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan; values stay."""
-        self._in_force.remove()
-        self._training.link.detach()
+        try:
+            self._in_force.remove()
+        finally:
+            if not self._in_force.lasts:
+                self._training.link.detach()
 
     def check_gradients(self) -> tuple[Finding, ...]:
         """Check the gradients that a backward pass left; call it before the optimizer clears them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from weakref import WeakMethod
 
 from unifreeze._handle.baseline import Baseline, take_baseline
 from unifreeze._handle.gradients import gradient_findings
@@ -13,10 +14,11 @@ from unifreeze._handle.step_reminders import UntoldReminder
 from unifreeze._handle.target import Target
 from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
 from unifreeze._plan import FreezePlan
-from unifreeze._protocol import Batch, Finding, refuse_unsupported
+from unifreeze._protocol import Batch, Finding, Undo, refuse_unsupported
+from unifreeze._protocol.uninterrupted import uninterrupted
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
-from unifreeze._undo import undo_all
+from unifreeze._undo import nothing, undo_all
 from unifreeze.errors import UnifreezeError, counted, listing
 
 
@@ -89,19 +91,28 @@ class PlanInForce:
             again: The plan is in force already, and keeps its place among other plans.
             last: A description that is good enough if the structure is still the same.
         """
-        before = getattr(self, "phases", None)
+        before, old = getattr(self, "phases", None), self._target.lease()
+        lease: Lease | None = None
+        mine = vars(self).get("_lease")
         try:
             with self.backend.settled(self.model):
-                self._lease: Lease = self._target.put_in_force(
+                lease = self._target.put_in_force(
                     partial(self._target.describe, self._batch, last),
                     self._decide,
                     self._take_baseline,
                     again=again,
                 )
+                self._lease: Lease = lease
                 self._watch()
+                lease.unwrite = lease.put_back = nothing
         except BaseException:
             if before is not None:
                 self.phases = before
+            if lease is not None and lease.unwrite is not nothing:
+                with uninterrupted():
+                    lease.stop_watching()
+                    vars(self)["_lease"] = mine
+                    self._target.take_back(lease, old)
             raise
 
     def _decide(self, spec: ModelSpec) -> Resolution:
@@ -123,13 +134,12 @@ class PlanInForce:
     def _watch(self) -> None:
         """Watch for state dicts being loaded, for the order of layers, and for untold training."""
         self._lease.stop_watching()
-        self._loads, stop = self.backend.watch_loads(self.model)
-        stops = [
-            stop,
-            self.order.watch(self.backend, self.model),
-            self.reminder.watch(self.backend, self.model, self.phases),
-        ]
+        stops: list[Undo] = [nothing, nothing, nothing]
         self._lease.stop_watching = partial(undo_all, stops)
+        self._loads, stops[0] = self.backend.watch_loads(self.model)
+        stops[1] = self.order.watch(self.backend, self.model)
+        stops[2] = self.reminder.watch(self.backend, self.model, self.phases)
+        self._lease.watch_again = WeakMethod(self._watch)
 
     def enter(self, phases: ResolvedPhases) -> None:
         """Put another phase in force; tensors that stay frozen are held to their old baseline.

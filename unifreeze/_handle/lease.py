@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -38,6 +38,9 @@ class Lease:
         baseline: How the tensors that it freezes were when it took effect.
         contents: What its target consisted of.
         stop_watching: Ends the watch for state dicts being loaded.
+        watch_again: Returns what begins that watch again; None where nobody can.
+        unwrite: Undoes the write that put it in force; only until it is in force.
+        put_back: Puts the other leases back as they were before; only until then.
         number: Counts leases; of two plans the one with the higher number came later.
     """
 
@@ -49,6 +52,9 @@ class Lease:
     baseline: Baseline = field(default_factory=Baseline)
     contents: Any = None
     stop_watching: Undo = lambda: None
+    watch_again: Callable[[], Undo | None] = lambda: None
+    unwrite: Undo = lambda: None
+    put_back: Undo = lambda: None
     number: int = field(default_factory=count().__next__)
 
     @property
@@ -75,6 +81,25 @@ class Lease:
                 _leases[root] = rest
             else:
                 _leases.pop(root, None)
+
+
+def keep_leases() -> Undo:
+    """Return the function that puts every lease back as it is now."""
+    registered = {id(root): (root, list(_leases[root])) for root in _leases}
+    contents = [(lease, dict(vars(lease)), dict(lease.names.items())) for lease in all_leases()]
+
+    def put_back() -> None:
+        for root in list(_leases):
+            if id(root) not in registered:
+                _leases.pop(root, None)
+        for root, leases in registered.values():
+            _leases[root] = leases
+        for lease, fields, names in contents:
+            vars(lease).update(fields)
+            for root, name in names.items():
+                lease.names[root] = name
+
+    return put_back
 
 
 def all_leases() -> list[Lease]:

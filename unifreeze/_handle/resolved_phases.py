@@ -13,6 +13,7 @@ from unifreeze._handle.groups import Classes, param_groups
 from unifreeze._handle.saved_state import check_origin, origin_of
 from unifreeze._handle.schedule import Schedule
 from unifreeze._handle.smallest_gradients import Sums, frozen_by_name
+from unifreeze._handle.state_schema import CountsState, read_state
 from unifreeze._handle.whole_run import phases_of, plans_of, resolve_all, schedule_of
 from unifreeze._plan import FreezePlan, Phase, PhaseSettings, settings_of
 from unifreeze._protocol import ParamGroup, Rate
@@ -218,11 +219,11 @@ class ResolvedPhases:
         check_origin(state, self.plan, self.spec, digest=self._expanded.digest)
         phases = copy(self)
         try:
-            phases.schedule, counts = self.schedule.read(state)
-            phases.taken = int(counts["taken"])
-            phases.sums = {str(name): float(value) for name, value in counts["sums"].items()}
-            measured = {int(n): tuple(names) for n, names in counts["measured"].items()}
-            phases.measure(measured if state["plan"] == self._expanded.digest else {})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ScheduleError(f"this is not a state of a plan: {error!r}") from None
+            phases.schedule, plain = self.schedule.read(state)
+        except KeyError as error:
+            raise ScheduleError(f"this is not a state of a plan: it lacks {error}") from None
+        counts = read_state(CountsState, plain, "plan")
+        phases.taken, phases.sums = counts.taken, counts.sums
+        measured = {int(number): tuple(names) for number, names in counts.measured.items()}
+        phases.measure(measured if state["plan"] == self._expanded.digest else {})
         return phases

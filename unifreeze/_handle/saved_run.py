@@ -25,7 +25,8 @@ class SavedRun:
         """Return where the run stands; the best values that the state refers to are kept."""
         self._best.refer()
         history, told = self._training.history.state(), self._training.told
-        return {**self._plan.phases.state(), "told": told, "history": history}
+        run = {"run": self._best.run} if self._plan.phases.schedule.steers else {}
+        return {**self._plan.phases.state(), **run, "told": told, "history": history}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; raises as `Handle.load_state_dict` does."""
@@ -33,6 +34,7 @@ class SavedRun:
         check_format(state)
         phases = self._plan.phases.restored(state)
         self._training.go_on(phases, History.restored(state["history"]))
+        self._best.run = state.get("run", self._best.run)
         self._plan.rebase()
 
     def trained(self) -> dict[str, Any]:

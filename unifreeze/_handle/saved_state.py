@@ -15,6 +15,14 @@ from unifreeze.errors import ScheduleError, brief, counted, listing
 STATE_FORMAT = 3
 _KEYS = ("plan", "plan_now", "plan_text", "model", "phase", "told", "history")
 """The keys of every state; the state of a plan with phases has more."""
+_TYPES = {
+    "plan": str,
+    "plan_now": str,
+    "plan_text": str,
+    "model": str,
+    "told": bool,
+    "run": str,
+} | {"phase": str | None}
 
 
 def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str) -> dict[str, Any]:
@@ -46,14 +54,17 @@ def check_format(state: Any) -> None:
             f"{brief(state)} is not a state", hint="pass what state_dict() returned"
         )
     version = state.get("unifreeze_state")
-    if version != STATE_FORMAT:
-        problem = "not a state of a plan" if version is None else f"of state format {version}"
+    if type(version) is not int or version != STATE_FORMAT:
+        known = version is not None
+        problem = f"of state format {brief(version)}" if known else "not a state of a plan"
         raise ScheduleError(f"this is {problem}; this release reads {STATE_FORMAT}")
     missing = [key for key in _KEYS if key not in state]
     if missing:
         raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")
-    if not isinstance(state["told"], bool):
-        raise ScheduleError(f"this is not a state of a plan: told is {state['told']!r}")
+    for key, kind in _TYPES.items():
+        value = state.get(key, "")  # `run` is not in every state
+        if not isinstance(value, kind):
+            raise ScheduleError(f"this is not a state of a plan: {key} is {brief(value)}")
 
 
 def check_origin(

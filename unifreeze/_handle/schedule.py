@@ -12,6 +12,7 @@ from math import isfinite
 from numbers import Integral
 from typing import Any, ClassVar
 
+from unifreeze._handle.state_schema import ScheduleState, read_state
 from unifreeze._plan import After, At, Phase, When
 from unifreeze.errors import ScheduleError, brief, counted
 
@@ -228,19 +229,16 @@ class Schedule:
         Raises:
             ScheduleError: It is not such a state.
         """
-        try:
-            watch = dict(state["watch"])
-            schedule = Schedule(
-                self.phases,
-                int(state["phase"]),
-                int(state["epoch"]),
-                int(state["step"]),
-                (int(state["entered"][0]), int(state["entered"][1])),
-                _place(state["reported"]),
-                MetricWatch(**{**watch, "best_at": _place(watch["best_at"])}),
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ScheduleError(f"this is not a state of a schedule: {error!r}") from None
+        read = read_state(ScheduleState, state, "schedule")
+        schedule = Schedule(
+            self.phases,
+            read.phase,
+            read.epoch,
+            read.step,
+            (read.entered[0], read.entered[1]),
+            _place(read.reported),
+            MetricWatch(**{**vars(read.watch), "best_at": _place(read.watch.best_at)}),
+        )
         number, count = schedule.phase, len(self.phases)
         if not 0 <= number < count:
             raise ScheduleError(f"there is no phase {number}: the plan has {count}")
@@ -277,5 +275,5 @@ def _plain(place: tuple[int, int] | None) -> list[int] | None:
     return None if place is None else list(place)
 
 
-def _place(plain: Any) -> tuple[int, int] | None:
-    return None if plain is None else (int(plain[0]), int(plain[1]))
+def _place(plain: list[int] | None) -> tuple[int, int] | None:
+    return None if plain is None else (plain[0], plain[1])

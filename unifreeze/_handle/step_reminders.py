@@ -29,6 +29,7 @@ class UntoldReminder:
     def watch(self, backend: Backend, model: Any, phases: ResolvedPhases) -> Undo:
         """Watch a model if later phases wait; return what stops the watch."""
         self.stop()
+        self._stop = nothing
         if phases.schedule.waits and not self._over:
             self._stop = backend.watch_training(model, partial(self._warn, phases.phases))
         return self._stop

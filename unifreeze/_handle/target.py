@@ -15,12 +15,14 @@ from unifreeze._handle.lease import (
     as_found,
     for_a_while,
     guards_found,
+    keep_leases,
     lease_on,
     leases_over,
     standing,
 )
 from unifreeze._handle.overlap import Blend, Claim, blend, blend_flags, claim_on, present, shared
 from unifreeze._protocol import Backend, Batch, backend_for, refuse_unsupported
+from unifreeze._protocol.uninterrupted import uninterrupted
 from unifreeze._resolution import Resolution, settle
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze.errors import PlanError, TargetError, brief, listing
@@ -130,22 +132,46 @@ class Target:
         before = self._before(other_leases) if other_leases or not same else _NOTHING
         lease.guards = guards_found(spec, before.guards, [*other_leases, *([old] if old else [])])
         lease.contents = self.backend.contents(self.model)
-        self.backend.write(self.model, wanted)
-        if old is not None:
-            old.stop_watching()
-            old.leave()
-        lease.written = wanted.trainable
-        lease.enter(self.names)
-        self._update_leases(
-            [*other_leases, lease] if other_leases else [], spec, wanted, before, leases
-        )
-        if old is not None and not same:
-            self._release_departed(old)
-        return lease
+        lease.put_back = keep_leases()
+        try:
+            lease.unwrite = self.backend.write(self.model, wanted)
+            if old is not None:
+                old.stop_watching()
+                old.leave()
+            lease.written = wanted.trainable
+            lease.enter(self.names)
+            self._update_leases(
+                [*other_leases, lease] if other_leases else [], spec, wanted, before, leases
+            )
+            if old is not None and not same:
+                self._release_departed(old)
+            return lease
+        except BaseException:
+            self.take_back(lease, old)
+            raise
+
+    def take_back(self, lease: Lease, old: Lease | None) -> None:
+        """Undo `put_in_force`: as if the new lease had never been."""
+        with uninterrupted():
+            lease.unwrite()
+            lease.put_back()
+            watch_again = old.watch_again() if old is not None else None
+            if watch_again is not None:
+                watch_again()
 
     def give_back(self, lease: Lease) -> None:
         """End a plan: the next latest plan decides its parameters, or the flags found before."""
-        self._release(self.model, lease, {})
+        released = False
+        try:
+            released = self._release(self.model, lease, {})
+            self._end(lease)
+        except BaseException as error:
+            if released and not isinstance(error, Exception):
+                with uninterrupted():
+                    self._end(lease)
+            raise
+
+    def _end(self, lease: Lease) -> None:
         self._release_departed(lease)
         lease.stop_watching()
         lease.leave()
@@ -157,13 +183,16 @@ class Target:
             # A layer put in place of another may hold its parameters.
             self._release(departed, lease, self.backend.describe(self.model).tree.numbers)
 
-    def _release(self, model: Any, lease: Lease, kept: Mapping[int, int]) -> None:
+    def _release(self, model: Any, lease: Lease, kept: Mapping[int, int]) -> bool:
         """Write what the plans decide without one of them; other parameters get the flags found.
 
         Args:
             model: A model, or parts that have left a model.
             lease: The lease of the plan that ends.
             kept: Parameters that stay as they are, by identity.
+
+        Returns:
+            True; on any error, nothing has changed.
         """
         spec = self.backend.describe(model)
         flags = as_found(spec, [lease, *leases_over(spec, all_leases())])
@@ -173,8 +202,16 @@ class Target:
         leases = [active for active in all_leases() if active is not lease]
         other_leases = leases_over(spec, leases)
         wanted, before = self._blended(spec, leases).resolution, self._before(other_leases, model)
-        self.backend.write(model, wanted, lease.guards)
-        self._update_leases(other_leases, spec, wanted, before, leases)
+        undo, put_back = _nothing, keep_leases()
+        try:
+            undo = self.backend.write(model, wanted, lease.guards)
+            self._update_leases(other_leases, spec, wanted, before, leases)
+            return True
+        except BaseException:
+            with uninterrupted():
+                undo()
+                put_back()
+            raise
 
     def unpin(self) -> None:
         """Remove the hooks and modes that came with a copy; raises as `unifreeze.unpin` does."""
@@ -301,6 +338,10 @@ class Target:
                     if again
                     else "apply the plan before `with frozen(…)`, or after",
                 )
+
+
+def _nothing() -> None:
+    """Undo nothing."""
 
 
 def _check_names(models: Mapping[Any, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unifreeze._ports.weights import DTYPES
 from unifreeze._protocol import Array, Backend, Digest
 from unifreeze._resolution import Grounds, Resolution
 from unifreeze._structure import ModelSpec
@@ -99,7 +100,28 @@ def load_state(
     dtypes: Mapping[str, str] = state["dtypes"]
     wanted = {path: (dtypes.get(path, "unknown"), _shape(array)) for path, array in tensors.items()}
     check_fit(backend, model, spec, state, wanted)
-    return write_all(backend, model, tensors, lambda path: np.asarray(tensors[path]))
+    arrays = {path: _as_announced(path, array, dtypes[path]) for path, array in tensors.items()}
+    return write_all(backend, model, arrays, arrays.__getitem__)
+
+
+def _as_announced(path: str, values: Any, dtype: str) -> Array:
+    """Return values as an array of the dtype that they were saved in.
+
+    Raises:
+        WeightFileError: They are of another kind, such as text, or complex for real numbers.
+    """
+    array = np.asarray(values)  # it has a shape: check_fit has looked
+    code = np.dtype(DTYPES[dtype]) if dtype in DTYPES else array.dtype
+    plain = isinstance(values, list | tuple | int | float) and array.dtype.kind in "iu"
+    if array.dtype.kind not in "biufc" or not (
+        np.can_cast(array.dtype, code, "same_kind") or (plain and code.kind in "iu")
+    ):
+        raise WeightFileError(
+            f"{STATE}: {path} was saved as {dtype}, and its values are {brief(array.dtype.name)}",
+            context="nothing was written into the model",
+            hint="give what handle.trainable_state_dict() returned",
+        )
+    return array.astype(code, copy=False)
 
 
 def check_format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from unifreeze._modules.live_models import LiveModels
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.results import Undo
+from unifreeze._protocol.uninterrupted import uninterrupted
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask
 from unifreeze.errors import UnifreezeError, WriteError, counted, listing
@@ -46,14 +48,17 @@ class FlagWriting(LiveModels):
             self.set_guards(walk, self.guards_for(walk, resolution) | given_back)
             self._drop_gradients(walk, ~wanted | ~written.flags, written)
             self._read_back(walk, wanted)
+            return partial(self._restore, walk, written, gradients=False)
         except BaseException as error:
-            self._restore(walk, written, gradients=True)
+            with uninterrupted():
+                walk.memo.flags = None
+                self.set_guards(walk, {})  # one of them may be half on
+                self._restore(walk, written, gradients=True)
             if isinstance(error, UnifreezeError) or not isinstance(error, Exception):
                 raise
             raise WriteError(
                 f"{self.name} refused to write the plan: {error}", context="nothing was changed"
             ) from error
-        return lambda: self._restore(walk, written, gradients=False)
 
     def guards(self, model: Model) -> dict[int, Guard]:
         """Return what modules do differently now because a plan asked for it, by identity."""
@@ -79,7 +84,7 @@ class FlagWriting(LiveModels):
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
         different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()
         if different:
-            walk.memo.flags = None
+            walk.memo.flags = None  # before the first is written: an interrupt may follow
         for number in different:
             self.set_flag(walk.tensors[number], bool(wanted[number]))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +28,8 @@ class LiveModels(ModuleOperations):
 
     def __init__(self) -> None:
         self._walks: WeakIdentityDict[Walk] = WeakIdentityDict()
-        self._groups, self._settled = WeakIdentitySet(), WeakIdentitySet()
+        self._groups = WeakIdentitySet()
+        self._settled: WeakIdentityDict[weakref.ref[_Block]] = WeakIdentityDict()
 
     def group(self, models: Mapping[str, Model]) -> Model:
         """Hold several models as one, so that one plan can take them all in."""
@@ -70,7 +73,7 @@ class LiveModels(ModuleOperations):
         walk = self._walks.get(root)
         if walk is None:
             self.check_model(root)
-        if walk is not None and root in self._settled:
+        if walk is not None and self.is_settled(root):
             return walk
         if walk is None or not walk.current():
             walk = self._walk_anew(root)
@@ -93,14 +96,20 @@ class LiveModels(ModuleOperations):
         """Trust a model's structure until the block ends, without checking it again."""
         with _no_collections():
             root = self.walk(model).root
-            if root in self._settled:
+            if self.is_settled(root):
                 yield
                 return
-            self._settled.add(root)
+            block = _Block()
             try:
+                self._settled[root] = weakref.ref(block)
                 yield
             finally:
-                self._settled.discard(root)
+                self._settled.pop(root, None)
+
+    def is_settled(self, root: Model) -> bool:
+        """Return whether a block trusts a model's structure now."""
+        block = self._settled.get(root)
+        return block is not None and block() is not None
 
     def is_cast(self, walk: Walk) -> bool:
         """Return whether a parameter was cast or resized in place, or a module changed its modes.
@@ -116,7 +125,7 @@ class LiveModels(ModuleOperations):
             memo.sizes = sizes
         elif memo.sizes != sizes:
             return True  # a vocabulary has been resized in place
-        if walk.root in self._settled:
+        if self.is_settled(walk.root):
             return False
         if walk.tree.states and walk.modeless() != walk.tree.modeless:
             return True
@@ -125,7 +134,7 @@ class LiveModels(ModuleOperations):
     def flags_now(self, walk: Walk) -> Mask:
         """Return each parameter's flag; of a settled model they are read once until `write`."""
         flags = walk.memo.flags
-        if flags is None or walk.root not in self._settled:
+        if flags is None or not self.is_settled(walk.root):
             flags = np.asarray(self.get_flags(walk.tensors), np.bool_)
             walk.memo.flags = flags
         return flags
@@ -180,16 +189,38 @@ class LiveModels(ModuleOperations):
                     slot.holder[slot.leaf] = tensor
 
 
+class _Block:
+    """A block of code that runs; it dies with the block, also if Ctrl-C hits what ends it."""
+
+
+_stopping = threading.RLock()
+_blocks: dict[int, weakref.ref[_Block]] = {}
+"""The blocks that want no collections, in all threads: the last one to end lets them run again."""
+_enabled: list[bool] = []
+
+
 @contextmanager
 def _no_collections() -> Iterator[None]:
     """Stop the garbage collector meanwhile: it would go over a large model again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
+    block = _Block()
+    number = id(block)
+    ended = weakref.ref(block, lambda _: _end_block(number))
     try:
+        with _stopping:
+            if not _blocks:
+                _enabled[:] = [gc.isenabled()]
+            _blocks[number] = ended
+            gc.disable()
         yield
     finally:
-        if enabled:
+        _end_block(number)
+
+
+def _end_block(number: int) -> None:
+    with _stopping:
+        if [*_blocks] == [number] and _enabled == [True]:
             gc.enable()
+        _blocks.pop(number, None)
 
 
 def _dtypes(walk: Walk) -> list[Any]:

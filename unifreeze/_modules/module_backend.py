@@ -77,8 +77,29 @@ class ModuleBackend(FlagWriting, TensorValues):
         """Watch forward passes of a model or of parts of it; see the protocol."""
         walk = self.walk(model)
         root, recording_now, every = weakref.ref(walk.root), list[Passes](), list[Undo]()
+        stop = partial(undo_all, every)
+        try:
+            self._watch_tops(walk, model, tops, done, lost, root, recording_now, every)
+            return stop
+        except BaseException:
+            stop()
+            raise
+
+    def _watch_tops(
+        self,
+        walk: Walk,
+        model: Model,
+        tops: Sequence[str],
+        done: Callable[[str, Trace], bool],
+        lost: Undo,
+        root: weakref.ref[Model],
+        recording_now: list[Passes],
+        every: list[Undo],
+    ) -> None:
+        """Put the watches of `watch_order` on modules; `every` gets what stops each."""
         for path in tops:
             stops: list[Undo] = []
+            every.append(partial(undo_all, stops))
             inside = entrances(self, walk, walk.tree.paths.index(path))
             # A wrapper may run the forward of what it wraps past its hooks.
             wraps = walk.root in inside and isinstance(model, self.module_class)
@@ -87,8 +108,6 @@ class ModuleBackend(FlagWriting, TensorValues):
                 watch = Passes(self, root, weakref.ref(module), taken, lost, recording_now)
                 watch.stop = partial(undo_all, stops)
                 stops.append(_once(self.on_forward(module, watch)))
-            every += stops
-        return partial(undo_all, every)
 
     def watch_training(self, model: Model, call: Callable[[], None]) -> Undo:
         """Call a function when a model, or one of its parts, begins a forward pass of training."""

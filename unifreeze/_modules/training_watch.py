@@ -44,14 +44,26 @@ def watch_training(
         roots: The models.
         call: The function; only the models themselves hold it, and not their parts.
     """
-    stops = []
+    stops: list[Undo] = []
+    stop = partial(undo_all, stops)
+    try:
+        _watch_entrances(backend, roots, call, stops)
+        return stop
+    except BaseException:
+        stop()
+        raise
+
+
+def _watch_entrances(
+    backend: ModuleOperations, roots: Iterable[Model], call: Callable[[], None], stops: list[Undo]
+) -> None:
+    """Put a watch on each module that a loop may call; `stops` gets what stops each."""
     for root in roots:
         first = TrainingWatch(partial(_trains, backend, root), call)
         from_part = partial(_call_of, weakref.ref(first))  # a walk holds parts, but not the model
         for module in _entrances(backend, root):
             part = TrainingWatch(partial(_trains, backend, module), from_part)
             stops.append(backend.on_forward(module, first if module is root else part))
-    return partial(undo_all, stops)
 
 
 def _trains(backend: ModuleOperations, module: Layer) -> bool:

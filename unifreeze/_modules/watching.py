@@ -134,9 +134,6 @@ def watch_module(module: Layer, watch: ForwardWatch, way: Way) -> Undo:
     """Call back around a module's forward passes; return the function that stops it."""
     key, on = f"unifreeze {next(_numbers)}", _On(watch)
     before, after, always = way.hooks(module)
-    before[key], after[key], always[key] = Before(key, way, on), After(key, way, on), True
-    before.move_to_end(key, last=False)
-    _known[key] = on
     module_now, on_now = weakref.ref(module), weakref.ref(on)
 
     def stop() -> None:
@@ -146,7 +143,14 @@ def watch_module(module: Layer, watch: ForwardWatch, way: Way) -> Undo:
         if live is not None and not (state is not None and state.calls):
             _take_off(live, way, key)
 
-    return stop
+    try:
+        before[key], after[key], always[key] = Before(key, way, on), After(key, way, on), True
+        before.move_to_end(key, last=False)
+        _known[key] = on
+        return stop
+    except BaseException:
+        stop()
+        raise
 
 
 def forget(module: Layer, way: Way) -> None:

@@ -21,6 +21,7 @@ from unifreeze._plan.fields import (
     value_of,
 )
 from unifreeze._plan.generator_document import GENERATORS
+from unifreeze._plan.limits import MOST_PHASES, beyond_limits
 from unifreeze._plan.model import FORMAT, FreezePlan
 from unifreeze._plan.phase_check import phase_mistakes
 from unifreeze._plan.phase_document import (
@@ -57,7 +58,9 @@ class PlanDocument(Strict):
         default="live", description="what stochastic layers in fully frozen blocks do"
     )
     groups: list[GroupDocument] = Field(default_factory=list, description="optimizer settings")
-    phases: list[PhaseDocument] = Field(default_factory=list, description="the life of a run")
+    phases: list[PhaseDocument] = Field(
+        default_factory=list, max_length=MOST_PHASES, description="the life of a run"
+    )
     moments: Literal["keep", "clear"] = Field(
         default="keep", description="what happens to the moments of parameters that a phase freezes"
     )
@@ -99,6 +102,8 @@ def read_document(
         raise PlanFileError(
             source, [f"a plan is a mapping with unifreeze and rules, not {brief(data)}"]
         )
+    if problem := beyond_limits(data):
+        raise PlanFileError(source, [problem])
     _check_version(data, source)
     try:
         document = PlanDocument.model_validate(dict(data))
@@ -113,6 +118,8 @@ def read_data(data: Mapping[str, Any]) -> FreezePlan:
 
     PyYAML follows YAML 1.1, in which `1e-3` is text and `off` is false.
     """
+    if problem := beyond_limits(data):
+        raise PlanFileError("plan", [problem])
     document = {key: _as_written(value) for key, value in data.items()}
     if document.get("dropout") is False:
         document["dropout"] = "off"

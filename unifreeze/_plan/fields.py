@@ -131,7 +131,7 @@ def exactly_one(keys: tuple[str, ...], data: Mapping[Any, Any], *allowed: str) -
 def unknown_key(key: str, known: list[str]) -> str:
     """Say that a key is unknown, and which one was likely meant."""
     close = nearest(key, known, limit=1)
-    return f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
+    return f"unknown key {brief(key)}" + (f", did you mean {close[0]!r}?" if close else "")
 
 
 class OneOf(Strict):
@@ -150,6 +150,9 @@ class OneOf(Strict):
         if isinstance(data, Mapping):
             allowed = [name for name in cls.model_fields if name not in cls.choices]
             exactly_one(cls.choices, data, *allowed)
+            chosen = next(name for name in cls.choices if name in data)
+            if data[chosen] is None and cls.model_fields[chosen].annotation is not Any:
+                raise PydanticCustomError("keys", "{key} needs a value", {"key": chosen})
         return data
 
 

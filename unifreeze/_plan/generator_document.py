@@ -19,6 +19,7 @@ from unifreeze._plan.generators import (
     Lisa,
     StopOnRise,
 )
+from unifreeze._plan.limits import MOST_PERIODS
 from unifreeze._plan.phases import BACKBONE, When
 
 UnitsField = Literal["blocks", "stages", "encoder", "decoder"]
@@ -32,7 +33,9 @@ class GradualDocument(Strict):
     every: AfterDocument = Field(description="time between two phases")
     by: UnitsField = Field(default="blocks", description="what is unfrozen at a time")
     within: str = Field(default="", description="the submodule they are in")
-    upto: int | None = Field(default=None, ge=1, description="how many units; all, if left out")
+    upto: int | None = Field(
+        default=None, ge=1, le=MOST_PERIODS, description="how many units; all, if left out"
+    )
 
 
 class AdaptiveDocument(WhenDocument):
@@ -75,7 +78,7 @@ class LisaDocument(Strict):
 
     blocks: int = Field(ge=1, description="how many train at a time")
     every: AfterDocument = Field(description="for how long")
-    periods: int = Field(ge=1, description="how often they are chosen")
+    periods: int = Field(ge=1, le=MOST_PERIODS, description="how often they are chosen")
     seed: int = Field(default=0, description="of the choice")
     by: UnitsField = Field(default="blocks", description="what is chosen among")
     within: str = Field(default="", description="the submodule they are in")

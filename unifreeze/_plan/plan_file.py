@@ -1,8 +1,7 @@
-"""Read and write plan files: YAML 1.2, of which nothing is executed."""
+"""Read and write plan files: YAML 1.2, of which nothing is executed, with limits on its size."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,48 +9,25 @@ from typing import Any
 import yaml
 
 from unifreeze._arguments.cures import is_plan_text, plan_reader
-from unifreeze._files import read_text, writing_hint
+from unifreeze._files import read_text
 from unifreeze._plan.document import read_document
+from unifreeze._plan.limits import MOST_CHARACTERS
 from unifreeze._plan.model import FreezePlan
+from unifreeze._plan.yaml_text import (
+    FLOAT,
+    FLOAT_PATTERN,
+    places,
+    read_yaml,
+    repeated_and_merged_keys,
+)
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import PlanFileError, brief
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain words as YAML 1.2 does, where PyYAML follows YAML 1.1.
-
-    `1e-4` is a number, `off` is a word and `1:30` is text; in YAML 1.1 they are text, false and 90.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own shape
-        first: [
-            (tag, pattern)
-            for tag, pattern in resolvers
-            if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def _read_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-_FLOAT_PATTERN = re.compile(
-    r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$"
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(_FLOAT, _FLOAT_PATTERN, list("-+0123456789."))
-_Loader.add_constructor(_INT, _read_int)
 
 
 def load_plan(path: Path) -> FreezePlan:
     """Read a plan file; raises as `FreezePlan.load` does."""
     try:
-        text = read_text(path)
+        text = read_text(path, at_most=4 * MOST_CHARACTERS)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if is_plan_text(str(path)):
@@ -74,32 +50,29 @@ def parse_text(text: str) -> FreezePlan:
 def parse_plan(text: str, *, source: str) -> FreezePlan:
     """Read a plan from YAML text; `source` is how messages name it."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise PlanFileError(source, [_yaml_mistake(error)]) from None
-    except RecursionError:
-        raise PlanFileError(source, ["it is nested too deeply"]) from None
-    repeated = list(_repeated_keys(node))
+        data, node = read_yaml(text)
+    except ValueError as error:
+        raise PlanFileError(source, [str(error)]) from None
+    dropped = list(repeated_and_merged_keys(node))
     try:
-        plan = read_document(data, source=source, places=_places(node, set()))
+        plan = read_document(data, source=source, places=places(node))
     except PlanFileError as error:
-        raise PlanFileError(source, [*repeated, *error.mistakes]) from None
-    if repeated:
-        raise PlanFileError(source, repeated)
+        raise PlanFileError(source, [*dropped, *error.mistakes]) from None
+    if dropped:
+        raise PlanFileError(source, dropped)
     return plan
 
 
 def save_text(path: str | Path, text: str) -> None:
-    """Write the text of a plan file.
+    """Write the text of a plan file; a reader sees all of it or the file that was there before.
 
     Raises:
         PlanFileError: The file cannot be written.
     """
     try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        mistakes = [f"cannot be written: {error.strerror}"]
+        write_text(Path(path), text)
+    except (OSError, ValueError) as error:
+        mistakes = [f"cannot be written: {getattr(error, 'strerror', None) or error}"]
         raise PlanFileError(str(path), mistakes, hint=writing_hint(error)) from None
 
 
@@ -146,53 +119,4 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(
     _Line, lambda dumper, line: dumper.represent_mapping("tag:yaml.org,2002:map", line, True)
 )
-_Dumper.add_implicit_resolver(_FLOAT, _FLOAT_PATTERN, list("-+0123456789."))
-
-
-def _yaml_mistake(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    if tag := re.search(r"constructor for the tag '(.*)'", problem):
-        problem = f"tag {tag[1]!r} is refused; plans are plain data, and nothing in them runs"
-    elif "alias" in str(error):
-        problem += '; put selectors in quotes: "**.bias"'
-    return f"line {mark.line + 1}: {problem}" if mark else problem
-
-
-def _repeated_keys(node: yaml.Node | None) -> Iterator[str]:
-    """Yield a mistake for each key that a mapping has twice; YAML itself would drop the first."""
-    for below in _nodes(node, set()):
-        seen: set[str] = set()
-        for key, _ in below.value if isinstance(below, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    yield f"line {key.start_mark.line + 1}: key {key.value!r} stands twice"
-                seen.add(key.value)
-
-
-def _nodes(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.Node]:
-    """Yield a node and all below it, each once: an alias can refer to a node that it is in."""
-    if node is None or id(node) in seen:
-        return
-    seen.add(id(node))
-    yield node
-    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
-        for below in child if isinstance(child, tuple) else (child,):
-            yield from _nodes(below, seen)
-
-
-def _places(node: yaml.Node | None, seen: set[int], path: str = "") -> dict[str, str]:
-    """Map every path in a document to the line it stands on."""
-    if node is None or id(node) in seen:
-        return {}
-    seen.add(id(node))
-    places = {path: f"line {node.start_mark.line + 1}"} if path else {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            below = f"{path}.{key.value}" if path else str(key.value)
-            places |= _places(value, seen, below)
-            places[below] = f"line {key.start_mark.line + 1}"
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            places |= _places(value, seen, f"{path}[{number}]")
-    return places
+_Dumper.add_implicit_resolver(FLOAT, FLOAT_PATTERN, list("-+0123456789."))

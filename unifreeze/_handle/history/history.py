@@ -171,7 +171,7 @@ class History:
             )
             if history.behind and len(history.rows) < 2:
                 raise ValueError("there is no row before the last")
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ScheduleError(
                 f"this is not a state of a history: {error!r}",
                 hint="load the state as handle.state_dict() gave it",

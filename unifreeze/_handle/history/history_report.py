@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from unifreeze._handle.history.history import BEFORE, History, HistoryRow, plain
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._pictures import html_of, run_chart
 from unifreeze._tables import number, one_line, plain_table
+from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import UnifreezeError, counted, nearest
 
 if TYPE_CHECKING:
@@ -137,20 +139,21 @@ class RunReport:
         return {**vars(self), "rows": list(map(_plain, self.rows)), "metrics": list(self.metrics)}
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows to a file, for a spreadsheet or pandas.
+        """Write the rows to a file, for a spreadsheet or pandas; whole or not at all.
 
         Raises:
             UnifreezeError: It cannot be written there.
         """
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else [])
+        writer.writeheader()
+        writer.writerows(self.rows)
         try:
-            with Path(path).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else [])
-                writer.writeheader()
-                writer.writerows(self.rows)
-        except OSError as error:
+            write_text(Path(path), text.getvalue())
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UnifreezeError(
-                f"cannot write {path}: {error.strerror or error}",
-                hint="name a file in an existing folder",
+                f"cannot write {path}: {reason}", hint=writing_hint(error)
             ) from None
 
     def to_svg(self) -> Picture:

@@ -6,7 +6,6 @@ Here are the operators and the quoted patterns; the words have files of their ow
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import partial
@@ -32,6 +31,7 @@ from unifreeze._plan.selectors.hints.nearest import unmatched_path
 from unifreeze._plan.selectors.hints.patterns import unmatched_pattern
 from unifreeze._plan.selectors.parse import parse
 from unifreeze._plan.selectors.paths import match_path, unmatched
+from unifreeze._plan.selectors.regular_expressions import matching
 from unifreeze._plan.selectors.vocabulary import SYNONYMS
 from unifreeze._plan.selectors.words_for_towers import read_place
 from unifreeze._plan.selectors.words_with_index import select_counted
@@ -141,8 +141,7 @@ def _quoted(quoted: Quoted, spec: ModelSpec) -> Mask:
     if quoted.by == "type":
         selected = _of_type(pattern, spec)[spec.atoms.name]
     elif quoted.by == "re":
-        matches = re.compile(pattern).fullmatch
-        named = np.asarray([bool(matches(name)) for name in spec.tree.names], np.bool_)
+        named = np.asarray(matching(pattern, spec.tree.names), np.bool_)
         selected = named[spec.atoms.name]
     else:
         selected = _at(pattern, spec)

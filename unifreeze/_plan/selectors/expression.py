@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
+from unifreeze.errors import SelectorSyntaxError
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -182,6 +184,33 @@ def nodes(expression: Expression) -> Iterator[Expression]:
     yield expression
     for part in parts(expression):
         yield from nodes(part)
+
+
+MOST_OPERANDS = 200
+"""With more operands, functions that walk an expression would reach the recursion limit."""
+
+
+def check_operands(expression: Expression) -> None:
+    """Refuse an expression with more operators than an expression may have.
+
+    Raises:
+        SelectorSyntaxError: There are too many.
+    """
+    operands, waiting = 1, [expression]
+    while waiting:
+        inner = parts(waiting.pop())
+        operands += bool(inner)
+        waiting += inner
+    if operands > MOST_OPERANDS:
+        raise too_many_operands(operands)
+
+
+def too_many_operands(operands: int) -> SelectorSyntaxError:
+    """Build the error for an expression that is too large."""
+    return SelectorSyntaxError(
+        f"a selector of {operands} operands is too long (at most {MOST_OPERANDS})",
+        hint='use patterns, a regular expression (re:"…"), or several rules',
+    )
 
 
 _TIGHTNESS = {Either: 0, Both: 1, Without: 2, OtherThan: 3, Within: 4}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import accumulate
+from math import inf
 from typing import Any
 
 from lark import Lark, Transformer, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
 from unifreeze._plan.selectors.expression import (
+    MOST_OPERANDS,
     Both,
     Bound,
     Either,
@@ -25,17 +28,20 @@ from unifreeze._plan.selectors.expression import (
     Within,
     Without,
     Word,
+    too_many_operands,
 )
 from unifreeze._plan.selectors.hints.signs import corrected, unbalanced
+from unifreeze._plan.selectors.regular_expressions import compile_expression
 from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, TOWERS, WORDS
 from unifreeze.errors import SelectorSyntaxError, cut, quoted
 
 LONGEST_CORRECTED = 500
-MOST_OPERANDS = 200
-"""With more operands, functions that walk an expression would reach the recursion limit."""
+MOST_CHARACTERS = 100_000
+LONGEST_NUMBER = 30
+"""Characters of a number in a selector."""
 
 
-@cache
+@lru_cache(4096)
 def parse(text: str) -> Expression:
     """Read a selector expression.
 
@@ -47,12 +53,7 @@ def parse(text: str) -> Expression:
     """
     if not text.strip():
         raise SelectorSyntaxError("a selector is empty", hint='for example "head | blocks[-2:]"')
-    operands = len(re.findall(r"[|&~]|\s-\s", re.sub(r'"[^"]*"', "", text))) + 1
-    if operands > MOST_OPERANDS:
-        raise SelectorSyntaxError(
-            f"a selector of {operands} operands is too long (at most {MOST_OPERANDS})",
-            hint='use patterns, a regular expression (re:"…"), or several rules',
-        )
+    _check_size(text)
     try:
         expression: Expression = _Reader().transform(_grammar().parse(text))
     except UnexpectedInput as error:
@@ -62,6 +63,22 @@ def parse(text: str) -> Expression:
             raise _with_correction(text, error.orig_exc) from None
         raise
     return expression
+
+
+def _check_size(text: str) -> None:
+    """Refuse a text before it is read that is too long, too deep, or not Unicode."""
+    if len(text) > MOST_CHARACTERS:
+        raise SelectorSyntaxError(
+            f"a selector of {len(text):,} characters is too long (at most {MOST_CHARACTERS:,})",
+            hint='use patterns, a regular expression (re:"…"), or several rules',
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise SelectorSyntaxError(f"selector {cut(text, 120)!a} holds half of a character")
+    bare = re.sub(r"\"[^\"]*\"|'[^']*'|\[[^\[\]]*\]", "", text)
+    operands = 1 + len(re.findall(r"[|&~]|(?<![eE])-|(?<![\w.])in(?![\w.*?\[])", bare))
+    depth = max(accumulate((letter == "(") - (letter == ")") for letter in bare), default=0)
+    if operands > MOST_OPERANDS or depth > MOST_OPERANDS:
+        raise too_many_operands(max(operands, depth))
 
 
 @cache
@@ -98,8 +115,9 @@ def _correction(text: str) -> str:
 
 def _parses(text: str) -> bool:
     try:
+        _check_size(text)
         _Reader().transform(_grammar().parse(text))
-    except (UnexpectedInput, VisitError):
+    except (UnexpectedInput, VisitError, SelectorSyntaxError):
         return False
     return True
 
@@ -154,16 +172,14 @@ class _Reader(Transformer[Any, Any]):
         if by == "path":
             return Path(tuple(Segment(name) for name in pattern.split(".")), quoted=True)
         if by == "re":
-            try:
-                re.compile(pattern)
-            except (re.error, OverflowError, RecursionError) as error:
-                raise SelectorSyntaxError(
-                    f"regular expression {pattern!r} does not compile: {error}"
-                ) from None
+            compile_expression(pattern)
         return Quoted(by, pattern)
 
     def size(self, comparison: str, number: str) -> Size:
-        return Size(str(comparison), float(number))
+        count = float(number) if len(number) <= LONGEST_NUMBER else inf
+        if count > 2**63:
+            raise SelectorSyntaxError(f"size({comparison} {cut(number, 40)}) is of no parameter")
+        return Size(str(comparison), count)
 
     def rows(self, _inside: str) -> Expression:
         raise SelectorSyntaxError(
@@ -215,8 +231,8 @@ def _index(inside: str, piece: str) -> Index:
 def _bound(text: str, piece: str) -> Bound | None:
     if not text:
         return None
-    match = re.fullmatch(r"(-?\d+)(\.\d+)?\s*(%)?", text)
-    if match is None or (match[2] and not match[3]):
+    match = re.fullmatch(r"(-?[0-9]+)(\.[0-9]+)?\s*(%)?", text)
+    if match is None or len(text) > LONGEST_NUMBER or (match[2] and not match[3]):
         raise SelectorSyntaxError(
             f"{text!r} in {piece!r} is neither a whole number nor a share in percent",
             hint="forms: [0], [-2:], [:10], [2:5], [:50%]",

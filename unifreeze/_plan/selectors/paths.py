@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from unifreeze._plan.selectors.expression import Index, Path, Quoted
+from unifreeze._plan.selectors.globs import ANY_SEGMENTS, glob_pattern
 from unifreeze._plan.selectors.hints.nearest import unmatched_module
 from unifreeze._plan.selectors.positions import positions
 from unifreeze._structure import Mask, ModelSpec
@@ -66,23 +67,13 @@ def _longest_plain(path: Path) -> str:
 
 def _regex(path: Path, spec: ModelSpec) -> str:
     """Translate a path with globs and indices to a regular expression."""
-    text = ""
-    for number, segment in enumerate(path.segments):
-        last = number == len(path.segments) - 1
-        if segment.name == "**":
-            text += ".*" if last else r"(?:.*\.)?"
-            continue
-        piece = segment.name if path.quoted else _glob(segment.name)
-        text += piece
-        if segment.index is not None:
-            text = _children(text, segment.index, path, spec)
-        text += "" if last else r"\."
-    return text
-
-
-def _glob(name: str) -> str:
-    pieces = {"*": "[^.]*", "?": "[^.]"}
-    return "".join(pieces.get(letter) or re.escape(letter) for letter in name)
+    below, names = "", list[str]()
+    for segment in path.segments:
+        names.append(segment.name)
+        if segment.index is not None and segment.name != ANY_SEGMENTS:
+            below = _children(glob_pattern(names, below=below), segment.index, path, spec)
+            names = []
+    return glob_pattern(names, below=below) if names else below
 
 
 def _children(prefix: str, index: Index, path: Path, spec: ModelSpec) -> str:

@@ -10,6 +10,7 @@ from unifreeze._plan.selectors.expression import (
     OtherThan,
     Within,
     Without,
+    check_operands,
 )
 from unifreeze._plan.selectors.parse import parse
 from unifreeze.errors import SelectorSyntaxError, brief
@@ -50,6 +51,7 @@ class Selector:
 
     @classmethod
     def _of(cls, expression: Expression) -> Selector:
+        check_operands(expression)
         selector = cls.__new__(cls)
         object.__setattr__(selector, "expression", expression)
         return selector

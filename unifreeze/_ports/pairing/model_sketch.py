@@ -24,7 +24,7 @@ from unifreeze._ports.pairing.layout import Part
 from unifreeze._ports.pairing.neighbourhoods import above
 from unifreeze._protocol import Sketch, SketchRun
 from unifreeze._structure import ModelSpec, State
-from unifreeze.errors import RecordError
+from unifreeze.errors import RecordError, brief, listing
 
 SKETCH_FORMAT = 2
 """In format 1 a fused projection took one place in canonical names, whatever it held."""
@@ -130,6 +130,12 @@ class SketchedRun(Row):
     layers: tuple[ResultRow, ...] = ()
     passed: tuple[ShortSketch, ...] = ()
     caches: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _chose_what_it_has(self) -> SketchedRun:
+        if absent := self.chosen.keys() - self.outputs.keys():
+            raise ValueError(f"chosen outputs that are not there: {listing(map(brief, absent))}")
+        return self
 
     @property
     def by_name(self) -> dict[str, Seen]:

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from unifreeze._files import told_of_files
 from unifreeze._numerics.outputs import BARE, is_cache
 from unifreeze._numerics.projections import LIMIT, squeezed
 from unifreeze._numerics.projections import sketch as sketch_of
@@ -39,6 +40,7 @@ from unifreeze._structure.words_in_names import FUSED_KV, FUSED_QKV, words_in
 from unifreeze.errors import PairingError, listing
 
 
+@told_of_files
 def pair_sketches(one: ModelSketch, other: ModelSketch) -> Pairing:
     """Pair two models by their sketches; needs neither framework.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from types import NoneType
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 
 from unifreeze._numerics.projections import Array
 from unifreeze._ports.weights.contents import DTYPES, TensorEntry, is_possible
-from unifreeze.errors import WeightFileError
+from unifreeze.errors import WeightFileError, brief, cut
 
 NUMPY = {code[1:]: name for name, code in reversed(list(DTYPES.items()))}
 """Neutral names by NumPy's codes; where two names share a code, NumPy's own name."""
@@ -42,12 +43,20 @@ class FileSpan:
         return raw.decode("utf-8").encode("latin1") if self.text else raw
 
 
+@runtime_checkable
+class Buildable(Protocol):
+    """What a pickle may complete with a state after it was made."""
+
+    def build(self, state: Any) -> None:
+        """Take the state."""
+
+
 class StoredDtype:
     """A NumPy dtype as a pickle describes it: one kind of number."""
 
-    def __init__(self, code: str) -> None:
-        if code not in NUMPY:
-            raise ValueError(f"an array of dtype {code!r}, which is not a plain number")
+    def __init__(self, code: object) -> None:
+        if not isinstance(code, str) or code not in NUMPY:
+            raise ValueError(f"an array of dtype {brief(code)}, which is not a plain number")
         self.name = NUMPY[code]
 
     def build(self, state: Any) -> None:
@@ -69,7 +78,7 @@ class StoredArray:
         if not (isinstance(shape, tuple) and isinstance(kind, StoredDtype)):
             raise ValueError("an array without a shape or a dtype")
         if not is_possible(shape, kind.name):
-            raise ValueError(f"an array of the impossible shape {shape!r:.120}")
+            raise ValueError(f"an array of the impossible shape {brief(shape)}")
         self.entry, self.fortran = TensorEntry(shape, kind.name), bool(fortran)
         self.data = data if isinstance(data, FileSpan) else encode(data, "latin1")
         size = self.data.size if isinstance(self.data, FileSpan) else len(self.data)
@@ -90,8 +99,10 @@ class StoredArray:
 def encode(text: Any, encoding: Any) -> Any:
     """Stand in for `_codecs.encode`, with which protocol 2 writes bytes."""
     if encoding != "latin1":
-        raise ValueError(f"text in {encoding!r}")
-    return text if isinstance(text, FileSpan | bytes) else text.encode("latin1")
+        raise ValueError(f"text in {brief(encoding)}")
+    if not isinstance(text, str | FileSpan | bytes):
+        raise ValueError(f"bytes that are a {type(text).__name__}")
+    return text.encode("latin1") if isinstance(text, str) else text
 
 
 def reconstruct(kind: Any, shape: Any, code: Any) -> StoredArray:
@@ -114,6 +125,8 @@ def dtype(code: Any, *rest: Any) -> StoredDtype:
 def scalar(kind: Any, raw: Any) -> Any:
     """Stand in for a NumPy scalar: a plain number."""
     data = encode(raw, "latin1")
+    if not isinstance(kind, StoredDtype) or not isinstance(data, bytes):
+        raise ValueError("a number without a dtype or bytes")
     return np.frombuffer(data, DTYPES[kind.name], count=1)[0].item()
 
 
@@ -126,9 +139,11 @@ def ordered(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def put(container: dict[Any, Any], key: Any, value: Any) -> None:
-    """Set an item whose key is new."""
+    """Set an item whose key is new; keys are texts or numbers, which have short hashes."""
+    if type(key) not in (str, int, float, bool, NoneType):
+        raise ValueError(f"a key that is a {type(key).__name__}, and not text")
     if key in container:
-        raise ValueError(f"the key {key!r:.80} twice")
+        raise ValueError(f"the key {brief(key)} twice")
     container[key] = value
 
 
@@ -162,7 +177,7 @@ def admitted(source: str, module: str, name: str) -> Callable[..., Any]:
     function = ADMITTED.get(f"{module}.{name}")
     if function is None:
         raise WeightFileError(
-            f"{source} asks to run {module}.{name}",
+            f"{source} asks to run {cut(module, 100)}.{cut(name, 100)}",
             context="nothing was run: weights need only arrays, text, numbers and containers",
             hint="load it where you trust it, and save its state_dict() alone",
         )

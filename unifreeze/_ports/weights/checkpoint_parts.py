@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from unifreeze.errors import WeightFileError, listing, nearest
+from unifreeze._ports.weights.allowed_in_pickles import FileSpan
+from unifreeze.errors import WeightFileError, brief, listing, nearest
 
 T = TypeVar("T")
 USUAL = "state_dict"
@@ -102,11 +103,11 @@ def _split(
     tensors = {name: value for name, value in content.items() if isinstance(value, kind)}
     others = {name: value for name, value in content.items() if name not in tensors}
     odd = [
-        f"{name!r:.80} ({type(value).__name__})"
+        f"{brief(name)} ({type(value).__name__})"
         for name, value in others.items()
         if not _plain(value)
     ]
-    odd += [f"{name!r:.80} (no text as name)" for name in tensors if not isinstance(name, str)]
+    odd += [f"{brief(name)} (no text as name)" for name in tensors if not isinstance(name, str)]
     if odd:
         raise WeightFileError(
             f"{source} holds what is neither a tensor nor plain metadata",
@@ -117,4 +118,4 @@ def _split(
 
 
 def _plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float)
+    return value is None or isinstance(value, str | int | float | FileSpan)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -13,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from unifreeze._numerics.projections import Array
-from unifreeze.errors import WeightFileError, counted, listing, nearest
+from unifreeze.errors import WeightFileError, brief, counted, cut, listing, nearest
 
 COPY_AGAIN = "copy or download it again: it ends early, or was changed on the way"
 """The hint for a broken file."""
@@ -75,20 +78,23 @@ def make_entry(source: str, name: str, shape: Iterable[object], dtype: str) -> T
     """
     if dtype not in DTYPES:
         raise WeightFileError(
-            f"{source}: {name!r} is of dtype {dtype}",
+            f"{source}: {brief(name)} is of dtype {cut(dtype, 40)}",
             context=f"known: {listing(DTYPES, limit=len(DTYPES))}",
         )
     sizes = tuple(shape)
     if not is_possible(sizes, dtype):
-        raise WeightFileError(f"{source}: {name!r} has an impossible shape: {sizes!r:.120}")
+        shape = brief(sizes)
+        raise WeightFileError(f"{source}: {brief(name)} has an impossible shape: {shape}")
     return TensorEntry(sizes, dtype)
 
 
 def is_possible(shape: tuple[object, ...], dtype: str) -> TypeGuard[tuple[int, ...]]:
     """Return whether a shape is valid, and not too large for any memory."""
-    sizes = [size for size in shape if type(size) is int and size >= 0]
+    if len(shape) > MOST_DIMENSIONS:
+        return False
+    sizes = [size for size in shape if type(size) is int and 0 <= size <= MOST_BYTES]
     stretched = prod(max(size, 1) for size in sizes) * np.dtype(DTYPES[dtype]).itemsize
-    return len(sizes) == len(shape) <= MOST_DIMENSIONS and stretched <= MOST_BYTES
+    return len(sizes) == len(shape) and stretched <= MOST_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,14 +288,25 @@ def open_with(path: Path, read: Callable[[BufferedReader, str], WeightFile]) -> 
     """Open a file and read its description; the file is closed if that fails.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: It cannot be opened, or is not an ordinary file: a pipe may never end.
     """
+    check_ordinary(path)
     file = path.open("rb")
     try:
         return read(file, str(path))
     except BaseException:
         file.close()
         raise
+
+
+def check_ordinary(path: Path) -> None:
+    """Refuse pipes, devices and folders; to open some of them takes for ever.
+
+    Raises:
+        OSError: It is not an ordinary file, or not there.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not an ordinary file")
 
 
 def broken_file(source: str, form: str, reason: object) -> WeightFileError:
@@ -305,7 +322,8 @@ def broken_file(source: str, form: str, reason: object) -> WeightFileError:
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse JSON with one key twice: an `object_pairs_hook`, which raises ValueError."""
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
-    return dict(pairs)
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{brief(twice)} stands there twice")
+    return unique

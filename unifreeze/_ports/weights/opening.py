@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unifreeze._files import is_folder
-from unifreeze._ports.weights.contents import WeightFile
+from unifreeze._ports.weights.contents import WeightFile, check_ordinary
 from unifreeze._ports.weights.formats import (
     PDPARAMS,
     SAFETENSORS,
@@ -25,8 +25,8 @@ _SHOWN = 14
 def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
     """Open a weight file for reading, one tensor at a time.
 
-    Nothing in a file is ever run. Of safetensors and `.pdparams` files only the description of the
-    tensors is read; those of `torch.save` are mapped into memory by torch.
+    Nothing in a file is ever run, and only the description of its tensors is read. No file is
+    mapped into memory, where one that is cut meanwhile would end the process.
 
     Args:
         path: A `.safetensors`, `.pdparams`, `.pt`, `.pth`, `.bin` or `.ckpt` file, the index of
@@ -54,9 +54,10 @@ def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
         if path.name.endswith(".index.json"):
             return open_index(path, lambda shard: _open_file(shard, key))
         return _open_file(path, key)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the path holds a character that none can
+        reason = getattr(error, "strerror", None) or error
         raise WeightFileError(
-            f"cannot read {path}: {error.strerror or error}", hint="give a file that is there"
+            f"cannot read {path}: {reason}", hint="give a file that is there"
         ) from None
 
 
@@ -68,6 +69,7 @@ def _open_file(path: Path, key: str | None) -> WeightFile:
 
 def _format(path: Path) -> WeightFormat:
     """Return a file's format by its first bytes, and where those say nothing by its name."""
+    check_ordinary(path)
     with path.open("rb") as file:
         start = file.read(len(LFS))
     if start == LFS:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unifreeze._numerics.projections import Array
-from unifreeze._ports.weights.allowed_in_pickles import StoredArray
+from unifreeze._ports.weights.allowed_in_pickles import StoredArray, put
 from unifreeze._ports.weights.checkpoint_parts import find_state
 from unifreeze._ports.weights.contents import (
     DTYPES,
@@ -26,6 +26,7 @@ from unifreeze._ports.weights.contents import (
     open_with,
 )
 from unifreeze._ports.weights.safe_unpickling import read_pickle
+from unifreeze.errors import brief
 
 SLICES = "UnpackBigParamInfor@@"
 OWN_NAMES = "StructuredToParameterName@@"
@@ -46,8 +47,12 @@ class StoredTensor:
             raise ValueError("a tensor of incomplete or unlike arrays")
         dtype = entries[0].dtype
         shape = entries[0].shape if shape is None else shape
-        if not is_possible(shape, dtype) or prod(shape) != sum(prod(e.shape) for e in entries):
-            raise ValueError(f"slices that do not make up the shape {shape!r:.120}")
+        if (
+            not isinstance(shape, tuple)
+            or not is_possible(shape, dtype)
+            or prod(shape) != sum(prod(e.shape) for e in entries)
+        ):
+            raise ValueError(f"slices that do not make up the shape {brief(shape)}")
         self.entry = TensorEntry(shape, "bfloat16" if dtype == "uint16" else dtype)
         self.parts = tuple(parts)
 
@@ -129,6 +134,8 @@ def _array(value: object) -> StoredArray | None:
 def _joined(content: dict[Any, Any]) -> dict[Any, Any]:
     """Join slices into tensors; a tensor takes the place of its first slice."""
     plan: Mapping[str, Mapping[str, Any]] = content.pop(SLICES, {})
+    if not all(isinstance(part, str) for rows in plan.values() for part in rows["slices"]):
+        raise ValueError("slices with names that are not text")
     firsts = {rows["slices"][0]: name for name, rows in plan.items()}
     rest = {part for rows in plan.values() for part in rows["slices"]}
     joined: dict[Any, Any] = {}
@@ -136,7 +143,8 @@ def _joined(content: dict[Any, Any]) -> dict[Any, Any]:
         if key in firsts:
             rows = plan[firsts[key]]
             parts = [content[part] for part in rows["slices"]]
-            joined[firsts[key]] = StoredTensor(parts, tuple(rows["OriginShape"]))
+            shape = rows["OriginShape"]
+            put(joined, firsts[key], StoredTensor(parts, tuple(shape) if shape else ()))
         elif key not in rest:
             joined[key] = value
     return joined

@@ -12,10 +12,9 @@ from pickletools import opcodes
 from typing import Any, BinaryIO
 
 from unifreeze._ports.weights.allowed_in_pickles import (
-    ADMITTED,
+    Buildable,
     FileSpan,
     StoredArray,
-    StoredDtype,
     admitted,
     put,
 )
@@ -24,27 +23,46 @@ from unifreeze.errors import WeightFileError
 
 LONG = 1024
 """Longer texts and bytes stay in the file."""
-MOST_STEPS = 10_000_000
+_SIZED = (str, bytes, list, tuple, dict)
+MOST_STEPS = 5_000_000
 """A state dict of 100 000 tensors takes some 4 million; each may cost memory beyond the file's."""
+Admit = Callable[[str, str, str], Callable[..., Any]]
+"""Returns the function that is called instead of a global: of a file, a module and a name."""
 
 
-def read_pickle(file: BinaryIO, size: int, source: str) -> Any:
+def read_pickle(
+    file: BinaryIO,
+    size: int,
+    source: str,
+    *,
+    admit: Admit = admitted,
+    persistent: Callable[[Any], Any] | None = None,
+    start: int | None = None,
+) -> Any:
     """Read a pickle of weights.
 
     Args:
-        file: The file, at its start.
-        size: Its size in bytes.
+        file: The file, at the start of the pickle.
+        size: The file's size in bytes.
         source: Name of the file in messages.
+        admit: Returns what is called instead of a global.
+        persistent: Returns what a persistent identifier stands for; None where there are none.
+        start: The offset of a pickle that others follow; None for one that fills the file.
 
     Returns:
-        Plain containers, texts and numbers, with a `StoredArray` for each array.
+        Plain containers, texts and numbers, with a `StoredArray` for each array. The file stands
+        after the pickle.
 
     Raises:
         WeightFileError: It is cut short, not a pickle, or asks for more than weights need.
     """
-    machine = Machine(file, size, source)
+    machine = Machine(file, size, source, admit, persistent)
+    machine.at = start or 0
     try:
-        return machine.run()
+        content = machine.run()
+        if start is None and machine.at != size:
+            raise ValueError("it does not end where it should")
+        return content
     except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
         reason = f"{error} (at byte {machine.at} of {size})"
         raise broken_file(source, "a pickle of weights", reason) from None
@@ -53,14 +71,24 @@ def read_pickle(file: BinaryIO, size: int, source: str) -> Any:
 class Machine:
     """The stack, the memo and the position in the file."""
 
-    def __init__(self, file: BinaryIO, size: int, source: str) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        size: int,
+        source: str,
+        admit: Admit = admitted,
+        persistent: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.file, self.size, self.source, self.at = file, size, source, 0
+        self.admit, self.persistent = admit, persistent
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.functions: dict[int, Callable[..., Any]] = {}
+        self.copied = 0
 
     def run(self) -> Any:
-        """Execute instructions up to STOP, which must be the last byte of the file."""
+        """Execute instructions up to STOP."""
         for _ in range(MOST_STEPS):
             code = self.take(1)
             if code == b".":
@@ -69,7 +97,9 @@ class Machine:
             if step is None:
                 raise self.unknown(code)
             step(self)
-        if code != b"." or self.at != self.size or len(self.stack) != 1 or self.below:
+        else:
+            raise ValueError(f"it has more than {MOST_STEPS:,} instructions")
+        if len(self.stack) != 1 or self.below:
             raise ValueError("it does not end where it should")
         return self.stack.pop()
 
@@ -127,7 +157,11 @@ class Machine:
 
     def name(self, module: Any, name: Any) -> None:
         """Push the function that replaces a global."""
-        self.stack.append(admitted(self.source, module, name))
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise ValueError("it names a function by what is not text")
+        function = self.admit(self.source, module, name)
+        self.functions[id(function)] = function
+        self.stack.append(function)
 
     def name_from_stack(self) -> None:
         """Push the function that replaces a global, whose names are on the stack."""
@@ -136,18 +170,37 @@ class Machine:
 
     def call(self) -> None:
         """Call the function that replaces a global."""
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if not any(function is known for known in ADMITTED.values()):
+        arguments, named = self.stack.pop(), self.stack.pop()
+        function = self.functions.get(id(named))
+        if function is None or function is not named:
             raise ValueError("it calls what is not a function")
+        if not isinstance(arguments, tuple):
+            raise ValueError("it calls a function without a tuple of arguments")
+        # Through the memo, a small file can have one long text copied very often.
+        self.copy(sum(len(part) for part in arguments if isinstance(part, _SIZED)))
         self.stack.append(function(*arguments))
 
+    def copy(self, count: int) -> None:
+        """Count what is built of parts of the file: never more than the file has."""
+        self.copied += count
+        if self.copied > self.size:
+            raise ValueError("it builds more than it holds")
+
     def build(self) -> None:
-        """Complete an array or a dtype."""
+        """Complete an array or a dtype; attributes of other things are left out or refused."""
         state = self.stack.pop()
         target = self.stack[-1]
-        if not isinstance(target, StoredArray | StoredDtype):
+        if not isinstance(target, Buildable):
             raise ValueError(f"it sets the attributes of a {type(target).__name__}")
         target.build(state)
+        if isinstance(target, StoredArray) and target.entry is not None:
+            self.copy(target.entry.nbytes)
+
+    def refer(self) -> None:
+        """Replace a persistent identifier by what it stands for."""
+        if self.persistent is None:
+            raise self.unknown(b"Q")
+        self.stack.append(self.persistent(self.stack.pop()))
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on the stack."""
@@ -159,7 +212,7 @@ class Machine:
     def fill(self, items: list[Any]) -> None:
         """Put alternating keys and values into the dictionary on the stack."""
         target = self.stack[-1]
-        if type(target) is not dict:
+        if not isinstance(target, dict):
             raise ValueError(f"it sets items of a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             put(target, key, value)
@@ -172,7 +225,7 @@ class Machine:
     def unknown(self, code: bytes) -> WeightFileError:
         """Return the error for an instruction that weights do not need; INST would run a global."""
         if code == b"i":
-            admitted(self.source, self.line(), self.line())
+            self.admit(self.source, self.line(), self.line())
         known = [row.name for row in opcodes if row.code == code.decode("latin1")]
         what = f"the instruction {known[0]}" if known else f"the byte {code.hex()}"
         return WeightFileError(
@@ -233,4 +286,5 @@ STEPS: dict[bytes, Callable[[Machine], Any]] = {
     b"\x93": Machine.name_from_stack,
     b"R": Machine.call,
     b"b": Machine.build,
+    b"Q": Machine.refer,
 }

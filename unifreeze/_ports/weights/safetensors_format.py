@@ -1,20 +1,22 @@
-"""Reading and writing `.safetensors` files: a checked header, then one tensor at a time.
+"""Reading and writing `.safetensors` files, one tensor at a time.
 
-The format is at https://huggingface.co/docs/safetensors/index#format. Its rules are checked here
-and not by the reference library, so that a message can name the rule that a file breaks.
+The package `safetensors` reads them: it checks every rule of the format but one, and reads without
+mapping the file into memory, so that a file which is cut meanwhile is an error. Done here is what
+it cannot do: it accepts a name that stands twice; NumPy has no dtype for bfloat16 and float8, so
+their bits are read by their place; and it writes only tensors that are all in memory at once.
+The format is at https://huggingface.co/docs/safetensors/index#format.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from unifreeze._numerics.projections import Array
 from unifreeze._ports.weights.contents import (
@@ -29,10 +31,8 @@ from unifreeze._ports.weights.contents import (
     unique_keys,
     values_of,
 )
-from unifreeze.errors import WeightFileError, listing
+from unifreeze.errors import WeightFileError, brief, listing
 
-MOST_HEADER = 100_000_000
-"""The reference library's own limit, in bytes."""
 ALIASES = "unifreeze.aliases"
 METADATA = "__metadata__"
 CODES = {
@@ -57,11 +57,8 @@ CODES = {
 NAMES = {name: code for code, name in CODES.items()}
 
 
-@dataclass(frozen=True)
-class _Row:
-    entry: TensorEntry
-    begin: int
-    end: int
+BITS = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu")
+"""Dtypes that NumPy lacks: their arrays are bit patterns."""
 
 
 def open_safetensors(path: Path) -> WeightFile:
@@ -71,81 +68,77 @@ def open_safetensors(path: Path) -> WeightFile:
         WeightFileError: The file breaks a rule of the format.
         OSError: It cannot be opened.
     """
-    return open_with(path, _open)
+    return open_with(path, lambda file, source: _open(path, file, source))
 
 
-def _open(file: BufferedReader, source: str) -> WeightFile:
-    size = os.fstat(file.fileno()).st_size
-    header, start = _read_header(file, size, source)
-    metadata = _metadata(header.pop(METADATA, {}), source)
-    rows = _rows(header, size - start, source)
-    tied = _aliases(metadata.pop(ALIASES, "{}"), rows, source)
-    for name, target in tied.items():
-        rows.setdefault(name, rows[target])
+def _open(path: Path, file: BufferedReader, source: str) -> WeightFile:
+    try:
+        archive: Any = safe_open(path, framework="np", backend="pread")
+    except SafetensorError as error:
+        raise _broken(
+            source, str(error).removeprefix("Error while deserializing header: ")
+        ) from None
+    start = _check_names(file, source)
+    entries, places = _entries(archive, start, source)
+    metadata = dict(archive.metadata() or {})
+    tied = _aliases(metadata.pop(ALIASES, "{}"), entries, source)
 
     def load(name: str) -> Array:
-        row = rows[name]
-        file.seek(start + row.begin)
-        array = np.empty(row.entry.shape, DTYPES[row.entry.dtype])
-        if file.readinto(array.reshape(-1).view(np.uint8).data) != row.entry.nbytes:
-            raise WeightFileError(f"{source} was cut short while it was being read")
-        return array
+        name = name if name in places else tied[name]
+        entry = entries[name]
+        if entry.dtype in BITS:
+            return _read_bits(file, places[name], entry, source)
+        try:
+            return np.require(archive.get_tensor(name), requirements="W")
+        except SafetensorError as error:
+            raise WeightFileError(
+                f"{source} was cut while it was read", context=str(error)
+            ) from None
 
-    entries = {name: row.entry for name, row in rows.items()}
+    for name, target in tied.items():
+        entries.setdefault(name, entries[target])
     return WeightFile(source, entries, load, metadata=metadata, tied=tied, close=file.close)
 
 
-def _read_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any], int]:
-    """Return the header and where the tensors start."""
+def _check_names(file: BinaryIO, source: str) -> int:
+    """Refuse a name that stands twice; return where the tensors start."""
     length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > min(size - 8, MOST_HEADER):
-        raise _broken(source, f"its header claims {length} bytes, the file has {size}")
-    raw = file.read(length)
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_keys)
+        json.loads(file.read(length), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _broken(source, f"its header cannot be read: {error}") from None
-    if not isinstance(header, dict):
-        raise _broken(source, "its header is not a JSON object")
-    return header, 8 + length
+    return 8 + length
 
 
-def _metadata(texts: object, source: str) -> dict[str, str]:
-    if isinstance(texts, dict) and all(isinstance(value, str) for value in texts.values()):
-        return texts
-    raise _broken(source, "its metadata is not a mapping from text to text")
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    """Check the names of a JSON object, and keep nothing of it."""
+    unique_keys(pairs)
 
 
-def _rows(header: Mapping[str, Any], room: int, source: str) -> dict[str, _Row]:
-    """Return the rows of the header in order of their bytes, which must fill the file exactly."""
-    rows = {name: _row(name, described, source) for name, described in header.items()}
-    rows = dict(sorted(rows.items(), key=lambda item: (item[1].begin, item[1].end)))
-    reached = 0
-    for name, row in rows.items():
-        if row.begin != reached:
-            what = "overlaps the tensor before it" if row.begin < reached else "leaves a hole"
-            raise _broken(source, f"{name!r} {what}: it starts at {row.begin}, not at {reached}")
-        reached = row.end
-    if reached != room:
-        raise _broken(source, f"its tensors take {reached} bytes, and {room} are there")
-    return rows
+def _entries(
+    archive: Any, start: int, source: str
+) -> tuple[dict[str, TensorEntry], dict[str, int]]:
+    """Return shape and dtype of each tensor, in order of their bytes, and where these begin."""
+    entries: dict[str, TensorEntry] = {}
+    places: dict[str, int] = {}
+    for name in archive.offset_keys():
+        described = archive.get_slice(name)
+        code = described.get_dtype()
+        entries[name] = make_entry(source, name, described.get_shape(), CODES.get(code, code))
+        places[name] = start
+        start += entries[name].nbytes  # tensors stand without holes
+    return entries, places
 
 
-def _row(name: str, described: object, source: str) -> _Row:
-    if not isinstance(described, dict) or described.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _broken(source, f"{name!r} lacks dtype, shape or data_offsets, or has more")
-    shape, offsets, code = (described[key] for key in ("shape", "data_offsets", "dtype"))
-    whole = isinstance(offsets, list) and [type(at) for at in offsets] == [int, int]
-    if not (isinstance(shape, list) and isinstance(code, str) and whole):
-        raise _broken(source, f"{name!r} is described with values of the wrong type")
-    entry = make_entry(source, name, shape, CODES.get(code, code))
-    begin, end = offsets
-    if begin < 0 or end - begin != entry.nbytes:
-        raise _broken(source, f"{name!r} is {entry}, which does not fill bytes {begin} to {end}")
-    return _Row(entry, begin, end)
+def _read_bits(file: BinaryIO, place: int, entry: TensorEntry, source: str) -> Array:
+    file.seek(place)
+    array = np.empty(entry.shape, DTYPES[entry.dtype])
+    if file.readinto(array.reshape(-1).view(np.uint8).data) != entry.nbytes:  # type: ignore[attr-defined]
+        raise WeightFileError(f"{source} was cut while it was read")
+    return array
 
 
-def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]:
+def _aliases(text: str, rows: Mapping[str, TensorEntry], source: str) -> dict[str, str]:
     try:
         tied = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
@@ -154,8 +147,8 @@ def _aliases(text: str, rows: Mapping[str, _Row], source: str) -> dict[str, str]
         raise _broken(source, f"{ALIASES} in its metadata is not a JSON object")
     for name, target in tied.items():
         known = isinstance(target, str) and target in rows and target not in tied
-        if not known or rows.get(name, rows[target]).entry != rows[target].entry:
-            raise _broken(source, f"{name!r} cannot be tied to {target!r}")
+        if not known or rows.get(name, rows[target]) != rows[target]:
+            raise _broken(source, f"{brief(name)} cannot be tied to {brief(target)}")
     return tied
 
 

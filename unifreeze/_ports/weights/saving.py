@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from unifreeze._files import is_folder, whole_file, writing_hint
+from unifreeze._files import is_folder
 from unifreeze._ports.weights.contents import DTYPES, Named, TensorProgress, is_possible
 from unifreeze._ports.weights.formats import (
     SAFETENSORS,
@@ -14,6 +14,7 @@ from unifreeze._ports.weights.formats import (
     known_suffixes,
 )
 from unifreeze._ports.weights.safetensors_format import ALIASES, write_safetensors
+from unifreeze._whole_files import whole_file, writing_hint
 from unifreeze.errors import WeightFileError, listing
 
 

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from unifreeze._files import read_text
 from unifreeze._numerics.projections import Array
-from unifreeze._ports.weights.contents import WeightFile, unique_keys
+from unifreeze._ports.weights.contents import WeightFile, check_ordinary, unique_keys
 from unifreeze.errors import WeightFileError, listing
 
 INDEXES = (
@@ -18,7 +19,7 @@ INDEXES = (
     "pytorch_model.bin.index.json",
 )
 SINGLE = ("model.safetensors", "model_state.pdparams", "pytorch_model.bin")
-MOST_INDEX = 100_000_000
+MOST_INDEX = 50_000_000
 
 
 def weights_in(folder: Path) -> Path:
@@ -86,9 +87,9 @@ def open_index(path: Path, opening: Callable[[Path], WeightFile]) -> WeightFile:
 
 def _read(path: Path) -> Any:
     try:
-        if path.stat().st_size > MOST_INDEX:
-            raise ValueError(f"larger than {MOST_INDEX} bytes")
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+        check_ordinary(path)
+        text = read_text(path, at_most=MOST_INDEX)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise WeightFileError(f"{path} is not an index of weights", context=str(error)) from None
 

@@ -25,6 +25,7 @@ NUMBER = "#"
 """Stands for any number in a shape."""
 WRAPPERS = frozenset({"module", "model", "base_model", "net", "network", "_orig_mod", "self"})
 """What wrappers and programs put before a path."""
+_LONGEST = 300
 
 
 class Aligned(NamedTuple):
@@ -56,6 +57,8 @@ def alignments(path: Path, spec: ModelSpec, *, modules: bool = False) -> list[Al
         spec: The model.
         modules: Look only at modules.
     """
+    if is_long(str(path)):
+        return []
     tree = spec.tree
     names = tree.paths[1:] if modules else [*tree.paths[1:], *tree.names]
     written, shapes = list(_written(path)), _shapes(names)
@@ -66,6 +69,11 @@ def alignments(path: Path, spec: ModelSpec, *, modules: bool = False) -> list[Al
     best = min((row.cost for row in aligned), default=0.0)
     near = sorted((row for row in aligned if row.cost <= best + 0.1), key=lambda row: row.cost)
     return list(_merged(near))
+
+
+def is_long(text: str) -> bool:
+    """Return whether a text is too long to be a misspelt name: comparing it would take long."""
+    return len(text) > _LONGEST
 
 
 def _merged(rows: Iterable[Aligned]) -> Iterator[Aligned]:

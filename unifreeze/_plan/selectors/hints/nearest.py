@@ -8,7 +8,12 @@ from math import inf
 from typing import NamedTuple
 
 from unifreeze._plan.selectors.expression import Both, Expression, Path, Segment, Without, Word
-from unifreeze._plan.selectors.hints.aligned_paths import WRAPPERS, alignments, unlike
+from unifreeze._plan.selectors.hints.aligned_paths import (
+    WRAPPERS,
+    alignments,
+    is_long,
+    unlike,
+)
 from unifreeze._plan.selectors.hints.numbers import (
     Count,
     joined_numbers,
@@ -45,6 +50,11 @@ class Meant(NamedTuple):
 
 def unmatched_path(path: Path, spec: ModelSpec, count: Count) -> UnmatchedSelectorError:
     """Build the error for a path that is not in the model, with what it may have meant."""
+    if is_long(str(path)):
+        return UnmatchedSelectorError(
+            f"{cut(str(path), 120)!r} matches none of {counted(len(spec), 'parameter')}",
+            context=top_level(spec),
+        )
     written = Path(tuple(Segment(plain(part.name), part.index) for part in path.segments))
     guesses = sorted(_guesses(written, spec), key=lambda guess: guess.cost)
     if written.segments != path.segments:
@@ -81,7 +91,7 @@ def unmatched_module(place: str, spec: ModelSpec) -> UnmatchedSelectorError:
     if place in WORDS and not near:
         hint = f"after `in` stands a module's path; for what is in both, write … & {place}"
     return UnmatchedSelectorError(
-        f"{place!r} is not a module of the model", context=top_level(spec), hint=hint
+        f"{cut(place, 120)!r} is not a module of the model", context=top_level(spec), hint=hint
     )
 
 

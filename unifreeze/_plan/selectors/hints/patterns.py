@@ -7,19 +7,22 @@ from collections.abc import Iterable
 from math import inf
 
 from unifreeze._plan.selectors.expression import Quoted
-from unifreeze._plan.selectors.hints.aligned_paths import unlike
+from unifreeze._plan.selectors.hints.aligned_paths import is_long, unlike
 from unifreeze._plan.selectors.hints.nearest import top_level
 from unifreeze._plan.selectors.hints.numbers import Count
 from unifreeze._plan.selectors.hints.synonyms import meant_by
+from unifreeze._plan.selectors.regular_expressions import matching
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import UnmatchedSelectorError, counted, cut, listing, quoted
+from unifreeze.errors import ResolveError, UnmatchedSelectorError, counted, cut, listing, quoted
 
 
 def unmatched_pattern(quoted: Quoted, spec: ModelSpec, count: Count) -> UnmatchedSelectorError:
     """Build the error for a pattern that matches nothing."""
-    context, hint = {"re": _regex, "type": _type, "at": _canonical}[quoted.by](
-        quoted.pattern, spec, count
-    )
+    hints = {"re": _regex, "type": _type, "at": _canonical}[quoted.by]
+    try:
+        context, hint = ("", "") if is_long(quoted.pattern) else hints(quoted.pattern, spec, count)
+    except ResolveError:  # another form of the expression takes too long
+        context, hint = "", ""
     return UnmatchedSelectorError(
         f"{cut(str(quoted), 120)} matches none of {counted(len(spec), 'parameter')}",
         context="\n".join(filter(None, [context, top_level(spec)])),
@@ -38,12 +41,13 @@ def _first(texts: Iterable[str], count: Count) -> str:
 def _regex(pattern: str, spec: ModelSpec, count: Count) -> tuple[str, str]:
     names = spec.tree.names
     rule = "a regular expression must match a parameter's whole name, from the root to the leaf"
-    if not any(re.search(pattern, name) for name in names):
-        if any(re.search(pattern, name, re.IGNORECASE) for name in names):
+    if not any(matching(pattern, names, how="search")):
+        if any(matching(pattern, names, how="search", ignore_case=True)):
             return rule, _first([str(Quoted("re", f"(?i).*{_grouped(pattern)}.*"))], count)
         example = listing(names[:2])
         return rule, f"no name holds it anywhere; names here look like: {example}"
     inner = _grouped(pattern)
+    matching(rf"(.*\.)?{inner}(\..*)?", names)  # where this takes too long, nothing is asked
     wide = count(str(Quoted("re", rf"(.*\.)?{inner}(\..*)?")))
     forms = (rf"{inner}\..*", rf".*\.{inner}", rf".*\.{inner}\..*", rf"(.*\.)?{inner}(\..*)?")
     same = [form for form in forms if wide and count(str(Quoted("re", form))) == wide]

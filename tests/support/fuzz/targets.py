@@ -1,0 +1,192 @@
+"""What reads hostile input: for each target, a function that draws one input and reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import unifreeze as uf
+from tests.support.fuzz.mutations import spoil_bytes, spoil_data, spoil_text
+from tests.support.fuzz.samples import PLANS, SELECTORS, small_model
+from unifreeze._cli import main
+from unifreeze._evidence import Record, StepSide, compare_records, compare_sides
+from unifreeze._ports.pairing import ModelSketch, Pairing, pair_sketches
+from unifreeze._ports.weights import open_weights
+
+Case = tuple[Any, Callable[[], Any]]
+"""An input, for the report of a failure, and a call that reads it."""
+Target = Callable[[random.Random, dict[str, Path], Path], Case]
+
+
+def plan_text(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+    """Read the text of a plan, and resolve it where it can be read."""
+    text = spoil_text(draw, draw.choice(PLANS))
+
+    def read() -> None:
+        plan = uf.FreezePlan.from_yaml(text)
+        assert uf.FreezePlan.from_yaml(plan.to_yaml()) == plan
+        plan.resolve(small_model())
+
+    return text, read
+
+
+def plan_document(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+    """Read a plan as plain data."""
+    data = spoil_data(draw, yaml.safe_load(draw.choice(PLANS)))
+    given = data if isinstance(data, dict) else {"unifreeze": data}
+
+    def read() -> None:
+        plan = uf.FreezePlan.from_document(given)
+        assert uf.FreezePlan.from_document(plan.document()) == plan
+        plan.resolve(small_model())
+
+    return given, read
+
+
+def selector(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+    """Read a selector, write it, and evaluate it."""
+    text = spoil_text(draw, draw.choice(SELECTORS))
+
+    def read() -> None:
+        known = uf.Selector(text)
+        assert uf.Selector(str(known)) == known
+        uf.FreezePlan().freeze(known, optional=True).train("head").resolve(small_model())
+
+    return text, read
+
+
+def _json(name: str, use: Callable[[Path, dict[str, Path]], Any]) -> Target:
+    def target(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+        text = files[name].read_text()
+        if draw.random() < 0.8:
+            text = json.dumps(spoil_data(draw, json.loads(text)))
+        else:
+            text = spoil_text(draw, text)
+        path = folder / "spoiled.json"
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        return text, lambda: use(path, files)
+
+    return target
+
+
+def _use_record(path: Path, files: dict[str, Path]) -> None:
+    record = Record.load(path)
+    report = compare_records(record, Record.load(files["record.json"]))
+    str(report), repr(report), repr(record)
+
+
+def _use_side(path: Path, files: dict[str, Path]) -> None:
+    good = StepSide.load(files["side.json"])
+    pairing = Pairing.load(files["pairing.json"])
+    str(compare_sides(StepSide.load(path), good, pairing))
+    str(compare_sides(good, StepSide.load(path), pairing))
+
+
+def _use_pairing(path: Path, files: dict[str, Path]) -> None:
+    pairing = Pairing.load(path)
+    good = StepSide.load(files["side.json"])
+    str(pairing), repr(pairing)
+    str(compare_sides(good, good, pairing))
+    uf.port_file(files["w.safetensors"], path.parent / "ported.safetensors", pairing=pairing)
+
+
+def _use_sketch(path: Path, files: dict[str, Path]) -> None:
+    sketch = ModelSketch.load(path)
+    str(pair_sketches(ModelSketch.load(files["sketch.json"]), sketch))
+    str(pair_sketches(sketch, ModelSketch.load(files["second.json"])))
+
+
+def _weights(name: str) -> Target:
+    def target(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+        data = spoil_bytes(draw, files[name].read_bytes())
+        path = folder / f"spoiled{Path(name).suffix}"
+        path.write_bytes(data)
+
+        def read() -> None:
+            with open_weights(path) as weights:
+                for tensor in weights:
+                    weights.read(tensor)
+
+        return data, read
+
+    return target
+
+
+def trained(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+    """Load a file of trained values."""
+    data = spoil_bytes(draw, files["trained.safetensors"].read_bytes())
+    path = folder / "spoiled.safetensors"
+    path.write_bytes(data)
+    return data, lambda: uf.load_trained(small_model(), path)
+
+
+def state(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+    """Load the state of a run, and go on."""
+    plan = uf.FreezePlan.from_yaml(
+        "unifreeze: 1\nphases:\n  - {name: a, rules: [{only: head}]}\n"
+        "  - {name: b, when: {metric: m, stalled_for: 1}, rules: [{only: body}]}\n"
+    )
+    handle = plan.apply(small_model())
+    handle.step(epoch=0)
+    data = spoil_data(draw, handle.state_dict())
+
+    def read() -> None:
+        handle.load_state_dict(data)
+        handle.step(epoch=10**6, metrics={"m": 1.0})
+        handle.report()
+
+    return data, read
+
+
+WORDS = ("show", "explain", "expand", "compare", "pair", "port", "step", "schema", "capture")
+ARGUMENTS = (
+    *("--json", "-", "-o", "-p", "--batch", "--pairing", "--seed", "--backend", "--map", "--key"),
+    *("float32[8,6]", "int64[2**99]", "float32[1000000,1000000,1000000]", "float32[-1]", "x[", ""),
+    *("\x00", "/dev/null", "/dev/full", "/no/such", ".", "..", "~", "é", "a" * 5000, "9" * 400),
+    *("torch.nn:Linear", "os:system", "json:dumps", "tests.support.fuzz.samples:small_model"),
+)
+
+
+def arguments(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
+    """Run a command with arguments that fit or do not."""
+    known = [*map(str, files.values()), *ARGUMENTS]
+    chosen = [draw.choice(WORDS), *draw.choices(known, k=draw.randrange(6))]
+    chosen = [word if draw.random() < 0.95 else spoil_text(draw, word)[:500] for word in chosen]
+
+    def run() -> None:
+        before, sys.argv = sys.argv, ["unifreeze", *chosen]
+        said, code = io.StringIO(), None
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            sys.argv = before
+        if code == 3:  # what `main` calls a bug
+            raise AssertionError(said.getvalue()[-3000:])
+
+    return chosen, run
+
+
+TARGETS: dict[str, Target] = {
+    "plan text": plan_text,
+    "plan document": plan_document,
+    "selector": selector,
+    "record": _json("record.json", _use_record),
+    "step side": _json("side.json", _use_side),
+    "pairing": _json("pairing.json", _use_pairing),
+    "sketch": _json("second.json", _use_sketch),
+    "state": state,
+    "trained values": trained,
+    **{name: _weights(name) for name in ("w.safetensors", "w.pdparams", "w.pt", "w.bin")},
+    "arguments": arguments,
+}

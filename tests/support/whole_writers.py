@@ -1,0 +1,138 @@
+"""Everything that writes a file, each as a function of a path and a size; and writers killed.
+
+python -m tests.support.whole_writers --kills 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import unifreeze as uf
+from unifreeze._cli.output import write_json
+from unifreeze._files import Format, Saved
+from unifreeze._ports.weights import Named, save_weights
+from unifreeze.errors import RecordError
+
+Writer = Callable[[Path, int], None]
+KILOBYTE = 1024
+
+
+class Note(Saved):
+    """A JSON file of the kind that records, sketches, pairings and run states are."""
+
+    format = Format("unifreeze note", "unifreeze_note", 1, RecordError, "write it anew")
+
+    unifreeze_note: int = 1
+    text: str = ""
+
+
+def plan(path: Path, size: int) -> None:
+    """Write a plan."""
+    uf.FreezePlan().freeze(f're:"{"a" * min(size, 90_000)}"').save(path)
+
+
+def report(path: Path, size: int) -> None:
+    """Write the table of a run."""
+    handle = uf.FreezePlan().train("all").apply(torch.nn.Linear(2, 2))
+    handle.step(epoch=0, metrics={"m" * size: 1.0})
+    handle.report().to_csv(path)
+    handle.remove()
+
+
+def json_output(path: Path, size: int) -> None:
+    """Write what a command prints with --json."""
+    write_json(["a" * size], str(path))
+
+
+def note(path: Path, size: int) -> None:
+    """Write a JSON file with a version."""
+    Note(text="a" * size).save(path)
+
+
+def weights(path: Path, size: int) -> None:
+    """Write weights in several tensors."""
+    part = np.zeros(max(size // 4, 1), "uint8")
+    save_weights(path, [Named(f"w{n}", part.shape, "uint8", lambda: part) for n in range(4)])
+
+
+WRITERS: dict[str, Writer] = {
+    "plan.yaml": plan,
+    "report.csv": report,
+    "out.json": json_output,
+    "record.json": note,
+    "w.safetensors": weights,
+    "w.pdparams": weights,
+    "w.pt": weights,
+}
+"""By the name of the file that each writes."""
+
+
+def kill_once(name: str, folder: Path, wait: float) -> bool:
+    """Write a file in a process of its own that is killed; return whether it was killed."""
+    process = os.fork()
+    if process == 0:
+        try:
+            WRITERS[name](folder / name, 60 * KILOBYTE)
+        finally:
+            os._exit(0)
+    time.sleep(wait)
+    os.kill(process, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def kill(name: str, folder: Path, kills: int, seed: int = 0) -> tuple[int, int]:
+    """Kill a writer at random moments.
+
+    Returns:
+        How many writers were killed, and how many of those had written a new file.
+
+    Raises:
+        AssertionError: A file was neither the old nor the new one, or something was left over.
+    """
+    draw, path = random.Random(seed), folder / name
+    WRITERS[name](path, 60 * KILOBYTE)
+    new = path.read_bytes()
+    start = time.perf_counter()
+    WRITERS[name](path, 2 * KILOBYTE)
+    old, needed = path.read_bytes(), time.perf_counter() - start
+    killed = replaced = 0
+    for _ in range(kills):
+        was_killed = kill_once(name, folder, draw.uniform(0, 2 * needed + 0.01))
+        now = path.read_bytes()
+        assert now in (old, new), f"{name}: {len(now)} bytes are neither the old nor the new file"
+        killed, replaced = killed + was_killed, replaced + (was_killed and now == new)
+        WRITERS[name](path, 2 * KILOBYTE)
+        left = sorted(entry.name for entry in folder.iterdir())
+        assert left == [name], f"{name}: left over: {left}"
+        assert path.read_bytes() == old
+    return killed, replaced
+
+
+def main() -> None:
+    """Kill every writer, and say how often."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--kills", type=int, default=100)
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse_args()
+    for name in WRITERS:
+        with tempfile.TemporaryDirectory() as folder:
+            killed, replaced = kill(name, Path(folder), given.kills, given.seed)
+        print(
+            f"{name}: {given.kills} processes (seed {given.seed}), {killed} killed before their "
+            f"end, {replaced} of them after the new file was in place; old or new file whole, "
+            "nothing left over"
+        )
+
+
+if __name__ == "__main__":
+    main()
