@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "unifreeze"
 LAYERS = [
     "_short_traceback",
+    "_brief_values",
     "errors",
     "_arguments",
     "_tables",

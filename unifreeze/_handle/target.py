@@ -25,6 +25,7 @@ from unifreeze._protocol import Backend, Batch, backend_for, refuse_unsupported
 from unifreeze._protocol.uninterrupted import uninterrupted
 from unifreeze._resolution import Resolution, settle
 from unifreeze._structure import Mask, ModelSpec
+from unifreeze._undo import nothing
 from unifreeze.errors import PlanError, TargetError, brief, listing
 
 
@@ -202,7 +203,7 @@ class Target:
         leases = [active for active in all_leases() if active is not lease]
         other_leases = leases_over(spec, leases)
         wanted, before = self._blended(spec, leases).resolution, self._before(other_leases, model)
-        undo, put_back = _nothing, keep_leases()
+        undo, put_back = nothing, keep_leases()
         try:
             undo = self.backend.write(model, wanted, lease.guards)
             self._update_leases(other_leases, spec, wanted, before, leases)
@@ -338,10 +339,6 @@ class Target:
                     if again
                     else "apply the plan before `with frozen(…)`, or after",
                 )
-
-
-def _nothing() -> None:
-    """Undo nothing."""
 
 
 def _check_names(models: Mapping[Any, Any]) -> None:
