@@ -213,9 +213,10 @@ def test_where_nothing_is_near_the_hint_says_what_there_is(where, text, hint):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("head & norm", "head: 4 parameters; norm: 22; no parameter is in both"),
-        ("classifier - head", "classifier: 2 parameters; head: 4; none is left"),
-        ("neck", "'neck' is norms and convolutions between the last block and the head"),
+        ("head & norm", "head: 2 parameters; norm: 22; no parameter is in both"),
+        ("classifier - head", "classifier: 2 parameters; head: 2; none is left"),
+        ("neck - pooler", "neck: 2 parameters; pooler: 2; none is left"),
+        ("conv", "'conv' is convolutions"),
         ("adapter", "apply the plan after they are added"),
         ("blocks[2:2]", "nothing lies in [2:2] of the model's 4 blocks"),
         ("layers[1:0]", "nothing lies in [1:0] of the model's 4 blocks"),
