@@ -149,6 +149,7 @@ class Saved(Row):
     """Plain data that is saved as a file with a format version."""
 
     format: ClassVar[Format]
+
     @property
     def source(self) -> str:
         """The file that it was read from; "" for none."""
