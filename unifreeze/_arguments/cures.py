@@ -239,12 +239,19 @@ def path_problem(value: Any, wanted: Any) -> tuple[str, str]:
     if "\0" in text:
         return r"and a path cannot hold the character \0", r'r"C:\data", with an r before it'
     home = text.replace("\\", "/").partition("/")[0]
-    if home.startswith("~") and not Path(home).exists():
+    if home.startswith("~") and not _exists(home):
         return (
             f"and there is no folder {home}: Python does not replace it",
             f"Path({text!r}).expanduser()",
         )
     return "", ""
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # the name is too long
+        return False
 
 
 def _as_one(value: Any) -> str:

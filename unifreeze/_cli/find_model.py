@@ -18,6 +18,7 @@ from unifreeze._cli.import_by_name import (
     split_target,
     target_hint,
 )
+from unifreeze._files import is_file
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import (
     Backend,
@@ -116,7 +117,7 @@ def read_plan(file: Path) -> FreezePlan:
         TargetError: It names a model: plan and model are given in the wrong order.
         PlanFileError: It has mistakes, or cannot be read.
     """
-    if ":" in file.name and not file.exists():
+    if ":" in file.name and not is_file(file):
         raise TargetError(
             f"{file} names a model, and not a plan file",
             hint=f"the plan comes before the model: plan.yaml {file}",

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from unifreeze._files import is_file
 from unifreeze._protocol import backend_names, is_installed, missing_framework
 from unifreeze.errors import TargetError, UnifreezeError, listing, nearest
 
@@ -24,7 +25,7 @@ def target_hint(target: str) -> str:
     """Return the hint on how to name a model."""
     place = target.partition(":")[0]
     file = Path(place if place.endswith(".py") else f"{place}.py")
-    if file.is_file():
+    if is_file(file):
         return f"name a function in it: {_as_written(file)}:{listing(_functions(file), limit=3)}"
     return "package.module:factory or ./file.py:factory; with arguments factory(key=literal, …)"
 
@@ -79,7 +80,7 @@ def import_target(name: str, target: str) -> Any:
 def _import_file(file: Path) -> Any:
     """Import a file by its path, as if it were run from its folder."""
     path = file.expanduser().resolve()
-    if not path.is_file():
+    if not is_file(path):
         near = nearest(file.name, [file.name for file in path.parent.glob("*.py")], limit=1)
         raise TargetError(
             f"there is no file {file}",
@@ -121,7 +122,7 @@ def _missing_hint(target: str) -> str:
     """Return the hint on how to name a file, if the module is one; or where to run from."""
     place, _, call = split_target(target)
     for file in (Path(f"{place}.py"), Path(f"{place.replace('.', '/')}.py")):
-        if file.is_file():
+        if is_file(file):
             return f"name the file: {_as_written(file)}:{call}"
     return "run from the folder that holds it, install it, or name a file: ./file.py:factory"
 

@@ -86,7 +86,7 @@ class Lease:
 def keep_leases() -> Undo:
     """Return the function that puts every lease back as it is now."""
     registered = {id(root): (root, list(_leases[root])) for root in _leases}
-    contents = [(lease, dict(vars(lease)), dict(lease.names.items())) for lease in all_leases()]
+    contents = [(lease, dict(vars(lease)), [*lease.names.items()]) for lease in all_leases()]
 
     def put_back() -> None:
         for root in list(_leases):
@@ -96,7 +96,7 @@ def keep_leases() -> Undo:
             _leases[root] = leases
         for lease, fields, names in contents:
             vars(lease).update(fields)
-            for root, name in names.items():
+            for root, name in names:
                 lease.names[root] = name
 
     return put_back

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from unifreeze._files import read_text
+from unifreeze._files import is_file, is_folder, read_text
 from unifreeze._numerics.projections import Array
 from unifreeze._ports.weights.contents import WeightFile, check_ordinary, unique_keys
 from unifreeze.errors import WeightFileError, listing
@@ -30,7 +30,7 @@ def weights_in(folder: Path) -> Path:
     """
     for index, single in zip(INDEXES, SINGLE, strict=True):
         for name in (single, index):
-            if (folder / name).is_file():
+            if is_file(folder / name):
                 return folder / name
     present = listing(sorted(entry.name for entry in folder.iterdir()))
     raise WeightFileError(
@@ -46,7 +46,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         WeightFileError: The index is broken, or there are no weights in the folder.
     """
-    path = weights_in(path) if path.is_dir() else path
+    path = weights_in(path) if is_folder(path) else path
     if not path.name.endswith(".index.json"):
         return [path]
     placed = _weight_map(path)
@@ -109,7 +109,7 @@ def _weight_map(path: Path) -> dict[str, str]:
             f"{path} names files outside its folder: {listing(map(repr, outside))}",
             hint="nothing was opened; files stand beside their index",
         )
-    absent = sorted({file for file in placed.values() if not (path.parent / file).is_file()})
+    absent = sorted({file for file in placed.values() if not is_file(path.parent / file)})
     if absent:
         raise WeightFileError(
             f"{path} names files that are not there: {listing(absent)}",
