@@ -273,6 +273,16 @@ def test_single_convolutions_of_a_head_are_no_blocks():
     assert blocks(made) == [["layers.0", "layers.1"]]
 
 
+def test_single_convolutions_of_a_neck_are_no_blocks_beside_siblings():
+    def units():
+        return stack(residual(8, 16), residual(16, 16))
+
+    body = module("Body", one=bottleneck(3, 8), two=bottleneck(8, 8))
+    neck = module("Pyramid", inner=units(), layer=units())
+    made = spec(module("N", body=body, fpn=neck, head=conv(16, 2)))
+    assert blocks(made) == [["body.one", "body.two"]]
+
+
 # Home-made layers ---------------------------------------------------------------------------
 
 

@@ -55,7 +55,6 @@ def find_runs(tree: Tree, kinds: list[str], words: Sequence[int]) -> list[BlockR
     """
     finder = _BlockFinder(tree, kinds)
     candidates = finder.listed()
-    candidates += finder.of_one_convolution(candidates)
     why = "modules of one class in a list, of which at least one holds two matrices"
     if candidates:
         candidates = [*candidates, *finder.alone_beside(candidates)]
@@ -64,6 +63,9 @@ def find_runs(tree: Tree, kinds: list[str], words: Sequence[int]) -> list[BlockR
         why = "a module with two matrices, alone in a list"
     else:
         candidates, why = finder.siblings(), "siblings of one class, each with two matrices"
+    if units := finder.of_one_convolution(candidates):
+        why = why if candidates else "residual units of one convolution, in a list"
+        candidates = [*candidates, *units]
     by_holder = finder.by_holder(_outermost(tree, candidates))
     runs = [
         BlockRun(
@@ -178,13 +180,18 @@ class _BlockFinder:
         rows = rows_of_units(self.tree, self.kinds, self._matrices, self._composed)
         rows = [row for row in rows if not self._in_stem(row[0])]
         beside: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for index in chain(blocks, *rows):
+        for index in chain(blocks, () if blocks else chain(*rows)):
             beside[self.holder(index)][self.tree.parents[index]].append(index)
         holders = {self.holder(block) for block in blocks}
         units: list[int] = []
         for row in rows:
             at, holder = self.tree.parents[row[0]], self.holder(row[0])
-            others = [group for parent, group in beside[holder].items() if parent != at]
+            side_by_side = self.tree.parents[at] == holder
+            others = [
+                group
+                for parent, group in beside[holder].items()
+                if side_by_side and parent != at and self.tree.parents[parent] == holder
+            ]
             mirrored = any(mirrors(self.tree, row, other) for other in others)
             named = _PATH.fullmatch(self.tree.last_name(at))
             if (holder in holders and (named or mirrored)) or (
