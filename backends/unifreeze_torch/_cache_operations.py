@@ -20,11 +20,11 @@ class TorchCacheOperations(CacheOperations):
 
     def gradient_enabled(self) -> bool:
         """Return whether operations are recorded for a backward pass now."""
-        return torch.is_grad_enabled()
+        return bool(torch.is_grad_enabled())
 
     def with_gradient(self, *, enabled: bool) -> AbstractContextManager[Any]:
         """Record operations for a backward pass meanwhile, or do not."""
-        return torch.set_grad_enabled(enabled)
+        return torch.enable_grad() if enabled else torch.no_grad()
 
     def precision_in_force(self) -> str:
         """Return which automatic casts are in force, as text."""

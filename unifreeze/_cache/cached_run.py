@@ -12,7 +12,7 @@ from typing import Any
 
 from unifreeze._cache.frozen_part import FrozenPart, check_rows, find_frozen_part, mismatch
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
-from unifreeze._cache.module_calls import Forward, ModuleCalls
+from unifreeze._cache.module_calls import Forward, ModuleCalls, is_stand_in
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.replaying import Recording, Replaying
@@ -49,7 +49,13 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     """
 
     def __init__(
-        self, backend: CacheOperations, model: Model, store: RowStore, *, dtype: str
+        self,
+        backend: CacheOperations,
+        model: Model,
+        store: RowStore,
+        *,
+        dtype: str,
+        plan: str = "",
     ) -> None:
         """Prepare; nothing changes before the block begins.
 
@@ -58,8 +64,10 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             model: The live model, under a plan.
             store: Where rows are kept.
             dtype: The type in which floating values are stored.
+            plan: The plan, as YAML.
         """
         self.counts = Counts()
+        self._plan = plan
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
         self._parts: dict[str, FrozenPart | None] = {}
         self._why_not: dict[str, str] = {}
@@ -106,7 +114,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             return forward(*args, **kwargs)
         self._take_changes_in()
         inputs = read_inputs(self._backend, args, kwargs)
-        part = self._declined_or(self._part(forward, inputs))
+        part = None if self._declined else self._part(forward, inputs)
         self.counts.batches += 1
         if part is None:
             self.counts.uncached += inputs.rows
@@ -170,12 +178,22 @@ class CachedRun(AbstractContextManager["CachedRun"]):
                     f"from here on nothing is cached: {error}", UnifreezeWarning, stacklevel=6
                 )
             else:
-                self._store.open(part.group)
+                self._store.open(part.group, self._about(part))
                 self._parts[context], self._accepted = part, True
         return self._parts[context]
 
-    def _declined_or(self, part: FrozenPart | None) -> FrozenPart | None:
-        return None if self._declined else part
+    def _about(self, part: FrozenPart) -> dict[str, Any]:
+        """Return what a folder of rows says of them."""
+        exact = "where batch size and padded length repeat, on the same machine"
+        return {
+            "model": type(self._walk.root).__name__,
+            "plan": self._plan,
+            "framework": self._backend.version(),
+            "weights": part.watch.digest,
+            "outputs_of": tuple(part.kept_at),
+            "dtype": self._dtype,
+            "exact": exact if self._dtype == "float32" else f"no: rounded to {self._dtype}",
+        }
 
     def _check_all_weights(self, part: FrozenPart, inputs: Inputs) -> None:
         """Compare all bits once for each time that as many rows were given as are kept."""
@@ -300,7 +318,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         lines += [f"not cached: {why}" for why in dict.fromkeys(self._why_not.values())]
         lines += [f"stopped keeping rows: {store.full}"] if store.full else []
         lines += [f"given up: {self._declined}"] if self._declined else []
-        if self._calls.outside:
+        if self._begun and self._calls.outside:
             lines.append(
                 f"{counted(self._calls.outside, 'call')} of modules outside of the model's own "
                 "forward pass ran without a cache"

@@ -138,5 +138,10 @@ class _StandIn:
         return _same, (self._forward,)
 
 
+def is_stand_in(forward: object) -> bool:
+    """Return whether a module's `forward` is a stand-in."""
+    return isinstance(forward, _StandIn)
+
+
 def _same(forward: Forward) -> Forward:
     return forward

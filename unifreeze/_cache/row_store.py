@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from unifreeze._cache.output_rows import Row
 from unifreeze._protocol.batches import Array
-from unifreeze.errors import ArgumentError
+from unifreeze.errors import ArgumentError, UnifreezeWarning
 
 Kept: TypeAlias = tuple[Row, ...]
 """What is kept of one row of data: for each kept call its pieces."""
@@ -28,8 +29,13 @@ class RowStore(Protocol):
     nbytes: int
     full: str
 
-    def open(self, group: str) -> None:
-        """Make ready to read and write the rows of a group."""
+    def open(self, group: str, about: Mapping[str, Any]) -> None:
+        """Make ready to read and write the rows of a group.
+
+        Args:
+            group: Its name.
+            about: What people want to know of it.
+        """
 
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
         """Return the rows of some keys; None unless all are there."""
@@ -57,7 +63,7 @@ class MemoryStore:
         self.budget, self.nbytes, self.full = budget, 0, ""
         self._groups: dict[str, dict[str, Kept]] = {}
 
-    def open(self, group: str) -> None:
+    def open(self, group: str, about: Mapping[str, Any]) -> None:
         """Make ready to read and write the rows of a group."""
         self._groups.setdefault(group, {})
 
@@ -76,6 +82,11 @@ class MemoryStore:
             return
         if self.nbytes + size > self.budget:
             self.full = f"the budget of {in_bytes(self.budget)} is used up"
+            warnings.warn(
+                f"no more rows are kept: {self.full}; training goes on without",
+                UnifreezeWarning,
+                stacklevel=2,
+            )
             return
         rows[key] = kept
         self.nbytes += size

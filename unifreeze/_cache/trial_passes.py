@@ -91,10 +91,12 @@ class Trial:
                 then(result)
             return result
 
-    def observe(self, among: Collection[CallKey] | None = None, **how: int) -> Observing:
+    def observe(
+        self, among: Collection[CallKey] | None = None, *, rows: int = 0, seed: int = 0
+    ) -> Observing:
         """Run the model and look at its calls."""
         seen = Observing(self._backend, among)
-        seen.take(self.run(seen, **how))
+        seen.take(self.run(seen, rows=rows, seed=seed))
         return seen
 
     def other_values(self, tensors: Sequence[LiveTensor]) -> Any:
@@ -146,8 +148,8 @@ def state_kept(
     rows = []
     for (state, tensor), slot in zip(walk.states(), walk.slots, strict=True):
         if tensor is not None and backend.has_values(tensor):
-            copy = copies.setdefault(id(tensor), backend.clone(tensor))
-            # While a pass is watched, the module has other dictionaries than those that were walked.
+            copies.setdefault(id(tensor), backend.clone(tensor))
+            # While a pass is watched, a module has other dictionaries than when it was walked.
             holders = [slot.holder, *backend.reader.dicts(walk.module(state.owner))[1:]]
             holders = [holder for holder in holders if holder.get(slot.leaf) is tensor]
             rows.append((state, slot.leaf, holders, tensor, bits_of(backend, [tensor])))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unifreeze._arguments import checked_methods
 from unifreeze._cache.cached_run import CachedRun
+from unifreeze._cache.folder_store import FolderStore
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.row_store import MemoryStore, read_budget
 from unifreeze._handle.in_force import PlanInForce
@@ -55,5 +56,7 @@ class CachedBlocks:
             raise BackendError(f"the backend for {backend.name} has no cache")
         if dtype not in _DTYPES:
             raise ArgumentError(f"dtype={dtype!r} is not one of {listing(map(repr, _DTYPES))}")
-        store = MemoryStore(read_budget(budget))
-        return CachedRun(backend, self._in_force.model, store, dtype=dtype)
+        size = read_budget(budget)
+        store = MemoryStore(size) if folder is None else FolderStore(Path(folder), size)
+        plan = self._in_force.phases.expanded.to_yaml()
+        return CachedRun(backend, self._in_force.model, store, dtype=dtype, plan=plan)
