@@ -7,6 +7,7 @@ import pytest
 
 import unifreeze as uf
 from tests.support import cached_nets as nets
+from unifreeze._cache import cached_run
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 LAST = {
@@ -114,9 +115,9 @@ def test_new_samples_are_misses_and_give_right_results(fw):
     handle = plan_for("head | last").apply(model)
     model.eval()
     noise = np.random.default_rng(5).standard_normal((3, 4, 3, 16, 16)).astype("float32")
-    want = [model(fw.tensor(batch)).numpy() for batch in noise]
+    want = [model(fw.tensor(batch)).detach().numpy() for batch in noise]
     with handle.cached() as run:
-        got = [model(fw.tensor(batch)).numpy() for batch in noise]
+        got = [model(fw.tensor(batch)).detach().numpy() for batch in noise]
     assert all((a == b).all() for a, b in zip(want, got, strict=True))
     assert (run.counts.misses, run.counts.hits) == (12, 0)
 
@@ -127,9 +128,9 @@ def test_a_batch_of_one_row_works(fw):
     handle = plan_for("head | last").apply(model)
     model.eval()
     batch = fw.tensor(nets.IMAGES[:1])
-    want = model(batch).numpy()
+    want = model(batch).detach().numpy()
     with handle.cached() as run:
-        got = [model(batch).numpy() for _ in range(3)]
+        got = [model(batch).detach().numpy() for _ in range(3)]
     assert all((want == g).all() for g in got)
     assert run.counts.hits == 2
 
@@ -138,10 +139,12 @@ def test_after_the_block_nothing_is_left_behind(fw):
     fw.seed(0)
     model = nets.residual_net(fw)
     handle = plan_for("head | last").apply(model)
-    before = [sorted(vars(m)) for m in handle._in_force.backend.walk(model).modules]
+    model(fw.tensor(nets.IMAGES[:4]))  # the plan itself watches the first pass
+    modules = handle._in_force.backend.walk(model).modules
+    before = [sorted(vars(module)) for module in modules]
     with handle.cached():
         model(fw.tensor(nets.IMAGES[:4]))
-    assert [sorted(vars(m)) for m in handle._in_force.backend.walk(model).modules] == before
+    assert [sorted(vars(module)) for module in modules] == before
 
 
 def test_an_error_inside_the_block_leaves_nothing_behind(fw):
@@ -185,6 +188,21 @@ def test_where_the_budget_ends_training_goes_on_and_says_so(fw):
         plain, cached = both(fw, "texts", budget="1.5KB")
     assert nets.same(plain, cached)
     assert "stopped keeping rows: the budget" in str(cached[3])
+
+
+def test_where_reading_takes_longer_than_computing_the_cache_is_given_up(fw, monkeypatch):
+    monkeypatch.setattr(cached_run, "MEASURED", 0.0)
+    read = cached_run.Replaying.call
+
+    def slow(self, *call):
+        self.seconds += 100.0
+        return read(self, *call)
+
+    monkeypatch.setattr(cached_run.Replaying, "call", slow)
+    plain, cached = both(fw, "images")
+    assert nets.same(plain, cached)
+    assert (cached[3].counts.hits, cached[3].counts.uncached) == (8, 40)
+    assert "given up: reading a row takes" in str(cached[3])
 
 
 @pytest.mark.parametrize("budget", ["much", "-3", "20 apples"])

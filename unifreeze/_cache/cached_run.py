@@ -23,7 +23,8 @@ from unifreeze.errors import CacheError, UnifreezeWarning, counted, listing
 
 CHECK_EVERY = 100
 """One replayed batch in so many is computed as a whole, too, and compared."""
-_MEASURED = 3
+MEASURED = 1.0
+"""Seconds of reading after which it is decided whether reading pays; before, figures are noise."""
 
 
 @dataclass
@@ -290,8 +291,11 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     def _decide(self, inputs: Inputs) -> None:
         """Give the cache up if reading rows takes longer than computing them."""
         counts = self.counts
-        measured = counts.hits >= _MEASURED * inputs.rows and counts.misses
-        if not measured or not all(map(self._backend.is_exact, inputs.tensors)):
+        if (
+            counts.read < MEASURED
+            or not counts.misses
+            or not all(map(self._backend.is_exact, inputs.tensors))
+        ):
             return
         per_read, per_row = counts.read / counts.hits, counts.computed / counts.misses
         if per_read > per_row:

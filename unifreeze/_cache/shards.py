@@ -38,7 +38,10 @@ class Shard:
         self.path = path
         try:
             with open_safetensors(path) as file:
-                texts, entries = dict(file.metadata), {name: file.entry(name) for name in file.names}
+                texts, entries = (
+                    dict(file.metadata),
+                    {name: file.entry(name) for name in file.names},
+                )
             keys = json.loads(texts.get(_KEYS, ""))
         except (UnifreezeError, OSError, ValueError) as error:
             raise _damaged(path, str(error).splitlines()[0]) from None
