@@ -64,6 +64,11 @@ def run(fw, model, batch=ROWS, *, plan=HEAD, times=1):
     return block, result
 
 
+def run_often(model, batch, times=9):
+    for _ in range(times):
+        model(batch)
+
+
 def refused(fw, model, *said, **how):
     with pytest.raises(CacheError) as error:
         run(fw, model, **how)
@@ -220,14 +225,13 @@ def test_a_branch_on_values_that_no_trial_has_seen_stops_the_run(fw, monkeypatch
         model(fw.tensor(ROWS))
         model.level = 1.0
         with pytest.raises(CacheError, match="computes something else"):
-            for _ in range(3):
-                model(fw.tensor(ROWS))
+            run_often(model, fw.tensor(ROWS), 3)
 
 
 def test_nan_of_the_users_own_is_no_mismatch(fw):
     rows = ROWS.copy()
     rows[5] = np.nan
-    block, result = run(fw, tower(fw, linear(fw)), rows, times=3)
+    _, result = run(fw, tower(fw, linear(fw)), rows, times=3)
     assert np.isnan(result.detach().numpy()[5]).all()
     assert not np.isnan(result.detach().numpy()[:5]).any()
 
@@ -324,9 +328,8 @@ def test_a_weight_that_changes_in_secret_is_found_at_the_next_step(fw, change):
         model(batch)
         model(batch)
         change(fw, model, handle)
-        with pytest.raises(CacheError, match="body.weight is frozen, and has changed"):
-            for _ in range(3):
-                model(batch)
+        with pytest.raises(CacheError, match=r"body\.weight is frozen, and has changed"):
+            run_often(model, batch, 3)
 
 
 def test_statistics_that_change_are_found(fw):
@@ -339,8 +342,7 @@ def test_statistics_that_change_are_found(fw):
         mean = norm.running_mean if fw.name == "torch" else norm._mean
         mean.set_value(mean + 1) if fw.name == "paddle" else mean.add_(1)
         with pytest.raises(CacheError, match="is frozen, and has changed"):
-            for _ in range(9):
-                model(batch)
+            run_often(model, batch)
 
 
 def test_a_flag_that_flips_begins_anew(fw):

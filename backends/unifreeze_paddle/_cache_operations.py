@@ -80,6 +80,23 @@ class PaddleCacheOperations(CacheOperations):
         """Return whether equal computations give equal bits where a tensor is: on the CPU."""
         return bool(tensor.place.is_cpu_place())
 
+    def keeping_for_backward(
+        self, keeps: Callable[[LiveTensor], None]
+    ) -> AbstractContextManager[Any]:
+        """Call a function with each tensor that is kept for a backward pass meanwhile."""
+
+        def pack(tensor: paddle.Tensor) -> paddle.Tensor:
+            keeps(tensor)
+            return tensor
+
+        return _packed(pack)
+
+    def memory_of(self, tensor: LiveTensor) -> tuple[Hashable, int]:
+        """Return where the memory of a tensor is, and how many bytes it takes."""
+        if not tensor._is_initialized():
+            return 0, 0
+        return int(tensor.data_ptr()), int(tensor.size) * int(tensor.element_size())
+
     def version(self) -> str:
         """Return the framework's name and version."""
         return f"paddle {paddle.__version__}"
@@ -88,6 +105,12 @@ class PaddleCacheOperations(CacheOperations):
 @contextmanager
 def _gradient_mode(*, enabled: bool) -> Iterator[None]:
     with paddle.enable_grad() if enabled else paddle.no_grad():
+        yield
+
+
+@contextmanager
+def _packed(pack: Callable[[LiveTensor], LiveTensor]) -> Iterator[None]:
+    with paddle.autograd.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from unifreeze.backend import CacheOperations, Layer, LiveTensor
 
@@ -24,7 +25,8 @@ class TorchCacheOperations(CacheOperations):
 
     def with_gradient(self, *, enabled: bool) -> AbstractContextManager[Any]:
         """Record operations for a backward pass meanwhile, or do not."""
-        return torch.enable_grad() if enabled else torch.no_grad()
+        mode: AbstractContextManager[Any] = torch.enable_grad() if enabled else torch.no_grad()
+        return mode
 
     def precision_in_force(self) -> str:
         """Return which automatic casts are in force, as text."""
@@ -82,6 +84,30 @@ class TorchCacheOperations(CacheOperations):
     def is_exact(self, tensor: LiveTensor) -> bool:
         """Return whether equal computations give equal bits where a tensor is: on the CPU."""
         return bool(tensor.device.type == "cpu")
+
+    @contextmanager
+    def counting_operations(self) -> Iterator[Callable[[], int] | None]:
+        """Count floating-point operations meanwhile; yields what returns their number."""
+        with FlopCounterMode(display=False) as counter:
+            yield counter.get_total_flops
+
+    def keeping_for_backward(
+        self, keeps: Callable[[LiveTensor], None]
+    ) -> AbstractContextManager[Any]:
+        """Call a function with each tensor that is kept for a backward pass meanwhile."""
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            keeps(tensor)
+            return tensor
+
+        packing: AbstractContextManager[Any]
+        packing = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        return packing
+
+    def memory_of(self, tensor: LiveTensor) -> tuple[Hashable, int]:
+        """Return where the memory of a tensor is, and how many bytes it takes."""
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), int(storage.nbytes())
 
     def version(self) -> str:
         """Return the framework's name and version."""

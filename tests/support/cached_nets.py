@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -209,7 +210,7 @@ def values_of(model):
 
 def same(first, second):
     """Whether two results of `train` are the same bits."""
-    pairs = zip(sum(first[1], []), sum(second[1], []), strict=True)
+    pairs = zip(chain(*first[1]), chain(*second[1]), strict=True)
     gradients = all(
         a is b is None or (a is not None and b is not None and a.tobytes() == b.tobytes())
         for a, b in pairs

@@ -89,10 +89,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
                 "a part of the model is compiled, so its modules are not called one by one",
                 hint="begin the block with the model as it was before it was compiled",
             )
-        if (
-            "forward" in vars(self._walk.root)
-            and type(vars(self._walk.root)["forward"]).__name__ == "_StandIn"
-        ):
+        if is_stand_in(vars(self._walk.root).get("forward")):
             raise CacheError(
                 "this model is in a cached block already", hint="leave that block first"
             )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from unifreeze._experiments.module_experiments import ModuleExperiments
@@ -57,6 +57,42 @@ class CacheOperations(ModuleExperiments):
     @abstractmethod
     def is_exact(self, tensor: LiveTensor) -> bool:
         """Return whether equal computations give equal bits where a tensor is: on the CPU."""
+
+    @contextmanager
+    def counting_operations(self) -> Iterator[Callable[[], int] | None]:
+        """Count floating-point operations meanwhile; yields a function that returns their number.
+
+        It yields None where the framework has no counter for all operations.
+        """
+        yield None
+
+    @abstractmethod
+    def keeping_for_backward(
+        self, keeps: Callable[[LiveTensor], None]
+    ) -> AbstractContextManager[Any]:
+        """Call a function with each tensor that is kept for a backward pass meanwhile."""
+
+    @contextmanager
+    def counting_saved(self, parameters: Iterable[LiveTensor]) -> Iterator[Callable[[], int]]:
+        """Count the bytes that are kept for a backward pass; yields a function that returns them.
+
+        Args:
+            parameters: Tensors that are kept anyway.
+        """
+        sizes: dict[Hashable, int] = {}
+        known = {self.memory_of(tensor)[0] for tensor in parameters}
+
+        def keeps(tensor: LiveTensor) -> None:
+            place, size = self.memory_of(tensor)
+            if place not in known:
+                sizes[place] = max(size, sizes.get(place, 0))
+
+        with self.keeping_for_backward(keeps):
+            yield lambda: sum(sizes.values())
+
+    @abstractmethod
+    def memory_of(self, tensor: LiveTensor) -> tuple[Hashable, int]:
+        """Return where the memory of a tensor is, and how many bytes it takes."""
 
     @abstractmethod
     def version(self) -> str:

@@ -28,8 +28,8 @@ Kernels round differently for other shapes; measured differences are below 1e-5.
 """
 _MOST_TRIES = 24
 _OFF = (
-    'set "dropout: off" in the plan; for a dropout outside of frozen blocks set its p to 0, or call '
-    "model.eval()"
+    'set "dropout: off" in the plan; for a dropout outside of frozen blocks set its p to 0, or '
+    "call model.eval()"
 )
 
 
