@@ -9,8 +9,8 @@ process and one thread; a figure is the sum of their CPU times over an epoch:
     by plan    a plan, without a cache
     cached     the same under handle.cached()
 
-Ratios are those of one run. The limit is that of handle.estimate, by operations.
-end on the same losses is asserted.
+Ratios are those of one run. The limit is that of handle.estimate, by operations. How far losses
+differ from those by hand is printed.
 
     OMP_NUM_THREADS=1 python benchmarks/fine_tuning.py --framework paddle --model ernie --plan top
 """

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
+from unifreeze._arguments import checked_methods
 from unifreeze._cache.costing import Costing, Work
 from unifreeze._cache.input_rows import Inputs, read_inputs
 from unifreeze._cache.module_calls import Forward, ModuleCalls
@@ -30,6 +31,7 @@ _TRIAL = 10
 """About how many passes over a few rows it takes to find the frozen part."""
 
 
+@checked_methods
 @dataclass(frozen=True)
 class Estimate:
     """What a plan saves on a model. Ratios are times as fast as training everything.

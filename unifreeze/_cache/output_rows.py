@@ -62,7 +62,7 @@ class Layout(NamedTuple):
             else:
                 array = _joined(slot, [row[number] for row in rows])
                 number += 1
-            tensors.append(backend.from_array(array, slot.like))
+            tensors.append(backend.clone(backend.from_array(array, slot.like)))
         return put_together(self.form, tensors)
 
     def empty(self, backend: CacheOperations, rows: int) -> Any:
