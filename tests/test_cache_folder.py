@@ -78,6 +78,22 @@ def test_a_model_with_other_weights_has_rows_of_its_own(fw, tmp_path):
     assert len({file.parent for file in files(tmp_path)}) == 2
 
 
+def test_rows_of_a_model_with_other_settings_are_found(fw, tmp_path):
+    fill(fw, tmp_path)
+    fw.seed(0)
+    model = nets.residual_net(fw)
+    model.stages[0].relu = fw.nn.LeakyReLU(0.5)
+    model.stages[0].relu.__class__.__name__ = "ReLU"
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    try:
+        with pytest.raises(CacheError, match="of a model with other settings"):
+            nets.train(
+                fw, model, handle, nets.image_batches, cached=lambda: handle.cached(tmp_path)
+            )
+    finally:
+        fw.nn.LeakyReLU.__name__ = "LeakyReLU"
+
+
 def test_the_manifest_says_what_the_rows_are_of(fw, tmp_path):
     fill(fw, tmp_path)
     manifest = json.loads((files(tmp_path)[0].parent / "manifest.json").read_text())

@@ -81,6 +81,25 @@ def test_dropout_in_a_frozen_module_is_refused(fw):
     refused(fw, tower(fw, body), "body.1 (Dropout)", "depends on chance", "dropout: off")
 
 
+def test_dropout_right_before_what_trains_just_runs(fw):
+    model = module(
+        fw, lambda self, x: self.head(self.drop(self.body(x))),
+        body=linear(fw), drop=fw.nn.Dropout(0.5), head=fw.nn.Linear(6, 2),
+    )  # fmt: skip
+    handle = uf.FreezePlan.from_yaml(HEAD).apply(model)
+    model.train()
+    results = []
+    with handle.cached() as block:
+        for _ in range(3):
+            fw.seed(7)
+            results.append(model(fw.tensor(ROWS)).detach().numpy())
+        fw.seed(8)
+        other = model(fw.tensor(ROWS)).detach().numpy()
+    assert (results[0] == results[2]).all()
+    assert not (results[0] == other).all()
+    assert "outputs of: body" in str(block)
+
+
 def test_a_draw_without_effect_is_refused(fw):
     body = module(fw, lambda self, x: self.a(x) + 0 * fw.lib.rand([1]), a=linear(fw))
     refused(fw, tower(fw, body), "body (Made)", "depends on chance")

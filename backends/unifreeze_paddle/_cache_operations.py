@@ -12,9 +12,15 @@ from paddle.base.framework import _dygraph_tracer
 
 from unifreeze.backend import CacheOperations, Layer, LiveTensor
 
+_MOST_PLACEHOLDERS = 64
+
 
 class PaddleCacheOperations(CacheOperations):
     """Paddle's part of the cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._placeholders: dict[Hashable, LiveTensor] = {}
 
     def requires_gradient(self, tensor: LiveTensor) -> bool:
         """Return whether gradient would flow back through a tensor."""
@@ -48,11 +54,16 @@ class PaddleCacheOperations(CacheOperations):
         return tensor.inplace_version, tensor.data_ptr()
 
     def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
-        """Return a tensor of NaN.
+        """Return a tensor of NaN, the same one for each shape.
 
         Not one whose elements are all the same in memory: with such a tensor Paddle never returns.
         """
-        return paddle.full(list(shape), float("nan"), dtype=like.dtype)
+        key = tuple(shape), str(like.dtype), str(like.place)
+        if key not in self._placeholders:
+            if len(self._placeholders) >= _MOST_PLACEHOLDERS:
+                self._placeholders.clear()
+            self._placeholders[key] = paddle.full(list(shape), float("nan"), dtype=like.dtype)
+        return self._placeholders[key]
 
     @contextmanager
     def other_values(self, tensors: Iterable[LiveTensor]) -> Iterator[None]:

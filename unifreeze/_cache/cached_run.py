@@ -76,6 +76,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         self._flags: list[bool] = []
         self._begun = self._accepted = False
         self._served = 0
+        self._unproved: set[str] = set()
+        """Groups of rows of earlier runs; the first batch of them is compared with a whole pass."""
 
     def __enter__(self) -> CachedRun:
         if self._begun:
@@ -176,7 +178,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
                     f"from here on nothing is cached: {error}", UnifreezeWarning, stacklevel=6
                 )
             else:
-                self._store.open(part.group, self._about(part))
+                if self._store.open(part.group, self._about(part)):
+                    self._unproved.add(part.group)
                 self._parts[context], self._accepted = part, True
         return self._parts[context]
 
@@ -196,7 +199,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     def _check_all_weights(self, part: FrozenPart, inputs: Inputs) -> None:
         """Compare all bits once for each time that as many rows were given as are kept."""
         self._served += inputs.rows
-        if self._served >= max(self._store.count(), 1):
+        if self._served >= max(self._store.count(), CHECK_EVERY * inputs.rows):
             self._served = 0
             part.watch.check_all()
 
@@ -228,7 +231,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     ) -> Any:
         """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
         self.counts.checks += 1
-        if self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2:
+        if part.group in self._unproved or self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2:
+            self._unproved.discard(part.group)
             return self._compared(part, inputs, rows, forward)
         put_random_back = self._backend.remember_random()
         start = perf_counter()

@@ -78,10 +78,14 @@ class FolderStore:
                 hint="give a folder of yours, or none for memory",
             ) from None
 
-    def open(self, group: str, about: Mapping[str, Any]) -> None:
-        """Read which rows of a group are there; raises `CacheError` for a file that is damaged."""
+    def open(self, group: str, about: Mapping[str, Any]) -> int:
+        """Read which rows of a group are there, and return how many.
+
+        Raises:
+            CacheError: A file is damaged, or is of another group.
+        """
         if group in self._shards:
-            return
+            return 0  # they are of this run
         self._bfloat16 = about["dtype"] == "bfloat16"
         place = self._place(group)
         rows: dict[str, tuple[Shard, int]] = {}
@@ -96,12 +100,13 @@ class FolderStore:
                 raise CacheError(
                     f"{manifest} is of other rows than its folder", hint="delete the folder"
                 )
-            return
+            return len(rows)
         try:
             place.mkdir(exist_ok=True)
             Manifest(group=group, **about).save(manifest)
         except (OSError, CacheError) as error:
             self._stop(str(error).splitlines()[0])
+        return len(rows)
 
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
         """Return the rows of some keys; None unless all are there."""

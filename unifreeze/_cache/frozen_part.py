@@ -181,8 +181,9 @@ def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dt
                     raise CacheError(
                         f"row {row} of this batch: what is kept of {place} differs from what it "
                         f"computes now, by {gap:.1e} of the largest value",
-                        context="a frozen module depends on something that no trial has shown",
-                        hint="train without a cache",
+                        context="a frozen module depends on something that no trial has shown, or "
+                        "rows in the folder are of a model with other settings",
+                        hint="give a new folder; if that does not help, train without a cache",
                     )
 
 

@@ -29,12 +29,15 @@ class RowStore(Protocol):
     nbytes: int
     full: str
 
-    def open(self, group: str, about: Mapping[str, Any]) -> None:
+    def open(self, group: str, about: Mapping[str, Any]) -> int:
         """Make ready to read and write the rows of a group.
 
         Args:
             group: Its name.
             about: What people want to know of it.
+
+        Returns:
+            How many rows earlier runs have left.
         """
 
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
@@ -63,9 +66,10 @@ class MemoryStore:
         self.budget, self.nbytes, self.full = budget, 0, ""
         self._groups: dict[str, dict[str, Kept]] = {}
 
-    def open(self, group: str, about: Mapping[str, Any]) -> None:
-        """Make ready to read and write the rows of a group."""
+    def open(self, group: str, about: Mapping[str, Any]) -> int:
+        """Make ready to read and write the rows of a group; return how many earlier runs left."""
         self._groups.setdefault(group, {})
+        return 0  # all rows are of this run
 
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
         """Return the rows of some keys; None unless all are there."""

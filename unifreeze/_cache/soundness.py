@@ -84,18 +84,22 @@ class Search:
         modules = self._inside(outermost(dead))
         before = attributes_now(modules)
         again = trial.observe(dead, seed=1)
-        for key in [k for k in found.dead if k in dead]:
-            if key not in again.dead or again.dead[key].digest != found.dead[key].digest:
-                raise self._random(key)
+        chance = {k for k in dead if found.dead[k].draws or k not in again.dead
+                  or again.dead[k].digest != found.dead[k].digest}  # fmt: skip
+        # A dropout right before the first layer that trains just runs.
+        if any(self._holds_parameters(key) for key in chance):
+            raise self._random(next(key for key in found.dead if key in chance))
+        dead -= chance
         self._check_attributes(modules, before)
         top = outermost([k for k in found.dead if k in dead])
         self._check_state(top)
-        for key in top:
-            if found.dead[key].draws:
-                raise self._random(key)
         if not top:
             raise self._nothing(found)
         return top
+
+    def _holds_parameters(self, key: CallKey) -> bool:
+        number, tree = key[-1][0], self._walk.tree
+        return tree.name_starts[number] < tree.name_ends[number]
 
     def _inside(self, keys: Sequence[CallKey]) -> list[Layer]:
         return [self._walk.module(n) for n in covered(self._walk, keys)]
