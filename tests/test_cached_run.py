@@ -123,6 +123,23 @@ def test_new_samples_are_misses_and_give_right_results(fw):
     assert (run.counts.misses, run.counts.hits) == (12, 0)
 
 
+def test_samples_that_are_new_in_each_epoch_are_warned_of(fw):
+    fw.seed(0)
+    model = nets.residual_net(fw)
+    handle = plan_for("head | last").apply(model)
+    draw = np.random.default_rng(5)
+
+    def epoch(number):
+        handle.step(epoch=number)
+        model(fw.tensor(draw.standard_normal((4, 3, 16, 16)).astype("float32")))
+
+    with handle.cached():
+        epoch(0)
+        epoch(1)
+        with pytest.warns(UnifreezeWarning, match="in epoch 1 0 rows were given back, and 4"):
+            epoch(2)
+
+
 def test_a_batch_of_one_row_works(fw):
     fw.seed(0)
     model = nets.residual_net(fw)
@@ -188,8 +205,8 @@ def test_a_deeper_thaw_keeps_rows_of_the_new_boundary(fw):
 
 
 def test_where_the_budget_ends_training_goes_on_and_says_so(fw):
-    with pytest.warns(UnifreezeWarning, match="the budget of 1.5 KB is used up"):
-        plain, cached = both(fw, "texts", budget="1.5KB")
+    with pytest.warns(UnifreezeWarning, match="the budget of 1.5 KiB is used up"):
+        plain, cached = both(fw, "texts", budget=1500)
     assert nets.same(plain, cached)
     assert "stopped keeping rows: the budget" in str(cached[3])
 

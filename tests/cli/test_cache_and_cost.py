@@ -23,7 +23,7 @@ def folder(framework, tmp_path):
 
 def test_info_lists_what_is_kept(cli, folder):
     _, shown, _ = cli("cache", "info", folder)
-    assert "24 rows in 1 file, 24.6 KB, as float32" in shown
+    assert "24 rows in 1 file, 24.0 KiB, as float32" in shown
     assert "outputs of stages.1" in shown
     (row,) = json.loads(cli("cache", "info", folder, "--json", "-")[1])
     assert (row["rows"], row["bytes"], row["model"]) == (24, 24576, "Net")
@@ -73,7 +73,7 @@ def test_explain_says_what_a_plan_saves_in_a_step(cli, framework, plan_file):
     code, out, _ = cli("explain", plan_file, MODELS[framework], "--cost", *BATCH)
     assert code == 0
     assert "trainable from head.weight on" in out
-    assert "the cache: 24 KB for 1,000 examples" in out
+    assert "the cache: 23.4 KiB for 1,000 examples" in out
     assert "84 B of gradients, 168 B of AdamW's moments" in out
     args = ("--cost", "--examples", 10, "--epochs", 5, "--json", "-")
     code, out, _ = cli("explain", plan_file, MODELS[framework], *BATCH, *args)

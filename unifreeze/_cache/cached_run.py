@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -16,28 +15,17 @@ from unifreeze._cache.module_calls import Forward, ModuleCalls, is_stand_in
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.replaying import Recording, Replaying
-from unifreeze._cache.row_store import Kept, RowStore, in_bytes
+from unifreeze._cache.row_store import Kept, RowStore
+from unifreeze._cache.run_counts import Counts, Epochs
 from unifreeze._cache.trial_passes import remember_generators, state_kept
 from unifreeze._protocol.live import Model
+from unifreeze._tables import human_bytes
 from unifreeze.errors import CacheError, UnifreezeWarning, counted, listing
 
 CHECK_EVERY = 100
 """One replayed batch in so many is computed as a whole, too, and compared."""
 MEASURED = 1.0
 """Seconds of reading after which it is decided whether reading pays; before, figures are noise."""
-
-
-@dataclass
-class Counts:
-    """What a run has done so far; seconds are those of frozen modules alone."""
-
-    hits: int = 0
-    misses: int = 0
-    uncached: int = 0
-    batches: int = 0
-    computed: float = 0.0
-    read: float = 0.0
-    checks: int = 0
 
 
 class CachedRun(AbstractContextManager["CachedRun"]):
@@ -57,6 +45,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         *,
         dtype: str,
         plan: str = "",
+        epoch: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Prepare; nothing changes before the block begins.
 
@@ -66,7 +55,9 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             store: Where rows are kept.
             dtype: The type in which floating values are stored.
             plan: The plan, as YAML.
+            epoch: Returns the epoch that the run was last told of, if any.
         """
+        self._epoch, self._told = epoch, Epochs()
         self.counts = Counts()
         self._plan = plan
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
@@ -113,6 +104,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         if self._backend.runs_itself:
             return forward(*args, **kwargs)
         self._take_changes_in()
+        self._told.pass_in(self._epoch(), self.counts)
         inputs = read_inputs(self._backend, args, kwargs)
         part = None if self._declined else self._part(forward, inputs)
         self.counts.batches += 1
@@ -311,7 +303,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         lines = [
             f"{counted(total, 'row')}: {counts.hits:,} given back, {counts.misses:,} computed and "
             f"kept, {counts.uncached:,} computed without a cache",
-            f"kept: {counted(store.count(), 'row')}, {in_bytes(store.nbytes)}, as {self._dtype}",
+            f"kept: {counted(store.count(), 'row')}, {human_bytes(store.nbytes)}, as {self._dtype}",
         ]
         if places:
             lines.append(f"outputs of: {listing(dict.fromkeys(places))}")

@@ -16,7 +16,6 @@ from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.observing import Observing
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.replaying import Boundary, Recording
-from unifreeze._cache.row_store import in_bytes
 from unifreeze._cache.soundness import Search, breaks_prefix
 from unifreeze._cache.trial_passes import Trial, state_kept
 from unifreeze._experiments.model_outputs import floating_outputs
@@ -25,6 +24,7 @@ from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
+from unifreeze._tables import human_bytes, one_line
 from unifreeze.errors import CacheError, counted
 
 _TRIAL = 10
@@ -32,7 +32,7 @@ _TRIAL = 10
 
 
 @checked_methods
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """What a plan saves on a model. Ratios are times as fast as training everything.
 
@@ -80,6 +80,10 @@ class Estimate:
         """Return the figures as plain data."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        cached = "no cache" if self.why_not else f"{self.cached_limit:.3g}x with a cache"
+        return one_line(self, f"a step at most {self.limit:.2f}x as fast, {cached}")
+
     def __str__(self) -> str:
         lines = [
             f"frozen: {self.frozen_share:.0%} of the forward pass; trainable from "
@@ -94,7 +98,7 @@ class Estimate:
                 f"with a cache, in later epochs: at most {self.cached_limit:.3g}x, predicted "
                 f"{self.predicted_cached:.3g}x; over {counted(self.epochs, 'epoch')} at most "
                 f"{self.run_limit:.2f}x",
-                f"the cache: {in_bytes(self.cache_bytes)} for "
+                f"the cache: {human_bytes(self.cache_bytes)} for "
                 f"{counted(self.examples, 'example')}; it pays from epoch {self.pays_from} on",
             ]
         if self.cure:
@@ -103,9 +107,9 @@ class Estimate:
                 f"{self.cured_share:.0%} can be cached"
             )
         lines.append(
-            f"memory: {in_bytes(self.gradient_bytes)} of gradients, "
-            f"{in_bytes(self.optimizer_bytes)} of AdamW's moments, "
-            f"{in_bytes(self.activation_bytes)} kept for the backward pass of this batch"
+            f"memory: {human_bytes(self.gradient_bytes)} of gradients, "
+            f"{human_bytes(self.optimizer_bytes)} of AdamW's moments, "
+            f"{human_bytes(self.activation_bytes)} kept for the backward pass of this batch"
         )
         return "\n".join(lines)
 

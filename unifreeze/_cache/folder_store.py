@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from unifreeze._cache.row_store import Kept, in_bytes
+from unifreeze._cache.row_store import Kept
 from unifreeze._cache.shards import Shard, shapes_of, write_shard
 from unifreeze._files import Format, Saved, writing_hint
+from unifreeze._tables import human_bytes
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 SHARD_BYTES = 64_000_000
@@ -128,7 +129,7 @@ class FolderStore:
             return
         size = sum(array.nbytes for call in kept for array in call)
         if self.nbytes + size > self.budget:
-            self._stop(f"the budget of {in_bytes(self.budget)} is used up")
+            self._stop(f"the budget of {human_bytes(self.budget)} is used up")
             return
         self._waiting[group][key] = kept
         self.nbytes += size

@@ -11,6 +11,7 @@ import numpy as np
 
 from unifreeze._cache.output_rows import Row
 from unifreeze._protocol.batches import Array
+from unifreeze._tables import human_bytes
 from unifreeze.errors import ArgumentError, UnifreezeWarning
 
 Kept: TypeAlias = tuple[Row, ...]
@@ -85,7 +86,7 @@ class MemoryStore:
         if self.full or key in rows:
             return
         if self.nbytes + size > self.budget:
-            self.full = f"the budget of {in_bytes(self.budget)} is used up"
+            self.full = f"the budget of {human_bytes(self.budget)} is used up"
             warnings.warn(
                 f"no more rows are kept: {self.full}; training goes on without",
                 UnifreezeWarning,
@@ -119,18 +120,6 @@ def read_budget(budget: str | float) -> int:
         )
     unit = match[2].upper()
     return int(float(match[1]) * _UNITS["" if unit in ("", "B") else unit[0] + "B"])
-
-
-def in_bytes(count: float) -> str:
-    """Write a number of bytes in the largest unit that fits.
-
-    >>> in_bytes(1500000000), in_bytes(999)
-    ('1.5 GB', '999 B')
-    """
-    for unit in ("TB", "GB", "MB", "KB"):
-        if count >= _UNITS[unit]:
-            return f"{count / _UNITS[unit]:.3g} {unit}"
-    return f"{count:.0f} B"
 
 
 def narrowed(array: Array, dtype: str) -> Array:

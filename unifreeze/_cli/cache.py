@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from unifreeze._cache.folders import KeptGroup, clear, groups_in
-from unifreeze._cache.row_store import in_bytes
 from unifreeze._cli.output import JsonOption, say, write_json
+from unifreeze._tables import human_bytes
 from unifreeze.errors import TargetError, counted, listing
 
 _ACTIONS = ("info", "check", "clear")
@@ -33,7 +33,7 @@ def cache(
         )
     if action == "clear":
         freed = clear(folder)
-        write_json({"freed": freed}, json) if json else say(f"{in_bytes(freed)} deleted")
+        write_json({"freed": freed}, json) if json else say(f"{human_bytes(freed)} deleted")
         return
     groups = list(groups_in(folder, values=action == "check"))
     if json:
@@ -43,7 +43,7 @@ def cache(
         manifest = group.manifest
         say(f"{group.folder.name}: {manifest.model}, {manifest.framework}")
         say(f"  {counted(group.rows, 'row')} in {counted(group.files, 'file')}, "
-            f"{in_bytes(group.nbytes)}, as {manifest.dtype}")  # fmt: skip
+            f"{human_bytes(group.nbytes)}, as {manifest.dtype}")  # fmt: skip
         say(f"  outputs of {listing(manifest.outputs_of)}")
         say(f"  same bits: {manifest.exact}")
     if action == "check":

@@ -12,6 +12,7 @@ from unifreeze._cache.folder_store import FolderStore
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.row_store import MemoryStore, read_budget
 from unifreeze._handle.in_force import PlanInForce
+from unifreeze._handle.training import Training
 from unifreeze._protocol import Batch
 from unifreeze.errors import ArgumentError, BackendError, TargetError, listing
 
@@ -23,6 +24,7 @@ class CachedBlocks:
     """The part of a handle that makes cached blocks."""
 
     _in_force: PlanInForce
+    _training: Training
 
     def cached(
         self,
@@ -59,7 +61,14 @@ class CachedBlocks:
         size = read_budget(budget)
         store = MemoryStore(size) if folder is None else FolderStore(Path(folder), size)
         plan = self._in_force.phases.expanded.to_yaml()
-        return CachedRun(backend, self._in_force.model, store, dtype=dtype, plan=plan)
+        return CachedRun(
+            backend,
+            self._in_force.model,
+            store,
+            dtype=dtype,
+            plan=plan,
+            epoch=lambda: self._training.history.epoch,
+        )
 
     def estimate(self, batch: Any, *, examples: int, epochs: int = 3) -> Estimate:
         """Return what the plan saves, and what a cache would add, before any training.
