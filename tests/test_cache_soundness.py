@@ -185,6 +185,32 @@ def test_a_trainable_first_layer_leaves_nothing_to_cache_and_is_named(fw):
     assert "embeddings.words.weight is trainable" in str(error.value)
 
 
+def test_a_model_that_does_not_run_on_fewer_rows_is_refused(fw):
+    def forward(self, x):
+        if x.shape[0] % 8:
+            raise ValueError("eight rows, please")
+        return self.head(self.body(x))
+
+    model = module(fw, forward, body=linear(fw), head=fw.nn.Linear(6, 2))
+    refused(fw, model, "does not run on the first rows", "eight rows, please")
+
+
+def test_outputs_that_are_cut_by_the_longest_row_are_not_kept(fw):
+    def forward(self, ids):
+        longest = int((ids > 0).sum(-1).max())
+        return self.head(self.body(ids[:, :longest]).mean(1))
+
+    model = module(fw, forward, body=fw.nn.Embedding(9, 6), head=fw.nn.Linear(6, 2))
+    handle = uf.FreezePlan.from_yaml(HEAD).apply(model)
+    long, short = np.ones((4, 5), "int64"), np.ones((4, 5), "int64") * 2
+    short[:, 3:] = 0
+    with handle.cached() as block:
+        got = [model(fw.tensor(ids)).detach().numpy() for ids in (long, short, long, short)]
+    want = [model(fw.tensor(ids)).detach().numpy() for ids in (long, short, long, short)]
+    assert all((g == w).all() for g, w in zip(got, want, strict=True))
+    assert (block.counts.hits, block.counts.uncached) == (4, 8)
+
+
 # What gradient does not reach, and yet trains
 
 

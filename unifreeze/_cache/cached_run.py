@@ -209,7 +209,9 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         recording: Recording,
     ) -> Any:
         """Keep the rows of a whole pass; return its result."""
-        if part.layouts.get(inputs.signature) is None or not recording.complete:
+        layouts = part.layouts.get(inputs.signature)
+        # Outputs of another shape: the model has cut the batch by what is in it.
+        if layouts is None or not (recording.complete and recording.fits(layouts, inputs.rows)):
             self.counts.uncached += inputs.rows
             return result
         self.counts.misses += inputs.rows

@@ -35,12 +35,24 @@ class Slot(NamedTuple):
     like: LiveTensor
     constant: Array | None = None
 
+    def whole(self, rows: int) -> tuple[int, ...]:
+        """Return the shape of the tensor for a number of rows."""
+        if self.axis is None:
+            return self.shape
+        return (*self.shape[: self.axis], self.entries * rows, *self.shape[self.axis :])
+
 
 class Layout(NamedTuple):
     """What one call returns for inputs of one signature."""
 
     form: Form
     slots: tuple[Slot, ...]
+
+    def fits(self, arrays: Sequence[Array], rows: int) -> bool:
+        """Return whether tensors are of the shapes that this layout has for so many rows."""
+        return len(arrays) == len(self.slots) and all(
+            array.shape == slot.whole(rows) for slot, array in zip(self.slots, arrays, strict=True)
+        )
 
     def cut(self, arrays: Sequence[Array], rows: int) -> list[Row]:
         """Return for each row its piece of each tensor that has rows."""
@@ -73,9 +85,7 @@ class Layout(NamedTuple):
                 assert slot.constant is not None
                 tensors.append(backend.from_array(slot.constant, slot.like))
             else:
-                shape = list(slot.shape)
-                shape.insert(slot.axis, slot.entries * rows)
-                tensors.append(backend.placeholder(shape, slot.like))
+                tensors.append(backend.placeholder(slot.whole(rows), slot.like))
         return put_together(self.form, tensors)
 
 

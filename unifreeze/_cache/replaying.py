@@ -96,6 +96,11 @@ class Recording:
             for key, row in self._results.items()
         }
 
+    def fits(self, layouts: Mapping[CallKey, Layout], rows: int) -> bool:
+        """Return whether all kept outputs are of the shapes that their layouts say."""
+        kept = self._boundary.kept
+        return all(layouts[k].fits(self._results[k].arrays, rows) for k in kept)
+
     def rows(self, layouts: Mapping[CallKey, Layout], rows: int) -> list[tuple[Row, ...]]:
         """Return for each row what is kept of each call of the boundary."""
         cut = [layouts[k].cut(self._results[k].arrays, rows) for k in self._boundary.kept]

@@ -18,6 +18,7 @@ from unifreeze._experiments.restoring import kept_attributes, python_random_stat
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import LiveTensor
+from unifreeze.errors import CacheError
 
 TRIAL_ROWS = 4
 
@@ -86,7 +87,14 @@ class Trial:
         np.random.seed(seed)
         args, kwargs = self.inputs.first(rows or self.rows)
         with state_kept(backend, self._walk, self.moved), self._calls.during(running):
-            result = self._forward(*args, **kwargs)
+            try:
+                result = self._forward(*args, **kwargs)
+            except Exception as error:
+                raise CacheError(
+                    "the model does not run on the first rows of this batch alone: "
+                    f"{type(error).__name__}: {error}",
+                    hint="give a batch whose first axis counts rows, or train without a cache",
+                ) from error
             if then is not None:
                 then(result)
             return result
