@@ -19,7 +19,7 @@ from unifreeze._cache.replaying import Boundary, Replaying
 from unifreeze._cache.trial_passes import Trial, attributes_now, equal
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import Layer
-from unifreeze.errors import CacheError, listing
+from unifreeze.errors import CacheError
 
 ROUNDING = 1e-4
 """How much a row may differ between batches of other sizes, relative to the largest value.
@@ -309,9 +309,3 @@ def _is_known(hook: Any) -> bool:
     return str(module).split(".")[0] in ("unifreeze", "torch", "paddle") or str(module).startswith(
         "unifreeze_"
     )
-
-
-def names_of(walk: Walk, keys: Sequence[CallKey], limit: int = 4) -> str:
-    """Return the native paths of the modules of some calls, for a message."""
-    return listing(list(dict.fromkeys(walk.tree.paths[key[-1][0]] or "the model" for key in keys)),
-                   limit=limit)  # fmt: skip
