@@ -29,6 +29,7 @@ LAYERS = [
     "_modules",
     "_experiments",
     "_ports.weights",
+    "_cache",
     "_handle",
     "_ports.pairing",
     "_authoring.capture",

@@ -1,6 +1,7 @@
 """The door for authors of backends and of trainers' adapters: all that they import of unifreeze."""
 
 from unifreeze._arguments.checked import checked as check_arguments
+from unifreeze._cache.operations import CacheOperations
 from unifreeze._experiments.experiment_operations import GradientPass, Gradients, Outputs
 from unifreeze._experiments.module_experiments import ModuleExperiments
 from unifreeze._files import Format, Saved
@@ -177,6 +178,8 @@ __all__ = [
     "ModuleExperiments",
     "Outputs",
     "Tapeless",
+    # Its cache of frozen outputs
+    "CacheOperations",
     # Settings of its layers
     "LayerSettings",
     "SettingsTable",

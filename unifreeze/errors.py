@@ -28,6 +28,7 @@
     │   └── WriteError               a flag or a value was not written
     ├── ScheduleError              a schedule cannot go on from here
     ├── FrozenDriftError           what was frozen has changed
+    ├── CacheError                 outputs of frozen modules cannot be kept, or are not right
     ├── ParityError                two runs do not show the same
     ├── PairingError               two models are not the same network, or a pairing is wrong
     ├── PortError                  weights cannot be carried over as they are
@@ -243,6 +244,10 @@ class FrozenDriftError(UnifreezeError):
     """
 
     drifts: tuple[object, ...] = ()
+
+
+class CacheError(UnifreezeError):
+    """Outputs of frozen modules cannot be kept and given back, or what was kept is not right."""
 
 
 class ParityError(UnifreezeError, AssertionError):

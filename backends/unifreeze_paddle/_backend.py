@@ -29,6 +29,7 @@ from unifreeze.errors import DescriptionError
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _load_watches as loads
+from unifreeze_paddle._cache_operations import PaddleCacheOperations
 from unifreeze_paddle._experiment_backend import PaddleExperiments
 from unifreeze_paddle._layer_guards import PaddleGuards
 from unifreeze_paddle._layers import PaddleReader
@@ -52,7 +53,14 @@ class _Memo:
     lazy: bool = False
 
 
-class PaddleBackend(PaddleFlags, PaddleTensors, PaddleGuards, PaddleExperiments, PaddleOptimizers):
+class PaddleBackend(
+    PaddleFlags,
+    PaddleTensors,
+    PaddleGuards,
+    PaddleExperiments,
+    PaddleOptimizers,
+    PaddleCacheOperations,
+):
     """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
 
     name = "paddle"

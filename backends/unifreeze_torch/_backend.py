@@ -32,6 +32,7 @@ from unifreeze_torch import _guards as modes
 from unifreeze_torch import _layers as layers
 from unifreeze_torch import _load_watches as load_watches
 from unifreeze_torch import _offloaded_values as offloaded
+from unifreeze_torch._cache_operations import TorchCacheOperations
 from unifreeze_torch._experiment_backend import TorchExperiments
 from unifreeze_torch._layers import TorchReader
 from unifreeze_torch._optimizer_backend import TorchOptimizers
@@ -46,7 +47,9 @@ class _Memo:
     on_meta: bool | None = None
 
 
-class TorchBackend(TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers):
+class TorchBackend(
+    TorchFlags, TorchTensors, TorchExperiments, TorchOptimizers, TorchCacheOperations
+):
     """Freezing in PyTorch: `requires_grad`, no stale `.grad`, held modules pinned to inference."""
 
     name = "torch"

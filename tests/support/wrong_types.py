@@ -114,6 +114,7 @@ def _step(world):
 INSTANCES = {
     "Capture": lambda world: uf.capture(world.model()),
     "Comparison": _compared,
+    "Estimate": lambda world: world.handle().estimate(world.batch, examples=10),
     "FreezePlan": lambda world: HEAD,
     "Handle": World.handle,
     "Pairing": lambda world: uf.pair(world.model(), world.model(), batch=world.batch),
@@ -215,6 +216,8 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "make_model": lambda world: world.model,
     "train": lambda world: lambda model, handle: None,
     "evaluate": lambda world: lambda model: 1.0,
+    "examples": lambda world: 10,
+    "epochs": lambda world: 3,
     "make": lambda world: world.model,
     "backend": lambda world: world.kit.backend,
     "plain": lambda world: world.kit.plain,

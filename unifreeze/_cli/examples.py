@@ -54,6 +54,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'unifreeze step plan.yaml ./nets.py:in_torch --batch "float32[8,3,64,64]" '
         "-p pairing.json --sketch one.json -o side.json",
     ),
+    "cache": ("unifreeze cache info rows", "unifreeze cache check rows --json -"),
     "schema": ("unifreeze schema --json plan.schema.json",),
     "backends": ("unifreeze backends",),
 }

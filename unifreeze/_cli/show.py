@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from unifreeze._cache.estimate import Estimate
 from unifreeze._cli.find_model import (
     load_model_with,
     read_batch,
@@ -30,9 +31,11 @@ from unifreeze._cli.output import (
 from unifreeze._cli.phase_table import phase_rows, say_phases
 from unifreeze._cli.structure_tables import plain_structure, say_structure
 from unifreeze._cli.unit_tables import plain_resolution, savings, say_groups, say_units
+from unifreeze._plan import FreezePlan
+from unifreeze._protocol import Batch
 from unifreeze._resolution import corrected, expand_plan, resolve_phases, resolve_spec
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import counted
+from unifreeze.errors import TargetError, counted
 
 
 def show(
@@ -151,6 +154,13 @@ def explain(
     html: Annotated[
         str, typer.Option("--html", metavar="FILE", help="Write a page with a map to look at.")
     ] = "",
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Measure what it saves in a step; needs --batch.")
+    ] = False,
+    examples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --cost: examples of the data.")
+    ] = 1000,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="With --cost: epochs.")] = 3,
     seed: SeedOption = 0,
     backend: BackendOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = "",
@@ -158,6 +168,13 @@ def explain(
     """Explain a plan on a model, touching nothing: what each rule takes, and what it saves."""
     loaded = read_plan(plan)
     live, framework = load_model_with(backend, model, seed=seed)
+    if cost:
+        estimate = _cost(loaded, live, read_batch(batch, seed=seed), examples, epochs)
+        if json:
+            write_json(estimate.plain(), json)
+        else:
+            say(str(estimate))
+        return
     spec = framework.describe(live, read_batch(batch, seed=seed))
     rows = []
     if loaded.phases or phase:
@@ -188,3 +205,15 @@ def explain(
     say_units(resolution)
     say_groups(resolution, rate=rows[number]["lr"] if rows else None)
     say(savings(resolution))
+
+
+def _cost(
+    plan: FreezePlan, model: Any, batch: Batch | None, examples: int, epochs: int
+) -> Estimate:
+    """Estimate what a plan saves on a model that nobody uses after."""
+    if batch is None:
+        raise TargetError(
+            "--cost runs the model, and there is no batch",
+            hint='for example --batch "float32[8,3,224,224]"',
+        )
+    return plan.apply(model).estimate(batch, examples=examples, epochs=epochs)

@@ -8,6 +8,7 @@ from typing import Any
 
 from unifreeze._arguments import checked_methods
 from unifreeze._handle.best_values import BestValues
+from unifreeze._handle.cached_block import CachedBlocks
 from unifreeze._handle.history import RunReport
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.saved_run import SavedRun
@@ -21,7 +22,7 @@ from unifreeze._resolution import Resolution
 
 
 @checked_methods
-class Handle:
+class Handle(CachedBlocks):
     """A plan in force on a live model; made by `unifreeze.apply`.
 
     Attributes:

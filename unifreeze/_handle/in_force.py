@@ -7,7 +7,7 @@ from weakref import WeakMethod
 
 from unifreeze._handle.baseline import Baseline, take_baseline
 from unifreeze._handle.gradients import gradient_findings
-from unifreeze._handle.lease import Lease
+from unifreeze._handle.lease import Lease, refuse_for_a_while
 from unifreeze._handle.order_watch import OrderWatch
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.step_reminders import UntoldReminder
@@ -218,7 +218,7 @@ class PlanInForce:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan."""
         self.check_lasts("remove")
-        self._target.refuse_for_a_while(self.resolution.spec, again=True)
+        refuse_for_a_while(self.backend, self.resolution.spec, again=True)
         self._target.give_back(self._lease)
 
     def check_gradients(self) -> tuple[Finding, ...]:

@@ -12,9 +12,10 @@ import numpy as np
 from unifreeze._handle.baseline import Baseline
 from unifreeze._handle.overlap import shared
 from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
-from unifreeze._protocol import Backend, Undo
+from unifreeze._protocol import Backend, Undo, backend_for
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
+from unifreeze.errors import PlanError
 
 _leases: WeakIdentityDict[list[Lease]] = WeakIdentityDict()
 """The leases on each model, alone or in a group."""
@@ -182,3 +183,27 @@ def guards_found(spec: ModelSpec, now: Mapping[int, Any], leases: list[Lease]) -
     for lease in leases:
         guards |= {key: guard for key, guard in lease.guards.items() if key in keys}
     return guards
+
+
+def refuse_for_a_while(backend: Backend, spec: ModelSpec, *, again: bool) -> None:
+    """Refuse to change a model inside `with frozen(…)`, which puts its flags back at the end.
+
+    Args:
+        backend: The model's backend.
+        spec: The model that would be written to.
+        again: A plan that is in force would change.
+
+    Raises:
+        PlanError: Such a block has not ended.
+    """
+    for root in [root for root in for_a_while if backend_for(root) is backend]:
+        numbers = backend.describe(root).tree.numbers
+        if not numbers.keys().isdisjoint(spec.tree.numbers):
+            why = "its plan cannot change meanwhile" if again else "would lose the plan after"
+            raise PlanError(
+                f"the model is frozen for a while by `with frozen(…)`, and {why}",
+                hint="call it before or after the block, so that phases begin outside: "
+                "handle.step(…)"
+                if again
+                else "apply the plan before `with frozen(…)`, or after",
+            )

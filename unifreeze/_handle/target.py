@@ -13,15 +13,15 @@ from unifreeze._handle.lease import (
     Lease,
     all_leases,
     as_found,
-    for_a_while,
     guards_found,
     keep_leases,
     lease_on,
     leases_over,
+    refuse_for_a_while,
     standing,
 )
 from unifreeze._handle.overlap import Blend, Claim, blend, blend_flags, claim_on, present, shared
-from unifreeze._protocol import Backend, Batch, backend_for, refuse_unsupported
+from unifreeze._protocol import Backend, Batch, refuse_unsupported
 from unifreeze._protocol.uninterrupted import uninterrupted
 from unifreeze._resolution import Resolution, settle
 from unifreeze._structure import Mask, ModelSpec
@@ -117,7 +117,7 @@ class Target:
         """
         spec = describe()
         old = self.lease()
-        self.refuse_for_a_while(spec, again=again and old is not None)
+        refuse_for_a_while(self.backend, spec, again=again and old is not None)
         lease = Lease(decide(spec), spec.found)
         if again and old is not None:
             lease.number = old.number
@@ -317,28 +317,6 @@ class Target:
         model = self.model if model is None else model
         flags = self.backend.describe(model).found if other_leases else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
-
-    def refuse_for_a_while(self, spec: ModelSpec, *, again: bool) -> None:
-        """Refuse to change a model inside `with frozen(…)`, which puts its flags back at the end.
-
-        Args:
-            spec: The model that would be written to.
-            again: A plan that is in force would change.
-
-        Raises:
-            PlanError: Such a block has not ended.
-        """
-        for root in [root for root in for_a_while if backend_for(root) is self.backend]:
-            numbers = self.backend.describe(root).tree.numbers
-            if not numbers.keys().isdisjoint(spec.tree.numbers):
-                why = "its plan cannot change meanwhile" if again else "would lose the plan after"
-                raise PlanError(
-                    f"the model is frozen for a while by `with frozen(…)`, and {why}",
-                    hint="call it before or after the block, so that phases begin outside: "
-                    "handle.step(…)"
-                    if again
-                    else "apply the plan before `with frozen(…)`, or after",
-                )
 
 
 def _check_names(models: Mapping[Any, Any]) -> None:

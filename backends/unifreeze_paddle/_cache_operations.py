@@ -1,0 +1,129 @@
+"""What a cache of frozen outputs needs of Paddle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import paddle
+from paddle.base.framework import _dygraph_tracer
+
+from unifreeze.backend import CacheOperations, Layer, LiveTensor
+
+_MOST_PLACEHOLDERS = 64
+
+
+class PaddleCacheOperations(CacheOperations):
+    """Paddle's part of the cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._placeholders: dict[Hashable, LiveTensor] = {}
+
+    def requires_gradient(self, tensor: LiveTensor) -> bool:
+        """Return whether gradient would flow back through a tensor."""
+        return not tensor.stop_gradient
+
+    def gradient_enabled(self) -> bool:
+        """Return whether operations are recorded for a backward pass now."""
+        return bool(paddle.is_grad_enabled())
+
+    def with_gradient(self, *, enabled: bool) -> AbstractContextManager[Any]:
+        """Record operations for a backward pass meanwhile, or do not."""
+        return _gradient_mode(enabled=enabled)
+
+    def precision_in_force(self) -> str:
+        """Return which automatic casts are in force, as text."""
+        tracer = _dygraph_tracer()
+        return f"{tracer._amp_level} {tracer._amp_dtype}" if tracer is not None else ""
+
+    def remember_random(self) -> Callable[[], None]:
+        """Return a function that puts the generators back to where they are now."""
+        state = paddle.get_rng_state()
+        return lambda: paddle.set_rng_state(state)
+
+    def random_bits(self) -> Hashable:
+        """Return a value that is the same as long as nothing draws from the generators."""
+        # The text has an address in it, which differs each time.
+        return tuple(re.sub("0x[0-9a-f]+", "", str(state)) for state in paddle.get_rng_state())
+
+    def trace_of(self, tensor: LiveTensor) -> Hashable:
+        """Return what many writes to a tensor change, without a look at its values."""
+        return tensor.inplace_version, tensor.data_ptr()
+
+    def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
+        """Return a tensor of NaN, the same one for each shape.
+
+        Not one whose elements are all the same in memory: with such a tensor Paddle never returns.
+        """
+        key = tuple(shape), str(like.dtype), str(like.place)
+        if key not in self._placeholders:
+            if len(self._placeholders) >= _MOST_PLACEHOLDERS:
+                self._placeholders.clear()
+            self._placeholders[key] = paddle.full(list(shape), float("nan"), dtype=like.dtype)
+        return self._placeholders[key]
+
+    @contextmanager
+    def other_values(self, tensors: Iterable[LiveTensor]) -> Iterator[None]:
+        """Give tensors other values meanwhile, in other memory, without a trace of it."""
+        changing = [t for t in tensors if t._is_initialized() and self.is_floating(t)]
+        with paddle.no_grad():
+            others = [tensor * 1.0625 + 0.03125 for tensor in changing]
+            # Of a detached tensor the memory would change together with the tensor's own.
+            keepers = [tensor * 1 for tensor in changing]
+        for keeper, tensor in zip(keepers, changing, strict=True):
+            _share(keeper, tensor)
+        try:
+            for tensor, other in zip(changing, others, strict=True):
+                _share(tensor, other)
+            yield
+        finally:
+            for tensor, keeper in zip(changing, keepers, strict=True):
+                _share(tensor, keeper)
+
+    def hooks_around(self, module: Layer) -> list[Any]:
+        """Return the hooks around a layer's forward pass."""
+        return [*module._forward_pre_hooks.values(), *module._forward_post_hooks.values()]
+
+    def is_exact(self, tensor: LiveTensor) -> bool:
+        """Return whether equal computations give equal bits where a tensor is: on the CPU."""
+        return bool(tensor.place.is_cpu_place())
+
+    def keeping_for_backward(
+        self, keeps: Callable[[LiveTensor], None]
+    ) -> AbstractContextManager[Any]:
+        """Call a function with each tensor that is kept for a backward pass meanwhile."""
+
+        def pack(tensor: paddle.Tensor) -> paddle.Tensor:
+            keeps(tensor)
+            return tensor
+
+        return _packed(pack)
+
+    def memory_of(self, tensor: LiveTensor) -> tuple[Hashable, int]:
+        """Return where the memory of a tensor is, and how many bytes it takes."""
+        if not tensor._is_initialized():
+            return 0, 0
+        return int(tensor.data_ptr()), int(tensor.size) * int(tensor.element_size())
+
+    def version(self) -> str:
+        """Return the framework's name and version."""
+        return f"paddle {paddle.__version__}"
+
+
+@contextmanager
+def _gradient_mode(*, enabled: bool) -> Iterator[None]:
+    with paddle.enable_grad() if enabled else paddle.no_grad():
+        yield
+
+
+@contextmanager
+def _packed(pack: Callable[[LiveTensor], LiveTensor]) -> Iterator[None]:
+    with paddle.autograd.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+
+
+def _share(tensor: LiveTensor, source: LiveTensor) -> None:
+    tensor.value().get_tensor()._share_data_nocheck_with(source.value().get_tensor())

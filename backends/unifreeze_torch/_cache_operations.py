@@ -1,0 +1,114 @@
+"""What a cache of frozen outputs needs of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unifreeze.backend import CacheOperations, Layer, LiveTensor
+
+
+class TorchCacheOperations(CacheOperations):
+    """PyTorch's part of the cache."""
+
+    def requires_gradient(self, tensor: LiveTensor) -> bool:
+        """Return whether gradient would flow back through a tensor."""
+        return bool(tensor.requires_grad)
+
+    def gradient_enabled(self) -> bool:
+        """Return whether operations are recorded for a backward pass now."""
+        return bool(torch.is_grad_enabled())
+
+    def with_gradient(self, *, enabled: bool) -> AbstractContextManager[Any]:
+        """Record operations for a backward pass meanwhile, or do not."""
+        mode: AbstractContextManager[Any] = torch.enable_grad() if enabled else torch.no_grad()
+        return mode
+
+    def precision_in_force(self) -> str:
+        """Return which automatic casts are in force, as text."""
+        casts = [
+            f"{device} {torch.get_autocast_dtype(device)}"
+            for device in ("cpu", "cuda")
+            if torch.is_autocast_enabled(device)
+        ]
+        return " ".join([*casts, torch.get_float32_matmul_precision()])
+
+    def remember_random(self) -> Callable[[], None]:
+        """Return a function that puts the generators back to where they are now."""
+        cpu = torch.get_rng_state()
+        gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+        def put_back() -> None:
+            torch.set_rng_state(cpu)
+            if gpu:
+                torch.cuda.set_rng_state_all(gpu)
+
+        return put_back
+
+    def random_bits(self) -> Hashable:
+        """Return a value that is the same as long as nothing draws from the generators."""
+        states = [torch.get_rng_state()]
+        if torch.cuda.is_initialized():
+            states += torch.cuda.get_rng_state_all()
+        return tuple(state.numpy().tobytes() for state in states)
+
+    def trace_of(self, tensor: LiveTensor) -> Hashable:
+        """Return what most writes to a tensor change, without a look at its values."""
+        return tensor._version, tensor.data_ptr()
+
+    def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
+        """Return a tensor of NaN that takes no memory: all its elements are one."""
+        single = torch.full((), float("nan"), dtype=like.dtype, device=like.device)
+        return single.expand(tuple(shape))
+
+    @contextmanager
+    def other_values(self, tensors: Iterable[LiveTensor]) -> Iterator[None]:
+        """Give tensors other values meanwhile, in other memory, without a trace of it."""
+        kept = [(tensor, tensor.data) for tensor in tensors if tensor.is_floating_point()]
+        try:
+            for tensor, data in kept:
+                tensor.data = data * 1.0625 + 0.03125
+            yield
+        finally:
+            for tensor, data in kept:
+                tensor.data = data
+
+    def hooks_around(self, module: Layer) -> list[Any]:
+        """Return the hooks around a module's forward pass."""
+        return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+
+    def is_exact(self, tensor: LiveTensor) -> bool:
+        """Return whether equal computations give equal bits where a tensor is: on the CPU."""
+        return bool(tensor.device.type == "cpu")
+
+    @contextmanager
+    def counting_operations(self) -> Iterator[Callable[[], int] | None]:
+        """Count floating-point operations meanwhile; yields what returns their number."""
+        with FlopCounterMode(display=False) as counter:
+            yield counter.get_total_flops
+
+    def keeping_for_backward(
+        self, keeps: Callable[[LiveTensor], None]
+    ) -> AbstractContextManager[Any]:
+        """Call a function with each tensor that is kept for a backward pass meanwhile."""
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            keeps(tensor)
+            return tensor
+
+        packing: AbstractContextManager[Any]
+        packing = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        return packing
+
+    def memory_of(self, tensor: LiveTensor) -> tuple[Hashable, int]:
+        """Return where the memory of a tensor is, and how many bytes it takes."""
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), int(storage.nbytes())
+
+    def version(self) -> str:
+        """Return the framework's name and version."""
+        return f"torch {torch.__version__}"

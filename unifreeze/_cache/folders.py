@@ -1,0 +1,79 @@
+"""Folders of kept rows, looked at from outside of a run: listed, checked, deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from unifreeze._cache.folder_store import MANIFEST, Manifest
+from unifreeze._cache.shards import Shard
+from unifreeze.errors import CacheError
+
+
+class KeptGroup(NamedTuple):
+    """The rows of one frozen part in a folder.
+
+    Attributes:
+        folder: Their folder.
+        manifest: What they are of.
+        files: How many files they are in.
+        rows: How many there are.
+        nbytes: How many bytes they take.
+    """
+
+    folder: Path
+    manifest: Manifest
+    files: int
+    rows: int
+    nbytes: int
+
+
+def groups_in(folder: Path, *, values: bool = False) -> Iterator[KeptGroup]:
+    """Yield the groups of rows in a folder.
+
+    Args:
+        folder: The folder that a cached block was given.
+        values: Read all values and compare their digests, too.
+
+    Raises:
+        CacheError: It is not such a folder, or a file in it is damaged.
+    """
+    for place in _places(folder):
+        manifest = Manifest.load(place / MANIFEST)
+        shards = [Shard(path, manifest.group) for path in sorted(place.glob("*.safetensors"))]
+        if values:
+            for shard in shards:
+                shard.row(0)
+        rows = {key for shard in shards for key in shard.keys}
+        size = sum(shard.nbytes for shard in shards)
+        yield KeptGroup(place, manifest, len(shards), len(rows), size)
+
+
+def clear(folder: Path) -> int:
+    """Delete the rows in a folder, and nothing else; return how many bytes that frees.
+
+    Raises:
+        CacheError: It is not a folder of kept rows, or cannot be deleted.
+    """
+    freed = 0
+    for place in _places(folder):
+        freed += sum(file.stat().st_size for file in place.iterdir() if file.is_file())
+        try:
+            shutil.rmtree(place)
+        except OSError as error:
+            raise CacheError(f"cannot delete {place}: {error.strerror or error}") from None
+    return freed
+
+
+def _places(folder: Path) -> list[Path]:
+    """Return the folders of groups."""
+    if not folder.is_dir():
+        raise CacheError(f"there is no folder {folder}", hint="give the folder of a cached block")
+    places = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    if not places:
+        raise CacheError(
+            f"{folder} holds no kept rows", hint="give the folder that handle.cached was given"
+        )
+    return places

@@ -1,0 +1,191 @@
+"""The frozen part of a model as it is in one context: where it ends, and how its rows are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import xxhash
+
+from unifreeze._cache.input_rows import Inputs
+from unifreeze._cache.module_calls import CallKey, Forward, ModuleCalls
+from unifreeze._cache.nested_values import take_apart
+from unifreeze._cache.operations import CacheOperations
+from unifreeze._cache.output_rows import Layout, Row, relative_gap
+from unifreeze._cache.replaying import Boundary, Recording, Replaying
+from unifreeze._cache.row_store import Kept, narrowed, widened
+from unifreeze._cache.soundness import ROUNDING, Search, covered
+from unifreeze._cache.trial_passes import Trial, equal, remember_generators, state_kept
+from unifreeze._cache.weight_watch import WeightWatch, frozen_tensors
+from unifreeze._modules.walking import Walk
+from unifreeze._protocol.batches import Array
+from unifreeze.errors import CacheError
+
+LOSSY = 5e-2
+"""How much outputs may differ, relative to the largest value, where rows are stored rounded."""
+
+
+@dataclass
+class FrozenPart:
+    """What is known of the frozen part of a model.
+
+    Attributes:
+        boundary: Where it ends.
+        watch: Notices that a weight of it has changed.
+        group: Names what its rows depend on: weights, modes, versions, and where it ends.
+        kept_at: Native paths of the modules whose outputs are kept.
+        dtype: The type in which floating values are stored.
+        layouts: By signature of inputs, how outputs are put together; None for a signature with
+            which the model computes something else.
+    """
+
+    boundary: Boundary
+    watch: WeightWatch
+    group: str
+    kept_at: list[str]
+    dtype: str
+    layouts: dict[str, Mapping[CallKey, Layout] | None] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float:
+        """How much outputs may differ between a replayed batch and a whole pass."""
+        return ROUNDING if self.dtype == "float32" else LOSSY
+
+    def replaying(
+        self, backend: CacheOperations, inputs: Inputs, rows: Sequence[Kept]
+    ) -> Replaying:
+        """Return a pass that gives kept rows back."""
+        layouts = self.layouts[inputs.signature]
+        assert layouts is not None
+        kept = {
+            key: [_wide(row[number], self.dtype) for row in rows]
+            for number, key in enumerate(self.boundary.kept)
+        }
+        return Replaying(backend, layouts, kept, self.boundary.skipped, inputs.rows)
+
+    def to_keep(self, backend: CacheOperations, inputs: Inputs, recording: Recording) -> list[Kept]:
+        """Return for each row of a recorded pass what is kept of it."""
+        layouts = self.layouts[inputs.signature]
+        assert layouts is not None
+        rows = recording.rows(layouts, inputs.rows)
+        if self.dtype == "float32":
+            return list(rows)
+        return [tuple(tuple(narrowed(a, self.dtype) for a in call) for call in row) for row in rows]
+
+    def learn(
+        self,
+        backend: CacheOperations,
+        walk: Walk,
+        calls: ModuleCalls,
+        forward: Forward,
+        inputs: Inputs,
+    ) -> tuple[Any, Recording]:
+        """Run a whole pass with inputs of a new signature, and prove that replaying it is right.
+
+        Returns:
+            The result of the whole pass, and what was recorded.
+        """
+        args, kwargs = inputs.first(inputs.rows)
+        before = remember_generators(backend)
+        recording = Recording(backend, self.boundary, layouts=True)
+        with calls.during(recording):
+            result = forward(*args, **kwargs)
+        if not recording.complete:
+            self.layouts[inputs.signature] = None
+            return result, recording
+        layouts = recording.layouts(inputs.rows)
+        self.layouts[inputs.signature] = layouts
+        after, outer = remember_generators(backend), backend.runs_itself
+        replaying = self.replaying(backend, inputs, self.to_keep(backend, inputs, recording))
+        try:
+            backend.runs_itself = True
+            before()
+            with state_kept(backend, walk), calls.during(replaying):
+                again = forward(*args, **kwargs)
+        finally:
+            after()
+            backend.runs_itself = outer
+        exact = self.dtype == "float32" and all(map(backend.is_exact, inputs.tensors))
+        if mismatch(backend, result, again, 0.0 if exact else self.limit):
+            self.layouts[inputs.signature] = None
+        return result, recording
+
+
+def find_frozen_part(
+    backend: CacheOperations,
+    walk: Walk,
+    calls: ModuleCalls,
+    forward: Forward,
+    inputs: Inputs,
+    *,
+    context: str,
+    dtype: str,
+) -> FrozenPart:
+    """Find the frozen part of a model as it is now.
+
+    Args:
+        backend: The model's backend.
+        walk: The model as walked.
+        calls: Its calls.
+        forward: Its forward function.
+        inputs: A real batch.
+        context: What the results depend on besides weights, modes and inputs.
+        dtype: The type in which floating values are stored.
+
+    Raises:
+        CacheError: Its outputs cannot be kept; the message names the module and the cure.
+    """
+    trial = Trial(backend, walk, calls, forward, inputs)
+    boundary = Search(backend, walk, trial).boundary()
+    modules = covered(walk, list(boundary.axes))
+    watch = WeightWatch(backend, frozen_tensors(backend, walk, modules))
+    modes = backend.modes(walk)
+    names = [".".join(f"{walk.tree.paths[n]}#{k}" for n, k in key) for key in boundary.kept]
+    parts = [
+        backend.version(),
+        context,
+        dtype,
+        watch.digest,
+        *names,
+        *(f"{walk.tree.paths[n]} {walk.tree.types[n]} {modes[n]}" for n in modules),
+    ]
+    group = xxhash.xxh3_128("\n".join(parts).encode()).hexdigest()
+    kept_at = [walk.tree.paths[key[-1][0]] for key in boundary.kept]
+    return FrozenPart(boundary, watch, group, kept_at, dtype)
+
+
+def mismatch(backend: CacheOperations, first: Any, second: Any, limit: float) -> str:
+    """Return how two results of a model differ; "" if they are equal up to a limit."""
+    a, b = (take_apart(value, backend.is_tensor)[0] for value in (first, second))
+    if len(a) != len(b):
+        return f"{len(a)} outputs and {len(b)}"
+    for number, (x, y) in enumerate(zip(a, b, strict=True)):
+        arrays: tuple[Array, Array] = backend.to_array(x), backend.to_array(y)
+        if not equal(*arrays, relative_gap, limit):
+            return f"output {number} differs by {relative_gap(*arrays):.1e} of its largest value"
+    return ""
+
+
+def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dtype: str) -> None:
+    """Compare kept rows with new ones.
+
+    Raises:
+        CacheError: One differs; the message names the row and the module.
+    """
+    for row, (old, new) in enumerate(zip(kept, fresh, strict=True)):
+        for place, a, b in zip(part.kept_at, old, new, strict=True):
+            for x, y in zip(_wide(a, dtype), _wide(b, dtype), strict=True):
+                gap = relative_gap(x, y)
+                if gap > part.limit:
+                    raise CacheError(
+                        f"row {row} of this batch: what is kept of {place} differs from what it "
+                        f"computes now, by {gap:.1e} of the largest value",
+                        context="a frozen module depends on something that no trial has shown, or "
+                        "rows in the folder are of a model with other settings",
+                        hint="give a new folder; if that does not help, train without a cache",
+                    )
+
+
+def _wide(row: Row, dtype: str) -> Row:
+    return row if dtype == "float32" else tuple(widened(array, dtype) for array in row)

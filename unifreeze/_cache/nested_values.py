@@ -1,0 +1,116 @@
+"""Nested values around tensors: taken apart into tensors and a form, and put together again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, NamedTuple
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, slice, type(...))
+
+
+class Place(NamedTuple):
+    """Stands in a form for the tensor of a number."""
+
+    number: int
+
+
+class Form(NamedTuple):
+    """A nested value with its tensors taken out.
+
+    Attributes:
+        value: The value, with a `Place` instead of each tensor.
+        text: The same as text, equal for values of the same form.
+        opaque: Descriptions of objects in it that can be neither compared nor put together again.
+    """
+
+    value: Any
+    text: str
+    opaque: tuple[str, ...]
+
+
+def take_apart(value: Any, is_tensor: Callable[[Any], bool]) -> tuple[list[Any], Form]:
+    """Return the tensors of a nested value, and its form."""
+    tensors: list[Any] = []
+    opaque: list[str] = []
+    rest, text = _apart(value, is_tensor, tensors, opaque)
+    return tensors, Form(rest, text, tuple(opaque))
+
+
+def put_together(form: Form, tensors: Sequence[Any]) -> Any:
+    """Return the nested value of a form with other tensors."""
+    return _together(form.value, tensors)
+
+
+def _apart(
+    value: Any, is_tensor: Callable[[Any], bool], tensors: list[Any], opaque: list[str]
+) -> tuple[Any, str]:
+    if is_tensor(value):
+        tensors.append(value)
+        return Place(len(tensors) - 1), "*"
+    if isinstance(value, _PLAIN):
+        return value, repr(value)
+    items = _items(value)
+    if items is None:
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        if type(value).__module__ in ("torch", "paddle.base.libpaddle"):  # a dtype or a device
+            return value, repr(value)
+        opaque.append(name)
+        return value, f"<{name}>"
+    parts = [(key, *_apart(item, is_tensor, tensors, opaque)) for key, item in items]
+    text = ", ".join(f"{key!r}: {written}" for key, _, written in parts)
+    return _rebuilt(value, [(key, part) for key, part, _ in parts]), f"{type(value)}({text})"
+
+
+def _together(value: Any, tensors: Sequence[Any]) -> Any:
+    if isinstance(value, Place):
+        return tensors[value.number]
+    if isinstance(value, _PLAIN):
+        return value
+    items = _items(value)
+    if items is None:
+        return value
+    return _rebuilt(value, [(key, _together(item, tensors)) for key, item in items])
+
+
+def _items(value: Any) -> list[tuple[Any, Any]] | None:
+    """Return what a container holds; None for anything else."""
+    if "Cache" in type(value).__name__:
+        return None
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, tuple | list):
+        return list(enumerate(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in fields(value)]
+    return None
+
+
+def _rebuilt(value: Any, items: list[tuple[Any, Any]]) -> Any:
+    """Return a container like another one that holds other items."""
+    if isinstance(value, Mapping):
+        if type(value) is dict:
+            return dict(items)
+        same = copy.copy(value)
+        for key, item in items:
+            same[key] = item  # type: ignore[index]
+        return same
+    parts = [item for _, item in items]
+    if isinstance(value, tuple | list):
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return replace(value, **dict(items))
+
+
+def tensors_inside(value: Any, is_tensor: Callable[[Any], bool], depth: int = 4) -> Iterator[Any]:
+    """Yield the tensors that any object holds, also in its attributes."""
+    if is_tensor(value):
+        yield value
+    elif depth and not isinstance(value, _PLAIN):
+        items = _items(value)
+        if items is not None:
+            inside: list[Any] = [item for _, item in items]
+        else:
+            inside = list(getattr(value, "__dict__", {}).values())
+        for item in inside:
+            yield from tensors_inside(item, is_tensor, depth - 1)

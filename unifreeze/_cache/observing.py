@@ -1,0 +1,156 @@
+"""A forward pass that is watched: which calls gradient does not reach, and what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import xxhash
+
+from unifreeze._cache.module_calls import CallKey, Forward, Frames
+from unifreeze._cache.nested_values import Form, take_apart, tensors_inside
+from unifreeze._cache.operations import CacheOperations
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.live import LiveTensor
+
+
+class Observed(NamedTuple):
+    """One call that gradient does not reach.
+
+    Attributes:
+        key: Which call it is.
+        digest: Of the bits of all tensors that it returned.
+        arrays: Their values; empty for calls inside another such call.
+        likes: For each of them a tensor of one element, of the same type and place.
+        form: What is around them.
+        draws: True if it drew random numbers.
+        changes: The type of an argument that it changed, such as a key-value cache; "" if none.
+    """
+
+    key: CallKey
+    digest: str
+    arrays: Sequence[Array]
+    likes: Sequence[LiveTensor]
+    form: Form
+    draws: bool
+    changes: str
+
+
+class Observing:
+    """A forward pass of which every call is looked at.
+
+    Attributes:
+        dead: Calls whose results gradient does not flow through, in the order in which they end.
+        order: Keys of all calls, in the order in which they begin.
+        used: Keys of the dead calls whose results are passed on to calls that are not dead.
+        unused: Keys of the dead calls whose results are passed on to no call.
+    """
+
+    def __init__(self, backend: CacheOperations, among: Collection[CallKey] | None = None) -> None:
+        """Begin.
+
+        Args:
+            backend: The model's backend.
+            among: The calls to look at; None for all that gradient does not reach.
+        """
+        self.dead: dict[CallKey, Observed] = {}
+        self.order: list[CallKey] = []
+        self.used: set[CallKey] = set()
+        self._backend, self._among, self._frames = backend, among, Frames()
+        self._given: dict[int, tuple[LiveTensor, CallKey]] = {}
+        self._passed_on: set[CallKey] = set()
+
+    @property
+    def unused(self) -> set[CallKey]:
+        """Keys of the dead calls whose results are passed on to no call."""
+        return self.dead.keys() - self._passed_on
+
+    def outermost(self) -> list[CallKey]:
+        """Return the dead calls that are not inside another dead call."""
+        return outermost(self.dead)
+
+    def take(self, value: Any) -> None:
+        """Note which dead calls returned what is in a value that live code gets."""
+        for tensor in tensors_inside(value, self._backend.is_tensor):
+            if (given := self._given.get(id(tensor))) is not None:
+                self.used.add(given[1])
+
+    def call(
+        self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a call, and look at what it returns."""
+        backend, key = self._backend, self._frames.next_key(number)
+        self.order.append(key)
+        handed = [
+            self._given[id(t)][1]
+            for t in tensors_inside((args, kwargs), backend.is_tensor)
+            if id(t) in self._given
+        ]
+        self._passed_on.update(handed)
+        objects = _contents(backend, (args, kwargs))
+        random = backend.random_bits()
+        with self._frames.inside(key):
+            result = forward(*args, **kwargs)
+        tensors, form = take_apart(result, backend.is_tensor)
+        if self._is_dead(key, tensors, form):
+            for inner in [k for k in self.dead if k[: len(key)] == key]:
+                self.dead[inner] = self.dead[inner]._replace(arrays=())
+            arrays = [backend.to_array(tensor) for tensor in tensors]
+            likes = [one_of(backend, tensor) for tensor in tensors]
+            draws = backend.random_bits() != random
+            now = _contents(backend, (args, kwargs))
+            changed = next((name for name in now if now[name] != objects.get(name)), "")
+            bits = bits_of(backend, tensors)
+            self.dead[key] = Observed(key, bits, arrays, likes, form, draws, changed)
+            self._given.update((id(tensor), (tensor, key)) for tensor in tensors)
+        else:
+            self.used.update(handed)
+        return result
+
+    def _is_dead(self, key: CallKey, tensors: Sequence[LiveTensor], form: Form) -> bool:
+        if self._among is not None:
+            return key in self._among
+        reached = any(map(self._backend.requires_gradient, tensors))
+        return bool(tensors) and not form.opaque and not reached
+
+
+def outermost(keys: Iterable[CallKey]) -> list[CallKey]:
+    """Return the keys of calls that are not inside another one of them."""
+    present = set(keys)
+    return [k for k in keys if not any(k[:n] in present for n in range(1, len(k)))]
+
+
+def one_of(backend: CacheOperations, tensor: LiveTensor) -> LiveTensor:
+    """Return a tensor of one element of another one, in memory of its own."""
+    return backend.clone(tensor.reshape([-1])[:1])
+
+
+def bits_of(backend: CacheOperations, tensors: Iterable[LiveTensor]) -> str:
+    """Return a digest of the exact bits of tensors."""
+    hasher = xxhash.xxh3_128()
+    for tensor in tensors:
+        payload = backend.payload(tensor)
+        if payload is not None:
+            hasher.update(f"{payload.dtype}{payload.shape}".encode())
+            hasher.update(payload.data.data)
+    return hasher.hexdigest()
+
+
+def _contents(backend: CacheOperations, value: Any) -> dict[str, tuple[int, ...]]:
+    """Return, for each object in arguments that is not plain data, which tensors it holds."""
+    held: dict[str, tuple[int, ...]] = {}
+    for item in _objects(value):
+        inside = tensors_inside(item, backend.is_tensor, 6)
+        held[type(item).__name__] = tuple(map(id, inside))
+    return held
+
+
+def _objects(value: Any) -> list[Any]:
+    """Return the objects in arguments that can hold tensors under attributes of their own."""
+    if isinstance(value, dict):
+        return [item for part in value.values() for item in _objects(part)]
+    if isinstance(value, tuple | list):
+        return [item for part in value for item in _objects(part)]
+    held = getattr(value, "__dict__", None)
+    plain = isinstance(value, type) or callable(value) or not held
+    return [] if plain or hasattr(value, "shape") else [value]

@@ -1,0 +1,99 @@
+"""What a framework adds so that outputs of frozen modules can be kept and given back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from unifreeze._experiments.module_experiments import ModuleExperiments
+from unifreeze._protocol.live import Layer, LiveTensor
+
+
+class CacheOperations(ModuleExperiments):
+    """The operations of a framework of modules whose frozen part can be cached."""
+
+    @abstractmethod
+    def requires_gradient(self, tensor: LiveTensor) -> bool:
+        """Return whether gradient would flow back through a tensor."""
+
+    @abstractmethod
+    def gradient_enabled(self) -> bool:
+        """Return whether operations are recorded for a backward pass now."""
+
+    @abstractmethod
+    def with_gradient(self, *, enabled: bool) -> AbstractContextManager[Any]:
+        """Record operations for a backward pass meanwhile, or do not."""
+
+    @abstractmethod
+    def precision_in_force(self) -> str:
+        """Return which automatic casts are in force, as text."""
+
+    @abstractmethod
+    def remember_random(self) -> Callable[[], None]:
+        """Return a function that puts the framework's generators back to where they are now."""
+
+    @abstractmethod
+    def random_bits(self) -> Hashable:
+        """Return a value that is the same as long as nothing draws from the generators."""
+
+    @abstractmethod
+    def trace_of(self, tensor: LiveTensor) -> Hashable:
+        """Return what most writes to a tensor change, without a look at its values."""
+
+    @abstractmethod
+    def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
+        """Return a tensor of NaN; it may share memory with others."""
+
+    @abstractmethod
+    def other_values(self, tensors: Iterable[LiveTensor]) -> AbstractContextManager[None]:
+        """Give tensors other values meanwhile, in other memory, without a trace of it."""
+
+    @abstractmethod
+    def hooks_around(self, module: Layer) -> list[Any]:
+        """Return the hooks around a module's forward pass."""
+
+    @abstractmethod
+    def is_exact(self, tensor: LiveTensor) -> bool:
+        """Return whether equal computations give equal bits where a tensor is: on the CPU."""
+
+    @contextmanager
+    def counting_operations(self) -> Iterator[Callable[[], int] | None]:
+        """Count floating-point operations meanwhile; yields a function that returns their number.
+
+        It yields None where the framework has no counter for all operations.
+        """
+        yield None
+
+    @abstractmethod
+    def keeping_for_backward(
+        self, keeps: Callable[[LiveTensor], None]
+    ) -> AbstractContextManager[Any]:
+        """Call a function with each tensor that is kept for a backward pass meanwhile."""
+
+    @contextmanager
+    def counting_saved(self, parameters: Iterable[LiveTensor]) -> Iterator[Callable[[], int]]:
+        """Count the bytes that are kept for a backward pass; yields a function that returns them.
+
+        Args:
+            parameters: Tensors that are kept anyway.
+        """
+        sizes: dict[Hashable, int] = {}
+        known = {self.memory_of(tensor)[0] for tensor in parameters}
+
+        def keeps(tensor: LiveTensor) -> None:
+            place, size = self.memory_of(tensor)
+            if place not in known:
+                sizes[place] = max(size, sizes.get(place, 0))
+
+        with self.keeping_for_backward(keeps):
+            yield lambda: sum(sizes.values())
+
+    @abstractmethod
+    def memory_of(self, tensor: LiveTensor) -> tuple[Hashable, int]:
+        """Return where the memory of a tensor is, and how many bytes it takes."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Return the framework's name and version."""

@@ -1,0 +1,169 @@
+"""The outputs of a call, cut into rows of the batch, and put together again for another batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from unifreeze._cache.nested_values import Form, put_together
+from unifreeze._cache.operations import CacheOperations
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.live import LiveTensor
+
+Row: TypeAlias = tuple[Array, ...]
+"""What is kept of one row of one call: a piece of each tensor that has rows."""
+
+
+class Slot(NamedTuple):
+    """One tensor of a call's result.
+
+    Attributes:
+        axis: The axis along which rows lie; None if the tensor is the same for all batches.
+        shape: Its shape without that axis.
+        entries: How many entries of the axis belong to one row.
+        order: Its axes as they lie in memory, outermost first.
+        like: A tensor of one element, of the same type and place.
+        constant: Its values, if it has no rows.
+    """
+
+    axis: int | None
+    shape: tuple[int, ...]
+    entries: int
+    order: tuple[int, ...]
+    like: LiveTensor
+    constant: Array | None = None
+
+    def whole(self, rows: int) -> tuple[int, ...]:
+        """Return the shape of the tensor for a number of rows."""
+        if self.axis is None:
+            return self.shape
+        return (*self.shape[: self.axis], self.entries * rows, *self.shape[self.axis :])
+
+
+class Layout(NamedTuple):
+    """What one call returns for inputs of one signature."""
+
+    form: Form
+    slots: tuple[Slot, ...]
+
+    def fits(self, arrays: Sequence[Array], rows: int) -> bool:
+        """Return whether tensors are of the shapes that this layout has for so many rows."""
+        return len(arrays) == len(self.slots) and all(
+            array.shape == slot.whole(rows) for slot, array in zip(self.slots, arrays, strict=True)
+        )
+
+    def cut(self, arrays: Sequence[Array], rows: int) -> list[Row]:
+        """Return for each row its piece of each tensor that has rows."""
+        pieces = []
+        for slot, array in zip(self.slots, arrays, strict=True):
+            if slot.axis is not None:
+                moved = np.moveaxis(array, slot.axis, 0)
+                pieces.append(moved.reshape(rows, slot.entries, *moved.shape[1:]))
+        return [tuple(piece[row] for piece in pieces) for row in range(rows)]
+
+    def join(self, backend: CacheOperations, rows: Sequence[Row]) -> Any:
+        """Return the call's result for a batch of rows."""
+        tensors = []
+        number = 0
+        for slot in self.slots:
+            if slot.axis is None:
+                assert slot.constant is not None
+                array = slot.constant
+            else:
+                array = _joined(slot, [row[number] for row in rows])
+                number += 1
+            tensors.append(backend.clone(backend.from_array(array, slot.like)))
+        return put_together(self.form, tensors)
+
+    def empty(self, backend: CacheOperations, rows: int) -> Any:
+        """Return a result of the same form for a batch of rows, of NaN."""
+        tensors = []
+        for slot in self.slots:
+            if slot.axis is None:
+                assert slot.constant is not None
+                tensors.append(backend.from_array(slot.constant, slot.like))
+            else:
+                tensors.append(backend.placeholder(slot.whole(rows), slot.like))
+        return put_together(self.form, tensors)
+
+
+def _joined(slot: Slot, pieces: Sequence[Array]) -> Array:
+    assert slot.axis is not None
+    whole = np.concatenate(pieces)
+    moved = np.moveaxis(whole, 0, slot.axis)
+    # Memory in the same order, because kernels round differently for other orders.
+    inner = np.ascontiguousarray(moved.transpose(slot.order))
+    return inner.transpose(np.argsort(slot.order))
+
+
+def layout_of(
+    form: Form,
+    likes: Sequence[LiveTensor],
+    arrays: Sequence[Array],
+    axes: Sequence[int | None],
+    rows: int,
+) -> Layout:
+    """Return the layout of a call's result for a batch of some rows.
+
+    Args:
+        form: What is around its tensors.
+        likes: For each tensor one of the same type and place.
+        arrays: Their values.
+        axes: The axes along which their rows lie.
+        rows: The number of rows.
+    """
+    slots = []
+    for like, array, axis in zip(likes, arrays, axes, strict=True):
+        order = tuple(int(n) for n in np.argsort([-s for s in array.strides], kind="stable"))
+        shape = tuple(n for number, n in enumerate(array.shape) if number != axis)
+        entries = 0 if axis is None else array.shape[axis] // rows
+        constant = array if axis is None else None
+        slots.append(Slot(axis, shape, entries, order, like, constant))
+    return Layout(form, tuple(slots))
+
+
+def row_axes(
+    whole: Sequence[Array], part: Sequence[Array], rows: int, fewer: int
+) -> list[int | None] | None:
+    """Return the axis of each tensor along which the rows of a batch lie.
+
+    Args:
+        whole: The tensors for a batch.
+        part: The tensors for its first rows alone.
+        rows: The number of rows of the batch.
+        fewer: The number of its first rows.
+
+    Returns:
+        None for a tensor that is the same for both; None for all if a tensor fits neither.
+    """
+    axes: list[int | None] = []
+    if len(whole) != len(part):
+        return None
+    for a, b in zip(whole, part, strict=True):
+        differ = [n for n, (s, t) in enumerate(zip(a.shape, b.shape, strict=False)) if s != t]
+        if a.ndim != b.ndim or len(differ) > 1:
+            return None
+        axis = differ[0] if differ else None
+        if axis is not None and (a.shape[axis] * fewer != b.shape[axis] * rows
+                                 or a.shape[axis] % rows):  # fmt: skip
+            return None
+        axes.append(axis)
+    return axes
+
+
+def relative_gap(first: Array, second: Array) -> float:
+    """Return the largest difference of two arrays, over the largest value of the first."""
+    if first.shape != second.shape:
+        return float("inf")
+    if first.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(first, second) else float("inf")
+    if not first.size:
+        return 0.0
+    a, b = first.astype(np.complex128 if first.dtype.kind == "c" else np.float64), second
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    finite = np.where(same, 0, a - b)
+    scale = np.abs(np.where(np.isfinite(a), a, 0)).max() or 1.0
+    gap = float(np.abs(finite).max() / scale)
+    return gap if np.isfinite(gap) else float("inf")

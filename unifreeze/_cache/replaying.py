@@ -1,0 +1,156 @@
+"""Forward passes that keep the outputs of frozen calls, or give kept ones back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from unifreeze._cache.module_calls import CallKey, Forward, Frames
+from unifreeze._cache.nested_values import Form, take_apart
+from unifreeze._cache.observing import one_of
+from unifreeze._cache.operations import CacheOperations
+from unifreeze._cache.output_rows import Layout, Row, layout_of
+from unifreeze._protocol.batches import Array
+from unifreeze._protocol.live import LiveTensor
+
+
+class Boundary(NamedTuple):
+    """Where the frozen part of a model ends.
+
+    Attributes:
+        kept: The calls whose outputs are kept.
+        skipped: The other frozen calls; nothing but frozen calls reads their outputs.
+        axes: For each of all these calls, the axis of rows of each tensor that it returns.
+    """
+
+    kept: tuple[CallKey, ...]
+    skipped: frozenset[CallKey]
+    axes: Mapping[CallKey, Sequence[int | None]]
+
+
+class _Result(NamedTuple):
+    form: Form
+    likes: Sequence[LiveTensor]
+    arrays: Sequence[Array]
+
+
+class Recording:
+    """A whole forward pass; the outputs of frozen calls are kept on the way.
+
+    Attributes:
+        seconds: How long the frozen calls took.
+        extra: How long it took to copy their outputs.
+    """
+
+    def __init__(self, backend: CacheOperations, boundary: Boundary, *, layouts: bool) -> None:
+        """Begin.
+
+        Args:
+            backend: The model's backend.
+            boundary: The frozen calls.
+            layouts: Look at the outputs of skipped calls, too, for `layouts`.
+        """
+        self.seconds = self.extra = 0.0
+        self._backend, self._boundary, self._layouts = backend, boundary, layouts
+        self._kept = frozenset(boundary.kept)
+        self._frames, self._frozen = Frames(), False
+        self._results: dict[CallKey, _Result] = {}
+
+    @property
+    def complete(self) -> bool:
+        """True if all calls of the boundary happened."""
+        wanted = self._boundary.axes if self._layouts else self._kept
+        return all(key in self._results for key in wanted)
+
+    def call(
+        self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a call, and keep its outputs if it is one of the boundary."""
+        if self._frozen:
+            return forward(*args, **kwargs)
+        key = self._frames.next_key(number)
+        if key not in self._boundary.axes:
+            with self._frames.inside(key):
+                return forward(*args, **kwargs)
+        self._frozen, start = True, perf_counter()
+        try:
+            result = forward(*args, **kwargs)
+        finally:
+            self._frozen = False
+            self.seconds += perf_counter() - start
+        if self._layouts or key in self._kept:
+            start = perf_counter()
+            tensors, form = take_apart(result, self._backend.is_tensor)
+            arrays = [self._backend.to_array(tensor) for tensor in tensors]
+            likes = [one_of(self._backend, t) for t in tensors] if self._layouts else ()
+            self._results[key] = _Result(form, likes, arrays)
+            self.extra += perf_counter() - start
+        return result
+
+    def layouts(self, rows: int) -> dict[CallKey, Layout]:
+        """Return the layout of each frozen call, for inputs like these."""
+        axes = self._boundary.axes
+        return {
+            key: layout_of(row.form, row.likes, row.arrays, axes[key], rows)
+            for key, row in self._results.items()
+        }
+
+    def fits(self, layouts: Mapping[CallKey, Layout], rows: int) -> bool:
+        """Return whether all kept outputs are of the shapes that their layouts say."""
+        kept = self._boundary.kept
+        return all(layouts[k].fits(self._results[k].arrays, rows) for k in kept)
+
+    def rows(self, layouts: Mapping[CallKey, Layout], rows: int) -> list[tuple[Row, ...]]:
+        """Return for each row what is kept of each call of the boundary."""
+        cut = [layouts[k].cut(self._results[k].arrays, rows) for k in self._boundary.kept]
+        return [tuple(call[row] for call in cut) for row in range(rows)]
+
+
+class Replaying:
+    """A forward pass in which frozen calls do not run: their outputs are given back.
+
+    Attributes:
+        given: The calls whose outputs were given back, or stood for.
+        seconds: How long it took to put kept rows together.
+    """
+
+    def __init__(
+        self,
+        backend: CacheOperations,
+        layouts: Mapping[CallKey, Layout],
+        kept: Mapping[CallKey, Sequence[Row]],
+        skipped: Collection[CallKey],
+        rows: int,
+    ) -> None:
+        """Begin.
+
+        Args:
+            backend: The model's backend.
+            layouts: The layout of each frozen call.
+            kept: For each call whose outputs are kept, its rows.
+            skipped: The other frozen calls, whose outputs nobody should read.
+            rows: The number of rows.
+        """
+        self.given: set[CallKey] = set()
+        self.seconds = 0.0
+        self._backend, self._layouts, self._rows = backend, layouts, rows
+        self._kept, self._skipped, self._frames = kept, skipped, Frames()
+
+    def call(
+        self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Give back the outputs of a frozen call; run all others."""
+        key = self._frames.next_key(number)
+        rows = self._kept.get(key)
+        if rows is not None:
+            self.given.add(key)
+            start = perf_counter()
+            result = self._layouts[key].join(self._backend, rows)
+            self.seconds += perf_counter() - start
+            return result
+        if key in self._skipped:
+            self.given.add(key)
+            return self._layouts[key].empty(self._backend, self._rows)
+        with self._frames.inside(key):
+            return forward(*args, **kwargs)

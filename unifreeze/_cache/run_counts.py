@@ -1,0 +1,45 @@
+"""What a cached run has done so far, and whether an epoch found few rows of the one before."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from unifreeze.errors import UnifreezeWarning
+
+
+@dataclass
+class Counts:
+    """What a run has done so far; seconds are those of frozen modules alone."""
+
+    hits: int = 0
+    misses: int = 0
+    uncached: int = 0
+    batches: int = 0
+    computed: float = 0.0
+    read: float = 0.0
+    checks: int = 0
+
+
+class Epochs:
+    """Warns once if the second epoch of a block finds few rows of the first."""
+
+    def __init__(self) -> None:
+        self._epochs: list[int | None] = []
+        self._before = (0, 0)
+
+    def pass_in(self, epoch: int | None, counts: Counts) -> None:
+        """Note that a forward pass begins in an epoch."""
+        if epoch is None or (self._epochs and self._epochs[-1] == epoch):
+            return
+        self._epochs.append(epoch)
+        hits, misses = counts.hits - self._before[0], counts.misses - self._before[1]
+        if len(self._epochs) == 3 and hits < misses:
+            warnings.warn(
+                f"in epoch {self._epochs[1]} {hits:,} rows were given back, and {misses:,} were "
+                "new: augmented samples have other bytes each time; leave the augmentation out, "
+                "or train without a cache",
+                UnifreezeWarning,
+                stacklevel=7,
+            )
+        self._before = counts.hits, counts.misses
