@@ -67,6 +67,10 @@ class Lease:
         named = {name: root for root, name in self.names.items()}
         return named[""] if "" in named else backend.group(named)
 
+    @staticmethod
+    def no_undo() -> None:
+        """Undo nothing."""
+
     def enter(self, names: Mapping[str, Any]) -> None:
         """Register this lease on some models."""
         for name, root in names.items():

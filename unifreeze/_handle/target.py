@@ -155,8 +155,7 @@ class Target:
         with uninterrupted():
             lease.unwrite()
             lease.put_back()
-            watch_again = old.watch_again() if old is not None else None
-            if watch_again is not None:
+            if old is not None and (watch_again := old.watch_again()) is not None:
                 watch_again()
 
     def give_back(self, lease: Lease) -> None:
@@ -191,8 +190,7 @@ class Target:
             lease: The lease of the plan that ends.
             kept: Parameters that stay as they are, by identity.
 
-        Returns:
-            True; on any error, nothing has changed.
+        Returns True; on any error, nothing has changed.
         """
         spec = self.backend.describe(model)
         flags = as_found(spec, [lease, *leases_over(spec, all_leases())])
@@ -202,7 +200,7 @@ class Target:
         leases = [active for active in all_leases() if active is not lease]
         other_leases = leases_over(spec, leases)
         wanted, before = self._blended(spec, leases).resolution, self._before(other_leases, model)
-        undo, put_back = _nothing, keep_leases()
+        undo, put_back = lease.no_undo, keep_leases()
         try:
             undo = self.backend.write(model, wanted, lease.guards)
             self._update_leases(other_leases, spec, wanted, before, leases)
@@ -338,10 +336,6 @@ class Target:
                     if again
                     else "apply the plan before `with frozen(…)`, or after",
                 )
-
-
-def _nothing() -> None:
-    """Undo nothing."""
 
 
 def _check_names(models: Mapping[Any, Any]) -> None:
