@@ -15,6 +15,7 @@ from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze._protocol import Backend, Undo, backend_for
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask, ModelSpec
+from unifreeze._undo import nothing
 from unifreeze.errors import PlanError
 
 _leases: WeakIdentityDict[list[Lease]] = WeakIdentityDict()
@@ -52,10 +53,10 @@ class Lease:
     guards: Mapping[int, Any] = field(default_factory=dict)
     baseline: Baseline = field(default_factory=Baseline)
     contents: Any = None
-    stop_watching: Undo = lambda: None
+    stop_watching: Undo = nothing
     watch_again: Callable[[], Undo | None] = lambda: None
-    unwrite: Undo = lambda: None
-    put_back: Undo = lambda: None
+    unwrite: Undo = nothing
+    put_back: Undo = nothing
     number: int = field(default_factory=count().__next__)
 
     @property

@@ -156,8 +156,7 @@ class Target:
         with uninterrupted():
             lease.unwrite()
             lease.put_back()
-            watch_again = old.watch_again() if old is not None else None
-            if watch_again is not None:
+            if old is not None and (watch_again := old.watch_again()) is not None:
                 watch_again()
 
     def give_back(self, lease: Lease) -> None:
@@ -192,8 +191,7 @@ class Target:
             lease: The lease of the plan that ends.
             kept: Parameters that stay as they are, by identity.
 
-        Returns:
-            True; on any error, nothing has changed.
+        Returns True; on any error, nothing has changed.
         """
         spec = self.backend.describe(model)
         flags = as_found(spec, [lease, *leases_over(spec, all_leases())])
