@@ -10,7 +10,7 @@ process and one thread; a figure is the sum of their CPU times over an epoch:
     cached     the same under handle.cached()
 
 Ratios are those of one run. The limit is that of handle.estimate, by operations. How far losses
-differ from those by hand is printed.
+differ from those by hand is printed; where dropout is live, each way draws other numbers.
 
     OMP_NUM_THREADS=1 python benchmarks/fine_tuning.py --framework paddle --model ernie --plan top
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from time import perf_counter
 from typing import Any, NamedTuple
 
 from unifreeze._cache.module_calls import CallKey, Forward, Frames
@@ -50,6 +49,7 @@ class Costing:
         inputs: Sequence[LiveTensor],
         kept: Collection[CallKey],
         counted: Callable[[], int] | None,
+        clock: Callable[[], float],
     ) -> None:
         """Begin.
 
@@ -60,9 +60,11 @@ class Costing:
             kept: The calls that a cache would leave out.
             counted: Returns the operations so far, where the framework counts them; else layers
                 with weights are counted by their shapes.
+            clock: Returns a time in seconds.
         """
         self.work, self.seconds = Work(), 0.0
         self._backend, self._walk, self._kept, self._counted = backend, walk, kept, counted
+        self._clock = clock
         self._raw = {id(tensor) for tensor in inputs}
         self._frames = Frames()
         self._inner: list[float] = [0.0]
@@ -73,11 +75,11 @@ class Costing:
         """Run a call and count its work."""
         key = self._frames.next_key(number)
         self._inner.append(0.0)
-        before, start = self._so_far(), perf_counter()
+        before, start = self._so_far(), self._clock()
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
         if key in self._kept:
-            self.seconds += perf_counter() - start
+            self.seconds += self._clock() - start
         inner = self._inner.pop()
         outputs, _ = take_apart(result, self._backend.is_tensor)
         total = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from unifreeze._arguments import checked_methods
@@ -157,6 +157,9 @@ class _Look:
     ) -> None:
         self._backend, self._model, self._walk = backend, model, walk
         self._calls, self._forward, self._inputs = calls, forward, inputs
+        # On a processor that has other work, too, wall time says little.
+        on_cpu = all(map(backend.is_exact, inputs.tensors))
+        self._clock = process_time if on_cpu else perf_counter
 
     def estimate(self, examples: int, epochs: int) -> Estimate:
         """Return the estimate."""
@@ -226,7 +229,7 @@ class _Look:
         with ExitStack() as stack:
             so_far = stack.enter_context(backend.counting_operations())
             saved = stack.enter_context(backend.counting_saved(self._walk.tensors))
-            costing = Costing(backend, self._walk, self._inputs.tensors, kept, so_far)
+            costing = Costing(backend, self._walk, self._inputs.tensors, kept, so_far, self._clock)
             with self._passes(costing) as result:
                 costing.rest(take_apart(result, backend.is_tensor)[0])
                 return costing.work, costing.seconds, saved()
@@ -288,23 +291,25 @@ class _Look:
 
     def _forward_alone(self, kept: frozenset[Any]) -> tuple[float, float]:
         """Return the seconds of a forward pass as the plan has it, and of its kept calls."""
-        costing = Costing(self._backend, self._walk, (), kept, lambda: 0)
-        start = perf_counter()
+        costing = Costing(self._backend, self._walk, (), kept, lambda: 0, self._clock)
+        start = self._clock()
         with self._passes(costing):
-            return perf_counter() - start, costing.seconds
+            return self._clock() - start, costing.seconds
 
     def _full_step(self, step: Any, clear: Any) -> tuple[float, float, float]:
-        start = perf_counter()
-        with self._passes(Costing(self._backend, self._walk, (), (), lambda: 0)) as result:
-            forward = perf_counter() - start
+        start = self._clock()
+        with self._passes(
+            Costing(self._backend, self._walk, (), (), lambda: 0, self._clock)
+        ) as result:
+            forward = self._clock() - start
             outputs = floating_outputs(self._backend, result)
             weights = [_ones(self._backend, output) for output in outputs.values()]
-            start = perf_counter()
+            start = self._clock()
             self._backend.backward(list(outputs.values()), weights)
-            backward = perf_counter() - start
-        start = perf_counter()
+            backward = self._clock() - start
+        start = self._clock()
         step(None)
-        update = perf_counter() - start
+        update = self._clock() - start
         clear()
         return forward, backward, update
 
