@@ -64,7 +64,7 @@ def recurrent():
 @pytest.mark.parametrize(
     "plan",
     [
-        FreezePlan().only("head"),
+        FreezePlan().only('path:"head"'),
         FreezePlan().freeze("norm & weight").with_norm_stats("hold_all"),
         FreezePlan().freeze("body | **.blocks").with_dropout("off"),
         FreezePlan().freeze("body.layer.weight_ih_l0").with_group("bias", lr_scale=2.0),

@@ -264,7 +264,7 @@ def test_size_counts_values():
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
-        ("bakbone", 'did you mean "backbone" (a word of the vocabulary, 53 parameters)?'),
+        ("bakbone", 'did you mean "backbone" (a word of the vocabulary, 55 parameters)?'),
         ("bloks[0]", 'did you mean "blocks[0]" (a word of the vocabulary, 16 parameters)?'),
         ("text.encodr", 'did you mean "text.encoder" (a native path, 48 parameters)?'),
         (

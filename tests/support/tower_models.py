@@ -293,7 +293,7 @@ MODELS = (
     _hf(
         "BertForSequenceClassification",
         "BertConfig",
-        {"text": ("bert", "-bert.pooler")},
+        {"text": ("bert",)},
         **READER,
     ),
     _hf("LlamaForCausalLM", "LlamaConfig", {"text": ("model", "lm_head")}, **TEXT),
@@ -349,7 +349,7 @@ MODELS = (
     _nlp(
         "BertForSequenceClassification",
         "BertConfig",
-        {"text": ("bert", "-bert.pooler")},
+        {"text": ("bert",)},
         **READER,
         pad_token_id=0,
     ),
