@@ -121,7 +121,9 @@ def test_the_report_as_text_names_each_clause_and_what_breaks_it():
 def test_more_than_ten_findings_are_counted_not_listed():
     many = {f"extra{n}": tnn.Linear(6, 6) for n in range(7)}
     report = check(uf.FreezePlan().freeze("body"), torch_net(**many), paddle_net())
-    assert len(findings(report, "parameters")) == 14  # without a partner; the heads are partners by their name
+    assert (
+        len(findings(report, "parameters")) == 14
+    )  # without a partner; the heads are partners by their name
     lines = str(report).splitlines()
     (start,) = (n for n, line in enumerate(lines) if line.startswith("BROKEN  parameters"))
     assert lines[start + 10].strip().startswith("net/linear")

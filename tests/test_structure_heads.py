@@ -189,6 +189,20 @@ def test_heads_lent_to_the_decoder_are_heads_under_both_names():
     assert selected("classifier", made) == {"class_embed"}
 
 
+def test_one_head_for_each_block_in_a_list_beside_the_blocks_is_no_part_of_the_blocks():
+    def classes(weights):
+        return stack(*(linear(8, 7, bias=False, weight=w) for w in weights))
+
+    weights = [Weight(7, 8), Weight(7, 8)]
+    rating = stack(*(module("Rating", a=linear(8, 8), b=linear(8, 1)) for _ in range(2)))
+    decoder = module("Decoder", layers=blocks(), rating=rating, class_embed=classes(weights))
+    root = module("Detector", model=module("Base", decoder=decoder), class_embed=classes(weights))
+    made = spec(root)
+    inside = {f"{path}class_embed.{n}" for path in ("", "model.decoder.") for n in (0, 1)}
+    assert selected("head", made) == inside
+    assert not any(".class_embed." in path for path in selected("blocks", made))
+
+
 def test_a_table_tied_to_the_output_layer_is_no_head():
     words = Weight(11, 8)
     base = module(

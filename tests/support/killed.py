@@ -20,7 +20,7 @@ import numpy as np
 
 import unifreeze as uf
 from tests.support.pairs import small
-from unifreeze._files import whole_file
+from unifreeze._whole_files import whole_file
 
 STEPS = 30
 PLAN = uf.FreezePlan.from_yaml(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unifreeze._structure.block_runs import BlockRun
+from unifreeze._structure.head_names import named_for_head
 from unifreeze._structure.matrices import shapes_under
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import ATTENTION, CONTAINER, LAYERS
@@ -16,9 +17,14 @@ def join_parts(tree: Tree, kinds: list[str], words: Sequence[int], run: BlockRun
 
     Lists are parallel if they are equally long, side by side in one module, each of one class and
     of one size; and either some hold nothing but attention, so that these are no whole blocks, and
-    the others none, or lists of single layers, such as norms, stand beside them.
+    the others none, or lists of single layers, such as norms, stand beside them. Heads in a list,
+    one for each block, are no parts of the blocks.
     """
-    lists = [at for at in tree.children(run.holder) if kinds[at] == CONTAINER]
+    lists = [
+        at
+        for at in tree.children(run.holder)
+        if kinds[at] == CONTAINER and not named_for_head(tree.last_name(at))
+    ]
     parts = {at: tree.children(at) for at in lists}
     parts = {at: row for at, row in parts.items() if _one_class(tree, row)}
     blocks = set(run.blocks)

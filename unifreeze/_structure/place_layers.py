@@ -174,6 +174,7 @@ class _Placer:
                 keys = [(tree.tensor_of[n], at.kinds[owner]) for n in tree.own_names(owner)]
                 if keys and all(key in head for key in keys):
                     at.unit_of[owner] = head[keys[0]]
+                    at.reasons[owner] = "its tensors are those of a layer of the head"
 
     def _assign_outside(self, owner: int, tails: dict[int, list[int]]) -> None:
         """Place an owner outside all blocks: by the blocks of its tower, or by all blocks."""
