@@ -345,9 +345,9 @@ def test_a_projection_that_is_fused_under_another_name_is_told_by_its_size():
 
 
 def test_a_layer_that_stands_elsewhere_in_the_other_port_is_told_by_its_values():
-    one = around(apart(), apart(), head=linear(4, 2))
-    early = module("Net", head=linear(4, 2), **around(apart(), apart()).children)
-    captured = capture_of(one, ("layers", "head")).captured
+    one = around(apart(), apart(), last=linear(4, 2))
+    early = module("Net", last=linear(4, 2), **around(apart(), apart()).children)
+    captured = capture_of(one, ("layers", "last")).captured
     plan = replace(uf.FreezePlan().freeze("stem"), captured=captured)
     resolve_spec(plan, spec(one))
     with pytest.raises(CapturedPlanError, match="freezes something else here") as caught:

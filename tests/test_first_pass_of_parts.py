@@ -21,14 +21,14 @@ class TorchNet(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.classifier = torch.nn.Linear(4, 3)
+        self.ending = torch.nn.Linear(4, 3)
         self.entry, self.pool = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
 
     def features(self, x):
         return self.pool(self.entry(x).tanh()).tanh()
 
     def forward(self, x, only=False):
-        return self.features(x) if only else self.classifier(self.features(x))
+        return self.features(x) if only else self.ending(self.features(x))
 
 
 class PaddleNet(paddle.nn.Layer):
@@ -36,7 +36,7 @@ class PaddleNet(paddle.nn.Layer):
 
     def __init__(self):
         super().__init__()
-        self.classifier = paddle.nn.Linear(4, 3)
+        self.ending = paddle.nn.Linear(4, 3)
         self.entry, self.pool = paddle.nn.Linear(4, 4), paddle.nn.Linear(4, 4)
 
     features, forward = TorchNet.features, TorchNet.forward
@@ -48,7 +48,7 @@ class TorchStraight(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.entry, self.idle = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
-        self.pool, self.classifier = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+        self.pool, self.ending = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
 
     features, forward = TorchNet.features, TorchNet.forward
 
@@ -59,7 +59,7 @@ class PaddleStraight(paddle.nn.Layer):
     def __init__(self):
         super().__init__()
         self.entry, self.idle = paddle.nn.Linear(4, 4), paddle.nn.Linear(4, 4)
-        self.pool, self.classifier = paddle.nn.Linear(4, 4), paddle.nn.Linear(4, 3)
+        self.pool, self.ending = paddle.nn.Linear(4, 4), paddle.nn.Linear(4, 3)
 
     features, forward = TorchNet.features, TorchNet.forward
 
@@ -133,12 +133,12 @@ def test_a_loop_that_calls_parts_is_warned_once_at_the_first_step(side, plan):
     net = side.net()
     handle = plan.apply(net)
     optimizer = handle.optimizer(side.sgd, lr=0.1)
-    said = warned(lambda: step(optimizer, net.classifier(net.features(side.rows()))))
+    said = warned(lambda: step(optimizer, net.ending(net.features(side.rows()))))
     assert len(said) == 1
     assert "own forward pass has not run" in said[0]
     assert "batch=" in said[0]
     assert "order: as_described" in said[0]
-    assert not warned(lambda: step(optimizer, net.classifier(net.features(side.rows()))))
+    assert not warned(lambda: step(optimizer, net.ending(net.features(side.rows()))))
     for text in (str(handle.verify()), str(handle.report())):
         assert "no forward pass has shown their order" in text
     assert not handle.verify().ordered
@@ -163,7 +163,7 @@ def test_nothing_is_said_where_the_order_is_known_or_does_not_matter(side, cured
     if cured == "a pass":
         net(side.rows())
     optimizer = handle.optimizer(side.sgd, lr=0.1)
-    assert not warned(lambda: step(optimizer, net.classifier(net.features(side.rows()))))
+    assert not warned(lambda: step(optimizer, net.ending(net.features(side.rows()))))
     if cured != "a pass":
         assert handle.verify().ordered
 
@@ -173,18 +173,18 @@ def test_nothing_is_said_once_the_plan_was_removed_or_replaced(side):
     handle = HEAD.apply(net)
     optimizer = handle.optimizer(side.sgd, lr=0.1)
     handle.remove()
-    assert not warned(lambda: step(optimizer, net.classifier(net.features(side.rows()))))
+    assert not warned(lambda: step(optimizer, net.ending(net.features(side.rows()))))
     optimizer = HEAD.apply(net).optimizer(side.sgd, lr=0.1)
     HEAD.apply(net, batch=ROWS)
-    assert not warned(lambda: step(optimizer, net.classifier(net.features(side.rows()))))
+    assert not warned(lambda: step(optimizer, net.ending(net.features(side.rows()))))
 
 
 def test_a_first_pass_that_takes_a_branch_leaves_the_rest_open(side):
     net = side.net()
     handle = HEAD.apply(net)
     net(side.rows(), only=True)
-    assert "2 parameters have not run yet: classifier.weight" in str(handle.verify())
-    with pytest.raises(OrderError, match=r"as executed, 2 train: classifier\.weight"):
+    assert "2 parameters have not run yet: ending.weight" in str(handle.verify())
+    with pytest.raises(OrderError, match=r"as executed, 2 train: ending\.weight"):
         net(side.rows())
 
 
@@ -205,7 +205,7 @@ def test_what_never_runs_is_not_waited_for_for_ever(side):
 def test_a_part_deep_inside_is_seen_by_its_own_pass(side):
     net = side.wrapped(side.wrapped(side.straight(), side.net()), side.straight())
     handle = uf.FreezePlan().freeze("head in 0.1").apply(net)
-    with pytest.raises(OrderError, match="classifier"):
+    with pytest.raises(OrderError, match="ending"):
         net[0][1](side.rows())
     assert not handle.verify().ordered
 
@@ -213,7 +213,7 @@ def test_a_part_deep_inside_is_seen_by_its_own_pass(side):
 def test_a_part_that_a_plan_counts_in_is_seen_by_its_own_pass(side):
     nets = side.together({"gen": side.net(), "disc": side.straight()})
     handle = uf.FreezePlan().only("head in gen").apply(nets)
-    with pytest.raises(OrderError, match=r"as executed, 2 train: gen\.classifier\.weight"):
+    with pytest.raises(OrderError, match=r"as executed, 2 train: gen\.ending\.weight"):
         nets["gen"](side.rows())
     handle.remove()
     handle = uf.FreezePlan().only("head in disc").apply(nets)
@@ -243,7 +243,7 @@ def test_a_wrapper_whose_forward_is_passed_by_is_no_loss(side):
 def test_a_batch_that_runs_a_branch_is_told_what_it_never_ran(side):
     batch = {"x": ROWS, "only": True}
     notices = HEAD.resolve(side.net(), batch=batch).notices
-    assert any("never ran 2 parameters" in one and "classifier.weight" in one for one in notices)
+    assert any("never ran 2 parameters" in one and "ending.weight" in one for one in notices)
     assert not any("never ran" in one for one in HEAD.resolve(side.net(), batch=ROWS).notices)
     named = uf.FreezePlan().only('path:"pool"').resolve(side.net(), batch=batch)
     assert not any("never ran" in one for one in named.notices)

@@ -17,11 +17,11 @@ PLANS = {
 CALLS = {
     "verify": (), "rebase": (), "reapply": (), "remove": (), "check_gradients": (), "groups": (),
     "param_groups": (0.1,), "rates": (), "step": (1,), "would_stop": (1,), "report": (),
-    "state_dict": (), "trainable_state_dict": (),
+    "state_dict": (), "trainable_state_dict": (), "cached": (),
 }  # fmt: skip
 """Arguments of the methods that need no optimizer, state or file."""
 OTHERS = {
-    "optimizer", "attach", "check_optimizer", "on_phase", "keep_best", "load_state_dict",
+    "optimizer", "attach", "check_optimizer", "estimate", "on_phase", "keep_best", "load_state_dict",
     "save_trained", "load_trainable_state_dict",
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_a_call_answers_or_is_refused_in_words(removed, name, framework, tmp_pat
     cls = import_module(optimizers[framework]).AdamW
     arguments = {
         "optimizer": (cls,), "attach": (object(),), "check_optimizer": (object(),),
-        "on_phase": (print,), "keep_best": (tmp_path,),
+        "on_phase": (print,), "keep_best": (tmp_path,), "estimate": ("float32[2,3]",),
         "save_trained": (tmp_path / "w.safetensors",),
         **CALLS, **{key: (value,) for key, value in states.items()},
     }[name]  # fmt: skip
