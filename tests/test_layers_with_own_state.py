@@ -332,18 +332,18 @@ def shuffled(side):
     class Net(side.module):
         def __init__(self):
             super().__init__()
-            self.fc = side.linear(4, 2)
+            self.last = side.linear(4, 2)
             self.level, self.first, self.second = side.running(), side.linear(4, 4), mlp(side)[0][0]
 
         def forward(self, x):
-            return self.fc(self.second(self.first(self.level(x))))
+            return self.last(self.second(self.first(self.level(x))))
 
     return Net()
 
 
 def test_a_layer_with_state_that_is_registered_out_of_order_is_an_order_error(side):
     net = shuffled(side)
-    plan = uf.FreezePlan().only('path:"fc"')
+    plan = uf.FreezePlan().only('path:"last"')
     plan.apply(net)
     with pytest.raises(OrderError, match="hold in one of the two alone: level"):
         side.run(net)
@@ -356,14 +356,14 @@ def test_a_layer_with_state_that_never_runs_is_no_order_error(side):
     class Net(side.module):
         def __init__(self):
             super().__init__()
-            self.fc = side.linear(4, 2)
+            self.last = side.linear(4, 2)
             self.level, self.first = side.running(), side.linear(4, 4)
 
         def forward(self, x):
-            return self.fc(self.first(x))
+            return self.last(self.first(x))
 
     net = Net()
-    handle = uf.FreezePlan().only('path:"fc"').apply(net)
+    handle = uf.FreezePlan().only('path:"last"').apply(net)
     side.run(net)
     handle.verify()
 

@@ -299,7 +299,10 @@ def test_model_fit_may_save_before_or_after_the_plan_s_callback(whole, tmp_path)
     made = RUNS["model_fit"](tmp_path, others=[saver])
     for epoch in range(6):
         name = f"{epoch}.unifreeze.json"
-        assert (tmp_path / name).read_text() == (whole["model_fit"].folder / name).read_text()
+        saved = [folder / name for folder in (tmp_path, whole["model_fit"].folder)]
+        # Every run has an identity of its own.
+        states = [re.sub(r'"run": "\w+"', "", file.read_text()) for file in saved]
+        assert states[0] == states[1]
     assert made.after == whole["model_fit"].after
 
 

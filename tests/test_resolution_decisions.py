@@ -65,9 +65,7 @@ def test_only_freezes_all_and_then_trains():
     both = resolve_spec(PLAN.freeze("all").train("head - tied"), made)
     assert np.array_equal(only.trainable, both.trainable)
     assert set(only.trainable_paths) == {
-        n
-        for n in made.tree.names
-        if n.startswith(("text.pooler", "cls")) and "decoder.weight" not in n
+        n for n in made.tree.names if n.startswith("cls") and "decoder.weight" not in n
     }
 
 

@@ -221,7 +221,7 @@ ADAPTERS = uf.FreezePlan.from_yaml(
     """
     unifreeze: 1
     phases:
-      - {name: head, rules: [{only: head}], lr: 0.02}
+      - {name: head, rules: [{only: head | pooler}], lr: 0.02}
       - {name: adapters, at: {epoch: 1}, add: [{train: adapter}]}
     """
 )

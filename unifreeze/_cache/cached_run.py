@@ -18,6 +18,7 @@ from unifreeze._cache.replaying import Recording, Replaying
 from unifreeze._cache.row_store import Kept, RowStore
 from unifreeze._cache.run_counts import Counts, Epochs
 from unifreeze._cache.trial_passes import remember_generators, state_kept
+from unifreeze._pictures import html_of
 from unifreeze._protocol.live import Model
 from unifreeze._tables import human_bytes
 from unifreeze.errors import CacheError, UnifreezeWarning, counted, listing
@@ -297,6 +298,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             self._declined = (
                 f"reading a row takes {1e3 * per_read:.3g} ms, computing it {1e3 * per_row:.3g} ms"
             )
+
+    _repr_html_ = html_of
 
     def __str__(self) -> str:
         counts, store = self.counts, self._store

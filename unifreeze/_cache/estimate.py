@@ -10,6 +10,7 @@ from typing import Any
 
 from unifreeze._arguments import checked_methods
 from unifreeze._cache.costing import Costing, Work
+from unifreeze._pictures import html_of
 from unifreeze._cache.input_rows import Inputs, read_inputs
 from unifreeze._cache.module_calls import Forward, ModuleCalls
 from unifreeze._cache.nested_values import take_apart
@@ -83,6 +84,8 @@ class Estimate:
     def __repr__(self) -> str:
         cached = "no cache" if self.why_not else f"{self.cached_limit:.3g}x with a cache"
         return one_line(self, f"a step at most {self.limit:.2f}x as fast, {cached}")
+
+    _repr_html_ = html_of
 
     def __str__(self) -> str:
         lines = [

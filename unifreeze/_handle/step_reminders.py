@@ -29,7 +29,6 @@ class UntoldReminder:
     def watch(self, backend: Backend, model: Any, phases: ResolvedPhases) -> Undo:
         """Watch a model if later phases wait; return what stops the watch."""
         self.stop()
-        self._stop = nothing
         if phases.schedule.waits and not self._over:
             self._stop = backend.watch_training(model, partial(self._warn, phases.phases))
         return self._stop
@@ -46,8 +45,8 @@ class UntoldReminder:
 
     def end(self) -> None:
         """Stop watching for good."""
-        self.stop()
         self._over = True
+        self.stop()
 
     def _warn(self, phases: Sequence[Phase]) -> None:
         self.end()
