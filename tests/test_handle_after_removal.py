@@ -21,8 +21,8 @@ CALLS = {
 }  # fmt: skip
 """Arguments of the methods that need no optimizer, state or file."""
 OTHERS = {
-    "optimizer", "attach", "check_optimizer", "estimate", "on_phase", "keep_best", "load_state_dict",
-    "save_trained", "load_trainable_state_dict",
+    "optimizer", "attach", "check_optimizer", "estimate", "on_phase", "keep_best",
+    "load_state_dict", "save_trained", "load_trainable_state_dict",
 }  # fmt: skip
 
 

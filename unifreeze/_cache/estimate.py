@@ -10,7 +10,6 @@ from typing import Any
 
 from unifreeze._arguments import checked_methods
 from unifreeze._cache.costing import Costing, Work
-from unifreeze._pictures import html_of
 from unifreeze._cache.input_rows import Inputs, read_inputs
 from unifreeze._cache.module_calls import Forward, ModuleCalls
 from unifreeze._cache.nested_values import take_apart
@@ -22,6 +21,7 @@ from unifreeze._cache.trial_passes import Trial, state_kept
 from unifreeze._experiments.model_outputs import floating_outputs
 from unifreeze._experiments.restoring import python_random_state, restored
 from unifreeze._modules.walking import Walk
+from unifreeze._pictures import html_of
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
