@@ -161,9 +161,9 @@ class Target:
 
     def give_back(self, lease: Lease) -> None:
         """End a plan: the next latest plan decides its parameters, or the flags found before."""
-        released = False
+        released: list[Lease] = []
         try:
-            released = self._release(self.model, lease, {})
+            self._release(self.model, lease, {}, released)
             self._end(lease)
         except BaseException as error:
             if released and not isinstance(error, Exception):
@@ -181,17 +181,18 @@ class Target:
         departed = self.backend.departed(self.model, lease.contents)
         if departed is not None:
             # A layer put in place of another may hold its parameters.
-            self._release(departed, lease, self.backend.describe(self.model).tree.numbers)
+            self._release(departed, lease, self.backend.describe(self.model).tree.numbers, [])
 
-    def _release(self, model: Any, lease: Lease, kept: Mapping[int, int]) -> bool:
+    def _release(
+        self, model: Any, lease: Lease, kept: Mapping[int, int], released: list[Lease]
+    ) -> None:
         """Write what the plans decide without one of them; other parameters get the flags found.
 
         Args:
             model: A model, or parts that have left a model.
             lease: The lease of the plan that ends.
             kept: Parameters that stay as they are, by identity.
-
-        Returns True; on any error, nothing has changed.
+            released: Gets the lease once all is written; on an error before, nothing has changed.
         """
         spec = self.backend.describe(model)
         flags = as_found(spec, [lease, *leases_over(spec, all_leases())])
@@ -205,11 +206,12 @@ class Target:
         try:
             undo = self.backend.write(model, wanted, lease.guards)
             self._update_leases(other_leases, spec, wanted, before, leases)
-            return True
+            released.append(lease)
         except BaseException:
-            with uninterrupted():
-                undo()
-                put_back()
+            if not released:
+                with uninterrupted():
+                    undo()
+                    put_back()
             raise
 
     def unpin(self) -> None:
