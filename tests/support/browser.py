@@ -156,6 +156,11 @@ class Browser:
         typed |= {"text": "\r"} if key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **named, **typed)
         self.call("Input.dispatchKeyEvent", type="keyUp", **named)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait until the page has heard what follows from a key or a click, such as a toggle."""
+        self.run("new Promise(r => setTimeout(r, 50))")
 
     def write(self, text: str) -> None:
         """Type a text into what has the focus, and wait until the page has taken it in."""
@@ -172,6 +177,7 @@ class Browser:
         place = {"x": box[0] + at[0] * box[2], "y": box[1] + at[1] * box[3]}
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+        self._settle()
 
     def complaints(self) -> list[str]:
         """Return errors of the page, and what it asked the network for."""

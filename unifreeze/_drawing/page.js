@@ -244,7 +244,10 @@ $(".map").addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 document.querySelectorAll("details.unit").forEach((details) => {
-  details.addEventListener("toggle", () => fillUnit(details));
+  details.addEventListener("toggle", () => {
+    // Rows that are there already may hold the focus.
+    if (!details.open || !details.querySelector("div.row")) fillUnit(details);
+  });
 });
 let waiting = 0;
 $(".search").addEventListener("input", (event) => {
