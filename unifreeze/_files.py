@@ -70,6 +70,21 @@ def read_text(path: Path, *, at_most: int = MOST_JSON) -> str:
         ) from None
 
 
+def save_text(
+    path: str | Path, text: str, *, error_class: type[UnifreezeError] = UnifreezeError
+) -> None:
+    """Write a text file; a reader sees all of it or the file that was there before.
+
+    Raises:
+        UnifreezeError: It cannot be written there; of the class that is given.
+    """
+    try:
+        write_text(Path(path), text)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise error_class(f"cannot write {path}: {reason}", hint=writing_hint(error)) from None
+
+
 def read_json(text: str) -> Any:
     """Read JSON whose texts are Unicode and whose whole numbers have at most 63 bits.
 
@@ -191,12 +206,8 @@ class Saved(Row):
     @checked
     def save(self, path: str | Path) -> None:
         """Write it; a reader sees all of it or the file that was there before."""
-        try:
-            write_text(Path(path), self.model_dump_json(indent=self.format.indent))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            message = f"cannot write {path}: {reason}"
-            raise self.format.error(message, hint=writing_hint(error)) from None
+        text = self.model_dump_json(indent=self.format.indent)
+        save_text(path, text, error_class=self.format.error)
 
     @classmethod
     @checked

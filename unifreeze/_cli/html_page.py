@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from unifreeze._cli.unit_tables import savings
-from unifreeze._drawing import report_page, save_text, timeline_of
+from unifreeze._drawing import report_page, timeline_of
+from unifreeze._files import save_text
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Finding
 from unifreeze._resolution import Resolution

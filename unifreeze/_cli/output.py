@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 
 from unifreeze._cli.encodings import as_printed, in_ascii
+from unifreeze._files import save_text
 from unifreeze._tables import table_lines, wrap
-from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import TargetError
 
 HOLDS, BROKEN, UNUSABLE, BUG = 0, 1, 2, 3
@@ -169,8 +169,4 @@ def write_json(data: Any, where: str) -> None:
     if where == "-":
         sys.stdout.write(text + "\n")
         return
-    try:
-        write_text(Path(where), text + "\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"cannot write {where}: {reason}", hint=writing_hint(error)) from None
+    save_text(where, text + "\n", error_class=TargetError)

@@ -3,7 +3,7 @@
 from unifreeze._drawing.freeze_map import freeze_map
 from unifreeze._drawing.notebook import html_of
 from unifreeze._drawing.page import report_page
-from unifreeze._drawing.picture import Picture, save_text
+from unifreeze._drawing.picture import Picture
 from unifreeze._drawing.run_chart import run_chart
 from unifreeze._drawing.timeline import Timeline, timeline, timeline_of
 
@@ -14,7 +14,6 @@ __all__ = [
     "html_of",
     "report_page",
     "run_chart",
-    "save_text",
     "timeline",
     "timeline_of",
 ]

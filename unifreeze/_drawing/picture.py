@@ -8,8 +8,7 @@ from unifreeze._arguments import checked_methods
 from unifreeze._drawing.markup import Attribute, Markup, element
 from unifreeze._drawing.palette import LABELS, Look, stylesheet
 from unifreeze._drawing.treemap import Box
-from unifreeze._whole_files import write_text, writing_hint
-from unifreeze.errors import UnifreezeError
+from unifreeze._files import save_text
 
 
 @checked_methods
@@ -44,19 +43,6 @@ class Picture(str):
 
     def __str__(self) -> str:
         return str.__str__(self)
-
-
-def save_text(path: str | Path, text: str) -> None:
-    """Write a picture or a page as a file, whole or not at all.
-
-    Raises:
-        UnifreezeError: It cannot be written there; an older file is as it was.
-    """
-    try:
-        write_text(Path(path), text)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UnifreezeError(f"cannot write {path}: {reason}", hint=writing_hint(error)) from None
 
 
 MARGIN = 10.0

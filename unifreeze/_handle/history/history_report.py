@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unifreeze._arguments import checked_methods
+from unifreeze._files import save_text
 from unifreeze._handle.history.history import BEFORE, History, HistoryRow, plain
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._pictures import html_of, run_chart
 from unifreeze._tables import number, one_line, plain_table
-from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import UnifreezeError, counted, nearest
 
 if TYPE_CHECKING:
@@ -148,13 +148,7 @@ class RunReport:
         writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else [])
         writer.writeheader()
         writer.writerows(self.rows)
-        try:
-            write_text(Path(path), text.getvalue())
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UnifreezeError(
-                f"cannot write {path}: {reason}", hint=writing_hint(error)
-            ) from None
+        save_text(path, text.getvalue())
 
     def to_svg(self) -> Picture:
         """Draw it: what was measured in each epoch, the phases behind, the trained share below.

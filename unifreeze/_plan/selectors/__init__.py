@@ -4,7 +4,6 @@ from unifreeze._plan.selectors.bare_norms import StandIns, stand_ins_of
 from unifreeze._plan.selectors.evaluate import count_selected, evaluate
 from unifreeze._plan.selectors.expression import Expression, Path, Word
 from unifreeze._plan.selectors.parse import parse
-from unifreeze._plan.selectors.paths import find_module
 from unifreeze._plan.selectors.selector import Selector
 from unifreeze._plan.selectors.vocabulary import WORDS
 from unifreeze._plan.selectors.words_with_index import unit_count
@@ -18,7 +17,6 @@ __all__ = [
     "Word",
     "count_selected",
     "evaluate",
-    "find_module",
     "parse",
     "stand_ins_of",
     "unit_count",
