@@ -5,6 +5,8 @@ The rules R4, R5, R7, R8 and R11 are those of the opening table of the facts abo
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -23,8 +25,9 @@ from unifreeze.errors import FrozenDriftError, UnsupportedPlanError
 
 
 @pytest.fixture
-def one_process(tmp_path):
-    """A process group of one."""
+def one_process(tmp_path, monkeypatch):
+    """A process group of one; each leaves another hook that puts the rank before every error."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield

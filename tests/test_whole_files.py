@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,23 +24,26 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(name, tmp_path):
     assert killed
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """Limit the size of files, as a full disk does."""
+    """Limit the size of files, as a full disk does; the test's own report is such a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30 * KILOBYTE, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handled)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30 * KILOBYTE, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_writer_without_room_keeps_the_old_file(name, tmp_path, small_files):
+def test_a_writer_without_room_keeps_the_old_file(name, tmp_path):
     path = tmp_path / name
     WRITERS[name](path, 2 * KILOBYTE)
     before = path.read_bytes()
-    small_files()
-    with pytest.raises(UnifreezeError, match=r"File too large(.|\n)*hint: the system limits"):
+    reason = r"File too large(.|\n)*hint: the system limits"
+    with pytest.raises(UnifreezeError, match=reason), small_files():
         WRITERS[name](path, 80 * KILOBYTE)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [name]
