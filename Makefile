@@ -14,9 +14,10 @@
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
+#   make docs     the documentation as a site, in English and Chinese, into build/docs
 #   make pages    the pages of `explain --html` in a real browser; needs Chromium
 #   make any-machine  the tests as three other machines would run them, one of them in random order
-#   make gpu      the GPU run; skips, with the reason, where there is no GPU (docs/gpu.md)
+#   make gpu      the GPU run; skips, with the reason, where there is no GPU (docs/en/gpu.md)
 #   make gpu-wheels   what a GPU machine without a network lacks, into .gpu-wheels
 #   make gpu-records  Paddle's records on the CPU, for GPU machines without Paddle
 #
@@ -31,7 +32,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz kill test pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -42,7 +43,7 @@ $(INSTALLED): pyproject.toml ci/constraints.txt
 	@# What pip comes with Python may be too old to build what PaddleNLP needs from source.
 	$(BIN)/python -m pip install -q --upgrade 'pip>=24'
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q torch torchvision -c ci/constraints.txt --index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install -q -c ci/constraints.txt -e '.[torch,paddle,nlp,vision,dev]'
+	$(BIN)/python -m pip install -q -c ci/constraints.txt -e '.[torch,paddle,nlp,vision,docs,dev]'
 	touch $(INSTALLED)
 
 parity: setup
@@ -85,6 +86,11 @@ kill: setup
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not browser'
+
+docs: setup
+	for language in en zh; do $(BIN)/python -W ignore -m sphinx -q -W --keep-going -c docs -D language=$$language \
+	  -d build/docs/.$$language docs/$$language build/docs/$$language || exit 1; done
+	$(BIN)/python -W ignore -m tests.support.built_site build/docs
 
 pages: setup
 	$(BIN)/python -W ignore -m pytest -m browser tests/cli

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pairs transformers with PaddleFormers, each in an environment of its own, and writes
-# docs/pairs-formers.md. PaddleFormers is PaddleNLP's successor; it needs transformers 5 and hides
+# docs/en/pairs-formers.md. PaddleFormers is PaddleNLP's successor; it needs transformers 5 and hides
 # PyTorch from it, so it gets an environment that has no PyTorch at all.
 #   ci/formers.sh [FOLDER]   where that environment goes; .venv-formers by default
 set -euo pipefail

@@ -27,7 +27,7 @@ if str(ROOT) not in sys.path:
 from examples.parity import CHECKS  # noqa: E402
 from unifreeze._evidence import Record, Report, compare_records  # noqa: E402
 
-KEPT, PAGE, DATA = ROOT / "ci" / "records", ROOT / "docs" / "gpu.md", ROOT / "docs" / "gpu.json"
+KEPT, PAGE, DATA = ROOT / "ci" / "records", ROOT / "docs" / "en" / "gpu.md", ROOT / "docs" / "gpu.json"
 PRECISIONS = {"float32": [], "bfloat16": ["--backend", "torch=examples.in_bfloat16:InBfloat16"]}
 BITS = ("parameters", "decisions", "flags", "frozen", "state")
 """The clauses that are compared in bfloat16."""
@@ -128,7 +128,7 @@ def machine() -> dict[str, str]:
 
 
 def page(result: dict[str, Any] | None) -> str:
-    """Write the page that shows a run; `docs/gpu.md` is this, of what is in `docs/gpu.json`."""
+    """Write the page that shows a run; `docs/en/gpu.md` is this, of what is in `docs/gpu.json`."""
     head = (ROOT / "ci" / "gpu_page.md").read_text("utf-8").rstrip() + "\n"
     if result is None:
         return f"{head}\nNot run yet.\n"

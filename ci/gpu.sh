@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The GPU run, on a machine that has PyTorch with CUDA: no Paddle, no network and no installation
-# are needed, but what `make gpu-wheels` fetched into .gpu-wheels may be. See docs/gpu.md.
+# are needed, but what `make gpu-wheels` fetched into .gpu-wheels may be. See docs/en/gpu.md.
 #   ci/gpu.sh [FOLDER]              where the records and the table go; runs/gpu by default
 #   ci/gpu.sh [FOLDER] --rehearse   the same with the CPU in the GPU's place
 set -euo pipefail

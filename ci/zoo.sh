@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Judges the words of plans by what libraries of models say of their layers, and writes docs/zoo.md.
+# Judges the words of plans by what libraries of models say of their layers, and writes docs/en/zoo.md.
 # timm, PaddleClas and deepmd-kit go into a folder of their own, beside the environment that runs this.
 #   ci/zoo.sh [FOLDER]   where they go; .venv-zoo by default
 set -euo pipefail

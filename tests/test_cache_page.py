@@ -1,9 +1,9 @@
-"""The code in docs/frozen-cache.md runs."""
+"""The code in docs/en/frozen-cache.md runs."""
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "frozen-cache.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "en" / "frozen-cache.md"
 
 
 def test_the_code_of_the_page_runs():

@@ -587,8 +587,8 @@ def test_a_capture_is_written_to_a_file_that_loads(lab, tmp_path):
 
 
 def test_the_plan_in_the_readme_is_what_is_captured(models):
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"```yaml\n(# Captured.*?)```", readme, re.S)[1]
+    page = Path(__file__).parent.parent / "docs" / "en" / "capture.md"
+    shown = re.search(r"```yaml\n(# Captured.*?)```", page.read_text("utf-8"), re.S)[1]
     model = models("resnet50", "torch", full=True)
     run_loop("torch", model, lambda name: not holds("layer4", "fc")(name))
     assert uf.capture(model).text == shown

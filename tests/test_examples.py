@@ -122,10 +122,10 @@ def test_a_port_goes_the_other_way_too(name, direction, tmp_path):
 
 @pytest.mark.parametrize("name", PORTS)
 def test_the_page_of_a_port_shows_its_plan_its_picture_and_six_checks_that_hold(name):
-    page = (ROOT / "docs" / f"{name.replace('_', '-')}.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "en" / f"{name.replace('_', '-')}.md").read_text(encoding="utf-8")
     assert (EXAMPLES / name / "plan.yaml").read_text(encoding="utf-8") in page
     (output,) = re.findall(r"```text\n(.*?)```", page, re.S)
     assert output.count("\nholds ") == 6
     assert "FAILS" not in output
     (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
-    assert (ROOT / "docs" / picture).exists()
+    assert (ROOT / "docs" / "en" / picture).exists()

@@ -1,6 +1,7 @@
 """A share of all families of models is held against the frameworks' own lists of parameters.
 
-All of them: `python -m tests.support.families`, or `make families`; docs/families.md is the result.
+All of them: `python -m tests.support.families`, or `make families`, which writes
+docs/en/families.md.
 """
 
 from __future__ import annotations

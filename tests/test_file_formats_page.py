@@ -12,7 +12,7 @@ from unifreeze._plan.selectors.parse import LONGEST_NUMBER, MOST_CHARACTERS
 from unifreeze._ports.weights import contents, safe_unpickling, shards
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "en" / "file-formats.md").read_text(encoding="utf-8")
 
 
 def test_every_file_that_the_page_names_exists():

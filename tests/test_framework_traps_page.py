@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "framework-traps.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "en" / "framework-traps.md").read_text("utf-8")
 LABELS = {*(f"R{number}" for number in range(1, 13)), *"ABCDEFGHIJKLMNO"}
 
 

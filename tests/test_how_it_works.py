@@ -1,4 +1,4 @@
-"""The diagram in docs/how-it-works.md shows the calls that are made, no more and no fewer."""
+"""The diagram in docs/en/how-it-works.md shows the calls that are made, no more and no fewer."""
 
 import re
 from pathlib import Path
@@ -29,11 +29,12 @@ def test_a_call_that_is_not_drawn_is_seen():
 
 
 def test_the_page_is_where_it_says():
-    assert Path("docs/how-it-works.md") == ways.PAGE.relative_to(ways.ROOT)
+    assert Path("docs/en/how-it-works.md") == ways.PAGE.relative_to(ways.ROOT)
 
 
 @pytest.mark.parametrize(
-    "page", ["CONTRIBUTING.md", "backends/README.md", "docs/how-it-works.md", "docs/python.md"]
+    "page",
+    ["CONTRIBUTING.md", "backends/README.md", "docs/en/how-it-works.md", "docs/en/python.md"],
 )
 def test_files_that_a_page_names_exist(page):
     text = (ways.ROOT / page).read_text(encoding="utf-8")

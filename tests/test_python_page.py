@@ -14,7 +14,7 @@ from unifreeze._plan.phase_document import PhaseDocument
 from unifreeze._protocol import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "en" / "python.md").read_text(encoding="utf-8")
 QUICKSTART = ROOT / "examples" / "quickstart"
 
 

@@ -64,7 +64,7 @@ def test_gradients_relative_to_weights_do_not_name_a_damaged_block(name):
 
 @pytest.mark.slow
 def test_how_often_either_measure_names_the_damaged_block():
-    """The figures in the README: 46 and 4 of 48, where they were counted."""
+    """The figures in docs/en/choosing.md: 46 and 4 of 48, where they were counted."""
     by_ranking = by_gradients = 0
     for name, block, seed in itertools.product(("pictures", "words"), range(BLOCKS), range(4)):
         found = measured("torch", name, damaged(trained(name), block, seed))

@@ -1,9 +1,5 @@
 """Layers that no table knows, taught by calls and by entry points, in both frameworks."""
 
-import contextlib
-import io
-import re
-import runpy
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -497,18 +493,9 @@ def test_a_layer_may_lack_its_bias(nets):
     assert rows(nets.net_of(odd=nets.Layer(w=(3, 5))))["odd.w"].neutral_shape == (5, 3)
 
 
-def test_the_readme_shows_a_taught_layer():
-    root = Path(__file__).resolve().parent.parent
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    file = root / "examples" / "quickstart" / "taught_layers.py"
-    code = re.sub(r'\A""".*?"""\n+', "", file.read_text(encoding="utf-8"), flags=re.S)
-    assert f"<!-- examples/quickstart/{file.name} -->\n```python\n{code}```" in readme
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        runpy.run_path(str(file), run_name="__main__")
-    shown = f"<!-- output of examples/quickstart/{file.name} -->\n```text\n{out.getvalue()}```"
-    assert shown in readme
-    assert f'"{taught_kinds.ENTRY_POINTS}"' in readme
+def test_the_page_of_the_language_names_the_entry_points():
+    page = Path(__file__).resolve().parent.parent / "docs" / "en" / "plan-language.md"
+    assert f'"{taught_kinds.ENTRY_POINTS}"' in page.read_text("utf-8")
 
 
 def test_a_class_that_no_module_holds_any_more_is_taught_by_itself(nets):

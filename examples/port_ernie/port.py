@@ -3,7 +3,7 @@
     python -m examples.port_ernie.port
     python -m examples.port_ernie.port --direction torch-to-paddle
 
-docs/port-ernie.md shows what it prints.
+docs/en/port-ernie.md shows what it prints.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m examples.port_resnet.port
     python -m examples.port_resnet.port --direction paddle-to-torch
 
-docs/port-resnet.md shows what it prints.
+docs/en/port-resnet.md shows what it prints.
 """
 
 from __future__ import annotations

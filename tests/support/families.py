@@ -1,6 +1,6 @@
 """Every family of models of four libraries, built small, and held against the framework's own list.
 
-    python -m tests.support.families                        all of them; writes docs/families.md
+    python -m tests.support.families                        all of them; writes docs/en/families.md
     python -m tests.support.families transformers vision    these libraries; writes nothing
 
 Families are listed by looking into the libraries, none is written down here. A model is built
@@ -34,7 +34,7 @@ from examples.torchvision_on_cpu import import_torchvision  # noqa: E402
 from unifreeze._protocol import backend_for  # noqa: E402
 from unifreeze.errors import UnifreezeError  # noqa: E402
 
-PAGE = ROOT / "docs" / "families.md"
+PAGE = ROOT / "docs" / "en" / "families.md"
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 

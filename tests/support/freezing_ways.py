@@ -1,4 +1,4 @@
-"""The four ways people freeze, tried out in both frameworks: what docs/ways-to-freeze.md shows.
+"""The four ways people freeze, tried out in both frameworks: what docs/en/ways-to-freeze.md shows.
 
 After a change that is meant, `python -m tests.support.freezing_ways`, and read the difference.
 """
@@ -16,7 +16,7 @@ if str(ROOT) not in sys.path:
 import unifreeze as uf  # noqa: E402
 
 FRAMEWORKS = {"torch": "PyTorch", "paddle": "PaddlePaddle"}
-PAGE = ROOT / "docs" / "ways-to-freeze.md"
+PAGE = ROOT / "docs" / "en" / "ways-to-freeze.md"
 WAYS = ("flag", "left out of the optimizer", "put back after each step", "no_grad", "a plan")
 PRESSURES = ("weight decay", "momentum", "statistics", "a stale gradient")
 

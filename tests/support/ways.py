@@ -1,4 +1,4 @@
-"""The diagram in docs/how-it-works.md, drawn from traces: which folder calls which, and for what.
+"""The diagram in docs/en/how-it-works.md, from traces: which folder calls which, and for what.
 
     python -m tests.support.ways --write
 
@@ -21,7 +21,7 @@ from tests.support.kits import paddle_kit, torch_kit
 from tests.support.pairs import small
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "how-it-works.md"
+PAGE = ROOT / "docs" / "en" / "how-it-works.md"
 FENCE = re.compile(r"```mermaid\n(.*?)```", re.S)
 EDGE = re.compile(r"^ *(\w+) -->\|([\w, ]+)\| (\w+)$", re.M)
 EVERYWHERE = {"errors", "_arguments", "_tables", "_identity", "_undo", "_files"}

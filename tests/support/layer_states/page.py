@@ -10,7 +10,7 @@ from tests.support.layer_states.found import search
 from tests.support.layer_states.outcome import WRONG, Outcome, outcomes
 from tests.support.layer_states.sides import SIDES
 
-PAGE = Path(__file__).parents[3] / "docs" / "layers.md"
+PAGE = Path(__file__).parents[3] / "docs" / "en" / "layers.md"
 
 HEAD = """# Layers whose forward pass changes their state
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE, DATA = ROOT / "docs" / "pairs-formers.md", ROOT / "docs" / "pairs-formers.json"
+PAGE, DATA = ROOT / "docs" / "en" / "pairs-formers.md", ROOT / "docs" / "pairs-formers.json"
 BATCH = "input_ids=int64[2,12]<5:90>"
 PLANS = {
     "head only": "only: head",

@@ -1,6 +1,6 @@
 """Pair every network of the zoo, compare what plans do to both ports, and write the table.
 
-    python -m tests.support.pairs.table                     all pairs; writes docs/pairs.md
+    python -m tests.support.pairs.table                     all pairs; writes docs/en/pairs.md
     python -m tests.support.pairs.table bert t5 resnet18    these, printed only
     python -m tests.support.pairs.table --budget 900        as many as fit, cheapest first;
                                                     exits 1 if one is not as the table says
@@ -26,7 +26,7 @@ from unifreeze._protocol import Batch, backend_for
 from unifreeze.errors import PairingError, UnifreezeError
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE, DATA = ROOT / "docs" / "pairs.md", ROOT / "docs" / "pairs.json"
+PAGE, DATA = ROOT / "docs" / "en" / "pairs.md", ROOT / "docs" / "pairs.json"
 PLANS = ("head only", "first half of the blocks", "norms")
 POOLER_OR_HEAD = ("mpnet for sequences",)
 """Networks in which one port's pooler is in the other's head: `head | pooler` fits both."""

@@ -2,7 +2,7 @@
 
     python -m tests.support.zoos                    all; prints the table
     python -m tests.support.zoos timm paddleclas    these libraries
-    python -m tests.support.zoos --write            all; writes docs/zoo.md as well
+    python -m tests.support.zoos --write            all; writes docs/en/zoo.md as well
 
 Exits 1 if a word selects something else than the library says and `exceptions.toml` does not list
 it, or if it lists what is right, or more than 5 models of a library. `ci/zoo.sh` installs what it
@@ -62,7 +62,7 @@ def main() -> int:
         description="judge words by what libraries say of their models"
     )
     parser.add_argument("libraries", nargs="*", choices=[[], *LIBRARIES], help="only these")
-    parser.add_argument("--write", action="store_true", help="write docs/zoo.md")
+    parser.add_argument("--write", action="store_true", help="write docs/en/zoo.md")
     parser.add_argument("--json", action="store_true", help="print the rows of one library")
     parser.add_argument("--models", nargs="*", default=[], help="with --json: only these models")
     given: Any = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What is right, listed and wrong in a library of models; the table, and the page docs/zoo.md."""
+"""What is right, listed and wrong in a library of models; the table, and docs/en/zoo.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tests.support.zoos.judging import Row, Unbuilt
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "zoo.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "en" / "zoo.md"
 EXCEPTIONS = Path(__file__).with_name("exceptions.toml")
 
 

@@ -1,0 +1,70 @@
+"""How Sphinx builds the documentation, in English and in Chinese: `make docs`.
+
+The pages are Markdown that reads well where it is kept. What a site cannot show is changed while it
+is read: links to files that are not pages become their names, and links into the other language
+become links between the two sites, which stand beside each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import jieba
+
+import unifreeze
+
+project = "unifreeze"
+author = "unifreeze developers"
+copyright = "unifreeze developers"
+release = version = unifreeze.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3
+nitpicky = True
+# Types of arguments that no page describes: other libraries', and those that users never write.
+nitpick_ignore_regex = [("py:.*", r"(?!unifreeze\.[a-zA-Z]).*"), ("py:.*", r"unifreeze\._.*")]
+autodoc_member_order = "groupwise"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+html_theme = "furo"
+html_title = f"unifreeze {release}"
+html_show_sourcelink = False
+html_copy_source = False
+jieba.setLogLevel(logging.WARNING)  # it tells at every start how long it took to load
+
+HERE = Path(__file__).resolve().parent
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+
+def _link(match: re.Match[str]) -> str:
+    image, text, target = match.groups()
+    if image or not target.startswith("../"):
+        return match[0]
+    if other := re.fullmatch(r"\.\./(en|zh)/([\w-]+)\.md(#\S+)?", target):
+        return f'<a href="../{other[1]}/{other[2]}.html{other[3] or ""}">{text}</a>'
+    return text if text.startswith("`") else f"{text} (`{target.lstrip('./')}`)"
+
+
+INCLUDE = re.compile(r"```\{include\} \.\./\.\./(\S+)\n```")
+
+
+def _included(match: re.Match[str]) -> str:
+    """A file from outside, without its title, with its links as a page here would write them."""
+    text = (HERE.parent / match[1]).read_text("utf-8").partition("\n")[2]
+    folder = match[1].rpartition("/")[0]
+    text = re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", rf"](../../{folder}/\1)", text)
+    return text.replace("](../..//docs/en/", "](").replace(f"](../../{folder}/../docs/en/", "](")
+
+
+def _for_the_site(app: Any, name: str, source: list[str]) -> None:
+    """Change what only makes sense in the repository."""
+    text = INCLUDE.sub(_included, source[0]).replace("```mermaid", "```text")
+    source[0] = LINK.sub(_link, text)
+
+
+def setup(app: Any) -> None:
+    """Register what is changed while pages are read."""
+    app.connect("source-read", _for_the_site)
