@@ -49,7 +49,9 @@ def test_a_picture_is_as_the_code_draws_it(drawn, name):
 
 
 def test_the_page_shows_three_pictures_and_the_options_that_are_there(drawn):
-    assert len(re.findall(r"!\[.+\]\(../pictures/.*\.svg\)", PAGE)) == len(list(drawn.iterdir())) == 3
+    assert (
+        len(re.findall(r"!\[.+\]\(../pictures/.*\.svg\)", PAGE)) == len(list(drawn.iterdir())) == 3
+    )
     assert "--html report.html" in PAGE
     assert "make pages" in PAGE
 

@@ -1,11 +1,17 @@
-"""The pages of the documentation and what can be checked of them: code blocks, links, headings."""
+"""The pages of the documentation and what can be checked of them: code blocks, links, headings.
+
+python -m tests.support.doc_pages       write again what the pages show of files and programs
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import runpy
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,3 +86,48 @@ def output_of(file: Path) -> str:
     with contextlib.redirect_stdout(out):
         runpy.run_path(str(file), run_name="__main__")
     return out.getvalue()
+
+
+@cache
+def printed_by(command: str) -> str:
+    """What `unifreeze …` prints where it is not a terminal."""
+    # Readline, which pytest imports, gives children a COLUMNS that os.environ does not have.
+    plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *command.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=plain,
+    )
+    return "".join(f"{line.rstrip()}\n" for line in run.stdout.splitlines())
+
+
+def shown(marker: str) -> str | None:
+    """What the block after a comment has to say; None if a test of its own holds it."""
+    what = marker.removeprefix("output of ")
+    if re.match(r"(part of|logged by) ", marker) or "examples/compare" in marker:
+        return None
+    if what.startswith("unifreeze "):
+        return printed_by(what) if what.endswith("--help") else None
+    return code_of(ROOT / what) if what == marker else output_of(ROOT / what)
+
+
+def write_again(page: Path) -> None:
+    """Bring the marked blocks of a page up to date."""
+
+    def block(match: re.Match[str]) -> str:
+        text = shown(match["marker"]) if match["marker"] else None
+        begin, end = (place - match.start() for place in match.span("text"))
+        return match[0] if text is None else match[0][:begin] + text + match[0][end:]
+
+    page.write_text(BLOCK.sub(block, text_of(page)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from examples.torchvision_on_cpu import import_torchvision
+
+    import_torchvision()
+    for each in pages():
+        write_again(each)
