@@ -129,3 +129,31 @@ def test_a_record_that_is_not_there_is_unusable(cli):
     code, _, err = cli("compare", "one.json", "two.json")
     assert code == 2
     assert "RecordError: cannot read one.json" in err
+
+
+def test_several_records_are_compared_with_the_first(cli, head):
+    other = head.replace("head.yaml", "other.yaml") if isinstance(head, str) else "other.yaml"
+    Path(other).write_text("unifreeze: 1\nrules:\n  - train: all\n")
+    for name, plan, framework in (
+        ("a", head, "torch"),
+        ("b", head, "paddle"),
+        ("c", head, "torch"),
+        ("d", other, "torch"),
+    ):
+        assert cli("record", plan, MODELS[framework], "-o", f"{name}.json", *BATCH)[0] == 0
+    code, out, _ = cli("compare", "a.json", "b.json", "c.json")
+    assert code == 0
+    assert out.count("parity holds (2 steps each of adamw, sgd)") == 2
+    assert "parity holds in 2 of 2 comparisons with the first" in out
+    code, out, _ = cli("compare", "a.json", "b.json", "c.json", "--json", "-")
+    told = json.loads(out)
+    assert (code, told["holds"], len(told["comparisons"])) == (0, True, 2)
+    code, _, err = cli("compare", "a.json", "b.json", "d.json")
+    assert code == 2
+    assert "different plans" in err
+
+
+def test_one_record_is_not_enough(cli):
+    code, _, err = cli("compare", "a.json")
+    assert code == 2
+    assert "compare needs two records or more" in err

@@ -55,7 +55,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "-p pairing.json --sketch one.json -o side.json",
     ),
     "cache": ("unifreeze cache info rows", "unifreeze cache check rows --json -"),
-    "schema": ("unifreeze schema --json plan.schema.json",),
+    "schema": ("unifreeze schema --json plan.schema.json", "unifreeze schema --install plan.yaml"),
     "backends": ("unifreeze backends",),
 }
 """Commands by name, quoted as a shell wants them."""

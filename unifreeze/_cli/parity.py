@@ -30,7 +30,7 @@ from unifreeze._cli.output import (
     say_as_it_is,
     write_json,
 )
-from unifreeze._cli.report_printer import print_report
+from unifreeze._cli.report_printer import print_report, print_reports
 from unifreeze._cli.side_process import SideCommand, run_sides
 from unifreeze._evidence import (
     Order,
@@ -123,12 +123,17 @@ def read_order(order: str) -> Order:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="RECORD", show_default=False)],
+    records: Annotated[
+        list[Path],
+        typer.Argument(metavar="RECORD RECORD …", help="Two or more.", show_default=False),
+    ],
     json: JsonOption = "",
 ) -> None:
-    """Compare two records; needs neither framework."""
-    print_report(compare_records(Record.load(first), Record.load(second)), json)
+    """Compare records, each with the first; needs neither framework."""
+    if len(records) < 2:
+        raise TargetError("compare needs two records or more", hint="`unifreeze record` writes one")
+    first, *others = map(Record.load, records)
+    print_reports([compare_records(first, other) for other in others], json)
 
 
 def parity(

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from unifreeze._cli.find_model import read_plan
 from unifreeze._cli.output import JsonOption, say, write_json
+from unifreeze._files import read_text
 from unifreeze._plan.document import json_schema
+from unifreeze._plan.plan_file import SCHEMA_NAME, save_text, with_schema_line
 from unifreeze._protocol import backend_names, is_installed, load_backend
 
 
 def schema(
-    json: Annotated[str, typer.Option("--json", metavar="FILE", help="Write it to a file.")] = "-",
+    json: Annotated[str, typer.Option("--json", metavar="FILE", help="Write it to a file.")] = "",
+    install: Annotated[
+        Path | None,
+        typer.Option(metavar="PLAN", help="Write it beside this plan, and name it in the plan."),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of plan files, for editors."""
-    write_json(json_schema(), json)
+    if install is None or json:
+        write_json(json_schema(), json or "-")
+    if install is not None:
+        read_plan(install)
+        write_json(json_schema(), str(install.parent / SCHEMA_NAME))
+        save_text(install, with_schema_line(read_text(install)))
+        say(f"{install.parent / SCHEMA_NAME} written; {install} names it")
 
 
 def backends(json: JsonOption = "") -> None:

@@ -13,6 +13,7 @@ from unifreeze._handle.history import RunReport
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.saved_run import SavedRun
 from unifreeze._handle.target import Target
+from unifreeze._handle.told_to_others import ToldToOthers
 from unifreeze._handle.training import Training
 from unifreeze._handle.verify import Verified
 from unifreeze._pictures import html_of
@@ -22,7 +23,7 @@ from unifreeze._resolution import Resolution
 
 
 @checked_methods
-class Handle(CachedBlocks):
+class Handle(CachedBlocks, ToldToOthers):
     """A plan in force on a live model; made by `unifreeze.apply`.
 
     Attributes:

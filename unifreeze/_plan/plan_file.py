@@ -23,6 +23,10 @@ from unifreeze._plan.yaml_text import (
 from unifreeze._whole_files import write_text, writing_hint
 from unifreeze.errors import PlanFileError, brief
 
+SCHEMA_NAME = "unifreeze-plan.schema.json"
+SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_NAME}"
+"""What the YAML servers of VS Code, Neovim and the JetBrains editors look for."""
+
 
 def load_plan(path: Path) -> FreezePlan:
     """Read a plan file; raises as `FreezePlan.load` does."""
@@ -66,14 +70,23 @@ def parse_plan(text: str, *, source: str) -> FreezePlan:
 def save_text(path: str | Path, text: str) -> None:
     """Write the text of a plan file; a reader sees all of it or the file that was there before.
 
+    If the schema of plan files stands beside it, the first line tells editors to use it. Without
+    the schema the line would be an error in every editor.
+
     Raises:
         PlanFileError: The file cannot be written.
     """
     try:
-        write_text(Path(path), text)
+        has_schema = (Path(path).parent / SCHEMA_NAME).is_file()
+        write_text(Path(path), with_schema_line(text) if has_schema else text)
     except (OSError, ValueError) as error:
         mistakes = [f"cannot be written: {getattr(error, 'strerror', None) or error}"]
         raise PlanFileError(str(path), mistakes, hint=writing_hint(error)) from None
+
+
+def with_schema_line(text: str) -> str:
+    """Return the text of a plan file with the line that names its schema to editors."""
+    return text if SCHEMA_LINE in text.splitlines() else f"{SCHEMA_LINE}\n{text}"
 
 
 def plan_text(plan: FreezePlan) -> str:

@@ -1,4 +1,4 @@
-"""Add one fixture to pytest: `assert_parity`."""
+"""Add fixtures to pytest: `assert_parity`, `assert_frozen` and `assert_same_trainability`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,27 @@ def assert_parity() -> Callable[..., Report]:
         return check(*args, **kwargs)
 
     return run
+
+
+@pytest.fixture
+def assert_frozen() -> Callable[..., None]:
+    """Return a function that fails the test unless a model's flags are those of a plan.
+
+    def test_my_loop(assert_frozen):
+        assert_frozen(model, plan)
+    """
+    from unifreeze.testing.assertions import assert_frozen as check
+
+    return check
+
+
+@pytest.fixture
+def assert_same_trainability() -> Callable[..., None]:
+    """Return a function that fails the test unless the same parameters train in two models.
+
+    def test_my_port(assert_same_trainability):
+        assert_same_trainability(torch_model, paddle_model)
+    """
+    from unifreeze.testing.assertions import assert_same_trainability as check
+
+    return check
