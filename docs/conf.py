@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,26 @@ def _link(match: re.Match[str]) -> str:
 INCLUDE = re.compile(r"```\{include\} \.\./\.\./(\S+)\n```")
 
 
-def _included(match: re.Match[str]) -> str:
+def _included(pages: Path, match: re.Match[str]) -> str:
     """A file from outside, without its title, with its links as a page here would write them."""
     text = (HERE.parent / match[1]).read_text("utf-8").partition("\n")[2]
     folder = match[1].rpartition("/")[0]
-    text = re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", rf"](../../{folder}/\1)", text)
-    return text.replace("](../..//docs/en/", "](").replace(f"](../../{folder}/../docs/en/", "](")
+
+    def link(target: re.Match[str]) -> str:
+        path = (Path(folder) / target[1]).as_posix().replace("backends/../", "")
+        page = path.removeprefix("docs/en/")
+        if page == path:
+            return f"](../../{path})"
+        return f"]({page})" if (pages / page).exists() else f"](../en/{page})"
+
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", link, text)
 
 
 def _for_the_site(app: Any, name: str, source: list[str]) -> None:
     """Change what only makes sense in the repository."""
-    text = INCLUDE.sub(_included, source[0]).replace("```mermaid", "```text")
+    text = INCLUDE.sub(partial(_included, Path(app.srcdir)), source[0]).replace(
+        "```mermaid", "```text"
+    )
     source[0] = LINK.sub(_link, text)
 
 

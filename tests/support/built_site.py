@@ -6,14 +6,17 @@ python -m tests.support.built_site build/docs
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import jieba
 from sphinx.search.en import SearchEnglish
 from sphinx.search.zh import SearchChinese
 
+jieba.setLogLevel(logging.WARNING)
 SEARCHED = {"en": ("stop_gradient", "verify"), "zh": ("stop_gradient", "冻结")}
 STEMMERS = {"en": SearchEnglish, "zh": SearchChinese}
 
