@@ -27,7 +27,11 @@ if str(ROOT) not in sys.path:
 from examples.parity import CHECKS  # noqa: E402
 from unifreeze._evidence import Record, Report, compare_records  # noqa: E402
 
-KEPT, PAGE, DATA = ROOT / "ci" / "records", ROOT / "docs" / "en" / "gpu.md", ROOT / "docs" / "gpu.json"
+KEPT, PAGE, DATA = (
+    ROOT / "ci" / "records",
+    ROOT / "docs" / "en" / "gpu.md",
+    ROOT / "docs" / "gpu.json",
+)
 PRECISIONS = {"float32": [], "bfloat16": ["--backend", "torch=examples.in_bfloat16:InBfloat16"]}
 BITS = ("parameters", "decisions", "flags", "frozen", "state")
 """The clauses that are compared in bfloat16."""
