@@ -22,6 +22,7 @@ from unifreeze._structure.head_names import named_for_head
 from unifreeze._structure.joined_runs import join_runs
 from unifreeze._structure.matrices import matrix_counts, reads_input
 from unifreeze._structure.parallel_lists import join_parts
+from unifreeze._structure.parts_in_rows import join_rows
 from unifreeze._structure.single_convolutions import keeps_channels, mirrors, rows_of_units
 from unifreeze._structure.stages import StageFinder
 from unifreeze._structure.tree import Tree
@@ -68,12 +69,11 @@ def find_runs(tree: Tree, kinds: list[str], words: Sequence[int]) -> list[BlockR
         candidates = [*candidates, *units]
     by_holder = finder.by_holder(_outermost(tree, candidates))
     runs = [
-        BlockRun(
-            holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])), why=why
-        )
+        BlockRun(holder, tuple(blocks), tuple(number_runs(map(finder.stage, blocks))), why=why)
         for holder, blocks in by_holder.items()
     ]
-    return [join_parts(tree, kinds, words, run) for run in join_runs(tree, kinds, runs)]
+    runs = [join_parts(tree, kinds, words, run) for run in join_runs(tree, kinds, runs)]
+    return [join_rows(tree, kinds, words, run) for run in runs]
 
 
 def _outermost(tree: Tree, candidates: list[int]) -> list[int]:
@@ -119,6 +119,13 @@ class _BlockFinder:
         while parent > 0 and self._holds_only(parent):
             parent = self.tree.parents[parent]
         return max(parent, 0)
+
+    def stage(self, block: int) -> int:
+        """Return the stage that a block is in, or the list if it is in no stage."""
+        parent = self.tree.parents[block]
+        while self.kinds[parent] == CONTAINER and block in self._blocks_of_stages:
+            parent = self.tree.parents[parent]
+        return parent if parent in self._stages else self.tree.parents[block]
 
     def by_holder(self, blocks: Iterable[int]) -> dict[int, list[int]]:
         """Return the blocks of each run, by the module that holds the run.
@@ -254,11 +261,15 @@ class _BlockFinder:
     def alone_beside(self, blocks: list[int]) -> list[int]:
         """Return stacks of depth one: alone in a container with the name of a block's container."""
         names = {self.tree.last_name(self.tree.parents[block]) for block in blocks}
-        taken = set(blocks)
+        # Where only some modules of a class look like stages, all of them are blocks.
+        types, taken = self.tree.types, set(blocks)
+        mixed = {types[index] for index in self.candidates if index not in self._stages}
         return [
             index
             for index in self.alone()
-            if index not in taken and self.tree.last_name(self.tree.parents[index]) in names
+            if index not in taken
+            and self.tree.last_name(self.tree.parents[index]) in names
+            and (types[index] in mixed if index in self._stages else not self._resamples(index))
         ]
 
     def _holds_only(self, index: int) -> bool:

@@ -218,7 +218,22 @@ class _Placer:
             leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
             return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
         named = self.at.words[owner] & (INPUT | WORD)
-        return bool(named) and self._kind(owner) in ("embedding", "norm")
+        if self._kind(owner) == "norm":
+            return bool(named) or self._in_late_embeddings(owner)
+        return bool(named) and self._kind(owner) == "embedding"
+
+    def _in_late_embeddings(self, norm: int) -> bool:
+        """Return whether a norm stands in a module of embeddings that follows all blocks.
+
+        Between blocks such a module leads from stage to stage.
+        """
+        tree, module = self.tree, self.tree.parents[norm]
+        while module > 0 and self.at.kinds[module] == CONTAINER:
+            module = tree.parents[module]
+        named = words_in(tree.last_name(module)) & INPUT and not self._order.spans(module)
+        last = self.at.runs[-1].blocks[-1]
+        kinds = self.at.kinds[module : tree.ends[module]]
+        return bool(named) and "embedding" in kinds and self._rank(norm) > self._rank(last)
 
     def _put_transition(self, owner: int, tower: int) -> None:
         run, rank = self.at.runs[tower], self.at.ranks[owner]
