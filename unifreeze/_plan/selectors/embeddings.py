@@ -77,9 +77,11 @@ def _embeds_patches(spec: ModelSpec, stem: Mask, run: int) -> bool:
     The first blocks of some vision transformers are convolutions.
     """
     atoms = spec.atoms
-    linear: Mask = _blocks_after(spec, run) & (atoms.kind == KINDS.index("linear"))
+    blocks = _blocks_after(spec, run)
+    linear: Mask = blocks & (atoms.kind == KINDS.index("linear"))
     attends = (linear & (atoms.words & (ATTENTION | _PROJECTED) != 0)).any()
-    return bool(attends) and any(map(_PATCHES.fullmatch, _names_in(spec, stem)))
+    named = any(map(_PATCHES.fullmatch, _names_in(spec, stem)))
+    return named and (bool(attends) or _attends(spec, blocks))
 
 
 def _attends(spec: ModelSpec, blocks: Mask) -> bool:
