@@ -209,9 +209,14 @@ class _Placer:
 
         Without a trace, one with a clear name may be registered before the blocks.
         """
-        if home.word not in SIGNALS or self.anchors.in_block(owner) or not home.runs:
+        if self.anchors.in_block(owner) or not home.runs:
             return ""
         last = self.tree.paths[self.anchors.group(owner)].rpartition(".")[2]
+        if home.word == "text" and is_clear(last) and word_in(last) == "projector":
+            # Some towers of words hold what brings signals to them.
+            return "projector" if self.fed else ""
+        if home.word not in SIGNALS:
+            return ""
         if owner in self._tails[home]:
             return "projector" if ends_a_tower(last) else ""
         anywhere = self.anchors.trace is None and is_clear(last)
