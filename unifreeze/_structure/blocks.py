@@ -25,6 +25,7 @@ from unifreeze._structure.parallel_lists import join_parts
 from unifreeze._structure.parts_in_rows import join_rows
 from unifreeze._structure.single_convolutions import keeps_channels, mirrors, rows_of_units
 from unifreeze._structure.stages import StageFinder
+from unifreeze._structure.tower_words import is_clear, word_in
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import (
     AUXILIARY,
@@ -104,8 +105,9 @@ class _BlockFinder:
             and not words_in(tree.last_name(index)) & AUXILIARY
             and not _inside_a_layer(tree, kinds, index)
         }
-        # Heads in a list stand side by side, too; but where all there is is called so, it is not.
-        trunk = self._composed - _inside_lists(tree, kinds, named_for_head)
+        # Heads in a list stand side by side, and so do projectors, one for each depth of a tower; but
+        # where all there is is called so, it is not.
+        trunk = self._composed - _inside_lists(tree, kinds, _named_for_sides)
         if any(self._matrices[index] >= 2 for index in trunk):
             self._composed = trunk
         self.candidates = [i for i in sorted(self._composed) if self._matrices[i] >= 2]
@@ -274,6 +276,11 @@ class _BlockFinder:
 
     def _holds_only(self, index: int) -> bool:
         return self.kinds[index] == CONTAINER or index in self._stages
+
+
+def _named_for_sides(name: str) -> bool:
+    """Return whether a list holds heads or projectors by its name."""
+    return named_for_head(name) or (is_clear(name) and word_in(name) == "projector")
 
 
 def _inside_lists(tree: Tree, kinds: list[str], is_named: Callable[[str], bool]) -> set[int]:

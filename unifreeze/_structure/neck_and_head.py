@@ -91,6 +91,23 @@ class Ends:
         """Return what follows the last block, with what is called head at the end."""
         return sorted(tail, key=self.named_for_head)
 
+    def before_heads(self, tail: Sequence[int]) -> int:
+        """Return how many layers come before modules called heads, if there are several of those.
+
+        A detector scores with convolutions in one of them, and with linear layers in another.
+        """
+        heads = [self._outermost_head(owner) for owner in tail]
+        several = len(set(heads) - {-1}) > 1
+        return next((n for n, head in enumerate(heads) if head >= 0 and several), len(tail))
+
+    def _outermost_head(self, owner: int) -> int:
+        """Return the outermost module called head around a layer, -1 if there is none."""
+        tree, module, head = self._tree, owner, -1
+        while (module := tree.parents[module]) > 0 and not self._order.spans(module):
+            if named_for_head(tree.last_name(module)):
+                head = module
+        return head
+
     def norms_of_head(self, tail: Sequence[int], kinds: Sequence[str], cut: int) -> int:
         """Count norms right before the head that belong to it: they stand in one module with it.
 

@@ -285,7 +285,7 @@ class _Placer:
             # What follows an encoder feeds the decoder, so it is not a head.
             cut, zone = len(tail), Zone.NECK
         else:
-            cut, zone = neck_length(kinds), Zone.NECK
+            cut, zone = min(neck_length(kinds), self._ends.before_heads(tail)), Zone.NECK
         cut -= self._ends.norms_of_head(tail, kinds, cut)
         for owner in tail[:cut]:
             self._put(owner, zone, tower)

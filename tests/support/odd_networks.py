@@ -1,0 +1,372 @@
+"""Small networks of odd shapes, as people write them, and what they mean by each word.
+
+Each is built in both frameworks and never run: what a word selects without a batch is either what
+its author means, or an error. `tests/test_odd_networks.py` holds them against the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+W, CLASSES = 8, 5
+ERROR = "error"
+"""In place of a pattern: the word is an error here."""
+
+
+class Odd(NamedTuple):
+    """A network and what it means: for each selector a pattern of names, or `ERROR`."""
+
+    build: Callable[[Any], Any]
+    means: dict[str, str]
+
+
+def torch_kit() -> SimpleNamespace:
+    """What the networks are made of, in PyTorch."""
+    import torch
+    from torch import nn
+
+    return _kit(
+        nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Linear, nn.Conv2d,
+        nn.Embedding, nn.LayerNorm, nn.BatchNorm2d, nn.ReLU,
+        lambda *shape: nn.Parameter(torch.zeros(shape)),
+    )  # fmt: skip
+
+
+def paddle_kit() -> SimpleNamespace:
+    """The same in Paddle."""
+    import paddle
+    from paddle import nn
+
+    def param(*shape):
+        return paddle.create_parameter(list(shape), "float32")
+
+    return _kit(
+        nn.Layer, nn.Sequential, nn.LayerList, nn.LayerDict, nn.Linear, nn.Conv2D,
+        nn.Embedding, nn.LayerNorm, nn.BatchNorm2D, nn.ReLU, param,
+    )  # fmt: skip
+
+
+def _kit(base, row, list_, dict_, linear, conv, table, norm, bn, act, param) -> SimpleNamespace:
+    classes: dict[str, type] = {}
+
+    def make(type_name, /, *own, **children):
+        """Build a module of a class, with parameters of its own and children in order."""
+        if type_name not in classes:
+            classes[type_name] = type(type_name, (base,), {})
+        made = classes[type_name]()
+        for leaf, shape in own:
+            setattr(made, leaf, param(*shape))
+        for name, child in children.items():
+            setattr(made, name, child)
+        return made
+
+    k = SimpleNamespace(row=row, list=list_, dict=dict_, table=table, norm=norm, act=act)
+    k.linear = lambda i=W, o=W: linear(i, o)
+    k.conv = lambda i=W, o=W, size=3: conv(i, o, size)
+    k.bn = lambda width=W: bn(width)
+    k.make = make
+    k.attention = lambda name="Attention", w=W: make(
+        name, to_q=linear(w, w), to_k=linear(w, w), to_v=linear(w, w), to_out=linear(w, w)
+    )
+    k.ff = lambda w=W: make("FeedForward", up=linear(w, 2 * w), down=linear(2 * w, w))
+    k.block = lambda w=W: make(
+        "Block", norm1=norm(w), attn=k.attention(w=w), norm2=norm(w), mlp=k.ff(w)
+    )
+    k.res = lambda i=W, o=W: make(
+        "Res", conv1=conv(i, o, 3), bn1=bn(o), conv2=conv(o, o, 3), bn2=bn(o)
+    )
+    k.patches = lambda w=W: conv(3, w, 4)
+    return k
+
+
+KITS = {"torch": torch_kit, "paddle": paddle_kit}
+
+
+def head_first(k):
+    return k.make("Net", head=k.linear(W, CLASSES), stem=k.conv(3), body=k.list([k.res()] * 1 + [k.res(), k.res()]))
+
+
+def classifier_first_with_names_that_say_nothing(k):
+    return k.make("Net", z1=k.linear(W, CLASSES), z2=k.conv(3), z3=k.list([k.res(), k.res()]))
+
+
+def small_lists(k):
+    layers = k.list([k.list([k.attention(), k.ff()]) for _ in range(4)])
+    return k.make("ViT", patch=k.patches(), layers=layers, norm=k.norm(W), head=k.linear(W, CLASSES))
+
+
+def small_lists_with_norms(k):
+    layers = k.list([k.list([k.norm(W), k.attention(), k.norm(W), k.ff()]) for _ in range(3)])
+    return k.make("ViT", patch=k.patches(), layers=layers, fc=k.linear(W, CLASSES))
+
+
+def small_lists_with_rows(k):
+    def mlp():
+        return k.row(k.norm(W), k.linear(), k.act(), k.linear())
+
+    layers = k.list([k.list([k.attention(), mlp()]) for _ in range(3)])
+    return k.make("ViT", patch=k.patches(), layers=layers, fc=k.linear(W, CLASSES))
+
+
+def wrapped_in_prenorm(k):
+    def pre(inner):
+        return k.make("PreNorm", norm=k.norm(W), fn=inner)
+
+    layers = k.list([k.list([pre(k.attention()), pre(k.ff())]) for _ in range(3)])
+    return k.make("T", layers=layers, to_logits=k.linear(W, CLASSES))
+
+
+def small_dicts(k):
+    layers = k.list([k.dict({"attn": k.attention(), "ff": k.ff()}) for _ in range(3)])
+    return k.make("T", embed=k.table(20, W), layers=layers, head=k.linear(W, CLASSES))
+
+
+def taking_turns(k):
+    layers = k.list([part for _ in range(3) for part in (k.attention(), k.ff())])
+    return k.make("T", embed=k.table(20, W), layers=layers, head=k.linear(W, CLASSES))
+
+
+def with_cross_attention(k):
+    layers = k.list([k.list([k.attention(), k.attention("CrossAttention"), k.ff()]) for _ in range(3)])
+    return k.make("T", embed=k.table(20, W), layers=layers, head=k.linear(W, CLASSES))
+
+
+def blocks_in_a_dict(k):
+    body = k.dict({f"block{n}": k.block() for n in range(3)})
+    return k.make("T", tok=k.table(20, W), body=body, ln=k.norm(W), out=k.linear(W, 20))
+
+
+def blocks_as_attributes(k):
+    return k.make("T", stem=k.conv(3), b1=k.res(), b2=k.res(), b3=k.res(), fc=k.linear(W, CLASSES))
+
+
+def stages_of_stages(k):
+    def stage(i, o):
+        return k.row(k.res(i, o), k.res(o, o))
+
+    return k.make(
+        "Net", stem=k.conv(3), layers=k.list([stage(W, W), stage(W, 16), stage(16, 32)]),
+        fc=k.linear(32, CLASSES),
+    )  # fmt: skip
+
+
+def wrapped_thrice(k):
+    net = small_lists(k)
+    for name in ("model", "module", "inner"):
+        net = k.make("Wrapper", **{name: net})
+    return net
+
+
+def home_made(k):
+    def layer(i, o):
+        return k.make("MyLayer", ("matrix", (i, o)), ("b", (o,)))
+
+    def block():
+        return k.make("MyBlock", one=layer(W, W), two=layer(W, W))
+
+    return k.make("Net", first=layer(3, W), units=k.list([block(), block(), block()]), last=layer(W, CLASSES))
+
+
+def two_towers(k):
+    def tower(stem):
+        return k.make("Tower", embed=stem, blocks=k.list([k.block(), k.block()]), norm=k.norm(W))
+
+    return k.make(
+        "Clip", ("logit_scale", (1,)), image_tower=tower(k.patches()), text_tower=tower(k.table(20, W)),
+        image_projection=k.linear(), text_projection=k.linear(),
+    )  # fmt: skip
+
+
+def tower_registered_last(k):
+    lm = k.make("Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W))
+    vision = k.make("Vit", patch_embed=k.patches(), blocks=k.list([k.block(), k.block()]), ln=k.norm(W))
+    return k.make("Vlm", lm_head=k.linear(W, 20), language_model=lm, connector=k.row(k.linear(), k.act(), k.linear()), vision_tower=vision)
+
+
+def resampler_in_the_words(k):
+    def lm():
+        parts = {"embed_tokens": k.table(20, W), "layers": k.list([k.block(), k.block()])}
+        return k.make("Lm", **parts, norm=k.norm(W), resampler_model=k.row(k.linear(), k.linear()))
+
+    vision = k.make("Vit", patch_embed=k.patches(), blocks=k.list([k.block(), k.block()]), ln=k.norm(W))
+    return k.make("Vlm", model=lm(), vision_model=vision, lm_head=k.linear(W, 20))
+
+
+def mergers_before_the_blocks(k):
+    def merger():
+        return k.make("Merger", norm=k.norm(W), fc1=k.linear(), fc2=k.linear())
+
+    visual = k.make(
+        "Vit", patch_embed=k.patches(), merger=merger(), deepstack_merger_list=k.list([merger(), merger()]),
+        blocks=k.list([k.block(), k.block()]),
+    )  # fmt: skip
+    lm = k.make("Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W))
+    return k.make("Vlm", visual=visual, language_model=lm, lm_head=k.linear(W, 20))
+
+
+def tied(k):
+    net = k.make("Lm", wte=k.table(20, W), h=k.list([k.block(), k.block()]), ln_f=k.norm(W))
+    head = k.make("Head", dense=k.linear())
+    head.weight = net.wte.weight
+    net.lm_head = head
+    return net
+
+
+def mixture(k, router="gate", experts="experts", shared="shared_experts"):
+    def moe():
+        parts = {router: k.linear(W, 4), experts: k.list([k.ff() for _ in range(4)]), shared: k.ff()}
+        return k.make("Moe", **parts)
+
+    def block():
+        return k.make("Block", norm1=k.norm(W), attn=k.attention(), norm2=k.norm(W), mlp=moe())
+
+    layers = k.list([block(), block()])
+    return k.make("Lm", embed_tokens=k.table(20, W), layers=layers, norm=k.norm(W), lm_head=k.linear(W, 20))
+
+
+def mixture_with_odd_names(k):
+    return mixture(k, router="switch", experts="local_experts", shared="shared_expert")
+
+
+def mixture_in_tensors(k):
+    def block():
+        experts = k.make("GroupedExperts", ("w1", (4, W, 16)), ("w2", (4, 16, W)))
+        moe = k.make("Moe", router=k.linear(W, 4), experts=experts)
+        return k.make("Block", norm1=k.norm(W), attn=k.attention(), moe=moe)
+
+    return k.make("Lm", tok_embeddings=k.table(20, W), layers=k.list([block(), block()]), output=k.linear(W, 20))
+
+
+def detector(k):
+    backbone = k.make("Backbone", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
+    fpn = k.make("Fpn", lateral=k.list([k.conv(size=1), k.conv(size=1)]))
+    rpn = k.make("RpnHead", conv=k.conv(), cls_logits=k.conv(W, 3, 1), bbox_pred=k.conv(W, 12, 1))
+    box = k.make("BoxHead", fc6=k.linear(), fc7=k.linear(), cls_score=k.linear(W, CLASSES), bbox_pred=k.linear(W, 20))
+    return k.make("Detector", backbone=backbone, neck=fpn, rpn_head=rpn, roi_heads=box)
+
+
+def head_named_before_backbone(k):
+    backbone = k.make("Backbone", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
+    return k.make("Detector", bbox_head=k.make("H", cls=k.conv(W, CLASSES), reg=k.conv(W, 4)), backbone=backbone)
+
+
+def u_net(k):
+    def double(i, o):
+        return k.make("DoubleConv", a=k.conv(i, o), b=k.conv(o, o))
+
+    downs = k.list([double(3, 8), double(8, 16)])
+    ups = k.list([double(32, 16), double(16, 8)])
+    return k.make("UNet", downs=downs, mid=double(16, 32), ups=ups, final=k.conv(8, CLASSES, 1))
+
+
+def nested_model(k):
+    inner = small_lists(k)
+    return k.make("Probe", encoder=inner, probe_norm=k.norm(CLASSES), probe=k.linear(CLASSES, 3))
+
+
+def several_heads(k):
+    body = k.make("Body", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
+    heads = k.dict({"age": k.linear(W, 3), "sex": k.linear(W, 2)})
+    return k.make("Net", body=body, heads=heads)
+
+
+def heads_in_rows(k):
+    body = k.make("Body", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
+    head = k.row(k.linear(W, 16), k.act(), k.linear(16, CLASSES))
+    return k.make("Net", body=body, head=head)
+
+
+def mlp_alone(k):
+    return k.row(k.linear(3, W), k.act(), k.linear(), k.act(), k.linear(W, CLASSES))
+
+
+def cnn_alone(k):
+    features = k.row(k.conv(3, W), k.act(), k.conv(W, 16))
+    return k.make("Vgg", features=features, classifier=k.row(k.linear(16, W), k.act(), k.linear(W, CLASSES)))
+
+
+def mixer(k):
+    def block():
+        return k.make("Mixer", norm1=k.norm(W), tokens=k.ff(), norm2=k.norm(W), channels=k.ff())
+
+    return k.make("Net", patch_embed=k.patches(), blocks=k.list([block(), block()]), norm=k.norm(W), head=k.linear(W, CLASSES))
+
+
+def pyramid_with_down_samplers(k):
+    def stage(i, o):
+        down = k.make("Down", norm=k.norm(i), reduction=k.linear(i, o))
+        return k.make("Stage", downsample=down, blocks=k.list([k.block(o), k.block(o)]))
+
+    return k.make("Net", patch_embed=k.patches(), stages=k.list([stage(8, 16), stage(16, 32), stage(32, 64)]), norm=k.norm(64), head=k.linear(64, CLASSES))
+
+
+def encoder_and_decoder(k):
+    def stack():
+        return k.make("Stack", layers=k.list([k.block(), k.block()]), norm=k.norm(W))
+
+    return k.make("T5", shared=k.table(20, W), encoder=stack(), decoder=stack(), lm_head=k.linear(W, 20))
+
+
+def embeddings_last(k):
+    parts = {"word_emb": k.table(20, W), "pos_emb": k.table(9, W), "norms": k.list([k.norm(W)])}
+    layers = k.list([k.block(), k.block()])
+    encoder = k.make("Enc", layers=layers)
+    return k.make("Bert", encoder=encoder, embeddings=k.make("Emb", **parts), classifier=k.linear(W, CLASSES))
+
+
+def siamese(k):
+    def tower():
+        return k.make("Tower", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
+
+    return k.make("Net", left=tower(), right=tower(), fuse=k.linear(16, W), score=k.linear(W, 1))
+
+
+def actor_critic(k):
+    body = k.make("Body", embed=k.linear(3, W), layers=k.list([k.ff(), k.ff()]))
+    return k.make("Agent", body=body, policy=k.linear(W, 4), value=k.linear(W, 1))
+
+
+VIT = {"blocks[0]": r".*layers\.0\..*", "blocks[-1]": r".*layers\.3\..*", "head": r".*head\..*", "embeddings": r".*patch\..*", "neck": r".*\.?norm\.(weight|bias)"}
+TURNS = {"blocks[0]": r"layers\.[01]\..*", "blocks[2]": r"layers\.[45]\..*", "blocks[3]": ERROR, "head": r"head\..*"}
+MOE = {"router": r".*\.mlp\.gate\..*", "experts": r".*\.experts\..*", "experts[0]": r".*\.experts\.0\..*", "shared_experts": r".*\.shared_experts\..*", "head": r"lm_head\..*"}
+VLM = {"text": r"(language_model|lm_head)\..*", "head": r"lm_head\..*"}
+
+NETWORKS: dict[str, Odd] = {
+    "head first": Odd(head_first, {"head": r"head\..*", "blocks[-1]": r"body\.2\..*", "stem": r"stem\..*"}),
+    "small lists": Odd(small_lists, VIT),
+    "small lists with norms": Odd(small_lists_with_norms, {"blocks[1]": r"layers\.1\..*", "head": r"fc\..*", "blocks[3]": ERROR}),
+    "small lists with rows": Odd(small_lists_with_rows, {"blocks[1]": r"layers\.1\..*", "blocks[-1]": r"layers\.2\..*", "head": r"fc\..*"}),
+    "wrapped in a norm": Odd(wrapped_in_prenorm, {"blocks[1]": r"layers\.1\..*", "head": r"to_logits\..*"}),
+    "small dicts": Odd(small_dicts, {"blocks[1]": r"layers\.1\..*", "head": r"head\..*", "embeddings": r"embed\..*"}),
+    "taking turns": Odd(taking_turns, TURNS),
+    "cross attention": Odd(with_cross_attention, {"blocks[1]": r"layers\.1\..*", "blocks[-1]": r"layers\.2\..*", "head": r"head\..*"}),
+    "blocks in a dict": Odd(blocks_in_a_dict, {"blocks[1]": r"body\.block1\..*", "head": r"out\..*", "embeddings": r"tok\..*", "neck": r"ln\..*"}),
+    "blocks as attributes": Odd(blocks_as_attributes, {"blocks[1]": r"b2\..*", "head": r"fc\..*", "stem": r"stem\..*", "embeddings": ERROR}),
+    "stages of stages": Odd(stages_of_stages, {"blocks[1]": r"layers\.0\.1\..*", "stages[2]": r"layers\.2\..*", "head": r"fc\..*"}),
+    "wrapped thrice": Odd(wrapped_thrice, VIT),
+    "home-made layers": Odd(home_made, {"blocks[0]": r"units\.0\..*", "head": r"last\..*", "stem": r"first\..*"}),
+    "two towers": Odd(two_towers, {"vision": r"image_tower\..*", "text": r"text_tower\..*", "projector": r"(image|text)_projection\..*", "scalars": r"logit_scale", "blocks[0] in vision": r"image_tower\.blocks\.0\..*", "blocks[0]": ERROR}),
+    "tower registered last": Odd(tower_registered_last, {**VLM, "vision": r"vision_tower\..*", "projector": r"connector\..*", "embeddings": r"(language_model\.embed_tokens|vision_tower\.patch_embed)\..*", "blocks[-1] in language": r"language_model\.layers\.1\..*"}),
+    "resampler in the words": Odd(resampler_in_the_words, {"text": r"(model\.(?!resampler)|lm_head\.).*", "projector": r"model\.resampler_model\..*", "vision": r"vision_model\..*", "head": r"lm_head\..*"}),
+    "mergers before the blocks": Odd(mergers_before_the_blocks, {**VLM, "vision": r"visual\.(patch_embed|blocks)\..*", "projector": r"visual\.(merger|deepstack_merger_list)\..*", "embeddings": r"(visual\.patch_embed|language_model\.embed_tokens)\..*"}),
+    "tied": Odd(tied, {"embeddings": r"wte\.weight|lm_head\.weight", "head": r"lm_head\..*|wte\.weight", "blocks[0]": r"h\.0\..*"}),
+    "mixture": Odd(mixture, MOE),
+    "mixture with odd names": Odd(mixture_with_odd_names, {"router": r".*\.switch\..*", "experts": r".*\.local_experts\..*", "shared_experts": r".*\.shared_expert\..*", "mlp & router": ERROR}),
+    "mixture in tensors": Odd(mixture_in_tensors, {"router": r".*\.router\..*", "experts": r".*\.experts\..*", "experts[0]": ERROR, "head": r"output\..*"}),
+    "detector": Odd(detector, {"head": r"(rpn_head|roi_heads)\..*", "neck": r"neck\..*", "blocks[1]": r"backbone\.layers\.1\..*", "classifier": r".*cls_score\..*"}),
+    "head named before backbone": Odd(head_named_before_backbone, {"head": r"bbox_head\..*", "stem": r"backbone\.stem\..*"}),
+    "u-net": Odd(u_net, {"head": r"final\..*", "blocks[0]": r"downs\.0\..*", "blocks[-1]": r"ups\.1\..*"}),
+    "nested model": Odd(nested_model, {"head": r"probe\..*", "neck": r"probe_norm\..*|encoder\.norm\..*|encoder\.head\..*", "blocks[0]": r"encoder\.layers\.0\..*", "embeddings": r"encoder\.patch\..*"}),
+    "several heads": Odd(several_heads, {"head": r"heads\..*", "backbone": r"body\..*"}),
+    "head of two layers": Odd(heads_in_rows, {"head": r"head\..*", "classifier": r"head\.2\..*"}),
+    "layers alone": Odd(mlp_alone, {"head": r"4\..*", "blocks": ERROR, "stages[0]": ERROR}),
+    "convolutions alone": Odd(cnn_alone, {"head": r"classifier\..*", "classifier": r"classifier\.2\..*", "embeddings": ERROR}),
+    "mixer": Odd(mixer, {"embeddings": r"patch_embed\..*", "blocks[1]": r"blocks\.1\..*", "neck": r"norm\..*", "head": r"head\..*"}),
+    "pyramid": Odd(pyramid_with_down_samplers, {"stages[2]": r"stages\.2\..*", "blocks[-1]": r"stages\.2\.blocks\.1\..*", "head": r"head\..*"}),
+    "encoder and decoder": Odd(encoder_and_decoder, {"encoder[0]": r"encoder\.layers\.0\..*", "decoder[-1]": r"decoder\.layers\.1\..*", "head": r"lm_head\..*", "blocks[0]": ERROR, "embeddings": r"shared\..*"}),
+    "embeddings last": Odd(embeddings_last, {"embeddings": r"embeddings\..*", "head": r"classifier\..*", "position_embeddings": r"embeddings\.pos_emb\..*", "word_embeddings": r"embeddings\.word_emb\..*"}),
+    "siamese": Odd(siamese, {"blocks[0]": ERROR, "head": r"(fuse|score)\..*", "vision": r"(left|right)\..*"}),
+    "actor and critic": Odd(actor_critic, {"head": r"(policy|value)\..*", "blocks[1]": r"body\.layers\.1\..*"}),
+}  # fmt: skip

@@ -1,0 +1,37 @@
+"""On networks of odd shapes a word selects what a person means, in both frameworks, or is an error."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.odd_networks import ERROR, KITS, NETWORKS
+from unifreeze._plan.selectors import evaluate, parse
+from unifreeze._protocol import backend_for
+from unifreeze.errors import UnifreezeError
+
+
+def selected(selector, spec):
+    """The names a selector selects; an empty choice is an error, as in a plan."""
+    try:
+        mask = evaluate(parse(selector), spec)
+    except UnifreezeError:
+        return ERROR
+    tensors = set(spec.atoms.tensor[mask].tolist())
+    return {n for n, t in zip(spec.tree.names, spec.tree.tensor_of, strict=True) if t in tensors} or ERROR
+
+
+@pytest.mark.parametrize("framework", KITS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_word_selects_what_a_person_means(name, framework):
+    odd = NETWORKS[name]
+    model = odd.build(KITS[framework]())
+    spec = backend_for(model).describe(model)
+    wrong = {}
+    for selector, pattern in odd.means.items():
+        found = selected(selector, spec)
+        meant = {n for n in spec.tree.names if re.fullmatch(pattern, n)}
+        if found != (ERROR if pattern == ERROR else meant):
+            wrong[selector] = found if found == ERROR or pattern == ERROR else found ^ meant
+    assert not wrong
