@@ -19,7 +19,9 @@ def selected(selector, spec):
     except UnifreezeError:
         return ERROR
     tensors = set(spec.atoms.tensor[mask].tolist())
-    return {n for n, t in zip(spec.tree.names, spec.tree.tensor_of, strict=True) if t in tensors} or ERROR
+    return {
+        n for n, t in zip(spec.tree.names, spec.tree.tensor_of, strict=True) if t in tensors
+    } or ERROR
 
 
 @pytest.mark.parametrize("framework", KITS)

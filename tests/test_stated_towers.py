@@ -48,9 +48,7 @@ def test_a_stated_tower_holds_nothing_else(framework):
     }
     plan = uf.FreezePlan().with_structure(projector="multi_modal_projector.linear_2")
     trained = plan.only("projector").resolve(model).trainable_paths
-    assert set(trained) == {
-        f"multi_modal_projector.linear_2.{leaf}" for leaf in ("weight", "bias")
-    }
+    assert set(trained) == {f"multi_modal_projector.linear_2.{leaf}" for leaf in ("weight", "bias")}
     text = plan.with_structure(language="language_model").only("text").resolve(model)
     assert all(path.startswith("language_model.") for path in text.trainable_paths)
 

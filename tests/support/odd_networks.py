@@ -85,7 +85,12 @@ KITS = {"torch": torch_kit, "paddle": paddle_kit}
 
 
 def head_first(k):
-    return k.make("Net", head=k.linear(W, CLASSES), stem=k.conv(3), body=k.list([k.res()] * 1 + [k.res(), k.res()]))
+    return k.make(
+        "Net",
+        head=k.linear(W, CLASSES),
+        stem=k.conv(3),
+        body=k.list([k.res()] * 1 + [k.res(), k.res()]),
+    )
 
 
 def classifier_first_with_names_that_say_nothing(k):
@@ -94,7 +99,9 @@ def classifier_first_with_names_that_say_nothing(k):
 
 def small_lists(k):
     layers = k.list([k.list([k.attention(), k.ff()]) for _ in range(4)])
-    return k.make("ViT", patch=k.patches(), layers=layers, norm=k.norm(W), head=k.linear(W, CLASSES))
+    return k.make(
+        "ViT", patch=k.patches(), layers=layers, norm=k.norm(W), head=k.linear(W, CLASSES)
+    )
 
 
 def small_lists_with_norms(k):
@@ -129,7 +136,9 @@ def taking_turns(k):
 
 
 def with_cross_attention(k):
-    layers = k.list([k.list([k.attention(), k.attention("CrossAttention"), k.ff()]) for _ in range(3)])
+    layers = k.list(
+        [k.list([k.attention(), k.attention("CrossAttention"), k.ff()]) for _ in range(3)]
+    )
     return k.make("T", embed=k.table(20, W), layers=layers, head=k.linear(W, CLASSES))
 
 
@@ -166,7 +175,9 @@ def home_made(k):
     def block():
         return k.make("MyBlock", one=layer(W, W), two=layer(W, W))
 
-    return k.make("Net", first=layer(3, W), units=k.list([block(), block(), block()]), last=layer(W, CLASSES))
+    return k.make(
+        "Net", first=layer(3, W), units=k.list([block(), block(), block()]), last=layer(W, CLASSES)
+    )
 
 
 def two_towers(k):
@@ -180,9 +191,19 @@ def two_towers(k):
 
 
 def tower_registered_last(k):
-    lm = k.make("Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W))
-    vision = k.make("Vit", patch_embed=k.patches(), blocks=k.list([k.block(), k.block()]), ln=k.norm(W))
-    return k.make("Vlm", lm_head=k.linear(W, 20), language_model=lm, connector=k.row(k.linear(), k.act(), k.linear()), vision_tower=vision)
+    lm = k.make(
+        "Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W)
+    )
+    vision = k.make(
+        "Vit", patch_embed=k.patches(), blocks=k.list([k.block(), k.block()]), ln=k.norm(W)
+    )
+    return k.make(
+        "Vlm",
+        lm_head=k.linear(W, 20),
+        language_model=lm,
+        connector=k.row(k.linear(), k.act(), k.linear()),
+        vision_tower=vision,
+    )
 
 
 def resampler_in_the_words(k):
@@ -190,7 +211,9 @@ def resampler_in_the_words(k):
         parts = {"embed_tokens": k.table(20, W), "layers": k.list([k.block(), k.block()])}
         return k.make("Lm", **parts, norm=k.norm(W), resampler_model=k.row(k.linear(), k.linear()))
 
-    vision = k.make("Vit", patch_embed=k.patches(), blocks=k.list([k.block(), k.block()]), ln=k.norm(W))
+    vision = k.make(
+        "Vit", patch_embed=k.patches(), blocks=k.list([k.block(), k.block()]), ln=k.norm(W)
+    )
     return k.make("Vlm", model=lm(), vision_model=vision, lm_head=k.linear(W, 20))
 
 
@@ -202,7 +225,9 @@ def mergers_before_the_blocks(k):
         "Vit", patch_embed=k.patches(), merger=merger(), deepstack_merger_list=k.list([merger(), merger()]),
         blocks=k.list([k.block(), k.block()]),
     )  # fmt: skip
-    lm = k.make("Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W))
+    lm = k.make(
+        "Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W)
+    )
     return k.make("Vlm", visual=visual, language_model=lm, lm_head=k.linear(W, 20))
 
 
@@ -216,14 +241,20 @@ def tied(k):
 
 def mixture(k, router="gate", experts="experts", shared="shared_experts"):
     def moe():
-        parts = {router: k.linear(W, 4), experts: k.list([k.ff() for _ in range(4)]), shared: k.ff()}
+        parts = {
+            router: k.linear(W, 4),
+            experts: k.list([k.ff() for _ in range(4)]),
+            shared: k.ff(),
+        }
         return k.make("Moe", **parts)
 
     def block():
         return k.make("Block", norm1=k.norm(W), attn=k.attention(), norm2=k.norm(W), mlp=moe())
 
     layers = k.list([block(), block()])
-    return k.make("Lm", embed_tokens=k.table(20, W), layers=layers, norm=k.norm(W), lm_head=k.linear(W, 20))
+    return k.make(
+        "Lm", embed_tokens=k.table(20, W), layers=layers, norm=k.norm(W), lm_head=k.linear(W, 20)
+    )
 
 
 def mixture_with_odd_names(k):
@@ -236,20 +267,35 @@ def mixture_in_tensors(k):
         moe = k.make("Moe", router=k.linear(W, 4), experts=experts)
         return k.make("Block", norm1=k.norm(W), attn=k.attention(), moe=moe)
 
-    return k.make("Lm", tok_embeddings=k.table(20, W), layers=k.list([block(), block()]), output=k.linear(W, 20))
+    return k.make(
+        "Lm",
+        tok_embeddings=k.table(20, W),
+        layers=k.list([block(), block()]),
+        output=k.linear(W, 20),
+    )
 
 
 def detector(k):
     backbone = k.make("Backbone", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
     fpn = k.make("Fpn", lateral=k.list([k.conv(size=1), k.conv(size=1)]))
     rpn = k.make("RpnHead", conv=k.conv(), cls_logits=k.conv(W, 3, 1), bbox_pred=k.conv(W, 12, 1))
-    box = k.make("BoxHead", fc6=k.linear(), fc7=k.linear(), cls_score=k.linear(W, CLASSES), bbox_pred=k.linear(W, 20))
+    box = k.make(
+        "BoxHead",
+        fc6=k.linear(),
+        fc7=k.linear(),
+        cls_score=k.linear(W, CLASSES),
+        bbox_pred=k.linear(W, 20),
+    )
     return k.make("Detector", backbone=backbone, neck=fpn, rpn_head=rpn, roi_heads=box)
 
 
 def head_named_before_backbone(k):
     backbone = k.make("Backbone", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
-    return k.make("Detector", bbox_head=k.make("H", cls=k.conv(W, CLASSES), reg=k.conv(W, 4)), backbone=backbone)
+    return k.make(
+        "Detector",
+        bbox_head=k.make("H", cls=k.conv(W, CLASSES), reg=k.conv(W, 4)),
+        backbone=backbone,
+    )
 
 
 def u_net(k):
@@ -284,14 +330,22 @@ def mlp_alone(k):
 
 def cnn_alone(k):
     features = k.row(k.conv(3, W), k.act(), k.conv(W, 16))
-    return k.make("Vgg", features=features, classifier=k.row(k.linear(16, W), k.act(), k.linear(W, CLASSES)))
+    return k.make(
+        "Vgg", features=features, classifier=k.row(k.linear(16, W), k.act(), k.linear(W, CLASSES))
+    )
 
 
 def mixer(k):
     def block():
         return k.make("Mixer", norm1=k.norm(W), tokens=k.ff(), norm2=k.norm(W), channels=k.ff())
 
-    return k.make("Net", patch_embed=k.patches(), blocks=k.list([block(), block()]), norm=k.norm(W), head=k.linear(W, CLASSES))
+    return k.make(
+        "Net",
+        patch_embed=k.patches(),
+        blocks=k.list([block(), block()]),
+        norm=k.norm(W),
+        head=k.linear(W, CLASSES),
+    )
 
 
 def pyramid_with_down_samplers(k):
@@ -299,21 +353,31 @@ def pyramid_with_down_samplers(k):
         down = k.make("Down", norm=k.norm(i), reduction=k.linear(i, o))
         return k.make("Stage", downsample=down, blocks=k.list([k.block(o), k.block(o)]))
 
-    return k.make("Net", patch_embed=k.patches(), stages=k.list([stage(8, 16), stage(16, 32), stage(32, 64)]), norm=k.norm(64), head=k.linear(64, CLASSES))
+    return k.make(
+        "Net",
+        patch_embed=k.patches(),
+        stages=k.list([stage(8, 16), stage(16, 32), stage(32, 64)]),
+        norm=k.norm(64),
+        head=k.linear(64, CLASSES),
+    )
 
 
 def encoder_and_decoder(k):
     def stack():
         return k.make("Stack", layers=k.list([k.block(), k.block()]), norm=k.norm(W))
 
-    return k.make("T5", shared=k.table(20, W), encoder=stack(), decoder=stack(), lm_head=k.linear(W, 20))
+    return k.make(
+        "T5", shared=k.table(20, W), encoder=stack(), decoder=stack(), lm_head=k.linear(W, 20)
+    )
 
 
 def embeddings_last(k):
     parts = {"word_emb": k.table(20, W), "pos_emb": k.table(9, W), "norms": k.list([k.norm(W)])}
     layers = k.list([k.block(), k.block()])
     encoder = k.make("Enc", layers=layers)
-    return k.make("Bert", encoder=encoder, embeddings=k.make("Emb", **parts), classifier=k.linear(W, CLASSES))
+    return k.make(
+        "Bert", encoder=encoder, embeddings=k.make("Emb", **parts), classifier=k.linear(W, CLASSES)
+    )
 
 
 def siamese(k):
@@ -328,9 +392,222 @@ def actor_critic(k):
     return k.make("Agent", body=body, policy=k.linear(W, 4), value=k.linear(W, 1))
 
 
-VIT = {"blocks[0]": r".*layers\.0\..*", "blocks[-1]": r".*layers\.3\..*", "head": r".*head\..*", "embeddings": r".*patch\..*", "neck": r".*\.?norm\.(weight|bias)"}
-TURNS = {"blocks[0]": r"layers\.[01]\..*", "blocks[2]": r"layers\.[45]\..*", "blocks[3]": ERROR, "head": r"head\..*"}
-MOE = {"router": r".*\.mlp\.gate\..*", "experts": r".*\.experts\..*", "experts[0]": r".*\.experts\.0\..*", "shared_experts": r".*\.shared_experts\..*", "head": r"lm_head\..*"}
+def detector_of_two_stages(k):
+    backbone = k.make(
+        "Backbone",
+        body=k.make("Body", conv1=k.conv(3), layer1=k.row(k.res(), k.res())),
+        fpn=k.make("Fpn", inner=k.list([k.conv(size=1)]), layer=k.list([k.conv()])),
+    )
+    rpn = k.make(
+        "Rpn",
+        head=k.make(
+            "RpnHead", conv=k.conv(), cls_logits=k.conv(W, 3, 1), bbox_pred=k.conv(W, 12, 1)
+        ),
+    )
+    box = k.make(
+        "Heads",
+        box_head=k.make("Two", fc6=k.linear(), fc7=k.linear()),
+        box_predictor=k.make("P", cls_score=k.linear(W, CLASSES), bbox_pred=k.linear(W, 20)),
+    )
+    return k.make("Detector", backbone=backbone, rpn=rpn, roi_heads=box)
+
+
+def levels_of_a_u_net(k):
+    def level(i, o):
+        return k.list([k.res(i, i), k.res(i, i), k.attention(w=i), k.conv(i, o)])
+
+    downs, ups = k.list([level(8, 16), level(16, 32)]), k.list([level(32, 16), level(16, 8)])
+    return k.make(
+        "Unet",
+        init_conv=k.conv(3),
+        time_mlp=k.row(k.linear(), k.linear()),
+        downs=downs,
+        mid=k.res(32, 32),
+        ups=ups,
+        final_conv=k.conv(8, 3, 1),
+    )
+
+
+def detr(k):
+    def stack():
+        return k.make("Stack", layers=k.list([k.block(), k.block()]))
+
+    backbone = k.make(
+        "Resnet", conv1=k.conv(3), layer1=k.row(k.res(), k.res()), layer2=k.row(k.res(), k.res())
+    )
+    boxes = k.make("Mlp", layers=k.list([k.linear(), k.linear(W, 4)]))
+    return k.make(
+        "Detr",
+        transformer=k.make("T", encoder=stack(), decoder=stack()),
+        class_embed=k.linear(W, CLASSES),
+        bbox_embed=boxes,
+        query_embed=k.table(7, W),
+        input_proj=k.conv(size=1),
+        backbone=backbone,
+    )
+
+
+def speech(k):
+    subsample = k.make("Sub", conv1=k.conv(1), conv2=k.conv())
+    layers = k.list(
+        [
+            k.make(
+                "Conformer",
+                ff1=k.ff(),
+                self_attn=k.attention(),
+                conv=k.make("C", a=k.conv(), b=k.conv()),
+                ff2=k.ff(),
+                norm=k.norm(W),
+            )
+            for _ in range(3)
+        ]
+    )
+    return k.make(
+        "Asr",
+        encoder=k.make("Enc", embed=subsample, encoders=layers, after_norm=k.norm(W)),
+        ctc=k.make("Ctc", ctc_lo=k.linear(W, 20)),
+    )
+
+
+def hybrid(k):
+    def mamba():
+        return k.make(
+            "MambaBlock",
+            norm=k.norm(W),
+            mixer=k.make("Ssm", in_proj=k.linear(), out_proj=k.linear()),
+        )
+
+    layers = k.list([mamba(), k.block(), mamba(), k.block()])
+    return k.make(
+        "Lm", embeddings=k.table(20, W), layers=layers, norm_f=k.norm(W), lm_head=k.linear(W, 20)
+    )
+
+
+def one_block_many_times(k):
+    block = k.block()
+    return k.make(
+        "Lm", embed=k.table(20, W), layers=k.list([block, block, block]), head=k.linear(W, 20)
+    )
+
+
+def recurrent_words(k):
+    return k.make(
+        "Lm",
+        embedding=k.table(20, W),
+        mix=k.make("Cell", a=k.linear(), b=k.linear()),
+        fc=k.linear(W, 20),
+    )
+
+
+def graph(k):
+    def conv():
+        return k.make("GCNConv", ("bias", (W,)), lin=k.linear())
+
+    convs = k.list([k.make("Layer", conv=conv(), mlp=k.ff()) for _ in range(3)])
+    return k.make("Gnn", atom_encoder=k.table(9, W), convs=convs, lin=k.linear(W, CLASSES))
+
+
+def hears_sees_and_reads(k):
+    def tower(stem, **more):
+        return k.make(
+            "Tower", **stem, layers=k.list([k.block(), k.block()]), norm=k.norm(W), **more
+        )
+
+    thinker = k.make(
+        "Thinker", audio_tower=tower({"conv1": k.conv(1)}, proj=k.linear()), visual=tower({"patch_embed": k.patches()}, merger=k.row(k.linear(), k.linear())),
+        model=tower({"embed_tokens": k.table(20, W)}), lm_head=k.linear(W, 20),
+    )  # fmt: skip
+    return k.make("Omni", thinker=thinker)
+
+
+def latents(k):
+    own = ("latents", (4, W))
+    return k.make(
+        "Perceiver",
+        own,
+        cross_attend=k.make("Cross", attn=k.attention(), ff=k.ff()),
+        layers=k.list([k.block(), k.block()]),
+        to_logits=k.row(k.norm(W), k.linear(W, CLASSES)),
+    )
+
+
+def two_lists(k):
+    return k.make(
+        "Seq2seq",
+        embed=k.table(20, W),
+        encoder_layers=k.list([k.block(), k.block()]),
+        decoder_layers=k.list([k.block(), k.block()]),
+        out=k.linear(W, 20),
+    )
+
+
+def stages_in_a_dict(k):
+    stages = k.dict(
+        {f"layer{n}": k.row(k.res(8 * n, 8 * n), k.res(8 * n, 8 * (n + 1))) for n in (1, 2, 3)}
+    )
+    return k.make("Net", stem=k.conv(3), stages=stages, fc=k.linear(32, CLASSES))
+
+
+def heads_before_the_body(k):
+    heads = k.list([k.make("Task", fc1=k.linear(), fc2=k.linear(W, n)) for n in (2, 3)])
+    return k.make(
+        "Net", heads=heads, body=k.make("Body", stem=k.conv(3), layers=k.list([k.res(), k.res()]))
+    )
+
+
+def linear_layers_in_a_list(k):
+    return k.make(
+        "Mlp",
+        inp=k.linear(3, W),
+        hidden=k.list([k.linear() for _ in range(3)]),
+        out=k.linear(W, CLASSES),
+    )
+
+
+def norms_before_the_head(k):
+    return k.make(
+        "Vit",
+        ("cls_token", (1, 1, W)),
+        ("pos_embed", (1, 9, W)),
+        patch_embed=k.make("P", proj=k.patches()),
+        norm_pre=k.norm(W),
+        blocks=k.row(k.block(), k.block()),
+        norm=k.norm(W),
+        fc_norm=k.norm(W),
+        head=k.linear(W, CLASSES),
+    )
+
+
+def captioner(k):
+    cnn = k.make(
+        "Cnn", conv1=k.conv(3), layer1=k.row(k.res(), k.res()), layer2=k.row(k.res(), k.res())
+    )
+    words = k.make(
+        "Decoder", embed=k.table(20, W), layers=k.list([k.block(), k.block()]), fc=k.linear(W, 20)
+    )
+    return k.make("Caption", encoder=cnn, bridge=k.linear(), decoder=words)
+
+
+VIT = {
+    "blocks[0]": r".*layers\.0\..*",
+    "blocks[-1]": r".*layers\.3\..*",
+    "head": r".*head\..*",
+    "embeddings": r".*patch\..*",
+    "neck": r".*\.?norm\.(weight|bias)",
+}
+TURNS = {
+    "blocks[0]": r"layers\.[01]\..*",
+    "blocks[2]": r"layers\.[45]\..*",
+    "blocks[3]": ERROR,
+    "head": r"head\..*",
+}
+MOE = {
+    "router": r".*\.mlp\.gate\..*",
+    "experts": r".*\.experts\..*",
+    "experts[0]": r".*\.experts\.0\..*",
+    "shared_experts": r".*\.shared_experts\..*",
+    "head": r"lm_head\..*",
+}
 VLM = {"text": r"(language_model|lm_head)\..*", "head": r"lm_head\..*"}
 
 NETWORKS: dict[str, Odd] = {
@@ -369,4 +646,20 @@ NETWORKS: dict[str, Odd] = {
     "embeddings last": Odd(embeddings_last, {"embeddings": r"embeddings\..*", "head": r"classifier\..*", "position_embeddings": r"embeddings\.pos_emb\..*", "word_embeddings": r"embeddings\.word_emb\..*"}),
     "siamese": Odd(siamese, {"blocks[0]": ERROR, "head": r"(fuse|score)\..*", "vision": r"(left|right)\..*"}),
     "actor and critic": Odd(actor_critic, {"head": r"(policy|value)\..*", "blocks[1]": r"body\.layers\.1\..*"}),
+    "detector of two stages": Odd(detector_of_two_stages, {"head": r"(rpn\.head|roi_heads)\..*", "classifier": r".*cls_score\..*", "backbone": r"backbone\..*", "blocks[0]": r"backbone\.body\.layer1\.0\..*"}),
+    "levels of a u-net": Odd(levels_of_a_u_net, {"head": r"final_conv\..*", "blocks": r"(?!ups\.1\.3)(downs|mid|ups)\..*"}),
+    "detection by queries": Odd(detr, {"head": r"(class|bbox)_embed\..*", "encoder[0]": ERROR, "blocks[0] in transformer.encoder": r"transformer\.encoder\.layers\.0\..*", "classifier": r"class_embed\..*"}),
+    "speech": Odd(speech, {"head": r"ctc\..*", "blocks[1]": r"encoder\.encoders\.1\..*", "embeddings": r"encoder\.embed\..*", "neck": r"encoder\.after_norm\..*"}),
+    "hybrid": Odd(hybrid, {"blocks[1]": r"layers\.1\..*", "blocks[3]": r"layers\.3\..*", "head": r"lm_head\..*", "text": r".*"}),
+    "one block many times": Odd(one_block_many_times, {"blocks": r"layers\..*", "blocks[1]": ERROR, "head": r"head\..*", "embeddings": r"embed\..*"}),
+    "recurrent words": Odd(recurrent_words, {"head": r"(mix|fc)\..*", "embeddings": r"embedding\..*", "blocks": ERROR}),
+    "graph": Odd(graph, {"head": r"lin\..*", "blocks[2]": r"convs\.2\..*", "embeddings": r"atom_encoder\..*"}),
+    "hears, sees and reads": Odd(hears_sees_and_reads, {"audio": r"thinker\.audio_tower\.(?!proj).*", "vision": r"thinker\.visual\.(?!merger).*", "projector": r"thinker\.(visual\.merger|audio_tower\.proj)\..*", "text": r"thinker\.(model|lm_head)\..*", "head": r"thinker\.lm_head\..*", "blocks[-1] in language": r"thinker\.model\.layers\.1\..*"}),
+    "latents": Odd(latents, {"head": r"to_logits\.1\..*|to_logits\.0\..*", "blocks[0]": r"layers\.0\..*"}),
+    "two lists": Odd(two_lists, {"encoder[0]": r"encoder_layers\.0\..*", "decoder[-1]": r"decoder_layers\.1\..*", "head": r"out\..*"}),
+    "stages in a dict": Odd(stages_in_a_dict, {"stages[1]": r"stages\.layer2\..*", "blocks[-1]": r"stages\.layer3\.1\..*", "head": r"fc\..*"}),
+    "heads before the body": Odd(heads_before_the_body, {"head": r"heads\..*", "blocks[1]": r"body\.layers\.1\..*"}),
+    "linear layers in a list": Odd(linear_layers_in_a_list, {"head": r"out\..*", "blocks": ERROR}),
+    "norms before the head": Odd(norms_before_the_head, {"head": r"head\..*", "neck": r"(norm|fc_norm)\..*", "embeddings": r"cls_token|pos_embed|(patch_embed|norm_pre)\..*"}),
+    "captioner": Odd(captioner, {"vision": r"encoder\..*", "projector": r"bridge\..*", "text": r"decoder\..*", "head": r"decoder\.fc\..*"}),
 }  # fmt: skip

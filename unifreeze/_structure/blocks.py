@@ -43,7 +43,7 @@ _PATH = re.compile(
     r"(?:_(?:path|blocks?|layers?|convs?|units?|part))?"
 )
 """A name for the path down or up of a network that halves its maps and doubles them again."""
-_SIDES = re.compile(r"(encoder|decoder)s?")
+_SIDES = re.compile(r"(encoder|decoder)(?:s|_?(?:layer|block)s?)?")
 _STEM = re.compile(r"(?:conv_?)?stem\d*|patch_embed\w*")
 
 
@@ -256,8 +256,7 @@ class _BlockFinder:
             index
             for index in self.candidates
             if self.kinds[tree.parents[index]] == CONTAINER
-            and tree.parents[index] == index - 1
-            and tree.ends[tree.parents[index]] == tree.ends[index]
+            and all(n == index or tree.repeats[n] for n in tree.children(tree.parents[index]))
         ]
 
     def alone_beside(self, blocks: list[int]) -> list[int]:
