@@ -1,25 +1,14 @@
 """Small networks of odd shapes, as people write them, and what they mean by each word.
 
 Each is built in both frameworks and never run: what a word selects without a batch is either what
-its author means, or an error. `tests/test_odd_networks.py` holds them against the words.
+its author means, or an error. `odd_networks.toml` says what that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 W, CLASSES = 8, 5
-ERROR = "error"
-"""In place of a pattern: the word is an error here."""
-
-
-class Odd(NamedTuple):
-    """A network and what it means: for each selector a pattern of names, or `ERROR`."""
-
-    build: Callable[[Any], Any]
-    means: dict[str, str]
 
 
 def torch_kit() -> SimpleNamespace:
@@ -156,9 +145,11 @@ def stages_of_stages(k):
         return k.row(k.res(i, o), k.res(o, o))
 
     return k.make(
-        "Net", stem=k.conv(3), layers=k.list([stage(W, W), stage(W, 16), stage(16, 32)]),
+        "Net",
+        stem=k.conv(3),
+        layers=k.list([stage(W, W), stage(W, 16), stage(16, 32)]),
         fc=k.linear(32, CLASSES),
-    )  # fmt: skip
+    )
 
 
 def wrapped_thrice(k):
@@ -185,9 +176,13 @@ def two_towers(k):
         return k.make("Tower", embed=stem, blocks=k.list([k.block(), k.block()]), norm=k.norm(W))
 
     return k.make(
-        "Clip", ("logit_scale", (1,)), image_tower=tower(k.patches()), text_tower=tower(k.table(20, W)),
-        image_projection=k.linear(), text_projection=k.linear(),
-    )  # fmt: skip
+        "Clip",
+        ("logit_scale", (1,)),
+        image_tower=tower(k.patches()),
+        text_tower=tower(k.table(20, W)),
+        image_projection=k.linear(),
+        text_projection=k.linear(),
+    )
 
 
 def tower_registered_last(k):
@@ -222,9 +217,12 @@ def mergers_before_the_blocks(k):
         return k.make("Merger", norm=k.norm(W), fc1=k.linear(), fc2=k.linear())
 
     visual = k.make(
-        "Vit", patch_embed=k.patches(), merger=merger(), deepstack_merger_list=k.list([merger(), merger()]),
+        "Vit",
+        patch_embed=k.patches(),
+        merger=merger(),
+        deepstack_merger_list=k.list([merger(), merger()]),
         blocks=k.list([k.block(), k.block()]),
-    )  # fmt: skip
+    )
     lm = k.make(
         "Lm", embed_tokens=k.table(20, W), layers=k.list([k.block(), k.block()]), norm=k.norm(W)
     )
@@ -514,9 +512,12 @@ def hears_sees_and_reads(k):
         )
 
     thinker = k.make(
-        "Thinker", audio_tower=tower({"conv1": k.conv(1)}, proj=k.linear()), visual=tower({"patch_embed": k.patches()}, merger=k.row(k.linear(), k.linear())),
-        model=tower({"embed_tokens": k.table(20, W)}), lm_head=k.linear(W, 20),
-    )  # fmt: skip
+        "Thinker",
+        audio_tower=tower({"conv1": k.conv(1)}, proj=k.linear()),
+        visual=tower({"patch_embed": k.patches()}, merger=k.row(k.linear(), k.linear())),
+        model=tower({"embed_tokens": k.table(20, W)}),
+        lm_head=k.linear(W, 20),
+    )
     return k.make("Omni", thinker=thinker)
 
 
@@ -586,80 +587,3 @@ def captioner(k):
         "Decoder", embed=k.table(20, W), layers=k.list([k.block(), k.block()]), fc=k.linear(W, 20)
     )
     return k.make("Caption", encoder=cnn, bridge=k.linear(), decoder=words)
-
-
-VIT = {
-    "blocks[0]": r".*layers\.0\..*",
-    "blocks[-1]": r".*layers\.3\..*",
-    "head": r".*head\..*",
-    "embeddings": r".*patch\..*",
-    "neck": r".*\.?norm\.(weight|bias)",
-}
-TURNS = {
-    "blocks[0]": r"layers\.[01]\..*",
-    "blocks[2]": r"layers\.[45]\..*",
-    "blocks[3]": ERROR,
-    "head": r"head\..*",
-}
-MOE = {
-    "router": r".*\.mlp\.gate\..*",
-    "experts": r".*\.experts\..*",
-    "experts[0]": r".*\.experts\.0\..*",
-    "shared_experts": r".*\.shared_experts\..*",
-    "head": r"lm_head\..*",
-}
-VLM = {"text": r"(language_model|lm_head)\..*", "head": r"lm_head\..*"}
-
-NETWORKS: dict[str, Odd] = {
-    "head first": Odd(head_first, {"head": r"head\..*", "blocks[-1]": r"body\.2\..*", "stem": r"stem\..*"}),
-    "small lists": Odd(small_lists, VIT),
-    "small lists with norms": Odd(small_lists_with_norms, {"blocks[1]": r"layers\.1\..*", "head": r"fc\..*", "blocks[3]": ERROR}),
-    "small lists with rows": Odd(small_lists_with_rows, {"blocks[1]": r"layers\.1\..*", "blocks[-1]": r"layers\.2\..*", "head": r"fc\..*"}),
-    "wrapped in a norm": Odd(wrapped_in_prenorm, {"blocks[1]": r"layers\.1\..*", "head": r"to_logits\..*"}),
-    "small dicts": Odd(small_dicts, {"blocks[1]": r"layers\.1\..*", "head": r"head\..*", "embeddings": r"embed\..*"}),
-    "taking turns": Odd(taking_turns, TURNS),
-    "cross attention": Odd(with_cross_attention, {"blocks[1]": r"layers\.1\..*", "blocks[-1]": r"layers\.2\..*", "head": r"head\..*"}),
-    "blocks in a dict": Odd(blocks_in_a_dict, {"blocks[1]": r"body\.block1\..*", "head": r"out\..*", "embeddings": r"tok\..*", "neck": r"ln\..*"}),
-    "blocks as attributes": Odd(blocks_as_attributes, {"blocks[1]": r"b2\..*", "head": r"fc\..*", "stem": r"stem\..*", "embeddings": ERROR}),
-    "stages of stages": Odd(stages_of_stages, {"blocks[1]": r"layers\.0\.1\..*", "stages[2]": r"layers\.2\..*", "head": r"fc\..*"}),
-    "wrapped thrice": Odd(wrapped_thrice, VIT),
-    "home-made layers": Odd(home_made, {"blocks[0]": r"units\.0\..*", "head": r"last\..*", "stem": r"first\..*"}),
-    "two towers": Odd(two_towers, {"vision": r"image_tower\..*", "text": r"text_tower\..*", "projector": r"(image|text)_projection\..*", "scalars": r"logit_scale", "blocks[0] in vision": r"image_tower\.blocks\.0\..*", "blocks[0]": ERROR}),
-    "tower registered last": Odd(tower_registered_last, {**VLM, "vision": r"vision_tower\..*", "projector": r"connector\..*", "embeddings": r"(language_model\.embed_tokens|vision_tower\.patch_embed)\..*", "blocks[-1] in language": r"language_model\.layers\.1\..*"}),
-    "resampler in the words": Odd(resampler_in_the_words, {"text": r"(model\.(?!resampler)|lm_head\.).*", "projector": r"model\.resampler_model\..*", "vision": r"vision_model\..*", "head": r"lm_head\..*"}),
-    "mergers before the blocks": Odd(mergers_before_the_blocks, {**VLM, "vision": r"visual\.(patch_embed|blocks)\..*", "projector": r"visual\.(merger|deepstack_merger_list)\..*", "embeddings": r"(visual\.patch_embed|language_model\.embed_tokens)\..*"}),
-    "tied": Odd(tied, {"embeddings": r"wte\.weight|lm_head\.weight", "head": r"lm_head\..*|wte\.weight", "blocks[0]": r"h\.0\..*"}),
-    "mixture": Odd(mixture, MOE),
-    "mixture with odd names": Odd(mixture_with_odd_names, {"router": r".*\.switch\..*", "experts": r".*\.local_experts\..*", "shared_experts": r".*\.shared_expert\..*", "mlp & router": ERROR}),
-    "mixture in tensors": Odd(mixture_in_tensors, {"router": r".*\.router\..*", "experts": r".*\.experts\..*", "experts[0]": ERROR, "head": r"output\..*"}),
-    "detector": Odd(detector, {"head": r"(rpn_head|roi_heads)\..*", "neck": r"neck\..*", "blocks[1]": r"backbone\.layers\.1\..*", "classifier": r".*cls_score\..*"}),
-    "head named before backbone": Odd(head_named_before_backbone, {"head": r"bbox_head\..*", "stem": r"backbone\.stem\..*"}),
-    "u-net": Odd(u_net, {"head": r"final\..*", "blocks[0]": r"downs\.0\..*", "blocks[-1]": r"ups\.1\..*"}),
-    "nested model": Odd(nested_model, {"head": r"probe\..*", "neck": r"probe_norm\..*|encoder\.norm\..*|encoder\.head\..*", "blocks[0]": r"encoder\.layers\.0\..*", "embeddings": r"encoder\.patch\..*"}),
-    "several heads": Odd(several_heads, {"head": r"heads\..*", "backbone": r"body\..*"}),
-    "head of two layers": Odd(heads_in_rows, {"head": r"head\..*", "classifier": r"head\.2\..*"}),
-    "layers alone": Odd(mlp_alone, {"head": r"4\..*", "blocks": ERROR, "stages[0]": ERROR}),
-    "convolutions alone": Odd(cnn_alone, {"head": r"classifier\..*", "classifier": r"classifier\.2\..*", "embeddings": ERROR}),
-    "mixer": Odd(mixer, {"embeddings": r"patch_embed\..*", "blocks[1]": r"blocks\.1\..*", "neck": r"norm\..*", "head": r"head\..*"}),
-    "pyramid": Odd(pyramid_with_down_samplers, {"stages[2]": r"stages\.2\..*", "blocks[-1]": r"stages\.2\.blocks\.1\..*", "head": r"head\..*"}),
-    "encoder and decoder": Odd(encoder_and_decoder, {"encoder[0]": r"encoder\.layers\.0\..*", "decoder[-1]": r"decoder\.layers\.1\..*", "head": r"lm_head\..*", "blocks[0]": ERROR, "embeddings": r"shared\..*"}),
-    "embeddings last": Odd(embeddings_last, {"embeddings": r"embeddings\..*", "head": r"classifier\..*", "position_embeddings": r"embeddings\.pos_emb\..*", "word_embeddings": r"embeddings\.word_emb\..*"}),
-    "siamese": Odd(siamese, {"blocks[0]": ERROR, "head": r"(fuse|score)\..*", "vision": r"(left|right)\..*"}),
-    "actor and critic": Odd(actor_critic, {"head": r"(policy|value)\..*", "blocks[1]": r"body\.layers\.1\..*"}),
-    "detector of two stages": Odd(detector_of_two_stages, {"head": r"(rpn\.head|roi_heads)\..*", "classifier": r".*cls_score\..*", "backbone": r"backbone\..*", "blocks[0]": r"backbone\.body\.layer1\.0\..*"}),
-    "levels of a u-net": Odd(levels_of_a_u_net, {"head": r"final_conv\..*", "blocks": r"(?!ups\.1\.3)(downs|mid|ups)\..*"}),
-    "detection by queries": Odd(detr, {"head": r"(class|bbox)_embed\..*", "encoder[0]": ERROR, "blocks[0] in transformer.encoder": r"transformer\.encoder\.layers\.0\..*", "classifier": r"class_embed\..*"}),
-    "speech": Odd(speech, {"head": r"ctc\..*", "blocks[1]": r"encoder\.encoders\.1\..*", "embeddings": r"encoder\.embed\..*", "neck": r"encoder\.after_norm\..*"}),
-    "hybrid": Odd(hybrid, {"blocks[1]": r"layers\.1\..*", "blocks[3]": r"layers\.3\..*", "head": r"lm_head\..*", "text": r".*"}),
-    "one block many times": Odd(one_block_many_times, {"blocks": r"layers\..*", "blocks[1]": ERROR, "head": r"head\..*", "embeddings": r"embed\..*"}),
-    "recurrent words": Odd(recurrent_words, {"head": r"(mix|fc)\..*", "embeddings": r"embedding\..*", "blocks": ERROR}),
-    "graph": Odd(graph, {"head": r"lin\..*", "blocks[2]": r"convs\.2\..*", "embeddings": r"atom_encoder\..*"}),
-    "hears, sees and reads": Odd(hears_sees_and_reads, {"audio": r"thinker\.audio_tower\.(?!proj).*", "vision": r"thinker\.visual\.(?!merger).*", "projector": r"thinker\.(visual\.merger|audio_tower\.proj)\..*", "text": r"thinker\.(model|lm_head)\..*", "head": r"thinker\.lm_head\..*", "blocks[-1] in language": r"thinker\.model\.layers\.1\..*"}),
-    "latents": Odd(latents, {"head": r"to_logits\.1\..*|to_logits\.0\..*", "blocks[0]": r"layers\.0\..*"}),
-    "two lists": Odd(two_lists, {"encoder[0]": r"encoder_layers\.0\..*", "decoder[-1]": r"decoder_layers\.1\..*", "head": r"out\..*"}),
-    "stages in a dict": Odd(stages_in_a_dict, {"stages[1]": r"stages\.layer2\..*", "blocks[-1]": r"stages\.layer3\.1\..*", "head": r"fc\..*"}),
-    "heads before the body": Odd(heads_before_the_body, {"head": r"heads\..*", "blocks[1]": r"body\.layers\.1\..*"}),
-    "linear layers in a list": Odd(linear_layers_in_a_list, {"head": r"out\..*", "blocks": ERROR}),
-    "norms before the head": Odd(norms_before_the_head, {"head": r"head\..*", "neck": r"(norm|fc_norm)\..*", "embeddings": r"cls_token|pos_embed|(patch_embed|norm_pre)\..*"}),
-    "captioner": Odd(captioner, {"vision": r"encoder\..*", "projector": r"bridge\..*", "text": r"decoder\..*", "head": r"decoder\.fc\..*"}),
-}  # fmt: skip

@@ -105,8 +105,8 @@ class _BlockFinder:
             and not words_in(tree.last_name(index)) & AUXILIARY
             and not _inside_a_layer(tree, kinds, index)
         }
-        # Heads in a list stand side by side, and so do projectors, one for each depth of a tower; but
-        # where all there is is called so, it is not.
+        # Heads in a list stand side by side, and so do projectors, one for each depth of a tower.
+        # That does not count where everything is called so.
         trunk = self._composed - _inside_lists(tree, kinds, _named_for_sides)
         if any(self._matrices[index] >= 2 for index in trunk):
             self._composed = trunk

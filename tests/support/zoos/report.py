@@ -146,8 +146,8 @@ model counts for a word if its library says something about it. "listed" are exc
 reason below; "known" are faults. An auxiliary head is head, and not classifier. `make zoo`, which
 CI runs, writes this page.
 
-The number of layers is the most exact one that a configuration states: the blocks of its stages, the
-groups whose layers share one block, the layers of a decoder alone.
+The number of layers is the most exact one that a configuration states: the blocks of its stages,
+the groups whose layers share one block, the layers of a decoder alone.
 
 PaddleFormers needs an environment of its own. `make formers` builds its Qwen2.5-VL, Qwen3-VL (dense
 and with experts), ERNIE 4.5 VL, ERNIE 4.5 MoE, Qwen3-MoE and DeepSeek-V3 small, and holds `vision`,
