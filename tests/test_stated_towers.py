@@ -78,6 +78,17 @@ def test_blocks_in_a_stated_tower_are_those_that_the_plan_states(framework):
     assert {known[path] for path in head} == {"lm_head.weight", "lm_head.bias"}
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_first_pass_under_a_plan_keeps_to_stated_towers(framework):
+    model, known, places = renamed("seeing", framework)
+    plan = uf.FreezePlan().only("projector").with_structure(**places)
+    handle = plan.apply(model)
+    model(*batch_for("seeing", framework))
+    trained = {known[path] for path in handle.resolution.trainable_paths}
+    assert trained == {n for n in known.values() if n.startswith("multi_modal_projector.")}
+    handle.remove()
+
+
 def test_parity_holds_and_the_page_of_a_model_shows_it(tmp_path):
     models, structure = [], {}
     for framework in FRAMEWORKS:

@@ -252,8 +252,8 @@ class ModelSpec:
         """Which tower each name belongs to: vision, audio, text, or what lies between."""
         tree = self.tree
         if tree.members:
-            parts = {child: self.within(child)[0].towers for child in tree.children(0)}
-            return joined_parts(tree, parts)
+            members = {child: self.within(child)[0].towers for child in tree.children(0)}
+            return joined_parts(tree, members)
         parts = find_tower_parts(tree, self.placement, self.trace)
         return parts.corrected(self.correction, tree) if self.correction.towers else parts
 
