@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pairs transformers with PaddleFormers, each in an environment of its own, and writes
+# Judges words for towers and experts on models of PaddleFormers, pairs transformers with
+# PaddleFormers, each in an environment of its own, and writes
 # docs/en/pairs-formers.md. PaddleFormers is PaddleNLP's successor; it needs transformers 5 and hides
 # PyTorch from it, so it gets an environment that has no PyTorch at all.
 #   ci/formers.sh [FOLDER]   where that environment goes; .venv-formers by default
@@ -11,4 +12,5 @@ if [ ! -x "$folder/bin/python" ]; then
   "$folder/bin/pip" install --quiet --upgrade pip
   "$folder/bin/pip" install --quiet paddleformers==1.2.0 paddlepaddle==3.3.1 -e '.[cli]'
 fi
+PYTHONPATH="$PWD:$PWD/backends" "$folder/bin/python" -W ignore -m tests.support.pairs.formers_words
 python -m tests.support.pairs.formers "$folder/bin/python"

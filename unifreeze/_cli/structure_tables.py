@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unifreeze._cli.output import say, say_table
+from unifreeze._plan.selectors.vocabulary import WORDS
 from unifreeze._structure import BlockRun, ModelSpec, Tree, Zone
+from unifreeze._structure.zones import STATED
 from unifreeze.errors import counted
 
 _MOST = 3
@@ -16,7 +18,12 @@ _MOST = 3
 
 def plain_structure(spec: ModelSpec) -> dict[str, Any]:
     """Return where everything in a model is, and why, as plain data."""
-    return {"order": spec.order, "runs": list(_runs(spec)), "places": list(_places(spec))}
+    parts = {
+        "runs": list(_runs(spec)),
+        "towers": list(_towers(spec)),
+        "places": list(_places(spec)),
+    }
+    return {"order": spec.order, **parts}
 
 
 def say_structure(spec: ModelSpec) -> None:
@@ -34,18 +41,18 @@ def say_structure(spec: ModelSpec) -> None:
             say(f"  {run['stages_why']}")
     if not spec.runs:
         say("no blocks: no modules of one class repeat, each with two matrices")
-    rows = [
-        [
-            row["place"],
-            _few(row["modules"]),
-            f"{row['parameters']:,}",
-            f"{row['values']:,}",
-            row["why"],
-        ]
-        for row in _places(spec)
-    ]
+    rows = [[row["place"], _few(row["modules"]), *_sizes(row), row["why"]] for row in _places(spec)]
     header = ["place", "modules", "parameters", "values", "why"]
     say_table(header, rows, left=(0, 1, 4))
+    if len(towers := list(_towers(spec))) > 1:
+        rows = [[row["tower"], _few(row["modules"]), *_sizes(row), row["why"]] for row in towers]
+        say_table(["tower", *header[1:]], rows, left=(0, 1, 4))
+    for path, why in spec.towers.unclear.items():
+        say(f"no tower is known of {path or 'the model'}: {why}")
+
+
+def _sizes(row: dict[str, Any]) -> list[str]:
+    return [f"{row['parameters']:,}", f"{row['values']:,}"]
 
 
 def _runs(spec: ModelSpec) -> Iterator[dict[str, Any]]:
@@ -104,6 +111,39 @@ def _places(spec: ModelSpec) -> Iterator[dict[str, Any]]:
             "values": sum(int(spec.counts[tensor]) for tensor in tensors),
             "why": why,
         }
+
+
+def _towers(spec: ModelSpec) -> Iterator[dict[str, Any]]:
+    """Yield the towers, with what is said of them: by a plan, or by what goes through them."""
+    tree, parts = spec.tree, spec.towers
+    for word in parts.words:
+        names = [name for name, part in enumerate(parts.of_name) if part == word]
+        tensors = {tree.tensor_of[name] for name in names}
+        yield {
+            "tower": word,
+            "modules": list(_holding(tree, set(names))),
+            "parameters": len(tensors),
+            "values": sum(int(spec.counts[tensor]) for tensor in tensors),
+            "why": STATED if word in parts.stated else WORDS[word],
+        }
+
+
+def _holding(tree: Tree, names: set[int]) -> Iterator[str]:
+    """Yield the outermost modules that hold nothing but these names, and names beside them."""
+    end = 0
+    for name in sorted(names):
+        if name < end:
+            continue
+        module = tree.owners[name]
+        if not names.issuperset(range(tree.name_starts[module], tree.name_ends[module])):
+            yield tree.names[name]
+            continue
+        while module > 0 and names.issuperset(
+            range(tree.name_starts[tree.parents[module]], tree.name_ends[tree.parents[module]])
+        ):
+            module = tree.parents[module]
+        yield tree.paths[module] or "(model)"
+        end = tree.name_ends[module]
 
 
 def _rank(spec: ModelSpec, unit: int) -> tuple[int, int, int]:

@@ -51,7 +51,7 @@ class FreezePlan:
             plans ignores it. Every model that the plan is resolved on is checked against it, before
             phases add rules. Adding a rule drops it, and so do `norm_stats` by selector;
             `norm_stats` as one word drop only its `held`.
-        structure: Where stem, blocks and head are, if the structure that is derived is wrong.
+        structure: Where parts are, such as the head, if the structure that is derived is wrong.
 
     >>> plan = FreezePlan().only("head | blocks[-2:]").with_norm_stats("update")
     >>> plan.document()
@@ -124,16 +124,13 @@ class FreezePlan:
         """Return the plan with another way to count positions."""
         return self._reread(order=policy)
 
-    def with_structure(
-        self, *, stem: PartPlaces = None, blocks: PartPlaces = None, head: PartPlaces = None
-    ) -> FreezePlan:
-        """Return the plan with native paths of what is stem, block and head; None changes nothing.
+    def with_structure(self, **parts: PartPlaces) -> FreezePlan:
+        """Return the plan with native paths of stem, blocks, head or towers; None changes nothing.
 
         >>> FreezePlan().only("head").with_structure(head="my.odd.module").document()["structure"]
         {'head': 'my.odd.module'}
         """
-        said = {"stem": stem, "blocks": blocks, "head": head}
-        given = {name: places for name, places in said.items() if places is not None}
+        given = {name: places for name, places in parts.items() if places is not None}
         known = self.document().get("structure", {})
         return self._reread(structure=known | given) if given else self
 

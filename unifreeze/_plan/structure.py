@@ -10,10 +10,14 @@ from unifreeze._plan.selectors import Expression, Path, Word, parse
 from unifreeze._plan.selectors.expression import Either, Segment
 from unifreeze.errors import PlanError, SelectorSyntaxError, brief
 
-PartName = Literal["stem", "blocks", "head"]
+PartName = Literal[
+    "stem", "blocks", "head", "vision", "audio", "text", "projector", "action", "image_decoder"
+]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 PartPlaces: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
 """Native paths of a part of a model, as users write them."""
+TOWER_PARTS = PARTS[3:]
+"""The parts that are towers, or lie between towers."""
 Places: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 """Native paths as they are written, for each framework; for all of them under the name ""."""
 
@@ -23,7 +27,7 @@ class Part:
     """Where one part of a model is.
 
     Attributes:
-        name: `stem`, `blocks` or `head`.
+        name: `stem`, `blocks`, `head`, or the word of a tower.
         places: Native paths; each text of `blocks` is one run of them.
     """
 

@@ -48,13 +48,28 @@ class StructureDocument(Strict):
         default=None, description="the blocks, in order; each text of a list is one run"
     )
     head: _PlacesField = Field(default=None, description="the modules that make up the head")
+    vision: _PlacesField = Field(default=None, description="the modules that pictures enter")
+    audio: _PlacesField = Field(default=None, description="the modules that sound enters")
+    text: _PlacesField = Field(
+        default=None, description="the modules that tokens enter, with the head that gives tokens"
+    )
+    projector: _PlacesField = Field(
+        default=None, description="the modules between a tower of pictures or sound and the words"
+    )
+    action: _PlacesField = Field(default=None, description="the modules that make actions")
+    image_decoder: _PlacesField = Field(default=None, description="the modules that make pictures")
 
     @model_validator(mode="before")
     @classmethod
     def _says_something(cls, data: object) -> object:
-        if isinstance(data, Mapping) and not data:
-            raise PydanticCustomError("keys", "says nothing: write stem, blocks or head")
-        return data
+        if not isinstance(data, Mapping):
+            return data
+        if not data:
+            known = ", ".join(PARTS)
+            raise PydanticCustomError("keys", "says nothing: write {known}", {"known": known})
+        if "language" in data and "text" in data:
+            raise PydanticCustomError("keys", "text and language are the same tower: write one")
+        return {"text" if name == "language" else name: data[name] for name in data}
 
     def value(self) -> Structure:
         """Return it as a value."""

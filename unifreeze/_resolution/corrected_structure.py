@@ -1,13 +1,15 @@
-"""A model's description with stem, blocks and head where a plan says that they are."""
+"""A model's description with stem, blocks, head and towers where a plan says that they are."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.selectors import Path
 from unifreeze._plan.selectors.hints.aligned_paths import alignments
 from unifreeze._plan.selectors.hints.nearest import top_level
 from unifreeze._plan.selectors.paths import match_modules
-from unifreeze._plan.structure import Part, read_paths
+from unifreeze._plan.structure import TOWER_PARTS, Part, read_paths
 from unifreeze._resolution.select_parameters import at_place
 from unifreeze._structure import CONTAINER, LAYERS, Correction, ModelSpec
 from unifreeze.errors import (
@@ -42,12 +44,14 @@ def _corrected(plan: FreezePlan, spec: ModelSpec) -> ModelSpec:
         tuple(map(tuple, blocks.runs)) if blocks else (),
         stem.modules if stem else (),
         head.modules if head else (),
+        tuple((name, parts[name].modules) for name in TOWER_PARTS if name in parts),
     )
     there = spec.corrected(correction)
     for zone in filter(None, (stem, head)):
         _check_outside_blocks(zone, there)
     if stem and head:
         _check_apart(stem, head)
+    _check_towers([parts[name] for name in TOWER_PARTS if name in parts])
     return there
 
 
@@ -170,11 +174,7 @@ def _check_block(blocks: _StatedPart, block: int, *, alone: bool) -> None:
 def _check_outside_blocks(zone: _StatedPart, there: ModelSpec) -> None:
     """Refuse a stem or head that is inside a block, holds one, or holds nothing."""
     tree = there.tree
-    if all(map(zone.holds_nothing, zone.modules)):
-        raise zone.error(
-            f"{listing(map(zone.path, zone.modules))}: there are no parameters in it",
-            hint="name a module that holds some: `unifreeze show` lists the model",
-        )
+    _check_holds_something(zone)
     for run, label in zip(there.runs, there.placement.labels, strict=True):
         for module in zone.modules:
             inside = [b for b in run.blocks if module < b < tree.ends[module]]
@@ -196,6 +196,14 @@ def _check_outside_blocks(zone: _StatedPart, there: ModelSpec) -> None:
                 )
 
 
+def _check_holds_something(part: _StatedPart) -> None:
+    if all(map(part.holds_nothing, part.modules)):
+        raise part.error(
+            f"{listing(map(part.path, part.modules))}: there are no parameters in it",
+            hint="name a module that holds some: `unifreeze show` lists the model",
+        )
+
+
 def _check_apart(stem: _StatedPart, head: _StatedPart) -> None:
     """Refuse modules that would be in the stem and in the head."""
     ends = stem.spec.tree.ends
@@ -206,3 +214,21 @@ def _check_apart(stem: _StatedPart, head: _StatedPart) -> None:
                     f"{stem.path(max(one, other))} would be in the stem and in the head",
                     hint="name it in one of the two",
                 )
+
+
+def _check_towers(towers: Sequence[_StatedPart]) -> None:
+    """Refuse a tower without parameters, and a module that would be in two towers.
+
+    A projector may stand at the end of a tower: the inner of two nested modules counts.
+    """
+    word_of: dict[int, _StatedPart] = {}
+    for tower in towers:
+        _check_holds_something(tower)
+        for module in tower.modules:
+            if module in word_of:
+                first = word_of[module].where.removeprefix("structure.")
+                raise tower.error(
+                    f"{tower.path(module)} would be in two towers, the other of which is {first}",
+                    hint="name it in one of the two; a module inside another may be named as well",
+                )
+            word_of[module] = tower

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -55,11 +55,12 @@ class BlockRun:
             yield (block, *(self.beside[position] if self.beside else ()))
 
 
-def number_runs(values: Sequence[object]) -> list[int]:
+def number_runs(values: Iterable[object]) -> list[int]:
     """Number runs of equal neighbours.
 
     >>> number_runs([7, 7, 9, 7])
     [0, 0, 1, 2]
     """
+    values = list(values)
     changes = [1 if i and value != values[i - 1] else 0 for i, value in enumerate(values)]
     return list(accumulate(changes))

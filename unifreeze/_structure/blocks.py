@@ -22,8 +22,10 @@ from unifreeze._structure.head_names import named_for_head
 from unifreeze._structure.joined_runs import join_runs
 from unifreeze._structure.matrices import matrix_counts, reads_input
 from unifreeze._structure.parallel_lists import join_parts
+from unifreeze._structure.parts_in_rows import join_rows
 from unifreeze._structure.single_convolutions import keeps_channels, mirrors, rows_of_units
 from unifreeze._structure.stages import StageFinder
+from unifreeze._structure.tower_words import is_clear, word_in
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import (
     AUXILIARY,
@@ -41,7 +43,7 @@ _PATH = re.compile(
     r"(?:_(?:path|blocks?|layers?|convs?|units?|part))?"
 )
 """A name for the path down or up of a network that halves its maps and doubles them again."""
-_SIDES = re.compile(r"(encoder|decoder)s?")
+_SIDES = re.compile(r"(encoder|decoder)(?:s|_?(?:layer|block)s?)?")
 _STEM = re.compile(r"(?:conv_?)?stem\d*|patch_embed\w*")
 
 
@@ -68,12 +70,11 @@ def find_runs(tree: Tree, kinds: list[str], words: Sequence[int]) -> list[BlockR
         candidates = [*candidates, *units]
     by_holder = finder.by_holder(_outermost(tree, candidates))
     runs = [
-        BlockRun(
-            holder, tuple(blocks), tuple(number_runs([tree.parents[b] for b in blocks])), why=why
-        )
+        BlockRun(holder, tuple(blocks), tuple(number_runs(map(finder.stage, blocks))), why=why)
         for holder, blocks in by_holder.items()
     ]
-    return [join_parts(tree, kinds, words, run) for run in join_runs(tree, kinds, runs)]
+    runs = [join_parts(tree, kinds, words, run) for run in join_runs(tree, kinds, runs)]
+    return [join_rows(tree, kinds, words, run) for run in runs]
 
 
 def _outermost(tree: Tree, candidates: list[int]) -> list[int]:
@@ -104,8 +105,9 @@ class _BlockFinder:
             and not words_in(tree.last_name(index)) & AUXILIARY
             and not _inside_a_layer(tree, kinds, index)
         }
-        # Heads in a list stand side by side, too; but where all there is is called so, it is not.
-        trunk = self._composed - _inside_lists(tree, kinds, named_for_head)
+        # Heads in a list stand side by side, and so do projectors, one for each depth of a tower.
+        # That does not count where everything is called so.
+        trunk = self._composed - _inside_lists(tree, kinds, _named_for_sides)
         if any(self._matrices[index] >= 2 for index in trunk):
             self._composed = trunk
         self.candidates = [i for i in sorted(self._composed) if self._matrices[i] >= 2]
@@ -119,6 +121,13 @@ class _BlockFinder:
         while parent > 0 and self._holds_only(parent):
             parent = self.tree.parents[parent]
         return max(parent, 0)
+
+    def stage(self, block: int) -> int:
+        """Return the stage that a block is in, or the list if it is in no stage."""
+        parent = self.tree.parents[block]
+        while self.kinds[parent] == CONTAINER and block in self._blocks_of_stages:
+            parent = self.tree.parents[parent]
+        return parent if parent in self._stages else self.tree.parents[block]
 
     def by_holder(self, blocks: Iterable[int]) -> dict[int, list[int]]:
         """Return the blocks of each run, by the module that holds the run.
@@ -247,22 +256,30 @@ class _BlockFinder:
             index
             for index in self.candidates
             if self.kinds[tree.parents[index]] == CONTAINER
-            and tree.parents[index] == index - 1
-            and tree.ends[tree.parents[index]] == tree.ends[index]
+            and all(n == index or tree.repeats[n] for n in tree.children(tree.parents[index]))
         ]
 
     def alone_beside(self, blocks: list[int]) -> list[int]:
         """Return stacks of depth one: alone in a container with the name of a block's container."""
         names = {self.tree.last_name(self.tree.parents[block]) for block in blocks}
-        taken = set(blocks)
+        # Where only some modules of a class look like stages, all of them are blocks.
+        types, taken = self.tree.types, set(blocks)
+        mixed = {types[index] for index in self.candidates if index not in self._stages}
         return [
             index
             for index in self.alone()
-            if index not in taken and self.tree.last_name(self.tree.parents[index]) in names
+            if index not in taken
+            and self.tree.last_name(self.tree.parents[index]) in names
+            and (types[index] in mixed if index in self._stages else not self._resamples(index))
         ]
 
     def _holds_only(self, index: int) -> bool:
         return self.kinds[index] == CONTAINER or index in self._stages
+
+
+def _named_for_sides(name: str) -> bool:
+    """Return whether a list holds heads or projectors by its name."""
+    return named_for_head(name) or (is_clear(name) and word_in(name) == "projector")
 
 
 def _inside_lists(tree: Tree, kinds: list[str], is_named: Callable[[str], bool]) -> set[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from unifreeze._structure.blocks import BlockRun, number_runs
@@ -18,23 +18,30 @@ class Correction:
         runs: The blocks of each run; no other module is a block then.
         stem: The modules that make up the whole stem.
         head: The modules that make up the whole head.
+        towers: For each tower that is stated, its word and the modules that make it up.
     """
 
     runs: tuple[tuple[int, ...], ...] = ()
     stem: tuple[int, ...] = ()
     head: tuple[int, ...] = ()
+    towers: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.stem or self.head)
+        return bool(self.runs or self.stem or self.head or self.towers)
 
     def within(self, tree: Tree, module: int) -> Correction:
         """Return what is said of one module's inside, where that module is the whole."""
+        return self.renumbered({n: n - module for n in range(module + 1, tree.ends[module])})
 
-        def inside(numbers: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(n - module for n in numbers if module < n < tree.ends[module])
+    def renumbered(self, number_of: Mapping[int, int]) -> Correction:
+        """Return what is said of the modules that another tree has, by their numbers there."""
 
-        runs = tuple(filter(None, map(inside, self.runs)))
-        return Correction(runs, inside(self.stem), inside(self.head))
+        def there(numbers: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(number_of[n] for n in numbers if n in number_of)
+
+        runs = tuple(filter(None, map(there, self.runs)))
+        towers = tuple((word, kept) for word, numbers in self.towers if (kept := there(numbers)))
+        return Correction(runs, there(self.stem), there(self.head), towers)
 
     def block_runs(self, tree: Tree) -> list[BlockRun]:
         """Return the runs of blocks; the blocks of one list are a stage."""
@@ -53,6 +60,18 @@ class Correction:
         for zone, modules in ((Zone.STEM, self.stem), (Zone.HEAD, self.head)):
             for module in modules:
                 yield from ((index, zone) for index in range(module, tree.ends[module]))
+
+    def tower_of_names(self, tree: Tree) -> dict[int, str]:
+        """Return the tower of each name that is inside the modules of a stated tower.
+
+        Of nested modules, such as a projector at the end of a tower, the innermost counts.
+        """
+        modules = sorted((n, word) for word, numbers in self.towers for n in numbers)
+        return {
+            name: word
+            for module, word in modules
+            for name in range(tree.name_starts[module], tree.name_ends[module])
+        }
 
     def excludes(self, zone: Zone) -> bool:
         """Return whether a zone holds no other modules than those that are stated."""

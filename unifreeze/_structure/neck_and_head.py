@@ -7,6 +7,7 @@ head beside them, a tower with a part called head is read as a model of its own.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from unifreeze._structure.head_names import (
@@ -65,6 +66,7 @@ class Ends:
     def __init__(self, tree: Tree, at: Placement, order: Order, outside: Sequence[int]) -> None:
         self._tree, self._at, self._order, self._outside = tree, at, order, outside
         self._wholes: set[int] = set()
+        self._blocks = sorted(block for run in at.runs for block in run.blocks)
         self._cores = self._find_cores()
 
     def beside_blocks(self, owner: int) -> bool:
@@ -90,6 +92,23 @@ class Ends:
     def in_order(self, tail: Iterable[int]) -> list[int]:
         """Return what follows the last block, with what is called head at the end."""
         return sorted(tail, key=self.named_for_head)
+
+    def before_heads(self, tail: Sequence[int]) -> int:
+        """Return how many layers come before modules called heads, if there are several of those.
+
+        A detector scores with convolutions in one of them, and with linear layers in another.
+        """
+        heads = [self._outermost_head(owner) for owner in tail]
+        several = len(set(heads) - {-1}) > 1
+        return next((n for n, head in enumerate(heads) if head >= 0 and several), len(tail))
+
+    def _outermost_head(self, owner: int) -> int:
+        """Return the outermost module called head around a layer, -1 if there is none."""
+        tree, module, head = self._tree, owner, -1
+        while (module := tree.parents[module]) > 0 and not self._order.spans(module):
+            if named_for_head(tree.last_name(module)):
+                head = module
+        return head
 
     def norms_of_head(self, tail: Sequence[int], kinds: Sequence[str], cut: int) -> int:
         """Count norms right before the head that belong to it: they stand in one module with it.
@@ -173,10 +192,15 @@ class Ends:
     def _is_beside(self, owner: int, wholes: set[int]) -> bool:
         module = owner
         while module >= 0 and module not in wholes:
-            if self._order.spans(module) or self._is_like_a_holder(module):
+            if self._holds_a_block(module) or self._is_like_a_holder(module):
                 return True
             module = self._tree.parents[module]
         return False
+
+    def _holds_a_block(self, module: int) -> bool:
+        """Return whether some block is inside a module: the first of a run, or a later one."""
+        after = bisect_right(self._blocks, module)
+        return after < len(self._blocks) and self._blocks[after] < self._tree.ends[module]
 
     def _is_like_a_holder(self, index: int) -> bool:
         """Return whether a sibling of the same class holds blocks: one more stage, without any."""

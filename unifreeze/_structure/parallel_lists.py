@@ -39,7 +39,7 @@ def join_parts(tree: Tree, kinds: list[str], words: Sequence[int], run: BlockRun
     ]
     if not all(_one_size(tree, parts[at]) for at in whole):
         return run
-    shares = [_attention(tree, words, parts[at][0]) for at in whole]
+    shares = [attention_share(tree, words, parts[at][0]) for at in whole]
     if not (set(shares) == {0.0, 1.0} or beside):
         return run
     columns = list(zip(*(parts[at] for at in sorted([*whole, *beside])), strict=True))
@@ -60,7 +60,12 @@ def _one_size(tree: Tree, row: Sequence[int]) -> bool:
     return len({shapes_under(tree, index) for index in row}) == 1
 
 
-def _attention(tree: Tree, words: Sequence[int], index: int) -> float:
-    """Return the share of a module's tensors that are in attention."""
-    owners = tree.owners[tree.name_starts[index] : tree.name_ends[index]]
-    return sum(bool(words[owner] & ATTENTION) for owner in owners) / len(owners)
+def attention_share(tree: Tree, words: Sequence[int], index: int) -> float:
+    """Return the share of a module's matrices that are in attention; 0 if it has none."""
+    owners = [
+        tree.owners[name]
+        for name in range(tree.name_starts[index], tree.name_ends[index])
+        if len(tree.tensors[tree.tensor_of[name]].shape) > 1
+    ]
+    attending = sum(bool(words[owner] & ATTENTION) for owner in owners)
+    return attending / len(owners) if owners else 0.0

@@ -12,6 +12,7 @@ from unifreeze._structure.kinds_and_words import kinds_of, words_of
 from unifreeze._structure.neck_and_head import Ends, neck_length, trailing_linears
 from unifreeze._structure.order import Order
 from unifreeze._structure.several_models import join_placements
+from unifreeze._structure.tower_words import is_clear, word_in
 from unifreeze._structure.towers import find_towers, label_towers
 from unifreeze._structure.tree import STATISTICS, Trace, Tree
 from unifreeze._structure.words_in_names import (
@@ -193,7 +194,10 @@ class _Placer:
             # The owner holds blocks, so its own place in the order says nothing about its tensors.
             self._put(owner, Zone.UNPLACED, -1)
         elif rank < self._rank(runs[0].blocks[0]):
-            self._put(owner, Zone.STEM, tower)
+            if self._leads_out(owner, tower):
+                self._put(owner, Zone.NECK, tower, "its name says that it leads out of a tower")
+            else:
+                self._put(owner, Zone.STEM, tower)
         elif rank > self._rank(runs[-1].blocks[-1]):
             if self._ends.beside_blocks(owner):
                 why = "after the last block, inside a module that holds blocks or is like one"
@@ -205,6 +209,16 @@ class _Placer:
             self._put(owner, Zone.NECK, -1, "between two runs of blocks, and inside neither")
         else:
             self._put_transition(owner, max(tower, 0))
+
+    def _leads_out(self, owner: int, tower: int) -> bool:
+        """Return whether an owner leads from its tower to another one by its name.
+
+        Position alone would mislead: a tower may be registered with its merger before its blocks.
+        """
+        if tower < 0 or len(self.at.runs) < 2 or self._order.first_use(owner) is not None:
+            return False
+        path = self.tree.paths[owner][len(self.tree.paths[self.at.towers[tower]]) :]
+        return any(is_clear(s) and word_in(s) == "projector" for s in path.split("."))
 
     def _named_for_input(self, owner: int) -> bool:
         """Return whether an owner works on the input by its name; a trace, if any, knows better.
@@ -218,7 +232,22 @@ class _Placer:
             leaves = [self.tree.leaves[n] for n in self.tree.own_names(owner)]
             return bool(leaves) and all(words_in(leaf) & INPUT for leaf in leaves)
         named = self.at.words[owner] & (INPUT | WORD)
-        return bool(named) and self._kind(owner) in ("embedding", "norm")
+        if self._kind(owner) == "norm":
+            return bool(named) or self._in_late_embeddings(owner)
+        return bool(named) and self._kind(owner) == "embedding"
+
+    def _in_late_embeddings(self, norm: int) -> bool:
+        """Return whether a norm stands in a module of embeddings that follows all blocks.
+
+        Between blocks such a module leads from stage to stage.
+        """
+        tree, module = self.tree, self.tree.parents[norm]
+        while module > 0 and self.at.kinds[module] == CONTAINER:
+            module = tree.parents[module]
+        named = words_in(tree.last_name(module)) & INPUT and not self._order.spans(module)
+        last = self.at.runs[-1].blocks[-1]
+        kinds = self.at.kinds[module : tree.ends[module]]
+        return bool(named) and "embedding" in kinds and self._rank(norm) > self._rank(last)
 
     def _put_transition(self, owner: int, tower: int) -> None:
         run, rank = self.at.runs[tower], self.at.ranks[owner]
@@ -256,7 +285,7 @@ class _Placer:
             # What follows an encoder feeds the decoder, so it is not a head.
             cut, zone = len(tail), Zone.NECK
         else:
-            cut, zone = neck_length(kinds), Zone.NECK
+            cut, zone = min(neck_length(kinds), self._ends.before_heads(tail)), Zone.NECK
         cut -= self._ends.norms_of_head(tail, kinds, cut)
         for owner in tail[:cut]:
             self._put(owner, zone, tower)

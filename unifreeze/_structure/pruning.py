@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from unifreeze._structure.tree import Tree
 
 
-def only_names(tree: Tree, kept: Sequence[bool]) -> tuple[Tree, list[int], list[int]]:
+def only_names(
+    tree: Tree, kept: Sequence[bool]
+) -> tuple[Tree, list[int], list[int], dict[int, int]]:
     """Return a tree that holds some names alone, with the modules around them.
 
     A module without names is kept with the module that holds it.
@@ -18,7 +20,7 @@ def only_names(tree: Tree, kept: Sequence[bool]) -> tuple[Tree, list[int], list[
 
     Returns:
         The tree; for each of its names, the number of that name here; for each of its tensors, the
-        number of that tensor here.
+        number of that tensor here; for each module here that is kept, its number there.
     """
     names = [number for number, keep in enumerate(kept) if keep]
     before = [0]
@@ -67,7 +69,7 @@ def only_names(tree: Tree, kept: Sequence[bool]) -> tuple[Tree, list[int], list[
         copies=[(before[a], before[b]) for a, b in tree.copies if before[a] < before[b]],
         modeless={number_of[m]: why for m, why in tree.modeless.items() if m in number_of},
     )
-    return part, names, tensors
+    return part, names, tensors, number_of
 
 
 def _end(tree: Tree, module: int, number_of: dict[int, int]) -> int:

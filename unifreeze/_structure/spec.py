@@ -252,9 +252,10 @@ class ModelSpec:
         """Which tower each name belongs to: vision, audio, text, or what lies between."""
         tree = self.tree
         if tree.members:
-            parts = {child: self.within(child)[0].towers for child in tree.children(0)}
-            return joined_parts(tree, parts)
-        return find_tower_parts(tree, self.placement, self.trace)
+            members = {child: self.within(child)[0].towers for child in tree.children(0)}
+            return joined_parts(tree, members)
+        parts = find_tower_parts(tree, self.placement, self.trace)
+        return parts.corrected(self.correction, tree) if self.correction.towers else parts
 
     @cached_property
     def experts(self) -> ExpertParts:
@@ -270,8 +271,10 @@ class ModelSpec:
 
         def cut_out() -> tuple[ModelSpec, NDArray[np.intp]]:
             kept = [part == word for part in self.towers.of_name]
-            tree, names, tensors = only_names(self.tree, kept)
-            return derive(tree, self.trace, found=self.found[tensors]), np.asarray(names, np.intp)
+            tree, names, tensors, number_of = only_names(self.tree, kept)
+            part = derive(tree, self.trace, found=self.found[tensors])
+            part = part.corrected(self.correction.renumbered(number_of))
+            return part, np.asarray(names, np.intp)
 
         return self.once(("tower", word), cut_out)
 

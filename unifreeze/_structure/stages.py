@@ -18,7 +18,8 @@ from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import CONTAINER, without_digits
 
 _Series = tuple[int, str, str]
-_POSITION = re.compile(r"\w*pos(?:ition|itional)?_?(?:emb|enc)\w*")
+_BETWEEN = re.compile(r"\w*pos(?:ition|itional)?_?(?:emb|enc)\w*|(?:down|up)_?sampl(?:e|er|ing)")
+"""A name for what encodes positions, or leads from one stage to the next."""
 
 
 class _Shape(NamedTuple):
@@ -29,7 +30,8 @@ class _Shape(NamedTuple):
         listed: They stand in a list.
         alike: They are of one class.
         extra: How many other matrices it holds.
-        places: In how many of its children these are, but for those that encode positions.
+        places: In how many of its children these are, but for those that encode positions or, by
+            their names, resample.
     """
 
     blocks: list[int]
@@ -94,11 +96,7 @@ class StageFinder:
         if (only := self._inside(index)) >= 0:
             return self._shape(only)
         children = tree.children(index)
-        groups = [
-            self._with_matrices(tree.children(child))
-            for child in children
-            if self._kinds[child] == CONTAINER
-        ]
+        groups = [self._listed(child) for child in children if self._kinds[child] == CONTAINER]
         full = [group for group in groups if group and self._candidates.issuperset(group)]
         direct = [child for child in children if child in self._candidates]
         if len(full) == 1:
@@ -110,11 +108,11 @@ class StageFinder:
         # With a table the module is a whole encoder, which has blocks and is not a stage.
         if "embedding" in self._kinds[index : tree.ends[index]]:
             return None
-        inside = set(blocks) | {tree.parents[block] for block in blocks}
         places = [
             child
             for child in self._with_matrices(children)
-            if child not in inside and not _POSITION.fullmatch(tree.last_name(child))
+            if not any(child <= block < tree.ends[child] for block in blocks)
+            and not _BETWEEN.fullmatch(tree.last_name(child))
         ]
         extra = self._matrices[index] - sum(self._matrices[block] for block in blocks)
         return _Shape(blocks, blocks is not direct, self._alike(blocks), extra, len(places))
@@ -130,10 +128,13 @@ class StageFinder:
 
     def _is_pyramid(self, members: list[int], shapes: dict[int, _Shape]) -> bool:
         tree = self._tree
-        widths = {shapes_under(tree, shapes[index].blocks[-1]) for index in members}
+        # A stage may begin or end with what leads to the next one.
+        widths = (
+            {shapes_under(tree, shapes[index].blocks[at]) for index in members} for at in (0, -1)
+        )
         entered = [index for index in members if reads_input(tree, self._kinds, index)]
         return (
-            len(widths) == len(members)
+            len(members) in map(len, widths)
             and len(entered) <= 1
             and all(shapes[index].listed and shapes[index].places <= 1 for index in members)
         )
@@ -164,6 +165,13 @@ class StageFinder:
         while parent > 0 and self._kinds[parent] == CONTAINER:
             parent = self._tree.parents[parent]
         return parent, self._tree.types[index], without_digits(self._tree.last_name(index))
+
+    def _listed(self, container: int) -> list[int]:
+        """Return what a list holds, in place of lists inside it what those hold."""
+        members = self._with_matrices(self._tree.children(container))
+        if not all(self._kinds[index] == CONTAINER for index in members):
+            return members
+        return [index for inner in members for index in self._listed(inner)]
 
     def _with_matrices(self, indices: list[int]) -> list[int]:
         return [index for index in indices if self._matrices[index]]

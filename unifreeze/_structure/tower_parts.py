@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from unifreeze._structure.corrections import Correction
 from unifreeze._structure.tower_anchors import Anchors
 from unifreeze._structure.tower_entrances import shows
 from unifreeze._structure.tower_modules import Anchor
@@ -32,17 +33,37 @@ class TowerParts:
         alone: The model has no two towers of different words.
         fed: What leaves a tower of pictures or sound enters the one of words.
         unclear: For each module whose tower could not be told, the reason.
+        stated: The towers that a plan states, in place of what is derived.
     """
 
     of_name: list[str]
     alone: bool
     fed: bool = False
     unclear: dict[str, str] = field(default_factory=dict)
+    stated: frozenset[str] = frozenset()
 
     @property
     def words(self) -> list[str]:
         """The towers that the model has."""
         return sorted(set(self.of_name) - {""})
+
+    def corrected(self, correction: Correction, tree: Tree) -> TowerParts:
+        """Return the towers with those that a plan states: they hold no other modules then."""
+        stated = frozenset(word for word, _ in correction.towers)
+        inside = correction.tower_of_names(tree)
+        of_name = [
+            inside.get(name, "" if word in stated else word)
+            for name, word in enumerate(self.of_name)
+        ]
+        modules = {tree.paths[module] for _, numbers in correction.towers for module in numbers}
+        unclear = {
+            path: why
+            for path, why in self.unclear.items()
+            if not any(f"{path}.".startswith(f"{module}.") for module in modules)
+        }
+        met = {"text", "action", *SIGNALS}.intersection(of_name)
+        fed = self.fed or ("projector" in stated and "text" in met and len(met) > 1)
+        return TowerParts(of_name, len(met) < 2, fed, unclear, stated)
 
 
 def find_tower_parts(tree: Tree, at: Placement, trace: Trace | None = None) -> TowerParts:
@@ -69,7 +90,8 @@ def joined_parts(tree: Tree, members: Mapping[int, TowerParts]) -> TowerParts:
     for index, parts in members.items():
         of_name[tree.name_starts[index] : tree.name_ends[index]] = parts.of_name
         unclear |= {f"{tree.paths[index]}.{at}".rstrip("."): w for at, w in parts.unclear.items()}
-    return TowerParts(of_name, alone=False, unclear=unclear)
+    stated = frozenset[str]().union(*(parts.stated for parts in members.values()))
+    return TowerParts(of_name, alone=False, unclear=unclear, stated=stated)
 
 
 class _Placer:
@@ -187,9 +209,14 @@ class _Placer:
 
         Without a trace, one with a clear name may be registered before the blocks.
         """
-        if home.word not in SIGNALS or self.anchors.in_block(owner) or not home.runs:
+        if self.anchors.in_block(owner) or not home.runs:
             return ""
         last = self.tree.paths[self.anchors.group(owner)].rpartition(".")[2]
+        if home.word == "text" and is_clear(last) and word_in(last) == "projector":
+            # Some towers of words hold what brings signals to them.
+            return "projector" if self.fed else ""
+        if home.word not in SIGNALS:
+            return ""
         if owner in self._tails[home]:
             return "projector" if ends_a_tower(last) else ""
         anywhere = self.anchors.trace is None and is_clear(last)

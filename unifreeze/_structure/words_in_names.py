@@ -38,6 +38,7 @@ FUSED = FUSED_QKV | FUSED_KV | FUSED_GATE
 
 _PROJECTION = r"(?:_?(?:proj|lin|linear|layer|dense|attn))?(?:_(?:weight|bias))?"
 _JOINED = r"(?:(?:to|w|c|proj|lin|linear|dense|fused|mixed|attn|fc)_)?w?"
+_TABLE = r"emb(?:s|ed\w*)?"
 _PATTERNS = (
     (ATTENTION, r".*(?:attn|attention).*|mha"),
     (POOLER, r".*pooler.*"),
@@ -48,11 +49,11 @@ _PATTERNS = (
     (FUSED_QKV, rf"c_attn|w_pack|query_key_value|{_JOINED}qkv{_PROJECTION}|in_proj_(weight|bias)"),
     (FUSED_KV, rf"key_value|{_JOINED}kv{_PROJECTION}"),
     (FUSED_GATE, r"w12|(?:\w+_)?(?:gate_?up|up_?gate)(?:_\w+)?"),
-    (WORD, r"wte|shared|(?:embed_tokens|tok(?:en)?_embed\w*|tokens_embed|word_embed\w*|embed_in)"),
-    (POSITION, r"wpe|\w*pos(?:ition|itional|itions)?_(?:embed\w*|table)|\w*embed_pos\w*"),
-    (TOKEN_TYPE, r"(?:token_type|segment)_embed\w*"),
-    (TASK, r"task(?:_type)?_embed\w*"),
-    (INPUT, r".*(?:embed|token).*"),
+    (WORD, rf"wte|shared|embed_tokens|(?:tok(?:en)?|word)_{_TABLE}|tokens_embed|embed_in"),
+    (POSITION, rf"wpe|\w*pos(?:ition|itional|itions)?_(?:{_TABLE}|table)|\w*embed_pos\w*"),
+    (TOKEN_TYPE, rf"(?:token_type|segment)_{_TABLE}"),
+    (TASK, rf"task(?:_type)?_{_TABLE}"),
+    (INPUT, r".*(?:embed|token).*|(?:word|pos|position|type|segment|mask)_embs?"),
     (AUXILIARY, r"_?aux(?:iliary)?(?:_?(?:logits|head|classifier|cls)\d*|\d*)"),
 )
 _NO_DIGITS = str.maketrans("", "", "0123456789")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -113,6 +114,27 @@ def order_of_blocks(spec: ModelSpec, layer_of: dict[str, int]) -> str:
             return f"block {block} has layer {min(layers)}, block {before} before it layer {last}"
         latest[run] = block, max(layers)
     return ""
+
+
+def number_of_layers(config: Any) -> int | None:
+    """Return how many blocks a configuration says there are; None if it does not say.
+
+    Blocks of stages, and blocks that several layers share, are counted as such; a number that a
+    configuration derives from others comes last.
+    """
+    if repeats := getattr(config, "num_block_repeats", None):
+        return sum(math.ceil(config.depth_coefficient * count) for count in repeats)
+    for name in ("stage_num_blocks", "depths", "block_sizes"):
+        depths = getattr(config, name, None)
+        if isinstance(depths, list | tuple) and all(isinstance(depth, int) for depth in depths):
+            return sum(depths)
+    if groups := getattr(config, "num_hidden_groups", None):
+        return int(groups * config.inner_group_num)
+    for name in ("num_decoder_layers", "num_layers", "num_hidden_layers"):
+        layers = getattr(config, name, None)
+        if isinstance(layers, int):
+            return layers
+    return None
 
 
 def timed(rows: Iterable[Row | Unbuilt]) -> Iterator[tuple[Row | Unbuilt, float]]:

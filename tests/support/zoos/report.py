@@ -145,4 +145,13 @@ blocks"); the model itself, plain wrappers, and towers without a head beside the
 model counts for a word if its library says something about it. "listed" are exceptions, with the
 reason below; "known" are faults. An auxiliary head is head, and not classifier. `make zoo`, which
 CI runs, writes this page.
+
+The number of layers is the most exact one that a configuration states: the blocks of its stages,
+the groups whose layers share one block, the layers of a decoder alone.
+
+PaddleFormers needs an environment of its own. `make formers` builds its Qwen2.5-VL, Qwen3-VL (dense
+and with experts), ERNIE 4.5 VL, ERNIE 4.5 MoE, Qwen3-MoE and DeepSeek-V3 small, and holds `vision`,
+`projector`, `text`, `experts`, `router` and `shared_experts` against the sums over the modules of
+those names: all are equal. Not run there: Qwen2-VL and Whisper, of which the release has the
+processors only, and PaddleOCR-VL and GLM-4 MoE, which import kernels of a GPU build.
 """

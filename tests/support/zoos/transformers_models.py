@@ -20,6 +20,7 @@ from tests.support.zoos.judging import (
     difference,
     head_beside_blocks,
     ids_of,
+    number_of_layers,
     selected,
 )
 from unifreeze._protocol import load_backend
@@ -182,12 +183,3 @@ def judged_inside(task: str, name: str, model: Any, spec: Any) -> Iterator[Row]:
         counts = [len(run.blocks) for run in spec.runs]
         fault = "" if layers in counts else f"{layers} layers, runs of blocks: {counts}"
         yield Row(task, name, "number of blocks", fault)
-
-
-def number_of_layers(config: Any) -> int | None:
-    """Return how many layers a configuration says there are; None if it does not say."""
-    depths = getattr(config, "depths", None)
-    if isinstance(depths, list | tuple) and all(isinstance(depth, int) for depth in depths):
-        return sum(depths)
-    layers = getattr(config, "num_hidden_layers", None)
-    return layers if isinstance(layers, int) else None

@@ -1,11 +1,13 @@
 """The word `embeddings`: what makes vectors of tokens, patches or sound, in every tower.
 
-It is the whole stem of a tower that reads tokens or whose first block attends: tables of words and
+It is the whole stem of a tower that reads tokens or whose blocks attend: tables of words and
 positions, patch embeddings, class tokens, and the norm after them. The stem of a plain
 convolutional network is only called `stem`.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from unifreeze._structure.words_in_names import (
 _PROJECTED = QUERY | KEY | VALUE | FUSED_QKV | FUSED_KV
 
 
+_PATCHES = re.compile(r"\w*patch_?embed\w*", re.IGNORECASE)
+
+
 def select_embeddings(spec: ModelSpec) -> Mask:
     """Return, for each atom, whether it makes a tower's input into vectors."""
     atoms = spec.atoms
@@ -38,8 +43,13 @@ def select_embeddings(spec: ModelSpec) -> Mask:
     for run in np.unique(atoms.run[stem]).tolist():
         here: Mask = stem & (atoms.run == run)
         reads_tokens = (here & tables).any() and not (here & kernels).any()
-        first = _first_blocks(spec, run)
-        if reads_tokens or _attends(spec, first) or _mixes_patches(spec, here, first):
+        first: Mask = _blocks_after(spec, run) & (atoms.block == 0)
+        if (
+            reads_tokens
+            or _attends(spec, first)
+            or _mixes_patches(spec, here, first)
+            or _embeds_patches(spec, here, run)
+        ):
             chosen |= here
     return chosen
 
@@ -53,22 +63,34 @@ def _tokens_beside_blocks(spec: ModelSpec) -> Mask:
     return selected
 
 
-def _first_blocks(spec: ModelSpec, run: int) -> Mask:
-    """Select the first block that a stem leads into; of a stem of several towers, their first."""
+def _blocks_after(spec: ModelSpec, run: int) -> Mask:
+    """Select the blocks that a stem leads into; of a stem of several towers, those of all."""
     atoms, labels = spec.atoms, spec.placement.labels
     runs = [n for n, label in enumerate(labels) if run < 0 and not label.endswith(".blocks")]
-    in_run: Mask = np.isin(atoms.run, runs or [run])
-    first: Mask = in_run & (atoms.block == 0) & (atoms.zone == Zone.BLOCK)
-    return first
+    blocks: Mask = np.isin(atoms.run, runs or [run]) & (atoms.zone == Zone.BLOCK)
+    return blocks
 
 
-def _attends(spec: ModelSpec, first: Mask) -> bool:
-    """Return whether a block attends; convolutions that weigh channels are called so as well."""
+def _embeds_patches(spec: ModelSpec, stem: Mask, run: int) -> bool:
+    """Return whether a stem is called a patch embedding, and some block after it attends.
+
+    The first blocks of some vision transformers are convolutions.
+    """
     atoms = spec.atoms
-    attention = first & (atoms.words & ATTENTION != 0)
+    blocks = _blocks_after(spec, run)
+    linear: Mask = blocks & (atoms.kind == KINDS.index("linear"))
+    attends = (linear & (atoms.words & (ATTENTION | _PROJECTED) != 0)).any()
+    named = any(map(_PATCHES.fullmatch, _names_in(spec, stem)))
+    return named and (bool(attends) or _attends(spec, blocks))
+
+
+def _attends(spec: ModelSpec, blocks: Mask) -> bool:
+    """Return whether blocks attend; convolutions that weigh channels are called so as well."""
+    atoms = spec.atoms
+    attention = blocks & (atoms.words & ATTENTION != 0)
     if (attention & (atoms.words & _PROJECTED != 0)).any():
         return True
-    return bool(attention.any()) and not (first & (atoms.kind == KINDS.index("conv"))).any()
+    return bool(attention.any()) and not (blocks & (atoms.kind == KINDS.index("conv"))).any()
 
 
 def _mixes_patches(spec: ModelSpec, stem: Mask, first: Mask) -> bool:
@@ -76,5 +98,10 @@ def _mixes_patches(spec: ModelSpec, stem: Mask, first: Mask) -> bool:
     shapes = [spec.tensors[tensor].neutral for tensor in set(spec.atoms.tensor[first].tolist())]
     if not shapes or any(size > 1 for shape in shapes if len(shape) > 2 for size in shape[2:]):
         return False
-    names = [spec.tree.names[name] for name in set(spec.atoms.name[stem].tolist())]
-    return any(words_in(piece) & INPUT for name in names for piece in name.split("."))
+    return any(words_in(piece) & INPUT for piece in _names_in(spec, stem))
+
+
+def _names_in(spec: ModelSpec, atoms: Mask) -> set[str]:
+    """Return the names of modules and parameters along the paths of some atoms."""
+    names = {spec.tree.names[name] for name in spec.atoms.name[atoms].tolist()}
+    return {piece for name in names for piece in name.split(".")}
