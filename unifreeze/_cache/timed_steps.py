@@ -28,6 +28,11 @@ from unifreeze.errors import CacheError
 
 ENOUGH, MOST = 6.0, 7
 """Seconds of rounds after which no other one begins, from the second on; and the most rounds."""
+TURN, STEPS = 0.3, 5
+"""Seconds of steps of one kind after which none is added to a round; and the most of them.
+
+Steps of a loop follow each other, and what a short one uses is still near the processor.
+"""
 
 
 class Times(NamedTuple):
@@ -106,9 +111,10 @@ class _Steps:
             rounds: list[tuple[float, float, float]] = []
             spent = 0.0
             while len(rounds) < 2 or (spent < ENOUGH and len(rounds) < MOST):
-                full, plain = self._full_step(), self._step()
-                rounds.append((full, plain, plain if why_not else self._cached_step()))
-                spent += sum(rounds[-1])
+                start = self._clock()
+                full, plain = _turn(self._full_step), _turn(self._step)
+                rounds.append((full, plain, plain if why_not else _turn(self._cached_step)))
+                spent += self._clock() - start
         plain = median(row[1] for row in rounds)
         boundary = None if why_not else self._run.parts[0].boundary
         return Times(
@@ -199,3 +205,11 @@ class _Steps:
         grown = [t for t in self._walk.tensors if backend.get_gradient(t) is not None]
         payloads = [backend.payload(tensor) for tensor in grown]
         self._gradient_bytes = sum(int(p.data.nbytes) for p in payloads if p is not None)
+
+
+def _turn(step: Callable[[], float]) -> float:
+    """Return the seconds of a step: of a long one, or the median of several short ones."""
+    seconds = [step()]
+    while sum(seconds) < TURN and len(seconds) < STEPS:
+        seconds.append(step())
+    return median(seconds)
