@@ -50,13 +50,17 @@ class Torch:
         self.library.cuda.synchronize()
         return time.perf_counter()
 
+    def seed(self, seed: int) -> None:
+        """Seed all that draws."""
+        self.library.manual_seed(seed)
+
     def tensor(self, array: Any) -> Any:
         """Return an array as a tensor where models are."""
         return self.library.from_numpy(np.asarray(array)).to(self.device)
 
     def make(self, model: str) -> Any:
         """Build a network, the same each time."""
-        self.library.manual_seed(0)
+        self.seed(0)
         build: dict[str, Any] = {}
         build |= {"resnet": resnet.torch_resnet50, "ernie": ernie.torch_ernie, "bert": torch_bert}
         return build[model]().to(self.device)
@@ -103,11 +107,11 @@ class Paddle:
 
         self.library, self.tensor = paddle, paddle.to_tensor
         self.layers, self.functional = paddle.nn, paddle.nn.functional
-        self.seconds = time.process_time
+        self.seconds, self.seed = time.process_time, paddle.seed
 
     def make(self, model: str) -> Any:
         """Build a network, the same each time."""
-        self.library.seed(0)
+        self.seed(0)
         build: dict[str, Any] = {}
         build |= {
             "resnet": resnet.paddle_resnet50,

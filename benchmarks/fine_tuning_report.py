@@ -27,14 +27,13 @@ INTRODUCTION = """\
 
 Written by `benchmarks/fine_tuning.py`; its docstring says what each row is. Ratios are how many
 times as fast as training everything, in the same run. An epoch has 16 batches. What is marked with
-~ is derived: 3 and 10 epochs from epochs 1 and 2, except where three epochs were run, and all epochs
-of libraries, which run a quarter of one. Memory is how much the process grows over the built model,
-at most: in epoch 1, and in epoch 2. Plans for text models say `dropout: off`.
+~ is derived from steps or epochs that were run: 3 and 10 epochs from epochs 1 and 2, except where
+three epochs were run, and epochs of which four steps were run. Memory is how much the process grows
+over the built model, at most: in epoch 1, and in epoch 2. Plans for text models say `dropout: off`.
 
 ![Times as fast as training everything](pictures/fine-tuning.svg)
 """
 FRAMEWORKS = {"torch": "PyTorch", "paddle": "PaddlePaddle"}
-BATCHES = 16
 
 
 def read(device: str = "cpu") -> dict[str, Any]:
@@ -57,38 +56,35 @@ def write(results: dict[str, Any], device: str) -> None:
 
 
 class Row:
-    """One way to train, next to training everything in the same run.
+    """One way to train.
 
     Attributes:
         step: Median seconds of a step of the last epoch.
         spread: The shortest and the longest of them.
-        first: Seconds of the first epoch; computed from steps where less was run.
-        later: Seconds of the last one.
-        derived: True if less than an epoch was run.
+        epochs: Seconds of each epoch that was run.
+        derived: For each of them, whether less than all of its steps was run.
     """
 
-    def __init__(self, epochs: list[list[float]]) -> None:
-        run = [steps for steps in epochs if steps]
-        last = run[-1]
+    def __init__(self, epochs: list[list[float]], batches: int) -> None:
         # The first steps make an optimizer's state.
-        settled = last if len(run) > 1 else last[1:] or last
-        self.derived = len(run) < len(epochs)
+        settled = epochs[1] or epochs[0][1:]
         self.step, self.spread = median(settled), (min(settled), max(settled))
-        self.first = self.step * BATCHES if self.derived else sum(run[0])
-        self.later = self.step * BATCHES if self.derived else sum(last)
-        self.run = [sum(steps) for steps in run]
+        self.derived = [len(steps) < batches for steps in epochs]
+        self.epochs = [
+            self.step * batches if less else sum(steps)
+            for steps, less in zip(epochs, self.derived, strict=True)
+        ]
 
     def together(self, epochs: int) -> float:
-        """Return the seconds of some epochs, of which later ones take as long as the last."""
-        if not self.derived and epochs == len(self.run):
-            return sum(self.run)
-        return self.first + (epochs - 1) * self.later
+        """Return the seconds of some epochs; those after the last that was run take as long."""
+        missing = epochs - len(self.epochs)
+        return sum(self.epochs[:epochs]) + max(missing, 0) * self.epochs[-1]
 
 
 def rows_of(figures: dict[str, Any]) -> dict[str, Row]:
     """Return the rows of a case, in order."""
     seconds = figures["seconds"]
-    return {way: Row(seconds[way]) for way in ORDER if way in seconds}
+    return {way: Row(seconds[way], figures["batches"]) for way in ORDER if way in seconds}
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
@@ -101,7 +97,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f"{'':21} {'step':>9} {'spread':>17} {'epoch 1':>8} {'2':>8} {'3 epochs':>8} {'10':>8}"
     ]
     for way, row in rows.items():
-        ratios = [full.first / row.first, full.later / row.later]
+        ratios = [a / b for a, b in zip(full.epochs[:2], row.epochs[:2], strict=True)]
         ratios += [full.together(n) / row.together(n) for n in (3, 10)]
         spread = " to ".join(f"{1e3 * v:.4g}" for v in row.spread)
         shown.append(
@@ -171,16 +167,21 @@ def _table(figures: dict[str, Any], gpu: dict[str, Any] | None) -> list[str]:
             table.append(f"| {way} | {why.partition(chr(10))[0]} | | | | | | | |")
             continue
         row = rows[way]
-        about = "~" if row.derived else ""
-        three = "" if not row.derived and len(row.run) == 3 else "~"
+        first, second = (
+            f"{'~' if less else ''}{whole / seconds:.3g}x"
+            for whole, seconds, less in zip(
+                full.epochs[:2], row.epochs[:2], row.derived[:2], strict=True
+            )
+        )
+        about = "" if len(row.epochs) == 3 and not any(row.derived) else "~"
         on = on_gpu.get(way)
         cells = [
             way,
             f"{1e3 * row.step:.4g}",
             " to ".join(f"{1e3 * value:.4g}" for value in row.spread),
-            f"{about}{full.first / row.first:.3g}x",
-            f"{about}{full.later / row.later:.3g}x",
-            f"{three}{full.together(3) / row.together(3):.3g}x",
+            first,
+            second,
+            f"{about}{full.together(3) / row.together(3):.3g}x",
             f"~{full.together(10) / row.together(10):.3g}x",
             _megabytes(figures.get("memory", {}).get(way)),
             f"{on_gpu['full'].step / on.step:.3g}x" if on else "not run",
@@ -238,4 +239,4 @@ def picture(results: dict[str, Any]) -> Picture:
 
 
 def _gain(rows: dict[str, Row], way: str) -> float:
-    return rows["full"].later / rows[way].later
+    return rows["full"].epochs[1] / rows[way].epochs[1]

@@ -127,10 +127,10 @@ def _with_lightning(model: Any, trained: set[str]) -> None:
 
 def _with_scheduler(model: Any, trained: set[str]) -> None:
     library = import_module("finetuning_scheduler")
-    phases = import_module("finetuning_scheduler.fts_supporters").ScheduleImplMixin
+    phases = import_module("finetuning_scheduler.strategy_adapters").StrategyAdapter
     model.train()
     library.FinetuningScheduler.freeze(model, train_bn=False)
-    phases.exec_ft_phase(model, thaw_pl=sorted(trained), init_thaw=True)
+    phases.base_ft_phase(model, thaw_pl=sorted(trained), init_thaw=True)
 
 
 def _with_fastai(model: Any, trained: set[str]) -> Any:
