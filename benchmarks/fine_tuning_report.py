@@ -110,6 +110,13 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f"limit by operations: {estimate['limit']:.2f}x without, {estimate['cached_limit']:.4g}x "
         "with a cache"
     )
+    if "cached" in rows:
+        cached = rows["cached"].epochs[1]
+        share = full.epochs[1] / cached / estimate["cached_limit"]
+        shown.append(
+            f"epoch 2 cached: {share:.0%} of the limit, {rows['by hand'].epochs[1] / cached:.2f}x "
+            f"as fast as by hand, {rows['two-stage'].epochs[1] / cached:.2f}x as two-stage"
+        )
     shown += [f"estimate: {text}" for text in predictions(figures)]
     shown += [f"losses of {way}: within {gap:.1e}" for way, gap in figures["gaps"].items()]
     for way, peaks in figures.get("memory", {}).items():
