@@ -214,7 +214,7 @@ def _megabytes(peaks: Any) -> str:
     return ", ".join(f"{value / 1e6:,.0f}" for value in peaks)
 
 
-WIDTH, LEFT, BAR, GAP = 960.0, 300.0, 13.0, 26.0
+WIDTH, LEFT, BAR, GAP = 960.0, 330.0, 13.0, 26.0
 SHOWN = ("by hand", "by plan", "two-stage", "cached")
 LOOKS = {"by hand": Look.FROZEN, "by plan": Look.HELD, "two-stage": Look.TRAINABLE}
 
