@@ -18,7 +18,7 @@ thread, in turns of four steps; a figure is CPU time, and a ratio is of one run:
     limit      by operations, from handle.estimate, next to what that predicts from timed steps
 
 Peak memory is measured in a process of its own for each way. With --peers libraries are installed
-into a folder of their own. How far losses differ from those by hand is written, too.
+into an environment of their own. How far losses differ from those by hand is written, too.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -191,11 +192,22 @@ def in_a_process(arguments: list[str], peers: Path) -> dict[str, Any]:
 
 
 def install(peers: Path) -> None:
-    """Install libraries into a folder of their own; what cannot be is left out."""
-    for name, packages in PACKAGES.items():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade"]
-        result = subprocess.run([*command, "--target", str(peers), *packages], check=False)
-        print(f"{name}: {'cannot be installed' if result.returncode else 'installed'}", flush=True)
+    """Install libraries into an environment of their own, which sees the packages of this one.
+
+    What cannot be installed is left out.
+    """
+    subprocess.run([sys.executable, "-m", "venv", str(peers)], check=True)
+    (packages_of(peers) / "this.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    pip = [str(peers / "bin" / "python"), "-m", "pip", "install", "-q"]
+    for name, (alone, others) in PACKAGES.items():
+        commands = [[*pip, "--no-deps", *alone]] + ([[*pip, *others]] if others else [])
+        failed = any(subprocess.run(command, check=False).returncode for command in commands)
+        print(f"{name}: {'cannot be installed' if failed else 'installed'}", flush=True)
+
+
+def packages_of(peers: Path) -> Path:
+    """Return the folder of packages of an environment."""
+    return Path(sysconfig.get_path("purelib", vars={"base": str(peers), "platbase": str(peers)}))
 
 
 def everything(options: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
@@ -232,7 +244,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small cases, nothing written")
     parser.add_argument("--draw", action="store_true", help="the page and the picture again")
     parser.add_argument("--peers", action="store_true", help="install the libraries first")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".peers", help="of the libraries")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".peers", help="the libraries' environment"
+    )
     parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--rows", type=int, help="of a batch")
     parser.add_argument("--length", type=int, help="of texts, or of images' sides")

@@ -13,16 +13,16 @@ from benchmarks.fine_tuning_networks import PLANS, two_stages
 PEERS = ("timm", "Lightning", "finetuning-scheduler", "fastai")
 """Libraries that freeze models of torch."""
 PACKAGES = {
-    "timm": ("timm",),
-    "Lightning": ("lightning", "pytorch-lightning", "lightning-utilities", "torchmetrics"),
-    "finetuning-scheduler": ("finetuning-scheduler",),
+    "timm": (("timm",), ()),
+    "Lightning": (("lightning", "pytorch-lightning", "torchmetrics"), ("lightning-utilities",)),
+    "finetuning-scheduler": (("finetuning-scheduler",), ()),
     "fastai": (
-        "fastai", "fastcore", "fastprogress", "fasttransform", "plum-dispatch", "fastdownload",
-        "beartype", "cloudpickle", "matplotlib", "pandas", "scipy", "pyparsing", "cycler",
-        "kiwisolver", "contourpy", "fonttools", "python-dateutil", "pytz", "six",
+        ("fastai", "fasttransform"),
+        ("fastcore", "fastprogress", "fastdownload", "plum-dispatch", "cloudpickle", "matplotlib",
+         "pandas", "scipy", "scikit-learn"),
     ),
 }  # fmt: skip
-"""What pip installs for each, without what they depend on besides: torch is there already."""
+"""What pip installs for each: packages that ask for a torch of their own, without that; others."""
 OURS = ("full", "by hand", "two-stage", "by plan", "cached")
 
 
