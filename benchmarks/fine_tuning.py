@@ -175,12 +175,9 @@ def _resident(field: str) -> int:
 
 def in_a_process(arguments: list[str], peers: Path) -> dict[str, Any]:
     """Run this script in a process of its own; return the figures that it prints."""
-    path = [str(ROOT), str(ROOT / "backends"), *os.environ.get("PYTHONPATH", "").split(":")]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": ":".join([*path, str(peers)]),
-    }
+    path = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path.append(str(packages_of(peers)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     last = result.stdout.strip().rpartition("\n")[2]
