@@ -1,28 +1,36 @@
-"""What fine-tuning costs with parts frozen: by hand, by plan, and with the frozen part cached.
+"""What fine-tuning costs: by hand, by libraries, by plan, in two stages, and under a cache.
 
-All contenders train copies of one model on the same batches, in turn for each batch, in one
-process and one thread; a figure is the sum of their CPU times over an epoch:
+    python benchmarks/fine_tuning.py              all of it, written to docs/; up to an hour
+    python benchmarks/fine_tuning.py --quick      two small cases, printed only; minutes
+    python benchmarks/fine_tuning.py --only paddle/ernie/top
+    python benchmarks/fine_tuning.py --draw       the page and the picture again, from the figures
+
+All ways to train have copies of one model and see the same batches. They run in one process and one
+thread, in turns of four steps; a figure is CPU time, and a ratio is of one run:
 
     full       everything trains
     by hand    flags set in a loop, and frozen modules in eval mode
+    timm, Lightning's BackboneFinetuning, finetuning-scheduler, fastai
+               their own functions that freeze, in the same loop; they run four steps
     two-stage  by hand: features are computed once, then the rest of the model trains on them
     by plan    a plan, without a cache
     cached     the same under handle.cached()
+    limit      by operations, from handle.estimate, next to what that predicts from timed steps
 
-Ratios are those of one run. The limit is that of handle.estimate, by operations. How far losses
-differ from those by hand is printed; where dropout is live, each way draws other numbers.
-
-    OMP_NUM_THREADS=1 python benchmarks/fine_tuning.py --framework paddle --model ernie --plan top
+Peak memory is measured in a process of its own for each way. With --peers libraries are installed
+into an environment of their own. How far losses differ from those by hand is written, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import gc
+import json
+import os
+import subprocess
 import sys
+import sysconfig
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,295 +39,233 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import unifreeze as uf
+from benchmarks import fine_tuning_networks as networks
+from benchmarks import fine_tuning_report as report
+from benchmarks.fine_tuning_ways import OURS, PACKAGES, PEERS, Way, make_way, plan_of
 from benchmarks.machine import describe_machine
-from examples.ernie import models as ernie
-from examples.resnet import models as resnet
 
-PLANS = {
-    "resnet": {"head": "head", "top": 'head | path:"layer4"'},
-    "ernie": {
-        "head": "classifier",
-        "top": "head | blocks[-2:]",
-        "embeddings": "head | blocks[-2:] | embeddings",
-    },
-}
+TURN = 4
+"""Steps of one way after each other: what a short step uses stays near the processor."""
+SIZES = {"resnet": (4, 224), "bert": (4, 64), "ernie": (4, 64)}
+"""Rows of a batch, and the sides of its images or the tokens of its texts."""
+WHOLE = ("ernie", "top")
+"""The case of which three whole epochs are run, in all ways but those of libraries."""
 
 
-class Torch:
-    """What the benchmark needs to know of torch."""
-
-    name = "torch"
-
-    def __init__(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        self.library, self.tensor = torch, torch.from_numpy
-        self.layers, self.functional = torch.nn, torch.nn.functional
-
-    def make(self, model: str) -> Any:
-        """Build a network, the same each time."""
-        self.library.manual_seed(0)
-        return resnet.torch_resnet50() if model == "resnet" else ernie.torch_ernie()
-
-    def train_only(self, model: Any, trained: set[str]) -> None:
-        """Freeze by hand: flags, then modules without a trainable parameter."""
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = name in trained
-        model.train()
-        for module in model.modules():
-            if not any(p.requires_grad for p in module.parameters()):
-                module.eval()
-
-    def optimizer(self, model: Any) -> Any:
-        """Build AdamW over what trains."""
-        trained = [p for p in model.parameters() if p.requires_grad]
-        return self.library.optim.AdamW(trained, lr=1e-5)
-
-    def clear(self, optimizer: Any) -> None:
-        """Drop gradients."""
-        optimizer.zero_grad()
-
-    def logits(self, model: Any, batch: Any) -> Any:
-        """Return a model's logits."""
-        result = model(batch)
-        return getattr(result, "logits", result)
-
-    def no_grad(self) -> Any:
-        """Return a block without gradient."""
-        return self.library.no_grad()
-
-    def parts(self, model: Any) -> tuple[Any, list[Any], Callable[[Any], Any]]:
-        """Return a text model's embeddings, its layers, and what follows them."""
-        body = model.ernie
-
-        def rest(hidden: Any) -> Any:
-            return model.classifier(model.dropout(body.pooler(hidden)))
-
-        return body.embeddings, list(body.encoder.layer), rest
+def cases(framework: str) -> list[str]:
+    """Return the names of all cases of a framework."""
+    return [
+        f"{framework}/{kind}/{plan}" for kind, plans in networks.PLANS.items() for plan in plans
+    ]
 
 
-class Paddle:
-    """What the benchmark needs to know of Paddle."""
-
-    name = "paddle"
-
-    def __init__(self) -> None:
-        import paddle
-
-        self.library, self.tensor = paddle, paddle.to_tensor
-        self.layers, self.functional = paddle.nn, paddle.nn.functional
-
-    def make(self, model: str) -> Any:
-        """Build a network, the same each time."""
-        self.library.seed(0)
-        return resnet.paddle_resnet50() if model == "resnet" else ernie.paddle_ernie()
-
-    def train_only(self, model: Any, trained: set[str]) -> None:
-        """Freeze by hand: flags, then modules without a trainable parameter."""
-        for name, parameter in model.named_parameters():
-            if not name.endswith(("._mean", "._variance")):
-                parameter.stop_gradient = name not in trained
-        model.train()
-        for module in model.sublayers(include_self=True):
-            if all(p.stop_gradient for p in module.parameters()):
-                module.eval()
-
-    def optimizer(self, model: Any) -> Any:
-        """Build AdamW over what trains."""
-        trained = [p for p in model.parameters() if not p.stop_gradient]
-        return self.library.optimizer.AdamW(1e-5, parameters=trained, weight_decay=0.01)
-
-    def clear(self, optimizer: Any) -> None:
-        """Drop gradients."""
-        optimizer.clear_grad()
-
-    def logits(self, model: Any, batch: Any) -> Any:
-        """Return a model's logits."""
-        return model(batch)
-
-    def no_grad(self) -> Any:
-        """Return a block without gradient."""
-        return self.library.no_grad()
-
-    def parts(self, model: Any) -> tuple[Any, list[Any], Callable[[Any], Any]]:
-        """Return a text model's embeddings, its layers, and what follows them."""
-        body = model.ernie
-
-        def rest(hidden: Any) -> Any:
-            return model.classifier(model.dropout(body.pooler(hidden)))
-
-        return body.embeddings, list(body.encoder.layers), rest
+def framework_of(name: str, device: str) -> Any:
+    """Return a framework."""
+    return networks.Torch(device) if name == "torch" else networks.Paddle()
 
 
-def two_stages(
-    framework: Any, model: Any, kind: str, plan: str
-) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Return what computes features, and what trains on them, written for these models."""
-    if kind == "resnet":
-
-        def early(x: Any) -> Any:
-            relu = framework.functional.relu
-            x = model.maxpool(relu(model.bn1(model.conv1(x))))
-            x = model.layer3(model.layer2(model.layer1(x)))
-            return model.avgpool(model.layer4(x)) if plan == "head" else x
-
-        def late(x: Any) -> Any:
-            x = x if plan == "head" else model.avgpool(model.layer4(x))
-            return model.fc(x.flatten(1))
-
-        return early, late
-    embeddings, layers, rest = framework.parts(model)
-    cut = len(layers) - 2 if plan == "top" else len(layers)
-
-    def through(hidden: Any, some: list[Any]) -> Any:
-        for layer in some:
-            result = layer(hidden)
-            hidden = result[0] if isinstance(result, tuple) else result
-        return hidden
-
-    if plan == "head":
-        pooler = getattr(model, "ernie").pooler  # noqa: B009
-        return (
-            lambda ids: pooler(through(embeddings(ids), layers)),
-            lambda pooled: model.classifier(model.dropout(pooled)),
-        )
-    return (
-        lambda ids: through(embeddings(ids), layers[:cut]),
-        lambda hidden: rest(through(hidden, layers[cut:])),
-    )
+def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train in all ways; return the figures."""
+    name, kind, plan = case.split("/")
+    framework = framework_of(name, options.device)
+    size, length = SIZES[kind]
+    epochs = 3 if (kind, plan) == WHOLE else 2
+    batches = networks.data(kind, options.batches, options.rows or size, options.length or length)
+    examples = len(batches) * len(batches[0][1])
+    handle = plan_of(kind, plan).apply(framework.make(kind))
+    estimate = handle.estimate(batches[0][0], examples=examples, epochs=epochs)
+    del handle
+    gc.collect()
+    ways, absent = _ways(framework, kind, plan, estimate, options.device)
+    printed = _train(framework, ways, batches, epochs)
+    gaps = {
+        way: float(np.abs(np.subtract(ways[way].losses, ways["by hand"].losses)).max())
+        for way in ways
+        if way in ("by plan", "cached")
+    }
+    return {
+        "case": case,
+        "rows": len(batches[0][1]),
+        "batches": len(batches),
+        "length": options.length or length,
+        "seconds": {way: made.epochs for way, made in ways.items()},
+        "absent": absent,
+        "gaps": gaps,
+        "estimate": estimate.plain(),
+        "run": printed,
+        "machine": describe_machine(name)[1:],
+        "device": options.device,
+    }
 
 
-class Contender:
-    """One way to train, with the time that it took in each epoch."""
-
-    def __init__(self, framework: Any, logits: Callable[[int, Any], Any], optimizer: Any) -> None:
-        self._framework, self._logits, self._optimizer = framework, logits, optimizer
-        self.seconds: list[float] = []
-        self.losses: list[float] = []
-
-    def step(self, number: int, batch: Any, labels: Any) -> None:
-        """Train on a batch."""
-        start = time.process_time()
-        result = self._logits(number, batch)
-        loss = self._framework.functional.cross_entropy(result, labels)
-        loss.backward()
-        self._optimizer.step()
-        self._framework.clear(self._optimizer)
-        self.losses.append(float(loss))
-        self.seconds[-1] += time.process_time() - start
-
-
-def contenders(
-    framework: Any, kind: str, plan: str, resolved: Any, chosen: set[str]
-) -> Iterator[tuple[str, Contender, Any]]:
-    """Yield the name of each way to train, the way, and the block that it runs in."""
-    for name in chosen:
-        model = framework.make(kind)
-        block: Any = nullcontext()
-        if name in ("by plan", "cached"):
-            handle = resolved.apply(model)
-            model.train()
-            block = handle.cached() if name == "cached" else block
-        elif name == "full":
-            model.train()
+def _ways(
+    framework: Any, kind: str, plan: str, estimate: Any, device: str
+) -> tuple[dict[str, Way], dict[str, str]]:
+    """Return each way to train, and why others are absent."""
+    ways: dict[str, Way] = {}
+    absent: dict[str, str] = {}
+    for name in (*OURS, *PEERS):
+        if name in PEERS and framework.name != "torch":
+            absent[name] = "not for Paddle"
+        elif estimate.why_not and name in ("two-stage", "cached"):
+            absent[name] = "nothing can be cached"
+        elif device != "cpu" and name in (*PEERS, "two-stage"):
+            absent[name] = "not run on a GPU"
         else:
-            framework.train_only(model, set(resolved.resolve(model).trainable_paths))
-        call = lambda _, batch, m=model: framework.logits(m, batch)  # noqa: E731
-        if name == "two-stage":
-            call = _two_stage_call(framework, model, kind, plan)
-        yield name, Contender(framework, call, framework.optimizer(model)), block
+            try:
+                ways[name] = make_way(name, framework, kind, plan)
+            except (ImportError, AttributeError, RuntimeError) as error:
+                absent[name] = f"not run: {type(error).__name__}: {error}"
+    return ways, absent
 
 
-def _two_stage_call(framework: Any, model: Any, kind: str, plan: str) -> Any:
-    early, late = two_stages(framework, model, kind, plan)
-    features: dict[int, Any] = {}
+def _train(framework: Any, ways: dict[str, Way], batches: list[Any], epochs: int) -> str:
+    """Train in turns; return what the cached block prints."""
+    for way in ways.values():
+        way.block.__enter__()
+    for epoch in range(epochs):
+        for way in ways.values():
+            way.epochs.append([])
+        order = np.random.default_rng(epoch).permutation(len(batches)).tolist()
+        for start in range(0, len(order), TURN):
+            for name, way in ways.items():
+                if name in PEERS and (start or epoch):
+                    continue
+                if name == "full" and epoch and start and epochs < 3:
+                    continue  # its steps are all alike
+                for number in order[start : start + TURN]:
+                    inputs, labels = (framework.tensor(part) for part in batches[number])
+                    framework.seed(number)  # all ways draw the same dropout
+                    way.step(number, inputs, labels)
+    printed = str(ways["cached"].block) if "cached" in ways else ""
+    for way in ways.values():
+        way.block.__exit__(None, None, None)
+    return printed
 
-    def call(number: int, batch: Any) -> Any:
-        if number not in features:
-            with framework.no_grad():
-                features[number] = early(batch)
-        return late(features[number])
 
-    return call
+def memory(case: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return by how many bytes the process grows over the built model, in a few steps."""
+    name, kind, plan = case.split("/")
+    framework = framework_of(name, options.device)
+    size, length = SIZES[kind]
+    batches = networks.data(kind, 2, options.rows or size, options.length or length)
+    made = make_way(way, framework, kind, plan)
+    gc.collect()
+    start = _resident("VmRSS")
+    peaks = []
+    with made.block as run:
+        for _ in range(2):
+            made.epochs.append([])
+            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+            for number, (inputs, labels) in enumerate(batches):
+                made.step(number, framework.tensor(inputs), framework.tensor(labels))
+            peaks.append(_resident("VmHWM") - start)
+            if way == "cached" and hasattr(run, "drop_frozen"):
+                run.drop_frozen()
+                gc.collect()
+    return {"case": case, "way": way, "peaks": peaks, "model": start}
 
 
-def data(kind: str, batches: int, size: int, length: int) -> list[tuple[Any, Any]]:
-    """Return batches of made-up inputs and labels."""
-    random = np.random.default_rng(0)
-    if kind == "resnet":
-        images = random.standard_normal((batches, size, 3, length, length), np.float32)
-        return [(part, random.integers(0, 1000, size)) for part in images]
-    ids = random.integers(1, 1000, (batches, size, length))
-    return [(part, random.integers(0, 2, size)) for part in ids]
+def _resident(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def in_a_process(arguments: list[str], peers: Path) -> dict[str, Any]:
+    """Run this script in a process of its own; return the figures that it prints."""
+    path = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path.append(str(packages_of(peers)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+    command = [sys.executable, "-W", "ignore", __file__, *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = result.stdout.strip().rpartition("\n")[2]
+    if result.returncode or not last.startswith("{"):
+        lines = (result.stderr.strip() or "it was ended").splitlines()
+        return {"failed": lines[-1]}
+    figures: dict[str, Any] = json.loads(last)
+    return figures
+
+
+def install(peers: Path) -> None:
+    """Install libraries into an environment of their own, which sees the packages of this one.
+
+    What cannot be installed is left out.
+    """
+    subprocess.run([sys.executable, "-m", "venv", str(peers)], check=True)
+    (packages_of(peers) / "this.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    pip = [str(peers / "bin" / "python"), "-m", "pip", "install", "-q"]
+    for name, (alone, others) in PACKAGES.items():
+        commands = [[*pip, "--no-deps", *alone]] + ([[*pip, *others]] if others else [])
+        failed = any(subprocess.run(command, check=False).returncode for command in commands)
+        print(f"{name}: {'cannot be installed' if failed else 'installed'}", flush=True)
+
+
+def packages_of(peers: Path) -> Path:
+    """Return the folder of packages of an environment."""
+    return Path(sysconfig.get_path("purelib", vars={"base": str(peers), "platbase": str(peers)}))
+
+
+def everything(options: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
+    """Measure the cases, each in a process of its own; print them as they come."""
+    given = [f"--batches={options.batches}", f"--device={options.device}"]
+    given += [f"--rows={options.rows}"] if options.rows else []
+    given += [f"--length={options.length}"] if options.length else []
+    results: dict[str, Any] = report.read(options.device)
+    for case in chosen:
+        start = time.monotonic()
+        figures = in_a_process(["--case", case, *given], options.folder)
+        if "failed" not in figures:
+            ways = [] if options.quick or options.device != "cpu" else list(figures["seconds"])
+            rows = {
+                way: in_a_process(["--case", case, "--memory", way, *given], options.folder)
+                for way in ways
+                if way not in PEERS
+            }
+            figures["memory"] = {
+                way: row.get("peaks", row.get("failed")) for way, row in rows.items()
+            }
+        results[case] = figures
+        print(f"\n{case}, {time.monotonic() - start:.0f} s", flush=True)
+        print("\n".join(report.lines(figures)), flush=True)
+        if not options.quick:
+            report.write(results, options.device)
+    return results
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write the page and the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--framework", choices=("torch", "paddle"), default="torch")
-    parser.add_argument("--model", choices=tuple(PLANS), default="ernie")
-    parser.add_argument("--plan", default="top")
+    parser.add_argument("--only", nargs="*", default=[], metavar="FRAMEWORK/MODEL/PLAN")
+    parser.add_argument("--quick", action="store_true", help="two small cases, nothing written")
+    parser.add_argument("--draw", action="store_true", help="the page and the picture again")
+    parser.add_argument("--peers", action="store_true", help="install the libraries first")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".peers", help="the libraries' environment"
+    )
     parser.add_argument("--batches", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--length", type=int, default=128, help="of texts, or of images' sides")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rows", type=int, help="of a batch")
+    parser.add_argument("--length", type=int, help="of texts, or of images' sides")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    framework = Torch() if options.framework == "torch" else Paddle()
-    plan = uf.FreezePlan.from_yaml(
-        f"unifreeze: 1\nrules: [{{only: '{PLANS[options.model][options.plan]}'}}]\ndropout: off\n"
-    )
-    names = ["full", "by hand", "by plan"]
-    if options.plan != "embeddings":
-        names += ["two-stage", "cached"]
-    batches = data(options.model, options.batches, options.batch, options.length)
-    first = framework.make(options.model)
-    estimate = plan.apply(first).estimate(
-        batches[0][0], examples=options.batches * options.batch, epochs=options.epochs
-    )
-    del first
-    ways = list(contenders(framework, options.model, options.plan, plan, dict.fromkeys(names)))
-    run = _train(framework, ways, batches, options.epochs)
-    print("\n".join(describe_machine(framework.name)))
-    _report({name: way for name, way, _ in ways}, estimate, options.epochs)
-    print(run if run is not None else estimate.why_not)
-
-
-def _train(framework: Any, ways: list[Any], batches: list[Any], epochs: int) -> Any:
-    for _, _, block in ways:
-        block.__enter__()
-    for epoch in range(epochs):
-        for _, way, _ in ways:
-            way.seconds.append(0.0)
-        for number in np.random.default_rng(epoch).permutation(len(batches)).tolist():
-            inputs, labels = (framework.tensor(part) for part in batches[number])
-            for _, way, _ in ways:
-                way.step(number, inputs, labels)
-    for _, _, block in ways:
-        block.__exit__(None, None, None)
-    return next((block for name, _, block in ways if name == "cached"), None)
-
-
-def _report(ways: dict[str, Contender], estimate: Any, epochs: int) -> None:
-    for name, way in ways.items():
-        if name not in ("full", "two-stage", "by hand"):
-            gap = np.abs(np.subtract(way.losses, ways["by hand"].losses)).max()
-            print(f"{name}: losses differ from those by hand by {gap:.1e} at most")
-    print(
-        f"{'':10} {'epoch 1':>9} {'epoch 2':>9}   full/this in epochs 1, 2, and {epochs} together"
-    )
-    full = ways["full"].seconds
-    for name, way in ways.items():
-        first, second = way.seconds[0], way.seconds[-1]
-        ratios = full[0] / first, full[-1] / second, sum(full) / sum(way.seconds)
-        times = "   ".join(f"{ratio:.2f}x" for ratio in ratios)
-        print(f"{name:10} {first:8.2f}s {second:8.2f}s   {times}")
-    print(
-        f"limit by operations: {estimate.limit:.2f}x without, {estimate.cached_limit:.3g}x with a "
-        f"cache; predicted {estimate.predicted:.2f}x and {estimate.predicted_cached:.3g}x"
-    )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB, all")
+    if options.case:
+        way = options.memory
+        figures = memory(options.case, way, options) if way else measure(options.case, options)
+        print(json.dumps(figures))
+        return
+    chosen = options.only or cases("torch") + (cases("paddle") if options.device == "cpu" else [])
+    if options.quick:
+        chosen = options.only or ["torch/resnet/head", "paddle/ernie/top"]
+        options.batches, options.rows = min(options.batches, 8), options.rows or 2
+    if options.peers:
+        install(options.folder)
+    print("\n".join(describe_machine("torch", *(["paddle"] if options.device == "cpu" else []))))
+    results = report.read(options.device) if options.draw else everything(options, chosen)
+    if not options.quick:
+        report.write(results, options.device)
 
 
 if __name__ == "__main__":

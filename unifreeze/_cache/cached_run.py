@@ -71,6 +71,11 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         self._unproved: set[str] = set()
         """Groups of rows of earlier runs; the first batch of them is compared with a whole pass."""
 
+    @property
+    def parts(self) -> list[FrozenPart]:
+        """The frozen parts of the model, one for each context in which it has run."""
+        return [part for part in self._parts.values() if part]
+
     def __enter__(self) -> CachedRun:
         if self._begun:
             raise CacheError(

@@ -39,7 +39,6 @@ class Costing:
 
     Attributes:
         work: What was counted.
-        seconds: How long the calls took that a cache would leave out.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class Costing:
         inputs: Sequence[LiveTensor],
         kept: Collection[CallKey],
         counted: Callable[[], int] | None,
-        clock: Callable[[], float],
     ) -> None:
         """Begin.
 
@@ -60,11 +58,9 @@ class Costing:
             kept: The calls that a cache would leave out.
             counted: Returns the operations so far, where the framework counts them; else layers
                 with weights are counted by their shapes.
-            clock: Returns a time in seconds.
         """
-        self.work, self.seconds = Work(), 0.0
+        self.work = Work()
         self._backend, self._walk, self._kept, self._counted = backend, walk, kept, counted
-        self._clock = clock
         self._raw = {id(tensor) for tensor in inputs}
         self._frames = Frames()
         self._inner: list[float] = [0.0]
@@ -75,11 +71,9 @@ class Costing:
         """Run a call and count its work."""
         key = self._frames.next_key(number)
         self._inner.append(0.0)
-        before, start = self._so_far(), self._clock()
+        before = self._so_far()
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
-        if key in self._kept:
-            self.seconds += self._clock() - start
         inner = self._inner.pop()
         outputs, _ = take_apart(result, self._backend.is_tensor)
         total = (
