@@ -11,6 +11,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from unifreeze._files import read_json
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.trained_values import trained_state
 from unifreeze._plan import Phase
@@ -182,7 +183,7 @@ class BestFolder:
 
 def _read(text: str, file: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(text)
+        plain = read_json(text)
     except (ValueError, RecursionError):
         plain = None
     if not isinstance(plain, dict):
