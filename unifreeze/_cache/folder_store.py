@@ -74,9 +74,9 @@ class FolderStore:
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CacheError(
-                f"cannot keep rows in {folder}: {error.strerror or error}",
+                f"cannot keep rows in {folder}: {getattr(error, 'strerror', None) or error}",
                 hint="give a folder of yours, or none for memory",
             ) from None
 

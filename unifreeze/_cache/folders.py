@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from unifreeze._cache.folder_store import MANIFEST, Manifest
 from unifreeze._cache.shards import Shard
+from unifreeze._files import is_folder
 from unifreeze.errors import CacheError
 
 
@@ -45,7 +46,7 @@ def groups_in(folder: Path, *, values: bool = False) -> Iterator[KeptGroup]:
         shards = [Shard(path, manifest.group) for path in sorted(place.glob("*.safetensors"))]
         if values:
             for shard in shards:
-                shard.row(0)
+                shard.check()
         rows = {key for shard in shards for key in shard.keys}
         size = sum(shard.nbytes for shard in shards)
         yield KeptGroup(place, manifest, len(shards), len(rows), size)
@@ -59,8 +60,8 @@ def clear(folder: Path) -> int:
     """
     freed = 0
     for place in _places(folder):
-        freed += sum(file.stat().st_size for file in place.iterdir() if file.is_file())
         try:
+            freed += sum(file.stat().st_size for file in place.iterdir() if file.is_file())
             shutil.rmtree(place)
         except OSError as error:
             raise CacheError(f"cannot delete {place}: {error.strerror or error}") from None
@@ -69,7 +70,7 @@ def clear(folder: Path) -> int:
 
 def _places(folder: Path) -> list[Path]:
     """Return the folders of groups."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CacheError(f"there is no folder {folder}", hint="give the folder of a cached block")
     places = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     if not places:
