@@ -33,13 +33,18 @@ class BestValues:
     """The best values of the current phase, for a next phase that begins from them.
 
     Attributes:
-        run: The run's identity, which its files carry: two runs may be given one folder.
+        identity: The run's, which its files carry: two runs may be given one folder.
     """
 
     def __init__(self, plan: PlanInForce) -> None:
         self._plan = plan
-        self.run = token_hex(8)
+        self.identity = token_hex(8)
         self._files: BestFolder | None = None
+
+    @property
+    def run(self) -> str:
+        """The identity in files; "" where several processes, each with its own, write them."""
+        return "" if self._plan.backend.processes() > 1 else self.identity
 
     def keep_in(self, folder: str | Path) -> None:
         """Keep best values in a folder from now on.
@@ -147,7 +152,7 @@ class BestFolder:
                     f"{file} holds no best values of a run",
                     hint="give the folder that handle.keep_best filled in that run",
                 )
-            if weights.metadata.get(_RUN, run) != run:
+            if _is_another(weights.metadata, run):
                 raise WeightFileError(
                     f"{file} holds the best values of another run",
                     hint=_OWN_FOLDER,
@@ -158,7 +163,7 @@ class BestFolder:
         """Return whether a file is this run's; tell once of files that are another run's."""
         try:
             with open_weights(self._file(place)) as weights:
-                other = weights.metadata.get(_RUN, run) != run
+                other = _is_another(weights.metadata, run)
         except WeightFileError:  # broken: it is written anew or dropped
             return True
         if other and not self._told:
@@ -179,6 +184,12 @@ class BestFolder:
     def _places(self) -> list[Place]:
         matches = (_NAME.fullmatch(file.name) for file in self.folder.glob("best-*.safetensors"))
         return sorted((int(match[1]), int(match[2])) for match in matches if match)
+
+
+def _is_another(texts: Mapping[str, str], run: str) -> bool:
+    """Return whether a file names another run; where either has no name, that is not known."""
+    there = texts.get(_RUN, "")
+    return bool(run and there) and there != run
 
 
 def _read(text: str, file: Path) -> dict[str, Any]:

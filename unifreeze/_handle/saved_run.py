@@ -36,7 +36,7 @@ class SavedRun:
         progress = check_format(state)
         phases = self._plan.phases.restored(state)
         self._training.go_on(phases, History.restored(progress.history))
-        self._best.run = progress.run or self._best.run
+        self._best.identity = progress.run or self._best.identity
         self._plan.rebase()
 
     def trained(self) -> dict[str, Any]:

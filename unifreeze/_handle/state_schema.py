@@ -20,7 +20,7 @@ _Measured = float | Literal["nan", "inf", "-inf"]
 """A number as JSON can hold it: those that are not finite as words."""
 
 
-class State(BaseModel):
+class StatePart(BaseModel):
     """Part of a state: numbers are numbers, and no key is unknown."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -30,7 +30,7 @@ class State(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-class Entries(State):
+class Entries(StatePart):
     """Some of the entries of a state; further ones belong to other parts."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -55,7 +55,7 @@ class ProgressState(Entries):
     run: str = ""
 
 
-class WatchState(State):
+class WatchState(StatePart):
     """What the metric that a phase waits for has done; see `MetricWatch`."""
 
     best: float | None
@@ -66,7 +66,7 @@ class WatchState(State):
     best_at: _Place | None
 
 
-class ScheduleState(State):
+class ScheduleState(StatePart):
     """Where a run stands in its phases; see `Schedule`."""
 
     phase: _Count
@@ -85,7 +85,7 @@ class CountsState(Entries):
     measured: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], list[str]]
 
 
-class HistoryRowState(State):
+class HistoryRowState(StatePart):
     """An epoch in one phase; see `HistoryRow`."""
 
     epoch: _Last | None
@@ -96,7 +96,7 @@ class HistoryRowState(State):
     metrics: dict[str, _Measured]
 
 
-class HistoryState(State):
+class HistoryState(StatePart):
     """The notes on a run; see `History`."""
 
     rows: list[HistoryRowState]
@@ -111,6 +111,14 @@ class HistoryState(State):
         if self.behind and len(self.rows) < 2:
             raise ValueError("there is no row before the last")
         return self
+
+
+class CheckpointState(Entries):
+    """What a trainer's checkpoint holds of a run, beside the weights; see `TrainerRun`."""
+
+    handle: dict[str, Any]
+    metrics: dict[str, float]
+    unmeasured: bool = False
 
 
 class TrainedState(Entries):
@@ -139,7 +147,7 @@ class TrainedHeader(TrainedState):
     plan_text: str = ""
 
 
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=StatePart)
 
 
 def read_state(schema: type[S], state: Any, sort: str) -> S:

@@ -5,11 +5,12 @@ The handle decides everything; this module has what the callbacks of all trainer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unifreeze._handle.handle import Handle
+from unifreeze._handle.history.history import numbers
 from unifreeze._handle.verify_last import LastLook, take_out
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.phases import When
@@ -73,6 +74,14 @@ class TrainerRun:
         """Return the names of the metrics that phases wait for."""
         entries = [phase.entry for phase in self.in_force.plan.phases]
         return {entry.metric for entry in entries if isinstance(entry, When)}
+
+    def take(self, metrics: Mapping[str, float]) -> None:
+        """Keep what was measured until the plan is told of the next epoch or step.
+
+        Raises:
+            ScheduleError: A metric is not a number.
+        """
+        self.metrics |= numbers(metrics)
 
     def go_on(self, epoch: int, step: int) -> bool:
         """Tell the plan which epoch and step begin next; return whether a phase began."""
