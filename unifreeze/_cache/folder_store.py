@@ -37,7 +37,7 @@ class Manifest(Saved):
     """
 
     format: ClassVar[Format] = Format(
-        "unifreeze cache", "unifreeze_cache", 1, CacheError, "delete the folder, or give another"
+        "unifreeze cache", "unifreeze_cache", 1, CacheError, "give the folder of a cached block"
     )
     unifreeze_cache: int = 1
     group: str

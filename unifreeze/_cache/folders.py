@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from unifreeze._cache.folder_store import MANIFEST, Manifest
 from unifreeze._cache.shards import Shard
 from unifreeze._files import is_folder
+from unifreeze._whole_files import clear_unfinished
 from unifreeze.errors import CacheError
 
 
@@ -56,13 +56,21 @@ def clear(folder: Path) -> int:
     """Delete the rows in a folder, and nothing else; return how many bytes that frees.
 
     Raises:
-        CacheError: It is not a folder of kept rows, or cannot be deleted.
+        CacheError: It is not a folder of kept rows, or cannot be deleted. Where it holds a
+            manifest that is not of kept rows, nothing is deleted.
     """
-    freed = 0
-    for place in _places(folder):
+    freed, places = 0, _places(folder)
+    for place in places:
+        if Manifest.load(place / MANIFEST).group != place.name:
+            raise CacheError(f"{place / MANIFEST} is of other rows than its folder")
+    for place in places:
         try:
-            freed += sum(file.stat().st_size for file in place.iterdir() if file.is_file())
-            shutil.rmtree(place)
+            for file in [*place.glob("*.safetensors"), place / MANIFEST]:
+                freed += file.lstat().st_size
+                file.unlink()
+            clear_unfinished(place)
+            if not any(place.iterdir()):
+                place.rmdir()
         except OSError as error:
             raise CacheError(f"cannot delete {place}: {error.strerror or error}") from None
     return freed

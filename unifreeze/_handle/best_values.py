@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -104,7 +105,7 @@ class BestFolder:
         try:
             if self.folder.exists() and not self.folder.is_dir():
                 raise OSError(errno.ENOTDIR, "it is a file")
-        except OSError as error:  # fail now, not when the first values are saved
+        except (OSError, ValueError) as error:  # fail now, not when the first values are saved
             raise _unusable(self.folder, error) from None
         self._told = False
         self._referred: list[Place] = []
@@ -126,7 +127,7 @@ class BestFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _unusable(self.folder, error) from None
         plain = {key: value for key, value in state.items() if key != "tensors"}
         rows = [_row(path, array) for path, array in state["tensors"].items()]
@@ -176,7 +177,8 @@ class BestFolder:
         return not other
 
     def _drop(self, place: Place) -> None:
-        self._file(place).unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays does no harm
+            self._file(place).unlink()
 
     def _file(self, place: Place) -> Path:
         return self.folder / f"best-{place[0]}-{place[1]}.safetensors"
@@ -202,9 +204,10 @@ def _read(text: str, file: Path) -> dict[str, Any]:
     return plain
 
 
-def _unusable(folder: Path, error: OSError) -> WeightFileError:
+def _unusable(folder: Path, error: OSError | ValueError) -> WeightFileError:
+    reason = getattr(error, "strerror", None) or error
     return WeightFileError(
-        f"cannot keep the best values in {folder}: {error.strerror or error}",
+        f"cannot keep the best values in {folder}: {reason}",
         hint=writing_hint(error),
     )
 

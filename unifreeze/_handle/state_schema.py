@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from unifreeze.errors import ScheduleError, brief, listing
 
 STATE_FORMAT: Final = 3
-_Count = Annotated[int, Field(ge=0)]
-_Last = Annotated[int, Field(ge=-1)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Last = Annotated[int, Field(ge=-1, lt=2**63)]
 _Place = Annotated[list[_Last], Field(min_length=2, max_length=2)]
 _Measured = float | Literal["nan", "inf", "-inf"]
 """A number as JSON can hold it: those that are not finite as words."""

@@ -16,6 +16,7 @@ from unifreeze._plan import FreezePlan
 from unifreeze._plan.phases import When
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import LiveOptimizer, Model
+from unifreeze._whole_files import writing_hint
 from unifreeze.errors import OptimizerError, ScheduleError
 
 PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
@@ -97,9 +98,18 @@ class TrainerRun:
         Args:
             folder: The folder; it is made.
             saves: True in the process that saves, False in others that train with it.
+
+        Raises:
+            ScheduleError: The folder cannot be made.
         """
         if saves:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ScheduleError(
+                    f"cannot keep the plan in {folder}: {error.strerror or error}",
+                    hint=writing_hint(error),
+                ) from None
             self.in_force.plan.save(Path(folder) / PLAN_FILE)
         if not self.best_folder:
             self.keep_best(Path(folder) / BEST_FOLDER)
