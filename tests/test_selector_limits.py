@@ -160,3 +160,17 @@ def test_the_longest_selector_is_read():
     text = "a" * MOST_CHARACTERS
     assert str(Selector(text)) == text
     assert FreezePlan().freeze(text).rules[0].verb == "freeze"
+
+
+def test_slow_expressions_are_limited_together(monkeypatch):
+    """Each takes less than it may; the clock goes on by 0.2 s whenever it is read."""
+    now = iter(range(10**6))
+    monkeypatch.setattr(regular_expressions, "monotonic", lambda: next(now) / 5)
+    model = spec_of(module("", a=linear(), b=linear()))
+    plan = FreezePlan()
+    for number in range(20):
+        plan = plan.freeze(f're:".*|{number}"')
+    with pytest.raises(ResolveError, match=r"expressions take more than 4\.0 s together on \d+"):
+        plan.resolve(model)
+    assert next(now) / 5 < 6
+    assert FreezePlan().freeze('re:"a.*"').resolve(model).frozen_paths
