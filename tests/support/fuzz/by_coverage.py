@@ -2,40 +2,29 @@
 
     python -m tests.support.fuzz.by_coverage pt --seconds 60
 
-Needs the package `atheris`, which has wheels for Linux alone. What is worth keeping stands in
-`corpus/`, a folder for each format; `tests/test_weight_file_corpus.py` reads all of it again.
+Needs the package `atheris`, which has wheels for Linux alone. It begins with the files in
+`corpus/`, an archive for each format; `--keep` puts into it what was found before, in `--found`.
+`tests/test_weight_file_corpus.py` reads all of them again.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
 import tempfile
 import warnings
-import zipfile
 from pathlib import Path
 
 import atheris
+
+from tests.support.fuzz.archives import SUFFIXES, in_archive, keep_corpus, read_corpus
 
 PARSERS = ["pickle", "pickletools", "unifreeze._ports.weights", "unifreeze_torch"]
 with atheris.instrument_imports(include=PARSERS):
     from unifreeze._ports.weights import open_weights
     from unifreeze.errors import UnifreezeError
-
-CORPUS = Path(__file__).parent / "corpus"
-SUFFIXES = ("safetensors", "pdparams", "pt", "bin")
-
-
-def in_archive(pickled: bytes) -> bytes:
-    """Return the archive that `torch.save` would write around a pickle and one storage."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, data in (("data.pkl", pickled), ("data/0", bytes(96)), ("version", b"3\n")):
-            archive.writestr(f"w/{name}", data)
-    return made.getvalue()
 
 
 def main() -> None:
@@ -45,15 +34,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--found", default="", help="a folder for inputs that reach new lines")
+    parser.add_argument("--keep", action="store_true", help="only add what was found")
     given = parser.parse_args()
+    if given.keep:
+        keep_corpus(given.suffix, Path(given.found))
+        return
     warnings.simplefilter("ignore")
     logging.disable()
     folder = Path(given.found or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
+    known = Path(tempfile.mkdtemp())
+    for number, data in enumerate(read_corpus(given.suffix)):
+        (known / str(number)).write_bytes(data)
     path = Path(tempfile.mkdtemp()) / f"hostile.{given.suffix}"
 
     def read(data: bytes) -> None:
-        path.write_bytes(in_archive(data) if given.suffix == "pt" and data[:1] != b"P" else data)
+        path.write_bytes(in_archive(data) if given.suffix == "pt" else data)
         try:
             with open_weights(path) as weights:
                 for name in weights:
@@ -62,13 +58,12 @@ def main() -> None:
             pass
 
     with atheris.instrument_imports(include=PARSERS):  # backends are imported by the first file
-        for file in sorted((CORPUS / given.suffix).iterdir()):
-            read(file.read_bytes())
+        for data in read_corpus(given.suffix):
+            read(data)
     limits = ["-timeout=5", "-rss_limit_mb=2048", "-max_len=20000", "-print_final_stats=1"]
     settings = [f"-max_total_time={given.seconds}", f"-seed={given.seed}"]
     settings.append(f"-artifact_prefix={folder.parent}{os.sep}")
-    folders = [str(folder), str(CORPUS / given.suffix)]
-    atheris.Setup([sys.argv[0], *limits, *settings, *folders], read)
+    atheris.Setup([sys.argv[0], *limits, *settings, str(folder), str(known)], read)
     atheris.Fuzz()
 
 
