@@ -192,3 +192,12 @@ def test_two_threads_may_freeze_models_at_once():
         thread.join()
     assert not errors
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("name", ["record", "side", "sketch", "pairing", "run"])
+def test_a_key_that_stands_twice_is_refused(name, files, tmp_path):
+    """A reader takes the first or the last, and two readers would not agree."""
+    text = files[f"{name}.json"].read_text()
+    (tmp_path / "twice.json").write_text(text.replace("{", '{"unifreeze": 1, "unifreeze": 1, ', 1))
+    with pytest.raises(UnifreezeError, match="'unifreeze' stands there twice"):
+        READERS[name][1](tmp_path / "twice.json", files)
