@@ -153,7 +153,7 @@ def kill(name: str, folder: Path, kills: int, seed: int = 0) -> tuple[int, int]:
     old, killed, replaced = path.read_bytes(), 0, 0
     for number in range(kills):
         # The first is killed at once, so that one is, however quick the machine.
-        was_killed = kill_once(name, folder, draw.uniform(0, 1.2 * needed) if number else 0)
+        was_killed = kill_once(name, folder, draw.uniform(0, 2 * needed) if number else 0)
         now = path.read_bytes()
         assert now in (old, new), f"{name}: {len(now)} bytes are neither the old nor the new file"
         killed, replaced = killed + was_killed, replaced + (was_killed and now == new)

@@ -20,11 +20,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 MOST_SECONDS = 1.0
 """Time that one expression may take on the names of a small model."""
-_NAMES_PER_SECOND = 50_000
+NAMES_ALONE = 50_000
 """Names beyond which an expression may take longer; plain ones take a tenth of that time."""
 TOGETHER = 4.0
 """Time that all expressions of a plan may take on the names of a small model."""
-_NAMES_TOGETHER = 2_500
+NAMES_TOGETHER = 2_500
 """Names beyond which they may take longer: enough for 200 plain ones."""
 _spent: ContextVar[list[float] | None] = ContextVar("_spent", default=None)
 """Seconds that expressions have taken, where they are limited together."""
@@ -76,8 +76,8 @@ def matching(
         ResolveError: It takes too long.
     """
     matches = getattr(compile_expression(pattern, ignore_case=ignore_case), how)
-    seconds = MOST_SECONDS + len(names) / _NAMES_PER_SECOND
-    together = TOGETHER + len(names) / _NAMES_TOGETHER
+    seconds = MOST_SECONDS + len(names) / NAMES_ALONE
+    together = TOGETHER + len(names) / NAMES_TOGETHER
     spent = _spent.get()
     left = together - sum(spent or ())
     start = monotonic()
