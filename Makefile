@@ -11,6 +11,8 @@
 #   make zoo      what words select in the models of four libraries, by the libraries' own word
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make fuzz     hostile files, text and arguments for SECONDS each (default 20), and writers killed
+#   make atheris  hostile weight files found by coverage, SECONDS for each format; Linux alone
+#   make interrupts  Ctrl-C at every line of apply, step, remove and load_state_dict
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
@@ -32,7 +34,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -79,6 +81,14 @@ formers: setup
 fuzz: setup
 	$(BIN)/python -W ignore -m tests.support.fuzz --seconds $(SECONDS)
 	$(BIN)/python -W ignore -m tests.support.whole_writers --kills 100
+
+atheris: setup
+	$(BIN)/python -m pip install -q atheris
+	for format in safetensors pdparams pt bin; do \
+	  $(BIN)/python -W ignore -m tests.support.fuzz.by_coverage $$format --seconds $(SECONDS) || exit 1; done
+
+interrupts: setup
+	$(BIN)/python -W ignore -m pytest -s -m slow tests/test_interrupts.py
 
 kill: setup
 	for framework in torch paddle; do for optimizer in adamw sgd; do \

@@ -17,7 +17,22 @@ BEST = (
     '{name: top, when: {metric: loss, stalled_for: 2}, add: [{train: "blocks[-1]"}], '
     "restore_best: true}"
 )
-ODD = (None, "x", -7, 2**70, 1.5, True, [], [1], [None], {}, {"x": 1}, np.zeros(3), object())
+ODD = (
+    None,
+    "x",
+    -7,
+    2**70,
+    10**400,
+    1.5,
+    True,
+    [],
+    [1],
+    [None],
+    {},
+    {"x": 1},
+    np.zeros(3),
+    object(),
+)
 
 
 @pytest.fixture(params=SIDES)

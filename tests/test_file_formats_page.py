@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unifreeze._files import MOST_JSON
 from unifreeze._plan import limits
+from unifreeze._plan.selectors import regular_expressions as expressions
 from unifreeze._plan.selectors.expression import MOST_OPERANDS
 from unifreeze._plan.selectors.parse import LONGEST_NUMBER, MOST_CHARACTERS
 from unifreeze._ports.weights import contents, safe_unpickling, shards
@@ -30,6 +31,8 @@ def test_the_limits_on_the_page_are_those_of_the_code():
         f"{MOST_CHARACTERS:,} characters, {MOST_OPERANDS} operands",
         f"numbers of {LONGEST_NUMBER} characters",
         f"{MOST_JSON >> 20} MiB",
+        f"{expressions.MOST_SECONDS:.0f} s, plus 1 s for every {expressions.NAMES_ALONE:,} names",
+        f"{expressions.TOGETHER:.0f} s, plus 1 s for every {expressions.NAMES_TOGETHER:,} names",
         f"{safe_unpickling.MOST_STEPS:,} instructions",
         f"{shards.MOST_INDEX // 10**6} MB",
         f"{contents.MOST_DIMENSIONS} dimensions",

@@ -18,6 +18,7 @@ from unifreeze._plan.selectors.expression import MOST_OPERANDS, nodes
 from unifreeze._plan.selectors.globs import glob_pattern
 from unifreeze._plan.selectors.parse import MOST_CHARACTERS, parse
 from unifreeze._plan.selectors.regular_expressions import matching
+from unifreeze._resolution import resolve_spec
 from unifreeze.errors import ResolveError, SelectorSyntaxError, UnmatchedSelectorError
 
 
@@ -160,3 +161,17 @@ def test_the_longest_selector_is_read():
     text = "a" * MOST_CHARACTERS
     assert str(Selector(text)) == text
     assert FreezePlan().freeze(text).rules[0].verb == "freeze"
+
+
+def test_slow_expressions_are_limited_together(monkeypatch):
+    """Each takes less than it may; the clock goes on by 0.2 s whenever it is read."""
+    now = iter(range(10**6))
+    monkeypatch.setattr(regular_expressions, "monotonic", lambda: next(now) / 5)
+    model = spec_of(module("Net", a=linear(2, 2), b=linear(2, 2)))
+    plan = FreezePlan()
+    for number in range(20):
+        plan = plan.freeze(f're:".*|{number}"')
+    with pytest.raises(ResolveError, match=r"expressions take more than 4\.0 s together on \d+"):
+        resolve_spec(plan, model)
+    assert next(now) / 5 < 6
+    assert resolve_spec(FreezePlan().freeze('re:"a.*"'), model).frozen_paths

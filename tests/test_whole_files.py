@@ -123,6 +123,8 @@ def test_pipes_and_devices_are_written_to_as_they_are(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.ENOENT, errno.EACCES, None])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EFBIG, errno.ENOENT, errno.EACCES, errno.ELOOP, None]
+)
 def test_every_reason_has_a_hint(number):
     assert writing_hint(OSError(number, "why") if number else ValueError("why"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -86,16 +87,25 @@ def save_text(
 
 
 def read_json(text: str) -> Any:
-    """Read JSON whose texts are Unicode and whose whole numbers have at most 63 bits.
+    """Read JSON with no key twice in one object, in Unicode, with whole numbers of 63 bits.
 
     Raises:
         ValueError: It is not; a `UnicodeEncodeError` is one.
         RecursionError: It is nested too deeply.
     """
-    data = json.loads(text, parse_int=_whole_number)
+    data = json.loads(text, parse_int=_whole_number, object_pairs_hook=unique_keys)
     if _HALF_OF_A_CHARACTER.search(text):
         json.dumps(data, ensure_ascii=False).encode("utf-8")
     return data
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse JSON with one key twice: an `object_pairs_hook`, which raises ValueError."""
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{brief(twice)} stands there twice")
+    return unique
 
 
 def _whole_number(digits: str) -> int:

@@ -30,11 +30,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     On any error, including an interruption, the unfinished file is removed, and an older file of
     that name stays as it was. A new file keeps the permissions of the older one, and a symbolic
     link stays a link. What killed writers left in the folder is removed.
+
+    Raises:
+        OSError: It cannot be written there.
     """
+    _check_name(path)
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not an ordinary file")
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    _clear_unfinished(path.parent)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    clear_unfinished(path.parent)
     file, unfinished = _create_unfinished(path)
     try:
         yield file
@@ -47,6 +54,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         _end(file, unfinished)
         raise
     file.close()
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name with characters that no file's name has, such as half of one."""
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise OSError(errno.EINVAL, "no file can have this name")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,7 +121,7 @@ def _end(file: BufferedWriter, unfinished: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _clear_unfinished(folder: Path) -> None:
+def clear_unfinished(folder: Path) -> None:
     """Remove what killed writers left in a folder: files that no writer has open."""
     with suppress(OSError), os.scandir(folder) as entries:
         left = [Path(e.path) for e in entries if e.name.startswith(_UNFINISHED) and e.is_file()]
@@ -126,6 +143,7 @@ def writing_hint(error: BaseException) -> str:
         errno.EDQUOT: "make room on the disk, or write it to another one",
         errno.EFBIG: "the system limits the size of files: ulimit -f",
         errno.ENOENT: "make its folder first: path.parent.mkdir(parents=True)",
+        errno.ELOOP: "it is a symbolic link that leads back to itself: remove it",
         errno.ENOTDIR: "a part of its path is a file: give it another one",
     }
     return cures.get(getattr(error, "errno", None) or 0, "give a file in a folder of yours")

@@ -6,7 +6,8 @@ from unifreeze._experiments.experiment_operations import GradientPass, Gradients
 from unifreeze._experiments.module_experiments import ModuleExperiments
 from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
-from unifreeze._handle.trainer_run import LastCallback, TrainerRun
+from unifreeze._handle.state_schema import CheckpointState, read_state
+from unifreeze._handle.trainer_run import BEST_FOLDER, LastCallback, TrainerRun
 from unifreeze._handle.verify_last import LastLook, calling_list
 from unifreeze._identity import WeakIdentitySet
 from unifreeze._modules.accounting import parameters_beside
@@ -219,6 +220,9 @@ __all__ = [
     "LastLook",
     "LastCallback",
     "TrainerRun",
+    "BEST_FOLDER",
+    "CheckpointState",
+    "read_state",
     "Saved",
     "When",
     "calling_list",

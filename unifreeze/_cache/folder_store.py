@@ -37,7 +37,7 @@ class Manifest(Saved):
     """
 
     format: ClassVar[Format] = Format(
-        "unifreeze cache", "unifreeze_cache", 1, CacheError, "delete the folder, or give another"
+        "unifreeze cache", "unifreeze_cache", 1, CacheError, "give the folder of a cached block"
     )
     unifreeze_cache: int = 1
     group: str
@@ -74,9 +74,9 @@ class FolderStore:
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CacheError(
-                f"cannot keep rows in {folder}: {error.strerror or error}",
+                f"cannot keep rows in {folder}: {getattr(error, 'strerror', None) or error}",
                 hint="give a folder of yours, or none for memory",
             ) from None
 

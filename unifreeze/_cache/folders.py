@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from unifreeze._cache.folder_store import MANIFEST, Manifest
 from unifreeze._cache.shards import Shard
+from unifreeze._files import is_folder
+from unifreeze._whole_files import clear_unfinished
 from unifreeze.errors import CacheError
 
 
@@ -45,7 +46,7 @@ def groups_in(folder: Path, *, values: bool = False) -> Iterator[KeptGroup]:
         shards = [Shard(path, manifest.group) for path in sorted(place.glob("*.safetensors"))]
         if values:
             for shard in shards:
-                shard.row(0)
+                shard.check()
         rows = {key for shard in shards for key in shard.keys}
         size = sum(shard.nbytes for shard in shards)
         yield KeptGroup(place, manifest, len(shards), len(rows), size)
@@ -55,13 +56,21 @@ def clear(folder: Path) -> int:
     """Delete the rows in a folder, and nothing else; return how many bytes that frees.
 
     Raises:
-        CacheError: It is not a folder of kept rows, or cannot be deleted.
+        CacheError: It is not a folder of kept rows, or cannot be deleted. Where it holds a
+            manifest that is not of kept rows, nothing is deleted.
     """
-    freed = 0
-    for place in _places(folder):
-        freed += sum(file.stat().st_size for file in place.iterdir() if file.is_file())
+    freed, places = 0, _places(folder)
+    for place in places:
+        if Manifest.load(place / MANIFEST).group != place.name:
+            raise CacheError(f"{place / MANIFEST} is of other rows than its folder")
+    for place in places:
         try:
-            shutil.rmtree(place)
+            for file in [*place.glob("*.safetensors"), place / MANIFEST]:
+                freed += file.lstat().st_size
+                file.unlink()
+            clear_unfinished(place)
+            if not any(place.iterdir()):
+                place.rmdir()
         except OSError as error:
             raise CacheError(f"cannot delete {place}: {error.strerror or error}") from None
     return freed
@@ -69,7 +78,7 @@ def clear(folder: Path) -> int:
 
 def _places(folder: Path) -> list[Path]:
     """Return the folders of groups."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CacheError(f"there is no folder {folder}", hint="give the folder of a cached block")
     places = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     if not places:

@@ -55,7 +55,7 @@ def import_target(name: str, target: str) -> Any:
         TargetError: The module does not exist, or its import fails.
         MissingFrameworkError: Its framework is not installed.
     """
-    here = str(Path.cwd())
+    here = str(_current_folder())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -70,11 +70,25 @@ def import_target(name: str, target: str) -> Any:
         if error.name:
             raise missing_module(error, target) from None
         raise TargetError(f"{name} cannot be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TargetError(
             f"{name} cannot be imported: {type(error).__name__}: {error}",
             hint="import it in Python to see where it fails",
         ) from error
+
+
+def _current_folder() -> Path:
+    """Return the current folder.
+
+    Raises:
+        TargetError: Somebody has deleted it.
+    """
+    try:
+        return Path.cwd()
+    except OSError:
+        raise TargetError(
+            "the current folder does not exist any more", hint="cd into one that does"
+        ) from None
 
 
 def _import_file(file: Path) -> Any:
@@ -113,7 +127,7 @@ def missing_module(error: ModuleNotFoundError, target: str) -> UnifreezeError:
         return missing_framework(root)
     return TargetError(
         f"{target}: there is no module {error.name!r}",
-        context=f"looked in {Path.cwd()} and in the installed packages",
+        context=f"looked in {_current_folder()} and in the installed packages",
         hint=_missing_hint(target),
     )
 

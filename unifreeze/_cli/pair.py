@@ -27,7 +27,7 @@ from unifreeze._cli.output import (
 from unifreeze._cli.parity import read_inputs
 from unifreeze._cli.progress_bars import progress_bars
 from unifreeze._cli.side_process import SideCommand, run_sides
-from unifreeze._files import read_text
+from unifreeze._files import read_json, read_text
 from unifreeze._ports.carrying import port_file
 from unifreeze._ports.pairing import (
     ModelSketch,
@@ -224,7 +224,7 @@ def _read_map(file: Path | None) -> dict[str, str]:
         TargetError: The file is not a JSON object of names.
     """
     try:
-        names = json_module.loads(read_text(file)) if file else {}
+        names = read_json(read_text(file)) if file else {}
     except (OSError, ValueError, RecursionError) as error:
         raise TargetError(
             f"cannot read the map {file}: {error}", hint='JSON: {"one.path": "other.path"}'

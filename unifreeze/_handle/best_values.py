@@ -7,10 +7,12 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from unifreeze._files import read_json
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.trained_values import trained_state
 from unifreeze._plan import Phase
@@ -32,13 +34,18 @@ class BestValues:
     """The best values of the current phase, for a next phase that begins from them.
 
     Attributes:
-        run: The run's identity, which its files carry: two runs may be given one folder.
+        identity: The run's, which its files carry: two runs may be given one folder.
     """
 
     def __init__(self, plan: PlanInForce) -> None:
         self._plan = plan
-        self.run = token_hex(8)
+        self.identity = token_hex(8)
         self._files: BestFolder | None = None
+
+    @property
+    def run(self) -> str:
+        """The identity in files; "" where several processes, each with its own, write them."""
+        return "" if self._plan.backend.processes() > 1 else self.identity
 
     def keep_in(self, folder: str | Path) -> None:
         """Keep best values in a folder from now on.
@@ -98,7 +105,7 @@ class BestFolder:
         try:
             if self.folder.exists() and not self.folder.is_dir():
                 raise OSError(errno.ENOTDIR, "it is a file")
-        except OSError as error:  # fail now, not when the first values are saved
+        except (OSError, ValueError) as error:  # fail now, not when the first values are saved
             raise _unusable(self.folder, error) from None
         self._told = False
         self._referred: list[Place] = []
@@ -120,7 +127,7 @@ class BestFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _unusable(self.folder, error) from None
         plain = {key: value for key, value in state.items() if key != "tensors"}
         rows = [_row(path, array) for path, array in state["tensors"].items()]
@@ -146,7 +153,7 @@ class BestFolder:
                     f"{file} holds no best values of a run",
                     hint="give the folder that handle.keep_best filled in that run",
                 )
-            if weights.metadata.get(_RUN, run) != run:
+            if _is_another(weights.metadata, run):
                 raise WeightFileError(
                     f"{file} holds the best values of another run",
                     hint=_OWN_FOLDER,
@@ -157,7 +164,7 @@ class BestFolder:
         """Return whether a file is this run's; tell once of files that are another run's."""
         try:
             with open_weights(self._file(place)) as weights:
-                other = weights.metadata.get(_RUN, run) != run
+                other = _is_another(weights.metadata, run)
         except WeightFileError:  # broken: it is written anew or dropped
             return True
         if other and not self._told:
@@ -170,7 +177,8 @@ class BestFolder:
         return not other
 
     def _drop(self, place: Place) -> None:
-        self._file(place).unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays does no harm
+            self._file(place).unlink()
 
     def _file(self, place: Place) -> Path:
         return self.folder / f"best-{place[0]}-{place[1]}.safetensors"
@@ -180,9 +188,15 @@ class BestFolder:
         return sorted((int(match[1]), int(match[2])) for match in matches if match)
 
 
+def _is_another(texts: Mapping[str, str], run: str) -> bool:
+    """Return whether a file names another run; where either has no name, that is not known."""
+    there = texts.get(_RUN, "")
+    return bool(run and there) and there != run
+
+
 def _read(text: str, file: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(text)
+        plain = read_json(text)
     except (ValueError, RecursionError):
         plain = None
     if not isinstance(plain, dict):
@@ -190,9 +204,10 @@ def _read(text: str, file: Path) -> dict[str, Any]:
     return plain
 
 
-def _unusable(folder: Path, error: OSError) -> WeightFileError:
+def _unusable(folder: Path, error: OSError | ValueError) -> WeightFileError:
+    reason = getattr(error, "strerror", None) or error
     return WeightFileError(
-        f"cannot keep the best values in {folder}: {error.strerror or error}",
+        f"cannot keep the best values in {folder}: {reason}",
         hint=writing_hint(error),
     )
 

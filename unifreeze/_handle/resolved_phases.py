@@ -198,15 +198,20 @@ class ResolvedPhases:
 
     def state(self) -> dict[str, Any]:
         """Return where the run stands as plain data."""
+        named = self.schedule.named_phase
         origin = origin_of(
-            self.plan, self.spec, digest=self._expanded.digest, digest_now=self.expanded.digest
+            self.plan,
+            self.spec,
+            None if named is None else named.name,
+            digest=self._expanded.digest,
+            digest_now=self.expanded.digest,
         )
-        counts = {
-            "taken": self.taken,
-            "sums": dict(self.sums),
-            "measured": {str(number): list(names) for number, names in self.measured.items()},
-        }
-        return {**origin, **self.schedule.saved(counts)}
+        counts = CountsState(
+            taken=self.taken,
+            sums=dict(self.sums),
+            measured={str(number): list(names) for number, names in self.measured.items()},
+        )
+        return {**origin, **self.schedule.saved(counts.plain())}
 
     def restored(self, state: Mapping[str, Any]) -> ResolvedPhases:
         """Return these phases at the place of a saved state.

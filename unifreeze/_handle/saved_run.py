@@ -10,6 +10,7 @@ from unifreeze._handle.best_values import BestValues
 from unifreeze._handle.history import History
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.saved_state import check_format
+from unifreeze._handle.state_schema import ProgressState
 from unifreeze._handle.trained_file import save_trained
 from unifreeze._handle.trained_values import load_state, trained_state
 from unifreeze._handle.training import Training
@@ -26,15 +27,16 @@ class SavedRun:
         self._best.refer()
         history, told = self._training.history.state(), self._training.told
         run = {"run": self._best.run} if self._plan.phases.schedule.steers else {}
-        return {**self._plan.phases.state(), **run, "told": told, "history": history}
+        progress = ProgressState(told=told, history=history, **run)
+        return {**self._plan.phases.state(), **progress.plain()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; raises as `Handle.load_state_dict` does."""
         self._plan.check_lasts("load a state")
-        check_format(state)
+        progress = check_format(state)
         phases = self._plan.phases.restored(state)
-        self._training.go_on(phases, History.restored(state["history"]))
-        self._best.run = state.get("run", self._best.run)
+        self._training.go_on(phases, History.restored(progress.history))
+        self._best.identity = progress.run or self._best.identity
         self._plan.rebase()
 
     def trained(self) -> dict[str, Any]:

@@ -8,43 +8,39 @@ from difflib import unified_diff
 from hashlib import sha256
 from typing import Any
 
+from unifreeze._handle.state_schema import STATE_FORMAT, OriginState, ProgressState, read_state
 from unifreeze._plan import FreezePlan
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import ScheduleError, brief, counted, listing
-
-STATE_FORMAT = 3
-_KEYS = ("plan", "plan_now", "plan_text", "model", "phase", "told", "history")
-"""The keys of every state; the state of a plan with phases has more."""
-_TYPES = {
-    "plan": str,
-    "plan_now": str,
-    "plan_text": str,
-    "model": str,
-    "told": bool,
-    "run": str,
-} | {"phase": str | None}
+from unifreeze.errors import ScheduleError, brief, counted
 
 
-def origin_of(plan: FreezePlan, spec: ModelSpec, *, digest: str, digest_now: str) -> dict[str, Any]:
+def origin_of(
+    plan: FreezePlan, spec: ModelSpec, phase: str | None, *, digest: str, digest_now: str
+) -> dict[str, Any]:
     """Return the part of a run's state that names its plan and model.
 
     Args:
         plan: The plan as it was given.
         spec: The model's description.
+        phase: The name of the current phase; None for a plan without phases.
         digest: Digest of the plan with plain phases.
         digest_now: Digest of that plan with everything that was measured so far.
     """
-    return {
-        "unifreeze_state": STATE_FORMAT,
-        "plan": digest,
-        "plan_now": digest_now,
-        "plan_text": plan.to_yaml(),
-        "model": _name_of(spec),
-    }
+    return OriginState(
+        unifreeze_state=STATE_FORMAT,
+        plan=digest,
+        plan_now=digest_now,
+        plan_text=plan.to_yaml(),
+        model=_name_of(spec),
+        phase=phase,
+    ).plain()
 
 
-def check_format(state: Any) -> None:
+def check_format(state: Any) -> ProgressState:
     """Check that a value is the state of a run in this release's format.
+
+    Returns:
+        What the run has noted.
 
     Raises:
         ScheduleError: It is not.
@@ -58,13 +54,8 @@ def check_format(state: Any) -> None:
         known = version is not None
         problem = f"of state format {brief(version)}" if known else "not a state of a plan"
         raise ScheduleError(f"this is {problem}; this release reads {STATE_FORMAT}")
-    missing = [key for key in _KEYS if key not in state]
-    if missing:
-        raise ScheduleError(f"this is not a state of a plan: it lacks {listing(missing)}")
-    for key, kind in _TYPES.items():
-        value = state.get(key, "")  # `run` is not in every state
-        if not isinstance(value, kind):
-            raise ScheduleError(f"this is not a state of a plan: {key} is {brief(value)}")
+    read_state(OriginState, state, "plan")
+    return read_state(ProgressState, state, "plan")
 
 
 def check_origin(

@@ -12,7 +12,7 @@ from math import isfinite
 from numbers import Integral
 from typing import Any, ClassVar
 
-from unifreeze._handle.state_schema import ScheduleState, read_state
+from unifreeze._handle.state_schema import ScheduleState, WatchState, read_state
 from unifreeze._plan import After, At, Phase, When
 from unifreeze.errors import ScheduleError, brief, counted
 
@@ -214,14 +214,15 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """Return the place as plain data."""
-        return {
-            "phase": self.phase,
-            "epoch": self.epoch,
-            "step": self.step,
-            "entered": list(self.entered),
-            "reported": _plain(self.reported),
-            "watch": {**vars(self.watch), "best_at": _plain(self.watch.best_at)},
-        }
+        watch = {**vars(self.watch), "best_at": _plain(self.watch.best_at)}
+        return ScheduleState(
+            phase=self.phase,
+            epoch=self.epoch,
+            step=self.step,
+            entered=list(self.entered),
+            reported=_plain(self.reported),
+            watch=WatchState(**watch),
+        ).plain()
 
     def restored(self, state: Mapping[str, Any]) -> Schedule:
         """Return a schedule of the same phases at the place that `state` returned.
@@ -250,7 +251,7 @@ class Schedule:
         Args:
             counts: What else is counted in the current phase, as plain data.
         """
-        return {"phase": self.current.name, "schedule": self.state(), **counts}
+        return {"schedule": self.state(), **counts}
 
     def read(self, state: Mapping[str, Any]) -> tuple[Schedule, Mapping[str, Any]]:
         """Return the schedule in a run's state, and what else was counted.

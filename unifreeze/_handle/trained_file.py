@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from unifreeze._arguments import checked
-from unifreeze._files import is_file, is_folder
+from unifreeze._files import is_file, is_folder, read_json
 from unifreeze._handle.lease import all_leases, leases_over
+from unifreeze._handle.state_schema import TrainedHeader
 from unifreeze._handle.target import Target
 from unifreeze._handle.trained_values import (
     KEY,
@@ -54,13 +55,13 @@ def save_trained(
     paths = trained_paths(backend, model, resolutions)
     digests = backend.fingerprint(model, paths)
     _check_values(digests)
-    header = {
+    header = TrainedHeader(
         **origin_of(backend, model, resolutions[0].spec, paths),
-        "dtypes": {name: digest.dtype for name, digest in digests.items()},
-        "digests": {name: digest.bits for name, digest in digests.items()},
-        "plan": plan.digest,
-        "plan_text": plan.to_yaml(),
-    }
+        dtypes={name: digest.dtype for name, digest in digests.items()},
+        digests={name: digest.bits for name, digest in digests.items()},
+        plan=plan.digest,
+        plan_text=plan.to_yaml(),
+    ).plain()
     rows = [
         Named(name, now.shape, now.dtype, partial(_stored, backend, model, name, now.dtype))
         for name, now in digests.items()
@@ -99,7 +100,7 @@ def load_trained(model: Any, path: str | Path) -> tuple[str, ...]:
     with backend.settled(target.model), open_weights(path) as weights:
         spec = backend.describe(target.model)
         header = _read_header(backend, weights)
-        digests = header["digests"]
+        digests = header.digests
         entries = {name: weights.entry(name) for name in weights}
         check_fit(
             backend,
@@ -195,7 +196,7 @@ def _check_is_file(path: Path) -> None:
     )
 
 
-def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
+def _read_header(backend: Backend, weights: WeightFile) -> TrainedHeader:
     """Return the header, which names the base; raises as `load_trained` does."""
     text = weights.metadata.get(KEY)
     if text is None:
@@ -209,13 +210,10 @@ def _read_header(backend: Backend, weights: WeightFile) -> dict[str, Any]:
             "strict=False) or set_state_dict(…)",
         )
     try:
-        header = json.loads(text)
+        header = read_json(text)
     except (ValueError, RecursionError):
         header = None
-    more = ("base_tensors", "digests")
-    check_format(backend, header, more, source=weights.source, hint=_COPY_AGAIN)
-    assert isinstance(header, dict)
-    return header
+    return check_format(TrainedHeader, backend, header, source=weights.source, hint=_COPY_AGAIN)
 
 
 def _check_intact(weights: WeightFile, digests: Mapping[str, str]) -> None:

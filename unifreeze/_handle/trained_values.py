@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
+from unifreeze._handle.state_schema import TrainedArrays, TrainedState
 from unifreeze._ports.weights import DTYPES
 from unifreeze._protocol import Array, Backend, Digest
 from unifreeze._resolution import Grounds, Resolution
 from unifreeze._structure import ModelSpec
-from unifreeze.errors import UnifreezeError, WeightFileError, WriteError, brief, counted
+from unifreeze.errors import UnifreezeError, WeightFileError, WriteError, brief, counted, cut
 
 FORMAT = 1
 KEY = "unifreeze_trained"
@@ -24,12 +26,11 @@ _PREFIX = 8
 
 STATE = "the state"
 """The name in messages of a state that is not a file."""
-_TABLES = {"tensors": object, "dtypes": str, "base_tensors": str, "digests": str}
-"""What the mappings in a state hold."""
 _SAME_MODEL = "build the model as it was trained: the same layers, sizes and dtypes"
 _SAME_WEIGHTS = "load the weights it was trained on first, in the same dtype"
 _SWITCH_ON = "adapters must be in use: load outside `with model.disable_adapter()`, and not merged"
 
+T = TypeVar("T", bound=TrainedState)
 Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each trained tensor, by its native path."""
 
@@ -64,11 +65,11 @@ def trained_state(
 ) -> dict[str, Any]:
     """Return all trained values, and the entries that identify their base."""
     paths = trained_paths(backend, model, resolutions)
-    return {
+    return TrainedArrays(
         **origin_of(backend, model, resolutions[0].spec, paths),
-        "tensors": {path: backend.tensor(model, path) for path in paths},
-        "dtypes": {p: d.dtype for p, d in backend.fingerprint(model, paths).items()},
-    }
+        tensors={path: backend.tensor(model, path) for path in paths},
+        dtypes={p: d.dtype for p, d in backend.fingerprint(model, paths).items()},
+    ).plain()
 
 
 def origin_of(
@@ -95,11 +96,10 @@ def load_state(
     Raises:
         WeightFileError: It is not such a state, or is of another model or base.
     """
-    check_format(backend, state, ("tensors",))
-    tensors: Mapping[str, Any] = state["tensors"]
-    dtypes: Mapping[str, str] = state["dtypes"]
+    read = check_format(TrainedArrays, backend, state)
+    tensors, dtypes = read.tensors, read.dtypes
     wanted = {path: (dtypes.get(path, "unknown"), _shape(array)) for path, array in tensors.items()}
-    check_fit(backend, model, spec, state, wanted)
+    check_fit(backend, model, spec, read, wanted)
     arrays = {path: _as_announced(path, array, dtypes[path]) for path, array in tensors.items()}
     return write_all(backend, model, arrays, arrays.__getitem__)
 
@@ -125,19 +125,19 @@ def _as_announced(path: str, values: Any, dtype: str) -> Array:
 
 
 def check_format(
+    schema: type[T],
     backend: Backend,
     state: Any,
-    more: Sequence[str] = (),
     *,
     source: str = STATE,
     hint: str = "give what handle.trainable_state_dict() returned",
-) -> None:
+) -> T:
     """Check that a value is a state of trained values, in this release's format.
 
     Args:
+        schema: What it must hold.
         backend: The model's backend.
         state: The value to check.
-        more: Further keys that it must have.
         source: Its name in messages.
         hint: Where to get such a state.
 
@@ -151,26 +151,29 @@ def check_format(
         raise WeightFileError(
             f"{source} is of format {brief(version)}; this release reads {FORMAT}", hint=hint
         )
-    needed = ("base", "dtypes", "framework", *more)
-    if missing := [name for name in needed if name not in state]:
-        raise WeightFileError(f"{source} lacks {', '.join(missing)}", hint=hint)
-    wrong = [name for name in ("base", "framework") if not isinstance(state[name], str)]
-    wrong += [name for name, kind in _TABLES.items() if not _is_table(state.get(name, {}), kind)]
-    if wrong:
-        raise WeightFileError(f"{source} is damaged: {', '.join(wrong)} cannot be read", hint=hint)
-    if state["framework"] != backend.name:
+    try:
+        read = schema.model_validate(dict(state))
+    except ValidationError as error:
+        mistakes = [(str(row["loc"][0]), row["type"]) for row in error.errors(include_url=False)]
+        if missing := [name for name, kind in mistakes if kind == "missing"]:
+            raise WeightFileError(f"{source} lacks {', '.join(missing)}", hint=hint) from None
+        wrong = ", ".join(dict.fromkeys(name for name, _ in mistakes))
+        raise WeightFileError(f"{source} is damaged: {wrong} cannot be read", hint=hint) from None
+    if read.framework != backend.name:
+        there = cut(read.framework, 60)
         raise WeightFileError(
-            f"{source} was trained in {state['framework']}, and this model is of {backend.name}",
-            hint=f"load it into a {state['framework']} model, and carry that one's weights over: "
+            f"{source} was trained in {there}, and this model is of {backend.name}",
+            hint="load it into a model of that framework, and carry that one's weights over: "
             "uf.port_weights(source, target, pairing=uf.pair(source, target, batch=batch))",
         )
+    return read
 
 
 def check_fit(
     backend: Backend,
     model: Any,
     spec: ModelSpec,
-    state: Mapping[str, Any],
+    state: TrainedState,
     wanted: Wanted,
     *,
     missing: Sequence[str] = (),
@@ -197,8 +200,8 @@ def check_fit(
     misfits, off = _misfits(backend, model, wanted)
     unfit += misfits
     base = _base(backend, model, spec, (*wanted, *missing))
-    same = _digest(base) == state["base"]
-    differing = [] if same else _differences(state.get("base_tensors", {}), base)
+    same = _digest(base) == state.base
+    differing = [] if same else _differences(state.base_tensors, base)
     lines = [*unfit, *differing]
     shown = [*lines[:_LINES], *([f"… and {len(lines) - _LINES} more"] if lines[_LINES:] else [])]
     if unfit:
@@ -210,8 +213,7 @@ def check_fit(
         )
     if not same:
         count = counted(len(differing), "tensor differs", "tensors differ")
-        there = state.get("base_tensors", {})
-        another = "base" if _same_layers(there, base) else "model"
+        another = "base" if _same_layers(state.base_tensors, base) else "model"
         raise WeightFileError(
             f"{source} was trained on another {another}: {count if differing else 'some differ'}",
             context="\n".join(shown),
@@ -277,12 +279,6 @@ def _is_attribute(model: Any, path: str) -> bool:
     for name in path.split("."):
         member = getattr(member, name, None)
     return member is not None
-
-
-def _is_table(table: Any, kind: type) -> bool:
-    return isinstance(table, Mapping) and all(
-        isinstance(name, str) and isinstance(value, kind) for name, value in table.items()
-    )
 
 
 def _shape(array: Any) -> tuple[int, ...]:

@@ -5,16 +5,18 @@ The handle decides everything; this module has what the callbacks of all trainer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unifreeze._handle.handle import Handle
+from unifreeze._handle.history.history import numbers
 from unifreeze._handle.verify_last import LastLook, take_out
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.phases import When
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import LiveOptimizer, Model
+from unifreeze._whole_files import writing_hint
 from unifreeze.errors import OptimizerError, ScheduleError
 
 PLAN_FILE, BEST_FOLDER = "freeze_plan.yaml", "freeze_best"
@@ -74,6 +76,14 @@ class TrainerRun:
         entries = [phase.entry for phase in self.in_force.plan.phases]
         return {entry.metric for entry in entries if isinstance(entry, When)}
 
+    def take(self, metrics: Mapping[str, float]) -> None:
+        """Keep what was measured until the plan is told of the next epoch or step.
+
+        Raises:
+            ScheduleError: A metric is not a number.
+        """
+        self.metrics |= numbers(metrics)
+
     def go_on(self, epoch: int, step: int) -> bool:
         """Tell the plan which epoch and step begin next; return whether a phase began."""
         return self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
@@ -88,9 +98,18 @@ class TrainerRun:
         Args:
             folder: The folder; it is made.
             saves: True in the process that saves, False in others that train with it.
+
+        Raises:
+            ScheduleError: The folder cannot be made.
         """
         if saves:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ScheduleError(
+                    f"cannot keep the plan in {folder}: {error.strerror or error}",
+                    hint=writing_hint(error),
+                ) from None
             self.in_force.plan.save(Path(folder) / PLAN_FILE)
         if not self.best_folder:
             self.keep_best(Path(folder) / BEST_FOLDER)

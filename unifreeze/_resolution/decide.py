@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from unifreeze._plan import FreezePlan, Rule
 from unifreeze._plan.selectors import Expression, Path, Selector, Word, stand_ins_of
 from unifreeze._plan.selectors.expression import nodes
+from unifreeze._plan.selectors.regular_expressions import limited_together
 from unifreeze._resolution.check_captured import check_captured
 from unifreeze._resolution.corrected_structure import corrected
 from unifreeze._resolution.group_settings import group_settings
@@ -35,6 +36,7 @@ from unifreeze.errors import (
 )
 
 
+@limited_together
 def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     """Resolve a plan against a model's description.
 
@@ -48,6 +50,7 @@ def resolve_spec(plan: FreezePlan, spec: ModelSpec) -> Resolution:
     return resolution
 
 
+@limited_together
 def resolve_phases(plan: FreezePlan, spec: ModelSpec) -> tuple[Resolution, ...]:
     """Resolve what a plan decides in each of its phases.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from unifreeze._plan import FreezePlan, Phase, Shape, When, phase_mistakes
 from unifreeze._plan.selectors import evaluate, parse, unit_count
+from unifreeze._plan.selectors.regular_expressions import limited_together
 from unifreeze._plan.selectors.words_for_towers import read_place
 from unifreeze._resolution.corrected_structure import corrected
 from unifreeze._resolution.select_parameters import at_place
@@ -16,6 +17,7 @@ from unifreeze._structure import ModelSpec
 from unifreeze.errors import PlanError, ResolveError
 
 
+@limited_together
 def expand_plan(plan: FreezePlan, spec: ModelSpec) -> FreezePlan:
     """Return a plan with plain phases in place of its generators; the plan itself if it has none.
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from unifreeze.backend import Format, Saved
-from unifreeze.errors import ScheduleError
+from unifreeze.backend import BEST_FOLDER, Format, Saved
+from unifreeze.errors import ScheduleError, brief
 
 
 class RunState(Saved):
@@ -44,5 +44,11 @@ class RunState(Saved):
     def load_from(cls, file: Path) -> Self:
         """Read what `save_beside` wrote; raises as `load` does."""
         state = cls.load(file)
+        if state.best and Path(state.best).name != BEST_FOLDER:  # files are written in it
+            raise ScheduleError(
+                f"{file} names a folder of best values that no run has made: {brief(state.best)}",
+                context=f"every one is called {BEST_FOLDER}",
+                hint=cls.format.hint,
+            )
         best = os.path.normpath(file.parent / state.best) if state.best else ""
         return state.model_copy(update={"best": best})

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastLook, TrainerRun
+from unifreeze.backend import CheckpointState, Handle, LastLook, TrainerRun, read_state
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import backend
 
@@ -50,13 +50,13 @@ class TorchTrainerRun(TrainerRun):
             parameter.grad = None
 
     def begin(
-        self, optimizers: Sequence[Any], saved: Mapping[str, Any] | None, *, resumed: bool
+        self, optimizers: Sequence[Any], saved: CheckpointState | None, *, resumed: bool
     ) -> None:
         """Begin to train, with the weights that the model has now.
 
         Args:
             optimizers: The trainer's.
-            saved: What `state` returned for the checkpoint that was loaded; None without one.
+            saved: What the checkpoint holds that was loaded; None without one.
             resumed: The optimizer has made steps before.
 
         Raises:
@@ -68,7 +68,7 @@ class TorchTrainerRun(TrainerRun):
         handle = self.in_force
         self.narrow()
         handle.reapply()
-        state = saved["handle"] if saved else {}
+        state = saved.handle if saved else {}
         if resumed and not self._begun and handle.phase is not None and "schedule" not in state:
             raise ScheduleError(
                 "training goes on from a checkpoint that says nothing of the plan's phases",
@@ -82,7 +82,7 @@ class TorchTrainerRun(TrainerRun):
             handle.load_state_dict(self._start)
             self.metrics = {}
         if saved:
-            self.report(saved["metrics"])
+            self.report(saved.metrics)
         self.last_look, self.best_folder = LastLook(), ""
         # Accelerate's optimizer stands around the one that makes the steps.
         self.attach([getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers])
@@ -90,7 +90,7 @@ class TorchTrainerRun(TrainerRun):
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Keep what was measured until the plan is told of the next epoch or step."""
-        self.metrics |= metrics
+        self.take(metrics)
         self._unreported = bool(self.metrics)
 
     def go_on(self, epoch: int, step: int) -> bool:
@@ -105,7 +105,21 @@ class TorchTrainerRun(TrainerRun):
             self.in_force.report(self.metrics)
         super().end(verify=verify)
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold: plain data."""
+    def state(self, *, unmeasured: bool) -> dict[str, Any]:
+        """Return what a checkpoint must hold, as plain data; `saved_in` reads it.
+
+        Args:
+            unmeasured: The evaluation after an epoch that has ended is still to come.
+        """
         state = {} if self.handle is None else self.handle.state_dict()
-        return {"handle": state, "metrics": dict(self.metrics)}
+        saved = CheckpointState(handle=state, metrics=dict(self.metrics), unmeasured=unmeasured)
+        return saved.plain()
+
+
+def saved_in(state: Any) -> CheckpointState | None:
+    """Read what `TorchTrainerRun.state` returned for a checkpoint; None for one without it.
+
+    Raises:
+        ScheduleError: It is something else.
+    """
+    return read_state(CheckpointState, state, "trainer's run") if state else None

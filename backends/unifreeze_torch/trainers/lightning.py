@@ -11,7 +11,7 @@ from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastCallback, Undo, check_arguments
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import _guards as guards
-from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
+from unifreeze_torch.trainers._trainer_run import TorchTrainerRun, saved_in
 
 
 class FreezeCallback(Callback):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return {**self._run.state(), "unmeasured": self._unmeasured}
+        return self._run.state(unmeasured=self._unmeasured)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what a checkpoint says until training begins."""
@@ -65,9 +65,9 @@ class FreezeCallback(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin with the weights, optimizer and checkpoint that the trainer has loaded."""
-        saved, self._saved = self._saved, None
+        saved, self._saved = saved_in(self._saved), None
         self._run.prepare(pl_module)
-        if saved and saved["unmeasured"] and self._run.awaited():
+        if saved and saved.unmeasured and self._run.awaited():
             raise ScheduleError(
                 "the checkpoint was saved between an epoch's last batch and its validation, which "
                 "is not made up for, and a phase waits for a metric",

@@ -12,7 +12,7 @@ from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
-from unifreeze_torch.trainers._trainer_run import TorchTrainerRun
+from unifreeze_torch.trainers._trainer_run import TorchTrainerRun, saved_in
 
 STATE = "unifreeze"
 """Key of the state in a checkpoint's `trainer_state.json`."""
@@ -64,13 +64,13 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         run.prepare(objects["model"])  # model_init builds another for each run
         if args.save_strategy != "no":
             _refuse_unsaved(run.in_force)
-        saved = state.stateful_callbacks.get(STATE) if resumed else None
+        saved = saved_in(state.stateful_callbacks.get(STATE)) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
         run.call_last(calling_list(self), _Last)
         self._epoch, self._training = int(state.epoch), True
         state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
-        makes_up = bool(saved and saved["unmeasured"] and args.eval_strategy == "epoch")
+        makes_up = bool(saved and saved.unmeasured and args.eval_strategy == "epoch")
         self._repeats = resumed and args.eval_on_start and not makes_up
         if makes_up:
             # The checkpoint was saved before its epoch's evaluation; the Trainer would skip that.
@@ -136,7 +136,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = self._run.in_force.stopped
 
     def _state(self) -> dict[str, Any]:
-        return {**self._run.state(), "unmeasured": self._unmeasured}
+        return self._run.state(unmeasured=self._unmeasured)
 
 
 class _Last(LastCallback, TrainerCallback):  # type: ignore[misc]

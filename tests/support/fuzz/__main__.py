@@ -7,6 +7,7 @@ Nothing but a `UnifreezeError` may come out, nothing may take more than 5 s, and
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import resource
@@ -65,11 +66,11 @@ def fuzz(name: str, seconds: float, seed: int) -> tuple[int, dict[str, tuple[int
         How many cases ran, and the first case of each fault, by its last line, with its seed.
     """
     signal.signal(signal.SIGVTALRM, _stop)
-    end, cases = time.monotonic() + seconds, 0
-    faults: dict[str, tuple[int, str]] = {}
+    cases, faults = 0, dict[str, tuple[int, str]]()
     with tempfile.TemporaryDirectory() as kept, tempfile.TemporaryDirectory() as spoiled:
         files = write_samples(Path(kept))
         os.chdir(spoiled)
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             wrong = run_case(name, seed + cases, files, Path(spoiled))
             if wrong:
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, action="append", help="one target alone")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    logging.disable()
     seed = int(time.time()) * 1000 if given.seed is None else given.seed
     failed = 0
     for name in given.target or TARGETS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from typing import Any
 
@@ -59,6 +60,21 @@ def spoil_bytes(draw: random.Random, data: bytes) -> bytes:
         else:
             raw[at:at] = bytes(draw.choices(b"}](.)tRbQqhusae\x85\x86\x80\x95X\x8c", k=8))
     return bytes(raw[:1_000_000])
+
+
+def spoil_header(draw: random.Random, data: bytes) -> bytes:
+    """Spoil the header of a safetensors file in its structure, and the JSON in its metadata."""
+    length = int.from_bytes(data[:8], "little")
+    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
+    texts = header.get("__metadata__", {})
+    inner = [key for key, text in texts.items() if text[:1] in ("{", "[")]
+    if inner and draw.random() < 0.8:
+        key = draw.choice(inner)
+        texts[key] = json.dumps(spoil_data(draw, json.loads(texts[key])))
+    else:
+        header = spoil_data(draw, header)
+    raw = json.dumps(header).encode("utf-8", "surrogatepass")
+    return len(raw).to_bytes(8, "little") + raw + rest
 
 
 def _paths(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 
 import unifreeze as uf
 from tests.support.two_nets import HEAD, ROWS, TorchNet, two_layers
+from unifreeze._cache.folder_store import Manifest
+from unifreeze._cache.shards import write_shard
 from unifreeze._evidence import make_record, make_side
 from unifreeze._ports.pairing import make_sketch, pair_sketches
 from unifreeze._ports.weights import Named, save_weights
 from unifreeze._protocol import Batch, ProbeConfig, StepConfig, backend_for
+from unifreeze_paddle.trainers._run_state import RunState
 
 PLANS = (
     'unifreeze: 1\nrules:\n  - only: "head | blocks[-2:]"\n  - freeze: norm\nnorm_stats: hold\n'
@@ -39,6 +43,29 @@ def small_model() -> torch.nn.Module:
     return TorchNet(two_layers, body=torch.nn.Linear(6, 4), head=torch.nn.Linear(4, 3))
 
 
+def keeping_best(folder: Path) -> uf.Handle:
+    """Return a run that has kept best values in a folder, and will go back to them."""
+    handle = uf.FreezePlan.from_yaml(
+        "unifreeze: 1\nphases:\n  - {name: a, rules: [{only: head}]}\n"
+        "  - {name: b, when: {metric: m, stalled_for: 1}, add: [{train: all}], "
+        "restore_best: true}\n"
+    ).apply(small_model())
+    handle.keep_best(folder)
+    handle.attach(torch.optim.SGD(handle.model.parameters(), lr=0.1))
+    handle.step(epoch=0)
+    handle.step(epoch=1, metrics={"m": 1.0})
+    return handle
+
+
+def _keep_rows(folder: Path) -> None:
+    """Write a folder of kept rows: its group is called `rows`."""
+    rows = {f"key {number}": ((np.full((3,), number, "float32"),),) for number in range(4)}
+    write_shard(folder / "rows.safetensors", "rows", rows, bfloat16=False)
+    texts = ("model", "plan", "framework", "weights", "dtype", "exact")
+    manifest = Manifest(group="rows", outputs_of=("body",), **dict.fromkeys(texts, "x"))
+    manifest.save(folder / "manifest.json")
+
+
 def write_samples(folder: Path) -> dict[str, Path]:
     """Write a good file of each format, and return them by name."""
     files = {name: folder / name for name in ("record.json", "side.json", "sketch.json")}
@@ -63,5 +90,12 @@ def write_samples(folder: Path) -> dict[str, Path]:
     torch.save({"w": torch.ones(4, 6)}, folder / "w.bin", _use_new_zipfile_serialization=False)
     handle = uf.FreezePlan().train("all").apply(small_model())
     handle.save_trained(folder / "trained.safetensors")
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "w.safetensors"}}')
-    return {path.name: path for path in folder.iterdir()}
+    placed = dict.fromkeys(("w", "half", "tied"), "w.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    (folder / "map.json").write_text('{"body.weight": "body.weight"}')
+    run = handle.state_dict()
+    RunState(handle=run, epoch=1, step=4, reports={"loss": 0.5}, waiting=False).save(
+        folder / "run.json"
+    )
+    _keep_rows(folder)
+    return {path.name: path for path in folder.iterdir() if path.is_file()}

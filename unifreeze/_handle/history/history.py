@@ -11,6 +11,7 @@ from math import isfinite
 from numbers import Integral
 from typing import Any
 
+from unifreeze._handle.state_schema import HistoryRowState, HistoryState, read_state
 from unifreeze.errors import ScheduleError, brief
 
 BEFORE = -1
@@ -44,21 +45,16 @@ class HistoryRow:
         """The share of the values that are frozen."""
         return 1 - self.trainable / self.total if self.total else 0.0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> HistoryRowState:
         """Return the row as plain data; numbers that JSON cannot hold are words."""
-        return {**vars(self), "metrics": {n: plain(value) for n, value in self.metrics.items()}}
+        metrics = {name: plain(value) for name, value in self.metrics.items()}
+        return HistoryRowState(**{**vars(self), "metrics": metrics})
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> HistoryRow:
-        """Return the row of a state; other data raises `KeyError`, `TypeError` or `ValueError`."""
-        return cls(
-            _count(state["epoch"], BEFORE),
-            _count(state["step"]),
-            _word(state["phase"]),
-            _whole(state["trainable"]),
-            _whole(state["total"]),
-            {_word(name): float(value) for name, value in state["metrics"].items()},
-        )
+    def restored(cls, state: HistoryRowState) -> HistoryRow:
+        """Return the row of a state."""
+        metrics = {name: float(value) for name, value in state.metrics.items()}
+        return cls(**{**vars(state), "metrics": metrics})
 
 
 @dataclass
@@ -150,33 +146,17 @@ class History:
 
     def state(self) -> dict[str, Any]:
         """Return the history as plain data for JSON."""
-        rows = [row.state() for row in self.rows]
-        return {**vars(self), "rows": rows, "reported": list(self.reported)}
+        return HistoryState(**{**vars(self), "rows": [row.state() for row in self.rows]}).plain()
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> History:
+    def restored(cls, state: Any) -> History:
         """Return the history of a state.
 
         Raises:
             ScheduleError: It is not the state of a history.
         """
-        try:
-            history = cls(
-                [HistoryRow.restored(row) for row in state["rows"]],
-                _count(state["epoch"]),
-                _count(state["step"]),
-                _truth(state["behind"]),
-                [_word(name) for name in state["reported"]],
-                _whole(state["left_out"]),
-            )
-            if history.behind and len(history.rows) < 2:
-                raise ValueError("there is no row before the last")
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ScheduleError(
-                f"this is not a state of a history: {error!r}",
-                hint="load the state as handle.state_dict() gave it",
-            ) from None
-        return history
+        read = read_state(HistoryState, state, "history")
+        return cls(**{**vars(read), "rows": [HistoryRow.restored(row) for row in read.rows]})
 
 
 def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
@@ -216,19 +196,3 @@ def _word(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{brief(value)} is not text")
     return value
-
-
-def _whole(value: Any, least: int = 0) -> int:
-    if type(value) is not int or value < least:
-        raise TypeError(f"{brief(value)} is not a count")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{brief(value)} is not true or false")
-    return value
-
-
-def _count(value: Any, least: int = 0) -> int | None:
-    return None if value is None else _whole(value, least)

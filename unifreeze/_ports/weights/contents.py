@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 
@@ -318,12 +317,3 @@ def broken_file(source: str, form: str, reason: object) -> WeightFileError:
         reason: The rule that it breaks.
     """
     return WeightFileError(f"{source} is not {form}", context=str(reason), hint=COPY_AGAIN)
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse JSON with one key twice: an `object_pairs_hook`, which raises ValueError."""
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"{brief(twice)} stands there twice")
-    return unique

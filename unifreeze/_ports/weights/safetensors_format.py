@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from unifreeze._files import unique_keys
 from unifreeze._numerics.projections import Array
 from unifreeze._ports.weights.contents import (
     DTYPES,
@@ -28,7 +29,6 @@ from unifreeze._ports.weights.contents import (
     broken_file,
     make_entry,
     open_with,
-    unique_keys,
     values_of,
 )
 from unifreeze.errors import WeightFileError, brief, listing

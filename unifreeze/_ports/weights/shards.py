@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from unifreeze._files import is_file, is_folder, read_text
+from unifreeze._files import is_file, is_folder, read_text, unique_keys
 from unifreeze._numerics.projections import Array
-from unifreeze._ports.weights.contents import WeightFile, check_ordinary, unique_keys
+from unifreeze._ports.weights.contents import WeightFile, check_ordinary
 from unifreeze.errors import WeightFileError, listing
 
 INDEXES = (
