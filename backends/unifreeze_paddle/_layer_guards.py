@@ -87,12 +87,14 @@ class PaddleGuards(ModuleBackend):
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
-        marked = {n: lending.guard_of(walk.module(n)) for n in walk.marked()}
+        marked = {n: lending.guard_of(walk.module(n)) for n in self.having(walk, self.reader.mark)}
         return {n: guard for n, guard in marked.items() if guard}
 
     def set_guards(self, walk: Walk, guards_wanted: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
+        if before != guards_wanted:
+            walk.memo.having.clear()  # before the first is put on: an interrupt may follow
         for index, guard in before.items():
             if guards_wanted.get(index) != guard:
                 guards.take_off(walk.module(index))

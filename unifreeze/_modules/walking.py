@@ -53,10 +53,6 @@ class Walk(Visit):
         """Return the live module of a number."""
         return self._modules[index] if index else self.root
 
-    def marked(self) -> list[int]:
-        """Return the numbers of the modules that have the reader's mark now."""
-        return list(self.modules_having(self._reader.mark))
-
     def modules_having(self, attribute: str) -> Iterator[int]:
         """Yield the numbers of the modules that have an attribute of their own, not their class's.
 
