@@ -95,13 +95,14 @@ class LiveModels(ModuleOperations):
     def settled(self, model: Model) -> Iterator[None]:
         """Trust a model's structure until the block ends, without checking it again."""
         with _no_collections():
-            root = self.walk(model).root
+            walk = self.walk(model)
+            root = walk.root
             if self.is_settled(root):
                 yield
                 return
             block = _Block()
             try:
-                self.walk(model).memo.having.clear()
+                walk.memo.having.clear()
                 self._settled[root] = weakref.ref(block)
                 yield
             finally:

@@ -97,6 +97,8 @@ class Walk(Visit):
 
     def first_paths(self) -> list[str]:
         """Return the first native path of each parameter."""
+        if len(self.tree.names) == len(self.tensors):
+            return self.tree.names
         paths: dict[int, str] = {}
         for path, number in zip(self.tree.names, self.tree.tensor_of, strict=True):
             paths.setdefault(number, path)
