@@ -66,13 +66,12 @@ class LikeSiblings:
     ) -> bool:
         for leaf, tensor in here.items():
             tensors = [*map(itemgetter(leaf), there)]
-            if tensor is None:
-                if {*map(type, tensors)} != {type(None)}:
-                    return False
-            elif self._reader.all_alike(leaf, [first, *layers], [tensor, *tensors]):
-                self.tensors.append(tensors)
-            else:
+            if {*map(type, tensors)} != {type(tensor)}:
                 return False
+            if tensor is not None:
+                if not self._reader.all_alike(leaf, [first, *layers], [tensor, *tensors]):
+                    return False
+                self.tensors.append(tensors)
         return True
 
 

@@ -119,7 +119,9 @@ class Visit:
     ) -> None:
         reader, tree = self._reader, self.tree
         present = [(name, child) for name, child in children.items() if child is not None]
-        listed = tree.kinds[index] == CONTAINER and owner is None and self._spread.layer < 0
+        plain = owner is None and self._spread.layer < 0
+        swallowed = any(reader.swallows(module, name) for name in children)
+        listed = plain and tree.kinds[index] == CONTAINER and not swallowed
         for _, members in groupby(present, lambda member: type(member[1])):
             row, at, in_a_row = [*members], 0, 0
             while at < len(row):

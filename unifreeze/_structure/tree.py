@@ -207,7 +207,7 @@ class Tree:
 
         def moved(column: list[int], by: int) -> list[int]:
             rows = np.asarray(column, np.intp) + by * np.arange(1, count + 1)[:, None]
-            return rows.ravel().tolist()  # type: ignore[no-any-return]
+            return rows.ravel().tolist()
 
         parents = moved(self.parents[first:], modules)
         parents[::modules] = [self.parents[first]] * count
