@@ -83,6 +83,12 @@ def needs(
     return _needs(layer.__class__, tuple(tensors), flags)
 
 
+def kernel_numbers(layer: nn.Layer, numbers: Mapping[int, int]) -> list[int]:
+    """Return the numbers of the parameters that a layer's kernel computes with."""
+    known = (numbers.get(id(tensor)) for tensor in _kernel_tensors(layer).values())
+    return [number for number in known if number is not None]
+
+
 def _kernel_tensors(layer: nn.Layer) -> dict[str, Any]:
     """Return by name the tensors that a layer's kernel computes with.
 

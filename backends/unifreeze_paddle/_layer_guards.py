@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
+import numpy as np
 from paddle import nn
 
-from unifreeze.backend import Guard, Layer, ModuleBackend, Resolution, Undo, Walk
+from unifreeze.backend import Guard, Layer, Mask, ModuleBackend, Resolution, Undo, Walk
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _half_frozen_layers as lending
@@ -21,9 +22,19 @@ class _Memo:
     Attributes:
         helped: Numbers of the layers that may need help, whatever the plan says.
         lent: Names of the parameters that layers are lent while everything is frozen.
+        marked: The layers that had a mark when guards were last read.
+        guards: The guards that they had.
+        users: For each parameter, the layers that may need help and compute with it.
+        flags: The flags under which needs were last looked up.
+        needs: What each layer had to lend under them, and whether its input had to be attached.
     """
 
     helped: list[int] | None = None
+    marked: list[int] | None = None
+    guards: dict[int, Guard] = field(default_factory=dict)
+    users: dict[int, list[int]] = field(default_factory=dict)
+    flags: Mask | None = None
+    needs: dict[int, tuple[tuple[str, ...], bool]] = field(default_factory=dict)
     lent: dict[int, tuple[str, ...]] | None = None
 
 
@@ -34,14 +45,37 @@ class PaddleGuards(ModuleBackend):
         """Hold layers with state, turn off what the plan turns off, help kernels that need it."""
         still = set(resolution.held)
         still |= {n for n in resolution.quiet if not _plain_recurrent(walk.module(n))}
+        needs = self._needs(walk, resolution.trainable)
         flags = resolution.trainable.tolist()
-        helped = set(self._kernels_to_help(walk))
-        wanted = {}
-        for index in sorted(still | helped):
-            lend, attach = lending.needs(walk.module(index), walk.tree.numbers, flags)
-            if lend or attach or index in still:
-                wanted[index] = Guard(index in still, lend, attach)
-        return wanted
+        for index in still.difference(needs):
+            needs[index] = lending.needs(walk.module(index), walk.tree.numbers, flags)
+        return {
+            index: Guard(index in still, lend, attach)
+            for index, (lend, attach) in sorted(needs.items())
+            if lend or attach or index in still
+        }
+
+    def _needs(self, walk: Walk, trainable: Mask) -> dict[int, tuple[tuple[str, ...], bool]]:
+        """Return what the layers need that may need help.
+
+        From phase to phase few flags change, so only the layers that compute with those parameters
+        are looked at again.
+        """
+        memo, numbers = walk.memo_of(_Memo), walk.tree.numbers
+        look = self._kernels_to_help(walk)
+        if memo.flags is None:
+            memo.users = {}
+            for index in look:
+                for number in lending.kernel_numbers(walk.module(index), numbers):
+                    memo.users.setdefault(number, []).append(index)
+        else:
+            changed = np.flatnonzero(memo.flags != trainable).tolist()
+            look = [index for number in changed for index in memo.users.get(number, ())]
+        memo.flags, flags = None, trainable.tolist()  # an interrupt may follow
+        for index in dict.fromkeys(look):
+            memo.needs[index] = lending.needs(walk.module(index), numbers, flags)
+        memo.flags = trainable
+        return dict(memo.needs)
 
     def _kernels_to_help(self, walk: Walk) -> list[int]:
         """Return the layers that may need help, whatever the plan is."""
@@ -87,12 +121,18 @@ class PaddleGuards(ModuleBackend):
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's layers now."""
-        marked = {n: lending.guard_of(walk.module(n)) for n in walk.marked()}
-        return {n: guard for n, guard in marked.items() if guard}
+        memo, marked = walk.memo_of(_Memo), self.having(walk, self.reader.mark)
+        if memo.marked is not marked:  # a list of its own for every look at the model
+            guards = {n: lending.guard_of(walk.module(n)) for n in marked}
+            memo.guards = {n: guard for n, guard in guards.items() if guard}
+            memo.marked = marked
+        return dict(memo.guards)
 
     def set_guards(self, walk: Walk, guards_wanted: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
+        if before != guards_wanted:
+            walk.memo.having.clear()  # before the first is put on: an interrupt may follow
         for index, guard in before.items():
             if guards_wanted.get(index) != guard:
                 guards.take_off(walk.module(index))

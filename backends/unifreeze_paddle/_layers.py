@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -92,10 +93,15 @@ class PaddleReader(ClassTableReader):
     containers = (nn.LayerList, nn.LayerDict, nn.Sequential)
     kinds = _KIND_BY_CLASS
     wrapped = _WRAPPED
+    sort = staticmethod(attrgetter("__class__", "stop_gradient", "shape", "dtype"))
 
     def __init__(self) -> None:
         super().__init__()
         self._programs: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+
+    def regular(self, module: nn.Layer) -> bool:
+        """Return whether the class of a layer says all of it but for its children and tensors."""
+        return not isinstance(module, RNNBase) and super().regular(module)
 
     def adapter_leaf(self, module: nn.Layer, leaf: str) -> bool:
         """Return whether one of a layer's own parameters belongs to an adapter."""
@@ -185,6 +191,10 @@ class PaddleReader(ClassTableReader):
         if not _IN_BY_OUT.isdisjoint(bases):
             return True
         return False if _OUT_BY_IN in bases or self.known_kind(module) else None
+
+    def turned_by_class(self, module: nn.Layer) -> bool:
+        """Return whether all layers of a class store matrices the same way round."""
+        return _EITHER not in self.bases(module) and super().turned_by_class(module)
 
     def is_linear(self, module: nn.Layer) -> bool:
         """Return whether a layer is one of Paddle's linear layers, or derived from one."""

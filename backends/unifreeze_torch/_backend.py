@@ -54,7 +54,6 @@ class TorchBackend(
 
     name = "torch"
     module_class = nn.Module
-    stored = staticmethod(offloaded.stored)
     on_forward = staticmethod(watches.on_forward)
 
     def __init__(self) -> None:
@@ -101,6 +100,10 @@ class TorchBackend(
                 spans.append((number, tensor.data_ptr(), layers.extent(tensor)))
         walk.tree.shared = overlapping(spans)
 
+    def stored(self, walk: Walk) -> dict[int, Callable[[], Any]]:
+        """Return for each placeholder in a model, by identity, a function that loads its values."""
+        return offloaded.stored(map(walk.module, self.having(walk, offloaded.HOOK)))
+
     def wanted_guards(self, walk: Walk, resolution: Resolution) -> dict[int, Guard]:
         """Hold what keeps state, and with `dropout: off` what draws random numbers.
 
@@ -116,12 +119,15 @@ class TorchBackend(
 
     def get_guards(self, walk: Walk) -> dict[int, Guard]:
         """Return the guards that are on a model's modules now."""
-        pins = {n: modes.pin_of(walk.module(n)) for n in walk.marked()}
+        marked = self.having(walk, self.reader.mark)
+        pins = {n: modes.pin_of(walk.module(n)) for n in marked}
         return {n: Guard(still=True, copied=pin.copied) for n, pin in pins.items() if pin}
 
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
+        if before != guards:
+            walk.memo.having.clear()  # before the first is put on: an interrupt may follow
         for index, guard in before.items():
             if guards.get(index) != guard:
                 modes.unpin(walk.module(index))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -79,6 +80,7 @@ class TorchReader(ClassTableReader):
     kinds = _KIND_BY_CLASS
     kinds_by_name = _KIND_BY_NAME
     wrapped = _WRAPPED
+    sort = staticmethod(attrgetter("__class__", "requires_grad", "shape", "dtype"))
 
     def dicts(self, module: nn.Module) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""
@@ -94,6 +96,10 @@ class TorchReader(ClassTableReader):
         if "_modules" not in attributes:  # its constructor has not run yet
             return {}, {}, {}
         return attributes["_modules"], attributes["_parameters"], attributes["_buffers"]
+
+    def regular(self, module: nn.Module) -> bool:
+        """Return whether the class of a module says all of it but for its children and tensors."""
+        return not isinstance(module, torch.jit.ScriptModule) and super().regular(module)
 
     def inner(self, module: nn.Module) -> str:
         """Return the path, below a wrapper, of the module it wraps; "" if it is not a wrapper."""

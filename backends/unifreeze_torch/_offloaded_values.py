@@ -6,25 +6,26 @@ parameters. So whether something has changed shows in the values only, and not i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from torch import nn
 
-from unifreeze.backend import Walk
-
-_HOOK = "_hf_hook"
+HOOK = "_hf_hook"
 """The attribute of a module that holds its hook."""
 
 
-def stored(walk: Walk) -> dict[int, Callable[[], Any]]:
-    """Return for each placeholder in a model, by identity, a function that loads its values."""
+def stored(modules: Iterable[nn.Module]) -> dict[int, Callable[[], Any]]:
+    """Return for each placeholder in a model, by identity, a function that loads its values.
+
+    Args:
+        modules: The modules that have a hook.
+    """
     loaders: dict[int, Callable[[], Any]] = {}
-    for number in walk.modules_having(_HOOK):
-        module = walk.module(number)
-        for hook in _flat(vars(module)[_HOOK]):
+    for module in modules:
+        for hook in _flat(vars(module)[HOOK]):
             values = getattr(hook, "weights_map", None)
             if isinstance(values, Mapping):
                 below = bool(getattr(hook, "place_submodules", False))

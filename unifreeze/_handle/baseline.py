@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_, is_not
 from typing import Any
 
 from unifreeze._protocol import Backend, Digest
@@ -67,17 +69,33 @@ class Baseline:
             copied = [path for path in paths if self.digests[path].bits]  # here are its values
             self.values |= {path: backend.tensor(model, path) for path in copied}
 
-    def keep_from(self, old: Baseline) -> None:
-        """Keep the values that an older baseline holds, in place of newer ones."""
-        for path in self.paths:
-            if path in old.digests and self.objects[path] is old.objects.get(path):
-                self.digests[path] = old.digests[path]
-                if path in old.values:
-                    self.values[path] = old.values[path]
+    def keep_from(self, old: Baseline, paths: Iterable[str]) -> None:
+        """Keep the values that an older baseline holds of some tensors, in place of newer ones.
+
+        Most tensors of a large model keep theirs, so they are looked at without a Python frame.
+
+        Args:
+            old: The older baseline.
+            paths: Native paths of the tensors to hold.
+        """
+        # What has the old digest already needs nothing.
+        mine, olds = map(self.digests.get, old.digests), old.digests.values()
+        other = list(compress(old.digests, map(is_not, mine, olds)))
+        if self.objects is not old.objects:
+            same = map(is_, map(self.objects.get, other), map(old.objects.get, other))
+            other = list(compress(other, same))
+        kept = list(filter(set(paths).__contains__, other)) if other else other
+        self.digests.update(zip(kept, map(old.digests.__getitem__, kept), strict=True))
+        self.values |= {path: old.values[path] for path in kept if path in old.values}
 
 
 def take_baseline(
-    backend: Backend, model: Any, resolution: Resolution, *, keep_values: bool
+    backend: Backend,
+    model: Any,
+    resolution: Resolution,
+    *,
+    keep_values: bool,
+    old: Baseline | None = None,
 ) -> Baseline:
     """Record the parameters and states that a plan keeps, as they are now.
 
@@ -86,14 +104,18 @@ def take_baseline(
         model: The live model.
         resolution: What the plan decided.
         keep_values: Copy their values, so that changes can be measured exactly.
+        old: An older baseline, whose values count for what it holds, too.
     """
     held = set(resolution.held)
     states = [s.path for s in resolution.spec.states if s.moves and s.owner in held]
     baseline = Baseline(objects=live_tensors(backend, model), keeps_values=keep_values)
+    if old is not None:
+        baseline.keep_from(old, (*resolution.kept_paths, *states))
     baseline.hold(backend, model, resolution.kept_paths, states)
     return baseline
 
 
-def live_tensors(backend: Backend, model: Any) -> dict[str, Any]:
+def live_tensors(backend: Backend, model: Any) -> Mapping[str, Any]:
     """Return live tensors by path; an offloaded tensor has no object that stays."""
-    return {**backend.objects(model), **dict.fromkeys(backend.offloaded(model), OFFLOADED)}
+    objects, offloaded = backend.objects(model), backend.offloaded(model)
+    return {**objects, **dict.fromkeys(offloaded, OFFLOADED)} if offloaded else objects

@@ -94,12 +94,13 @@ class PlanInForce:
         before, old = getattr(self, "phases", None), self._target.lease()
         lease: Lease | None = None
         mine = vars(self).get("_lease")
+        kept = mine.baseline if again and mine else None
         try:
             with self.backend.settled(self.model):
                 lease = self._target.put_in_force(
                     partial(self._target.describe, self._batch, last),
                     self._decide,
-                    self._take_baseline,
+                    partial(self._take_baseline, old=kept),
                     again=again,
                 )
                 self._lease: Lease = lease
@@ -128,8 +129,10 @@ class PlanInForce:
         for resolution in self.phases.to_check():
             refuse_unsupported(self.backend, self.model, resolution)
 
-    def _take_baseline(self, resolution: Resolution) -> Baseline:
-        return take_baseline(self.backend, self.model, resolution, keep_values=self._keep_values)
+    def _take_baseline(self, resolution: Resolution, old: Baseline | None = None) -> Baseline:
+        return take_baseline(
+            self.backend, self.model, resolution, keep_values=self._keep_values, old=old
+        )
 
     def _watch(self) -> None:
         """Watch for state dicts being loaded, for the order of layers, and for untold training."""
@@ -154,7 +157,7 @@ class PlanInForce:
         except BaseException:
             self.phases = last
             raise
-        self.baseline.keep_from(old)
+        self.baseline.keep_from(old, self.baseline.paths)
 
     def verify(self) -> Verified:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
@@ -212,7 +215,7 @@ class PlanInForce:
         self.check_lasts("reapply")
         old = self.baseline
         self._write(again=True)
-        self.baseline.keep_from(old)
+        self.baseline.keep_from(old, self.baseline.paths)
         self._check_phases()  # a later phase may not fit the changed model
 
     def remove(self) -> None:

@@ -178,6 +178,8 @@ def standing(spec: ModelSpec, leases: list[Lease]) -> Mask:
 
 def guards_found(spec: ModelSpec, now: Mapping[int, Any], leases: list[Lease]) -> dict[int, Any]:
     """Return the guards that modules had before the first plan over them."""
+    if not now and not any(lease.guards for lease in leases):
+        return {}
     keys = set(spec.tree.keys)
     covered = {key for lease in leases for key in lease.resolution.spec.tree.keys}
     guards = {key: guard for key, guard in now.items() if key not in covered}

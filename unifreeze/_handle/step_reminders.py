@@ -29,19 +29,19 @@ class UntoldReminder:
     def watch(self, backend: Backend, model: Any, phases: ResolvedPhases) -> Undo:
         """Watch a model if later phases wait; return what stops the watch."""
         self.stop()
-        if phases.schedule.waits and not self._over:
-            self._stop = backend.watch_training(model, partial(self._warn, phases.phases))
-        return self._stop
+        if not phases.schedule.waits or self._over:
+            return nothing
+        self._stop = backend.watch_training(model, partial(self._warn, phases.phases))
+        return partial(self._stop_if, self._stop)
+
+    def _stop_if(self, watch: Undo) -> None:
+        if self._stop is watch:
+            self.stop()
 
     def stop(self) -> None:
-        """Stop watching, until the plan is written again.
-
-        A compiler that follows the model takes no hooks off: what warned then is stopped again at
-        the next `handle.step`.
-        """
-        self._stop()
-        if not self._over:
-            self._stop = nothing
+        """Stop watching, until the plan is written again."""
+        stop, self._stop = self._stop, nothing
+        stop()
 
     def end(self) -> None:
         """Stop watching for good."""
@@ -49,7 +49,10 @@ class UntoldReminder:
         self.stop()
 
     def _warn(self, phases: Sequence[Phase]) -> None:
-        self.end()
+        # A compiler that follows the model takes no hooks off, so what stops the watch is kept:
+        # the next `handle.step` calls it again.
+        self._over = True
+        self._stop()
         warn_untold(phases)
 
 

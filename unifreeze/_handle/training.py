@@ -127,9 +127,10 @@ class Training:
         reported = schedule.reported
         entered = schedule.advance(epoch, step, metrics)
         if entered and not schedule.current.stop:
-            self._check_can_change(schedule.current)
-            self._plan.verify()
-            self._enter(schedule, entered)
+            with self._plan.backend.settled(self._plan.model):
+                self._check_can_change(schedule.current)
+                self._plan.verify()
+                self._enter(schedule, entered)
         elif schedule.reported != reported and schedule.watch.since_best == 0:
             self._best.save(schedule.reported)
         phases = self._plan.phases

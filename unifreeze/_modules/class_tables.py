@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import attrgetter, eq, itemgetter
+from typing import Any
 
 from unifreeze._modules.lessons import MATRIX_KINDS, Lesson
 from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
@@ -33,6 +36,7 @@ class ClassTableReader(Reader):
         kinds: Each class with its kind, which derived classes share; the first that fits counts.
         kinds_by_name: The same for classes of libraries that need not be installed.
         wrapped: For each wrapper class, by name, the path of the module that it wraps.
+        sort: Returns what tells parameters of one name and one class of layers apart.
     """
 
     module_class: type
@@ -43,6 +47,7 @@ class ClassTableReader(Reader):
     kinds: tuple[tuple[type, str], ...]
     kinds_by_name: Mapping[str, str] = {}
     wrapped: Mapping[str, str]
+    sort: Callable[[LiveTensor], Any]
 
     def __init__(self) -> None:
         self._kinds: dict[type, str] = {}
@@ -57,6 +62,14 @@ class ClassTableReader(Reader):
         if self.children not in attributes:  # its constructor has not run yet
             return {}, {}, {}
         return attributes[self.children], attributes["_parameters"], attributes["_buffers"]
+
+    def dicts_of(self, modules: Sequence[Layer]) -> Sequence[Dicts]:
+        """Return what `dicts` returns, for many modules of a regular class."""
+        parts = itemgetter(self.children, "_parameters", "_buffers")
+        try:
+            return [*map(parts, map(attrgetter("__dict__"), modules))]
+        except KeyError:  # the constructor of one has not run yet
+            return super().dicts_of(modules)
 
     def listed(self, module: Layer) -> Iterable[tuple[str, LiveTensor]]:
         """Return the parameters of a module and all under it, as the framework lists them.
@@ -156,6 +169,28 @@ class ClassTableReader(Reader):
         neutral = shape[::-1] if turned else shape
         fixed, impossible = self.fixed(module, tensor, dtype)
         return Tensor(shape, neutral, dtype, fixed, impossible, turned is not None)
+
+    def regular(self, module: Layer) -> bool:
+        """Return whether the class of a module says all of it but for its children and tensors."""
+        wraps = _first(self.wrapped, self.bases(module))
+        return not wraps and self.lesson(type(module)) is None
+
+    def all_alike(self, leaf: str, modules: Sequence[Layer], tensors: Sequence[LiveTensor]) -> bool:
+        """Return whether parameters of one name, of modules of one class, are described alike."""
+        first, tensor = modules[0], tensors[0]
+        if self.alike(first, leaf, tensor) is None:
+            return False
+        if not all(map(eq, map(self.sort, tensors), repeat(self.sort(tensor)))):
+            return False
+        shape, _ = self.shape_of(tensor)
+        if len(shape) != 2 or shape[0] == shape[1] or self.turned_by_class(first):
+            return True
+        return len({self.turned(module, leaf, shape) for module in modules}) == 1
+
+    def turned_by_class(self, module: Layer) -> bool:
+        """Return whether all layers of a class store matrices the same way round."""
+        otherwise = self.is_linear(module) and computes_otherwise(module, self.framework)
+        return self.usually_turned(module) is not None and not otherwise
 
     def turned(self, module: Layer, leaf: str, shape: tuple[int, ...]) -> bool | None:
         """Return whether a matrix is stored input by output; None if unknown."""

@@ -122,7 +122,7 @@ class FlagWriting(LiveModels):
     def read(self, model: Model) -> dict[str, bool]:
         """Return for each parameter whether it is trainable now."""
         walk = self.walk(model)
-        return dict(zip(walk.first_paths(), map(self.get_flag, walk.tensors), strict=True))
+        return dict(zip(walk.first_paths(), self.get_flags(walk.tensors), strict=True))
 
     def flags(self, model: Model, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; gradient still flows through the model."""

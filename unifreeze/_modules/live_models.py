@@ -95,12 +95,14 @@ class LiveModels(ModuleOperations):
     def settled(self, model: Model) -> Iterator[None]:
         """Trust a model's structure until the block ends, without checking it again."""
         with _no_collections():
-            root = self.walk(model).root
+            walk = self.walk(model)
+            root = walk.root
             if self.is_settled(root):
                 yield
                 return
             block = _Block()
             try:
+                walk.memo.having.clear()
                 self._settled[root] = weakref.ref(block)
                 yield
             finally:
@@ -138,6 +140,16 @@ class LiveModels(ModuleOperations):
             flags = np.asarray(self.get_flags(walk.tensors), np.bool_)
             walk.memo.flags = flags
         return flags
+
+    def having(self, walk: Walk, attribute: str) -> list[int]:
+        """Return the modules that have an attribute of their own, and not only their class's.
+
+        Of a settled model they are looked at once, until guards change.
+        """
+        known = walk.memo.having
+        if attribute not in known or not self.is_settled(walk.root):
+            known[attribute] = [*walk.modules_having(attribute)]
+        return known[attribute]
 
     def inputs(self, model: Model, batch: Batch) -> tuple[list[Any], dict[str, Any]]:
         """Return a batch as a model's positional and named inputs."""

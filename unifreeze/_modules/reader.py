@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping, Sequence
+from itertools import repeat
 from typing import Any, Protocol
 
 from unifreeze._modules.lessons import Lesson
@@ -30,6 +31,10 @@ class Reader(Protocol):
         A framework that keeps all three in one dictionary returns three views of it. Writing to
         them must change the module, and they must not keep the module itself alive.
         """
+
+    def dicts_of(self, modules: Sequence[Layer]) -> Sequence[Dicts]:
+        """Return what `dicts` returns, for many modules of one class."""
+        return [*map(self.dicts, modules)]
 
     def structure(self, walked: Sequence[Dicts]) -> Structure:
         """Return what modules hold now, in a form that says later whether they still hold it.
@@ -141,6 +146,24 @@ class Reader(Protocol):
         parameter must be looked at, as state among the parameters always must.
         """
         return None
+
+    def regular(self, module: Layer) -> bool:
+        """Return whether the class of a module says all of it but for its children and tensors.
+
+        In lists of such modules, those that hold the same are described once.
+        """
+        return False
+
+    def all_alike(self, leaf: str, modules: Sequence[Layer], tensors: Sequence[LiveTensor]) -> bool:
+        """Return whether parameters of one name have the same description.
+
+        Args:
+            leaf: Their name.
+            modules: Modules of one class, which hold them.
+            tensors: The parameters.
+        """
+        keys = {*map(self.alike, modules, repeat(leaf), tensors)}
+        return len(keys) == 1 and None not in keys
 
     def shape_of(self, tensor: LiveTensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

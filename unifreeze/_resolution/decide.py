@@ -94,8 +94,7 @@ def resolve_phases(plan: FreezePlan, spec: ModelSpec) -> tuple[Resolution, ...]:
 
 def train_everything(spec: ModelSpec) -> Resolution:
     """Return a resolution that trains all that can be trained, constants of the network too."""
-    can = np.asarray([not tensor.fixed for tensor in spec.tensors], np.bool_)
-    return resolve_spec(FreezePlan().train("all"), spec.with_found(spec.found | can))
+    return resolve_spec(FreezePlan().train("all"), spec.with_found(spec.found | ~spec.never))
 
 
 def settle(resolution: Resolution, trainable: Mask) -> Resolution:
@@ -123,8 +122,7 @@ class _Decision:
         self.undecided = spec.found if spec.standing is None else spec.standing
         self.want: Mask = self.undecided[self.atoms.tensor].copy()
         self.rule = np.full(len(self.atoms), -1, np.intp)
-        self.never = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
-        self.fixed = self.never | spec.constants
+        self.fixed = spec.never | spec.constants
         self.matched: list[Mask] = []
         self.bare: list[bool] = []
         """For each rule, whether it names a norm without parameters."""
@@ -246,7 +244,7 @@ class _Decision:
         )
 
     def _check_trivial(self, trainable: Mask, rule_of: NDArray[np.intp]) -> None:
-        free = ~self.never
+        free = ~self.spec.never
         if not trainable.any() and not self._says("freeze"):
             tied = tied_beside(self.plan, self.spec, rule_of, self.rule)
             raise TrivialPlanError(

@@ -24,8 +24,7 @@ class Grounds:
         self._frozen = ~trainable[spec.tensor_of]
         self._decided = decided[spec.tensor_of]
         self._found = spec.found[spec.tensor_of]
-        never = np.asarray([bool(tensor.fixed) for tensor in spec.tensors], np.bool_)
-        self._left = (spec.constants | never)[spec.tensor_of] & ~self._decided
+        self._left = (spec.constants | spec.never)[spec.tensor_of] & ~self._decided
         count = len(spec.tree.paths)
         self._by_owner: Names = np.argsort(spec.owner_of, kind="stable")
         self._starts = np.searchsorted(spec.owner_of[self._by_owner], np.arange(count + 1))

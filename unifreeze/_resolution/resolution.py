@@ -122,9 +122,11 @@ class Resolution:
         Code books are an example: constants that no rule decides, in a layer whose state moves.
         """
         written = np.zeros(len(self.spec), np.bool_)
+        moving = {state.owner for state in self.spec.states if state.moves}.difference(self.held)
+        if not moving:
+            return written
         grounds = Grounds(self.spec, self.trainable, self.decided)
-        moving = {state.owner for state in self.spec.states if state.moves}
-        for owner in moving.difference(self.held):
+        for owner in moving:
             written[self.spec.tensor_of[grounds.constants_of(owner)]] = True
         return written
 

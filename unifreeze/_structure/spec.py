@@ -139,7 +139,14 @@ class ModelSpec:
     @cached_property
     def first_names(self) -> NDArray[np.intp]:
         """For each parameter, the number of its first name."""
+        if len(self.tree.names) == len(self):
+            return self.tensor_of  # every parameter has one name
         return np.unique(self.tensor_of, return_index=True)[1]
+
+    @cached_property
+    def never(self) -> Mask:
+        """For each parameter, whether the framework's own code never trains it."""
+        return np.asarray([bool(tensor.fixed) for tensor in self.tensors], np.bool_)
 
     def paths_of(self, parameters: Sequence[int] | NDArray[np.intp]) -> list[str]:
         """Return the native paths of some parameters, by their numbers."""

@@ -7,7 +7,7 @@ A `Tree` is the raw half of the neutral description; `unifreeze._structure.deriv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
@@ -188,6 +188,45 @@ class Tree:
         self.leaves.append(leaf)
         self.adapters.append(adapter)
         self.tensor_of.append(tensor)
+
+    def add_copies(self, first: int, names: Sequence[str], keys: Sequence[int]) -> None:
+        """Add siblings that are built like the last module, with parameters of their own.
+
+        Their parameters are in `numbers` already.
+
+        Args:
+            first: Index of that module.
+            names: Native paths of the siblings.
+            keys: Identities of all their modules.
+        """
+        low, known = self.name_starts[first], len(self.tensors)
+        modules, parameters = len(self.paths) - first, len(self.names) - low
+        count, cut = len(names), len(self.paths[first])
+        tails = [path[cut:] for path in self.paths[first:]]
+        leaves = [name[cut:] for name in self.names[low:]]
+
+        def moved(column: list[int], by: int) -> list[int]:
+            rows = np.asarray(column, np.intp) + by * np.arange(1, count + 1)[:, None]
+            return rows.ravel().tolist()
+
+        parents = moved(self.parents[first:], modules)
+        parents[::modules] = [self.parents[first]] * count
+        self.paths += [path + tail for path in names for tail in tails]
+        self.types += self.types[first:] * count
+        self.kinds += self.kinds[first:] * count
+        self.parents += parents
+        self.ends += moved(self.ends[first:], modules)
+        self.repeats += [False] * (modules * count)
+        self.keys += keys
+        self.name_starts += moved(self.name_starts[first:], parameters)
+        self.name_ends += moved(self.name_ends[first:], parameters)
+        self.names += [path + leaf for path in names for leaf in leaves]
+        self.owners += moved(self.owners[low:], modules)
+        self.leaves += self.leaves[low:] * count
+        self.adapters += self.adapters[low:] * count
+        self.tensor_of += moved(self.tensor_of[low:], parameters)
+        self.tensors += self.tensors[known - parameters :] * count
+        self.trainable += self.trainable[known - parameters :] * count
 
     def children(self, index: int) -> list[int]:
         """Return the direct children of a module, in order."""
