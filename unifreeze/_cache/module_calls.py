@@ -31,6 +31,16 @@ class Pass(Protocol):
         """Return the result of a call of the module with a number."""
 
 
+class Plain:
+    """A pass in which every call just runs."""
+
+    def call(
+        self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a call."""
+        return forward(*args, **kwargs)
+
+
 class Frames:
     """The calls that are running, which give the next one its key."""
 
@@ -61,21 +71,29 @@ class ModuleCalls:
     """Stand-ins for the forward functions of a model's modules.
 
     Attributes:
-        running: The pass that is running; None outside of the model's own forward pass.
-        outside: The number of calls of modules outside of the model's own forward pass.
+        running: The pass that is running; None outside of any forward pass.
+        outside: The number of calls of parts of the model that ran without a cache.
     """
 
-    def __init__(self, backend: CacheOperations, walk: Walk, whole: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        backend: CacheOperations,
+        walk: Walk,
+        whole: Callable[..., Any],
+        part: Callable[..., Any] | None = None,
+    ) -> None:
         """Prepare; nothing changes before `put_in`.
 
         Args:
             backend: The model's backend.
             walk: The model as walked.
             whole: Takes the model's own forward function and its inputs, and returns its result.
+            part: Takes the number of a part of the model that is called outside of the model's
+                own forward pass, and the same; None to just run such parts.
         """
         self.running: Pass | None = None
         self.outside = 0
-        self._backend, self._walk, self._whole = backend, walk, whole
+        self._backend, self._walk, self._whole, self._part = backend, walk, whole, part
         self._thread = threading.get_ident()
         self._put: list[tuple[Layer, Any]] = []
 
@@ -121,7 +139,8 @@ class ModuleCalls:
             return self.running.call(number, forward, args, kwargs)
         if number == 0:
             return self._whole(forward, args, kwargs)
-        self.outside += 1
+        if self._part is not None:
+            return self._part(number, forward, args, kwargs)
         return forward(*args, **kwargs)
 
 

@@ -15,6 +15,7 @@ class Counts:
     hits: int = 0
     misses: int = 0
     uncached: int = 0
+    extended: int = 0
     batches: int = 0
     computed: float = 0.0
     read: float = 0.0
@@ -28,10 +29,10 @@ class Epochs:
         self._epochs: list[int | None] = []
         self._before = (0, 0)
 
-    def pass_in(self, epoch: int | None, counts: Counts) -> None:
-        """Note that a forward pass begins in an epoch."""
+    def pass_in(self, epoch: int | None, counts: Counts) -> bool:
+        """Note that a forward pass begins in an epoch; return whether it is the epoch's first."""
         if epoch is None or (self._epochs and self._epochs[-1] == epoch):
-            return
+            return False
         self._epochs.append(epoch)
         hits, misses = counts.hits - self._before[0], counts.misses - self._before[1]
         if len(self._epochs) == 3 and hits < misses:
@@ -43,3 +44,4 @@ class Epochs:
                 stacklevel=7,
             )
         self._before = counts.hits, counts.misses
+        return True
