@@ -39,6 +39,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
 
     Attributes:
         counts: Rows that were given back, computed and kept, and computed without being kept.
+        lasts: Returns whether the loop that began the block still runs. Trainers do not tell of
+            errors; then the block is left when the model runs next.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         plan: str = "",
         epoch: Callable[[], int | None] = lambda: None,
         ids: Ids | None = None,
+        phased: bool = False,
     ) -> None:
         """Prepare; nothing changes before the block begins.
 
@@ -62,15 +65,17 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             plan: The plan, as YAML.
             epoch: Returns the epoch that the run was last told of, if any.
             ids: What tells the ids of samples; None to know rows again by their inputs' bytes.
+            phased: True if the plan has phases, in some of which nothing may be frozen.
         """
         self._epoch, self._told = epoch, Epochs()
         self.counts = Counts()
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
-        self._known = KnownParts(backend, store, dtype=dtype, plan=plan)
+        self._known = KnownParts(backend, store, dtype=dtype, plan=plan, phased=phased)
         self._ids = None if ids is None else SampleIds(backend, ids)
+        self.lasts: Callable[[], bool] = _always
         self._declined = ""
         self._flags: list[bool] = []
-        self._begun = False
+        self._begun = self._left = False
         self._served = 0
 
     def __enter__(self) -> CachedRun:
@@ -99,6 +104,9 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._left:
+            return
+        self._left = True
         self._calls.take_out()
         self._store.close()
         if error is None and not self._known.accepted and self._known.why_not:
@@ -131,6 +139,9 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     ) -> Any:
         """Run one forward pass of the model, or of the part with a number."""
         if self._backend.runs_itself:
+            return forward(*args, **kwargs)
+        if not self.lasts():
+            self.__exit__(None, None, None)
             return forward(*args, **kwargs)
         self._take_changes_in()
         if self._told.pass_in(self._epoch(), self.counts):
@@ -334,3 +345,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         lines = report_lines(self.counts, self._store, parts, why, self._dtype, outside)
         lines += [f"given up: {self._declined}"] if self._declined else []
         return "\n".join(lines)
+
+
+def _always() -> bool:
+    return True

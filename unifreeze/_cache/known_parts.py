@@ -28,7 +28,15 @@ class KnownParts:
         unproved: Groups of rows that nobody has compared yet with what the model computes now.
     """
 
-    def __init__(self, backend: CacheOperations, store: RowStore, *, dtype: str, plan: str) -> None:
+    def __init__(
+        self,
+        backend: CacheOperations,
+        store: RowStore,
+        *,
+        dtype: str,
+        plan: str,
+        phased: bool = False,
+    ) -> None:
         """Begin.
 
         Args:
@@ -36,7 +44,9 @@ class KnownParts:
             store: Where rows are kept.
             dtype: The type in which floating values are stored.
             plan: The plan, as YAML.
+            phased: True if the plan has phases, in some of which nothing may be frozen.
         """
+        self._phased = phased
         self.why_not: dict[str, str] = {}
         self.accepted = False
         self.unproved: set[str] = set()
@@ -98,7 +108,7 @@ class KnownParts:
 
     def _refuse(self, context: str, entry: int, error: CacheError) -> None:
         # The head of a model that is called in parts has nothing frozen before it.
-        quiet = entry and error.fact == NOTHING
+        quiet = error.fact == NOTHING and (entry or self._phased)
         if not (self.accepted or quiet):
             raise error
         self._parts[context] = None

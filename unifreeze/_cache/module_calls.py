@@ -6,6 +6,7 @@ No module is swapped, and copies of the model have the plain `forward`.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -152,6 +153,12 @@ class _StandIn:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._calls.call(self._number, self._forward, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # Trainers read the names of a model's inputs from its forward function.
+        if name == "__signature__":
+            return inspect.signature(self._forward)
+        raise AttributeError(name)
 
     def __reduce__(self) -> tuple[Callable[[Forward], Forward], tuple[Forward]]:
         return _same, (self._forward,)

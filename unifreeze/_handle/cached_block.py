@@ -75,6 +75,7 @@ class CachedBlocks:
             plan=plan,
             epoch=lambda: self._training.history.epoch,
             ids=ids,
+            phased=len(self._in_force.phases.phases) > 1,
         )
 
     def estimate(self, batch: Any, *, examples: int, epochs: int = 3) -> Estimate:
