@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-from unifreeze._cache.extending import Extending, same_rows
+from unifreeze._cache.extending import Extending, recording_of, try_to_extend
 from unifreeze._cache.frozen_part import FrozenPart, check_rows, mismatch
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
 from unifreeze._cache.known_parts import KnownParts
@@ -21,9 +23,11 @@ from unifreeze._cache.row_store import Kept, RowStore
 from unifreeze._cache.run_counts import Counts, Epochs
 from unifreeze._cache.run_report import report_lines
 from unifreeze._cache.sample_ids import Ids, SampleIds
+from unifreeze._cache.two_stages import TwoStages
 from unifreeze._cache.trial_passes import remember_generators, state_kept
 from unifreeze._pictures import html_of
-from unifreeze._protocol.live import Model
+from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.results import Undo
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 CHECK_EVERY = 100
@@ -32,7 +36,7 @@ MEASURED = 1.0
 """Seconds of reading after which it is decided whether reading pays; before, figures are noise."""
 
 
-class CachedRun(AbstractContextManager["CachedRun"]):
+class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
     """A block in which outputs of frozen modules are kept and given back.
 
     Made by `Handle.cached`; printing it shows what it has done.
@@ -54,6 +58,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         epoch: Callable[[], int | None] = lambda: None,
         ids: Ids | None = None,
         phased: bool = False,
+        folder: Path | None = None,
+        dropped: Callable[[Iterable[LiveTensor], Undo], None] = lambda *_: None,
     ) -> None:
         """Prepare; nothing changes before the block begins.
 
@@ -66,7 +72,10 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             epoch: Returns the epoch that the run was last told of, if any.
             ids: What tells the ids of samples; None to know rows again by their inputs' bytes.
             phased: True if the plan has phases, in some of which nothing may be frozen.
+            folder: Where files of this run are.
+            dropped: Is told which tensors have no values meanwhile, and what puts these back.
         """
+        self._folder, self._dropped = folder, dropped
         self._epoch, self._told = epoch, Epochs()
         self.counts = Counts()
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
@@ -109,6 +118,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         self._left = True
         self._calls.take_out()
         self._store.close()
+        self.restore_frozen()
         if error is None and not self._known.accepted and self._known.why_not:
             why = next(iter(self._known.why_not.values()))
             warnings.warn(f"this block has kept nothing: {why}", UnifreezeWarning, stacklevel=3)
@@ -151,27 +161,34 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             ids, kwargs = self._ids.read(forward, args, kwargs)
         inputs = read_inputs(self._backend, args, kwargs)
         part = None
+        if self._away is not None and not self._known.is_known(self._walk, entry, inputs):
+            self._away.refuse("the model runs in a way for which no rows are kept")
         if not self._declined:
             part = self._known.part(self._walk, self._calls, entry, forward, inputs)
         self.counts.batches += 1
         if part is None or part.layouts.get(inputs.signature, ()) is None:
-            self.counts.uncached += inputs.rows
-            return self._plainly(forward, args, kwargs)
+            return self._uncached(forward, args, kwargs, inputs, entry)
         part.watch.check_step()
         self._check_all_weights(part, inputs)
         keys = self._keys(inputs, ids)
+        part.example = inputs, keys, forward
+        if self._away is not None and (inputs.signature not in part.layouts):
+            self._away.refuse("inputs of this form are new")
         if inputs.signature not in part.layouts:
             result, recording = part.learn(self._backend, self._walk, self._calls, forward, inputs)
             result = self._keep(part, inputs, keys, result, recording)
-            self._try_to_extend(part, inputs, keys, forward)
+            apart = partial(self._apart, forward=forward, inputs=inputs)
+            try_to_extend(self._backend, self._store, part, inputs, keys, apart)
             return result
         rows = self._store.get(part.group, keys)
         if rows is not None:
             return self._replay(part, inputs, rows, forward)
+        if self._away is not None:
+            self._away.refuse(f"of this batch of {inputs.rows} not all rows are kept")
         if self._store.full:
-            self.counts.uncached += inputs.rows
-            return self._plainly(forward, args, kwargs)
-        recording = self._recording(part, inputs, keys)
+            return self._uncached(forward, args, kwargs, inputs, entry)
+        recording = recording_of(self._backend, self._store, part, inputs, keys)
+        self.counts.extended += inputs.rows * isinstance(recording, Extending)
         result = self._recorded(recording, forward, inputs)
         return self._keep(part, inputs, keys, result, recording)
 
@@ -179,6 +196,15 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         if self._ids is None:
             return row_keys(self._backend, inputs)
         return self._ids.keys(ids, inputs)
+
+    def _uncached(
+        self, forward: Forward, args: Any, kwargs: dict[str, Any], inputs: Inputs, entry: int
+    ) -> Any:
+        if self._away is not None and self._away.inside(self._walk, entry):
+            self._away.refuse("rows of this form are not kept")
+        self.counts.uncached += inputs.rows
+        self._given_since = 0
+        return self._plainly(forward, args, kwargs)
 
     def _plainly(self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         with self._calls.during(Plain()):
@@ -198,35 +224,6 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         if flags != self._flags:
             self._flags = flags
             self._known.forget()
-
-    def _recording(self, part: FrozenPart, inputs: Inputs, keys: Sequence[str]) -> Recording:
-        """Return the pass that computes rows: from rows of an earlier boundary, where they are."""
-        base = part.extends.get(inputs.signature)
-        rows = None if base is None else self._store.get(base.group, keys)
-        if base is None or rows is None:
-            return Recording(self._backend, part.boundary, layouts=False)
-        self.counts.extended += inputs.rows
-        return Extending(
-            self._backend, part.boundary, base.replaying(self._backend, inputs, rows)
-        )
-
-    def _try_to_extend(
-        self, part: FrozenPart, inputs: Inputs, keys: Sequence[str], forward: Forward
-    ) -> None:
-        """Look whether rows of an earlier boundary give the rows that were just computed."""
-        want = self._store.get(part.group, keys)
-        for base in part.bases if want is not None else ():
-            rows = self._store.get(base.group, keys)
-            if rows is None or base.layouts.get(inputs.signature) is None:
-                continue
-            replaying = base.replaying(self._backend, inputs, rows)
-            extending = Extending(self._backend, part.boundary, replaying)
-            self._apart(extending, forward, inputs)
-            if extending.complete and same_rows(
-                want or (), part.to_keep(self._backend, inputs, extending)
-            ):
-                part.extends[inputs.signature] = base
-                return
 
     def _apart(self, running: Any, forward: Forward, inputs: Inputs) -> Any:
         """Run a pass of our own, and put state and generators back."""
@@ -267,6 +264,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             self.counts.uncached += inputs.rows
             return result
         self.counts.misses += inputs.rows
+        self._given_since = 0
         self.counts.computed += recording.seconds
         for key, kept in zip(keys, part.to_keep(self._backend, inputs, recording), strict=True):
             self._store.put(part.group, key, kept)
@@ -277,7 +275,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     ) -> Any:
         """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
         self.counts.checks += 1
-        if part.group in self._known.unproved or self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2:
+        due = self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
+        if self._away is None and (part.group in self._known.unproved or due):
             self._known.unproved.discard(part.group)
             return self._compared(part, inputs, rows, forward)
         put_random_back = self._backend.remember_random()
@@ -286,11 +285,13 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         gathered = perf_counter() - start
         result = self._recorded(replaying, forward, inputs)
         self.counts.read += gathered + replaying.seconds
-        if self._has_nan(result):
+        if self._away is None and self._has_nan(result):
             put_random_back()
             return self._compared(part, inputs, rows, forward)
         self.counts.hits += inputs.rows
-        self._decide(inputs)
+        self._given_since += inputs.rows
+        if self._away is None:
+            self._decide(inputs)
         return result
 
     def _has_nan(self, result: Any) -> bool:
@@ -343,6 +344,7 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         outside = self._calls.outside if self._begun else 0
         parts, why = list(self._known), self._known.why_not.values()
         lines = report_lines(self.counts, self._store, parts, why, self._dtype, outside)
+        lines += [self._away.told()] if self._away else []
         lines += [f"given up: {self._declined}"] if self._declined else []
         return "\n".join(lines)
 

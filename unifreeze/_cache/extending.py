@@ -5,14 +5,16 @@ When a phase freezes more, only the modules between the two boundaries have to r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from unifreeze._cache.module_calls import Forward, Frames
+from unifreeze._cache.frozen_part import FrozenPart
+from unifreeze._cache.input_rows import Inputs
+from unifreeze._cache.module_calls import Forward, Frames, Pass
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.replaying import Boundary, Recording, Replaying
-from unifreeze._cache.row_store import Kept
+from unifreeze._cache.row_store import Kept, RowStore
 from unifreeze._modules.walking import Walk
 from unifreeze.errors import CacheError
 
@@ -58,7 +60,7 @@ class Extending(Recording):
                 self.seconds += perf_counter() - start
 
 
-def may_extend(backend: CacheOperations, walk: Walk, old: Any, new: Any) -> bool:
+def may_extend(backend: CacheOperations, walk: Walk, old: FrozenPart, new: FrozenPart) -> bool:
     """Return whether rows of one frozen part can be the start for those of another one.
 
     Args:
@@ -78,7 +80,7 @@ def may_extend(backend: CacheOperations, walk: Walk, old: Any, new: Any) -> bool
     )
 
 
-def _unchanged(part: Any) -> bool:
+def _unchanged(part: FrozenPart) -> bool:
     try:
         part.watch.check_all()
     except CacheError:
@@ -86,7 +88,48 @@ def _unchanged(part: Any) -> bool:
     return True
 
 
-def same_rows(first: Sequence[Kept], second: Sequence[Kept]) -> bool:
+def recording_of(
+    backend: CacheOperations, store: RowStore, part: FrozenPart, inputs: Inputs, keys: Sequence[str]
+) -> Recording:
+    """Return the pass that computes rows: from rows of an earlier boundary, where they are."""
+    base = part.extends.get(inputs.signature)
+    rows = None if base is None else store.get(base.group, keys)
+    if base is None or rows is None:
+        return Recording(backend, part.boundary, layouts=False)
+    return Extending(backend, part.boundary, base.replaying(backend, inputs, rows))
+
+
+def try_to_extend(
+    backend: CacheOperations,
+    store: RowStore,
+    part: FrozenPart,
+    inputs: Inputs,
+    keys: Sequence[str],
+    run: Callable[[Pass], Any],
+) -> None:
+    """Look whether rows of an earlier boundary give, to the bit, rows that were just computed.
+
+    Args:
+        backend: The model's backend.
+        store: All rows.
+        part: The frozen part whose rows were just computed.
+        inputs: The batch.
+        keys: The keys of its rows.
+        run: Runs the model on the batch once more, without a trace.
+    """
+    want = store.get(part.group, keys)
+    for base in part.bases if want is not None else ():
+        rows = store.get(base.group, keys)
+        if rows is None or base.layouts.get(inputs.signature) is None:
+            continue
+        extending = Extending(backend, part.boundary, base.replaying(backend, inputs, rows))
+        run(extending)
+        if extending.complete and _same(want or (), part.to_keep(backend, inputs, extending)):
+            part.extends[inputs.signature] = base
+            return
+
+
+def _same(first: Sequence[Kept], second: Sequence[Kept]) -> bool:
     """Return whether two lists of rows hold the same bits."""
     return len(first) == len(second) and all(
         [[x.tobytes() for x in call] for call in a] == [[y.tobytes() for y in call] for call in b]

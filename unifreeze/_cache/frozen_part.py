@@ -43,6 +43,7 @@ class FrozenPart:
             which the model computes something else.
         bases: Earlier frozen parts that end before this one, and whose rows are still right.
         extends: By signature, the base whose rows were shown to give the rows of this part.
+        example: The last batch: its inputs, the keys of its rows, and the function that it went to.
     """
 
     boundary: Boundary
@@ -56,6 +57,7 @@ class FrozenPart:
     layouts: dict[str, Mapping[CallKey, Layout] | None] = field(default_factory=dict)
     bases: list[FrozenPart] = field(default_factory=list)
     extends: dict[str, FrozenPart] = field(default_factory=dict)
+    example: tuple[Inputs, Sequence[str], Forward] | None = None
 
     @property
     def limit(self) -> float:

@@ -74,6 +74,7 @@ class ModuleCalls:
     Attributes:
         running: The pass that is running; None outside of any forward pass.
         outside: The number of calls of parts of the model that ran without a cache.
+        no_copy: Why the model cannot be copied now; "" if it can.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ModuleCalls:
         """
         self.running: Pass | None = None
         self.outside = 0
+        self.no_copy = ""
         self._backend, self._walk, self._whole, self._part = backend, walk, whole, part
         self._thread = threading.get_ident()
         self._put: list[tuple[Layer, Any]] = []
@@ -161,6 +163,11 @@ class _StandIn:
         raise AttributeError(name)
 
     def __reduce__(self) -> tuple[Callable[[Forward], Forward], tuple[Forward]]:
+        if self._calls.no_copy:
+            raise CacheError(
+                f"the model cannot be copied or pickled: {self._calls.no_copy}",
+                hint="run.restore_frozen() before",
+            )
         return _same, (self._forward,)
 
 

@@ -117,6 +117,7 @@ class Replaying:
 
     Attributes:
         given: The calls whose outputs were given back, or stood for.
+        ran: The numbers of the modules that ran.
         seconds: How long it took to put kept rows together.
     """
 
@@ -138,6 +139,7 @@ class Replaying:
             rows: The number of rows.
         """
         self.given: set[CallKey] = set()
+        self.ran: set[int] = set()
         self.seconds = 0.0
         self._backend, self._layouts, self._rows = backend, layouts, rows
         self._kept, self._skipped, self._frames = kept, skipped, Frames()
@@ -149,6 +151,7 @@ class Replaying:
         key = self._frames.next_key(number)
         if self.gives(key):
             return self.give(key)
+        self.ran.add(number)
         with self._frames.inside(key):
             return forward(*args, **kwargs)
 

@@ -76,6 +76,8 @@ class CachedBlocks:
             epoch=lambda: self._training.history.epoch,
             ids=ids,
             phased=len(self._in_force.phases.phases) > 1,
+            folder=None if folder is None else Path(folder),
+            dropped=self._in_force.dropped,
         )
 
     def estimate(self, batch: Any, *, examples: int, epochs: int = 3) -> Estimate:
