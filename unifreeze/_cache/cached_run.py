@@ -202,8 +202,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
     ) -> Any:
         if self._away is not None and self._away.inside(self._walk, entry):
             self._away.refuse("rows of this form are not kept")
-        self.counts.uncached += inputs.rows
-        self._given_since = 0
+        self._not_kept(inputs.rows)
         return self._plainly(forward, args, kwargs)
 
     def _plainly(self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -261,7 +260,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         layouts = part.layouts.get(inputs.signature)
         # Outputs of another shape: the model has cut the batch by what is in it.
         if layouts is None or not (recording.complete and recording.fits(layouts, inputs.rows)):
-            self.counts.uncached += inputs.rows
+            self._not_kept(inputs.rows)
             return result
         self.counts.misses += inputs.rows
         self._given_since = 0
@@ -308,6 +307,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         recording = Recording(backend, part.boundary, layouts=False)
         result = self._recorded(recording, forward, inputs)
         self.counts.uncached += inputs.rows
+        self._given_since += inputs.rows
         if not recording.complete:
             raise self._differs("other modules ran than in the trial")
         check_rows(part, rows, part.to_keep(backend, inputs, recording), self._dtype)
@@ -325,18 +325,8 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
 
     def _decide(self, inputs: Inputs) -> None:
         """Give the cache up if reading rows takes longer than computing them."""
-        counts = self.counts
-        if (
-            counts.read < MEASURED
-            or not counts.misses
-            or not all(map(self._backend.is_exact, inputs.tensors))
-        ):
-            return
-        per_read, per_row = counts.read / counts.hits, counts.computed / counts.misses
-        if per_read > per_row:
-            self._declined = (
-                f"reading a row takes {1e3 * per_read:.3g} ms, computing it {1e3 * per_row:.3g} ms"
-            )
+        if all(map(self._backend.is_exact, inputs.tensors)):
+            self._declined = self.counts.slower(after=MEASURED)
 
     _repr_html_ = html_of
 

@@ -150,7 +150,8 @@ class DroppedWeights:
                 ]
         except UnifreezeError as error:
             raise CacheError(
-                f"cannot read {self._file}: {error.fact}", hint="give the file of the model's weights"
+                f"cannot read {self._file}: {error.fact}",
+                hint="give the file of the model's weights",
             ) from error
         if absent or other:
             count = counted(len(absent), "frozen weight")

@@ -38,8 +38,7 @@ def _run(backend: CacheOperations, model: Model, batch: Any, number: int) -> Non
     args, kwargs = _inputs(backend, model, batch)
     try:
         inspect.signature(backend.walk(model).root.forward).bind(*args, **kwargs)
-        with backend.with_gradient(enabled=True):
-            model(*args, **kwargs)
+        model(*args, **kwargs)
     except UnifreezeError:
         raise
     except Exception as error:

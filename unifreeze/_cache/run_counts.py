@@ -21,6 +21,19 @@ class Counts:
     read: float = 0.0
     checks: int = 0
 
+    def slower(self, after: float) -> str:
+        """Return in words that reading rows takes longer than computing them; "" if it does not.
+
+        Args:
+            after: Seconds of reading from which on the figures are believed.
+        """
+        if self.read < after or not self.misses or not self.hits:
+            return ""
+        per_read, per_row = self.read / self.hits, self.computed / self.misses
+        if per_read <= per_row:
+            return ""
+        return f"reading a row takes {1e3 * per_read:.3g} ms, computing it {1e3 * per_row:.3g} ms"
+
 
 class Epochs:
     """Warns once if the second epoch of a block finds few rows of the first."""

@@ -41,6 +41,16 @@ class TwoStages:
     _away: DroppedWeights | None = None
     _given_since = 0
     """Rows that were given back since the last that was computed."""
+    _lost = 0
+    """Rows that were computed and could not be kept."""
+
+    @property
+    def complete(self) -> bool:
+        """True if, since the last row was computed, as many were given back as are kept.
+
+        After `fill` it is true if all rows were kept.
+        """
+        return 0 < self._store.count() <= self._given_since
 
     def fill(
         self, batches: Iterable[Any], progress: Callable[[str, int, int], None] | None = None
@@ -49,16 +59,17 @@ class TwoStages:
 
         Args:
             batches: What the training loop calls the model with: tensors or arrays alone, in a
-                tuple, or by name. The model runs in the mode in which it is now.
+                tuple, or by name. The model runs in the mode in which it is now, with gradient or
+                without as it is now: rows of training and of validation are kept apart.
             progress: Is told a text, how many batches have run, and how many there are.
 
         Raises:
             CacheError: There is no batch, or the model does not run on one.
         """
         self._check_inside("fill the cache")
-        before = self.counts.uncached
+        lost = self._lost
         fill(self._backend, self._model, batches, progress)
-        if self.counts.uncached == before and not self._store.full:
+        if self._lost == lost and not self._store.full:
             self._given_since = max(self._given_since, self._store.count())
 
     def drop_frozen(self, *, rows: int | None = None, file: str | Path | None = None) -> int:
@@ -102,6 +113,11 @@ class TwoStages:
             self._away.bring_back()
             self._away, self._calls.no_copy = None, ""
             self._dropped((), nothing)
+
+    def _not_kept(self, rows: int) -> None:
+        """Count rows that are computed and not kept."""
+        self.counts.uncached += rows
+        self._given_since, self._lost = 0, self._lost + rows
 
     def _check_inside(self, action: str) -> None:
         if not self._begun or self._left:

@@ -171,14 +171,14 @@ class PlanInForce:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
         self.check_lasts("verify")
         with self.backend.settled(self.model):
-            drifts = find_drifts(
-                self.backend, self.model, self.baseline, self._loads(), self.away
-            )
+            drifts = find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
             drifts += self._new_parts()
         if drifts:
             raise drift_error(drifts)
         told = not self.phases.schedule.waits
-        return count_unchanged(self.baseline, self.away)._replace(told=told, unseen=self.order.unseen)
+        return count_unchanged(self.baseline, self.away)._replace(
+            told=told, unseen=self.order.unseen
+        )
 
     def _new_parts(self) -> list[Drift]:
         """Find parameters and layers that were added since and that the plan would hold."""
