@@ -171,8 +171,7 @@ def test_a_row_that_is_not_kept_is_an_error_while_weights_are_out(fw):
         run.drop_frozen()
         with pytest.raises(CacheError, match="not all rows are kept, and .* out of memory"):
             model(fw.tensor(nets.IMAGES[:4] + 1))
-        model.eval()
-        with pytest.raises(CacheError, match="runs in a way for which no rows are kept"):
+        with fw.no_grad(), pytest.raises(CacheError, match="runs in a way for which no rows"):
             model(fw.tensor(nets.IMAGES[:4]))
         run.restore_frozen()
         model(fw.tensor(nets.IMAGES[:4] + 1))
@@ -321,6 +320,113 @@ def test_data_that_fails_on_its_way_is_named(fw):
     _, handle = built(fw)
     with handle.cached() as run, pytest.raises(CacheError, match="fails at batch 2: OSError"):
         run.fill(data())
+
+
+# The second stage without the frozen weights ----------------------------------------------------
+
+
+def without_frozen_values(fw, start):
+    """The model whose frozen weights were never in memory, with the values of what trains."""
+    live = {name: value for name, value in start.items() if name.split(".")[0] in ("last", "head")}
+    if fw.name == "torch":
+        with fw.lib.device("meta"):
+            model = nets.residual_net(fw)
+        for part in (model.last, model.head):
+            part.to_empty(device="cpu")
+        model.load_state_dict({k: fw.tensor(v) for k, v in live.items()}, strict=False)
+        return model
+    with fw.lib.LazyGuard():
+        model = nets.residual_net(fw)
+    for part in (model.last, model.head):
+        for parameter in part.parameters():
+            parameter.initialize()
+    state = model.state_dict()
+    for name, value in live.items():
+        state[name].set_value(fw.tensor(value))
+    return model
+
+
+def first_stage(fw, folder, make=nets.residual_net):
+    model, handle = built(fw, make=make)
+    start = nets.values_of(model)
+    plain = training(fw, model, handle)
+    model, handle = built(fw, make=make)
+    with handle.cached(folder) as run:
+        run.fill(image_data(fw))
+    return start, plain
+
+
+def second_stage(fw, model, folder, plan=PLAN):
+    handle = uf.FreezePlan.from_yaml(plan).apply(model)
+    optimizer = handle.optimizer(fw.AdamW, lr=1e-2)
+    fw.seed(3)
+    losses = []
+    with handle.cached(folder) as run:
+        for epoch in range(3):
+            model.train()
+            for rows, length in nets.image_batches(epoch):
+                result = nets.run_net(fw, model, rows, length)
+                loss = fw.nn.functional.cross_entropy(result, fw.tensor(nets.LABELS[rows]))
+                loss.backward()
+                optimizer.step()
+                fw.clear(optimizer)
+                losses.append(float(loss))
+    handle.verify()
+    return losses, run
+
+
+def test_frozen_weights_need_never_be_in_memory(fw, tmp_path):
+    start, plain = first_stage(fw, tmp_path)
+    model = without_frozen_values(fw, start)
+    losses, run = second_stage(fw, model, tmp_path)
+    assert losses == plain[0]
+    assert (run.counts.hits, run.counts.misses, run.counts.uncached) == (72, 0, 0)
+    assert "out of memory" in str(run)
+    for name, value in nets.values_of(model.last).items():
+        assert (value == plain[2][f"last.{name}"]).all()
+
+
+def test_without_values_only_rows_that_are_kept_will_do(fw, tmp_path):
+    start, _ = first_stage(fw, tmp_path / "rows")
+    model = without_frozen_values(fw, start)
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    model.train()
+    with handle.cached(tmp_path / "rows") as run:
+        with pytest.raises(CacheError, match="not all rows are kept, and .* out of memory"):
+            model(fw.tensor(nets.IMAGES[:8] + 1))
+        with pytest.raises(CacheError, match="inputs of this form are new"):
+            model(fw.tensor(nets.IMAGES[:8, :, :12, :12]))
+        with pytest.raises(CacheError, match="was so when the block began"):
+            run.restore_frozen()
+        with fw.no_grad(), pytest.raises(CacheError, match="runs in a way for which no rows"):
+            model(fw.tensor(nets.IMAGES[:8]))
+    for place in (tmp_path / "other", None):
+        with handle.cached(place), pytest.raises(CacheError, match=r"rows .*out of memory"):
+            model(fw.tensor(nets.IMAGES[:8]))
+
+
+def test_rows_of_another_structure_are_not_taken(fw, tmp_path):
+    start, _ = first_stage(fw, tmp_path, make=lambda fw: nets.residual_net(fw, width=16))
+    model = without_frozen_values(fw, start={})
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    model.train()
+    with handle.cached(tmp_path), pytest.raises(CacheError, match="of another type or shape"):
+        model(fw.tensor(nets.IMAGES[:8]))
+    assert start
+
+
+def test_rows_of_two_models_of_one_structure_are_not_mixed_up(fw, tmp_path):
+    first_stage(fw, tmp_path)
+    fw.seed(7)
+    other = nets.residual_net(fw)
+    other.train()
+    with uf.FreezePlan.from_yaml(PLAN).apply(other).cached(tmp_path) as run:
+        run.fill(image_data(fw))
+    model = without_frozen_values(fw, start={})
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    model.train()
+    with handle.cached(tmp_path), pytest.raises(CacheError, match="rows of 2 models"):
+        model(fw.tensor(nets.IMAGES[:8]))
 
 
 def test_outside_of_the_block_nothing_is_filled_or_dropped(fw):

@@ -81,7 +81,8 @@ class TorchCacheOperations(CacheOperations):
     def drop_values(self, tensor: LiveTensor) -> Any:
         """Take a frozen tensor's values out of memory: one NaN stands for all of them."""
         strides = tensor.stride()
-        tensor.data = self.placeholder(tensor.shape, tensor)
+        nan = torch.full((), float("nan"), dtype=tensor.dtype, device=tensor.device)
+        tensor.data = nan.expand(tensor.shape)
         return strides
 
     def give_values(self, tensor: LiveTensor, array: Array, before: Any) -> None:

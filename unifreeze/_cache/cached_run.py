@@ -11,6 +11,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
+from unifreeze._cache.dropped_weights import DroppedWeights
 from unifreeze._cache.extending import Extending, recording_of, try_to_extend
 from unifreeze._cache.frozen_part import FrozenPart, check_rows, mismatch
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
@@ -18,13 +19,14 @@ from unifreeze._cache.known_parts import KnownParts
 from unifreeze._cache.module_calls import Forward, ModuleCalls, Pass, Plain, is_stand_in
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
-from unifreeze._cache.replaying import Recording, Replaying
+from unifreeze._cache.replaying import Recording
 from unifreeze._cache.row_store import Kept, RowStore
 from unifreeze._cache.run_counts import Counts, Epochs
 from unifreeze._cache.run_report import report_lines
 from unifreeze._cache.sample_ids import Ids, SampleIds
-from unifreeze._cache.two_stages import TwoStages
+from unifreeze._cache.stored_replays import absent_weights
 from unifreeze._cache.trial_passes import remember_generators, state_kept
+from unifreeze._cache.two_stages import TwoStages
 from unifreeze._pictures import html_of
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.results import Undo
@@ -79,7 +81,9 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self._epoch, self._told = epoch, Epochs()
         self.counts = Counts()
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
-        self._known = KnownParts(backend, store, dtype=dtype, plan=plan, phased=phased)
+        self._known = KnownParts(
+            backend, store, dtype=dtype, plan=plan, phased=phased, folder=folder
+        )
         self._ids = None if ids is None else SampleIds(backend, ids)
         self.lasts: Callable[[], bool] = _always
         self._declined = ""
@@ -103,6 +107,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             raise CacheError(
                 "this model is in a cached block already", hint="leave that block first"
             )
+        self._away = absent_weights(self._backend, self._walk)
         self._calls = ModuleCalls(self._backend, self._walk, self._pass, self._part_alone)
         self._calls.put_in()
         return self
@@ -118,7 +123,8 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self._left = True
         self._calls.take_out()
         self._store.close()
-        self.restore_frozen()
+        if isinstance(self._away, DroppedWeights):
+            self.restore_frozen()
         if error is None and not self._known.accepted and self._known.why_not:
             why = next(iter(self._known.why_not.values()))
             warnings.warn(f"this block has kept nothing: {why}", UnifreezeWarning, stacklevel=3)
@@ -161,10 +167,8 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             ids, kwargs = self._ids.read(forward, args, kwargs)
         inputs = read_inputs(self._backend, args, kwargs)
         part = None
-        if self._away is not None and not self._known.is_known(self._walk, entry, inputs):
-            self._away.refuse("the model runs in a way for which no rows are kept")
         if not self._declined:
-            part = self._known.part(self._walk, self._calls, entry, forward, inputs)
+            part = self._known.part(self._walk, self._calls, entry, forward, inputs, self._away)
         self.counts.batches += 1
         if part is None or part.layouts.get(inputs.signature, ()) is None:
             return self._uncached(forward, args, kwargs, inputs, entry)
@@ -177,6 +181,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         if inputs.signature not in part.layouts:
             result, recording = part.learn(self._backend, self._walk, self._calls, forward, inputs)
             result = self._keep(part, inputs, keys, result, recording)
+            self._known.learned(self._walk, part)
             apart = partial(self._apart, forward=forward, inputs=inputs)
             try_to_extend(self._backend, self._store, part, inputs, keys, apart)
             return result

@@ -15,7 +15,7 @@ from unifreeze._cache.frozen_part import FrozenPart, mismatch
 from unifreeze._cache.observing import bits_of
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.row_store import RowStore
-from unifreeze._cache.weight_watch import WeightWatch, frozen_tensors
+from unifreeze._cache.weight_watch import WeightWatch
 from unifreeze._modules.walking import Walk
 from unifreeze._ports.weights import Named, WeightFile, open_weights, save_weights
 from unifreeze._protocol.batches import Array
@@ -33,12 +33,51 @@ class _Dropped(NamedTuple):
     before: Any
 
 
-class DroppedWeights:
-    """Weights without values, and the file that holds the values meanwhile.
+class AbsentWeights:
+    """Frozen weights that have no values here, so that only kept rows can stand for them.
 
     Attributes:
-        nbytes: How many bytes they took.
+        weights: The tensors, by their native paths.
+        nbytes: How many bytes their values take.
     """
+
+    def __init__(self, weights: Mapping[str, LiveTensor], nbytes: int) -> None:
+        self.weights, self.nbytes = dict(weights), nbytes
+
+    def inside(self, walk: Walk, module: int) -> bool:
+        """Return whether a module, or one below it, has weights that are out of memory."""
+        tree, away = walk.tree, set(map(id, self.weights.values()))
+        below = tree.tensor_of[tree.name_starts[module] : tree.name_ends[module]]
+        return any(id(walk.tensors[number]) in away for number in below)
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raise the error of a pass that needs the weights."""
+        raise CacheError(
+            f"{why}, and {self.told()}",
+            context="so it cannot be computed",
+            hint="run.restore_frozen() before it; or keep all rows first: run.fill(batches), with "
+            "the model in the same mode",
+        )
+
+    def told(self) -> str:
+        """Return how much is out of memory, in words."""
+        count = counted(len(self.weights), "frozen weight is", "frozen weights are")
+        return f"{count} out of memory, {human_bytes(self.nbytes)}"
+
+    def bring_back(self) -> None:
+        """Refuse: nobody has taken them out of memory.
+
+        Raises:
+            CacheError: Always.
+        """
+        raise CacheError(
+            f"{self.told()}, and was so when the block began",
+            hint="load their values into the model outside of the block",
+        )
+
+
+class DroppedWeights(AbsentWeights):
+    """Weights whose values were taken out of memory, and the file that holds them meanwhile."""
 
     def __init__(
         self,
@@ -67,7 +106,7 @@ class DroppedWeights:
             _write(backend, file, weights)
         else:
             self._check(weights, bits)
-        self.nbytes = sum(backend.memory_of(tensor)[1] for tensor in weights.values())
+        super().__init__(weights, sum(backend.memory_of(tensor)[1] for tensor in weights.values()))
         self._rows = [
             _Dropped(path, tensor, bits[path], backend.drop_values(tensor))
             for path, tensor in weights.items()
@@ -77,38 +116,12 @@ class DroppedWeights:
         owners = {walk.tree.owners[n] for n, name in enumerate(walk.tree.names) if name in weights}
         self._modules = [walk.module(owner) for owner in sorted(owners)]
 
-    @property
-    def tensors(self) -> list[LiveTensor]:
-        """The tensors that have no values."""
-        return [row.tensor for row in self._rows]
-
-    def inside(self, walk: Walk, module: int) -> bool:
-        """Return whether a module, or one below it, has weights that are out of memory."""
-        tree, away = walk.tree, set(map(id, self.tensors))
-        below = tree.tensor_of[tree.name_starts[module] : tree.name_ends[module]]
-        return any(id(walk.tensors[number]) in away for number in below)
-
-    def refuse(self, why: str) -> NoReturn:
-        """Raise the error of a pass that needs the weights."""
-        raise CacheError(
-            f"{why}, and {self.told()}",
-            context="so it cannot be computed",
-            hint="run.restore_frozen() before it; or keep all rows first: run.fill(batches), with "
-            "the model in the same mode",
-        )
-
-    def told(self) -> str:
-        """Return how much is out of memory, in words."""
-        count = counted(len(self._rows), "frozen weight is", "frozen weights are")
-        return f"{count} out of memory, {human_bytes(self.nbytes)}"
-
-    def watch_less(self, parts: Sequence[FrozenPart], walk: Walk) -> None:
+    def watch_less(self, parts: Sequence[FrozenPart]) -> None:
         """Let frozen parts watch no tensor that has no values."""
-        away = set(map(id, self.tensors))
+        away = set(map(id, self.weights.values()))
         for part in parts:
             self._watches.append((part, part.watch))
-            rows = frozen_tensors(self._backend, walk, list(part.modes))
-            left = [(path, tensor) for path, tensor in rows if id(tensor) not in away]
+            left = [(path, tensor) for path, tensor in part.watch.tensors if id(tensor) not in away]
             part.watch = WeightWatch(self._backend, left)
 
     def before_state_dicts(self, call: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ from unifreeze.errors import CacheError
 
 
 class Extending(Recording):
-    """A forward pass that begins at one boundary, with kept rows, and keeps those of a later one."""
+    """A forward pass that begins with rows of one boundary, and keeps those of a later one."""
 
     def __init__(self, backend: CacheOperations, boundary: Boundary, replaying: Replaying) -> None:
         """Begin.

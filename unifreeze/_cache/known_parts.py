@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from unifreeze._cache.dropped_weights import AbsentWeights
 from unifreeze._cache.extending import may_extend
 from unifreeze._cache.frozen_part import FrozenPart, find_frozen_part
 from unifreeze._cache.input_rows import Inputs
@@ -13,6 +15,7 @@ from unifreeze._cache.module_calls import Forward, ModuleCalls
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.row_store import RowStore
 from unifreeze._cache.soundness import NOTHING
+from unifreeze._cache.stored_replays import store_replay, stored_part
 from unifreeze._modules.walking import Walk
 from unifreeze.errors import CacheError, UnifreezeWarning
 
@@ -36,6 +39,7 @@ class KnownParts:
         dtype: str,
         plan: str,
         phased: bool = False,
+        folder: Path | None = None,
     ) -> None:
         """Begin.
 
@@ -45,8 +49,9 @@ class KnownParts:
             dtype: The type in which floating values are stored.
             plan: The plan, as YAML.
             phased: True if the plan has phases, in some of which nothing may be frozen.
+            folder: Where rows are, if they are in a folder.
         """
-        self._phased = phased
+        self._phased, self._folder = phased, folder
         self.why_not: dict[str, str] = {}
         self.accepted = False
         self.unproved: set[str] = set()
@@ -65,7 +70,13 @@ class KnownParts:
         self.why_not.clear()
 
     def part(
-        self, walk: Walk, calls: ModuleCalls, entry: int, forward: Forward, inputs: Inputs
+        self,
+        walk: Walk,
+        calls: ModuleCalls,
+        entry: int,
+        forward: Forward,
+        inputs: Inputs,
+        away: AbsentWeights | None,
     ) -> FrozenPart | None:
         """Return the frozen part in the present context; None if its outputs cannot be kept.
 
@@ -75,13 +86,20 @@ class KnownParts:
             entry: The number of the module that is called from outside: 0 for the model.
             forward: That module's forward function.
             inputs: Its inputs.
+            away: Frozen weights that have no values now, so that nothing can be tried.
 
         Raises:
-            CacheError: No outputs can be kept, in the first context of all.
+            CacheError: No outputs can be kept, in the first context of all; or weights have no
+                values, and no rows stand for them.
         """
         backend = self._backend
         about, context = self._context(walk, entry, inputs)
-        if context not in self._parts:
+        if context not in self._parts and away is not None:
+            part = stored_part(
+                self._folder, backend, walk, away, entry=entry, about=about, dtype=self._dtype
+            )
+            self._take(walk, context, part)
+        elif context not in self._parts:
             try:
                 part = find_frozen_part(
                     backend, walk, calls, forward, inputs,
@@ -93,9 +111,10 @@ class KnownParts:
                 self._take(walk, context, part)
         return self._parts[context]
 
-    def is_known(self, walk: Walk, entry: int, inputs: Inputs) -> bool:
-        """Return whether the present context was met before."""
-        return self._context(walk, entry, inputs)[1] in self._parts
+    def learned(self, walk: Walk, part: FrozenPart) -> None:
+        """Note that inputs of a new form were met: a later run may need to know how they go."""
+        if self._folder is not None:
+            store_replay(self._folder, self._backend, walk, part)
 
     def _context(self, walk: Walk, entry: int, inputs: Inputs) -> tuple[str, str]:
         backend = self._backend

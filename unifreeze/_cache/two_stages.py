@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from unifreeze._arguments import checked_methods
-from unifreeze._cache.dropped_weights import DroppedWeights, own_file, weights_to_drop
+from unifreeze._cache.dropped_weights import (
+    AbsentWeights,
+    DroppedWeights,
+    own_file,
+    weights_to_drop,
+)
 from unifreeze._cache.filling import fill
 from unifreeze._cache.known_parts import KnownParts
 from unifreeze._cache.module_calls import ModuleCalls
@@ -23,7 +28,7 @@ from unifreeze.errors import CacheError
 
 @checked_methods
 class TwoStages:
-    """The part of a cached run that fills the cache, and that takes frozen weights out of memory."""
+    """The part of a cached run that fills the cache and takes frozen weights out of memory."""
 
     counts: Counts
     _backend: CacheOperations
@@ -38,7 +43,7 @@ class TwoStages:
     _left: bool
     _dropped: Callable[[Iterable[LiveTensor], Undo], None]
     _apart: Callable[..., Any]
-    _away: DroppedWeights | None = None
+    _away: AbsentWeights | None = None
     _given_since = 0
     """Rows that were given back since the last that was computed."""
     _lost = 0
@@ -97,10 +102,10 @@ class TwoStages:
             place = own_file(self._folder) if file is None else Path(file)
             away = DroppedWeights(self._backend, self._walk, weights, place, own=file is None)
             self._away = away
-            away.watch_less(list(self._known), self._walk)
+            away.watch_less(list(self._known))
             away.before_state_dicts(self.restore_frozen)
             self._calls.no_copy = away.told()
-            self._dropped(away.tensors, self.restore_frozen)
+            self._dropped(away.weights.values(), self.restore_frozen)
         return self._away.nbytes
 
     def restore_frozen(self) -> None:

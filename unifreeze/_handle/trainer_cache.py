@@ -1,4 +1,4 @@
-"""The cached block of a run in a trainer: entered when training begins, left when it ends or fails."""
+"""The cached block of a trainer's run: entered when training begins, left when it ends or fails."""
 
 from __future__ import annotations
 
