@@ -72,6 +72,34 @@ def test_a_second_run_finds_the_rows_of_the_first(trainer, tmp_path):
     assert callback.cached_run.counts.misses < callback.cached_run.counts.hits / 4
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_lightning_modules_that_call_their_parts_are_cached(whole, tmp_path):
+    import torch
+
+    runs = runs_of("lightning")
+    plan = uf.FreezePlan().only("head | blocks[-1]")
+    results = []
+    for cache in (None, {}):
+        module = runs.lightning_module()
+
+        def step(batch, self=module):
+            if whole:
+                logits = self.net(batch["inputs"])
+            else:
+                hidden = self.net.blocks[0](self.net.stem(batch["inputs"]))
+                logits = self.net.head(self.net.blocks[1](hidden))
+            return torch.nn.functional.cross_entropy(logits, batch["labels"])
+
+        module.training_step, module.validation_step = step, None
+        callback = callback_of("lightning")(plan, cache=cache)
+        trace = runs.lightning(
+            tmp_path, plan, module=module, callback=callback, epochs=3, limit_val_batches=0
+        )
+        results.append(trace.after)
+    assert results[0] == results[1]
+    assert callback.cached_run.counts.hits > callback.cached_run.counts.misses
+
+
 class StopError(Exception):
     pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -85,7 +86,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             backend, store, dtype=dtype, plan=plan, phased=phased, folder=folder
         )
         self._ids = None if ids is None else SampleIds(backend, ids)
-        self.lasts: Callable[[], bool] = _always
+        self.lasts: Callable[[], bool] = lambda: True
         self._declined = ""
         self._flags: list[bool] = []
         self._begun = self._left = False
@@ -182,6 +183,8 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             result, recording = part.learn(self._backend, self._walk, self._calls, forward, inputs)
             result = self._keep(part, inputs, keys, result, recording)
             self._known.learned(self._walk, part)
+            if self._ids is not None:
+                self._known.unproved.add(part.group)
             apart = partial(self._apart, forward=forward, inputs=inputs)
             try_to_extend(self._backend, self._store, part, inputs, keys, apart)
             return result
@@ -228,6 +231,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         if flags != self._flags:
             self._flags = flags
             self._known.forget()
+            self._told.begin_again(self.counts)
 
     def _apart(self, running: Any, forward: Forward, inputs: Inputs) -> Any:
         """Run a pass of our own, and put state and generators back."""
@@ -315,7 +319,9 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self._given_since += inputs.rows
         if not recording.complete:
             raise self._differs("other modules ran than in the trial")
-        check_rows(part, rows, part.to_keep(backend, inputs, recording), self._dtype)
+        fresh = part.to_keep(backend, inputs, recording)
+        with contextlib.nullcontext() if self._ids is None else self._ids.blamed():
+            check_rows(part, rows, fresh, self._dtype)
         if how := mismatch(backend, result, again, part.limit):
             raise self._differs(how)
         return result
@@ -342,7 +348,3 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         lines += [self._away.told()] if self._away else []
         lines += [f"given up: {self._declined}"] if self._declined else []
         return "\n".join(lines)
-
-
-def _always() -> bool:
-    return True

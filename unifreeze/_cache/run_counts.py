@@ -42,6 +42,11 @@ class Epochs:
         self._epochs: list[int | None] = []
         self._before = (0, 0)
 
+    def begin_again(self, counts: Counts) -> None:
+        """Forget the epochs so far: rows of another boundary are new, whatever the samples are."""
+        self._epochs.clear()
+        self._before = counts.hits, counts.misses
+
     def pass_in(self, epoch: int | None, counts: Counts) -> bool:
         """Note that a forward pass begins in an epoch; return whether it is the epoch's first."""
         if epoch is None or (self._epochs and self._epochs[-1] == epoch):

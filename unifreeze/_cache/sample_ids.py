@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,6 +50,19 @@ class SampleIds:
             context=f"named inputs: {', '.join(map(repr, kwargs)) or 'none'}",
             hint=f"call the model with {name}=…, or give a function: ids=lambda *inputs: …",
         )
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Say of an error that rows differ that the ids may be to blame."""
+        try:
+            yield
+        except CacheError as error:
+            raise CacheError(
+                error.fact,
+                context="rows are known by ids: the same id may stand for other inputs; "
+                f"otherwise {error.context}",
+                hint="give each sample, and each view of it, an id of its own; or leave out ids=",
+            ) from error
 
     def keys(self, ids: Any, inputs: Inputs) -> list[str]:
         """Return a name for each row.
