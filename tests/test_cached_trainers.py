@@ -77,7 +77,9 @@ def test_lightning_modules_that_call_their_parts_are_cached(whole, tmp_path):
     import torch
 
     runs = runs_of("lightning")
-    plan = uf.FreezePlan().only("head | blocks[-1]")
+    plan = uf.FreezePlan.from_yaml(
+        'unifreeze: 1\norder: as_described\nrules: [{only: "head | blocks[-1]"}]'
+    )
     results = []
     for cache in (None, {}):
         module = runs.lightning_module()
@@ -93,7 +95,12 @@ def test_lightning_modules_that_call_their_parts_are_cached(whole, tmp_path):
         module.training_step, module.validation_step = step, None
         callback = callback_of("lightning")(plan, cache=cache)
         trace = runs.lightning(
-            tmp_path, plan, module=module, callback=callback, epochs=3, limit_val_batches=0
+            tmp_path / str(cache),
+            plan,
+            module=module,
+            callback=callback,
+            epochs=3,
+            limit_val_batches=0,
         )
         results.append(trace.after)
     assert results[0] == results[1]
