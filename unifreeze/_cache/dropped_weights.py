@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -111,6 +113,7 @@ class DroppedWeights(AbsentWeights):
             _Dropped(path, tensor, bits[path], backend.drop_values(tensor))
             for path, tensor in weights.items()
         ]
+        _return_free_memory()
         self._unhook: Undo = nothing
         self._watches: list[tuple[FrozenPart, WeightWatch]] = []
         owners = {walk.tree.owners[n] for n, name in enumerate(walk.tree.names) if name in weights}
@@ -174,6 +177,12 @@ class DroppedWeights(AbsentWeights):
                 context=listing(absent or other),
                 hint="give the file that was loaded into this model; or none, and one is written",
             )
+
+
+def _return_free_memory() -> None:
+    """Let the allocator of C give memory that is free back to the system, where it can be told."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_file(folder: Path | None) -> Path:
