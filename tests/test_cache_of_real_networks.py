@@ -56,7 +56,7 @@ def buckets(epoch):
     """Batches of rows of one length each, shuffled within and among them."""
     draw, batches = np.random.default_rng(epoch), []
     for length in np.unique(LENGTHS):
-        rows = draw.permutation(np.flatnonzero(LENGTHS == length))
+        rows = draw.permutation(np.flatnonzero(length == LENGTHS))
         batches += np.split(rows, len(rows) // SIZE)
     return [batches[n].tolist() for n in draw.permutation(len(batches))]
 

@@ -146,7 +146,7 @@ def test_each_epoch_begins_with_a_look_at_all_weights(fw):
         with backend.other_values([weight]):
             handle.step(epoch=1)
             with pytest.raises(
-                CacheError, match="stages.1.conv2.weight is frozen, and has changed"
+                CacheError, match=r"stages.1.conv2.weight is frozen, and has changed"
             ):
                 model(batch)
             with pytest.raises(CacheError, match="has changed"):
@@ -207,7 +207,7 @@ def test_a_part_that_cannot_be_cached_is_refused_with_the_cure(fw):
     model = parts(fw, drop=0.5)
     handle = uf.FreezePlan().only('path:"head"').apply(model)
     model.train()
-    with handle.cached(), pytest.raises(CacheError, match="backbone.2 .*depends on chance"):
+    with handle.cached(), pytest.raises(CacheError, match=r"backbone.2 .*depends on chance"):
         model.backbone(fw.tensor(ROWS))
 
 

@@ -1,5 +1,6 @@
 """In every trainer the loop runs under a cache, and leaves the bits that it leaves without one."""
 
+import contextlib
 import importlib
 from pathlib import Path
 
@@ -105,6 +106,31 @@ def test_lightning_modules_that_call_their_parts_are_cached(whole, tmp_path):
         results.append(trace.after)
     assert results[0] == results[1]
     assert callback.cached_run.counts.hits > callback.cached_run.counts.misses
+
+
+def test_a_loop_with_accelerate_runs_inside_a_block(tmp_path):
+    import torch
+    from accelerate import Accelerator
+
+    runs = runs_of("transformers")
+    plan, results = uf.FreezePlan().only("head | blocks[-1]"), []
+    for cached in (False, True):
+        accelerator, model = Accelerator(cpu=True), runs.task()
+        handle = plan.apply(model)
+        optimizer = handle.optimizer(torch.optim.AdamW, lr=0.02)
+        loader = torch.utils.data.DataLoader(runs.samples(), batch_size=4)
+        wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+        block = handle.cached(tmp_path) if cached else contextlib.nullcontext()
+        with block as run:
+            for _ in range(3):
+                wrapped.train()
+                for batch in loader:
+                    accelerator.backward(wrapped(**batch)["loss"])
+                    optimizer.step()
+                    optimizer.zero_grad()
+        results.append(runs.bits(model))
+    assert results[0] == results[1]
+    assert run.counts.hits == 2 * run.counts.misses
 
 
 class StopError(Exception):

@@ -160,7 +160,7 @@ def test_dropping_is_refused_where_the_budget_has_ended(fw):
     with handle.cached(budget=16_000) as run:
         with pytest.warns(uf.errors.UnifreezeWarning, match="used up"):
             run.fill(image_data(fw))
-        with pytest.raises(CacheError, match="no more can be: the budget of 15.6 KiB"):
+        with pytest.raises(CacheError, match=r"no more can be: the budget of 15.6 KiB"):
             run.drop_frozen(rows=10)
 
 
@@ -169,7 +169,7 @@ def test_a_row_that_is_not_kept_is_an_error_while_weights_are_out(fw):
     with handle.cached() as run:
         run.fill(image_data(fw))
         run.drop_frozen()
-        with pytest.raises(CacheError, match="not all rows are kept, and .* out of memory"):
+        with pytest.raises(CacheError, match=r"not all rows are kept, and .* out of memory"):
             model(fw.tensor(nets.IMAGES[:4] + 1))
         with fw.no_grad(), pytest.raises(CacheError, match="runs in a way for which no rows"):
             model(fw.tensor(nets.IMAGES[:4]))
@@ -392,7 +392,7 @@ def test_without_values_only_rows_that_are_kept_will_do(fw, tmp_path):
     handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
     model.train()
     with handle.cached(tmp_path / "rows") as run:
-        with pytest.raises(CacheError, match="not all rows are kept, and .* out of memory"):
+        with pytest.raises(CacheError, match=r"not all rows are kept, and .* out of memory"):
             model(fw.tensor(nets.IMAGES[:8] + 1))
         with pytest.raises(CacheError, match="inputs of this form are new"):
             model(fw.tensor(nets.IMAGES[:8, :, :12, :12]))
