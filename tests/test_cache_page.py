@@ -9,5 +9,6 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "en" / "frozen-cache.md
 def test_the_code_of_the_page_runs():
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert blocks
+    names = {}
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), {})
+        exec(compile(block, str(PAGE), "exec"), names)

@@ -8,6 +8,7 @@ import pytest
 import unifreeze as uf
 from tests.support import cached_nets as nets
 from unifreeze._cache import cached_run
+from unifreeze._cache.replaying import Replaying
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 LAST = {
@@ -213,13 +214,13 @@ def test_where_the_budget_ends_training_goes_on_and_says_so(fw):
 
 def test_where_reading_takes_longer_than_computing_the_cache_is_given_up(fw, monkeypatch):
     monkeypatch.setattr(cached_run, "MEASURED", 0.0)
-    read = cached_run.Replaying.call
+    read = Replaying.call
 
     def slow(self, *call):
         self.seconds += 100.0
         return read(self, *call)
 
-    monkeypatch.setattr(cached_run.Replaying, "call", slow)
+    monkeypatch.setattr(Replaying, "call", slow)
     plain, cached = both(fw, "images")
     assert nets.same(plain, cached)
     assert (cached[3].counts.hits, cached[3].counts.uncached) == (8, 40)

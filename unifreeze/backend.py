@@ -1,12 +1,14 @@
 """The door for authors of backends and of trainers' adapters: all that they import of unifreeze."""
 
 from unifreeze._arguments.checked import checked as check_arguments
+from unifreeze._cache.cached_run import CachedRun
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._experiments.experiment_operations import GradientPass, Gradients, Outputs
 from unifreeze._experiments.module_experiments import ModuleExperiments
 from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.state_schema import CheckpointState, read_state
+from unifreeze._handle.trainer_cache import CacheSettings
 from unifreeze._handle.trainer_run import BEST_FOLDER, LastCallback, TrainerRun
 from unifreeze._handle.verify_last import LastLook, calling_list
 from unifreeze._identity import WeakIdentitySet
@@ -223,6 +225,8 @@ __all__ = [
     "BEST_FOLDER",
     "CheckpointState",
     "read_state",
+    "CacheSettings",
+    "CachedRun",
     "Saved",
     "When",
     "calling_list",

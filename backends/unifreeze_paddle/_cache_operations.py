@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import paddle
 from paddle.base.framework import _dygraph_tracer
 
-from unifreeze.backend import CacheOperations, Layer, LiveTensor
+from unifreeze.backend import Array, CacheOperations, Layer, LiveTensor, Undo
 
 _MOST_PLACEHOLDERS = 64
 
@@ -83,6 +84,23 @@ class PaddleCacheOperations(CacheOperations):
             for tensor, keeper in zip(changing, keepers, strict=True):
                 _share(tensor, keeper)
 
+    def drop_values(self, tensor: LiveTensor) -> Any:
+        """Take a frozen tensor's values out of memory; it keeps its shape, and any use fails."""
+        before = tensor.dtype, tensor.place
+        tensor._clear_data()
+        return before
+
+    def give_values(self, tensor: LiveTensor, array: Array, before: Any) -> None:
+        """Give values to a tensor that has none; values that somebody has loaded stay."""
+        if not tensor._is_initialized():
+            dtype, place = before
+            _share(tensor, paddle.to_tensor(array, place=place).astype(dtype))
+
+    def before_state_dicts(self, modules: Iterable[Layer], call: Callable[[], None]) -> Undo:
+        """Call a function once the state of any of some layers is read; it holds their tensors."""
+        hooks = [module.register_state_dict_hook(lambda _: call()) for module in modules]
+        return partial(_remove, hooks)
+
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a layer's forward pass."""
         return [*module._forward_pre_hooks.values(), *module._forward_post_hooks.values()]
@@ -123,6 +141,11 @@ def _gradient_mode(*, enabled: bool) -> Iterator[None]:
 def _packed(pack: Callable[[LiveTensor], LiveTensor]) -> Iterator[None]:
     with paddle.autograd.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield
+
+
+def _remove(hooks: Sequence[Any]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 def _share(tensor: LiveTensor, source: LiveTensor) -> None:

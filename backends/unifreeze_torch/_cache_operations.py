@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from unifreeze.backend import CacheOperations, Layer, LiveTensor
+from unifreeze.backend import Array, CacheOperations, Layer, LiveTensor, Undo
 
 
 class TorchCacheOperations(CacheOperations):
@@ -77,6 +78,27 @@ class TorchCacheOperations(CacheOperations):
             for tensor, data in kept:
                 tensor.data = data
 
+    def drop_values(self, tensor: LiveTensor) -> Any:
+        """Take a frozen tensor's values out of memory: one NaN stands for all of them."""
+        strides = tensor.stride()
+        nan = torch.full((), float("nan"), dtype=tensor.dtype, device=tensor.device)
+        tensor.data = nan.expand(tensor.shape)
+        return strides
+
+    def give_values(self, tensor: LiveTensor, array: Array, before: Any) -> None:
+        """Give values to a tensor that has none, in the same order in memory as before."""
+        plain = {"dtype": tensor.dtype, "device": tensor.device}
+        values = torch.empty_strided(tensor.shape, before, **plain)
+        tensor.data = values.copy_(self.from_array(array, tensor))
+
+    def before_state_dicts(self, modules: Iterable[Layer], call: Callable[[], None]) -> Undo:
+        """Call a function before the state of any of some modules is read or loaded."""
+        hooks = []
+        for module in modules:
+            hooks.append(module.register_state_dict_pre_hook(lambda *_: call()))
+            hooks.append(module.register_load_state_dict_pre_hook(lambda *_: call()))
+        return partial(_remove, hooks)
+
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a module's forward pass."""
         return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
@@ -112,3 +134,8 @@ class TorchCacheOperations(CacheOperations):
     def version(self) -> str:
         """Return the framework's name and version."""
         return f"torch {torch.__version__}"
+
+
+def _remove(hooks: Sequence[Any]) -> None:
+    for hook in hooks:
+        hook.remove()

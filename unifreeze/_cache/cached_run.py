@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-from unifreeze._cache.frozen_part import FrozenPart, check_rows, find_frozen_part, mismatch
+from unifreeze._cache.dropped_weights import DroppedWeights
+from unifreeze._cache.extending import Extending, recording_of, try_to_extend
+from unifreeze._cache.frozen_part import FrozenPart, check_rows, mismatch
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
-from unifreeze._cache.module_calls import Forward, ModuleCalls, is_stand_in
+from unifreeze._cache.known_parts import KnownParts
+from unifreeze._cache.module_calls import Forward, ModuleCalls, Pass, Plain, is_stand_in
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
-from unifreeze._cache.replaying import Recording, Replaying
+from unifreeze._cache.replaying import Recording
 from unifreeze._cache.row_store import Kept, RowStore
 from unifreeze._cache.run_counts import Counts, Epochs
+from unifreeze._cache.run_report import report_lines
+from unifreeze._cache.sample_ids import Ids, SampleIds
+from unifreeze._cache.stored_replays import absent_weights
 from unifreeze._cache.trial_passes import remember_generators, state_kept
+from unifreeze._cache.two_stages import TwoStages
 from unifreeze._pictures import html_of
-from unifreeze._protocol.live import Model
-from unifreeze._tables import human_bytes
-from unifreeze.errors import CacheError, UnifreezeWarning, counted, listing
+from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.results import Undo
+from unifreeze.errors import CacheError, UnifreezeWarning
 
 CHECK_EVERY = 100
 """One replayed batch in so many is computed as a whole, too, and compared."""
@@ -29,13 +39,15 @@ MEASURED = 1.0
 """Seconds of reading after which it is decided whether reading pays; before, figures are noise."""
 
 
-class CachedRun(AbstractContextManager["CachedRun"]):
+class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
     """A block in which outputs of frozen modules are kept and given back.
 
     Made by `Handle.cached`; printing it shows what it has done.
 
     Attributes:
         counts: Rows that were given back, computed and kept, and computed without being kept.
+        lasts: Returns whether the loop that began the block still runs. Trainers do not tell of
+            errors; then the block is left when the model runs next.
     """
 
     def __init__(
@@ -47,6 +59,10 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         dtype: str,
         plan: str = "",
         epoch: Callable[[], int | None] = lambda: None,
+        ids: Ids | None = None,
+        phased: bool = False,
+        folder: Path | None = None,
+        dropped: Callable[[Iterable[LiveTensor], Undo], None] = lambda *_: None,
     ) -> None:
         """Prepare; nothing changes before the block begins.
 
@@ -57,19 +73,24 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             dtype: The type in which floating values are stored.
             plan: The plan, as YAML.
             epoch: Returns the epoch that the run was last told of, if any.
+            ids: What tells the ids of samples; None to know rows again by their inputs' bytes.
+            phased: True if the plan has phases, in some of which nothing may be frozen.
+            folder: Where files of this run are.
+            dropped: Is told which tensors have no values meanwhile, and what puts these back.
         """
+        self._folder, self._dropped = folder, dropped
         self._epoch, self._told = epoch, Epochs()
         self.counts = Counts()
-        self._plan = plan
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
-        self._parts: dict[str, FrozenPart | None] = {}
-        self._why_not: dict[str, str] = {}
+        self._known = KnownParts(
+            backend, store, dtype=dtype, plan=plan, phased=phased, folder=folder
+        )
+        self._ids = None if ids is None else SampleIds(backend, ids)
+        self.lasts: Callable[[], bool] = lambda: True
         self._declined = ""
         self._flags: list[bool] = []
-        self._begun = self._accepted = False
+        self._begun = self._left = False
         self._served = 0
-        self._unproved: set[str] = set()
-        """Groups of rows of earlier runs; the first batch of them is compared with a whole pass."""
 
     @property
     def parts(self) -> list[FrozenPart]:
@@ -92,7 +113,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             raise CacheError(
                 "this model is in a cached block already", hint="leave that block first"
             )
-        self._calls = ModuleCalls(self._backend, self._walk, self._pass)
+        self._away = absent_weights(self._backend, self._walk)
+        self._calls = ModuleCalls(self._backend, self._walk, self._pass, self._part_alone)
         self._calls.put_in()
         return self
 
@@ -102,40 +124,103 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._left:
+            return
+        self._left = True
         self._calls.take_out()
         self._store.close()
+        if isinstance(self._away, DroppedWeights):
+            self.restore_frozen()
+        if error is None and not self._known.accepted and self._known.why_not:
+            why = next(iter(self._known.why_not.values()))
+            warnings.warn(f"this block has kept nothing: {why}", UnifreezeWarning, stacklevel=3)
 
-    def _pass(self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run one forward pass of the model."""
+    def check(self) -> None:
+        """Compare all bits of what is frozen with those that kept rows belong to.
+
+        Each epoch begins with it.
+
+        Raises:
+            CacheError: A frozen weight has changed; it is named.
+        """
+        for part in self._known:
+            part.watch.check_all()
+
+    def _part_alone(
+        self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a part of the model that is called by itself."""
+        self._take_changes_in()
+        if not self._backend.runs_itself and self._walk.holds_frozen(number, self._flags):
+            return self._pass(forward, args, kwargs, number)
+        self._calls.outside += not self._backend.runs_itself
+        return self._plainly(forward, args, kwargs)
+
+    def _pass(
+        self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any], entry: int = 0
+    ) -> Any:
+        """Run one forward pass of the model, or of the part with a number."""
         if self._backend.runs_itself:
             return forward(*args, **kwargs)
-        self._take_changes_in()
-        self._told.pass_in(self._epoch(), self.counts)
-        inputs = read_inputs(self._backend, args, kwargs)
-        part = None if self._declined else self._part(forward, inputs)
-        self.counts.batches += 1
-        if part is None:
-            self.counts.uncached += inputs.rows
+        if not self.lasts():
+            self.__exit__(None, None, None)
             return forward(*args, **kwargs)
+        self._take_changes_in()
+        if self._told.pass_in(self._epoch(), self.counts):
+            self.check()
+        ids = None
+        if self._ids is not None:
+            ids, kwargs = self._ids.read(forward, args, kwargs)
+        inputs = read_inputs(self._backend, args, kwargs)
+        part = None
+        if not self._declined:
+            part = self._known.part(self._walk, self._calls, entry, forward, inputs, self._away)
+        self.counts.batches += 1
+        if part is None or part.layouts.get(inputs.signature, ()) is None:
+            return self._uncached(forward, args, kwargs, inputs, entry)
         part.watch.check_step()
         self._check_all_weights(part, inputs)
+        keys = self._keys(inputs, ids)
+        part.example = inputs, keys, forward
+        if self._away is not None and (inputs.signature not in part.layouts):
+            self._away.refuse("inputs of this form are new")
         if inputs.signature not in part.layouts:
-            keys = row_keys(self._backend, inputs)
             result, recording = part.learn(self._backend, self._walk, self._calls, forward, inputs)
-            return self._keep(part, inputs, keys, result, recording)
-        if part.layouts[inputs.signature] is None:
-            self.counts.uncached += inputs.rows
-            return forward(*args, **kwargs)
-        keys = row_keys(self._backend, inputs)
+            result = self._keep(part, inputs, keys, result, recording)
+            self._known.learned(self._walk, part)
+            if self._ids is not None:
+                self._known.unproved.add(part.group)
+            apart = partial(self._apart, forward=forward, inputs=inputs)
+            try_to_extend(self._backend, self._store, part, inputs, keys, apart)
+            return result
         rows = self._store.get(part.group, keys)
         if rows is not None:
             return self._replay(part, inputs, rows, forward)
+        if self._away is not None:
+            self._away.refuse(f"of this batch of {inputs.rows} not all rows are kept")
         if self._store.full:
-            self.counts.uncached += inputs.rows
-            return forward(*args, **kwargs)
-        recording = Recording(self._backend, part.boundary, layouts=False)
+            return self._uncached(forward, args, kwargs, inputs, entry)
+        recording = recording_of(self._backend, self._store, part, inputs, keys)
+        self.counts.extended += inputs.rows * isinstance(recording, Extending)
         result = self._recorded(recording, forward, inputs)
         return self._keep(part, inputs, keys, result, recording)
+
+    def _keys(self, inputs: Inputs, ids: Any) -> list[str]:
+        if self._ids is None:
+            return row_keys(self._backend, inputs)
+        return self._ids.keys(ids, inputs)
+
+    def _uncached(
+        self, forward: Forward, args: Any, kwargs: dict[str, Any], inputs: Inputs, entry: int
+    ) -> Any:
+        if self._away is not None and self._away.inside(self._walk, entry):
+            self._away.refuse("rows of this form are not kept")
+        self._not_kept(inputs.rows)
+        return self._plainly(forward, args, kwargs)
+
+    def _plainly(self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        with self._calls.during(Plain()):
+            return forward(*args, **kwargs)
 
     def _take_changes_in(self) -> None:
         """Begin anew if modules were replaced, or if flags say that other parts train."""
@@ -143,56 +228,27 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         walk = backend.walk(self._model)
         if walk is not self._walk:
             self._calls.take_out()
-            self._walk, self._calls = walk, ModuleCalls(backend, walk, self._pass)
+            self._walk = walk
+            self._calls = ModuleCalls(backend, walk, self._pass, self._part_alone)
             self._calls.put_in()
             self._flags = []
         flags = [bool(flag) for flag in backend.get_flags(walk.tensors)]
         if flags != self._flags:
             self._flags = flags
-            self._parts.clear()
-            self._why_not.clear()
+            self._known.forget()
+            self._told.begin_again(self.counts)
 
-    def _part(self, forward: Forward, inputs: Inputs) -> FrozenPart | None:
-        """Return the frozen part in the present context; None if its outputs cannot be kept."""
-        backend = self._backend
-        gradient = "gradient" if backend.gradient_enabled() else "no gradient"
-        reaches = any(map(backend.requires_gradient, inputs.tensors))
-        about = f"{gradient} {reaches} {backend.precision_in_force()}"
-        kinds = " ".join(f"{t.dtype}{len(t.shape)}" for t in inputs.tensors)
-        modes = "".join("t" if mode else "e" for mode in backend.modes(self._walk))
-        context = f"{about} {modes} {inputs.form.text} {kinds}"
-        if context not in self._parts:
-            try:
-                part = find_frozen_part(
-                    backend, self._walk, self._calls, forward, inputs,
-                    context=about, dtype=self._dtype,
-                )  # fmt: skip
-            except CacheError as error:
-                if not self._accepted:
-                    raise
-                self._parts[context] = None
-                self._why_not[context] = error.fact
-                warnings.warn(
-                    f"from here on nothing is cached: {error}", UnifreezeWarning, stacklevel=6
-                )
-            else:
-                if self._store.open(part.group, self._about(part)):
-                    self._unproved.add(part.group)
-                self._parts[context], self._accepted = part, True
-        return self._parts[context]
-
-    def _about(self, part: FrozenPart) -> dict[str, Any]:
-        """Return what a folder of rows says of them."""
-        exact = "where batch size and padded length repeat, on the same machine"
-        return {
-            "model": type(self._walk.root).__name__,
-            "plan": self._plan,
-            "framework": self._backend.version(),
-            "weights": part.watch.digest,
-            "outputs_of": tuple(part.kept_at),
-            "dtype": self._dtype,
-            "exact": exact if self._dtype == "float32" else f"no: rounded to {self._dtype}",
-        }
+    def _apart(self, running: Any, forward: Forward, inputs: Inputs) -> Any:
+        """Run a pass of our own, and put state and generators back."""
+        backend, put_back = self._backend, remember_generators(self._backend)
+        outer = backend.runs_itself
+        try:
+            backend.runs_itself = True
+            with state_kept(backend, self._walk):
+                return self._recorded(running, forward, inputs)
+        finally:
+            backend.runs_itself = outer
+            put_back()
 
     def _check_all_weights(self, part: FrozenPart, inputs: Inputs) -> None:
         """Compare all bits once for each time that as many rows were given as are kept."""
@@ -201,9 +257,9 @@ class CachedRun(AbstractContextManager["CachedRun"]):
             self._served = 0
             part.watch.check_all()
 
-    def _recorded(self, recording: Recording, forward: Forward, inputs: Inputs) -> Any:
+    def _recorded(self, running: Pass, forward: Forward, inputs: Inputs) -> Any:
         args, kwargs = inputs.first(inputs.rows)
-        with self._calls.during(recording):
+        with self._calls.during(running):
             return forward(*args, **kwargs)
 
     def _keep(
@@ -218,9 +274,10 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         layouts = part.layouts.get(inputs.signature)
         # Outputs of another shape: the model has cut the batch by what is in it.
         if layouts is None or not (recording.complete and recording.fits(layouts, inputs.rows)):
-            self.counts.uncached += inputs.rows
+            self._not_kept(inputs.rows)
             return result
         self.counts.misses += inputs.rows
+        self._given_since = 0
         self.counts.computed += recording.seconds
         for key, kept in zip(keys, part.to_keep(self._backend, inputs, recording), strict=True):
             self._store.put(part.group, key, kept)
@@ -231,26 +288,24 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     ) -> Any:
         """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
         self.counts.checks += 1
-        if part.group in self._unproved or self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2:
-            self._unproved.discard(part.group)
+        due = self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
+        if self._away is None and (part.group in self._known.unproved or due):
+            self._known.unproved.discard(part.group)
             return self._compared(part, inputs, rows, forward)
         put_random_back = self._backend.remember_random()
         start = perf_counter()
         replaying = part.replaying(self._backend, inputs, rows)
         gathered = perf_counter() - start
-        result = self._replayed(replaying, forward, inputs)
+        result = self._recorded(replaying, forward, inputs)
         self.counts.read += gathered + replaying.seconds
-        if self._has_nan(result):
+        if self._away is None and self._has_nan(result):
             put_random_back()
             return self._compared(part, inputs, rows, forward)
         self.counts.hits += inputs.rows
-        self._decide(inputs)
+        self._given_since += inputs.rows
+        if self._away is None:
+            self._decide(inputs)
         return result
-
-    def _replayed(self, replaying: Replaying, forward: Forward, inputs: Inputs) -> Any:
-        args, kwargs = inputs.first(inputs.rows)
-        with self._calls.during(replaying):
-            return forward(*args, **kwargs)
 
     def _has_nan(self, result: Any) -> bool:
         tensors, _ = take_apart(result, self._backend.is_tensor)
@@ -262,21 +317,16 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         """Run a whole pass, and compare it with what kept rows give; raises if they differ."""
         backend = self._backend
         part.watch.check_all()
-        before = remember_generators(backend)
-        outer = backend.runs_itself
-        try:
-            backend.runs_itself = True
-            with state_kept(backend, self._walk):
-                again = self._replayed(part.replaying(backend, inputs, rows), forward, inputs)
-        finally:
-            backend.runs_itself = outer
-            before()
+        again = self._apart(part.replaying(backend, inputs, rows), forward, inputs)
         recording = Recording(backend, part.boundary, layouts=False)
         result = self._recorded(recording, forward, inputs)
         self.counts.uncached += inputs.rows
+        self._given_since += inputs.rows
         if not recording.complete:
             raise self._differs("other modules ran than in the trial")
-        check_rows(part, rows, part.to_keep(backend, inputs, recording), self._dtype)
+        fresh = part.to_keep(backend, inputs, recording)
+        with contextlib.nullcontext() if self._ids is None else self._ids.blamed():
+            check_rows(part, rows, fresh, self._dtype)
         if how := mismatch(backend, result, again, part.limit):
             raise self._differs(how)
         return result
@@ -291,43 +341,15 @@ class CachedRun(AbstractContextManager["CachedRun"]):
 
     def _decide(self, inputs: Inputs) -> None:
         """Give the cache up if reading rows takes longer than computing them."""
-        counts = self.counts
-        if (
-            counts.read < MEASURED
-            or not counts.misses
-            or not all(map(self._backend.is_exact, inputs.tensors))
-        ):
-            return
-        per_read, per_row = counts.read / counts.hits, counts.computed / counts.misses
-        if per_read > per_row:
-            self._declined = (
-                f"reading a row takes {1e3 * per_read:.3g} ms, computing it {1e3 * per_row:.3g} ms"
-            )
+        if all(map(self._backend.is_exact, inputs.tensors)):
+            self._declined = self.counts.slower(after=MEASURED)
 
     _repr_html_ = html_of
 
     def __str__(self) -> str:
-        counts, store = self.counts, self._store
-        places = [place for part in self._parts.values() if part for place in part.kept_at]
-        total = counts.hits + counts.misses + counts.uncached
-        lines = [
-            f"{counted(total, 'row')}: {counts.hits:,} given back, {counts.misses:,} computed and "
-            f"kept, {counts.uncached:,} computed without a cache",
-            f"kept: {counted(store.count(), 'row')}, {human_bytes(store.nbytes)}, as {self._dtype}",
-        ]
-        if places:
-            lines.append(f"outputs of: {listing(dict.fromkeys(places))}")
-        if counts.hits and counts.misses:
-            saved = counts.hits * counts.computed / counts.misses - counts.read
-            lines.append(
-                f"saved: {saved:.3g} s of frozen modules; reading took {counts.read:.3g} s"
-            )
-        lines += [f"not cached: {why}" for why in dict.fromkeys(self._why_not.values())]
-        lines += [f"stopped keeping rows: {store.full}"] if store.full else []
+        outside = self._calls.outside if self._begun else 0
+        parts, why = list(self._known), self._known.why_not.values()
+        lines = report_lines(self.counts, self._store, parts, why, self._dtype, outside)
+        lines += [self._away.told()] if self._away else []
         lines += [f"given up: {self._declined}"] if self._declined else []
-        if self._begun and self._calls.outside:
-            lines.append(
-                f"{counted(self._calls.outside, 'call')} of modules outside of the model's own "
-                "forward pass ran without a cache"
-            )
         return "\n".join(lines)

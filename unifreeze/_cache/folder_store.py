@@ -138,9 +138,10 @@ class FolderStore:
         if self._bytes_waiting >= SHARD_BYTES:
             self.close()
 
-    def count(self) -> int:
-        """Return the number of rows."""
-        return sum(map(len, self._shards.values())) + sum(map(len, self._waiting.values()))
+    def count(self, group: str = "") -> int:
+        """Return the number of rows: of a group, or of all of them."""
+        groups = [group] if group else list(self._shards)
+        return sum(len(self._shards[name]) + len(self._waiting[name]) for name in groups)
 
     def close(self) -> None:
         """Write what is not written yet."""

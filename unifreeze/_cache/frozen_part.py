@@ -36,8 +36,14 @@ class FrozenPart:
         group: Names what its rows depend on: weights, modes, versions, and where it ends.
         kept_at: Native paths of the modules whose outputs are kept.
         dtype: The type in which floating values are stored.
+        entry: The number of the module that is called: 0 for the model as a whole.
+        about: What else the rows depend on: gradient, automatic casts.
+        modes: For each of its modules, by number, whether it is in training mode.
         layouts: By signature of inputs, how outputs are put together; None for a signature with
             which the model computes something else.
+        bases: Earlier frozen parts that end before this one, and whose rows are still right.
+        extends: By signature, the base whose rows were shown to give the rows of this part.
+        example: The last batch: its inputs, the keys of its rows, and the function that it went to.
     """
 
     boundary: Boundary
@@ -45,7 +51,13 @@ class FrozenPart:
     group: str
     kept_at: list[str]
     dtype: str
+    entry: int = 0
+    about: str = ""
+    modes: Mapping[int, bool] = field(default_factory=dict)
     layouts: dict[str, Mapping[CallKey, Layout] | None] = field(default_factory=dict)
+    bases: list[FrozenPart] = field(default_factory=list)
+    extends: dict[str, FrozenPart] = field(default_factory=dict)
+    example: tuple[Inputs, Sequence[str], Forward] | None = None
 
     @property
     def limit(self) -> float:
@@ -121,6 +133,7 @@ def find_frozen_part(
     *,
     context: str,
     dtype: str,
+    entry: int = 0,
 ) -> FrozenPart:
     """Find the frozen part of a model as it is now.
 
@@ -132,6 +145,7 @@ def find_frozen_part(
         inputs: A real batch.
         context: What the results depend on besides weights, modes and inputs.
         dtype: The type in which floating values are stored.
+        entry: The number of the module whose forward function it is.
 
     Raises:
         CacheError: Its outputs cannot be kept; the message names the module and the cure.
@@ -144,7 +158,7 @@ def find_frozen_part(
     names = [".".join(f"{walk.tree.paths[n]}#{k}" for n, k in key) for key in boundary.kept]
     parts = [
         backend.version(),
-        context,
+        f"{walk.tree.paths[entry]} {context}" if entry else context,
         dtype,
         watch.digest,
         *names,
@@ -152,7 +166,8 @@ def find_frozen_part(
     ]
     group = xxhash.xxh3_128("\n".join(parts).encode()).hexdigest()
     kept_at = [walk.tree.paths[key[-1][0]] for key in boundary.kept]
-    return FrozenPart(boundary, watch, group, kept_at, dtype)
+    held = {number: modes[number] for number in modules}
+    return FrozenPart(boundary, watch, group, kept_at, dtype, entry, context, held)
 
 
 def mismatch(backend: CacheOperations, first: Any, second: Any, limit: float) -> str:

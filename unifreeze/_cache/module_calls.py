@@ -6,6 +6,7 @@ No module is swapped, and copies of the model have the plain `forward`.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,16 @@ class Pass(Protocol):
         self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
         """Return the result of a call of the module with a number."""
+
+
+class Plain:
+    """A pass in which every call just runs."""
+
+    def call(
+        self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a call."""
+        return forward(*args, **kwargs)
 
 
 class Frames:
@@ -61,21 +72,31 @@ class ModuleCalls:
     """Stand-ins for the forward functions of a model's modules.
 
     Attributes:
-        running: The pass that is running; None outside of the model's own forward pass.
-        outside: The number of calls of modules outside of the model's own forward pass.
+        running: The pass that is running; None outside of any forward pass.
+        outside: The number of calls of parts of the model that ran without a cache.
+        no_copy: Why the model cannot be copied now; "" if it can.
     """
 
-    def __init__(self, backend: CacheOperations, walk: Walk, whole: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        backend: CacheOperations,
+        walk: Walk,
+        whole: Callable[..., Any],
+        part: Callable[..., Any] | None = None,
+    ) -> None:
         """Prepare; nothing changes before `put_in`.
 
         Args:
             backend: The model's backend.
             walk: The model as walked.
             whole: Takes the model's own forward function and its inputs, and returns its result.
+            part: Takes the number of a part of the model that is called outside of the model's
+                own forward pass, and the same; None to just run such parts.
         """
         self.running: Pass | None = None
         self.outside = 0
-        self._backend, self._walk, self._whole = backend, walk, whole
+        self.no_copy = ""
+        self._backend, self._walk, self._whole, self._part = backend, walk, whole, part
         self._thread = threading.get_ident()
         self._put: list[tuple[Layer, Any]] = []
 
@@ -121,7 +142,8 @@ class ModuleCalls:
             return self.running.call(number, forward, args, kwargs)
         if number == 0:
             return self._whole(forward, args, kwargs)
-        self.outside += 1
+        if self._part is not None:
+            return self._part(number, forward, args, kwargs)
         return forward(*args, **kwargs)
 
 
@@ -134,7 +156,18 @@ class _StandIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._calls.call(self._number, self._forward, args, kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        # Trainers read the names of a model's inputs from its forward function.
+        if name == "__signature__":
+            return inspect.signature(self._forward)
+        raise AttributeError(name)
+
     def __reduce__(self) -> tuple[Callable[[Forward], Forward], tuple[Forward]]:
+        if self._calls.no_copy:
+            raise CacheError(
+                f"the model cannot be copied or pickled: {self._calls.no_copy}",
+                hint="run.restore_frozen() before",
+            )
         return _same, (self._forward,)
 
 

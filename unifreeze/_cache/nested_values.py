@@ -51,7 +51,7 @@ def _apart(
         return Place(len(tensors) - 1), "*"
     if isinstance(value, _PLAIN):
         return value, repr(value)
-    items = _items(value)
+    items = contents(value)
     if items is None:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
         if type(value).__module__ in ("torch", "paddle.base.libpaddle"):  # a dtype or a device
@@ -68,13 +68,13 @@ def _together(value: Any, tensors: Sequence[Any]) -> Any:
         return tensors[value.number]
     if isinstance(value, _PLAIN):
         return value
-    items = _items(value)
+    items = contents(value)
     if items is None:
         return value
     return _rebuilt(value, [(key, _together(item, tensors)) for key, item in items])
 
 
-def _items(value: Any) -> list[tuple[Any, Any]] | None:
+def contents(value: Any) -> list[tuple[Any, Any]] | None:
     """Return what a container holds; None for anything else."""
     if "Cache" in type(value).__name__:
         return None
@@ -107,7 +107,7 @@ def tensors_inside(value: Any, is_tensor: Callable[[Any], bool], depth: int = 4)
     if is_tensor(value):
         yield value
     elif depth and not isinstance(value, _PLAIN):
-        items = _items(value)
+        items = contents(value)
         if items is not None:
             inside: list[Any] = [item for _, item in items]
         else:

@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from unifreeze._experiments.module_experiments import ModuleExperiments
+from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import Layer, LiveTensor
+from unifreeze._protocol.results import Undo
 
 
 class CacheOperations(ModuleExperiments):
@@ -49,6 +51,28 @@ class CacheOperations(ModuleExperiments):
     @abstractmethod
     def other_values(self, tensors: Iterable[LiveTensor]) -> AbstractContextManager[None]:
         """Give tensors other values meanwhile, in other memory, without a trace of it."""
+
+    @abstractmethod
+    def drop_values(self, tensor: LiveTensor) -> Any:
+        """Take a frozen tensor's values out of memory, and keep the tensor.
+
+        Returns:
+            What `give_values` needs to put the tensor back as it was.
+        """
+
+    @abstractmethod
+    def give_values(self, tensor: LiveTensor, array: Array, before: Any) -> None:
+        """Give values to a tensor that has none.
+
+        Args:
+            tensor: The tensor.
+            array: Its values.
+            before: What `drop_values` returned.
+        """
+
+    @abstractmethod
+    def before_state_dicts(self, modules: Iterable[Layer], call: Callable[[], None]) -> Undo:
+        """Call a function before the state of any of some modules is read or loaded."""
 
     @abstractmethod
     def hooks_around(self, module: Layer) -> list[Any]:

@@ -79,14 +79,19 @@ class Recording:
         finally:
             self._frozen = False
             self.seconds += perf_counter() - start
-        if self._layouts or key in self._kept:
-            start = perf_counter()
-            tensors, form = take_apart(result, self._backend.is_tensor)
-            arrays = [self._backend.to_array(tensor) for tensor in tensors]
-            likes = [one_of(self._backend, t) for t in tensors] if self._layouts else ()
-            self._results[key] = _Result(form, likes, arrays)
-            self.extra += perf_counter() - start
+        self.note(key, result)
         return result
+
+    def note(self, key: CallKey, result: Any) -> None:
+        """Keep the result of a call, if it is wanted."""
+        if key not in self._kept and not (self._layouts and key in self._boundary.axes):
+            return
+        start = perf_counter()
+        tensors, form = take_apart(result, self._backend.is_tensor)
+        arrays = [self._backend.to_array(tensor) for tensor in tensors]
+        likes = [one_of(self._backend, t) for t in tensors] if self._layouts else ()
+        self._results[key] = _Result(form, likes, arrays)
+        self.extra += perf_counter() - start
 
     def layouts(self, rows: int) -> dict[CallKey, Layout]:
         """Return the layout of each frozen call, for inputs like these."""
@@ -112,6 +117,7 @@ class Replaying:
 
     Attributes:
         given: The calls whose outputs were given back, or stood for.
+        ran: The numbers of the modules that ran.
         seconds: How long it took to put kept rows together.
     """
 
@@ -133,6 +139,7 @@ class Replaying:
             rows: The number of rows.
         """
         self.given: set[CallKey] = set()
+        self.ran: set[int] = set()
         self.seconds = 0.0
         self._backend, self._layouts, self._rows = backend, layouts, rows
         self._kept, self._skipped, self._frames = kept, skipped, Frames()
@@ -142,15 +149,22 @@ class Replaying:
     ) -> Any:
         """Give back the outputs of a frozen call; run all others."""
         key = self._frames.next_key(number)
-        rows = self._kept.get(key)
-        if rows is not None:
-            self.given.add(key)
-            start = perf_counter()
-            result = self._layouts[key].join(self._backend, rows)
-            self.seconds += perf_counter() - start
-            return result
-        if key in self._skipped:
-            self.given.add(key)
-            return self._layouts[key].empty(self._backend, self._rows)
+        if self.gives(key):
+            return self.give(key)
+        self.ran.add(number)
         with self._frames.inside(key):
             return forward(*args, **kwargs)
+
+    def gives(self, key: CallKey) -> bool:
+        """Return whether a call is frozen, so that it does not run."""
+        return key in self._kept or key in self._skipped
+
+    def give(self, key: CallKey) -> Any:
+        """Return the kept outputs of a frozen call, or what stands for them."""
+        self.given.add(key)
+        if key in self._skipped:
+            return self._layouts[key].empty(self._backend, self._rows)
+        start = perf_counter()
+        result = self._layouts[key].join(self._backend, self._kept[key])
+        self.seconds += perf_counter() - start
+        return result

@@ -47,8 +47,8 @@ class RowStore(Protocol):
     def put(self, group: str, key: str, kept: Kept) -> None:
         """Keep a row, if there is room."""
 
-    def count(self) -> int:
-        """Return the number of rows."""
+    def count(self, group: str = "") -> int:
+        """Return the number of rows: of a group, or of all of them."""
 
     def close(self) -> None:
         """Write what is not written yet."""
@@ -96,9 +96,9 @@ class MemoryStore:
         rows[key] = kept
         self.nbytes += size
 
-    def count(self) -> int:
-        """Return the number of rows."""
-        return sum(map(len, self._groups.values()))
+    def count(self, group: str = "") -> int:
+        """Return the number of rows: of a group, or of all of them."""
+        return sum(len(rows) for name, rows in self._groups.items() if group in ("", name))
 
     def close(self) -> None:
         """Do nothing."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unifreeze._cache.module_calls import CallKey
+from unifreeze._cache.module_calls import CallKey, Plain
 from unifreeze._cache.observing import Observed, Observing, outermost
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.output_rows import Layout, Row, layout_of, relative_gap, row_axes
@@ -26,6 +26,7 @@ ROUNDING = 1e-4
 
 Kernels round differently for other shapes; measured differences are below 1e-5.
 """
+NOTHING = "nothing can be cached: no module runs before the first one that trains"
 _MOST_TRIES = 24
 _OFF = (
     'set "dropout: off" in the plan; for a dropout outside of frozen blocks set its p to 0, or '
@@ -176,7 +177,7 @@ class Search:
     def _proved(self, found: Observing, axes: dict[CallKey, Any]) -> Boundary:
         """Return the smallest set of kept calls with which the model computes the same bits."""
         backend, trial = self._backend, self._trial
-        want = trial.outcome(_Plain(), self._trained)
+        want = trial.outcome(Plain(), self._trained)
         exact = all(backend.is_exact(t) for t in trial.inputs.tensors)
         limit = 0.0 if exact else 1e-5
         layouts, rows = self._kept_rows(found, axes)
@@ -248,17 +249,10 @@ class Search:
     def _nothing(self, found: Observing) -> CacheError:
         breaks = breaks_prefix(self._backend, self._walk, found.order)
         return CacheError(
-            "nothing can be cached: no module runs before the first one that trains",
+            NOTHING,
             context=f"{breaks} is trainable" if breaks else "gradient reaches every module",
             hint="freeze the modules that run first, such as embeddings or the stem",
         )
-
-
-class _Plain:
-    """A pass in which every call just runs."""
-
-    def call(self, number: int, forward: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        return forward(*args, **kwargs)
 
 
 def _fewer(

@@ -33,6 +33,16 @@ class WeightWatch:
         parts = [f"{name} {bits}" for (name, _), bits in zip(tensors, self._bits, strict=True)]
         self.digest = xxhash.xxh3_128("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def tensors(self) -> Sequence[tuple[str, LiveTensor]]:
+        """The tensors that are watched, with their native paths."""
+        return self._tensors
+
+    @property
+    def bits(self) -> Sequence[str]:
+        """A digest of the bits that each of them should have."""
+        return self._bits
+
     def check_step(self) -> None:
         """Check cheaply; raises `CacheError` if a change is seen."""
         trace_of = self._backend.trace_of

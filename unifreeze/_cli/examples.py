@@ -54,7 +54,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'unifreeze step plan.yaml ./nets.py:in_torch --batch "float32[8,3,64,64]" '
         "-p pairing.json --sketch one.json -o side.json",
     ),
-    "cache": ("unifreeze cache info rows", "unifreeze cache check rows --json -"),
+    "cache": (
+        "unifreeze cache fill plan.yaml ./nets.py:make ./data.py:batches -o rows",
+        "unifreeze cache info rows",
+        "unifreeze cache check rows --json -",
+    ),
     "schema": ("unifreeze schema --json plan.schema.json", "unifreeze schema --install plan.yaml"),
     "backends": ("unifreeze backends",),
 }

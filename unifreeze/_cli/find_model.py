@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from unifreeze._protocol import (
     override_backend,
 )
 from unifreeze._protocol.live import Model
-from unifreeze.errors import TargetError, UnifreezeError
+from unifreeze.errors import TargetError, UnifreezeError, brief
 
 
 def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
@@ -60,6 +61,32 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
     return model, backend_for(model)
 
 
+def load_data(target: str, *, seed: int = 0) -> Iterable[Any]:
+    """Build the batches that `package.module:factory` or `./file.py:factory(key=literal, …)` names.
+
+    Raises:
+        TargetError: The target cannot be read, imported or built, or does not yield batches.
+    """
+    module_name, name, args, kwargs = _read_target(target, "data")
+    data = attribute_of(import_target(module_name, target), name, target)
+    _seed_all(seed)
+    try:
+        data = data(*args, **kwargs) if callable(data) else data
+    except UnifreezeError:
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"{target} does not build: {type(error).__name__}: {error}",
+            hint="call the factory in Python to see where it fails",
+        ) from error
+    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+        raise TargetError(
+            f"{target} is {brief(data)}, and should yield batches",
+            hint="return a loader, a list or a generator of what the model is called with",
+        )
+    return data
+
+
 def load_model_with(backends: list[str], target: str, *, seed: int) -> tuple[Model, Backend]:
     """Build a model as `load_model` does, with the backend of `--backend`, if one is given.
 
@@ -73,7 +100,7 @@ def load_model_with(backends: list[str], target: str, *, seed: int) -> tuple[Mod
     return model, backend
 
 
-def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
+def _read_target(target: str, what: str = "model") -> tuple[str, str, list[Any], dict[str, Any]]:
     module_name, colon, call = split_target(target)
     try:
         node = ast.parse(call.strip(), mode="eval").body if colon and module_name else None
@@ -92,7 +119,7 @@ def _read_target(target: str) -> tuple[str, str, list[Any], dict[str, Any]]:
             ) from None
         node = node.func
     if not isinstance(node, ast.Name):
-        raise TargetError(f"{target!r} names no model", hint=target_hint(target))
+        raise TargetError(f"{target!r} names no {what}", hint=target_hint(target))
     return module_name, node.id, args, kwargs
 
 

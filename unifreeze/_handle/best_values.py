@@ -67,6 +67,7 @@ class BestValues:
         plan, phases = self._plan, self._plan.phases
         following = phases.following
         if following is not None and following.restore_best and place is not None:
+            plan.bring_back()
             state = trained_state(plan.backend, plan.model, [phases.resolution])
             self._folder(following).save(place, state, self.run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class CachedBlocks:
         *,
         budget: str | int = "20GB",
         dtype: str = "float32",
+        ids: str | Callable[..., Any] | None = None,
     ) -> CachedRun:
         """Return a block in which what is frozen runs once for each row, and is then given back.
 
@@ -44,6 +46,10 @@ class CachedBlocks:
             budget: The most bytes that are kept; what does not fit is computed each time.
             dtype: How floating values are kept: "float32" keeps all bits; "float16" and
                 "bfloat16" take half the room, and what the model computes is rounded.
+            ids: Know rows again by the ids of their samples, in place of the bytes of their inputs:
+                the name of an input that holds them, which is not passed on to a model that does
+                not take it; or a function that is called with the model's inputs. The same id must
+                stand for the same inputs; whether it does is compared now and then.
 
         Raises:
             CacheError: From a forward pass in the block: outputs cannot be kept, a frozen weight
@@ -68,6 +74,10 @@ class CachedBlocks:
             dtype=dtype,
             plan=plan,
             epoch=lambda: self._training.history.epoch,
+            ids=ids,
+            phased=len(self._in_force.phases.phases) > 1,
+            folder=None if folder is None else Path(folder),
+            dropped=self._in_force.dropped,
         )
 
     def estimate(self, batch: Any, *, examples: int, epochs: int = 3) -> Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from functools import partial
 from weakref import WeakMethod
 
@@ -15,6 +16,7 @@ from unifreeze._handle.target import Target
 from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, Finding, Undo, refuse_unsupported
+from unifreeze._protocol.live import LiveTensor
 from unifreeze._protocol.uninterrupted import uninterrupted
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
@@ -31,6 +33,8 @@ class PlanInForce:
         phases: The plan's phases, resolved on the model, and which of them holds now.
         order: Watches forward passes, for a plan that counts layers as they are registered.
         reminder: Warns of training before the schedule was told where the run is.
+        away: Identities of frozen tensors whose values are out of memory for a while.
+        bring_back: Puts these values back; whatever needs them calls it first.
     """
 
     phases: ResolvedPhases
@@ -51,6 +55,8 @@ class PlanInForce:
         self._batch, self._keep_values = batch, keep_values
         self.order = OrderWatch(lambda: self.phases)
         self.reminder = UntoldReminder()
+        self.away: Set[int] = frozenset()
+        self.bring_back: Undo = nothing
         self._write()
 
     @property
@@ -67,6 +73,10 @@ class PlanInForce:
     def lasts(self) -> bool:
         """True until the plan is removed, or replaced by another."""
         return self._lease.in_force
+
+    def dropped(self, tensors: Iterable[LiveTensor], bring_back: Undo) -> None:
+        """Note which frozen tensors have no values for a while, and what puts these back."""
+        self.away, self.bring_back = frozenset(map(id, tensors)), bring_back
 
     def check_lasts(self, action: str) -> None:
         """Refuse a call if the plan is no longer in force.
@@ -150,6 +160,7 @@ class PlanInForce:
         Args:
             phases: The plan's phases, of which that phase holds; on any error nothing changes.
         """
+        self.bring_back()
         last, old = self.phases, self.baseline
         self.phases = phases
         try:
@@ -163,12 +174,14 @@ class PlanInForce:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
         self.check_lasts("verify")
         with self.backend.settled(self.model):
-            drifts = find_drifts(self.backend, self.model, self.baseline, self._loads())
+            drifts = find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
             drifts += self._new_parts()
         if drifts:
             raise drift_error(drifts)
         told = not self.phases.schedule.waits
-        return count_unchanged(self.baseline)._replace(told=told, unseen=self.order.unseen)
+        return count_unchanged(self.baseline, self.away)._replace(
+            told=told, unseen=self.order.unseen
+        )
 
     def _new_parts(self) -> list[Drift]:
         """Find parameters and layers that were added since and that the plan would hold."""
@@ -195,6 +208,7 @@ class PlanInForce:
     def rebase(self) -> None:
         """Accept the values and shapes of now; raises as `Handle.rebase` does."""
         self.check_lasts("rebase")
+        self.bring_back()
         present = self.backend.objects(self.model)
         missing = [path for path in self.baseline.paths if path not in present]
         if missing:
@@ -213,6 +227,7 @@ class PlanInForce:
     def reapply(self) -> None:
         """Take in modules that were replaced or added after the plan took effect."""
         self.check_lasts("reapply")
+        self.bring_back()
         old = self.baseline
         self._write(again=True)
         self.baseline.keep_from(old, self.baseline.paths)
@@ -221,6 +236,7 @@ class PlanInForce:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan."""
         self.check_lasts("remove")
+        self.bring_back()
         refuse_for_a_while(self.backend, self.resolution.spec, again=True)
         self._target.give_back(self._lease)
 

@@ -43,18 +43,21 @@ class SavedRun:
         """Return the values of all that has been trained so far, and the digest of their base."""
         plan = self._plan
         plan.check_lasts("save what was trained")
+        plan.bring_back()
         return trained_state(plan.backend, plan.model, plan.phases.so_far)
 
     def save_trained(self, path: str | Path) -> None:
         """Write those values as a file; raises as `Handle.save_trained` does."""
         plan = self._plan
         plan.check_lasts("save what was trained")
+        plan.bring_back()
         save_trained(plan.backend, plan.model, plan.phases.so_far, plan.phases.expanded, path)
 
     def load_trained(self, state: Mapping[str, Any]) -> None:
         """Write such values into the model; raises as `Handle.load_trainable_state_dict` does."""
         plan = self._plan
         plan.check_lasts("load what was trained")
+        plan.bring_back()
         paths = load_state(plan.backend, plan.model, plan.resolution.spec, state)
         self._training.values_written(paths)
         plan.rebase()

@@ -11,6 +11,7 @@ from typing import Any
 
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.history.history import numbers
+from unifreeze._handle.trainer_cache import CacheSettings, TrainerCache
 from unifreeze._handle.verify_last import LastLook, take_out
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.phases import When
@@ -32,15 +33,24 @@ class TrainerRun:
         metrics: What was measured and the plan has not been told yet, by name.
         best_folder: Where best values are kept; "" before they are, and where a handle was given.
         last_look: Verifies when training ends, and again after all other callbacks.
+        cache: The cached block of the run.
     """
 
-    def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
+    def __init__(
+        self,
+        plan: FreezePlan | Handle,
+        *,
+        batch: Any,
+        keep_values: bool,
+        cache: CacheSettings | None = None,
+    ) -> None:
         self.applies = not isinstance(plan, Handle)
         self.handle = plan if isinstance(plan, Handle) else None
         self.plan = plan.plan if isinstance(plan, Handle) else plan
         self.metrics: dict[str, float] = {}
         self.best_folder = ""
         self.last_look = LastLook()
+        self.cache = TrainerCache(cache)
         self._batch = None if batch is None else Batch.of(batch)
         self._keep_values = keep_values
 
@@ -90,6 +100,7 @@ class TrainerRun:
 
     def end(self, *, verify: bool = True) -> None:
         """Verify as training ends; without `verify`, accept the values that the model has now."""
+        self.cache.leave()
         self.last_look.expect(self.in_force, verify=verify)
 
     def keep_in(self, folder: str | Path, *, saves: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,10 +79,15 @@ class Verified(NamedTuple):
         return text if self.told else f"{text}; {UNTOLD}"
 
 
-def count_unchanged(baseline: Baseline) -> Verified:
-    """Count what is unchanged; a tensor without values cannot be called unchanged."""
+def count_unchanged(baseline: Baseline, away: Set[int] = frozenset()) -> Verified:
+    """Count what is unchanged; a tensor without values cannot be called unchanged.
+
+    Args:
+        baseline: The tensors when the plan took effect.
+        away: Identities of tensors whose values are out of memory.
+    """
     with_values = [
-        [path for path in paths if baseline.digests[path].bits]
+        [p for p in paths if baseline.digests[p].bits and id(baseline.objects.get(p)) not in away]
         for paths in (baseline.parameters, baseline.states)
     ]
     parameters, states = map(len, with_values)
@@ -90,7 +95,11 @@ def count_unchanged(baseline: Baseline) -> Verified:
 
 
 def find_drifts(
-    backend: Backend, model: Any, baseline: Baseline, loaded: Mapping[str, str]
+    backend: Backend,
+    model: Any,
+    baseline: Baseline,
+    loaded: Mapping[str, str],
+    away: Set[int] = frozenset(),
 ) -> list[Drift]:
     """Compare frozen tensors with their baseline.
 
@@ -99,6 +108,7 @@ def find_drifts(
         model: The live model.
         baseline: The tensors when the plan took effect.
         loaded: Digests right after the last state dict was loaded, {} if none was.
+        away: Identities of tensors whose values are out of memory.
     """
     objects, flags = live_tensors(backend, model), backend.read(model)
     present = [path for path in baseline.paths if path in objects]
@@ -113,8 +123,9 @@ def find_drifts(
         else:
             same.append(path)
     drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
-    now = backend.fingerprint(model, same)
-    changed = [path for path in same if now[path].bits != baseline.digests[path].bits]
+    here = [path for path in same if id(objects[path]) not in away]
+    now = backend.fingerprint(model, here)
+    changed = [path for path in here if now[path].bits != baseline.digests[path].bits]
     return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
 
 

@@ -6,7 +6,7 @@ Afterwards the walk says cheaply whether the model still has the structure that 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from itertools import compress, count, filterfalse, repeat
 from operator import attrgetter, contains
 from typing import Any, TypeVar
@@ -85,6 +85,11 @@ class Walk(Visit):
         owners = dict.fromkeys(state.owner for state in self.tree.states if state.moves)
         reasons = {owner: self._reader.modeless(self.module(owner)) for owner in owners}
         return {owner: why for owner, why in reasons.items() if why}
+
+    def holds_frozen(self, index: int, flags: Sequence[bool]) -> bool:
+        """Return whether a parameter below a module is frozen, by the flags of all parameters."""
+        inside = self.tree.tensor_of[self.tree.name_starts[index] : self.tree.name_ends[index]]
+        return not all(flags[number] for number in inside)
 
     def states(self) -> Iterator[tuple[State, Any]]:
         """Yield every state of the tree with its live tensor (None where it is gone)."""

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, TrainerRun
+from unifreeze.backend import CacheSettings, Handle, TrainerRun
 from unifreeze.errors import ScheduleError, counted
 from unifreeze_paddle import _phase_rates as steering
 from unifreeze_paddle.trainers._run_state import RunState
@@ -27,8 +27,15 @@ class PaddleTrainerRun(TrainerRun):
         waiting: The evaluation after an epoch that has ended may still be to come.
     """
 
-    def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
-        super().__init__(plan, batch=batch, keep_values=keep_values)
+    def __init__(
+        self,
+        plan: FreezePlan | Handle,
+        *,
+        batch: Any,
+        keep_values: bool,
+        cache: CacheSettings | None = None,
+    ) -> None:
+        super().__init__(plan, batch=batch, keep_values=keep_values, cache=cache)
         self.epoch = self.step = 0
         self.waiting = False
         self._start = self.handle.state_dict() if self.handle else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import paddle
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments
+from unifreeze.backend import (
+    CachedRun,
+    CacheSettings,
+    Handle,
+    LastCallback,
+    calling_list,
+    check_arguments,
+)
 from unifreeze.errors import OptimizerError, ScheduleError, counted
 from unifreeze_paddle.trainers._run_state import RunState
 from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun, is_grouped
@@ -36,6 +44,8 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
+        cache: A folder: what is frozen then runs once for each row of data, as in `Handle.cached`;
+            or that method's arguments by name: `cache={"folder": "rows", "budget": "5GB"}`.
         resume: A checkpoint as `Model.load` takes it: "folder/3".
 
     Attributes:
@@ -53,9 +63,10 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         batch: Any = None,
         keep_values: bool = False,
         resume: str | Path | None = None,
+        cache: CacheSettings | None = None,
     ) -> None:
         super().__init__()
-        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values, cache=cache)
         self._resume = None if resume is None else Path(resume)
         self._begun = self._training = False
         self._first, self._total = 0, None
@@ -64,6 +75,11 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     def handle(self) -> Handle | None:
         """The plan in force; None before training begins."""
         return self._run.handle
+
+    @property
+    def cached_run(self) -> CachedRun | None:
+        """The cached block of the run, to be printed; None without `cache`, or before training."""
+        return self._run.cache.run
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Put the plan in force; a second `fit` with the same callback goes on with the run."""
@@ -83,6 +99,11 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._check_goes_on()
         self._save_beside()
         self._run.call_last(calling_list(self), _Last)
+        self._run.cache.leave_if_fails(self, "_run_one_epoch")
+        self._run.cache.enter(self._run.in_force, self)
+        if (stand_in := vars(self.model.network).get("forward")) is not None:
+            # The model counts its inputs by the arguments of forward, `self` among them.
+            stand_in.__signature__ = inspect.signature(type(self.model.network).forward)
 
     def _load(self, checkpoint: Path) -> RunState:
         """Load a checkpoint's weights, optimizer and scheduler; return how far its run had come."""

@@ -10,7 +10,15 @@ from paddlenlp.peft import LoRAModel
 from paddlenlp.trainer import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments, resolve_phases
+from unifreeze.backend import (
+    CachedRun,
+    CacheSettings,
+    Handle,
+    LastCallback,
+    calling_list,
+    check_arguments,
+    resolve_phases,
+)
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_paddle.trainers._run_state import RunState
 from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun
@@ -35,6 +43,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
+        cache: A folder: what is frozen then runs once for each row of data, as in `Handle.cached`;
+            or that method's arguments by name: `cache={"folder": "rows", "budget": "5GB"}`.
         resume: The checkpoint's folder, if it is neither in the trainer's output folder nor given
             as `args.resume_from_checkpoint`: the trainer does not tell callbacks.
 
@@ -53,9 +63,10 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         batch: Any = None,
         keep_values: bool = False,
         resume: str | Path | None = None,
+        cache: CacheSettings | None = None,
     ) -> None:
         super().__init__()
-        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = PaddleTrainerRun(plan, batch=batch, keep_values=keep_values, cache=cache)
         self._resume = resume
         self._training = self._accumulating = False
 
@@ -63,6 +74,15 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     def handle(self) -> Handle | None:
         """The plan in force; None before training begins."""
         return self._run.handle
+
+    @property
+    def cached_run(self) -> CachedRun | None:
+        """The cached block of the run, to be printed; None without `cache`, or before training."""
+        return self._run.cache.run
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Let a cached block end if training fails."""
+        self._run.cache.leave_if_fails(self, "train")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Put the plan in force, on the weights of the checkpoint if the trainer resumes one."""
@@ -80,6 +100,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._run.call_last(calling_list(self), _Last)
         if args.should_save:
             self._run.keep_in(Path(args.output_dir))
+        self._run.cache.enter(self._run.in_force, self)
 
     def _saved(self, args: Any, state: Any) -> RunState:
         """Read how far the resumed run had come; the trainer has loaded everything else."""

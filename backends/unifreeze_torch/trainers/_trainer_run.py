@@ -8,7 +8,14 @@ from typing import Any
 from torch import nn
 
 from unifreeze import FreezePlan
-from unifreeze.backend import CheckpointState, Handle, LastLook, TrainerRun, read_state
+from unifreeze.backend import (
+    CacheSettings,
+    CheckpointState,
+    Handle,
+    LastLook,
+    TrainerRun,
+    read_state,
+)
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import backend
 
@@ -16,8 +23,15 @@ from unifreeze_torch import backend
 class TorchTrainerRun(TrainerRun):
     """A run whose parameters require a gradient until the trainer has built its optimizer."""
 
-    def __init__(self, plan: FreezePlan | Handle, *, batch: Any, keep_values: bool) -> None:
-        super().__init__(plan, batch=batch, keep_values=keep_values)
+    def __init__(
+        self,
+        plan: FreezePlan | Handle,
+        *,
+        batch: Any,
+        keep_values: bool,
+        cache: CacheSettings | None = None,
+    ) -> None:
+        super().__init__(plan, batch=batch, keep_values=keep_values, cache=cache)
         self._model: nn.Module | None = None
         self._start: dict[str, Any] = {}
         self._thawed: list[nn.Parameter] = []

@@ -8,7 +8,14 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, Undo, check_arguments
+from unifreeze.backend import (
+    CachedRun,
+    CacheSettings,
+    Handle,
+    LastCallback,
+    Undo,
+    check_arguments,
+)
 from unifreeze.errors import ScheduleError
 from unifreeze_torch import _guards as guards
 from unifreeze_torch.trainers._trainer_run import TorchTrainerRun, saved_in
@@ -26,6 +33,8 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
+        cache: A folder: what is frozen then runs once for each row of data, as in `Handle.cached`;
+            or that method's arguments by name: `cache={"folder": "rows", "budget": "5GB"}`.
 
     For example `Trainer(callbacks=[FreezeCallback(plan)])`; whole runs are in
     `examples/trainers/`.
@@ -33,9 +42,14 @@ class FreezeCallback(Callback):  # type: ignore[misc]
 
     @check_arguments
     def __init__(
-        self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
+        self,
+        plan: FreezePlan | Handle,
+        *,
+        batch: Any = None,
+        keep_values: bool = False,
+        cache: CacheSettings | None = None,
     ) -> None:
-        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values, cache=cache)
         self._saved: dict[str, Any] | None = None
         self._put_modes_back: Undo = lambda: None
         self._unmeasured = False
@@ -44,6 +58,11 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     def handle(self) -> Handle | None:
         """The plan in force; None before the first fit."""
         return self._run.handle
+
+    @property
+    def cached_run(self) -> CachedRun | None:
+        """The cached block of the run, to be printed; None without `cache`, or before training."""
+        return self._run.cache.run
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
@@ -79,6 +98,7 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         folder = trainer.log_dir or trainer.default_root_dir
         self._run.keep_in(folder, saves=trainer.is_global_zero and not trainer.fast_dev_run)
         trainer.should_stop = trainer.should_stop or self._run.in_force.stopped
+        self._run.cache.enter(self._run.in_force)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Enter the phase that begins with the epoch, where a run goes on from a checkpoint."""
@@ -120,6 +140,10 @@ class FreezeCallback(Callback):  # type: ignore[misc]
             self._report(trainer.callback_metrics)
         if not trainer.should_stop:
             self._go_on(trainer, pl_module, trainer.current_epoch + 1)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Leave the cached block: rows are written, and the model is as it was."""
+        self._run.cache.leave()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Verify what is frozen, a first time."""

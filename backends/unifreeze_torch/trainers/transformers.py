@@ -9,7 +9,14 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unifreeze import FreezePlan
-from unifreeze.backend import Handle, LastCallback, calling_list, check_arguments
+from unifreeze.backend import (
+    CachedRun,
+    CacheSettings,
+    Handle,
+    LastCallback,
+    calling_list,
+    check_arguments,
+)
 from unifreeze.errors import ScheduleError, UnsupportedPlanError, counted, listing
 from unifreeze_torch import backend
 from unifreeze_torch.trainers._trainer_run import TorchTrainerRun, saved_in
@@ -35,6 +42,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
         batch: One batch of inputs, see `unifreeze.apply`.
         keep_values: See `unifreeze.apply`.
+        cache: A folder: what is frozen then runs once for each row of data, as in `Handle.cached`;
+            or that method's arguments by name: `cache={"folder": "rows", "budget": "5GB"}`.
 
     For example `Trainer(model, args, callbacks=[FreezeCallback(plan)])`; whole runs are in
     `examples/trainers/`.
@@ -42,9 +51,14 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     @check_arguments
     def __init__(
-        self, plan: FreezePlan | Handle, *, batch: Any = None, keep_values: bool = False
+        self,
+        plan: FreezePlan | Handle,
+        *,
+        batch: Any = None,
+        keep_values: bool = False,
+        cache: CacheSettings | None = None,
     ) -> None:
-        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values)
+        self._run = TorchTrainerRun(plan, batch=batch, keep_values=keep_values, cache=cache)
         self._epoch = 0
         self._training = self._unmeasured = self._repeats = False
         self._evaluates_first: bool | None = None
@@ -54,8 +68,14 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         """The plan in force; None before the Trainer has a model."""
         return self._run.handle
 
+    @property
+    def cached_run(self) -> CachedRun | None:
+        """The cached block of the run, to be printed; None without `cache`, or before training."""
+        return self._run.cache.run
+
     def on_init_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Put the plan in force, before the optimizer is built."""
+        self._run.cache.leave_if_fails(self, "train")
         self._run.prepare(objects["model"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
@@ -79,6 +99,7 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             self._go_on(state, control)
         if run.in_force.stopped:  # the Trainer looks only after the next step
             raise ScheduleError("the schedule has ended, and there is nothing left to train")
+        run.cache.enter(run.in_force, self)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Report what was measured, even if a metric is missing that a phase waits for."""
