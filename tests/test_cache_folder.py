@@ -78,20 +78,28 @@ def test_a_model_with_other_weights_has_rows_of_its_own(fw, tmp_path):
     assert len({file.parent for file in files(tmp_path)}) == 2
 
 
-def test_rows_of_a_model_with_other_settings_are_found(fw, tmp_path):
+def test_rows_of_a_model_with_other_code_are_found(fw, tmp_path, monkeypatch):
+    def leaky(x, *_args, **_how):
+        return fw.nn.functional.leaky_relu(x, 0.5)
+
     fill(fw, tmp_path)
+    monkeypatch.setattr(fw.nn.functional, "relu", leaky)
     fw.seed(0)
     model = nets.residual_net(fw)
-    model.stages[0].relu = fw.nn.LeakyReLU(0.5)
-    model.stages[0].relu.__class__.__name__ = "ReLU"
     handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
-    try:
-        with pytest.raises(CacheError, match="of a model with other settings"):
-            nets.train(
-                fw, model, handle, nets.image_batches, cached=lambda: handle.cached(tmp_path)
-            )
-    finally:
-        fw.nn.LeakyReLU.__name__ = "LeakyReLU"
+    with pytest.raises(CacheError, match="of a model with other settings"):
+        nets.train(fw, model, handle, nets.image_batches, cached=lambda: handle.cached(tmp_path))
+
+
+def test_a_model_with_other_settings_has_rows_of_its_own(fw, tmp_path):
+    for slope in (0.5, 0.6):
+        fw.seed(0)
+        model = nets.residual_net(fw)
+        model.stages[0].relu = fw.nn.LeakyReLU(slope)
+        handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+        block = lambda handle=handle: handle.cached(tmp_path)  # noqa: E731
+        run = nets.train(fw, model, handle, nets.image_batches, epochs=1, cached=block)[3]
+        assert run.counts.misses == 24
 
 
 def test_the_manifest_says_what_the_rows_are_of(fw, tmp_path):

@@ -9,7 +9,13 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-from unifreeze._cache.frozen_part import FrozenPart, check_rows, find_frozen_part, mismatch
+from unifreeze._cache.frozen_part import (
+    FrozenPart,
+    check_rows,
+    find_frozen_part,
+    mismatch,
+    suspected,
+)
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
 from unifreeze._cache.module_calls import Forward, ModuleCalls, is_stand_in
 from unifreeze._cache.nested_values import take_apart
@@ -226,7 +232,12 @@ class CachedRun(AbstractContextManager["CachedRun"]):
     ) -> Any:
         """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
         self.counts.checks += 1
-        if part.group in self._unproved or self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2:
+        suspect = part.is_suspect(self._backend, self._walk)
+        if (
+            suspect
+            or part.group in self._unproved
+            or self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
+        ):
             self._unproved.discard(part.group)
             return self._compared(part, inputs, rows, forward)
         put_random_back = self._backend.remember_random()
@@ -262,7 +273,8 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         try:
             backend.runs_itself = True
             with state_kept(backend, self._walk):
-                again = self._replayed(part.replaying(backend, inputs, rows), forward, inputs)
+                copy = inputs.copied()
+                again = self._replayed(part.replaying(backend, inputs, rows), forward, copy)
         finally:
             backend.runs_itself = outer
             before()
@@ -270,16 +282,17 @@ class CachedRun(AbstractContextManager["CachedRun"]):
         result = self._recorded(recording, forward, inputs)
         self.counts.uncached += inputs.rows
         if not recording.complete:
-            raise self._differs("other modules ran than in the trial")
+            raise self._differs("other modules ran than in the trial", part)
         check_rows(part, rows, part.to_keep(backend, inputs, recording), self._dtype)
         if how := mismatch(backend, result, again, part.limit):
-            raise self._differs(how)
+            raise self._differs(how, part)
         return result
 
-    def _differs(self, how: str) -> CacheError:
+    def _differs(self, how: str, part: FrozenPart) -> CacheError:
         return CacheError(
             f"with kept outputs the model computes something else than without: {how}",
-            context="code between modules may take other ways for other values; steps since the "
+            context=suspected(part)
+            or "code between modules may take other ways for other values; steps since the "
             f"last comparison (one in {CHECK_EVERY}) may be wrong",
             hint="train without a cache",
         )

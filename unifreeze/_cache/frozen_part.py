@@ -12,15 +12,24 @@ from unifreeze._cache.input_rows import Inputs
 from unifreeze._cache.module_calls import CallKey, Forward, ModuleCalls
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
-from unifreeze._cache.output_rows import Layout, Row, relative_gap
+from unifreeze._cache.output_rows import ROUNDING, Layout, Row, relative_gap, same_rows
+from unifreeze._cache.python_state import PythonState
 from unifreeze._cache.replaying import Boundary, Recording, Replaying
 from unifreeze._cache.row_store import Kept, narrowed, widened
-from unifreeze._cache.soundness import ROUNDING, Search, covered
-from unifreeze._cache.trial_passes import Trial, equal, remember_generators, state_kept
+from unifreeze._cache.settings_watch import SettingsWatch
+from unifreeze._cache.side_effects import check_hooks
+from unifreeze._cache.soundness import Search, covered, depends_on_rows
+from unifreeze._cache.trial_passes import (
+    TRIAL_ROWS,
+    Trial,
+    equal,
+    remember_generators,
+    state_kept,
+)
 from unifreeze._cache.weight_watch import WeightWatch, frozen_tensors
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Array
-from unifreeze.errors import CacheError
+from unifreeze.errors import CacheError, listing
 
 LOSSY = 5e-2
 """How much outputs may differ, relative to the largest value, where rows are stored rounded."""
@@ -36,6 +45,8 @@ class FrozenPart:
         group: Names what its rows depend on: weights, modes, versions, and where it ends.
         kept_at: Native paths of the modules whose outputs are kept.
         dtype: The type in which floating values are stored.
+        settings: Notices that something else in Python that it may depend on was changed.
+        suspects: What was changed since rows were compared.
         layouts: By signature of inputs, how outputs are put together; None for a signature with
             which the model computes something else.
     """
@@ -45,12 +56,26 @@ class FrozenPart:
     group: str
     kept_at: list[str]
     dtype: str
+    settings: SettingsWatch = field(kw_only=True)
+    suspects: list[str] = field(default_factory=list)
     layouts: dict[str, Mapping[CallKey, Layout] | None] = field(default_factory=dict)
 
     @property
     def limit(self) -> float:
         """How much outputs may differ between a replayed batch and a whole pass."""
         return ROUNDING if self.dtype == "float32" else LOSSY
+
+    def is_suspect(self, backend: CacheOperations, walk: Walk) -> bool:
+        """Return whether something in Python was changed, so that rows should be compared.
+
+        Raises:
+            CacheError: A hook was put on a frozen module.
+        """
+        changed = self.settings.changed()
+        self.suspects = [name for name in changed if "hook" not in name.rpartition(".")[2]]
+        if changed:
+            check_hooks(backend, walk, covered(walk, list(self.boundary.axes)))
+        return bool(self.suspects)
 
     def replaying(
         self, backend: CacheOperations, inputs: Inputs, rows: Sequence[Kept]
@@ -68,9 +93,11 @@ class FrozenPart:
         """Return for each row of a recorded pass what is kept of it."""
         layouts = self.layouts[inputs.signature]
         assert layouts is not None
-        rows = recording.rows(layouts, inputs.rows)
+        return self._narrowed(recording.rows(layouts, inputs.rows))
+
+    def _narrowed(self, rows: list[Kept]) -> list[Kept]:
         if self.dtype == "float32":
-            return list(rows)
+            return rows
         return [tuple(tuple(narrowed(a, self.dtype) for a in call) for call in row) for row in rows]
 
     def learn(
@@ -87,7 +114,9 @@ class FrozenPart:
             The result of the whole pass, and what was recorded.
         """
         args, kwargs = inputs.first(inputs.rows)
-        before = remember_generators(backend)
+        copy = inputs.copied()
+        before, python = remember_generators(backend), PythonState(backend, walk)
+        held = python.remember()
         recording = Recording(backend, self.boundary, layouts=True)
         with calls.during(recording):
             result = forward(*args, **kwargs)
@@ -101,15 +130,49 @@ class FrozenPart:
         try:
             backend.runs_itself = True
             before()
+            args, kwargs = copy.copied().first(inputs.rows)
             with state_kept(backend, walk), calls.during(replaying):
+                python.put_back(held)  # counters in live code
                 again = forward(*args, **kwargs)
+            if len(self.layouts) == 1:
+                self._check_alone(backend, walk, calls, forward, copy, recording)
         finally:
             after()
             backend.runs_itself = outer
         exact = self.dtype == "float32" and all(map(backend.is_exact, inputs.tensors))
         if mismatch(backend, result, again, 0.0 if exact else self.limit):
             self.layouts[inputs.signature] = None
+        self.settings.refresh()  # tables that are made in the first pass
         return result, recording
+
+    def _check_alone(
+        self,
+        backend: CacheOperations,
+        walk: Walk,
+        calls: ModuleCalls,
+        forward: Forward,
+        inputs: Inputs,
+        recording: Recording,
+    ) -> None:
+        """Compare the last rows of a batch with the same rows in a batch of their own.
+
+        Raises:
+            CacheError: They differ: rows depend on other rows in batches of this size.
+        """
+        order = list(range(inputs.rows))[::-1][: -(-inputs.rows // 2)]
+        layouts = self.layouts[inputs.signature]
+        if layouts is None or inputs.rows <= TRIAL_ROWS:
+            return
+        args, kwargs = inputs.taken(order)
+        alone = Recording(backend, self.boundary, layouts=False)
+        with state_kept(backend, walk), calls.during(alone):
+            forward(*args, **kwargs)
+        fits = alone.complete and alone.fits(layouts, len(order))
+        for key, place in zip(self.boundary.kept, self.kept_at, strict=True):
+            axes, those = self.boundary.axes[key], range(len(order))
+            whole, part = recording.arrays(key), alone.arrays(key)
+            if not fits or not same_rows(whole, part, axes, inputs.rows, order, those):
+                raise depends_on_rows(place)
 
 
 def find_frozen_part(
@@ -139,7 +202,9 @@ def find_frozen_part(
     trial = Trial(backend, walk, calls, forward, inputs)
     boundary = Search(backend, walk, trial).boundary()
     modules = covered(walk, list(boundary.axes))
-    watch = WeightWatch(backend, frozen_tensors(backend, walk, modules))
+    watch = WeightWatch(backend, frozen_tensors(backend, walk, modules, boundary.reads))
+    around = {0, *(number for key in boundary.axes for number, _ in key[:-1])}
+    settings = SettingsWatch(backend, walk, modules, sorted(around - set(modules)))
     modes = backend.modes(walk)
     names = [".".join(f"{walk.tree.paths[n]}#{k}" for n, k in key) for key in boundary.kept]
     parts = [
@@ -148,11 +213,12 @@ def find_frozen_part(
         dtype,
         watch.digest,
         *names,
+        settings.digest(),
         *(f"{walk.tree.paths[n]} {walk.tree.types[n]} {modes[n]}" for n in modules),
     ]
     group = xxhash.xxh3_128("\n".join(parts).encode()).hexdigest()
     kept_at = [walk.tree.paths[key[-1][0]] for key in boundary.kept]
-    return FrozenPart(boundary, watch, group, kept_at, dtype)
+    return FrozenPart(boundary, watch, group, kept_at, dtype, settings=settings)
 
 
 def mismatch(backend: CacheOperations, first: Any, second: Any, limit: float) -> str:
@@ -181,10 +247,17 @@ def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dt
                     raise CacheError(
                         f"row {row} of this batch: what is kept of {place} differs from what it "
                         f"computes now, by {gap:.1e} of the largest value",
-                        context="a frozen module depends on something that no trial has shown, or "
+                        context=suspected(part)
+                        or "a frozen module depends on something that no trial has shown, or "
                         "rows in the folder are of a model with other settings",
                         hint="give a new folder; if that does not help, train without a cache",
                     )
+
+
+def suspected(part: FrozenPart) -> str:
+    """Return what may have made kept rows wrong; "" if nothing was seen."""
+    names = listing(part.suspects)
+    return f"{names} was changed from outside since rows were kept" if part.suspects else ""
 
 
 def _wide(row: Row, dtype: str) -> Row:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import xxhash
 
 from unifreeze._cache.module_calls import CallKey, Forward, Frames
@@ -88,7 +90,7 @@ class Observing:
         ]
         self._passed_on.update(handed)
         objects = _contents(backend, (args, kwargs))
-        random = backend.random_bits()
+        before = generators(backend)
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
         tensors, form = take_apart(result, backend.is_tensor)
@@ -97,7 +99,7 @@ class Observing:
                 self.dead[inner] = self.dead[inner]._replace(arrays=())
             arrays = [backend.to_array(tensor) for tensor in tensors]
             likes = [one_of(backend, tensor) for tensor in tensors]
-            draws = backend.random_bits() != random
+            draws = generators(backend) != before
             now = _contents(backend, (args, kwargs))
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)
@@ -112,6 +114,13 @@ class Observing:
             return key in self._among
         reached = any(map(self._backend.requires_gradient, tensors))
         return bool(tensors) and not form.opaque and not reached
+
+
+def generators(backend: CacheOperations) -> tuple[Any, ...]:
+    """Return what is the same as long as nothing draws: from the framework, Python or NumPy."""
+    name, keys, place, *_ = np.random.get_state(legacy=True)
+    numpy_bits = name, place, np.asarray(keys).tobytes()
+    return backend.random_bits(), random.getstate(), numpy_bits
 
 
 def outermost(keys: Iterable[CallKey]) -> list[CallKey]:

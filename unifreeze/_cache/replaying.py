@@ -22,11 +22,13 @@ class Boundary(NamedTuple):
         kept: The calls whose outputs are kept.
         skipped: The other frozen calls; nothing but frozen calls reads their outputs.
         axes: For each of all these calls, the axis of rows of each tensor that it returns.
+        reads: Native paths of state of other modules on which these calls depend.
     """
 
     kept: tuple[CallKey, ...]
     skipped: frozenset[CallKey]
     axes: Mapping[CallKey, Sequence[int | None]]
+    reads: frozenset[str] = frozenset()
 
 
 class _Result(NamedTuple):
@@ -96,10 +98,16 @@ class Recording:
             for key, row in self._results.items()
         }
 
+    def arrays(self, key: CallKey) -> Sequence[Array]:
+        """Return the values of what a kept call returned; none if it was not made."""
+        return self._results[key].arrays if key in self._results else ()
+
     def fits(self, layouts: Mapping[CallKey, Layout], rows: int) -> bool:
-        """Return whether all kept outputs are of the shapes that their layouts say."""
+        """Return whether all kept outputs are as their layouts say."""
         kept = self._boundary.kept
-        return all(layouts[k].fits(self._results[k].arrays, rows) for k in kept)
+        return all(
+            layouts[k].fits(self._results[k].form, self._results[k].arrays, rows) for k in kept
+        )
 
     def rows(self, layouts: Mapping[CallKey, Layout], rows: int) -> list[tuple[Row, ...]]:
         """Return for each row what is kept of each call of the boundary."""
@@ -122,6 +130,7 @@ class Replaying:
         kept: Mapping[CallKey, Sequence[Row]],
         skipped: Collection[CallKey],
         rows: int,
+        filler: float = float("nan"),
     ) -> None:
         """Begin.
 
@@ -131,7 +140,9 @@ class Replaying:
             kept: For each call whose outputs are kept, its rows.
             skipped: The other frozen calls, whose outputs nobody should read.
             rows: The number of rows.
+            filler: What their outputs are filled with.
         """
+        self._filler = filler
         self.given: set[CallKey] = set()
         self.seconds = 0.0
         self._backend, self._layouts, self._rows = backend, layouts, rows
@@ -151,6 +162,6 @@ class Replaying:
             return result
         if key in self._skipped:
             self.given.add(key)
-            return self._layouts[key].empty(self._backend, self._rows)
+            return self._layouts[key].empty(self._backend, self._rows, self._filler)
         with self._frames.inside(key):
             return forward(*args, **kwargs)
