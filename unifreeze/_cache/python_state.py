@@ -24,7 +24,7 @@ Place: TypeAlias = tuple[str, str]
 """The native path of a module, and the name of an attribute of it."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type)
 _LIBRARIES = frozenset(
-    ("torch", "paddle", "numpy", "unifreeze", "unifreeze_torch", "unifreeze_paddle", "builtins",
+    ("torch", "paddle", "numpy", "builtins",
      "logging", "threading", "weakref", "_thread", "re", "abc", "io", "inspect", "enum")
 )  # fmt: skip
 _DEPTH = 6
@@ -239,4 +239,5 @@ def is_filled(cell: CellType) -> bool:
 
 
 def _of_a_library(value: Any) -> bool:
-    return str(getattr(value, "__module__", None)).partition(".")[0] in _LIBRARIES
+    root = str(getattr(value, "__module__", None)).partition(".")[0]
+    return root in _LIBRARIES or root.startswith("unifreeze")

@@ -71,15 +71,10 @@ class SettingsWatch:
         What changes again and again is named after 1, 2, 4, 8, … changes.
         """
         now, plain = self._now(), self._plain_now()
-        if (
-            plain == self._plain
-            and len(now) == len(self._values)
-            and same_objects(now, self._values)
-        ):
+        same = same_objects(now, self._values)
+        if same and plain == self._plain:
             return []
-        changes: dict[Place, str] = {}
-        if len(now) != len(self._values) or not same_objects(now, self._values):
-            changes = self._state.changes(self._before)
+        changes = {} if same else self._state.changes(self._before)
         for place in {**self._plain, **plain}:
             if self._plain.get(place, NOTHING) != plain.get(place, NOTHING):
                 changes[place] = ""

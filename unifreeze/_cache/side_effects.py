@@ -1,4 +1,4 @@
-"""What frozen modules do besides returning outputs: a cache would leave it out, so it is refused."""
+"""What frozen modules do besides returning outputs: a cache leaves it out, so it is refused."""
 
 from __future__ import annotations
 
