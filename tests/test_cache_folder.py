@@ -1,12 +1,6 @@
-"""A folder of kept rows: damaged files, other models, full disks, kills."""
+"""A folder of kept rows: damaged files, other models, full disks."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -143,36 +137,6 @@ def test_small_files_give_the_same_bits(fw, tmp_path, monkeypatch):
     plain, cached = fill(fw, None, epochs=3), fill(fw, tmp_path, epochs=3)
     assert nets.same(plain, cached)
     assert len(files(tmp_path)) > 3
-
-
-PROGRAM = """
-    import sys
-    from pathlib import Path
-    from unifreeze._cache import folder_store
-    from tests.support import cached_nets as nets
-    from tests.test_cache_folder import fill
-    folder_store.SHARD_BYTES = 2000
-    fw = nets.framework_of(sys.argv[1])
-    print("begins", flush=True)
-    fill(fw, sys.argv[2], epochs=200)
-"""
-
-
-@pytest.mark.parametrize("wait", [0.3, 0.35, 0.4, 0.5, 0.7])
-def test_a_kill_while_filling_loses_nothing_that_matters(fw, tmp_path, wait):
-    root = Path(__file__).resolve().parent.parent
-    places = os.pathsep.join([str(root), str(root / "backends")])
-    program = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PROGRAM), fw.name, str(tmp_path)],
-        stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": places},
-    )  # fmt: skip
-    assert program.stdout is not None
-    assert program.stdout.readline() == b"begins\n"
-    time.sleep(wait)
-    program.send_signal(signal.SIGKILL)
-    program.wait()
-    program.stdout.close()
-    assert nets.same(fill(fw, None, epochs=3), fill(fw, tmp_path, epochs=3))
 
 
 def test_a_shard_keeps_bfloat16_as_such(tmp_path):
