@@ -46,6 +46,7 @@ class Trial:
         self.inputs = _at_least_two(backend, inputs)
         self.rows = min(TRIAL_ROWS, self.inputs.rows)
         self.moved: dict[str, tuple[int, LiveTensor]] = {}
+        self._python = PythonState(backend, walk)
 
     @contextmanager
     def undone(self) -> Iterator[None]:
@@ -86,7 +87,7 @@ class Trial:
                 needs it.
         """
         args, kwargs = (inputs or self.inputs).taken(range(self.rows) if rows is None else rows)
-        with state_kept(self._backend, self._walk, self.moved):
+        with state_kept(self._backend, self._walk, self.moved, self._python):
             result = self._pass(running, args, kwargs, seed)
             if then is not None:
                 then(result, take_apart((args, kwargs), self._backend.is_tensor)[0])
@@ -115,7 +116,7 @@ class Trial:
             first: Takes the calls of the pass on other rows.
             then: Takes the calls of the other one.
         """
-        with state_kept(self._backend, self._walk):
+        with state_kept(self._backend, self._walk, python=self._python):
             self._pass(first, *self.inputs.taken(range(self.rows)[::-1]), seed=1)
             state = PythonState(self._backend, self._walk)
             before = state.remember()
@@ -180,7 +181,10 @@ class Trial:
 
 @contextmanager
 def state_kept(
-    backend: CacheOperations, walk: Walk, moved: dict[str, tuple[int, LiveTensor]] | None = None
+    backend: CacheOperations,
+    walk: Walk,
+    moved: dict[str, tuple[int, LiveTensor]] | None = None,
+    python: PythonState | None = None,
 ) -> Iterator[None]:
     """Let copies stand in for state meanwhile, so that nothing is written to the state itself.
 
@@ -191,8 +195,9 @@ def state_kept(
         backend: The model's backend.
         walk: The model as walked.
         moved: Takes what has moved, by its native path: the number of its module, and the tensor.
+        python: What code can reach in Python, if that is known already.
     """
-    python = PythonState(backend, walk)
+    python = python or PythonState(backend, walk)
     before = python.remember()
     copies: dict[int, LiveTensor] = {}
     rows = []
