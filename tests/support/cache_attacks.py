@@ -6,6 +6,8 @@ Each is a function of a framework that returns an `Attack`.
 from __future__ import annotations
 
 import random
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -249,6 +251,116 @@ def stash_outside_of_the_model(fw):
 
     inner = module(fw, body, a=line(fw), b=line(fw))
     return Attack(net(fw, lambda n, x: n.head(n.body(x) + kept["h"]), body=inner))
+
+
+def stash_out_of_sight(fw):
+    """A frozen module leaves something where nobody would look."""
+    kept = threading.local()
+
+    def body(n, x):
+        kept.h = n.a(x)
+        return n.b(kept.h)
+
+    inner = module(fw, body, a=line(fw), b=line(fw))
+    return Attack(net(fw, lambda n, x: n.head(n.body(x) + kept.h), body=inner))
+
+
+def stash_in_the_model(fw):
+    """A frozen module writes to the model, and live code reads it there."""
+
+    def body(n, x):
+        y = n.a(x)
+        n.places[0].noted = y
+        return n.b(y)
+
+    inner = module(fw, body, a=line(fw), b=line(fw))
+    model = net(fw, lambda n, x: n.head(n.body(x) + n.noted), body=inner)
+    inner.places = weakref.WeakValueDictionary({0: model})
+    return Attack(model)
+
+
+def view_of_the_input(fw):
+    """A frozen module returns a part of its input, which live code changes in place."""
+
+    def forward(n, x):
+        y = n.body(x)
+        y.add_(n.a(x))
+        return n.head(y + x)
+
+    body = module(fw, lambda n, x: x[:, :W])
+    return Attack(net(fw, forward, body=body, a=line(fw)))
+
+
+def same_tensor_twice(fw):
+    """A frozen module returns one tensor under two names, and live code writes to one of them."""
+
+    def body(n, x):
+        y = n.a(x)
+        return y, y
+
+    def forward(n, x):
+        a, b = n.body(x)
+        a.add_(b)
+        return n.head(b)
+
+    return Attack(net(fw, forward, body=module(fw, body, a=line(fw))))
+
+
+def largest_of_the_batch(fw):
+    """Only the rows with the largest values of the batch are changed."""
+
+    def body(n, x):
+        y = n.a(x)
+        return fw.lib.where(y >= y.max(), y + 1, y)
+
+    return Attack(body_and_head(fw, module(fw, body, a=line(fw))))
+
+
+def chance_in_the_live_part(fw):
+    """Dropout behind the frozen part draws the same numbers with a cache as without."""
+
+    def forward(n, x):
+        return n.head(n.drop(n.body(n.noise(x) * 0 + x)))
+
+    nn = fw.nn
+    return Attack(net(fw, forward, body=line(fw), drop=nn.Dropout(0.5), noise=nn.Dropout(0.5)))
+
+
+def layers_by_the_step(fw):
+    """The model skips a frozen layer in its first passes, which it counts."""
+
+    def forward(n, x):
+        n.passes += 1
+        x = n.a(x)
+        return n.head(n.b(x) if n.passes > 5 else x)
+
+    model = net(fw, forward, a=line(fw), b=line(fw))
+    model.passes = 0
+    return Attack(model)
+
+
+def table_made_at_first_use(fw):
+    """A frozen module makes a table when it first runs, which live code reads."""
+
+    def body(n, x):
+        if n.table is None:
+            n.table = fw.tensor(np.ones(W, "float32")) * 3
+        return n.a(x) * n.table
+
+    inner = module(fw, body, a=line(fw))
+    inner.table = None
+    model = net(fw, lambda n, x: n.head(n.body(x) + n.body.table), body=inner)
+    return Attack(model)
+
+
+def ids_of_positions(fw):
+    """The number of tokens before each token is counted over the whole batch."""
+
+    def forward(n, ids):
+        places = (ids > 0).astype("int64") if fw.name == "paddle" else (ids > 0).long()
+        return n.head(n.a(n.table(places.cumsum(0) % 50)).mean(1))
+
+    return Attack(net(fw, forward, a=line(fw), table=fw.nn.Embedding(50, W)), IDS)
 
 
 def stash_read_by_the_loop(fw):
@@ -538,7 +650,10 @@ ATTACKS = [
     packed_rows, number_of_the_batch, number_for_rare_rows, scalar_of_the_batch,
     table_among_the_inputs, rare_chance_in_python, rare_chance_in_numpy,
     chance_around_a_frozen_layer, stash_in_a_dictionary, stash_in_a_list,
-    stash_outside_of_the_model, stash_read_by_the_loop, input_changed_in_place, list_of_losses,
+    stash_outside_of_the_model, stash_out_of_sight, stash_in_the_model, view_of_the_input,
+    same_tensor_twice, largest_of_the_batch, chance_in_the_live_part, layers_by_the_step,
+    table_made_at_first_use, ids_of_positions,
+    stash_read_by_the_loop, input_changed_in_place, list_of_losses,
     counter_in_live_code, counter_in_a_list, hook_that_collects, hook_that_changes,
     index_from_what_trains, moving_average_in_forward, scale_set_by_the_loop,
     scale_of_the_model_set_by_the_loop, tensor_attribute_changed, setting_in_a_list,

@@ -135,19 +135,22 @@ class Search:
             CacheError: A call depends on other rows.
         """
         trial, count = self._trial, self._trial.rows
-        # The last rows, in the opposite order: a row must not depend on those before it, either.
-        order = list(range(count))[::-1][: max(1, count // 2)]
-        fewer = trial.observe(set(dead), rows=order)
         axes: dict[CallKey, Any] = {}
-        for key in dead:
-            whole, part = found.dead[key], fewer.dead.get(key)
-            rows = part and row_axes(whole.arrays, part.arrays, count, len(order))
-            if part is None or rows is None or part.form.text != whole.form.text:
-                raise depends_on_rows(self._name(key))
-            if not same_rows(whole.arrays, part.arrays, rows, count, order, range(len(order))):
-                raise depends_on_rows(self._name(key))
-            if any(axis is not None for axis in rows):
-                axes[key] = rows
+        # Each half of the rows, in the opposite order: a row must not depend on those before it.
+        order = list(range(count))[::-1]
+        middle = max(1, count // 2)
+        for half in (order[:middle], order[middle:]):
+            fewer = trial.observe(set(dead), rows=half)
+            for key in dead:
+                whole, part = found.dead[key], fewer.dead.get(key)
+                rows = part and row_axes(whole.arrays, part.arrays, count, len(half))
+                if part is None or rows is None or part.form.text != whole.form.text:
+                    raise depends_on_rows(self._name(key))
+                those = range(len(half))
+                if not same_rows(whole.arrays, part.arrays, rows, count, half, those):
+                    raise depends_on_rows(self._name(key))
+                if any(axis is not None for axis in rows):
+                    axes[key] = rows
         if not axes:
             raise self._nothing(found)
         self._check_beside_blank_rows(found, axes)
@@ -177,6 +180,7 @@ class Search:
         exact = all(backend.is_exact(t) for t in trial.inputs.tensors)
         limit = 0.0 if exact else 1e-5
         layouts, rows = self._kept_rows(found, axes)
+        raised = [""]
 
         def replaying(kept: Sequence[CallKey], filler: float) -> Replaying:
             chosen = {key: rows[key] for key in kept}
@@ -187,10 +191,9 @@ class Search:
             for filler in _FILLERS if len(kept) < len(axes) else _FILLERS[:1]:
                 try:
                     got = trial.outcome(replaying(kept, filler), self._trained)
-                except Exception:
-                    if len(kept) == len(axes):
-                        raise
-                    return False  # what is not kept is read, by code that NaN breaks
+                except CacheError as error:
+                    raised.append(error.fact.partition("alone: ")[2])
+                    return False  # code reads what is not kept, or what frozen modules left
                 same = len(want) == len(got) and all(
                     equal(a, b, relative_gap, limit) for a, b in zip(want, got, strict=True)
                 )
@@ -203,15 +206,23 @@ class Search:
             if holds(kept):
                 kept = _fewer(kept, always, found, holds)
                 whole = trial.left_behind(_Plain(), _Plain())
-                replayed = trial.left_behind(_Plain(), replaying(kept, _FILLERS[0]))
+                try:
+                    replayed = trial.left_behind(_Plain(), replaying(kept, _FILLERS[0]))
+                except CacheError as error:
+                    raised.append(error.fact.partition("alone: ")[2])
+                    break
                 check_left_behind(whole, replayed)
+                # What frozen modules left anywhere else is now that of other rows.
+                if not holds(kept):
+                    break
                 skipped = frozenset(axes.keys() - set(kept))
                 return Boundary(tuple(kept), skipped, axes, self._reads(found, axes))
         last = self._name(list(axes)[-1])
         raise CacheError(
             "with kept outputs of the frozen modules the model computes something else",
-            context=f"the last frozen module is {last}; code between modules writes in place, or "
-            "depends on which modules ran",
+            context=f"the last frozen module is {last}; code between modules writes in place, "
+            "depends on which modules ran, or reads what they left behind"
+            + (f" ({raised[-1]})" if raised[-1] else ""),
             hint="train without a cache, or freeze a part that ends elsewhere",
         )
 
