@@ -48,13 +48,16 @@ class Observing:
         unused: Keys of the dead calls whose results are passed on to no call.
     """
 
-    def __init__(self, backend: CacheOperations, among: Collection[CallKey] | None = None) -> None:
+    def __init__(self, backend: CacheOperations, among: Collection[CallKey] | None = None, *,
+                 draws: bool = False) -> None:  # fmt: skip
         """Begin.
 
         Args:
             backend: The model's backend.
             among: The calls to look at; None for all that gradient does not reach.
+            draws: Look whether calls draw random numbers, too.
         """
+        self._draws = draws
         self.dead: dict[CallKey, Observed] = {}
         self.order: list[CallKey] = []
         self.used: set[CallKey] = set()
@@ -90,7 +93,7 @@ class Observing:
         ]
         self._passed_on.update(handed)
         objects = _contents(backend, (args, kwargs))
-        before = generators(backend)
+        before = generators(backend) if self._draws else ()
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
         tensors, form = take_apart(result, backend.is_tensor)
@@ -99,7 +102,7 @@ class Observing:
                 self.dead[inner] = self.dead[inner]._replace(arrays=())
             arrays = [backend.to_array(tensor) for tensor in tensors]
             likes = [one_of(backend, tensor) for tensor in tensors]
-            draws = generators(backend) != before
+            draws = self._draws and generators(backend) != before
             now = _contents(backend, (args, kwargs))
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)

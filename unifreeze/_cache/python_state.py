@@ -47,6 +47,11 @@ class Holder(NamedTuple):
             return (value.cell_contents,)
         return list(value)
 
+    def holds(self, contents: Any) -> bool:
+        """Return whether it holds the same objects in the same order."""
+        direct = type(self.value) in (dict, list)
+        return same_objects(self.value if direct else self.contents(), contents)
+
     def put_back(self, contents: Any) -> None:
         """Let it hold what it held before."""
         value = self.value
@@ -68,7 +73,12 @@ class PythonState:
     """
 
     def __init__(
-        self, backend: CacheOperations, walk: Walk, modules: Iterable[int] | None = None
+        self,
+        backend: CacheOperations,
+        walk: Walk,
+        modules: Iterable[int] | None = None,
+        *,
+        hooks: bool = False,
     ) -> None:
         """Look around.
 
@@ -76,7 +86,9 @@ class PythonState:
             backend: The model's backend.
             walk: The model as walked.
             modules: The numbers of the modules; None for all.
+            hooks: Look at tables of hooks that are empty, too.
         """
+        self._hooks = hooks
         self.holders: list[Holder] = []
         self.tensors: list[tuple[Place, LiveTensor]] = []
         self._arrays: list[tuple[Place, Any]] = []
@@ -96,7 +108,7 @@ class PythonState:
         self._known.update([id(own), *registered])
         self.holders.append(Holder((path, ""), own))
         for name, value in list(own.items()):
-            if name != "forward":
+            if name != "forward" and (self._hooks or "hook" not in name or value):
                 self._look(value, (path, name), 0)
         self._look(type(module).forward, (path, "forward"), 0)
 
@@ -153,7 +165,7 @@ class PythonState:
     def put_back(self, before: Remembered) -> None:
         """Let all of it hold what it held before."""
         for holder, contents in zip(self.holders, before.contents, strict=True):
-            if not same_objects(holder.contents(), contents):
+            if not holder.holds(contents):
                 holder.put_back(contents)
         for (_, tensor), (clone, bits) in zip(self.tensors, before.tensors, strict=True):
             if bits_of(self._backend, [tensor]) != bits:
@@ -166,9 +178,8 @@ class PythonState:
         """Return what has changed: by place, as text that is equal for equal values."""
         found: dict[Place, str] = {}
         for holder, old in zip(self.holders, before.contents, strict=True):
-            now = holder.contents()
-            if not same_objects(now, old):
-                found.update(self._differences(holder, old, now))
+            if not holder.holds(old):
+                found.update(self._differences(holder, old, holder.contents()))
         for (place, tensor), (_, bits) in zip(self.tensors, before.tensors, strict=True):
             new = bits_of(self._backend, [tensor])
             found.update({place: new} if new != bits else {})

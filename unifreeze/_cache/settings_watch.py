@@ -43,7 +43,7 @@ class SettingsWatch:
 
     def refresh(self) -> None:
         """Take what is there now as right."""
-        self._state = PythonState(self._backend, self._walk, self._inside)
+        self._state = PythonState(self._backend, self._walk, self._inside, hooks=True)
         cells = [h for h in self._state.holders if isinstance(h.value, CellType)]
         rest = [h.value for h in self._state.holders if not isinstance(h.value, CellType)]
         self._views = [v.values() if isinstance(v, dict) else v for v in rest]

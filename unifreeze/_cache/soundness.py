@@ -53,7 +53,7 @@ class Search:
         with self._trial.undone():
             bits = ParameterBits(self._backend, self._walk)
             with self._backend.with_gradient(enabled=True):
-                found = self._trial.observe()
+                found = self._trial.observe(draws=True)
             bits.check()
             if not found.dead:
                 raise self._nothing(found)
@@ -61,7 +61,7 @@ class Search:
                 found = self._without_gradient(found)
             dead = self._independent(found)
             if not all(found.dead[key].arrays for key in dead):
-                found = self._trial.observe(set(dead))  # they were inside other calls
+                found = self._trial.observe(set(dead), draws=True)  # they were inside other calls
             axes = self._axes(found, dead)
             for key in axes:
                 check_call(self._backend, self._walk, found.dead[key], covered(self._walk, [key]))
@@ -69,7 +69,7 @@ class Search:
 
     def _without_gradient(self, found: Observing) -> Observing:
         """Return the dead calls as they run without gradient, where some code takes other ways."""
-        again = self._trial.observe(set(found.dead))
+        again = self._trial.observe(set(found.dead), draws=True)
         if not again.dead:
             raise self._nothing(found)
         return again

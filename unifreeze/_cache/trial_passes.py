@@ -130,9 +130,10 @@ class Trial:
         rows: Sequence[int] | None = None,
         seed: int = 0,
         inputs: Inputs | None = None,
+        draws: bool = False,
     ) -> Observing:
         """Run the model and look at its calls."""
-        seen = Observing(self._backend, among)
+        seen = Observing(self._backend, among, draws=draws)
         seen.take(self.run(seen, rows=rows, seed=seed, inputs=inputs))
         return seen
 
