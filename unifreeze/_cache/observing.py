@@ -48,16 +48,23 @@ class Observing:
         unused: Keys of the dead calls whose results are passed on to no call.
     """
 
-    def __init__(self, backend: CacheOperations, among: Collection[CallKey] | None = None, *,
-                 draws: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        backend: CacheOperations,
+        among: Collection[CallKey] | None = None,
+        *,
+        draws: bool = False,
+        values: bool = True,
+    ) -> None:
         """Begin.
 
         Args:
             backend: The model's backend.
             among: The calls to look at; None for all that gradient does not reach.
-            draws: Look whether calls draw random numbers, too.
+            draws: Look whether calls draw random numbers, or change their arguments, too.
+            values: Copy the values of what calls return; their digests are taken anyway.
         """
-        self._draws = draws
+        self._draws, self._values = draws, values
         self.dead: dict[CallKey, Observed] = {}
         self.order: list[CallKey] = []
         self.used: set[CallKey] = set()
@@ -92,7 +99,7 @@ class Observing:
             if id(t) in self._given
         ]
         self._passed_on.update(handed)
-        objects = _contents(backend, (args, kwargs))
+        objects = _contents(backend, (args, kwargs)) if self._draws else {}
         before = generators(backend) if self._draws else ()
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
@@ -100,10 +107,11 @@ class Observing:
         if self._is_dead(key, tensors, form):
             for inner in [k for k in self.dead if k[: len(key)] == key]:
                 self.dead[inner] = self.dead[inner]._replace(arrays=())
-            arrays = [backend.to_array(tensor) for tensor in tensors]
-            likes = [one_of(backend, tensor) for tensor in tensors]
+            copied = tensors if self._values else ()
+            arrays = [backend.to_array(tensor) for tensor in copied]
+            likes = [one_of(backend, tensor) for tensor in copied]
             draws = self._draws and generators(backend) != before
-            now = _contents(backend, (args, kwargs))
+            now = _contents(backend, (args, kwargs)) if self._draws else {}
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)
             self.dead[key] = Observed(key, bits, arrays, likes, form, draws, changed)

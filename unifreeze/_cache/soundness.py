@@ -85,7 +85,7 @@ class Search:
         for factor in (1.0625, -0.9375):  # other signs change what is compared, or the largest
             moving = [tensor for _, tensor in trial.moved.values()]
             dead &= self._same_with([*self._trained, *moving], factor, found)
-        again = trial.observe(dead, seed=1)
+        again = trial.observe(dead, seed=1, values=False)
         chance = {k for k in dead if found.dead[k].draws or k not in again.dead
                   or again.dead[k].digest != found.dead[k].digest}  # fmt: skip
         # A dropout right before the first layer that trains just runs.
@@ -105,7 +105,7 @@ class Search:
         """Return the dead calls that return the same where tensors have other values."""
         with self._backend.other_values(tensors, factor):
             try:
-                others = self._trial.observe(set(found.dead))
+                others = self._trial.observe(set(found.dead), values=False)
             except CacheError:
                 return set(found.dead)  # such values are not allowed, as of a scale below 0
         return {k for k, seen in found.dead.items()
@@ -187,8 +187,8 @@ class Search:
             skipped = axes.keys() - chosen.keys()
             return Replaying(backend, layouts, chosen, skipped, trial.rows, filler)
 
-        def holds(kept: Sequence[CallKey]) -> bool:
-            for filler in _FILLERS if len(kept) < len(axes) else _FILLERS[:1]:
+        def holds(kept: Sequence[CallKey], fillers: Sequence[float] = _FILLERS) -> bool:
+            for filler in fillers if len(kept) < len(axes) else fillers[:1]:
                 try:
                     got = trial.outcome(replaying(kept, filler), self._trained)
                 except CacheError as error:
@@ -213,7 +213,7 @@ class Search:
                     break
                 check_left_behind(whole, replayed)
                 # What frozen modules left anywhere else is now that of other rows.
-                if not holds(kept):
+                if not holds(kept, _FILLERS[:1]):
                     break
                 skipped = frozenset(axes.keys() - set(kept))
                 return Boundary(tuple(kept), skipped, axes, self._reads(found, axes))

@@ -131,9 +131,10 @@ class Trial:
         seed: int = 0,
         inputs: Inputs | None = None,
         draws: bool = False,
+        values: bool = True,
     ) -> Observing:
         """Run the model and look at its calls."""
-        seen = Observing(self._backend, among, draws=draws)
+        seen = Observing(self._backend, among, draws=draws, values=values)
         seen.take(self.run(seen, rows=rows, seed=seed, inputs=inputs))
         return seen
 
