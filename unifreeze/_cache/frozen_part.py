@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from unifreeze._cache.input_rows import Inputs
@@ -98,7 +99,22 @@ class FrozenPart:
     def _narrowed(self, rows: list[Kept]) -> list[Kept]:
         if self.dtype == "float32":
             return rows
-        return [tuple(tuple(narrowed(a, self.dtype) for a in call) for call in row) for row in rows]
+        kept = [tuple(tuple(narrowed(a, self.dtype) for a in call) for call in row) for row in rows]
+        if self.dtype == "float16":
+            self._check_range(rows, kept)
+        return kept
+
+    def _check_range(self, rows: Sequence[Kept], kept: Sequence[Kept]) -> None:
+        """Refuse values that are finite, and infinite in float16."""
+        for row, half in zip(rows, kept, strict=True):
+            for place, pieces, narrow in zip(self.kept_at, row, half, strict=True):
+                for a, b in zip(pieces, narrow, strict=True):
+                    if b.dtype == np.float16 and np.isinf(b).sum() > np.isinf(a).sum():
+                        raise CacheError(
+                            f"{place} returns {np.abs(a[np.isfinite(a)]).max():.3g}, which is too "
+                            "large for float16",
+                            hint='keep rows with dtype="bfloat16"',
+                        )
 
     def learn(
         self,
