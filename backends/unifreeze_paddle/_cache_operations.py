@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import paddle
+import xxhash
 from paddle.base.framework import _dygraph_tracer
 
 from unifreeze.backend import Array, CacheOperations, Layer, LiveTensor, Undo
@@ -38,7 +39,13 @@ class PaddleCacheOperations(CacheOperations):
     def precision_in_force(self) -> str:
         """Return which automatic casts are in force, as text."""
         tracer = _dygraph_tracer()
-        return f"{tracer._amp_level} {tracer._amp_dtype}" if tracer is not None else ""
+        if tracer is None:
+            return ""
+        lists = [sorted(names) for names in tracer._get_amp_op_list()]
+        casts = f"{tracer._amp_level} {tracer._amp_dtype}"
+        if any(lists):
+            casts += f" {xxhash.xxh3_64(repr(lists).encode()).hexdigest()}"
+        return f"{casts} {paddle.get_default_dtype()}"
 
     def remember_random(self) -> Callable[[], None]:
         """Return a function that puts the generators back to where they are now."""
@@ -54,24 +61,24 @@ class PaddleCacheOperations(CacheOperations):
         """Return what many writes to a tensor change, without a look at its values."""
         return tensor.inplace_version, tensor.data_ptr()
 
-    def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
-        """Return a tensor of NaN, the same one for each shape.
+    def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
+        """Return a tensor of one value, the same one for each shape.
 
         Not one whose elements are all the same in memory: with such a tensor Paddle never returns.
         """
-        key = tuple(shape), str(like.dtype), str(like.place)
+        key = tuple(shape), str(like.dtype), str(like.place), str(value)
         if key not in self._placeholders:
             if len(self._placeholders) >= _MOST_PLACEHOLDERS:
                 self._placeholders.clear()
-            self._placeholders[key] = paddle.full(list(shape), float("nan"), dtype=like.dtype)
+            self._placeholders[key] = paddle.full(list(shape), value, dtype=like.dtype)
         return self._placeholders[key]
 
     @contextmanager
-    def other_values(self, tensors: Iterable[LiveTensor]) -> Iterator[None]:
+    def other_values(self, tensors: Iterable[LiveTensor], factor: float) -> Iterator[None]:
         """Give tensors other values meanwhile, in other memory, without a trace of it."""
         changing = [t for t in tensors if t._is_initialized() and self.is_floating(t)]
         with paddle.no_grad():
-            others = [tensor * 1.0625 + 0.03125 for tensor in changing]
+            others = [tensor * factor + 0.03125 for tensor in changing]
             # Of a detached tensor the memory would change together with the tensor's own.
             keepers = [tensor * 1 for tensor in changing]
         for keeper, tensor in zip(keepers, changing, strict=True):

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.modules import module as torch_modules
 from torch.utils.flop_counter import FlopCounterMode
 
 from unifreeze.backend import Array, CacheOperations, Layer, LiveTensor, Undo
@@ -36,7 +37,8 @@ class TorchCacheOperations(CacheOperations):
             for device in ("cpu", "cuda")
             if torch.is_autocast_enabled(device)
         ]
-        return " ".join([*casts, torch.get_float32_matmul_precision()])
+        precision = torch.get_float32_matmul_precision()
+        return " ".join([*casts, precision, str(torch.get_default_dtype())])
 
     def remember_random(self) -> Callable[[], None]:
         """Return a function that puts the generators back to where they are now."""
@@ -61,18 +63,18 @@ class TorchCacheOperations(CacheOperations):
         """Return what most writes to a tensor change, without a look at its values."""
         return tensor._version, tensor.data_ptr()
 
-    def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
-        """Return a tensor of NaN that takes no memory: all its elements are one."""
-        single = torch.full((), float("nan"), dtype=like.dtype, device=like.device)
+    def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
+        """Return a tensor of one value that takes no memory: all its elements are one."""
+        single = torch.full((), value, dtype=like.dtype, device=like.device)
         return single.expand(tuple(shape))
 
     @contextmanager
-    def other_values(self, tensors: Iterable[LiveTensor]) -> Iterator[None]:
+    def other_values(self, tensors: Iterable[LiveTensor], factor: float) -> Iterator[None]:
         """Give tensors other values meanwhile, in other memory, without a trace of it."""
         kept = [(tensor, tensor.data) for tensor in tensors if tensor.is_floating_point()]
         try:
             for tensor, data in kept:
-                tensor.data = data * 1.0625 + 0.03125
+                tensor.data = data * factor + 0.03125
             yield
         finally:
             for tensor, data in kept:
@@ -101,7 +103,9 @@ class TorchCacheOperations(CacheOperations):
 
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a module's forward pass."""
-        return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        of_all = (torch_modules._global_forward_pre_hooks, torch_modules._global_forward_hooks)
+        tables = (module._forward_pre_hooks, module._forward_hooks, *of_all)
+        return [hook for table in tables for hook in table.values()]
 
     def is_exact(self, tensor: LiveTensor) -> bool:
         """Return whether equal computations give equal bits where a tensor is: on the CPU."""

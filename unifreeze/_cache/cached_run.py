@@ -14,7 +14,7 @@ from typing import Any
 
 from unifreeze._cache.dropped_weights import DroppedWeights
 from unifreeze._cache.extending import Extending, recording_of, try_to_extend
-from unifreeze._cache.frozen_part import FrozenPart, check_rows, mismatch
+from unifreeze._cache.frozen_part import FrozenPart, check_rows, mismatch, suspected
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
 from unifreeze._cache.known_parts import KnownParts
 from unifreeze._cache.module_calls import Forward, ModuleCalls, Pass, Plain, is_stand_in
@@ -95,7 +95,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
     @property
     def parts(self) -> list[FrozenPart]:
         """The frozen parts of the model, one for each context in which it has run."""
-        return [part for part in self._parts.values() if part]
+        return list(self._known)
 
     def __enter__(self) -> CachedRun:
         if self._begun:
@@ -288,8 +288,9 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
     ) -> Any:
         """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
         self.counts.checks += 1
+        suspect = part.is_suspect(self._backend, self._walk)
         due = self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
-        if self._away is None and (part.group in self._known.unproved or due):
+        if self._away is None and (suspect or part.group in self._known.unproved or due):
             self._known.unproved.discard(part.group)
             return self._compared(part, inputs, rows, forward)
         put_random_back = self._backend.remember_random()
@@ -317,24 +318,25 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         """Run a whole pass, and compare it with what kept rows give; raises if they differ."""
         backend = self._backend
         part.watch.check_all()
-        again = self._apart(part.replaying(backend, inputs, rows), forward, inputs)
+        again = self._apart(part.replaying(backend, inputs, rows), forward, inputs.copied())
         recording = Recording(backend, part.boundary, layouts=False)
         result = self._recorded(recording, forward, inputs)
         self.counts.uncached += inputs.rows
         self._given_since += inputs.rows
         if not recording.complete:
-            raise self._differs("other modules ran than in the trial")
+            raise self._differs("other modules ran than in the trial", part)
         fresh = part.to_keep(backend, inputs, recording)
         with contextlib.nullcontext() if self._ids is None else self._ids.blamed():
             check_rows(part, rows, fresh, self._dtype)
         if how := mismatch(backend, result, again, part.limit):
-            raise self._differs(how)
+            raise self._differs(how, part)
         return result
 
-    def _differs(self, how: str) -> CacheError:
+    def _differs(self, how: str, part: FrozenPart) -> CacheError:
         return CacheError(
             f"with kept outputs the model computes something else than without: {how}",
-            context="code between modules may take other ways for other values; steps since the "
+            context=suspected(part)
+            or "code between modules may take other ways for other values; steps since the "
             f"last comparison (one in {CHECK_EVERY}) may be wrong",
             hint="train without a cache",
         )

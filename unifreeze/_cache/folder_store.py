@@ -68,6 +68,8 @@ class FolderStore:
         self.budget, self.nbytes, self.full = budget, 0, ""
         self._folder = folder
         self._shards: dict[str, dict[str, tuple[Shard, int]]] = {}
+        self._files: dict[str, set[str]] = {}
+        self._looked: dict[str, int] = {}
         self._waiting: dict[str, dict[str, Kept]] = {}
         self._bytes_waiting = 0
         self._bfloat16 = False
@@ -91,11 +93,8 @@ class FolderStore:
         self._bfloat16 = about["dtype"] == "bfloat16"
         place = self._place(group)
         rows: dict[str, tuple[Shard, int]] = {}
-        for path in sorted(place.glob("*.safetensors")):
-            shard = Shard(path, group)
-            self.nbytes += shard.nbytes
-            rows.update((key, (shard, number)) for number, key in enumerate(shard.keys))
-        self._shards[group], self._waiting[group] = rows, {}
+        self._shards[group], self._waiting[group], self._files[group] = rows, {}, set()
+        self._take_new_files(group)
         manifest = place / MANIFEST
         if manifest.exists():
             if Manifest.load(manifest).group != group:
@@ -114,7 +113,9 @@ class FolderStore:
         """Return the rows of some keys; None unless all are there."""
         shards, waiting = self._shards[group], self._waiting[group]
         if not all(key in shards or key in waiting for key in keys):
-            return None
+            self._take_new_files(group)
+            if not all(key in shards or key in waiting for key in keys):
+                return None
         rows = []
         for key in keys:
             row = waiting.get(key)
@@ -123,6 +124,21 @@ class FolderStore:
                 row = shard.row(number)
             rows.append(row)
         return rows
+
+    def _take_new_files(self, group: str) -> None:
+        """Take in the files that are new in a group's folder; other processes write there, too."""
+        place, seen = self._place(group), self._files[group]
+        changed = place.stat().st_mtime_ns if place.exists() else 0
+        if changed == self._looked.get(group, 0):
+            return
+        self._looked[group] = changed
+        for path in sorted(place.glob("*.safetensors")):
+            if path.name not in seen:
+                seen.add(path.name)
+                shard = Shard(path, group)
+                self.nbytes += shard.nbytes
+                for number, key in enumerate(shard.keys):
+                    self._shards[group].setdefault(key, (shard, number))
 
     def put(self, group: str, key: str, kept: Kept) -> None:
         """Keep a row, if there is room."""
@@ -166,6 +182,7 @@ class FolderStore:
             self.nbytes -= sum(a.nbytes for kept in rows.values() for call in kept for a in call)
             return
         shard = Shard(path, group)
+        self._files[group].add(name)
         self._shards[group].update((key, (shard, n)) for n, key in enumerate(shard.keys))
 
     def _stop(self, why: str) -> None:

@@ -6,21 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from unifreeze._cache.input_rows import Inputs
 from unifreeze._cache.module_calls import CallKey, Forward, ModuleCalls
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
-from unifreeze._cache.output_rows import Layout, Row, relative_gap
+from unifreeze._cache.output_rows import ROUNDING, Layout, Row, relative_gap, same_rows
+from unifreeze._cache.python_state import PythonState
 from unifreeze._cache.replaying import Boundary, Recording, Replaying
 from unifreeze._cache.row_store import Kept, narrowed, widened
-from unifreeze._cache.soundness import ROUNDING, Search, covered
-from unifreeze._cache.trial_passes import Trial, equal, remember_generators, state_kept
+from unifreeze._cache.settings_watch import SettingsWatch
+from unifreeze._cache.side_effects import check_hooks
+from unifreeze._cache.soundness import Search, covered, depends_on_rows
+from unifreeze._cache.trial_passes import (
+    TRIAL_ROWS,
+    Trial,
+    equal,
+    remember_generators,
+    state_kept,
+)
 from unifreeze._cache.weight_watch import WeightWatch, frozen_tensors
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Array
-from unifreeze.errors import CacheError
+from unifreeze.errors import CacheError, listing
 
 LOSSY = 5e-2
 """How much outputs may differ, relative to the largest value, where rows are stored rounded."""
@@ -39,6 +49,8 @@ class FrozenPart:
         entry: The number of the module that is called: 0 for the model as a whole.
         about: What else the rows depend on: gradient, automatic casts.
         modes: For each of its modules, by number, whether it is in training mode.
+        settings: Notices that something else in Python that it may depend on was changed.
+        suspects: What was changed since rows were compared.
         layouts: By signature of inputs, how outputs are put together; None for a signature with
             which the model computes something else.
         bases: Earlier frozen parts that end before this one, and whose rows are still right.
@@ -54,6 +66,8 @@ class FrozenPart:
     entry: int = 0
     about: str = ""
     modes: Mapping[int, bool] = field(default_factory=dict)
+    settings: SettingsWatch = field(kw_only=True)
+    suspects: list[str] = field(default_factory=list)
     layouts: dict[str, Mapping[CallKey, Layout] | None] = field(default_factory=dict)
     bases: list[FrozenPart] = field(default_factory=list)
     extends: dict[str, FrozenPart] = field(default_factory=dict)
@@ -63,6 +77,18 @@ class FrozenPart:
     def limit(self) -> float:
         """How much outputs may differ between a replayed batch and a whole pass."""
         return ROUNDING if self.dtype == "float32" else LOSSY
+
+    def is_suspect(self, backend: CacheOperations, walk: Walk) -> bool:
+        """Return whether something in Python was changed, so that rows should be compared.
+
+        Raises:
+            CacheError: A hook was put on a frozen module.
+        """
+        changed = self.settings.changed()
+        self.suspects = [name for name in changed if "hook" not in name.rpartition(".")[2]]
+        if changed:
+            check_hooks(backend, walk, covered(walk, list(self.boundary.axes)))
+        return bool(self.suspects)
 
     def replaying(
         self, backend: CacheOperations, inputs: Inputs, rows: Sequence[Kept]
@@ -80,10 +106,27 @@ class FrozenPart:
         """Return for each row of a recorded pass what is kept of it."""
         layouts = self.layouts[inputs.signature]
         assert layouts is not None
-        rows = recording.rows(layouts, inputs.rows)
+        return self._narrowed(recording.rows(layouts, inputs.rows))
+
+    def _narrowed(self, rows: list[Kept]) -> list[Kept]:
         if self.dtype == "float32":
-            return list(rows)
-        return [tuple(tuple(narrowed(a, self.dtype) for a in call) for call in row) for row in rows]
+            return rows
+        kept = [tuple(tuple(narrowed(a, self.dtype) for a in call) for call in row) for row in rows]
+        if self.dtype == "float16":
+            self._check_range(rows, kept)
+        return kept
+
+    def _check_range(self, rows: Sequence[Kept], kept: Sequence[Kept]) -> None:
+        """Refuse values that are finite, and infinite in float16."""
+        for row, half in zip(rows, kept, strict=True):
+            for place, pieces, narrow in zip(self.kept_at, row, half, strict=True):
+                for a, b in zip(pieces, narrow, strict=True):
+                    if b.dtype == np.float16 and np.isinf(b).sum() > np.isinf(a).sum():
+                        raise CacheError(
+                            f"{place} returns {np.abs(a[np.isfinite(a)]).max():.3g}, which is too "
+                            "large for float16",
+                            hint='keep rows with dtype="bfloat16"',
+                        )
 
     def learn(
         self,
@@ -99,7 +142,9 @@ class FrozenPart:
             The result of the whole pass, and what was recorded.
         """
         args, kwargs = inputs.first(inputs.rows)
-        before = remember_generators(backend)
+        copy = inputs.copied()
+        before, python = remember_generators(backend), PythonState(backend, walk)
+        held = python.remember()
         recording = Recording(backend, self.boundary, layouts=True)
         with calls.during(recording):
             result = forward(*args, **kwargs)
@@ -113,15 +158,49 @@ class FrozenPart:
         try:
             backend.runs_itself = True
             before()
+            args, kwargs = copy.copied().first(inputs.rows)
             with state_kept(backend, walk), calls.during(replaying):
+                python.put_back(held)  # counters in live code
                 again = forward(*args, **kwargs)
+            if len(self.layouts) == 1:
+                self._check_alone(backend, walk, calls, forward, copy, recording)
         finally:
             after()
             backend.runs_itself = outer
         exact = self.dtype == "float32" and all(map(backend.is_exact, inputs.tensors))
         if mismatch(backend, result, again, 0.0 if exact else self.limit):
             self.layouts[inputs.signature] = None
+        self.settings.refresh()  # tables that are made in the first pass
         return result, recording
+
+    def _check_alone(
+        self,
+        backend: CacheOperations,
+        walk: Walk,
+        calls: ModuleCalls,
+        forward: Forward,
+        inputs: Inputs,
+        recording: Recording,
+    ) -> None:
+        """Compare the last rows of a batch with the same rows in a batch of their own.
+
+        Raises:
+            CacheError: They differ: rows depend on other rows in batches of this size.
+        """
+        order = list(range(inputs.rows))[::-1][: -(-inputs.rows // 2)]
+        layouts = self.layouts[inputs.signature]
+        if layouts is None or inputs.rows <= TRIAL_ROWS:
+            return
+        args, kwargs = inputs.taken(order)
+        alone = Recording(backend, self.boundary, layouts=False)
+        with state_kept(backend, walk), calls.during(alone):
+            forward(*args, **kwargs)
+        fits = alone.complete and alone.fits(layouts, len(order))
+        for key, place in zip(self.boundary.kept, self.kept_at, strict=True):
+            axes, those = self.boundary.axes[key], range(len(order))
+            whole, part = recording.arrays(key), alone.arrays(key)
+            if not fits or not same_rows(whole, part, axes, inputs.rows, order, those):
+                raise depends_on_rows(place)
 
 
 def find_frozen_part(
@@ -153,7 +232,9 @@ def find_frozen_part(
     trial = Trial(backend, walk, calls, forward, inputs)
     boundary = Search(backend, walk, trial).boundary()
     modules = covered(walk, list(boundary.axes))
-    watch = WeightWatch(backend, frozen_tensors(backend, walk, modules))
+    watch = WeightWatch(backend, frozen_tensors(backend, walk, modules, boundary.reads))
+    around = {0, *(number for key in boundary.axes for number, _ in key[:-1])}
+    settings = SettingsWatch(backend, walk, modules, sorted(around - set(modules)))
     modes = backend.modes(walk)
     names = [".".join(f"{walk.tree.paths[n]}#{k}" for n, k in key) for key in boundary.kept]
     parts = [
@@ -162,12 +243,15 @@ def find_frozen_part(
         dtype,
         watch.digest,
         *names,
+        settings.digest(),
         *(f"{walk.tree.paths[n]} {walk.tree.types[n]} {modes[n]}" for n in modules),
     ]
     group = xxhash.xxh3_128("\n".join(parts).encode()).hexdigest()
     kept_at = [walk.tree.paths[key[-1][0]] for key in boundary.kept]
     held = {number: modes[number] for number in modules}
-    return FrozenPart(boundary, watch, group, kept_at, dtype, entry, context, held)
+    return FrozenPart(
+        boundary, watch, group, kept_at, dtype, entry, context, held, settings=settings
+    )
 
 
 def mismatch(backend: CacheOperations, first: Any, second: Any, limit: float) -> str:
@@ -196,10 +280,17 @@ def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dt
                     raise CacheError(
                         f"row {row} of this batch: what is kept of {place} differs from what it "
                         f"computes now, by {gap:.1e} of the largest value",
-                        context="a frozen module depends on something that no trial has shown, or "
+                        context=suspected(part)
+                        or "a frozen module depends on something that no trial has shown, or "
                         "rows in the folder are of a model with other settings",
                         hint="give a new folder; if that does not help, train without a cache",
                     )
+
+
+def suspected(part: FrozenPart) -> str:
+    """Return what may have made kept rows wrong; "" if nothing was seen."""
+    names = listing(part.suspects)
+    return f"{names} was changed from outside since rows were kept" if part.suspects else ""
 
 
 def _wide(row: Row, dtype: str) -> Row:

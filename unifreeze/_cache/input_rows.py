@@ -35,7 +35,18 @@ class Inputs(NamedTuple):
 
     def first(self, count: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the inputs of the first rows alone, as positional and named ones."""
+        if count == self.rows:
+            return self._inputs(self.tensors)  # the same tensors: code may write to them
         return self._inputs([t[:count] if self.has_rows(t) else t for t in self.tensors])
+
+    def taken(self, rows: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return copies of the inputs of some rows, in that order."""
+        chosen = list(rows)
+        return self._inputs([t[chosen] if self.has_rows(t) else t.clone() for t in self.tensors])
+
+    def copied(self) -> Inputs:
+        """Return inputs in memory of their own; gradient flows on into the originals."""
+        return self._replace(tensors=[tensor.clone() for tensor in self.tensors])
 
     def changed(self, change: Callable[[LiveTensor], LiveTensor]) -> Inputs:
         """Return inputs of which each tensor with rows is another one of as many rows."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import xxhash
 
 from unifreeze._cache.module_calls import CallKey, Forward, Frames
@@ -46,13 +48,23 @@ class Observing:
         unused: Keys of the dead calls whose results are passed on to no call.
     """
 
-    def __init__(self, backend: CacheOperations, among: Collection[CallKey] | None = None) -> None:
+    def __init__(
+        self,
+        backend: CacheOperations,
+        among: Collection[CallKey] | None = None,
+        *,
+        draws: bool = False,
+        values: bool = True,
+    ) -> None:
         """Begin.
 
         Args:
             backend: The model's backend.
             among: The calls to look at; None for all that gradient does not reach.
+            draws: Look whether calls draw random numbers, or change their arguments, too.
+            values: Copy the values of what calls return; their digests are taken anyway.
         """
+        self._draws, self._values = draws, values
         self.dead: dict[CallKey, Observed] = {}
         self.order: list[CallKey] = []
         self.used: set[CallKey] = set()
@@ -87,18 +99,19 @@ class Observing:
             if id(t) in self._given
         ]
         self._passed_on.update(handed)
-        objects = _contents(backend, (args, kwargs))
-        random = backend.random_bits()
+        objects = _contents(backend, (args, kwargs)) if self._draws else {}
+        before = generators(backend) if self._draws else ()
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
         tensors, form = take_apart(result, backend.is_tensor)
         if self._is_dead(key, tensors, form):
             for inner in [k for k in self.dead if k[: len(key)] == key]:
                 self.dead[inner] = self.dead[inner]._replace(arrays=())
-            arrays = [backend.to_array(tensor) for tensor in tensors]
-            likes = [one_of(backend, tensor) for tensor in tensors]
-            draws = backend.random_bits() != random
-            now = _contents(backend, (args, kwargs))
+            copied = tensors if self._values else ()
+            arrays = [backend.to_array(tensor) for tensor in copied]
+            likes = [one_of(backend, tensor) for tensor in copied]
+            draws = self._draws and generators(backend) != before
+            now = _contents(backend, (args, kwargs)) if self._draws else {}
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)
             self.dead[key] = Observed(key, bits, arrays, likes, form, draws, changed)
@@ -112,6 +125,13 @@ class Observing:
             return key in self._among
         reached = any(map(self._backend.requires_gradient, tensors))
         return bool(tensors) and not form.opaque and not reached
+
+
+def generators(backend: CacheOperations) -> tuple[Any, ...]:
+    """Return what is the same as long as nothing draws: from the framework, Python or NumPy."""
+    name, keys, place, *_ = np.random.get_state(legacy=True)
+    numpy_bits = name, place, np.asarray(keys).tobytes()
+    return backend.random_bits(), random.getstate(), numpy_bits
 
 
 def outermost(keys: Iterable[CallKey]) -> list[CallKey]:

@@ -45,12 +45,19 @@ class CacheOperations(ModuleExperiments):
         """Return what most writes to a tensor change, without a look at its values."""
 
     @abstractmethod
-    def placeholder(self, shape: Sequence[int], like: LiveTensor) -> LiveTensor:
-        """Return a tensor of NaN; it may share memory with others."""
+    def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
+        """Return a tensor of one value, NaN for one; it may share memory with others."""
 
     @abstractmethod
-    def other_values(self, tensors: Iterable[LiveTensor]) -> AbstractContextManager[None]:
-        """Give tensors other values meanwhile, in other memory, without a trace of it."""
+    def other_values(
+        self, tensors: Iterable[LiveTensor], factor: float
+    ) -> AbstractContextManager[None]:
+        """Give tensors other values meanwhile, in other memory, without a trace of it.
+
+        Args:
+            tensors: The tensors.
+            factor: By what values are multiplied, before a little is added.
+        """
 
     @abstractmethod
     def drop_values(self, tensor: LiveTensor) -> Any:

@@ -22,11 +22,13 @@ class Boundary(NamedTuple):
         kept: The calls whose outputs are kept.
         skipped: The other frozen calls; nothing but frozen calls reads their outputs.
         axes: For each of all these calls, the axis of rows of each tensor that it returns.
+        reads: Native paths of state of other modules on which these calls depend.
     """
 
     kept: tuple[CallKey, ...]
     skipped: frozenset[CallKey]
     axes: Mapping[CallKey, Sequence[int | None]]
+    reads: frozenset[str] = frozenset()
 
 
 class _Result(NamedTuple):
@@ -101,10 +103,16 @@ class Recording:
             for key, row in self._results.items()
         }
 
+    def arrays(self, key: CallKey) -> Sequence[Array]:
+        """Return the values of what a kept call returned; none if it was not made."""
+        return self._results[key].arrays if key in self._results else ()
+
     def fits(self, layouts: Mapping[CallKey, Layout], rows: int) -> bool:
-        """Return whether all kept outputs are of the shapes that their layouts say."""
+        """Return whether all kept outputs are as their layouts say."""
         kept = self._boundary.kept
-        return all(layouts[k].fits(self._results[k].arrays, rows) for k in kept)
+        return all(
+            layouts[k].fits(self._results[k].form, self._results[k].arrays, rows) for k in kept
+        )
 
     def rows(self, layouts: Mapping[CallKey, Layout], rows: int) -> list[tuple[Row, ...]]:
         """Return for each row what is kept of each call of the boundary."""
@@ -128,6 +136,7 @@ class Replaying:
         kept: Mapping[CallKey, Sequence[Row]],
         skipped: Collection[CallKey],
         rows: int,
+        filler: float = float("nan"),
     ) -> None:
         """Begin.
 
@@ -137,7 +146,9 @@ class Replaying:
             kept: For each call whose outputs are kept, its rows.
             skipped: The other frozen calls, whose outputs nobody should read.
             rows: The number of rows.
+            filler: What their outputs are filled with.
         """
+        self._filler = filler
         self.given: set[CallKey] = set()
         self.ran: set[int] = set()
         self.seconds = 0.0
@@ -163,7 +174,7 @@ class Replaying:
         """Return the kept outputs of a frozen call, or what stands for them."""
         self.given.add(key)
         if key in self._skipped:
-            return self._layouts[key].empty(self._backend, self._rows)
+            return self._layouts[key].empty(self._backend, self._rows, self._filler)
         start = perf_counter()
         result = self._layouts[key].join(self._backend, self._kept[key])
         self.seconds += perf_counter() - start

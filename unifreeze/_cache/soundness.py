@@ -12,22 +12,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from unifreeze._cache.module_calls import CallKey, Plain
-from unifreeze._cache.observing import Observed, Observing, outermost
+from unifreeze._cache.observing import Observing, outermost
 from unifreeze._cache.operations import CacheOperations
-from unifreeze._cache.output_rows import Layout, Row, layout_of, relative_gap, row_axes
+from unifreeze._cache.output_rows import Layout, Row, layout_of, relative_gap, row_axes, same_rows
 from unifreeze._cache.replaying import Boundary, Replaying
-from unifreeze._cache.trial_passes import Trial, attributes_now, equal
+from unifreeze._cache.side_effects import (
+    ParameterBits,
+    check_call,
+    check_left_behind,
+    check_state,
+)
+from unifreeze._cache.trial_passes import Trial, equal
 from unifreeze._modules.walking import Walk
-from unifreeze._protocol.live import Layer
+from unifreeze._protocol.live import LiveTensor
 from unifreeze.errors import CacheError
 
-ROUNDING = 1e-4
-"""How much a row may differ between batches of other sizes, relative to the largest value.
-
-Kernels round differently for other shapes; measured differences are below 1e-5.
-"""
 NOTHING = "nothing can be cached: no module runs before the first one that trains"
 _MOST_TRIES = 24
+_FILLERS = (float("nan"), float("inf"), float("-inf"), 0.0)
+"""Stand for outputs that are not kept. Code that compares values may take NaN for a usual value."""
 _OFF = (
     'set "dropout: off" in the plan; for a dropout outside of frozen blocks set its p to 0, or '
     "call model.eval()"
@@ -49,23 +52,25 @@ class Search:
             CacheError: Its outputs cannot be kept; the message names the module and the cure.
         """
         with self._trial.undone():
+            bits = ParameterBits(self._backend, self._walk)
             with self._backend.with_gradient(enabled=True):
-                found = self._trial.observe()
+                found = self._trial.observe(draws=True)
+            bits.check()
             if not found.dead:
                 raise self._nothing(found)
             if not self._backend.gradient_enabled():
                 found = self._without_gradient(found)
             dead = self._independent(found)
             if not all(found.dead[key].arrays for key in dead):
-                found = self._trial.observe(set(dead))  # they were inside other calls
+                found = self._trial.observe(set(dead), draws=True)  # they were inside other calls
             axes = self._axes(found, dead)
             for key in axes:
-                self._check_call(found.dead[key])
+                check_call(self._backend, self._walk, found.dead[key], covered(self._walk, [key]))
             return self._proved(found, axes)
 
     def _without_gradient(self, found: Observing) -> Observing:
         """Return the dead calls as they run without gradient, where some code takes other ways."""
-        again = self._trial.observe(set(found.dead))
+        again = self._trial.observe(set(found.dead), draws=True)
         if not again.dead:
             raise self._nothing(found)
         return again
@@ -77,43 +82,52 @@ class Search:
             CacheError: One of them depends on chance, or something else happens in it.
         """
         trial = self._trial
-        moving = [tensor for _, tensor in trial.moved.values()]
-        with trial.other_values([*self._trained, *moving]):
-            others = trial.observe(set(found.dead))
-        dead = {k for k, seen in found.dead.items()
-                if k in others.dead and others.dead[k].digest == seen.digest}  # fmt: skip
-        modules = self._inside(outermost(dead))
-        before = attributes_now(modules)
-        again = trial.observe(dead, seed=1)
+        dead = set(found.dead)
+        for factor in (1.0625, -0.9375):  # other signs change what is compared, or the largest
+            moving = [tensor for _, tensor in trial.moved.values()]
+            dead &= self._same_with([*self._trained, *moving], factor, found)
+        again = trial.observe(dead, seed=1, values=False)
         chance = {k for k in dead if found.dead[k].draws or k not in again.dead
                   or again.dead[k].digest != found.dead[k].digest}  # fmt: skip
         # A dropout right before the first layer that trains just runs.
         if any(self._holds_parameters(key) for key in chance):
             raise self._random(next(key for key in found.dead if key in chance))
         dead -= chance
-        self._check_attributes(modules, before)
         top = outermost([k for k in found.dead if k in dead])
-        self._check_state(top)
+        moved = [(path, owner) for path, (owner, _) in trial.moved.items()]
+        check_state(covered(self._walk, top), moved)
         if not top:
             raise self._nothing(found)
         return top
 
+    def _same_with(
+        self, tensors: Sequence[LiveTensor], factor: float, found: Observing
+    ) -> set[CallKey]:
+        """Return the dead calls that return the same where tensors have other values."""
+        with self._backend.other_values(tensors, factor):
+            try:
+                others = self._trial.observe(set(found.dead), values=False)
+            except CacheError:
+                return set(found.dead)  # such values are not allowed, as of a scale below 0
+        return {k for k, seen in found.dead.items()
+                if k in others.dead and others.dead[k].digest == seen.digest}  # fmt: skip
+
+    def _reads(self, found: Observing, axes: dict[CallKey, Any]) -> frozenset[str]:
+        """Return the paths of state outside of some calls on which they depend."""
+        inside = set(covered(self._walk, list(axes)))
+        outside = [
+            (state.path, tensor)
+            for state, tensor in self._walk.states()
+            if state.owner not in inside and tensor is not None
+            and state.path not in self._trial.moved and self._backend.has_values(tensor)
+        ]  # fmt: skip
+        if not outside or axes.keys() <= self._same_with([t for _, t in outside], 1.0625, found):
+            return frozenset()
+        return frozenset(path for path, _ in outside)
+
     def _holds_parameters(self, key: CallKey) -> bool:
         number, tree = key[-1][0], self._walk.tree
         return tree.name_starts[number] < tree.name_ends[number]
-
-    def _inside(self, keys: Sequence[CallKey]) -> list[Layer]:
-        return [self._walk.module(n) for n in covered(self._walk, keys)]
-
-    def _check_state(self, keys: Sequence[CallKey]) -> None:
-        inside = set(covered(self._walk, keys))
-        moved = [path for path, (owner, _) in self._trial.moved.items() if owner in inside]
-        if moved:
-            raise CacheError(
-                f"{moved[0]} changes in each forward pass, in a module that is frozen",
-                context="a frozen module whose outputs are kept does not run",
-                hint='set "norm_stats: hold" in the plan, or call model.eval()',
-            )
 
     def _axes(self, found: Observing, dead: Sequence[CallKey]) -> dict[CallKey, Any]:
         """Return the axes of rows of each call; calls that are the same for all rows are left out.
@@ -121,56 +135,42 @@ class Search:
         Raises:
             CacheError: A call depends on other rows.
         """
-        half = max(1, self._trial.rows // 2)
-        fewer = self._trial.observe(set(dead), rows=half)
+        trial, count = self._trial, self._trial.rows
         axes: dict[CallKey, Any] = {}
-        for key in dead:
-            whole = found.dead[key].arrays
-            part = fewer.dead[key].arrays if key in fewer.dead else ()
-            rows = row_axes(whole, part, self._trial.rows, half)
-            if rows is None:
-                raise self._depends(key)
-            for a, b, axis in zip(whole, part, rows, strict=True):
-                first = a if axis is None else a.take(range(b.shape[axis]), axis)
-                if relative_gap(first, b) > (ROUNDING if a.itemsize > 2 else 30 * ROUNDING):
-                    raise self._depends(key)
-            if any(axis is not None for axis in rows):
-                axes[key] = rows
+        # Each half of the rows, in the opposite order: a row must not depend on those before it.
+        order = list(range(count))[::-1]
+        middle = max(1, count // 2)
+        for half in (order[:middle], order[middle:]):
+            fewer = trial.observe(set(dead), rows=half)
+            for key in dead:
+                whole, part = found.dead[key], fewer.dead.get(key)
+                rows = part and row_axes(whole.arrays, part.arrays, count, len(half))
+                if part is None or rows is None or part.form.text != whole.form.text:
+                    raise depends_on_rows(self._name(key))
+                those = range(len(half))
+                if not same_rows(whole.arrays, part.arrays, rows, count, half, those):
+                    raise depends_on_rows(self._name(key))
+                if any(axis is not None for axis in rows):
+                    axes[key] = rows
         if not axes:
             raise self._nothing(found)
+        self._check_beside_blank_rows(found, axes)
         return axes
 
-    def _check_call(self, seen: Observed) -> None:
-        """Refuse a call with side effects that were seen, or with hooks."""
-        name = self._name(seen.key)
-        if seen.changes:
-            raise CacheError(
-                f"{name} changes an object that it is called with, of type {seen.changes}",
-                context="kept outputs would leave it as it is",
-                hint="leave key-value caches out: use_cache=False",
-            )
-        for number in covered(self._walk, [seen.key]):
-            hooks = self._backend.hooks_around(self._walk.module(number))
-            strange = [hook for hook in hooks if not _is_known(hook)]
-            if strange:
-                hook = getattr(strange[0], "__qualname__", type(strange[0]).__name__)
-                place = self._walk.tree.paths[number] or "the model"
-                raise CacheError(
-                    f"{place} has a hook around its forward pass: {hook}",
-                    context="a frozen module whose outputs are kept does not run, nor its hooks",
-                    hint="take the hook off, or put it on a module that trains",
-                )
-
-    def _check_attributes(self, modules: Sequence[Layer], before: list[dict[str, Any]]) -> None:
-        after = attributes_now(modules)
-        for module, old, new in zip(modules, before, after, strict=True):
-            changed = sorted(name for name in old.keys() & new.keys() if old[name] != new[name])
-            if changed:
-                raise CacheError(
-                    f"{type(module).__name__} sets {changed[0]!r} of its own in each forward pass",
-                    context="a frozen module whose outputs are kept does not run",
-                    hint="return the value instead of keeping it in the module",
-                )
+    def _check_beside_blank_rows(self, found: Observing, axes: dict[CallKey, Any]) -> None:
+        """Refuse calls that return something else for a row if other rows are zero."""
+        count = self._trial.rows
+        blank, others = range(0, count, 2), range(1, count, 2)
+        try:
+            seen = self._trial.observe(set(axes), inputs=self._trial.blanked(blank))
+        except CacheError:
+            return  # zeros are not allowed
+        for key, rows in axes.items():
+            whole, part = found.dead[key], seen.dead.get(key)
+            if part is None or part.form.text != whole.form.text:
+                raise depends_on_rows(self._name(key))
+            if not same_rows(whole.arrays, part.arrays, rows, count, others, others):
+                raise depends_on_rows(self._name(key))
 
     # What is kept, and the proof of it
 
@@ -181,30 +181,49 @@ class Search:
         exact = all(backend.is_exact(t) for t in trial.inputs.tensors)
         limit = 0.0 if exact else 1e-5
         layouts, rows = self._kept_rows(found, axes)
+        raised = [""]
 
-        def holds(kept: Sequence[CallKey]) -> bool:
+        def replaying(kept: Sequence[CallKey], filler: float) -> Replaying:
             chosen = {key: rows[key] for key in kept}
-            running = Replaying(backend, layouts, chosen, axes.keys() - chosen.keys(), trial.rows)
-            try:
-                got = trial.outcome(running, self._trained)
-            except Exception:
-                if len(kept) == len(axes):
-                    raise
-                return False  # what is not kept is read, by code that NaN breaks
-            same = [equal(a, b, relative_gap, limit) for a, b in zip(want, got, strict=True)]
-            return len(want) == len(got) and all(same)
+            skipped = axes.keys() - chosen.keys()
+            return Replaying(backend, layouts, chosen, skipped, trial.rows, filler)
+
+        def holds(kept: Sequence[CallKey], fillers: Sequence[float] = _FILLERS) -> bool:
+            for filler in fillers if len(kept) < len(axes) else fillers[:1]:
+                try:
+                    got = trial.outcome(replaying(kept, filler), self._trained)
+                except CacheError as error:
+                    raised.append(error.fact.partition("alone: ")[2])
+                    return False  # code reads what is not kept, or what frozen modules left
+                same = len(want) == len(got) and all(
+                    equal(a, b, relative_gap, limit) for a, b in zip(want, got, strict=True)
+                )
+                if not same:
+                    return False
+            return True
 
         always = [k for k in axes if any(a.dtype.kind not in "fc" for a in found.dead[k].arrays)]
         for kept in self._guesses(found, list(axes), always):
             if holds(kept):
                 kept = _fewer(kept, always, found, holds)
+                whole = trial.left_behind(Plain(), Plain())
+                try:
+                    replayed = trial.left_behind(Plain(), replaying(kept, _FILLERS[0]))
+                except CacheError as error:
+                    raised.append(error.fact.partition("alone: ")[2])
+                    break
+                check_left_behind(whole, replayed)
+                # What frozen modules left anywhere else is now that of other rows.
+                if not holds(kept, _FILLERS[:1]):
+                    break
                 skipped = frozenset(axes.keys() - set(kept))
-                return Boundary(tuple(kept), skipped, axes)
+                return Boundary(tuple(kept), skipped, axes, self._reads(found, axes))
         last = self._name(list(axes)[-1])
         raise CacheError(
             "with kept outputs of the frozen modules the model computes something else",
-            context=f"the last frozen module is {last}; code between modules writes in place, or "
-            "depends on which modules ran",
+            context=f"the last frozen module is {last}; code between modules writes in place, "
+            "depends on which modules ran, or reads what they left behind"
+            + (f" ({raised[-1]})" if raised[-1] else ""),
             hint="train without a cache, or freeze a part that ends elsewhere",
         )
 
@@ -238,14 +257,6 @@ class Search:
             hint=_OFF,
         )
 
-    def _depends(self, key: CallKey) -> CacheError:
-        return CacheError(
-            f"{self._name(key)} is frozen, and what it returns for a row depends on other rows",
-            context="as a norm by the statistics of the batch does; or rows do not lie on the "
-            "first axis of the inputs",
-            hint='set "norm_stats: hold" in the plan, or call model.eval()',
-        )
-
     def _nothing(self, found: Observing) -> CacheError:
         breaks = breaks_prefix(self._backend, self._walk, found.order)
         return CacheError(
@@ -274,6 +285,16 @@ def _fewer(
     return left
 
 
+def depends_on_rows(name: str) -> CacheError:
+    """Return the refusal of a frozen module that mixes rows."""
+    return CacheError(
+        f"{name} is frozen, and what it returns for a row depends on other rows",
+        context="as a norm by the statistics of the batch does; or rows do not lie on the "
+        "first axis of the inputs",
+        hint='set "norm_stats: hold" in the plan, or call model.eval()',
+    )
+
+
 def covered(walk: Walk, keys: Sequence[CallKey]) -> list[int]:
     """Return the numbers of the modules that run in some calls."""
     numbers: dict[int, None] = {}
@@ -296,10 +317,3 @@ def breaks_prefix(backend: CacheOperations, walk: Walk, order: Sequence[CallKey]
         if own:
             return own[0]
     return next((n for n, t in walk.named() if backend.get_flag(t)), "")
-
-
-def _is_known(hook: Any) -> bool:
-    module = getattr(hook, "__module__", None) or type(hook).__module__
-    return str(module).split(".")[0] in ("unifreeze", "torch", "paddle") or str(module).startswith(
-        "unifreeze_"
-    )

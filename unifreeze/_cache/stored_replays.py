@@ -23,6 +23,7 @@ from unifreeze._cache.nested_values import Form, Place, contents
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.output_rows import Layout, Slot
 from unifreeze._cache.replaying import Boundary
+from unifreeze._cache.settings_watch import SettingsWatch
 from unifreeze._cache.weight_watch import WeightWatch
 from unifreeze._files import Format, Row, Saved
 from unifreeze._modules.walking import Walk
@@ -219,8 +220,18 @@ def _part(
     }
     kept_at = [walk.tree.paths[call[-1][0]] for call in kept]
     modes = {numbers[path]: mode for path, _, mode in stored.modules}
+    around = {0, *(number for call in axes for number, _ in call[:-1])}
+    settings = SettingsWatch(backend, walk, sorted(modes), sorted(around - modes.keys()))
     part = FrozenPart(
-        boundary, watch, stored.group, kept_at, stored.dtype, entry, stored.about, modes
+        boundary,
+        watch,
+        stored.group,
+        kept_at,
+        stored.dtype,
+        entry,
+        stored.about,
+        modes,
+        settings=settings,
     )
     part.layouts.update(layouts)
     return part

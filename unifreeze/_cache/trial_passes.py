@@ -14,6 +14,7 @@ from unifreeze._cache.module_calls import CallKey, Forward, ModuleCalls, Pass
 from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.observing import Observing, bits_of
 from unifreeze._cache.operations import CacheOperations
+from unifreeze._cache.python_state import Place, PythonState
 from unifreeze._experiments.restoring import kept_attributes, python_random_state
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Array
@@ -45,6 +46,7 @@ class Trial:
         self.inputs = _at_least_two(backend, inputs)
         self.rows = min(TRIAL_ROWS, self.inputs.rows)
         self.moved: dict[str, tuple[int, LiveTensor]] = {}
+        self._python = PythonState(backend, walk)
 
     @contextmanager
     def undone(self) -> Iterator[None]:
@@ -69,50 +71,88 @@ class Trial:
         self,
         running: Pass,
         *,
-        rows: int = 0,
+        rows: Sequence[int] | None = None,
         seed: int = 0,
-        then: Callable[[Any], None] | None = None,
+        inputs: Inputs | None = None,
+        then: Callable[[Any, Sequence[LiveTensor]], None] | None = None,
     ) -> Any:
         """Run the model on the first rows; return what it returns.
 
         Args:
             running: Takes the calls.
-            rows: How many rows; 0 for all of them.
+            rows: The numbers of other rows.
             seed: Seed of all generators.
-            then: Called with the result before state is put back: a backward pass needs it.
+            inputs: Other inputs.
+            then: Called with the result and the inputs before state is put back: a backward pass
+                needs it.
         """
-        backend = self._backend
-        backend.seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        args, kwargs = self.inputs.first(rows or self.rows)
-        with state_kept(backend, self._walk, self.moved), self._calls.during(running):
-            try:
-                result = self._forward(*args, **kwargs)
-            except Exception as error:
-                raise CacheError(
-                    "the model does not run on the first rows of this batch alone: "
-                    f"{type(error).__name__}: {error}",
-                    hint="give a batch whose first axis counts rows, or train without a cache",
-                ) from error
+        args, kwargs = (inputs or self.inputs).taken(range(self.rows) if rows is None else rows)
+        with state_kept(self._backend, self._walk, self.moved, self._python):
+            result = self._pass(running, args, kwargs, seed)
             if then is not None:
-                then(result)
+                then(result, take_apart((args, kwargs), self._backend.is_tensor)[0])
             return result
 
+    def _pass(self, running: Pass, args: Any, kwargs: Any, seed: int) -> Any:
+        self._backend.seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            with self._calls.during(running):
+                return self._forward(*args, **kwargs)
+        except Exception as error:
+            raise CacheError(
+                "the model does not run on the first rows of this batch alone: "
+                f"{type(error).__name__}: {error}",
+                hint="give a batch whose first axis counts rows, or train without a cache",
+            ) from error
+
+    def left_behind(self, first: Pass, then: Pass) -> dict[Place, str]:
+        """Run a pass on two rows, and another one; return what the latter changes in Python.
+
+        Tables that are made in the first pass of a model are there for the second.
+
+        Args:
+            first: Takes the calls of the pass on two rows, in the opposite order.
+            then: Takes the calls of the other one.
+        """
+        with state_kept(self._backend, self._walk, python=self._python):
+            self._pass(first, *self.inputs.taken([1, 0]), seed=1)
+            state = PythonState(self._backend, self._walk)
+            before = state.remember()
+            self._pass(then, *self.inputs.taken(range(self.rows)), seed=0)
+            return state.changes(before)
+
     def observe(
-        self, among: Collection[CallKey] | None = None, *, rows: int = 0, seed: int = 0
+        self,
+        among: Collection[CallKey] | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+        seed: int = 0,
+        inputs: Inputs | None = None,
+        draws: bool = False,
+        values: bool = True,
     ) -> Observing:
         """Run the model and look at its calls."""
-        seen = Observing(self._backend, among)
-        seen.take(self.run(seen, rows=rows, seed=seed))
+        seen = Observing(self._backend, among, draws=draws, values=values)
+        seen.take(self.run(seen, rows=rows, seed=seed, inputs=inputs))
         return seen
 
-    def other_values(self, tensors: Sequence[LiveTensor]) -> Any:
-        """Give tensors other values for a block."""
-        return self._backend.other_values(tensors)
+    def blanked(self, rows: Collection[int]) -> Inputs:
+        """Return inputs in which some rows are zero."""
+        backend = self._backend
+
+        def blank(tensor: LiveTensor) -> LiveTensor:
+            if backend.requires_gradient(tensor):
+                return tensor
+            array = backend.to_array(tensor)
+            array[list(rows)] = 0
+            return backend.from_input(array, tensor)
+
+        return self.inputs.changed(blank)
 
     def outcome(self, running: Pass, trained: Sequence[LiveTensor]) -> list[Array | None]:
-        """Run the model forward, and backward if it can; return outputs and gradients.
+        """Run the model forward, and backward if it can; return outputs, gradients and inputs.
 
         Args:
             running: Takes the calls.
@@ -123,7 +163,7 @@ class Trial:
             backend.set_gradient(tensor, None)
         found: list[Array | None] = []
 
-        def look(result: Any) -> None:
+        def look(result: Any, inputs: Sequence[LiveTensor]) -> None:
             outputs, _ = take_apart(result, backend.is_tensor)
             found.extend(backend.to_array(tensor) for tensor in outputs)
             ends = [t for t in outputs if backend.is_floating(t) and backend.requires_gradient(t)]
@@ -134,6 +174,8 @@ class Trial:
                 backend.backward(ends, weights)
                 gradients = [backend.get_gradient(tensor) for tensor in trained]
                 found.extend(None if g is None else backend.to_array(g) for g in gradients)
+            # Code may write to the inputs, and the training loop may read them after.
+            found.extend(map(backend.to_array, inputs))
 
         self.run(running, then=look)
         return found
@@ -141,17 +183,24 @@ class Trial:
 
 @contextmanager
 def state_kept(
-    backend: CacheOperations, walk: Walk, moved: dict[str, tuple[int, LiveTensor]] | None = None
+    backend: CacheOperations,
+    walk: Walk,
+    moved: dict[str, tuple[int, LiveTensor]] | None = None,
+    python: PythonState | None = None,
 ) -> Iterator[None]:
     """Let copies stand in for state meanwhile, so that nothing is written to the state itself.
 
     A backward pass that the user's loop has yet to run would refuse state that was written to.
+    What code can reach in Python is put back, too: attributes, lists, closures.
 
     Args:
         backend: The model's backend.
         walk: The model as walked.
         moved: Takes what has moved, by its native path: the number of its module, and the tensor.
+        python: What code can reach in Python, if that is known already.
     """
+    python = python or PythonState(backend, walk)
+    before = python.remember()
     copies: dict[int, LiveTensor] = {}
     rows = []
     for (state, tensor), slot in zip(walk.states(), walk.slots, strict=True):
@@ -173,12 +222,20 @@ def state_kept(
                 holder[leaf] = tensor
             if moved is not None and now is not None and bits_of(backend, [now]) != bits:
                 moved[state.path] = state.owner, tensor
+        python.put_back(before)
 
 
 def _at_least_two(backend: CacheOperations, inputs: Inputs) -> Inputs:
     """Return the inputs, with a second row made of the first if there is a single one."""
     if inputs.rows > 1:
         return inputs
+
+    if any(map(backend.requires_gradient, inputs.tensors)):
+        raise CacheError(
+            "gradient flows into the inputs, and the batch has a single row",
+            context="a single row does not show on what outputs depend",
+            hint="give a first batch of at least two rows",
+        )
 
     def doubled(tensor: LiveTensor) -> LiveTensor:
         array = backend.to_array(tensor)
@@ -198,19 +255,6 @@ def remember_generators(backend: CacheOperations) -> Callable[[], None]:
         np.random.set_state(array)
 
     return put_back
-
-
-def attributes_now(modules: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return what each module holds under its own attributes: plain values, or identities."""
-    return [
-        {name: _identity(value) for name, value in vars(module).items() if name != "forward"}
-        for module in modules
-    ]
-
-
-def _identity(value: Any) -> Any:
-    plain = isinstance(value, bool | int | float | str | type(None))
-    return (type(value), value) if plain else id(value)
 
 
 def equal(first: Array | None, second: Array | None, gap: Callable[[Array, Array], float],

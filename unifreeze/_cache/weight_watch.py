@@ -6,12 +6,13 @@ time the bits of all are compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import xxhash
 
 from unifreeze._cache.observing import bits_of
 from unifreeze._cache.operations import CacheOperations
+from unifreeze._cache.python_state import PythonState
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import LiveTensor
 from unifreeze.errors import CacheError, counted
@@ -76,11 +77,25 @@ class WeightWatch:
 
 
 def frozen_tensors(
-    backend: CacheOperations, walk: Walk, modules: Sequence[int]
+    backend: CacheOperations, walk: Walk, modules: Sequence[int], reads: Collection[str]
 ) -> list[tuple[str, LiveTensor]]:
-    """Return all frozen parameters of a model, and the state of some of its modules, by path."""
+    """Return all frozen parameters of a model, and what else kept outputs depend on, by path.
+
+    Args:
+        backend: The model's backend.
+        walk: The model as walked.
+        modules: The numbers of the frozen modules, whose state counts, and whose tensors that are
+            not registered.
+        reads: Paths of state of other modules that counts as well.
+    """
     named = {path: t for path, t in zip(walk.first_paths(), walk.tensors, strict=True)}
     frozen = [(path, t) for path, t in named.items() if not backend.get_flag(t)]
     inside = set(modules)
-    states = [(s.path, t) for s, t in walk.states() if t is not None and s.owner in inside]
-    return [row for row in [*frozen, *states] if backend.has_values(row[1])]
+    states = [(s.path, t) for s, t in walk.states() 
+              if t is not None and (s.owner in inside or s.path in reads)]  # fmt: skip
+    loose = [
+        (".".join(filter(None, place)), tensor)
+        for place, tensor in PythonState(backend, walk, modules).tensors
+        if not backend.requires_gradient(tensor)
+    ]
+    return [row for row in [*frozen, *states, *loose] if backend.has_values(row[1])]
