@@ -66,13 +66,14 @@ class Torch:
         return build[model]().to(self.device)
 
     def train_only(self, model: Any, trained: set[str]) -> None:
-        """Freeze by hand: flags, then modules without a trainable parameter."""
+        """Freeze by hand: flags, then eval mode for modules all of whose parameters are frozen."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad = name in trained
         model.train()
         for module in model.modules():
-            if not any(p.requires_grad for p in module.parameters()):
-                module.eval()
+            inside = list(module.parameters())
+            if inside and not any(p.requires_grad for p in inside):
+                module.eval()  # and all dropouts in it
 
     def optimizer(self, model: Any) -> Any:
         """Build AdamW over what trains."""
@@ -121,14 +122,15 @@ class Paddle:
         return build[model]()
 
     def train_only(self, model: Any, trained: set[str]) -> None:
-        """Freeze by hand: flags, then modules without a trainable parameter."""
+        """Freeze by hand: flags, then eval mode for modules all of whose parameters are frozen."""
         for name, parameter in model.named_parameters():
             if not name.endswith(("._mean", "._variance")):
                 parameter.stop_gradient = name not in trained
         model.train()
         for module in model.sublayers(include_self=True):
-            if all(p.stop_gradient for p in module.parameters()):
-                module.eval()
+            inside = module.parameters()
+            if inside and all(p.stop_gradient for p in inside):
+                module.eval()  # and all dropouts in it
 
     def optimizer(self, model: Any) -> Any:
         """Build AdamW over what trains."""
