@@ -16,10 +16,11 @@ import unifreeze as uf
 from tests.support.fuzz.samples import keeping_best, small_model, write_samples
 from unifreeze._cache.folder_store import FolderStore, Manifest
 from unifreeze._cache.folders import clear, groups_in
+from unifreeze._cli.import_by_name import import_target
 from unifreeze._evidence import Record, StepSide
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze._ports.weights import open_weights
-from unifreeze.errors import CacheError, UnifreezeError
+from unifreeze.errors import CacheError, TargetError, UnifreezeError
 from unifreeze_paddle.trainers._run_state import RunState
 
 
@@ -201,3 +202,17 @@ def test_a_key_that_stands_twice_is_refused(name, files, tmp_path):
     (tmp_path / "twice.json").write_text(text.replace("{", '{"unifreeze": 1, "unifreeze": 1, ', 1))
     with pytest.raises(UnifreezeError, match="'unifreeze' stands there twice"):
         READERS[name][1](tmp_path / "twice.json", files)
+
+
+def test_a_current_folder_that_was_deleted_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(TargetError, match="the current folder does not exist any more"):
+        import_target("some_module", "some_module:net")
+
+
+def test_a_file_that_exits_when_it_is_imported_is_named(tmp_path):
+    (tmp_path / "ends.py").write_text("raise SystemExit(5)\n")
+    with pytest.raises(TargetError, match="cannot be imported: SystemExit: 5"):
+        import_target(str(tmp_path / "ends.py"), "ends.py:net")
