@@ -161,6 +161,8 @@ class TorchBackend(
     def is_compiled(self, walk: Walk) -> bool:
         """Return whether `torch.compile` runs a part of a model."""
         wrapped = any(hasattr(wrapper, "_orig_mod") for _, wrapper in walk.wrappers)
+        if exchange.engines_around(walk.tensors):  # around them, or between them and the model
+            wrapped = wrapped or any(self.root(c) is walk.root for c in exchange.compiled)
         return wrapped or any(getattr(m, "_compiled_call_impl", None) for m in walk.modules)
 
     def trains(self, module: Layer) -> bool:

@@ -27,6 +27,8 @@ from unifreeze_torch._processes import are_ready
 
 _engines = WeakIdentitySet()
 """Every DDP wrapper that has been made."""
+compiled = WeakIdentitySet()
+"""Every wrapper of `torch.compile` that has been made."""
 _built_for: WeakIdentityDict[frozenset[int]] = WeakIdentityDict()
 """Identities of the parameters for which each wrapper's reducer was last built."""
 _HOOK_MEMORY = ("error_dict", "p_memory_dict", "q_memory_dict")
@@ -42,11 +44,13 @@ def watch_engines() -> None:
                 _note(thing)
 
 
-def _note(parent: nn.Module, _name: str = "", _child: nn.Module | None = None) -> None:
+def _note(parent: nn.Module, name: str = "", _child: nn.Module | None = None) -> None:
     if isinstance(parent, DistributedDataParallel):
         _engines.add(parent)
     elif type(parent).__name__.startswith("Fully") and flattened.is_wrapper(parent):
         flattened.wrappers.add(parent)
+    elif name == "_orig_mod" or "_orig_mod" in vars(parent).get("_modules", ()):
+        compiled.add(parent)
 
 
 def engines_around(tensors: Iterable[torch.Tensor]) -> list[Any]:

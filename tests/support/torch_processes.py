@@ -152,6 +152,7 @@ ENGINES: dict[str, Any] = {
     "a hook": _hooked(default_hooks.allreduce_hook),
     "a built-in hook": _built_in,
     "compiled around": lambda m: _compiled(DistributedDataParallel(m)),
+    "compiled inside": lambda m: DistributedDataParallel(_compiled(m)),
     OWN: DistributedDataParallel,
     "FSDP2 whole": fully_shard,
     "FSDP2 by block": _by_block,
@@ -160,7 +161,7 @@ LOSSY: dict[str, Any] = {
     "fp16": _hooked(default_hooks.fp16_compress_hook),
     "PowerSGD": _hooked(powerSGD_hook.powerSGD_hook, _power),
 }
-COMPILED = {"compiled around"}
+COMPILED = {"compiled around", "compiled inside"}
 """Engines whose reference runs under the same compiler."""
 
 
