@@ -97,6 +97,13 @@ def test_ranks_stay_equal_over_many_plans_on_the_bare_model_and_on_the_wrapper(s
     assert moved
 
 
+def test_a_state_of_one_process_goes_on_in_two_after_wrapping(seen):
+    first, second = seen["resumed_after_wrapping"]
+    assert first == second
+    assert first[0] == "all"
+    assert first[2]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """What was trained, saved by 1, 2 and 4 processes that all compute the same shares."""

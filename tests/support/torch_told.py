@@ -251,7 +251,28 @@ def refused(call: Callable[[], Any]) -> str:
         return str(error)
 
 
+def resumed_after_wrapping(rank: int) -> tuple[str, str, bool]:
+    """Load the state of a run of one process after wrapping; return phase, bits, if all moved."""
+    alone = make()
+    first = uf.FreezePlan.from_yaml(PHASES).apply(alone)
+    optimizer = first.optimizer(torch.optim.AdamW, lr=1e-2)
+    for number in range(3):
+        first.step(step=number)
+        optimizer.zero_grad()
+        alone(shard(number, 0)).square().mean().backward()
+        optimizer.step()
+    model, engine, handle, optimizer = began()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    handle.load_state_dict(first.state_dict())
+    handle.step(step=3)
+    step(engine, optimizer, 3)
+    rows = zip(model.parameters(), before, strict=True)
+    assert handle.phase is not None
+    return handle.phase.name, bits(model), not any(torch.equal(p, then) for p, then in rows)
+
+
 SCENARIOS = [
+    resumed_after_wrapping,
     flattened,
     a_plan_that_differs,
     a_second_plan_in_one_process,
