@@ -11,7 +11,7 @@ from unifreeze._handle.state_schema import CheckpointState, read_state
 from unifreeze._handle.trainer_cache import CacheSettings
 from unifreeze._handle.trainer_run import BEST_FOLDER, LastCallback, TrainerRun
 from unifreeze._handle.verify_last import LastLook, calling_list
-from unifreeze._identity import WeakIdentitySet
+from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze._modules.accounting import parameters_beside
 from unifreeze._modules.class_tables import ClassTableReader, qualified_bases
 from unifreeze._modules.common_checks import (
@@ -88,6 +88,7 @@ from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model
 from unifreeze._protocol.optimizer_backend import OptimizerBackend
 from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
 from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
+from unifreeze._protocol.processes import Processes
 from unifreeze._protocol.registry import (
     backend_for,
     load_backend,
@@ -129,6 +130,7 @@ __all__ = [
     "ProbeConfig",
     "ProbeResult",
     "ProbeRun",
+    "Processes",
     "Rate",
     "Resolution",
     "Sketch",
@@ -157,6 +159,7 @@ __all__ = [
     "Slot",
     "TensorOperations",
     "Walk",
+    "WeakIdentityDict",
     "WeakIdentitySet",
     "join_path",
     "overlapping",

@@ -14,6 +14,7 @@ from typing import Any
 
 from unifreeze._files import read_json
 from unifreeze._handle.in_force import PlanInForce
+from unifreeze._handle.shards import together
 from unifreeze._handle.trained_values import trained_state
 from unifreeze._plan import Phase
 from unifreeze._ports.weights import Named, open_weights, save_weights
@@ -68,8 +69,11 @@ class BestValues:
         following = phases.following
         if following is not None and following.restore_best and place is not None:
             plan.bring_back()
+            folder = self._folder(following)
+            together(plan.backend, plan.model, "save the best values")
             state = trained_state(plan.backend, plan.model, [phases.resolution])
-            self._folder(following).save(place, state, self.run)
+            if plan.backend.processes(plan.model).rank == 0:
+                folder.save(place, state, self.run)
 
     def load(self, phase: Phase, place: Place | None) -> dict[str, Any] | None:
         """Return the values that a phase begins from; None if it goes on with the current values.

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Set
 from functools import partial
 from weakref import WeakMethod
 
-from unifreeze._handle.baseline import Baseline, take_baseline
+from unifreeze._handle.baseline import OFFLOADED, Baseline, take_baseline
 from unifreeze._handle.gradients import gradient_findings
 from unifreeze._handle.lease import Lease, refuse_for_a_while
 from unifreeze._handle.order_watch import OrderWatch
 from unifreeze._handle.resolved_phases import ResolvedPhases
+from unifreeze._handle.shards import one_verdict, together
 from unifreeze._handle.step_reminders import UntoldReminder
 from unifreeze._handle.target import Target
 from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
+from unifreeze._handle.wrapping_watch import WrappingWatch
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, Finding, Undo, refuse_unsupported
 from unifreeze._protocol.live import LiveTensor
@@ -35,6 +37,7 @@ class PlanInForce:
         reminder: Warns of training before the schedule was told where the run is.
         away: Identities of frozen tensors whose values are out of memory for a while.
         bring_back: Puts these values back; whatever needs them calls it first.
+        wrapping: Sees that something that exchanges gradients has wrapped the model.
     """
 
     phases: ResolvedPhases
@@ -57,6 +60,7 @@ class PlanInForce:
         self.reminder = UntoldReminder()
         self.away: Set[int] = frozenset()
         self.bring_back: Undo = nothing
+        self.wrapping = WrappingWatch()
         self._write()
 
     @property
@@ -147,11 +151,12 @@ class PlanInForce:
     def _watch(self) -> None:
         """Watch for state dicts being loaded, for the order of layers, and for untold training."""
         self._lease.stop_watching()
-        stops: list[Undo] = [nothing, nothing, nothing]
+        stops: list[Undo] = [nothing, nothing, nothing, nothing]
         self._lease.stop_watching = partial(undo_all, stops)
         self._loads, stops[0] = self.backend.watch_loads(self.model)
         stops[1] = self.order.watch(self.backend, self.model)
         stops[2] = self.reminder.watch(self.backend, self.model, self.phases)
+        stops[3] = self.wrapping.watch(self.backend, self.model, self._accept_wrapping)
         self._lease.watch_again = WeakMethod(self._watch)
 
     def enter(self, phases: ResolvedPhases) -> None:
@@ -170,12 +175,36 @@ class PlanInForce:
             raise
         self.baseline.keep_from(old, self.baseline.paths)
 
+    def take_in_wrapping(self) -> None:
+        """Hold frozen tensors to the values that wrapping has given them, if it has."""
+        self.backend.agree_later(self.model)
+        if self.lasts and self.wrapping.is_new(self.backend, self.model):
+            self._accept_wrapping()
+
+    def _accept_wrapping(self) -> None:
+        """Take new values, or the parameters that have taken the place of others."""
+        self.wrapping.taken_in(self.backend, self.model)
+        live, before = self.backend.objects(self.model), self.baseline.objects
+        if all(live.get(path) is thing for path, thing in before.items() if thing is not OFFLOADED):
+            self._check_phases()
+            self._lease.baseline = self._take_baseline(self.resolution)
+        else:
+            self._write(again=True)
+
     def verify(self) -> Verified:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
         self.check_lasts("verify")
+        if self.backend.is_gathered(self.model):
+            raise UnifreezeError(
+                "cannot verify: parameters that processes have divided are gathered just now",
+                hint="call handle.verify() outside the block that gathers them",
+            )
+        self.take_in_wrapping()
+        processes = together(self.backend, self.model, "call handle.verify")
         with self.backend.settled(self.model):
             drifts = find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
             drifts += self._new_parts()
+        drifts = one_verdict(processes, drifts)
         if drifts:
             raise drift_error(drifts)
         told = not self.phases.schedule.waits

@@ -17,6 +17,7 @@ from unifreeze.backend import (
     read_state,
 )
 from unifreeze.errors import ScheduleError
+from unifreeze_torch import _exchange as exchange
 from unifreeze_torch import backend
 
 
@@ -47,8 +48,8 @@ class TorchTrainerRun(TrainerRun):
             self.apply_to(model)
             self._model, self._start = model, self.in_force.state_dict()
             self._thawed, self._begun = [], False
-        if self.in_force.phase is None or backend.processes() > 1:
-            return  # what exchanges gradients between processes counts on the flags it finds
+        if self.in_force.phase is None:
+            return
         live = backend.objects(self.in_force.model)
         for group in self.in_force.groups():
             for path in group.paths:
@@ -58,10 +59,11 @@ class TorchTrainerRun(TrainerRun):
 
     def narrow(self) -> None:
         """Restore the flags that `prepare` changed."""
-        while self._thawed:
-            parameter = self._thawed.pop()
+        for parameter in self._thawed:
             backend.set_flag(parameter, trainable=False)
             parameter.grad = None
+        exchange.rebuild(self._thawed)
+        self._thawed = []
 
     def begin(
         self, optimizers: Sequence[Any], saved: CheckpointState | None, *, resumed: bool
