@@ -8,8 +8,18 @@ from operator import attrgetter, not_
 
 import paddle
 
-from unifreeze.backend import Guard, LiveTensor, Model, ModuleBackend, Resolution, Undo, undo_all
+from unifreeze.backend import (
+    Guard,
+    LiveTensor,
+    Model,
+    ModuleBackend,
+    Resolution,
+    Undo,
+    Walk,
+    undo_all,
+)
 from unifreeze_paddle import _checks as checks
+from unifreeze_paddle import _gradient_exchange as exchange
 from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _tensor_values as bits
@@ -62,19 +72,37 @@ class PaddleFlags(ModuleBackend):
         try:
             undo = super().write(model, resolution, found)
             guards.forget_traces()
+            self.rebuild_exchange(walk, walk.tensors)
             if resolution.covered is not None:
                 owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
                 kept = {number for owner, number in owned if resolution.covered[owner]}
                 optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
-            return partial(undo_all, (undo, guards.forget_traces))
+            after = partial(self.rebuild_exchange, walk, walk.tensors)
+            return partial(undo_all, (undo, guards.forget_traces, after))
         except BaseException:
             if undo is not None:
                 undo_all((undo, guards.forget_traces))
+                self.rebuild_exchange(walk, walk.tensors)
             raise
+
+    def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
+        """Let wrappers exchange the gradients of what trains now, of new parameters too."""
+        exchange.rebuild(walk.tensors)
+
+    def flags(self, model: Model, *, trainable: bool) -> Undo:
+        """Set every parameter's flag, cheaply; wrappers exchange what trains meanwhile."""
+        undo = super().flags(model, trainable=trainable)
+        return self._exchanging(model, undo)
+
+    def _exchanging(self, model: Model, undo: Undo) -> Undo:
+        """Let wrappers follow flags that have changed for a while, and follow them back."""
+        follow = partial(exchange.rebuild_briefly, self.walk(model).tensors)
+        follow()
+        return partial(undo_all, (undo, follow))
 
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
         """Freeze for a while what a resolution freezes; programs are traced again after."""
         checks.refuse_traced(self.walk(model), "change its flags for a while")
         undo = super().freeze_briefly(model, resolution)
         guards.forget_traces()
-        return partial(undo_all, (undo, guards.forget_traces))
+        return self._exchanging(model, partial(undo_all, (undo, guards.forget_traces)))
