@@ -1,4 +1,4 @@
-"""Run a function in several processes that train together with Paddle, over gloo on this machine."""
+"""Run a function in several Paddle processes that train together, over gloo on this machine."""
 
 from __future__ import annotations
 
