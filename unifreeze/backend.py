@@ -8,7 +8,7 @@ from unifreeze._files import Format, Saved
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.trainer_run import LastCallback, TrainerRun
 from unifreeze._handle.verify_last import LastLook, calling_list
-from unifreeze._identity import WeakIdentitySet
+from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze._modules.accounting import parameters_beside
 from unifreeze._modules.class_tables import ClassTableReader, qualified_bases
 from unifreeze._modules.common_checks import (
@@ -85,6 +85,7 @@ from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model
 from unifreeze._protocol.optimizer_backend import OptimizerBackend
 from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
 from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
+from unifreeze._protocol.processes import Processes
 from unifreeze._protocol.registry import (
     backend_for,
     load_backend,
@@ -126,6 +127,7 @@ __all__ = [
     "ProbeConfig",
     "ProbeResult",
     "ProbeRun",
+    "Processes",
     "Rate",
     "Resolution",
     "Sketch",
@@ -154,6 +156,7 @@ __all__ = [
     "Slot",
     "TensorOperations",
     "Walk",
+    "WeakIdentityDict",
     "WeakIdentitySet",
     "join_path",
     "overlapping",

@@ -27,6 +27,7 @@
     │   ├── OptimizerError           this optimizer cannot keep the promise
     │   └── WriteError               a flag or a value was not written
     ├── ScheduleError              a schedule cannot go on from here
+    ├── RanksError                 processes that train together do not do the same
     ├── FrozenDriftError           what was frozen has changed
     ├── CacheError                 outputs of frozen modules cannot be kept, or are not right
     ├── ParityError                two runs do not show the same
@@ -225,6 +226,10 @@ class WriteError(BackendError):
 
 class ScheduleError(UnifreezeError):
     """A schedule cannot go on: a metric is missing, time goes back, or a state does not fit."""
+
+
+class RanksError(UnifreezeError):
+    """Processes that train one model together do not do the same, or one does nothing in time."""
 
 
 class FrozenDriftError(UnifreezeError):

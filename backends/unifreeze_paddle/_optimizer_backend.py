@@ -32,7 +32,6 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
     clear_moments = staticmethod(moments.clear_moments)
     values_written = staticmethod(optimizers.write_masters)
     name_states = staticmethod(saved_states.name_states)
-    processes = staticmethod(steering.processes)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None

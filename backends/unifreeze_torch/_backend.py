@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,9 @@ from unifreeze.backend import (
     Finding,
     Guard,
     Layer,
+    LiveTensor,
     Model,
+    Processes,
     Resolution,
     Undo,
     Walk,
@@ -27,11 +29,13 @@ from unifreeze.backend import (
 )
 from unifreeze.errors import TargetError
 from unifreeze_torch import _checks as checks
+from unifreeze_torch import _exchange as exchange
 from unifreeze_torch import _forward_watches as watches
 from unifreeze_torch import _guards as modes
 from unifreeze_torch import _layers as layers
 from unifreeze_torch import _load_watches as load_watches
 from unifreeze_torch import _offloaded_values as offloaded
+from unifreeze_torch import _processes as processes
 from unifreeze_torch._cache_operations import TorchCacheOperations
 from unifreeze_torch._experiment_backend import TorchExperiments
 from unifreeze_torch._layers import TorchReader
@@ -176,6 +180,23 @@ class TorchBackend(
         """Put the random generators back after."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
+
+    def several(self) -> bool:
+        """Return whether this process is one of a group."""
+        return processes.are_ready() and torch.distributed.get_world_size() > 1
+
+    def processes(self, model: Model) -> Processes:
+        """Return the processes that exchange a model's gradients by DDP or `fully_shard`."""
+        if not processes.are_ready():
+            return Processes()
+        root = self.root(model)
+        engines = exchange.engines_around(root.parameters())
+        ranks = processes.ranks_of(engines, layers.sharded(root))
+        return processes.StoreProcesses(ranks) if len(ranks) > 1 else Processes()
+
+    def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
+        """Build the reducers of DDP wrappers anew; `fully_shard` reads the flags by itself."""
+        exchange.rebuild(changed)
 
     def container(self, models: Mapping[str, Model]) -> Any:
         """Put several models into a `ModuleDict`."""

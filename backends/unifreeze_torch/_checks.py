@@ -19,7 +19,6 @@ from unifreeze.backend import (
     Resolution,
     Walk,
     freezes_any_of,
-    inside_wrappers,
     join_path,
     modules_of,
     parameters_beside,
@@ -27,7 +26,7 @@ from unifreeze.backend import (
     qualified_bases,
     rewritten_tables,
 )
-from unifreeze.errors import counted
+from unifreeze_torch import _exchange as exchange
 from unifreeze_torch import _quantisers as quantisers
 from unifreeze_torch._layers import (
     LOOKUP_TABLES,
@@ -70,7 +69,7 @@ def findings(
     yield from parameters_beside(TorchReader(), model)
     yield from _norms_in_adapters(walk, resolution)
     yield from _reentrant_checkpointing(walk, resolution)
-    yield from _distributed(walk, model, resolution)
+    yield from _distributed(walk, resolution, flags)
 
 
 def _modules(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
@@ -190,30 +189,12 @@ def _makes_inputs_require_gradient(module: nn.Module) -> bool:
     return any("make_inputs_require_grad" in getattr(hook, "__name__", "") for hook in hooks)
 
 
-def _distributed(walk: Walk, model: nn.Module, resolution: Resolution) -> Iterator[Finding]:
-    """A DDP wrapper decides when it is made which gradients it synchronises.
-
-    What is thawed later then diverges silently between processes. Freezing later breaks its
-    reduction, even in a single process, unless it looks for unused parameters.
-    """
-    for wrapper, numbers in inside_wrappers(TorchReader(), walk, model, _DDP):
-        forbidden = {True} if wrapper.process_group.size() > 1 else set()
-        if wrapper.static_graph or not wrapper.find_unused_parameters:
-            forbidden.add(False)
-        wanted = {number: bool(resolution.trainable[number]) for number in numbers}
-        changed = [
-            walk.tree.names[resolution.spec.first_names[number]]
-            for number, trainable in wanted.items()
-            if walk.tensors[number].requires_grad != trainable and trainable in forbidden
-        ]
-        if changed:
-            yield Finding(
-                changed[0],
-                f"{counted(len(changed), 'flag')} would change under a "
-                "DistributedDataParallel wrapper, "
-                "which then no longer synchronises gradients as it should",
-                "apply the plan first, then wrap",
-            )
-
-
-_DDP = "torch.nn.parallel.distributed.DistributedDataParallel"
+def _distributed(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
+    """Some DDP wrappers cannot exchange gradients in another way than the one they began with."""
+    changed = np.flatnonzero(resolution.trainable != flags).tolist()
+    numbers = {id(walk.tensors[number]): number for number in changed}
+    for engine in exchange.engines_around([walk.tensors[number] for number in changed]):
+        if reason := exchange.reason_against(engine, set(numbers)):
+            inside = (numbers[id(p)] for p in engine.module.parameters() if id(p) in numbers)
+            name = resolution.spec.first_names[next(inside)]
+            yield Finding(walk.tree.names[name], *reason)

@@ -31,7 +31,6 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
     on_step = staticmethod(steering.on_step)
     clear_moments = staticmethod(steering.clear_moments)
     name_states = staticmethod(saved_states.name_states)
-    processes = staticmethod(steering.processes)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None

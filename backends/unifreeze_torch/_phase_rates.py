@@ -143,10 +143,3 @@ def clear_moments(optimizer: torch.optim.Optimizer, tensors: Sequence[torch.Tens
     """Drop the state of some parameters; the optimizer creates it again when they train again."""
     for tensor in tensors:
         optimizer.state.pop(tensor, None)
-
-
-def processes() -> int:
-    """Return how many processes train together."""
-    distributed = torch.distributed
-    ready = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if ready else 1

@@ -12,6 +12,7 @@ from unifreeze._handle.history.history import numbers
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.known_optimizer import KnownOptimizer
 from unifreeze._handle.phase_log import PhaseLog
+from unifreeze._handle.ranks import Metrics, Report, SharedDecisions, agree_on_phase
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.schedule import Schedule
 from unifreeze._handle.smallest_gradients import smallest
@@ -20,7 +21,7 @@ from unifreeze._handle.trained_values import load_state
 from unifreeze._plan import Phase
 from unifreeze._protocol import ParamGroup
 from unifreeze._resolution import Resolution
-from unifreeze.errors import OptimizerError, ScheduleError
+from unifreeze.errors import OptimizerError
 
 
 class Training:
@@ -48,6 +49,7 @@ class Training:
             else KnownOptimizer(plan)
         )
         self.listeners: list[Callable[[Phase], None]] = []
+        self._shared = SharedDecisions()
 
     @property
     def told(self) -> bool:
@@ -123,6 +125,7 @@ class Training:
         """Go on to an epoch or a step; raises as `Handle.step` does."""
         self._plan.check_lasts("step")
         numbers(metrics)  # what is not a number is refused before anything changes
+        epoch, step, metrics = self._report(epoch, step, metrics)
         schedule = self._plan.phases.schedule.copy()
         reported = schedule.reported
         entered = schedule.advance(epoch, step, metrics)
@@ -146,10 +149,23 @@ class Training:
         self, epoch: int | None, step: int | None, metrics: Mapping[str, float] | None
     ) -> bool:
         """Return whether the training ends before an epoch or step, and change nothing."""
+        epoch, step, metrics = self._report(epoch, step, metrics)
         schedule = self._plan.phases.schedule.copy()
         if not schedule.current.stop:
             schedule.advance(epoch, step, metrics)
         return schedule.current.stop
+
+    def _report(
+        self, epoch: int | None, step: int | None, metrics: Metrics
+    ) -> tuple[int | None, int | None, Metrics]:
+        """Return what the first of several processes reports, where a metric decides."""
+        plan = self._plan
+        if not plan.backend.several():
+            return epoch, step, metrics
+        processes = plan.backend.processes(plan.model)
+        own = Report(epoch, step, metrics, self._best.run)
+        epoch, step, metrics, self._best.run = self._shared.report(processes, plan.phases, own)
+        return epoch, step, metrics
 
     def report(self, metrics: Mapping[str, float] | None) -> RunReport:
         """Return the report of the run, with the metrics measured after the last epoch."""
@@ -176,8 +192,13 @@ class Training:
     def _enter(self, schedule: Schedule, entered: list[int]) -> None:
         """Put another phase in force; on any error the last one stays."""
         plan, last = self._plan, self._plan.phases
+        processes = plan.backend.processes(plan.model)
         best = self._best.load(last.phases[entered[0]], schedule.left)
-        following = last.at(schedule, self._measured(entered))
+        measured = self._measured(entered)
+        if measured != last.measured:
+            measured = self._shared.measured(processes, measured)
+        following = last.at(schedule, measured)
+        agree_on_phase(processes, following)
         if best is not None:
             self.values_written(load_state(plan.backend, plan.model, last.spec, best))
         plan.enter(following)
@@ -192,12 +213,6 @@ class Training:
             )
         plan = self._plan
         check_optimizers(plan.backend, plan.model, plan.phases.groups(), [self.link.optimizer])
-        if (count := plan.backend.processes()) > 1:
-            raise ScheduleError(
-                f"phase {phase.name!r} begins, and {count} processes train together",
-                context="gradients are exchanged for the parameters that trained at the start",
-                hint="end the run here, and start the next phase in a new one",
-            )
 
     def _measured(self, entered: list[int]) -> dict[int, tuple[str, ...]]:
         """Return what is frozen by measurement so far, the phases that begin now included."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from unifreeze._modules.agreement import Agreements, described
 from unifreeze._modules.frozen_for_a_while import freeze_briefly
 from unifreeze._modules.guard import Guard
 from unifreeze._modules.live_models import LiveModels
@@ -26,10 +27,15 @@ class Written(NamedTuple):
     flags: Mask
     guards: dict[int, Guard]
     gradients: list[tuple[LiveTensor, LiveTensor]]
+    text: str
 
 
 class FlagWriting(LiveModels):
     """Writes flags and guards, reads them back, and takes them off again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agreements = Agreements()
 
     def write(
         self, model: Model, resolution: Resolution, found: Mapping[int, Guard] | None = None
@@ -41,13 +47,15 @@ class FlagWriting(LiveModels):
         """
         walk = self.walk(model)
         wanted = resolution.trainable
-        written = Written(self.flags_now(walk), self.get_guards(walk), [])
+        text = self.agreements.text_on(walk.root)
+        written = Written(self.flags_now(walk), self.get_guards(walk), [], text)
         try:
             self._write_flags(walk, wanted)
             given_back = _by_number(walk, found or {})
             self.set_guards(walk, self.guards_for(walk, resolution) | given_back)
             self._drop_gradients(walk, ~wanted | ~written.flags, written)
             self._read_back(walk, wanted)
+            self._follow(walk, written.flags, partial(described, resolution, wanted))
             return partial(self._restore, walk, written, gradients=False)
         except BaseException as error:
             with uninterrupted():
@@ -109,7 +117,16 @@ class FlagWriting(LiveModels):
                 hint="something else sets these flags; the model was left as it was",
             )
 
+    def _follow(self, walk: Walk, before: Mask, text: Callable[[], str]) -> None:
+        """Let what exchanges gradients between processes follow the flags, and compare them."""
+        changed = np.flatnonzero(before != self.flags_now(walk)).tolist()
+        if changed:
+            self.rebuild_exchange(walk, [walk.tensors[number] for number in changed])
+        if self.several():
+            self.agreements.note(self, walk.root, text())
+
     def _restore(self, walk: Walk, written: Written, *, gradients: bool) -> None:
+        now = self.flags_now(walk)
         if not gradients:
             # A gradient from when a parameter was frozen must not be added to its next gradient.
             self._drop_gradients(walk, written.flags & ~self.flags_now(walk), written)
@@ -118,6 +135,7 @@ class FlagWriting(LiveModels):
         if gradients:
             for tensor, gradient in written.gradients:
                 self.set_gradient(tensor, gradient)
+        self._follow(walk, now, lambda: written.text)
 
     def read(self, model: Model) -> dict[str, bool]:
         """Return for each parameter whether it is trainable now."""

@@ -17,6 +17,7 @@ from unifreeze._modules.tensor_operations import TensorOperations
 from unifreeze._modules.walking import Walk
 from unifreeze._modules.watching import ForwardWatch
 from unifreeze._protocol.live import Layer, LiveTensor, Model
+from unifreeze._protocol.processes import Processes
 from unifreeze._protocol.results import Capabilities, Finding, Undo
 from unifreeze._resolution import Resolution
 
@@ -125,6 +126,30 @@ class ModuleOperations(TensorOperations):
         """Put each module's training flag back."""
         for module, mode in zip(walk.modules, modes, strict=True):
             module.training = mode
+
+    def several(self) -> bool:
+        """Return whether other processes could train together with this one."""
+        return False
+
+    def processes(self, model: Model) -> Processes:
+        """Return the processes that exchange gradients of a model; one if nothing exchanges them."""
+        return Processes()
+
+    def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
+        """Let what exchanges gradients between processes follow flags that have changed.
+
+        Args:
+            walk: The model.
+            changed: The parameters whose flag has changed.
+        """
+
+    def is_sharded(self, model: Model) -> bool:
+        """Return whether each process holds only a part of some parameter."""
+        return False
+
+    def wrappings(self, model: Model) -> int:
+        """Return how often something that exchanges gradients has written values into a model."""
+        return 0
 
     @abstractmethod
     def inference(self, walk: Walk) -> AbstractContextManager[None]:

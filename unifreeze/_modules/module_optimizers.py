@@ -86,7 +86,3 @@ class ModuleOptimizers(TensorOperations):
 
     def name_states(self, optimizer: LiveOptimizer, paths: Mapping[int, str]) -> None:
         """Match an optimizer's saved states by parameter names; by default they are by position."""
-
-    def processes(self) -> int:
-        """Return how many processes train together."""
-        return 1

@@ -9,6 +9,7 @@ from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model
 from unifreeze._protocol.optimizer_backend import OptimizerBackend
 from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
 from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
+from unifreeze._protocol.processes import Processes
 from unifreeze._protocol.registry import (
     backend_for,
     backend_names,

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.live import LiveTensor, Model
+from unifreeze._protocol.processes import Processes
 from unifreeze._protocol.results import Capabilities, Digest, Finding, Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec, Trace
@@ -104,9 +105,17 @@ class FreezingBackend(Protocol):
         """Write values into a tensor in place, in the framework's layout."""
 
     def fingerprint(
-        self, model: Model, paths: Iterable[str], *, sums: bool = False
+        self, model: Model, paths: Iterable[str], *, sums: bool = False, whole: bool = False
     ) -> dict[str, Digest]:
-        """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
+        """Return a digest over dtype, shape and bytes of each tensor, each tensor read once.
+
+        Args:
+            model: A live model.
+            paths: Native paths of its tensors.
+            sums: Add the sums from which `verify` estimates a change.
+            whole: Of a tensor that processes have divided, take all of it, and not this process's
+                part; then every process must call.
+        """
 
     def gradients(self, model: Model) -> dict[str, float | None]:
         """Return the norm of the gradient that each parameter has now; None where it has none."""
@@ -142,4 +151,24 @@ class FreezingBackend(Protocol):
 
         Returns:
             A function that stops it, and that does not keep the model alive.
+        """
+
+    # Several processes
+
+    def several(self) -> bool:
+        """Return whether other processes could train together with this one."""
+
+    def processes(self, model: Model) -> Processes:
+        """Return the processes that exchange gradients of a model; one if nothing exchanges them.
+
+        What exchanges them is found around the bare model, too.
+        """
+
+    def is_sharded(self, model: Model) -> bool:
+        """Return whether each process holds only a part of some parameter."""
+
+    def wrappings(self, model: Model) -> int:
+        """Return how often something that exchanges gradients has written new values into a model.
+
+        Such wrappers give all processes the values of one, or divide tensors among them.
         """

@@ -86,6 +86,3 @@ class OptimizerBackend(Protocol):
             optimizer: A live optimizer.
             paths: Native path of each of its parameters, by identity.
         """
-
-    def processes(self) -> int:
-        """Return how many processes train together."""

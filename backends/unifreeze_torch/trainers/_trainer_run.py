@@ -33,7 +33,7 @@ class TorchTrainerRun(TrainerRun):
             self.apply_to(model)
             self._model, self._start = model, self.in_force.state_dict()
             self._thawed, self._begun = [], False
-        if self.in_force.phase is None or backend.processes() > 1:
+        if self.in_force.phase is None or backend.several():
             return  # what exchanges gradients between processes counts on the flags it finds
         live = backend.objects(self.in_force.model)
         for group in self.in_force.groups():

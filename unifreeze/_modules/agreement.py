@@ -1,0 +1,108 @@
+"""Checks that the processes that train one model wrote the same decisions into it.
+
+What was written is compared once, at the first forward pass of training after a write: before
+gradients are exchanged again, and not in `apply`, which a script may call in one process alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from unifreeze._identity import WeakIdentityDict
+from unifreeze._modules.module_operations import ModuleOperations
+from unifreeze._modules.training_watch import watch_training
+from unifreeze._modules.walking import Walk
+from unifreeze._protocol.processes import agree
+from unifreeze._protocol.results import Undo
+from unifreeze._resolution import Resolution
+from unifreeze._structure import Mask
+from unifreeze._undo import nothing
+from unifreeze.errors import counted
+
+AGREED = "the decisions written into it differ"
+
+
+@dataclass
+class Written:
+    """What was last written into a model.
+
+    Attributes:
+        text: What is compared; "" before anything is written.
+        agreed: The text on which the processes agreed last.
+        stop: Ends the watch for the next forward pass of training.
+    """
+
+    text: str = ""
+    agreed: str = ""
+    stop: Undo = nothing
+
+
+class Agreements:
+    """What was written into each model, and whether the other processes wrote the same."""
+
+    def __init__(self) -> None:
+        self._written: WeakIdentityDict[Written] = WeakIdentityDict()
+
+    def text_on(self, root: Any) -> str:
+        """Return what was last written into a model, "" if nothing was."""
+        written = self._written.get(root)
+        return "" if written is None else written.text
+
+    def note(self, backend: ModuleOperations, root: Any, text: str) -> None:
+        """Note what is now written into a model; the next pass of training compares it.
+
+        Args:
+            backend: The model's backend.
+            root: The model.
+            text: What `described` returned, or `text_on` before.
+        """
+        written = self._written.setdefault(root, Written())
+        written.stop()
+        written.text, written.stop = text, nothing
+        if text != written.agreed:
+            self.watch(backend, root)
+
+    def watch(self, backend: ModuleOperations, root: Any) -> None:
+        """Compare what is written into a model at its next forward pass of training."""
+        written = self._written.get(root)
+        if written is None:
+            return
+        members = backend.reader.dicts(root)[0].values() if _is_group(backend, root) else [root]
+        call = partial(_compare, weakref.ref(backend), weakref.ref(root), written)
+        written.stop = watch_training(backend, list(members), call)
+
+
+def described(resolution: Resolution, trainable: Mask) -> str:
+    """Return what the processes compare of a write: plan, decisions and held layers, in one line.
+
+    Args:
+        resolution: What was written.
+        trainable: The flags that it has led to.
+    """
+    spec = resolution.spec
+    names = (spec.tree.names[name] for name in spec.first_names[trainable])
+    held = (spec.tree.paths[n] for n in sorted({*resolution.held, *resolution.quiet}))
+    digest = hashlib.sha256("\n".join([*names, "", *held]).encode()).hexdigest()[:12]
+    count = counted(int(trainable.sum()), "parameter trains", "parameters train")
+    return f"plan {resolution.plan.digest}, {count} (decisions {digest})"
+
+
+def _compare(backend_now: Any, root_now: Any, written: Written) -> None:
+    backend, root = backend_now(), root_now()
+    if backend is None or root is None or written.text == written.agreed:
+        return
+    processes = backend.processes(root)
+    if processes.count == 1:
+        return  # nothing exchanges gradients yet
+    agree(processes, "written", written.text, "train under a plan just written", AGREED)
+    written.agreed = written.text
+    written.stop()
+    written.stop = nothing
+
+
+def _is_group(backend: Any, root: Any) -> bool:
+    return bool(backend.is_group(root))
