@@ -3,29 +3,23 @@
 A DataParallel builds its reducer when it is made, for the parameters that train then: one that is
 thawed later would train on its own process's gradients, without an error. So each wrapper gets an
 `Exchange` in the place of its reducer, with one reducer for each set of parameters that trained.
-
-A plan may be applied to the bare model, which does not know its wrapper. So every wrapper is
-noticed when it builds its reducer, and those that are older than this module are looked for once.
 """
 
 from __future__ import annotations
 
-import gc
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import wraps
 from typing import Any
 
 import paddle
 
 from unifreeze.backend import LiveTensor, WeakIdentitySet
 from unifreeze.errors import UnifreezeWarning, UnsupportedPlanError
+from unifreeze_paddle import _engines as engines
 
 _wrappers = WeakIdentitySet()
 """The wrappers of this process whose exchange is ours."""
-
-_init_reducer = paddle.DataParallel.init_reducer
 
 
 def rebuild(tensors: Sequence[LiveTensor]) -> None:
@@ -192,20 +186,12 @@ def _adopt(wrapper: Any, *, is_new: bool) -> None:
         _wrappers.add(wrapper)
 
 
-@wraps(_init_reducer)
-def _init_and_adopt(wrapper: Any) -> None:
-    _init_reducer(wrapper)
+def _built(wrapper: Any) -> None:
+    engines.notice(wrapper)
     _adopt(wrapper, is_new=True)
 
 
-def notice_wrappers() -> None:
-    """Adopt the wrappers that there are, and each one that will be made."""
-    paddle.DataParallel.init_reducer = _init_and_adopt
-    if paddle.distributed.get_world_size() > 1:
-        for value in gc.get_objects():
-            # `isinstance` would ask proxies, whose answers may run any code.
-            if issubclass(type(value), paddle.DataParallel) and "_reducer" in vars(value):
-                _adopt(value, is_new=False)
-
-
-notice_wrappers()
+_init_reducer = engines.call_after(paddle.DataParallel, "init_reducer", _built)
+for _older in engines.older():
+    if "_reducer" in vars(_older):
+        _adopt(_older, is_new=False)

@@ -196,8 +196,3 @@ def _check(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",
             hint="leave use_multi_tensor out",
         )
-
-
-def processes() -> int:
-    """Return how many processes train together."""
-    return int(paddle.distributed.get_world_size())

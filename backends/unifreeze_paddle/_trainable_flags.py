@@ -13,16 +13,19 @@ from unifreeze.backend import (
     LiveTensor,
     Model,
     ModuleBackend,
+    Processes,
     Resolution,
     Undo,
     Walk,
     undo_all,
 )
 from unifreeze_paddle import _checks as checks
+from unifreeze_paddle import _engines as engines
 from unifreeze_paddle import _gradient_exchange as exchange
 from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _tensor_values as bits
+from unifreeze_paddle._processes import processes_of
 
 # Past the parameters' own `__setattr__`, which is written in Python.
 _set_stop_gradient = paddle.Tensor.stop_gradient.__set__
@@ -72,22 +75,33 @@ class PaddleFlags(ModuleBackend):
         try:
             undo = super().write(model, resolution, found)
             guards.forget_traces()
-            self.rebuild_exchange(walk, walk.tensors)
+            exchange.rebuild(walk.tensors)  # also for parameters that are new
             if resolution.covered is not None:
                 owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
                 kept = {number for owner, number in owned if resolution.covered[owner]}
                 optimizers.forget(t for number, t in enumerate(walk.tensors) if number not in kept)
-            after = partial(self.rebuild_exchange, walk, walk.tensors)
-            return partial(undo_all, (undo, guards.forget_traces, after))
+            return partial(undo_all, (undo, guards.forget_traces))
         except BaseException:
             if undo is not None:
                 undo_all((undo, guards.forget_traces))
-                self.rebuild_exchange(walk, walk.tensors)
             raise
 
     def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
-        """Let wrappers exchange the gradients of what trains now, of new parameters too."""
+        """Let wrappers exchange the gradients of what trains now."""
         exchange.rebuild(walk.tensors)
+
+    def several(self) -> bool:
+        """Return whether this process is one of several."""
+        return engines.are_ready()
+
+    def processes(self, model: Model) -> Processes:
+        """Return the processes that exchange gradients by DataParallel or by fleet's wrappers."""
+        return processes_of(self.walk(model).tensors) if self.several() else Processes()
+
+    def wrappings(self, model: Model) -> int:
+        """Return the number of the last wrapper: each gives all processes the values of one."""
+        around = engines.engines_around(self.walk(model).tensors)
+        return max(map(engines.number_of, around), default=0)
 
     def flags(self, model: Model, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; wrappers exchange what trains meanwhile."""
