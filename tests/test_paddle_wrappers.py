@@ -49,37 +49,6 @@ def test_data_parallel_is_seen_through():
     assert uf.resolve(handle.plan, model).frozen_paths == handle.resolution.frozen_paths
 
 
-def test_a_plan_that_changes_flags_under_data_parallel_is_refused(monkeypatch):
-    """H: with several processes gradients would silently no longer be shared."""
-    model = Stack()
-    plan = FreezePlan().freeze("blocks[0]")
-    wrapped = paddle.DataParallel(model)
-    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
-    before = flags(model)
-    with pytest.raises(UnsupportedPlanError, match="apply the plan first, then wrap"):
-        plan.apply(wrapped)
-    assert flags(model) == before
-    plan.apply(model)
-    plan.apply(wrapped)
-
-
-@pytest.mark.parametrize(
-    "around",
-    [
-        lambda wrapped: {"student": wrapped, "teacher": Stack()},
-        lambda wrapped: nn.Sequential(wrapped, nn.Linear(3, 2)),
-        paddle.Model,
-    ],
-    ids=["one of several", "nested", "high-level model"],
-)
-def test_data_parallel_is_found_wherever_it_is(around, monkeypatch):
-    """H"""
-    model = around(paddle.DataParallel(Stack()))
-    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(UnsupportedPlanError, match="apply the plan first, then wrap"):
-        FreezePlan().freeze("**.weight").apply(model)
-
-
 class Rows(paddle.io.Dataset):
     def __len__(self):
         return 8

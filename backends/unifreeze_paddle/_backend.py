@@ -25,7 +25,7 @@ from unifreeze.backend import (
     overlapping,
     undo_all,
 )
-from unifreeze.errors import DescriptionError
+from unifreeze.errors import DescriptionError, counted, listing
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _load_watches as loads
@@ -105,7 +105,12 @@ class PaddleBackend(
         return memo.lazy
 
     def find_shared(self, walk: Walk) -> None:
-        """Find parameters that are different objects over the same memory."""
+        """Find parameters that are different objects over the same memory.
+
+        Raises:
+            DescriptionError: A parameter is divided by auto-parallel.
+        """
+        _refuse_distributed(walk)
         spans = []
         for number, tensor in enumerate(walk.tensors):
             if tensor._is_initialized():
@@ -169,3 +174,16 @@ class PaddleBackend(
     def container(self, models: Mapping[str, Model]) -> Any:
         """Put several models into a `LayerDict`."""
         return nn.LayerDict(dict(models))
+
+
+def _refuse_distributed(walk: Walk) -> None:
+    """Refuse parameters that `shard_tensor` has made: their values cannot be read here."""
+    made = [number for number, tensor in enumerate(walk.tensors) if tensor.is_dist()]
+    if made:
+        paths = walk.first_paths()
+        raise DescriptionError(
+            f"auto-parallel holds {counted(len(made), 'parameter')} as distributed tensors",
+            context=listing(paths[number] for number in made),
+            hint="train under paddle.DataParallel or fleet, and leave shard_tensor, shard_layer "
+            "and parallelize out",
+        )

@@ -66,7 +66,12 @@ def environments(count: int) -> list[dict[str, str]]:
         "OMP_NUM_THREADS": "1",
     }
     return [
-        shared | {"PADDLE_TRAINER_ID": str(rank), "PADDLE_CURRENT_ENDPOINT": place}
+        shared
+        | {
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_RANK_IN_NODE": str(rank),
+            "PADDLE_CURRENT_ENDPOINT": place,
+        }
         for rank, place in enumerate(places)
     ]
 

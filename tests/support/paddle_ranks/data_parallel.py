@@ -186,6 +186,30 @@ def wrapper_of_a_part(run: Together) -> None:
     run.step(sgd, 1)
 
 
+def several_models(run: Together) -> None:
+    """Apply plans to several models at once, of which one is wrapped."""
+    run.wrap()
+    sgd = paddle.optimizer.SGD(0.05, parameters=run.model.parameters())
+    for number, student in enumerate((run.wrapped, run.model)):
+        models = {"student": student, "teacher": Net()}
+        plan = uf.FreezePlan().only(f"student.{'head' if number else 'stem'}")
+        handle = uf.apply(plan, models)
+        run.step(sgd, number)
+    handle.remove()
+    run.step(sgd, 2)
+
+
+def wrapper_is_nested(run: Together) -> None:
+    """Apply plans to a model that holds the wrapper."""
+    run.wrap()
+    around = paddle.nn.Sequential(run.wrapped, paddle.nn.Linear(2, 2))
+    sgd = paddle.optimizer.SGD(0.05, parameters=run.model.parameters())
+    handle = uf.FreezePlan().only('path:"0.head"').apply(around)
+    run.step(sgd, 0)
+    handle.remove()
+    run.step(sgd, 1)
+
+
 def reducer_is_built_once(run: Together) -> None:
     """Train where Paddle cannot build a second reducer."""
 
@@ -222,6 +246,8 @@ RUNS: tuple[Callable[[Together], None], ...] = (
     layer_is_replaced,
     frozen_for_a_while,
     wrapper_of_a_part,
+    several_models,
+    wrapper_is_nested,
     reducer_is_built_once,
 )
 
