@@ -25,7 +25,7 @@ _rounds: Counter[str] = Counter()
 
 def are_ready() -> bool:
     """Return whether this process is one of a group of processes."""
-    return distributed.is_available() and distributed.is_initialized()
+    return bool(distributed.is_available() and distributed.is_initialized())
 
 
 class StoreProcesses(Processes):
@@ -65,7 +65,7 @@ def _get(store: Any, key: str, deadline: float) -> bytes | None:
 
 
 def _store() -> Any:
-    return distributed.distributed_c10d._get_default_store()  # type: ignore[attr-defined]
+    return distributed.distributed_c10d._get_default_store()
 
 
 def ranks_of(engines: Sequence[Any], shards: Sequence[nn.Module]) -> list[int]:

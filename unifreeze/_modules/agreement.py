@@ -15,7 +15,6 @@ from typing import Any
 from unifreeze._identity import WeakIdentityDict
 from unifreeze._modules.module_operations import ModuleOperations
 from unifreeze._modules.training_watch import watch_training
-from unifreeze._modules.walking import Walk
 from unifreeze._protocol.processes import agree
 from unifreeze._protocol.results import Undo
 from unifreeze._resolution import Resolution
@@ -72,8 +71,9 @@ class Agreements:
         if written is None:
             return
         members = backend.reader.dicts(root)[0].values() if _is_group(backend, root) else [root]
-        call = partial(_compare, weakref.ref(backend), weakref.ref(root), written)
-        written.stop = watch_training(backend, list(members), call)
+        compare = partial(_compare, weakref.ref(backend), weakref.ref(root), written)
+        call, follow = partial(compare, stops=True), partial(compare, stops=False)
+        written.stop = watch_training(backend, list(members), call, follow)
 
 
 def described(resolution: Resolution, trainable: Mask) -> str:
@@ -91,17 +91,19 @@ def described(resolution: Resolution, trainable: Mask) -> str:
     return f"plan {resolution.plan.digest}, {count} (decisions {digest})"
 
 
-def _compare(backend_now: Any, root_now: Any, written: Written) -> None:
+def _compare(backend_now: Any, root_now: Any, written: Written, *, stops: bool) -> None:
     backend, root = backend_now(), root_now()
-    if backend is None or root is None or written.text == written.agreed:
+    if backend is None or root is None:
         return
-    processes = backend.processes(root)
-    if processes.count == 1:
-        return  # nothing exchanges gradients yet
-    agree(processes, "written", written.text, "train under a plan just written", AGREED)
-    written.agreed = written.text
-    written.stop()
-    written.stop = nothing
+    if written.text != written.agreed:
+        processes = backend.processes(root)
+        if processes.count == 1:
+            return  # nothing exchanges gradients yet
+        agree(processes, "written", written.text, "train under a plan just written", AGREED)
+        written.agreed = written.text
+    if stops:
+        written.stop()
+        written.stop = nothing
 
 
 def _is_group(backend: Any, root: Any) -> bool:

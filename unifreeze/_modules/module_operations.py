@@ -132,7 +132,7 @@ class ModuleOperations(TensorOperations):
         return False
 
     def processes(self, model: Model) -> Processes:
-        """Return the processes that exchange gradients of a model; one if nothing exchanges them."""
+        """Return the processes that exchange gradients of a model; one if none are."""
         return Processes()
 
     def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
