@@ -194,6 +194,18 @@ class TorchBackend(
         ranks = processes.ranks_of(engines, layers.sharded(root))
         return processes.StoreProcesses(ranks) if len(ranks) > 1 else Processes()
 
+    def is_sharded(self, model: Model) -> bool:
+        """Return whether `fully_shard` has divided a part of a model."""
+        return bool(processes.are_ready() and layers.sharded(self.root(model)))
+
+    def wrappings(self, model: Model) -> int:
+        """Return how many DDP wrappers have given the model rank 0's values, and modules sharded."""
+        if not processes.are_ready():
+            return 0
+        root = self.root(model)
+        engines = exchange.engines_around(root.parameters())
+        return sum(map(exchange.takes_values, engines)) + len(layers.sharded(root))
+
     def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
         """Build the reducers of DDP wrappers anew; `fully_shard` reads the flags by itself."""
         exchange.rebuild(changed)

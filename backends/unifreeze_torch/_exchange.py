@@ -53,6 +53,11 @@ def engines_around(tensors: Iterable[torch.Tensor]) -> list[Any]:
     return [e for e in ready if any(id(p) in wanted for p in e.module.parameters())]
 
 
+def takes_values(engine: Any) -> bool:
+    """Return whether a wrapper gives this process the values of another one when it is made."""
+    return bool(torch.distributed.get_rank(engine.process_group))
+
+
 def rebuild(changed: Sequence[torch.Tensor]) -> None:
     """Let every DDP wrapper follow flags that have changed.
 

@@ -38,7 +38,7 @@ def payload(tensor: torch.Tensor) -> Payload | None:
 
 def _bytes(tensor: torch.Tensor) -> Array:
     """Return a tensor's bytes in C order; without a copy for contiguous tensors in memory."""
-    tensor = _local(tensor)
+    tensor = local(tensor)
     inner = getattr(tensor, "__tensor_flatten__", None)
     if inner is not None and type(tensor) is not torch.Tensor:
         parts = [getattr(tensor, name) for name in inner()[0]]
@@ -48,10 +48,25 @@ def _bytes(tensor: torch.Tensor) -> Array:
     return flat
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def local(tensor: torch.Tensor) -> torch.Tensor:
     """Return the part of a sharded tensor that this process holds; other tensors as they are."""
     to_local = getattr(tensor, "to_local", None)
     return to_local() if to_local else tensor
+
+
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """Return all of a sharded tensor; other tensors as they are. Every process must call."""
+    full_tensor = getattr(tensor, "full_tensor", None)
+    return full_tensor() if full_tensor else tensor
+
+
+def _divided(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a tensor, if the other one is divided; nothing is sent."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -63,7 +78,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 def to_array(tensor: torch.Tensor) -> Array:
     """Copy a tensor's values out; formats NumPy lacks (bfloat16, float8) come as float32."""
-    plain = _plain(_local(tensor.detach()))
+    plain = _plain(gathered(tensor.detach()))
     if plain.dtype is torch.bfloat16 or str(plain.dtype).startswith("torch.float8"):
         plain = plain.float()
     array: Array = plain.clone().numpy()
@@ -83,7 +98,7 @@ def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
             tensor = torch.from_numpy(halves).view(torch.bfloat16)
     if tensor.is_floating_point() and like.is_floating_point():
         tensor = tensor.to(like.dtype)
-    return tensor.to(like.device)
+    return _divided(tensor.to(like.device), like)
 
 
 @contextmanager

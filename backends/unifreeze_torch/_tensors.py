@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ class TorchTensors(TensorOperations):
     to_array = staticmethod(bits.to_array)
     from_array = staticmethod(bits.from_array)
     copy_into = staticmethod(bits.copy_into)
+    gathered = staticmethod(bits.gathered)
 
     def is_tensor(self, value: Any) -> bool:
         """Return whether a value is a torch tensor."""
@@ -33,6 +35,32 @@ class TorchTensors(TensorOperations):
             return super().norm(tensor)
         return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
 
+    def norms(self, tensors: Sequence[LiveTensor]) -> list[float]:
+        """Return the norms of whole tensors: those of parts are combined over the processes."""
+        norms = list(map(self.norm, map(bits.local, tensors)))
+        meshes = {id(mesh): mesh for t in tensors if (mesh := getattr(t, "device_mesh", None))}
+        for key, mesh in meshes.items():
+            inside = [
+                n for n, t in enumerate(tensors) if id(getattr(t, "device_mesh", None)) == key
+            ]
+            for number, norm in zip(inside, _combined(norms, inside, tensors, mesh), strict=True):
+                norms[number] = norm
+        return norms
+
     def clone(self, tensor: LiveTensor) -> LiveTensor:
         """Copy a tensor, bits and all, outside the gradient."""
         return tensor.detach().clone()
+
+
+def _combined(
+    norms: Sequence[float], inside: Sequence[int], tensors: Sequence[Any], mesh: Any
+) -> list[float]:
+    """Return the norms of tensors that a mesh of processes has divided, from those of the parts."""
+    squares = torch.tensor([norms[n] ** 2 for n in inside], dtype=torch.float64)
+    for dimension in range(mesh.ndim):
+        shards = [tensors[n].placements[dimension].is_shard() for n in inside]
+        copies = torch.where(torch.tensor(shards), 1.0, 1.0 / mesh.size(dimension))
+        squares = (squares * copies).to(mesh.device_type)
+        torch.distributed.all_reduce(squares, group=mesh.get_group(dimension))
+        squares = squares.cpu()
+    return [float(square) for square in squares.sqrt()]

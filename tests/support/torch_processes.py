@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.nn.parallel import DistributedDataParallel
 
 import unifreeze as uf
 
@@ -112,7 +111,7 @@ def _compiled(model: nn.Module) -> Any:
 
 def _hooked(hook: Any, state: Any = None) -> Any:
     def wrap(model: nn.Module) -> Any:
-        engine = DDP(model)
+        engine = DistributedDataParallel(model)
         engine.register_comm_hook(state() if callable(state) else state, hook)
         return engine
 
@@ -120,7 +119,7 @@ def _hooked(hook: Any, state: Any = None) -> Any:
 
 
 def _built_in(model: nn.Module) -> Any:
-    engine = DDP(model)
+    engine = DistributedDataParallel(model)
     engine._register_builtin_comm_hook(dist.BuiltinCommHookType.ALLREDUCE)
     return engine
 
@@ -138,19 +137,18 @@ def _by_block(model: Net) -> Any:
 
 
 ENGINES: dict[str, Any] = {
-    "plain": DDP,
-    "static graph": lambda m: DDP(m, static_graph=True),
-    "find unused": lambda m: DDP(m, find_unused_parameters=True),
-    "bucket views": lambda m: DDP(m, gradient_as_bucket_view=True),
-    "small buckets": lambda m: DDP(m, bucket_cap_mb=0.001),
-    "no buffers": lambda m: DDP(m, broadcast_buffers=False),
-    "static graph and bucket views": lambda m: DDP(
+    "plain": DistributedDataParallel,
+    "static graph": lambda m: DistributedDataParallel(m, static_graph=True),
+    "find unused": lambda m: DistributedDataParallel(m, find_unused_parameters=True),
+    "bucket views": lambda m: DistributedDataParallel(m, gradient_as_bucket_view=True),
+    "small buckets": lambda m: DistributedDataParallel(m, bucket_cap_mb=0.001),
+    "no buffers": lambda m: DistributedDataParallel(m, broadcast_buffers=False),
+    "static graph and bucket views": lambda m: DistributedDataParallel(
         m, static_graph=True, gradient_as_bucket_view=True
     ),
     "a hook": _hooked(default_hooks.allreduce_hook),
     "a built-in hook": _built_in,
-    "compiled around": lambda m: _compiled(DDP(m)),
-    "compiled inside": lambda m: DDP(_compiled(m)),
+    "compiled around": lambda m: _compiled(DistributedDataParallel(m)),
     "FSDP2 whole": fully_shard,
     "FSDP2 by block": _by_block,
 }
@@ -158,7 +156,7 @@ LOSSY: dict[str, Any] = {
     "fp16": _hooked(default_hooks.fp16_compress_hook),
     "PowerSGD": _hooked(powerSGD_hook.powerSGD_hook, _power),
 }
-COMPILED = {"compiled around", "compiled inside"}
+COMPILED = {"compiled around"}
 """Engines whose reference runs under the same compiler."""
 
 

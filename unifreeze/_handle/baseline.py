@@ -63,7 +63,7 @@ class Baseline:
         present = backend.objects(model)
         paths = [path for path in self.paths if path not in self.digests and path in present]
         self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
-        if self.keeps_values:
+        if self.keeps_values and not backend.is_sharded(model):
             copied = [path for path in paths if self.digests[path].bits]  # here are its values
             self.values |= {path: backend.tensor(model, path) for path in copied}
 

@@ -12,6 +12,7 @@ from secrets import token_hex
 from typing import Any
 
 from unifreeze._handle.in_force import PlanInForce
+from unifreeze._handle.shards import together
 from unifreeze._handle.trained_values import trained_state
 from unifreeze._plan import Phase
 from unifreeze._ports.weights import Named, open_weights, save_weights
@@ -60,8 +61,11 @@ class BestValues:
         plan, phases = self._plan, self._plan.phases
         following = phases.following
         if following is not None and following.restore_best and place is not None:
+            folder = self._folder(following)
+            together(plan.backend, plan.model, "save the best values")
             state = trained_state(plan.backend, plan.model, [phases.resolution])
-            self._folder(following).save(place, state, self.run)
+            if plan.backend.processes(plan.model).rank == 0:
+                folder.save(place, state, self.run)
 
     def load(self, phase: Phase, place: Place | None) -> dict[str, Any] | None:
         """Return the values that a phase begins from; None if it goes on with the current values.

@@ -10,9 +10,11 @@ from unifreeze._handle.gradients import gradient_findings
 from unifreeze._handle.lease import Lease, refuse_for_a_while
 from unifreeze._handle.order_watch import OrderWatch
 from unifreeze._handle.resolved_phases import ResolvedPhases
+from unifreeze._handle.shards import one_verdict, together
 from unifreeze._handle.step_reminders import UntoldReminder
 from unifreeze._handle.target import Target
 from unifreeze._handle.verify import Drift, Verified, count_unchanged, drift_error, find_drifts
+from unifreeze._handle.wrapping_watch import WrappingWatch
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Batch, Finding, Undo, refuse_unsupported
 from unifreeze._protocol.uninterrupted import uninterrupted
@@ -31,6 +33,7 @@ class PlanInForce:
         phases: The plan's phases, resolved on the model, and which of them holds now.
         order: Watches forward passes, for a plan that counts layers as they are registered.
         reminder: Warns of training before the schedule was told where the run is.
+        wrapping: Sees that something that exchanges gradients has wrapped the model.
     """
 
     phases: ResolvedPhases
@@ -51,6 +54,7 @@ class PlanInForce:
         self._batch, self._keep_values = batch, keep_values
         self.order = OrderWatch(lambda: self.phases)
         self.reminder = UntoldReminder()
+        self.wrapping = WrappingWatch()
         self._write()
 
     @property
@@ -134,11 +138,12 @@ class PlanInForce:
     def _watch(self) -> None:
         """Watch for state dicts being loaded, for the order of layers, and for untold training."""
         self._lease.stop_watching()
-        stops: list[Undo] = [nothing, nothing, nothing]
+        stops: list[Undo] = [nothing, nothing, nothing, nothing]
         self._lease.stop_watching = partial(undo_all, stops)
         self._loads, stops[0] = self.backend.watch_loads(self.model)
         stops[1] = self.order.watch(self.backend, self.model)
         stops[2] = self.reminder.watch(self.backend, self.model, self.phases)
+        stops[3] = self.wrapping.watch(self.backend, self.model, self._accept_wrapping)
         self._lease.watch_again = WeakMethod(self._watch)
 
     def enter(self, phases: ResolvedPhases) -> None:
@@ -156,12 +161,28 @@ class PlanInForce:
             raise
         self.baseline.keep_from(old)
 
+    def take_in_wrapping(self) -> None:
+        """Hold frozen tensors to the values that wrapping has given them, if it has."""
+        if self.lasts and self.wrapping.is_new(self.backend, self.model):
+            self._accept_wrapping()
+
+    def _accept_wrapping(self) -> None:
+        """Take new values, or the parameters that have taken the place of others."""
+        self.wrapping.taken_in(self.backend, self.model)
+        if self.backend.describe(self.model).tree is not self.resolution.spec.tree:
+            self._write(again=True)
+        else:
+            self._lease.baseline = self._take_baseline(self.resolution)
+
     def verify(self) -> Verified:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
         self.check_lasts("verify")
+        self.take_in_wrapping()
+        processes = together(self.backend, self.model, "call handle.verify")
         with self.backend.settled(self.model):
             drifts = find_drifts(self.backend, self.model, self.baseline, self._loads())
             drifts += self._new_parts()
+        drifts = one_verdict(processes, drifts)
         if drifts:
             raise drift_error(drifts)
         told = not self.phases.schedule.waits

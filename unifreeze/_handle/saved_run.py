@@ -10,6 +10,7 @@ from unifreeze._handle.best_values import BestValues
 from unifreeze._handle.history import History
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.saved_state import check_format
+from unifreeze._handle.shards import together
 from unifreeze._handle.trained_file import save_trained
 from unifreeze._handle.trained_values import load_state, trained_state
 from unifreeze._handle.training import Training
@@ -41,6 +42,7 @@ class SavedRun:
         """Return the values of all that has been trained so far, and the digest of their base."""
         plan = self._plan
         plan.check_lasts("save what was trained")
+        together(plan.backend, plan.model, "save what was trained")
         return trained_state(plan.backend, plan.model, plan.phases.so_far)
 
     def save_trained(self, path: str | Path) -> None:
@@ -53,6 +55,7 @@ class SavedRun:
         """Write such values into the model; raises as `Handle.load_trainable_state_dict` does."""
         plan = self._plan
         plan.check_lasts("load what was trained")
+        together(plan.backend, plan.model, "load what was trained")
         paths = load_state(plan.backend, plan.model, plan.resolution.spec, state)
         self._training.values_written(paths)
         plan.rebase()

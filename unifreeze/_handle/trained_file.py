@@ -13,6 +13,7 @@ import numpy as np
 from unifreeze._arguments import checked
 from unifreeze._files import is_file, is_folder
 from unifreeze._handle.lease import all_leases, leases_over
+from unifreeze._handle.shards import together, write_once
 from unifreeze._handle.target import Target
 from unifreeze._handle.trained_values import (
     KEY,
@@ -51,8 +52,9 @@ def save_trained(
     """Write what was trained; raises as `Handle.save_trained` does."""
     path = Path(path)
     _check_place(path)
+    processes = together(backend, model, "save what was trained")
     paths = trained_paths(backend, model, resolutions)
-    digests = backend.fingerprint(model, paths)
+    digests = backend.fingerprint(model, paths, whole=True)
     _check_values(digests)
     header = {
         **origin_of(backend, model, resolutions[0].spec, paths),
@@ -61,12 +63,20 @@ def save_trained(
         "plan": plan.digest,
         "plan_text": plan.to_yaml(),
     }
+    read = partial(_stored, backend, model)
+    if processes.count > 1:  # all processes gather all of it before the first one writes
+        arrays = {name: read(name, now.dtype) for name, now in digests.items()}
+        read = partial(_gathered, arrays if processes.rank == 0 else {})
     rows = [
-        Named(name, now.shape, now.dtype, partial(_stored, backend, model, name, now.dtype))
+        Named(name, now.shape, now.dtype, partial(read, name, now.dtype))
         for name, now in digests.items()
     ]
-    form = _FORMATS.get(backend.name, "np")
-    save_weights(path, rows, metadata={"format": form, KEY: json.dumps(header)})
+    texts = {"format": _FORMATS.get(backend.name, "np"), KEY: json.dumps(header)}
+    write_once(processes, partial(save_weights, path, rows, metadata=texts))
+
+
+def _gathered(arrays: Mapping[str, Array], name: str, _dtype: str) -> Array:
+    return arrays[name]
 
 
 @checked

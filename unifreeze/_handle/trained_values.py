@@ -328,7 +328,8 @@ def _base(
     same = {id(live[path]) for path in known if path in live}
     names = [spec.tree.names[name] for name in spec.first_names]
     names += [s.path for s in spec.states if s.moves and id(live.get(s.path)) not in same]
-    return backend.fingerprint(model, sorted(name for name in names if name not in known))
+    others = sorted(name for name in names if name not in known)
+    return backend.fingerprint(model, others, whole=True)
 
 
 def _digest(base: Mapping[str, Digest]) -> str:

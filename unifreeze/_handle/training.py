@@ -73,6 +73,7 @@ class Training:
                 f"lr={given}, and the plan's first phase sets {first}",
                 hint="leave lr out, or take it out of the phases",
             )
+        self._plan.take_in_wrapping()
         groups = self._groups()
         optimizer = self._plan.backend.optimizer(self._plan.model, cls, groups, settings)
         self.link.take(optimizer)
@@ -82,6 +83,7 @@ class Training:
     def attach(self, optimizer: Any) -> None:
         """Let phases steer an optimizer; raises as `Handle.attach` does."""
         self._plan.check_lasts("attach an optimizer")
+        self._plan.take_in_wrapping()
         self.link.attach(optimizer)
         self._name_states(optimizer)
 
@@ -124,6 +126,7 @@ class Training:
     ) -> bool:
         """Go on to an epoch or a step; raises as `Handle.step` does."""
         self._plan.check_lasts("step")
+        self._plan.take_in_wrapping()
         numbers(metrics)  # what is not a number is refused before anything changes
         epoch, step, metrics = self._report(epoch, step, metrics)
         schedule = self._plan.phases.schedule.copy()

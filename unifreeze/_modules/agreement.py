@@ -14,12 +14,11 @@ from typing import Any
 
 from unifreeze._identity import WeakIdentityDict
 from unifreeze._modules.module_operations import ModuleOperations
-from unifreeze._modules.training_watch import watch_training
 from unifreeze._protocol.processes import agree
 from unifreeze._protocol.results import Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask
-from unifreeze._undo import nothing
+from unifreeze._undo import nothing, undo_all
 from unifreeze.errors import counted
 
 AGREED = "the decisions written into it differ"
@@ -71,9 +70,48 @@ class Agreements:
         if written is None:
             return
         members = backend.reader.dicts(root)[0].values() if _is_group(backend, root) else [root]
-        compare = partial(_compare, weakref.ref(backend), weakref.ref(root), written)
-        call, follow = partial(compare, stops=True), partial(compare, stops=False)
-        written.stop = watch_training(backend, list(members), call, follow)
+        stops: list[Undo] = []
+        written.stop = partial(undo_all, stops)
+        for member in members:
+            watch = _NextPass(backend, member, root, written)
+            stops.append(backend.on_forward(member, watch))
+
+
+class _NextPass:
+    """Compares what was written at the next forward pass of training."""
+
+    def __init__(self, backend: Any, member: Any, root: Any, written: Written) -> None:
+        self._backend, self._written = backend, written
+        self._member, self._root = weakref.ref(member), weakref.ref(root)
+
+    def begins(self) -> None:
+        """Compare, and watch no more."""
+        if self._trains() and self._agreed():
+            self._written.stop()
+            self._written.stop = nothing
+
+    def followed(self) -> None:
+        """Compare; the hooks stay while a compiler counts on them."""
+        if self._trains():
+            self._agreed()
+
+    def ends(self, *, complete: bool) -> None:
+        """Do nothing."""
+
+    def _trains(self) -> bool:
+        return not self._backend.runs_itself and self._backend.trains(self._member())
+
+    def _agreed(self) -> bool:
+        """Return whether the processes agree; False if nothing exchanges gradients yet."""
+        root, written = self._root(), self._written
+        if root is None or written.text == written.agreed:
+            return True
+        processes = self._backend.processes(root)
+        if processes.count == 1:
+            return False
+        agree(processes, "written", written.text, "train under a plan just written", AGREED)
+        written.agreed = written.text
+        return True
 
 
 def described(resolution: Resolution, trainable: Mask) -> str:
@@ -89,21 +127,6 @@ def described(resolution: Resolution, trainable: Mask) -> str:
     digest = hashlib.sha256("\n".join([*names, "", *held]).encode()).hexdigest()[:12]
     count = counted(int(trainable.sum()), "parameter trains", "parameters train")
     return f"plan {resolution.plan.digest}, {count} (decisions {digest})"
-
-
-def _compare(backend_now: Any, root_now: Any, written: Written, *, stops: bool) -> None:
-    backend, root = backend_now(), root_now()
-    if backend is None or root is None:
-        return
-    if written.text != written.agreed:
-        processes = backend.processes(root)
-        if processes.count == 1:
-            return  # nothing exchanges gradients yet
-        agree(processes, "written", written.text, "train under a plan just written", AGREED)
-        written.agreed = written.text
-    if stops:
-        written.stop()
-        written.stop = nothing
 
 
 def _is_group(backend: Any, root: Any) -> bool:

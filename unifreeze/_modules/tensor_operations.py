@@ -87,6 +87,14 @@ class TensorOperations(ABC):
         pieces = (values[n : n + _PIECE].astype(np.float64) for n in range(0, len(values), _PIECE))
         return float(np.sqrt(sum(float(np.square(piece).sum()) for piece in pieces)))
 
+    def norms(self, tensors: Sequence[LiveTensor]) -> list[float]:
+        """Return the norms of some tensors, of all of each where processes have divided it."""
+        return list(map(self.norm, tensors))
+
+    def gathered(self, tensor: LiveTensor) -> LiveTensor:
+        """Return all of a tensor that processes have divided; then every process must call."""
+        return tensor
+
     @abstractmethod
     def clone(self, tensor: LiveTensor) -> LiveTensor:
         """Copy a tensor, bits and all, outside the gradient."""

@@ -29,7 +29,7 @@ class TensorValues(LiveModels):
         return {**parameters, **states} if states else parameters
 
     def fingerprint(
-        self, model: Model, paths: Iterable[str], *, sums: bool = False
+        self, model: Model, paths: Iterable[str], *, sums: bool = False, whole: bool = False
     ) -> dict[str, Digest]:
         """Return a digest over dtype, shape and bytes of each tensor, each tensor read once."""
         objects, walk = self.objects(model), self.walk(model)
@@ -38,7 +38,8 @@ class TensorValues(LiveModels):
             return dict.fromkeys(paths, NO_VALUES)
         tensors = {path: objects[path] for path in paths}
         distinct = {id(tensor): tensor for tensor in tensors.values()}
-        payloads = (self.payload(_loaded(stored, tensor)) for tensor in distinct.values())
+        values = (_loaded(stored, tensor) for tensor in distinct.values())
+        payloads = map(self.payload, map(self.gathered, values) if whole else values)
         prints = [NO_VALUES if row is None else digest(row, with_sums=sums) for row in payloads]
         by_key = dict(zip(distinct, prints, strict=True))
         return {path: by_key[id(tensor)] for path, tensor in tensors.items()}
@@ -75,10 +76,10 @@ class TensorValues(LiveModels):
     def gradients(self, model: Model) -> dict[str, float | None]:
         """Return the norm of the gradient that each parameter has now; None where it has none."""
         walk = self.walk(model)
-        return {
-            path: None if (gradient := self.get_gradient(tensor)) is None else self.norm(gradient)
-            for path, tensor in zip(walk.first_paths(), walk.tensors, strict=True)
-        }
+        rows = zip(walk.first_paths(), map(self.get_gradient, walk.tensors), strict=True)
+        gradients = {path: gradient for path, gradient in rows if gradient is not None}
+        norms = dict(zip(gradients, self.norms([*gradients.values()]), strict=True))
+        return {path: norms.get(path) for path in walk.first_paths()}
 
     def watch_loads(self, model: Model) -> tuple[Callable[[], Mapping[str, str]], Undo]:
         """Watch for state dicts being loaded; see the protocol."""

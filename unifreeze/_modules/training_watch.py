@@ -11,8 +11,6 @@ from unifreeze._protocol.live import Layer, Model
 from unifreeze._protocol.results import Undo
 from unifreeze._undo import undo_all
 
-Calls = tuple[Callable[[], None], Callable[[], None]]
-
 
 class TrainingWatch:
     """Calls a function when a forward pass of training begins.
@@ -20,13 +18,10 @@ class TrainingWatch:
     Attributes:
         trains: Returns True if a forward pass that begins now is one of training.
         call: The function.
-        follow: The function for a pass that a compiler records; hooks must stay meanwhile.
     """
 
-    def __init__(
-        self, trains: Callable[[], bool], call: Callable[[], None], follow: Callable[[], None]
-    ) -> None:
-        self.trains, self.call, self.follow = trains, call, follow
+    def __init__(self, trains: Callable[[], bool], call: Callable[[], None]) -> None:
+        self.trains, self.call = trains, call
 
     def begins(self) -> None:
         """Call the function if the pass is one of training."""
@@ -36,17 +31,11 @@ class TrainingWatch:
     def ends(self, *, complete: bool) -> None:
         """Do nothing."""
 
-    def followed(self) -> None:
-        """Call the other function if the pass that a compiler records is one of training."""
-        if self.trains():
-            self.follow()
+    followed = begins
 
 
 def watch_training(
-    backend: ModuleOperations,
-    roots: Iterable[Model],
-    call: Callable[[], None],
-    follow: Callable[[], None] | None = None,
+    backend: ModuleOperations, roots: Iterable[Model], call: Callable[[], None]
 ) -> Undo:
     """Call a function when a model, or a part of it, begins a forward pass of training.
 
@@ -54,12 +43,11 @@ def watch_training(
         backend: The models' backend.
         roots: The models.
         call: The function; only the models themselves hold it, and not their parts.
-        follow: The function for a pass that a compiler records; the same without it.
     """
     stops: list[Undo] = []
     stop = partial(undo_all, stops)
     try:
-        _watch_entrances(backend, roots, (call, follow or call), stops)
+        _watch_entrances(backend, roots, call, stops)
         return stop
     except BaseException:
         stop()
@@ -67,15 +55,14 @@ def watch_training(
 
 
 def _watch_entrances(
-    backend: ModuleOperations, roots: Iterable[Model], calls: Calls, stops: list[Undo]
+    backend: ModuleOperations, roots: Iterable[Model], call: Callable[[], None], stops: list[Undo]
 ) -> None:
     """Put a watch on each module that a loop may call; `stops` gets what stops each."""
     for root in roots:
-        first = TrainingWatch(partial(_trains, backend, root), *calls)
-        now = weakref.ref(first)  # a walk holds parts, but not the model
-        from_part = partial(_call_of, now), partial(_follow_of, now)
+        first = TrainingWatch(partial(_trains, backend, root), call)
+        from_part = partial(_call_of, weakref.ref(first))  # a walk holds parts, but not the model
         for module in _entrances(backend, root):
-            part = TrainingWatch(partial(_trains, backend, module), *from_part)
+            part = TrainingWatch(partial(_trains, backend, module), from_part)
             stops.append(backend.on_forward(module, first if module is root else part))
 
 
@@ -87,12 +74,6 @@ def _call_of(reference: weakref.ref[TrainingWatch]) -> None:
     watch = reference()
     if watch is not None:
         watch.call()
-
-
-def _follow_of(reference: weakref.ref[TrainingWatch]) -> None:
-    watch = reference()
-    if watch is not None:
-        watch.follow()
 
 
 def _entrances(backend: ModuleOperations, root: Layer) -> list[Layer]:

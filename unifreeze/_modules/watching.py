@@ -84,6 +84,9 @@ class _On:
 
 _known: weakref.WeakValueDictionary[str, _On] = weakref.WeakValueDictionary()
 
+_recording: list[str] = []
+"""Keys of the watches that a compiler calls now; it counts on a module's hooks as they are."""
+
 
 class _Hook:
     """A hook around a forward pass; a copy of it calls nobody."""
@@ -140,9 +143,11 @@ def watch_module(module: Layer, watch: ForwardWatch, way: Way) -> Undo:
         live, state = module_now(), on_now()
         if state is not None:
             state.watch = None
-        if live is not None and not (state is not None and state.calls):
+        called = bool(_recording) or (state is not None and state.calls)
+        if live is not None and not called:
             _take_off(live, way, key)
 
+    _take_off_idle(module, way)
     try:
         before[key], after[key], always[key] = Before(key, way, on), After(key, way, on), True
         before.move_to_end(key, last=False)
@@ -163,7 +168,11 @@ def tell_followed(key: str) -> None:
     """Notify the watch with a key that a compiler records a forward pass."""
     on = _known.get(key)
     if on is not None and on.watch is not None:
-        on.call(on.watch.followed)
+        _recording.append(key)
+        try:
+            on.call(on.watch.followed)
+        finally:
+            _recording.pop()
 
 
 def _is_last(hooks: OrderedDict[Any, Any], key: str) -> bool:
@@ -172,6 +181,15 @@ def _is_last(hooks: OrderedDict[Any, Any], key: str) -> bool:
 
 def _keys(hooks: Hooks) -> list[str]:
     return [key for key, hook in hooks.before.items() if isinstance(hook, Before)]
+
+
+def _take_off_idle(module: Layer, way: Way) -> None:
+    """Take off hooks that call nobody and could not be taken off when they were stopped."""
+    before = way.hooks(module).before
+    hooks = [(key, hook) for key, hook in before.items() if isinstance(hook, Before)]
+    for key, hook in hooks:
+        if hook.on is not None and hook.on.watch is None and not hook.on.calls:
+            _take_off(module, way, key)
 
 
 def _take_off(module: Layer, way: Way, key: str) -> None:

@@ -1,0 +1,55 @@
+"""Sees that something that exchanges gradients has wrapped a model under a plan.
+
+Wrapping itself writes: it gives all processes the values of the first one, or divides parameters
+among them. The values that frozen tensors have then are those that they are held to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from unifreeze._protocol import Backend, Undo
+from unifreeze._undo import nothing
+
+
+class WrappingWatch:
+    """Sees whether a model was wrapped since the plan took effect."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._stop: Undo = nothing
+
+    def watch(self, backend: Backend, model: Any, accept: Callable[[], None]) -> Undo:
+        """Take in a wrapping before the model first trains in it; return what stops the watch.
+
+        Args:
+            backend: The model's backend.
+            model: The live model.
+            accept: Takes the new values in.
+        """
+        self._stop()
+        self._stop = nothing
+        self._count = backend.wrappings(model)
+        if backend.several() and not self._count:
+            self._stop = backend.watch_training(
+                model, partial(self._trains, backend, model, accept)
+            )
+        return self._stop
+
+    def is_new(self, backend: Backend, model: Any) -> bool:
+        """Return whether the model was wrapped since it was last taken in."""
+        return backend.wrappings(model) > self._count
+
+    def taken_in(self, backend: Backend, model: Any) -> None:
+        """Note that the values of now are taken in."""
+        self._count = backend.wrappings(model)
+
+    def _trains(self, backend: Backend, model: Any, accept: Callable[[], None]) -> None:
+        """Take new values in, unless parameters are being gathered for this pass right now."""
+        if self.is_new(backend, model) and not backend.is_sharded(model):
+            accept()
+        if backend.processes(model).count > 1:
+            self._stop()
+            self._stop = nothing
