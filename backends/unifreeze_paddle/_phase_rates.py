@@ -26,7 +26,7 @@ from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle._optimizer_moments import load_pending_moments
 from unifreeze_paddle._phase_decay import set_decay
-from unifreeze_paddle._wrapped_optimizers import refuse_fused
+from unifreeze_paddle._wrapped_optimizers import about_to_step, refuse_fused
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
@@ -97,7 +97,8 @@ def steer(optimizer: Optimizer, control: Control) -> Undo:
     def before_step() -> None:
         put_back()  # a step that failed did not
         refuse_fused(optimizer)
-        control.begin_step()
+        with about_to_step(optimizer):
+            control.begin_step()
         _, decay, fresh, factor = control.rate()
         load_pending_moments(optimizer)
         undos.append(_put_before(optimizer, scaled))

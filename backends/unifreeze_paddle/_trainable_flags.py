@@ -26,6 +26,7 @@ from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _tensor_values as bits
 from unifreeze_paddle._processes import processes_of
+from unifreeze_paddle._wrapped_optimizers import whole_norms
 
 # Past the parameters' own `__setattr__`, which is written in Python.
 _set_stop_gradient = paddle.Tensor.stop_gradient.__set__
@@ -97,6 +98,15 @@ class PaddleFlags(ModuleBackend):
     def processes(self, model: Model) -> Processes:
         """Return the processes that exchange gradients by DataParallel or by fleet's wrappers."""
         return processes_of(self.walk(model).tensors) if self.several() else Processes()
+
+    def gradients(self, model: Model) -> dict[str, float | None]:
+        """Return the norm of each gradient; in a step with shards, of the averaged gradient."""
+        norms = super().gradients(model)
+        walk = self.walk(model)
+        names = {path: t.name for path, t in zip(walk.first_paths(), walk.tensors, strict=True)}
+        by_name = {names[path]: norm for path, norm in norms.items()}
+        whole = whole_norms(by_name, partial(self.processes, model))
+        return {path: whole[names[path]] for path in norms}
 
     def wrappings(self, model: Model) -> int:
         """Return the number of the last wrapper: each gives all processes the values of one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,7 +12,7 @@ from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import dygraph_s
 from paddle.incubate import LookAhead
 from paddle.optimizer import Optimizer
 
-from unifreeze.backend import LiveOptimizer, LiveTensor
+from unifreeze.backend import LiveOptimizer, LiveTensor, Processes, share_bytes
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _engines as engines
 
@@ -53,11 +55,43 @@ def rows_of(optimizer: Optimizer) -> Sequence[Any]:
     return optimizer._parameter_list or []
 
 
-def owner_ranks(optimizer: Optimizer, tensors: Sequence[LiveTensor]) -> dict[int, int]:
-    """Return which process updates each of some parameters, by the parameter's identity."""
+_stepping: list[Any] = []
+"""What divides the parameters of the optimizer whose step is about to happen."""
+
+
+@contextmanager
+def about_to_step(optimizer: Optimizer) -> Iterator[None]:
+    """Note for a while that all processes are about to take a step of their optimizers."""
     sharding = sharding_of(optimizer)
-    ranks = sharding._hcg.get_sharding_parallel_group().ranks
-    return {id(tensor): ranks[sharding._param2rank[tensor.name]] for tensor in tensors}
+    if sharding is None:
+        yield
+        return
+    _stepping.append(sharding)
+    try:
+        yield
+    finally:
+        _stepping.pop()
+
+
+def whole_norms(
+    norms: dict[str, float | None], find: Callable[[], Processes]
+) -> dict[str, float | None]:
+    """Return the norms of averaged gradients, which only the process that updates them has.
+
+    Args:
+        norms: This process's norms, by the parameter's name in Paddle.
+        find: Returns the processes that train together.
+    """
+    processes = find() if _stepping else Processes()
+    if processes.count == 1:
+        return norms
+    owners, own = _stepping[-1]._param2rank, _stepping[-1]._sharding_rank
+    updated = {name: norm for name, norm in norms.items() if owners.get(name) == own}
+    rows = share_bytes(processes, "norms", json.dumps(updated).encode(), "take a step")
+    whole: dict[str, float | None] = {}
+    for row in rows:
+        whole |= json.loads(row)
+    return {name: whole.get(name, norm) for name, norm in norms.items()}
 
 
 def refuse_fused(optimizer: Optimizer) -> None:

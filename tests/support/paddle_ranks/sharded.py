@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import paddle
@@ -10,36 +12,87 @@ from paddle.distributed import fleet
 
 import unifreeze as uf
 from tests.support.paddle_ranks.data_parallel import PHASES
-from tests.support.paddle_ranks.nets import digests, loss_of
-from tests.support.paddle_ranks.runs import Together
+from tests.support.paddle_ranks.runs import Alone, Together
+from unifreeze.errors import OptimizerError
+
+ATTACHED = ("built", "before", "after")
+"""The handle builds the optimizer, or gets one before or after fleet has wrapped it."""
+MEASURED = """
+unifreeze: 1
+phases:
+  - {name: all, rules: [{train: all}]}
+  - {name: few, at: {step: 6}, rules: [{train: all}], freeze_smallest: {share: 50}}
+  - {name: head, at: {step: 12}, rules: [{only: head}]}
+"""
 
 
-def phases(sharding: int, *, attach: str) -> dict[str, Any]:
-    """Train through phases under fleet; return values by step."""
+def _begin(sharding: int) -> None:
     strategy = fleet.DistributedStrategy()
-    count = dist.get_world_size()
     strategy.hybrid_configs = {
-        "dp_degree": count // sharding, "mp_degree": 1, "pp_degree": 1,
+        "dp_degree": dist.get_world_size() // sharding,
+        "mp_degree": 1,
+        "pp_degree": 1,
         "sharding_degree": sharding,
     }
     fleet.init(is_collective=True, strategy=strategy)
-    run = Together()
-    handle = uf.FreezePlan.from_yaml(PHASES).apply(run.model)
-    wrapped = fleet.distributed_model(run.model)
-    if attach == "built":
-        inner = handle.optimizer(paddle.optimizer.AdamW, lr=0.01, weight_decay=0.01)
+
+
+def every_run(sharding: int, folder: str) -> dict[str, Any]:
+    """Train through phases; return the digests after each step, and of the saved file."""
+    _begin(sharding)
+    runs = {how: _run(Together(), PHASES, how, Path(folder)) for how in ATTACHED}
+    measured = _run(Together(), MEASURED, "before", Path(folder))
+    return runs | {"measured": measured, "fused": _fused() if sharding > 1 else ""}
+
+
+def alone(count: int, folder: Path) -> dict[str, Any]:
+    """Do the same in one process that averages the shards."""
+    return {
+        "phases": _run(Alone(count), PHASES, "built", folder),
+        "measured": _run(Alone(count), MEASURED, "built", folder),
+    }
+
+
+def _run(run: Together, plan: str, how: str, folder: Path) -> dict[str, Any]:
+    handle = uf.FreezePlan.from_yaml(plan).apply(run.model)
+    is_alone = isinstance(run, Alone)
+    run.wrapped = run.model if is_alone else fleet.distributed_model(run.model)
+    optimizer: Any
+    if how == "built":
+        optimizer = handle.optimizer(paddle.optimizer.AdamW, lr=0.01, weight_decay=0.01)
     else:
-        inner = paddle.optimizer.AdamW(0.01, parameters=run.model.parameters(), weight_decay=0.01)
-    if attach == "before":
-        handle.attach(inner)
-    optimizer = fleet.distributed_optimizer(inner)
-    if attach == "after":
+        optimizer = paddle.optimizer.AdamW(
+            0.01, parameters=run.model.parameters(), weight_decay=0.01
+        )
+    if how == "before":
+        handle.attach(optimizer)
+    if not is_alone:
+        optimizer = fleet.distributed_optimizer(optimizer)
+    if how == "after":
         handle.attach(optimizer)
     for step in range(20):
         handle.step(step=step)
-        loss_of(wrapped, step, dist.get_rank()).backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        run.after.append(digests(run.model))
+        run.step(optimizer, step)
     handle.verify()
-    return {"after": run.after, "taken": handle.state_dict()["taken"]}
+    file = folder / f"{how}.safetensors"
+    handle.save_trained(file)
+    if not is_alone:
+        dist.barrier()
+    kept = sha256(file.read_bytes()).hexdigest()
+    return {"after": run.after, "file": kept, "plan": handle.plan.to_yaml()}
+
+
+def _fused() -> str:
+    """Return the message about shards that hold several parameters as one."""
+    run = Together()
+    handle = uf.FreezePlan.from_yaml(PHASES).apply(run.model)
+    run.wrapped = fleet.distributed_model(run.model)
+    inner = handle.optimizer(paddle.optimizer.AdamW, lr=0.01)
+    optimizer = fleet.distributed_optimizer(inner)
+    optimizer._inner_opt.tensor_fusion = True  # which itself needs a GPU
+    handle.step(step=0)
+    try:
+        run.step(optimizer, 0)
+    except OptimizerError as error:
+        return str(error)
+    return ""
