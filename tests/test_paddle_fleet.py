@@ -30,7 +30,7 @@ def test_processes_agree_and_leave_what_one_leaves(
         assert both[0][how] == both[1][how] == one["phases"], how
     assert both[0]["measured"] == both[1]["measured"] == one["measured"]
     if sharding > 1:
-        assert "tensor_fusion updates several parameters as one" in both[0]["fused"]
+        assert "comm_overlap updates several parameters as one" in both[0]["fused"]
 
 
 def test_trainers_change_phases_and_processes_agree(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _fused() -> str:
     run.wrapped = fleet.distributed_model(run.model)
     inner = handle.optimizer(paddle.optimizer.AdamW, lr=0.01)
     optimizer = fleet.distributed_optimizer(inner)
-    optimizer._inner_opt.tensor_fusion = True  # which itself needs a GPU
+    optimizer._inner_opt.comm_overlap = True  # which itself needs a GPU
     handle.step(step=0)
     try:
         run.step(optimizer, 0)
