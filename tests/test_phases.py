@@ -468,15 +468,6 @@ def test_a_rate_for_a_group_that_nothing_matches_is_told(side):
     assert 'did you mean "head"' in str(caught.value)
 
 
-def test_several_processes_are_refused_at_a_change_of_phase(side, monkeypatch):
-    _, handle, _ = started(side)
-    monkeypatch.setattr(type(handle._backend), "processes", lambda self: 2)
-    handle.step(epoch=1)
-    with pytest.raises(ScheduleError, match="phase 'top' begins, and 2 processes train together"):
-        handle.step(epoch=2)
-    assert handle.phase.name == "head"
-
-
 def test_between_steps_an_optimizer_has_the_rate_that_it_would_have_without_a_plan():
     model, handle, optimizer = started(Paddle)
     handle.step(epoch=2)

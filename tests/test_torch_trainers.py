@@ -15,7 +15,6 @@ from tests.support.torch_trainer_runs import (
     task,
 )
 from unifreeze.errors import FrozenDriftError, OptimizerError, ScheduleError
-from unifreeze_torch import backend
 from unifreeze_torch.trainers import lightning as pl
 from unifreeze_torch.trainers import transformers as hf
 
@@ -237,21 +236,6 @@ def test_a_checkpoint_written_without_the_callback_is_refused(tmp_path):
     hugging_face_trainer(tmp_path, [], epochs=1).train()
     with pytest.raises(ScheduleError, match="says nothing of the plan's phases"):
         RUNS["transformers"](tmp_path, checkpoint=tmp_path / "checkpoint-2")
-
-
-@pytest.mark.parametrize("trainer", CALLBACKS)
-def test_several_processes_stop_at_a_change_of_phase(trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(backend), "processes", lambda _: 2)
-    trained = []
-
-    def over_everything(model):
-        trained.extend(name for name, p in model.named_parameters() if p.requires_grad)
-        return torch.optim.SGD(model.parameters(), lr=0.1)
-
-    with pytest.raises(ScheduleError, match="phase 'top' begins, and 2 processes train together"):
-        RUNS[trainer](tmp_path, optimizer=over_everything)
-    if trainer == "lightning":  # what it wraps exchanges gradients of what it finds trainable
-        assert set(trained) == HEAD
 
 
 @pytest.mark.parametrize(

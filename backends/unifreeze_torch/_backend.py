@@ -199,7 +199,7 @@ class TorchBackend(
         return bool(processes.are_ready() and layers.sharded(self.root(model)))
 
     def wrappings(self, model: Model) -> int:
-        """Return how many DDP wrappers have given the model rank 0's values, and modules sharded."""
+        """Return how many wrappers have given a model other values, and how many divide it."""
         if not processes.are_ready():
             return 0
         root = self.root(model)

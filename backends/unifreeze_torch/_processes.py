@@ -49,7 +49,10 @@ class StoreProcesses(Processes):
         store.set(keys[self.rank], data.hex())
         deadline = monotonic() + timeout
         rows = [_get(store, row, deadline) for row in keys]
-        if number and None not in rows:  # all have come to this round, so the last one is read
+        if None in rows:
+            _rounds[name] = number  # who comes here again takes up the same round
+            store.delete_key(keys[self.rank])
+        elif number:  # all have come to this round, so the one before has been read
             store.delete_key(f"{name}/{number - 1}/{self.rank}")
         return rows
 

@@ -86,6 +86,11 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 
 def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
+    """Make a tensor as another: on its device, of its floating dtype, divided as it is."""
+    return _divided(from_input(array, like), like)
+
+
+def from_input(array: Array, like: torch.Tensor) -> torch.Tensor:
     """Make a tensor on the device of another; floating values take its floating dtype.
 
     Values that were bfloat16 become the same bits again; PyTorch's cast makes all NaNs alike.
@@ -98,7 +103,7 @@ def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
             tensor = torch.from_numpy(halves).view(torch.bfloat16)
     if tensor.is_floating_point() and like.is_floating_point():
         tensor = tensor.to(like.dtype)
-    return _divided(tensor.to(like.device), like)
+    return tensor.to(like.device)
 
 
 @contextmanager

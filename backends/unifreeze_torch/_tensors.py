@@ -18,6 +18,7 @@ class TorchTensors(TensorOperations):
     has_values = staticmethod(bits.has_values)
     to_array = staticmethod(bits.to_array)
     from_array = staticmethod(bits.from_array)
+    from_input = staticmethod(bits.from_input)
     copy_into = staticmethod(bits.copy_into)
     gathered = staticmethod(bits.gathered)
 

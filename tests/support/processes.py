@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Failed(AssertionError):
+class FailedError(AssertionError):
     """A process has raised, was killed, or took too long; the message has what each one said."""
 
 
@@ -88,7 +88,7 @@ def _results(place: Path, count: int) -> list[Any]:
             failures.append(f"process {rank} {kind}\n{value}\n{said}")
         results.append(value)
     if failures:
-        raise Failed("\n".join(failures))
+        raise FailedError("\n".join(failures))
     return results
 
 
