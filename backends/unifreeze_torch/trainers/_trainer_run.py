@@ -10,6 +10,7 @@ from torch import nn
 from unifreeze import FreezePlan
 from unifreeze.backend import Handle, LastLook, TrainerRun
 from unifreeze.errors import ScheduleError
+from unifreeze_torch import _exchange as exchange
 from unifreeze_torch import backend
 
 
@@ -33,8 +34,8 @@ class TorchTrainerRun(TrainerRun):
             self.apply_to(model)
             self._model, self._start = model, self.in_force.state_dict()
             self._thawed, self._begun = [], False
-        if self.in_force.phase is None or backend.several():
-            return  # what exchanges gradients between processes counts on the flags it finds
+        if self.in_force.phase is None:
+            return
         live = backend.objects(self.in_force.model)
         for group in self.in_force.groups():
             for path in group.paths:
@@ -44,10 +45,11 @@ class TorchTrainerRun(TrainerRun):
 
     def narrow(self) -> None:
         """Restore the flags that `prepare` changed."""
-        while self._thawed:
-            parameter = self._thawed.pop()
+        for parameter in self._thawed:
             backend.set_flag(parameter, trainable=False)
             parameter.grad = None
+        exchange.rebuild(self._thawed)
+        self._thawed = []
 
     def begin(
         self, optimizers: Sequence[Any], saved: Mapping[str, Any] | None, *, resumed: bool
