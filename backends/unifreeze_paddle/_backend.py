@@ -147,6 +147,10 @@ class PaddleBackend(
         """Return True if a layer computes something; a plain list of layers does not."""
         return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
 
+    def records_gradients(self) -> bool:
+        """Return whether gradients are switched on now."""
+        return bool(paddle.is_grad_enabled())
+
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and paddle.is_grad_enabled()

@@ -162,6 +162,10 @@ class TorchBackend(
         wrapped = any(hasattr(wrapper, "_orig_mod") for _, wrapper in walk.wrappers)
         return wrapped or any(getattr(m, "_compiled_call_impl", None) for m in walk.modules)
 
+    def records_gradients(self) -> bool:
+        """Return whether gradients are switched on now."""
+        return torch.is_grad_enabled()
+
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and torch.is_grad_enabled()

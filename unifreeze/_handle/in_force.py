@@ -6,6 +6,7 @@ from functools import partial
 from weakref import WeakMethod
 
 from unifreeze._handle.baseline import Baseline, take_baseline
+from unifreeze._handle.first_gradients import FirstGradients
 from unifreeze._handle.gradients import gradient_findings
 from unifreeze._handle.lease import Lease, refuse_for_a_while
 from unifreeze._handle.order_watch import OrderWatch
@@ -33,6 +34,7 @@ class PlanInForce:
         phases: The plan's phases, resolved on the model, and which of them holds now.
         order: Watches forward passes, for a plan that counts layers as they are registered.
         reminder: Warns of training before the schedule was told where the run is.
+        gradients: Looks whether everything that trains gets a gradient.
         wrapping: Sees that something that exchanges gradients has wrapped the model.
     """
 
@@ -55,6 +57,7 @@ class PlanInForce:
         self.order = OrderWatch(lambda: self.phases)
         self.reminder = UntoldReminder()
         self.wrapping = WrappingWatch()
+        self.gradients = FirstGradients(lambda: self.phases.resolution, self.model)
         self._write()
 
     @property
@@ -239,6 +242,7 @@ class PlanInForce:
     def remove(self) -> None:
         """Put flags, modes and hooks back as they were before the first plan."""
         self.check_lasts("remove")
+        self.gradients.stop()
         refuse_for_a_while(self.backend, self.resolution.spec, again=True)
         self._target.give_back(self._lease)
 
