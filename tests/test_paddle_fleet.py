@@ -31,6 +31,8 @@ def test_processes_agree_and_leave_what_one_leaves(
     assert both[0]["measured"] == both[1]["measured"] == one["measured"]
     if sharding > 1:
         assert "comm_overlap updates several parameters as one" in both[0]["fused"]
+        told = both[0]["auto-parallel"]
+        assert told.startswith("auto-parallel holds 22 parameters as distributed tensors")
 
 
 def test_trainers_change_phases_and_processes_agree(tmp_path: Path) -> None:

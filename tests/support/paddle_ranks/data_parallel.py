@@ -210,6 +210,20 @@ def wrapper_is_nested(run: Together) -> None:
     run.step(sgd, 1)
 
 
+def processes_are_seeded_differently(run: Together) -> None:
+    """Wrap models of different values: all get those of the first process, which is no drift."""
+    paddle.seed(0 if isinstance(run, Alone) else dist.get_rank())
+    run.model = Net()
+    handle = uf.FreezePlan.from_yaml(SHORT).apply(run.model)
+    run.wrap()
+    optimizer = _adamw(handle)
+    handle.verify()
+    for step in range(6):
+        handle.step(step=step)
+        run.step(optimizer, step)
+        handle.verify()
+
+
 def reducer_is_built_once(run: Together) -> None:
     """Train where Paddle cannot build a second reducer."""
 
@@ -248,6 +262,7 @@ RUNS: tuple[Callable[[Together], None], ...] = (
     wrapper_of_a_part,
     several_models,
     wrapper_is_nested,
+    processes_are_seeded_differently,
     reducer_is_built_once,
 )
 

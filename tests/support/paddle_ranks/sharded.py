@@ -12,8 +12,9 @@ from paddle.distributed import fleet
 
 import unifreeze as uf
 from tests.support.paddle_ranks.data_parallel import PHASES
+from tests.support.paddle_ranks.nets import Net
 from tests.support.paddle_ranks.runs import Alone, Together
-from unifreeze.errors import OptimizerError
+from unifreeze.errors import DescriptionError, OptimizerError
 
 ATTACHED = ("built", "before", "after")
 """The handle builds the optimizer, or gets one before or after fleet has wrapped it."""
@@ -42,7 +43,8 @@ def every_run(sharding: int, folder: str) -> dict[str, Any]:
     _begin(sharding)
     runs = {how: _run(Together(), PHASES, how, Path(folder)) for how in ATTACHED}
     measured = _run(Together(), MEASURED, "before", Path(folder))
-    return runs | {"measured": measured, "fused": _fused() if sharding > 1 else ""}
+    refused = {"fused": _fused(), "auto-parallel": _auto_parallel()} if sharding > 1 else {}
+    return runs | {"measured": measured, **refused}
 
 
 def alone(count: int, folder: Path) -> dict[str, Any]:
@@ -94,5 +96,19 @@ def _fused() -> str:
     try:
         run.step(optimizer, 0)
     except OptimizerError as error:
+        return str(error)
+    return ""
+
+
+def _auto_parallel() -> str:
+    """Return the message about parameters that auto-parallel has made distributed tensors."""
+    model = Net()
+    mesh = dist.ProcessMesh([0, 1], dim_names=["x"])
+    for layer in model.sublayers():
+        for name, tensor in list(layer._parameters.items()):
+            layer._parameters[name] = dist.shard_tensor(tensor, mesh, [dist.Replicate()])
+    try:
+        uf.freeze(model, "backbone")
+    except DescriptionError as error:
         return str(error)
     return ""
