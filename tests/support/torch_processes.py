@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import unifreeze as uf
+from unifreeze_torch import _exchange as exchange
 
 STEPS = 20
 PLAN = uf.FreezePlan.from_yaml(
@@ -137,6 +138,7 @@ def _by_block(model: Net) -> Any:
     return fully_shard(model)
 
 
+OWN = "a DDP that is built in an unknown way"
 ENGINES: dict[str, Any] = {
     "plain": DistributedDataParallel,
     "static graph": lambda m: DistributedDataParallel(m, static_graph=True),
@@ -150,6 +152,7 @@ ENGINES: dict[str, Any] = {
     "a hook": _hooked(default_hooks.allreduce_hook),
     "a built-in hook": _built_in,
     "compiled around": lambda m: _compiled(DistributedDataParallel(m)),
+    OWN: DistributedDataParallel,
     "FSDP2 whole": fully_shard,
     "FSDP2 by block": _by_block,
 }
@@ -207,8 +210,10 @@ def runs(rank: int, count: int, engines: list[str]) -> dict[str, Any]:
     """Train with each of some engines, the plan applied to the bare model after wrapping."""
     join(rank, count)
     results: dict[str, Any] = {}
+    way = exchange.way
     for name in engines:
         torch._dynamo.reset()
+        exchange.way = (lambda: "own") if name == OWN else way
         model = make()
         called = {**ENGINES, **LOSSY}[name](model)
         handle = PLAN.apply(model)
