@@ -72,6 +72,17 @@ def test_wrapping_is_no_drift_with_other_seeds_and_a_change_after_it_is(seen):
     assert seen["ranks_with_other_seeds"] == [changed, changed]
 
 
+def test_flattened_parameters_are_refused_with_a_cure_unless_the_plan_came_first(seen):
+    first, second = seen["flattened"]
+    assert first == second
+    after, inside, held, phases = first
+    for text in (after, phases):
+        assert "FSDP has flattened its parameters" in text
+        assert "divide the model by fully_shard" in text
+    assert "call handle.verify() outside the block that gathers them" in inside
+    assert held == ""
+
+
 def test_a_head_exchanges_a_small_part_of_what_all_exchanges(seen):
     first, second = seen["bytes_of_phases"]
     assert first == second

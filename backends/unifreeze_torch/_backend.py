@@ -30,6 +30,7 @@ from unifreeze.backend import (
 from unifreeze.errors import TargetError
 from unifreeze_torch import _checks as checks
 from unifreeze_torch import _exchange as exchange
+from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _forward_watches as watches
 from unifreeze_torch import _guards as modes
 from unifreeze_torch import _layers as layers
@@ -164,7 +165,7 @@ class TorchBackend(
 
     def records_gradients(self) -> bool:
         """Return whether gradients are switched on now."""
-        return torch.is_grad_enabled()
+        return bool(torch.is_grad_enabled())
 
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
@@ -194,21 +195,30 @@ class TorchBackend(
         if not processes.are_ready():
             return Processes()
         root = self.root(model)
-        engines = exchange.engines_around(root.parameters())
+        tensors = list(root.parameters())
+        engines = [*exchange.engines_around(tensors), *flattened.around(tensors)]
         ranks = processes.ranks_of(engines, layers.sharded(root))
         return processes.StoreProcesses(ranks) if len(ranks) > 1 else Processes()
 
     def is_sharded(self, model: Model) -> bool:
-        """Return whether `fully_shard` has divided a part of a model."""
-        return bool(processes.are_ready() and layers.sharded(self.root(model)))
+        """Return whether `fully_shard`, or FSDP before it, has divided a part of a model."""
+        if not processes.are_ready():
+            return False
+        root = self.root(model)
+        return bool(layers.sharded(root) or flattened.around(root.parameters()))
+
+    def is_gathered(self, model: Model) -> bool:
+        """Return whether `summon_full_params` shows all of parameters that are divided."""
+        return processes.are_ready() and flattened.are_whole(self.root(model).parameters())
 
     def wrappings(self, model: Model) -> int:
         """Return how many wrappers have given a model other values, and how many divide it."""
         if not processes.are_ready():
             return 0
         root = self.root(model)
-        engines = exchange.engines_around(root.parameters())
-        return sum(map(exchange.takes_values, engines)) + len(layers.sharded(root))
+        tensors = list(root.parameters())
+        taking = sum(map(exchange.takes_values, exchange.engines_around(tensors)))
+        return taking + len(layers.sharded(root)) + len(flattened.around(tensors))
 
     def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
         """Build the reducers of DDP wrappers anew; `fully_shard` reads the flags by itself."""

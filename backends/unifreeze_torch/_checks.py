@@ -27,6 +27,7 @@ from unifreeze.backend import (
     rewritten_tables,
 )
 from unifreeze_torch import _exchange as exchange
+from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _quantisers as quantisers
 from unifreeze_torch._layers import (
     LOOKUP_TABLES,
@@ -198,3 +199,9 @@ def _distributed(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fi
             inside = (numbers[id(p)] for p in engine.module.parameters() if id(p) in numbers)
             name = resolution.spec.first_names[next(inside)]
             yield Finding(walk.tree.names[name], *reason)
+    asked = (
+        walk.tensors if resolution.spec.tree is walk.tree else [walk.tensors[n] for n in changed]
+    )
+    if flattened.around(asked):
+        problem = "FSDP has flattened its parameters, so that the model's structure cannot be read"
+        yield Finding(type(walk.root).__name__, problem, flattened.CURE)

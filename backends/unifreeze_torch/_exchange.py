@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unifreeze.backend import WeakIdentityDict, WeakIdentitySet
 from unifreeze.errors import UnifreezeWarning
+from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _own_exchange as own_exchange
 from unifreeze_torch._processes import are_ready
 
@@ -37,13 +38,15 @@ def watch_engines() -> None:
     nn.modules.module.register_module_module_registration_hook(_note)
     if are_ready():
         for thing in gc.get_objects():
-            if issubclass(type(thing), DistributedDataParallel):
-                _engines.add(thing)
+            if issubclass(type(thing), nn.Module):
+                _note(thing)
 
 
-def _note(parent: nn.Module, _name: str, _child: nn.Module | None) -> None:
+def _note(parent: nn.Module, _name: str = "", _child: nn.Module | None = None) -> None:
     if isinstance(parent, DistributedDataParallel):
         _engines.add(parent)
+    elif type(parent).__name__.startswith("Fully") and flattened.is_wrapper(parent):
+        flattened.wrappers.add(parent)
 
 
 def engines_around(tensors: Iterable[torch.Tensor]) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import unifreeze as uf
@@ -220,7 +220,39 @@ def many_changes(rank: int) -> tuple[str, int, bool]:
     return bits(model), sum(p.requires_grad for p in model.parameters()), bits(model) != start
 
 
+def flattened(rank: int) -> list[str]:
+    """Return what is said under `FullyShardedDataParallel`: of four plans, and of verify inside."""
+    texts = []
+    cpu = torch.device("cpu")
+    engine = FullyShardedDataParallel(make(), use_orig_params=True, device_id=cpu)
+    texts.append(refused(lambda: uf.freeze(engine, "~head")))
+    model = make(seed=rank)
+    handle = uf.freeze(model, "~head")
+    engine = FullyShardedDataParallel(model, use_orig_params=True, device_id=cpu)
+    optimizer = handle.optimizer(torch.optim.SGD, lr=0.1)
+    step(engine, optimizer)
+    with FullyShardedDataParallel.summon_full_params(engine):
+        texts.append(refused(handle.verify))
+    step(engine, optimizer)
+    texts.append(told_of_drift(handle))
+    model = make()
+    handle = uf.FreezePlan.from_yaml(PHASES).apply(model)
+    engine = FullyShardedDataParallel(model, use_orig_params=True, device_id=cpu)
+    texts.append(refused(lambda: handle.optimizer(torch.optim.SGD, lr=0.1)))
+    return texts
+
+
+def refused(call: Callable[[], Any]) -> str:
+    """Return what a call is refused with; "" if it is not."""
+    try:
+        call()
+        return ""
+    except uf.UnifreezeError as error:
+        return str(error)
+
+
 SCENARIOS = [
+    flattened,
     a_plan_that_differs,
     a_second_plan_in_one_process,
     removal_in_one_process,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from weakref import WeakMethod
 
-from unifreeze._handle.baseline import Baseline, take_baseline
+from unifreeze._handle.baseline import OFFLOADED, Baseline, take_baseline
 from unifreeze._handle.first_gradients import FirstGradients
 from unifreeze._handle.gradients import gradient_findings
 from unifreeze._handle.lease import Lease, refuse_for_a_while
@@ -172,14 +172,21 @@ class PlanInForce:
     def _accept_wrapping(self) -> None:
         """Take new values, or the parameters that have taken the place of others."""
         self.wrapping.taken_in(self.backend, self.model)
-        if self.backend.describe(self.model).tree is not self.resolution.spec.tree:
-            self._write(again=True)
-        else:
+        live, before = self.backend.objects(self.model), self.baseline.objects
+        if all(live.get(path) is thing for path, thing in before.items() if thing is not OFFLOADED):
+            self._check_phases()
             self._lease.baseline = self._take_baseline(self.resolution)
+        else:
+            self._write(again=True)
 
     def verify(self) -> Verified:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
         self.check_lasts("verify")
+        if self.backend.is_gathered(self.model):
+            raise UnifreezeError(
+                "cannot verify: parameters that processes have divided are gathered just now",
+                hint="call handle.verify() outside the block that gathers them",
+            )
         self.take_in_wrapping()
         processes = together(self.backend, self.model, "call handle.verify")
         with self.backend.settled(self.model):

@@ -151,6 +151,10 @@ class ModuleOperations(TensorOperations):
         """Return whether each process holds only a part of some parameter."""
         return False
 
+    def is_gathered(self, model: Model) -> bool:
+        """Return whether parameters that processes have divided are whole just now."""
+        return False
+
     def wrappings(self, model: Model) -> int:
         """Return how often something that exchanges gradients has written values into a model."""
         return 0

@@ -180,6 +180,12 @@ class FreezingBackend(Protocol):
     def is_sharded(self, model: Model) -> bool:
         """Return whether each process holds only a part of some parameter."""
 
+    def is_gathered(self, model: Model) -> bool:
+        """Return whether parameters that processes have divided are whole just now.
+
+        They cannot be compared with the parts that they were.
+        """
+
     def wrappings(self, model: Model) -> int:
         """Return how often something that exchanges gradients has written new values into a model.
 
