@@ -166,6 +166,7 @@ class PlanInForce:
 
     def take_in_wrapping(self) -> None:
         """Hold frozen tensors to the values that wrapping has given them, if it has."""
+        self.backend.agree_later(self.model)
         if self.lasts and self.wrapping.is_new(self.backend, self.model):
             self._accept_wrapping()
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from unifreeze._handle.resolved_phases import ResolvedPhases
-from unifreeze._plan import When
 from unifreeze._protocol import Processes
 from unifreeze._protocol.processes import agree, ranks, share
 from unifreeze.errors import RanksError, UnifreezeWarning
@@ -46,7 +45,7 @@ class SharedDecisions:
         self._told: set[str] = set()
 
     def report(self, processes: Processes, phases: ResolvedPhases, own: Report) -> Report:
-        """Return what the first process reports, if a later phase waits for a metric.
+        """Return what the first process reports.
 
         Args:
             processes: The processes that train together.
@@ -56,8 +55,7 @@ class SharedDecisions:
         Raises:
             RanksError: They are at different epochs or steps, or one does not report in time.
         """
-        later = phases.phases[phases.schedule.phase + 1 :]
-        if processes.count == 1 or not any(isinstance(phase.entry, When) for phase in later):
+        if processes.count == 1:
             return own
         metrics = None if own.metrics is None else {k: float(v) for k, v in own.metrics.items()}
         text = json.dumps([own.epoch, own.step, metrics, own.run, phases.schedule.phase])

@@ -15,7 +15,7 @@ from unifreeze._handle.schedule import Schedule
 from unifreeze._handle.smallest_gradients import Sums, frozen_by_name
 from unifreeze._handle.state_schema import CountsState, read_state
 from unifreeze._handle.whole_run import phases_of, plans_of, resolve_all, schedule_of
-from unifreeze._plan import FreezePlan, Phase, PhaseSettings, settings_of
+from unifreeze._plan import FreezePlan, Phase, PhaseSettings, When, settings_of
 from unifreeze._protocol import ParamGroup, Rate
 from unifreeze._resolution import Resolution, corrected, expand_plan
 from unifreeze._structure import Mask, ModelSpec
@@ -131,6 +131,12 @@ class ResolvedPhases:
     def resolution(self) -> Resolution:
         """What the current phase decides."""
         return self.resolutions[self.schedule.phase]
+
+    @property
+    def waits_for_a_metric(self) -> bool:
+        """True if any later phase does."""
+        later = self.phases[self.schedule.phase + 1 :]
+        return any(isinstance(phase.entry, When) for phase in later)
 
     @property
     def following(self) -> Phase | None:

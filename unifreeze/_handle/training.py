@@ -126,7 +126,6 @@ class Training:
     ) -> bool:
         """Go on to an epoch or a step; raises as `Handle.step` does."""
         self._plan.check_lasts("step")
-        self._plan.take_in_wrapping()
         numbers(metrics)  # what is not a number is refused before anything changes
         epoch, step, metrics = self._report(epoch, step, metrics)
         schedule = self._plan.phases.schedule.copy()
@@ -163,7 +162,7 @@ class Training:
     ) -> tuple[int | None, int | None, Metrics]:
         """Return what the first of several processes reports, where a metric decides."""
         plan = self._plan
-        if not plan.backend.several():
+        if not plan.phases.waits_for_a_metric or not plan.backend.several():
             return epoch, step, metrics
         processes = plan.backend.processes(plan.model)
         own = Report(epoch, step, metrics, self._best.run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +19,17 @@ from unifreeze._protocol.processes import agree
 from unifreeze._protocol.results import Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import Mask
-from unifreeze._undo import nothing, undo_all
+from unifreeze._undo import undo_all
 from unifreeze.errors import counted
 
 AGREED = "the decisions written into it differ"
+
+
+Text = Callable[[], str]
+
+
+def _no_text() -> str:
+    return ""
 
 
 @dataclass
@@ -29,14 +37,14 @@ class Written:
     """What was last written into a model.
 
     Attributes:
-        text: What is compared; "" before anything is written.
+        text: Returns what is compared; "" before anything is written.
         agreed: The text on which the processes agreed last.
-        stop: Ends the watch for the next forward pass of training.
+        stop: Ends the watch for the next forward pass of training; None while there is none.
     """
 
-    text: str = ""
+    text: Text = _no_text
     agreed: str = ""
-    stop: Undo = nothing
+    stop: Undo | None = None
 
 
 class Agreements:
@@ -45,29 +53,34 @@ class Agreements:
     def __init__(self) -> None:
         self._written: WeakIdentityDict[Written] = WeakIdentityDict()
 
-    def text_on(self, root: Any) -> str:
-        """Return what was last written into a model, "" if nothing was."""
+    def text_on(self, root: Any) -> Text:
+        """Return what returns the text of the last write into a model."""
         written = self._written.get(root)
-        return "" if written is None else written.text
+        return _no_text if written is None else written.text
 
-    def note(self, backend: ModuleOperations, root: Any, text: str) -> None:
+    def note(self, backend: ModuleOperations, root: Any, text: Text) -> None:
         """Note what is now written into a model; the next pass of training compares it.
 
         Args:
             backend: The model's backend.
             root: The model.
-            text: What `described` returned, or `text_on` before.
+            text: What returns `described`, or `text_on` before.
         """
         written = self._written.setdefault(root, Written())
-        written.stop()
-        written.text, written.stop = text, nothing
-        if text != written.agreed:
-            self.watch(backend, root)
+        if written.stop is not None:
+            written.stop()
+        written.text, written.stop = text, None
+        self.watch(backend, root)
 
     def watch(self, backend: ModuleOperations, root: Any) -> None:
-        """Compare what is written into a model at its next forward pass of training."""
+        """Compare what is written into a model at its next forward pass of training.
+
+        Nothing is compared in one process. It may become one of several after the write.
+        """
         written = self._written.get(root)
-        if written is None:
+        if written is None or written.stop is not None or not backend.several():
+            return
+        if written.text() == written.agreed:
             return
         members = backend.reader.dicts(root)[0].values() if _is_group(backend, root) else [root]
         stops: list[Undo] = []
@@ -87,8 +100,9 @@ class _NextPass:
     def begins(self) -> None:
         """Compare, and watch no more."""
         if self._trains() and self._agreed():
-            self._written.stop()
-            self._written.stop = nothing
+            stop, self._written.stop = self._written.stop, None
+            if stop is not None:
+                stop()
 
     def followed(self) -> None:
         """Compare; the hooks stay while a compiler counts on them."""
@@ -104,13 +118,14 @@ class _NextPass:
     def _agreed(self) -> bool:
         """Return whether the processes agree; False if nothing exchanges gradients yet."""
         root, written = self._root(), self._written
-        if root is None or written.text == written.agreed:
+        text = written.text()
+        if root is None or text == written.agreed:
             return True
         processes = self._backend.processes(root)
         if processes.count == 1:
             return False
-        agree(processes, "written", written.text, "train under a plan just written", AGREED)
-        written.agreed = written.text
+        agree(processes, "written", text, "train under a plan just written", AGREED)
+        written.agreed = text
         return True
 
 

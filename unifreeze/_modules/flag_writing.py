@@ -27,7 +27,7 @@ class Written(NamedTuple):
     flags: Mask
     guards: dict[int, Guard]
     gradients: list[tuple[LiveTensor, LiveTensor]]
-    text: str
+    text: Callable[[], str]
 
 
 class FlagWriting(LiveModels):
@@ -122,8 +122,11 @@ class FlagWriting(LiveModels):
         changed = np.flatnonzero(before != self.flags_now(walk)).tolist()
         if changed:
             self.rebuild_exchange(walk, [walk.tensors[number] for number in changed])
-        if self.several():
-            self.agreements.note(self, walk.root, text())
+        self.agreements.note(self, walk.root, text)
+
+    def agree_later(self, model: Model) -> None:
+        """Compare at the next pass of training what was written before there were others."""
+        self.agreements.watch(self, self.root(model))
 
     def _restore(self, walk: Walk, written: Written, *, gradients: bool) -> None:
         now = self.flags_now(walk)
@@ -135,7 +138,7 @@ class FlagWriting(LiveModels):
         if gradients:
             for tensor, gradient in written.gradients:
                 self.set_gradient(tensor, gradient)
-        self._follow(walk, now, lambda: written.text)
+        self._follow(walk, now, written.text)
 
     def read(self, model: Model) -> dict[str, bool]:
         """Return for each parameter whether it is trainable now."""

@@ -180,6 +180,12 @@ class FreezingBackend(Protocol):
     def is_sharded(self, model: Model) -> bool:
         """Return whether each process holds only a part of some parameter."""
 
+    def agree_later(self, model: Model) -> None:
+        """Let the next forward pass of training compare the last write with other processes.
+
+        Each write does so by itself, if there are others by then.
+        """
+
     def is_gathered(self, model: Model) -> bool:
         """Return whether parameters that processes have divided are whole just now.
 
