@@ -91,6 +91,31 @@ class PlanInForce:
                 hint="use the handle of the last apply",
             )
 
+    def check_present(self, action: str) -> None:
+        """Refuse a call if parameters that the plan decides have left the model.
+
+        Args:
+            action: What the call would do, for the message.
+
+        Raises:
+            UnifreezeError: Naming the parameters.
+        """
+        self.check_lasts(action)
+        spec, now = self.resolution.spec, self.backend.describe(self.model)
+        present = set(now.tree.names) if now.tree is not spec.tree else set(spec.tree.names)
+        names = (spec.tree.names[name] for name in spec.first_names)
+        if missing := [name for name in names if name not in present]:
+            has = counted(
+                len(missing),
+                "parameter that the plan decides is",
+                "parameters that the plan decides are",
+            )
+            raise UnifreezeError(
+                f"cannot {action}: {has} no longer in the model",
+                context=listing(missing),
+                hint="if they were replaced, as weight_norm does: handle.reapply()",
+            )
+
     def _write(self, *, again: bool = False, last: ModelSpec | None = None) -> None:
         """Write the current phase on the model as it is now; on any error nothing changes.
 
