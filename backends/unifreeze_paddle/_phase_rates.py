@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import paddle
@@ -126,7 +127,12 @@ def _steer_updates(
     optimizer: Optimizer, undos: list[Undo], before: Callable[[], None], after: Callable[[], None]
 ) -> None:
     """Steer the updates that a wrapper asks for without a step of the optimizer, as shards do."""
-    update = getattr(optimizer, _UPDATE)
+    own = vars(optimizer).get(_UPDATE)
+
+    def update(*args: Any, **kwargs: Any) -> Any:
+        method = own or partial(getattr(type(optimizer), _UPDATE), optimizer)
+        return method(*args, **kwargs)
+
     steered = _around(before, update, after)
 
     def apply_optimize(*args: Any, **kwargs: Any) -> Any:
