@@ -28,6 +28,7 @@ from unifreeze.errors import UnsupportedPlanError
 from unifreeze_paddle import _half_frozen_layers as half_frozen_layers
 from unifreeze_paddle import _quantisers as quantisers
 from unifreeze_paddle import _saved_programs as saved_programs
+from unifreeze_paddle import _traced_programs as traced_programs
 from unifreeze_paddle._layers import PaddleReader
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
@@ -171,8 +172,11 @@ def refuse_traced(walk: Walk, what: str) -> None:
 
 
 def traced_whole(walk: Walk) -> list[str]:
-    """Return the paths of layers whose forward is a program traced whole."""
-    return [path_of(walk, n) for n in _with_forward(walk) if _is_traced_whole(walk.module(n))]
+    """Return what has been traced whole: paths of layers, and names of programs around them."""
+    inside = [n for n in _with_forward(walk) if _is_traced_whole(walk.module(n))]
+    forwards = {id(_own_forward(walk.module(n))) for n in inside}
+    around = [f for f in traced_programs.traced_with(walk.tensors) if id(f) not in forwards]
+    return [*(path_of(walk, n) for n in inside), *map(traced_programs.name_of, around)]
 
 
 def has_static_parts(walk: Walk) -> bool:
