@@ -17,7 +17,6 @@ from unifreeze.errors import (
     ScheduleError,
     UnsupportedPlanError,
 )
-from unifreeze_paddle import _phase_rates as steering
 
 HEAD = {"head.weight", "head.bias"}
 TOP = {name for name in Stack().state_dict() if name.startswith("blocks.1.")}

@@ -22,7 +22,7 @@ from tests.support.kits.paddle_nets import Stack, moved, train
 from tests.support.paddle_descriptions import BACKEND, flags
 from tests.support.rounding import check_same
 from unifreeze import FreezePlan
-from unifreeze.errors import TieConflictError, UnsupportedPlanError
+from unifreeze.errors import TieConflictError
 
 
 def paths(model):
