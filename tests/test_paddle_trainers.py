@@ -17,7 +17,6 @@ from unifreeze.errors import (
     ScheduleError,
     UnsupportedPlanError,
 )
-from unifreeze_paddle import _phase_rates as steering
 
 HEAD = {"head.weight", "head.bias"}
 TOP = {name for name in Stack().state_dict() if name.startswith("blocks.1.")}
@@ -242,13 +241,6 @@ def test_model_fit_says_that_it_takes_no_groups(tmp_path):
     optimizer = handle.optimizer(paddle.optimizer.AdamW, lr=1e-3)
     with pytest.raises(OptimizerError, match="cannot step an optimizer with param groups"):
         RUNS["model_fit"](tmp_path, callback=FitCallback(handle), optimizer=lambda _: optimizer)
-
-
-@pytest.mark.parametrize("trainer", CALLBACKS)
-def test_several_processes_need_the_plan_before_the_trainer(trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(steering, "processes", lambda: 2)
-    with pytest.raises(ScheduleError, match="wraps the model before any callback"):
-        RUNS[trainer](tmp_path, STILL)
 
 
 def test_model_fit_goes_on_with_a_second_fit(whole):

@@ -22,7 +22,7 @@ from tests.support.kits.paddle_nets import Stack, moved, train
 from tests.support.paddle_descriptions import BACKEND, flags
 from tests.support.rounding import check_same
 from unifreeze import FreezePlan
-from unifreeze.errors import TieConflictError, UnsupportedPlanError
+from unifreeze.errors import TieConflictError
 
 
 def paths(model):
@@ -47,37 +47,6 @@ def test_data_parallel_is_seen_through():
     handle.verify()
     assert not {name for name in moved(model, before) if name.startswith("blocks.0")}
     assert uf.resolve(handle.plan, model).frozen_paths == handle.resolution.frozen_paths
-
-
-def test_a_plan_that_changes_flags_under_data_parallel_is_refused(monkeypatch):
-    """H: with several processes gradients would silently no longer be shared."""
-    model = Stack()
-    plan = FreezePlan().freeze("blocks[0]")
-    wrapped = paddle.DataParallel(model)
-    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
-    before = flags(model)
-    with pytest.raises(UnsupportedPlanError, match="apply the plan first, then wrap"):
-        plan.apply(wrapped)
-    assert flags(model) == before
-    plan.apply(model)
-    plan.apply(wrapped)
-
-
-@pytest.mark.parametrize(
-    "around",
-    [
-        lambda wrapped: {"student": wrapped, "teacher": Stack()},
-        lambda wrapped: nn.Sequential(wrapped, nn.Linear(3, 2)),
-        paddle.Model,
-    ],
-    ids=["one of several", "nested", "high-level model"],
-)
-def test_data_parallel_is_found_wherever_it_is(around, monkeypatch):
-    """H"""
-    model = around(paddle.DataParallel(Stack()))
-    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(UnsupportedPlanError, match="apply the plan first, then wrap"):
-        FreezePlan().freeze("**.weight").apply(model)
 
 
 class Rows(paddle.io.Dataset):

@@ -89,6 +89,7 @@ from unifreeze._protocol.optimizer_backend import OptimizerBackend
 from unifreeze._protocol.optimizer_settings import Control, OptimizerSpec, ParamGroup, Rate
 from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult, ProbeRun
 from unifreeze._protocol.processes import Processes
+from unifreeze._protocol.processes import share as share_bytes
 from unifreeze._protocol.registry import (
     backend_for,
     load_backend,
@@ -132,6 +133,7 @@ __all__ = [
     "ProbeRun",
     "Processes",
     "Rate",
+    "share_bytes",
     "Resolution",
     "Sketch",
     "SketchConfig",

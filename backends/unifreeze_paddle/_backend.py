@@ -25,7 +25,7 @@ from unifreeze.backend import (
     overlapping,
     undo_all,
 )
-from unifreeze.errors import DescriptionError
+from unifreeze.errors import DescriptionError, counted, listing
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _forward_watches as watches
 from unifreeze_paddle import _load_watches as loads
@@ -105,7 +105,12 @@ class PaddleBackend(
         return memo.lazy
 
     def find_shared(self, walk: Walk) -> None:
-        """Find parameters that are different objects over the same memory."""
+        """Find parameters that are different objects over the same memory.
+
+        Raises:
+            DescriptionError: A parameter is divided by auto-parallel.
+        """
+        _refuse_distributed(walk)
         spans = []
         for number, tensor in enumerate(walk.tensors):
             if tensor._is_initialized():
@@ -142,6 +147,10 @@ class PaddleBackend(
         """Return True if a layer computes something; a plain list of layers does not."""
         return type(module).forward is not nn.Layer.forward or "forward" in vars(module)
 
+    def records_gradients(self) -> bool:
+        """Return whether gradients are switched on now."""
+        return bool(paddle.is_grad_enabled())
+
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and paddle.is_grad_enabled()
@@ -169,3 +178,16 @@ class PaddleBackend(
     def container(self, models: Mapping[str, Model]) -> Any:
         """Put several models into a `LayerDict`."""
         return nn.LayerDict(dict(models))
+
+
+def _refuse_distributed(walk: Walk) -> None:
+    """Refuse parameters that `shard_tensor` has made: their values cannot be read here."""
+    made = [number for number, tensor in enumerate(walk.tensors) if tensor.is_dist()]
+    if made:
+        paths = walk.first_paths()
+        raise DescriptionError(
+            f"auto-parallel holds {counted(len(made), 'parameter')} as distributed tensors",
+            context=listing(paths[number] for number in made),
+            hint="train under paddle.DataParallel or fleet, and leave shard_tensor, shard_layer "
+            "and parallelize out",
+        )

@@ -11,7 +11,6 @@ from types import CodeType, FunctionType
 from typing import Any, cast
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
@@ -20,16 +19,16 @@ from unifreeze.backend import (
     Resolution,
     Walk,
     freezes_any_of,
-    inside_wrappers,
     modules_of,
     parameters_beside,
     path_of,
     rewritten_tables,
 )
-from unifreeze.errors import UnsupportedPlanError, counted
+from unifreeze.errors import UnsupportedPlanError
 from unifreeze_paddle import _half_frozen_layers as half_frozen_layers
 from unifreeze_paddle import _quantisers as quantisers
 from unifreeze_paddle import _saved_programs as saved_programs
+from unifreeze_paddle import _traced_programs as traced_programs
 from unifreeze_paddle._layers import PaddleReader
 
 _SWITCHES = ("enable_recompute", "gradient_checkpointing")
@@ -73,8 +72,6 @@ def findings(
             "to_static(full_graph=True) has already traced it with the flags as they were",
             "apply the plan first, then call to_static and run it",
         )
-    if len(changed) and paddle.distributed.get_world_size() > 1:
-        yield from _distributed(walk, model, resolution, changed)
 
 
 def _reentrant_recompute(walk: Walk, resolution: Resolution) -> Iterator[Finding]:
@@ -160,24 +157,6 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(inner)
 
 
-def _distributed(
-    walk: Walk, model: nn.Layer, resolution: Resolution, changed: NDArray[np.intp]
-) -> Iterator[Finding]:
-    """A DataParallel wrapper decides when it is made which gradients it synchronises."""
-    for _, numbers in inside_wrappers(PaddleReader(), walk, model, _DATA_PARALLEL):
-        inside = np.intersect1d(changed, np.asarray(numbers, np.intp))
-        if len(inside):
-            yield Finding(
-                walk.tree.names[resolution.spec.first_names[inside[0]]],
-                f"{counted(len(inside), 'flag')} would change under a DataParallel wrapper, "
-                "which would stop synchronising gradients without an error",
-                "apply the plan first, then wrap",
-            )
-
-
-_DATA_PARALLEL = "paddle.distributed.parallel.DataParallel"
-
-
 def refuse_traced(walk: Walk, what: str) -> None:
     """Refuse to change flags that a program traced whole would not see.
 
@@ -193,8 +172,11 @@ def refuse_traced(walk: Walk, what: str) -> None:
 
 
 def traced_whole(walk: Walk) -> list[str]:
-    """Return the paths of layers whose forward is a program traced whole."""
-    return [path_of(walk, n) for n in _with_forward(walk) if _is_traced_whole(walk.module(n))]
+    """Return what has been traced whole: paths of layers, and names of programs around them."""
+    inside = [n for n in _with_forward(walk) if _is_traced_whole(walk.module(n))]
+    forwards = {id(_own_forward(walk.module(n))) for n in inside}
+    around = [f for f in traced_programs.traced_with(walk.tensors) if id(f) not in forwards]
+    return [*(path_of(walk, n) for n in inside), *map(traced_programs.name_of, around)]
 
 
 def has_static_parts(walk: Walk) -> bool:

@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import paddle
 
 from unifreeze.backend import (
+    Control,
     LiveOptimizer,
+    LiveTensor,
     Model,
     ModuleBackend,
     ModuleOptimizers,
     ParamGroup,
+    Undo,
     build_optimizer,
 )
 from unifreeze_paddle import _optimizer_moments as moments
 from unifreeze_paddle import _optimizer_states as saved_states
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _phase_rates as steering
+from unifreeze_paddle._wrapped_optimizers import innermost
 
 
 class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
     """Builds `paddle.optimizer` optimizers; the rate of a group is a scale on the optimizer's."""
 
-    base_rate = staticmethod(steering.base_rate)
-    rates = staticmethod(steering.rates)
-    steer = staticmethod(steering.steer)
-    on_step = staticmethod(steering.on_step)
-    clear_moments = staticmethod(moments.clear_moments)
-    values_written = staticmethod(optimizers.write_masters)
-    name_states = staticmethod(saved_states.name_states)
+    def base_rate(self, optimizer: LiveOptimizer) -> float | None:
+        """Return the learning rate an optimizer was built with."""
+        return steering.base_rate(innermost(optimizer))
+
+    def rates(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> list[float]:
+        """Return the rate that an optimizer has for each of some tensors now."""
+        return steering.rates(innermost(optimizer), tensors)
+
+    def steer(self, optimizer: LiveOptimizer, control: Control) -> Undo:
+        """Take learning rate and weight decay from a phase, at each step."""
+        return steering.steer(innermost(optimizer), control)
+
+    def on_step(self, optimizer: LiveOptimizer, call: Callable[[LiveOptimizer], bool]) -> None:
+        """Call a function with an optimizer after its steps, until it returns True."""
+        steering.on_step(innermost(optimizer), call)
+
+    def clear_moments(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
+        """Reset the moments of some parameters."""
+        moments.clear_moments(innermost(optimizer), tensors)
+
+    def values_written(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
+        """Bring master weights to the values of their parameters."""
+        optimizers.write_masters(innermost(optimizer), tensors)
+
+    def name_states(self, optimizer: LiveOptimizer, paths: Mapping[int, str]) -> None:
+        """Match an optimizer's saved states by native paths."""
+        saved_states.name_states(innermost(optimizer), paths)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None
@@ -49,6 +73,7 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
 
     def optimizer_parameters(self, optimizer: LiveOptimizer) -> list[Any]:
         """Return the live tensors of an optimizer's list or groups."""
+        optimizer = innermost(optimizer)
         if not isinstance(optimizer, paddle.optimizer.Optimizer):
             return super().optimizer_parameters(optimizer)
         return optimizers.parameters_of(optimizer)
@@ -57,7 +82,7 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
         self, model: Model, built: Sequence[LiveOptimizer], groups: Sequence[ParamGroup]
     ) -> list[ParamGroup]:
         """Return groups whose settings are not on their parameters or not in the optimizers."""
-        return optimizers.unset_groups(self.objects(model), built, groups)
+        return optimizers.unset_groups(self.objects(model), map(innermost, built), groups)
 
     def without_rate(self, model: Model, optimizer: LiveOptimizer) -> dict[str, str]:
         """Return what has a learning rate of 0; an optimizer's groups write it into parameters."""

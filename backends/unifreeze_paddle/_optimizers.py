@@ -14,6 +14,7 @@ import paddle
 
 from unifreeze.backend import OWN_DECAY, LiveOptimizer, LiveTensor, ParamGroup, refuse_lbfgs
 from unifreeze.errors import OptimizerError, brief
+from unifreeze_paddle._wrapped_optimizers import rows_of
 
 _MARK = "_unifreeze_found"
 
@@ -46,8 +47,8 @@ def param_groups(
 
 
 def parameters_of(optimizer: LiveOptimizer) -> list[LiveTensor]:
-    """Return the live tensors an optimizer updates; its list holds groups where it has them."""
-    rows = optimizer._parameter_list or []
+    """Return the live tensors an optimizer updates, those that other processes update included."""
+    rows = rows_of(optimizer)
     return [t for row in rows for t in (row["params"] if isinstance(row, dict) else [row])]
 
 

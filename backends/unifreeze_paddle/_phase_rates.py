@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import paddle
@@ -26,9 +27,14 @@ from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle._optimizer_moments import load_pending_moments
 from unifreeze_paddle._phase_decay import set_decay
+from unifreeze_paddle._wrapped_optimizers import about_to_step, refuse_fused
 
 _STEPS = ("step", "minimize")
 """The two ways to take a step; Paddle's high-level Model and its loss scaler use the second."""
+
+
+_UPDATE = "_apply_optimize"
+"""What both ways call, and what fleet's shards call in place of them."""
 
 
 class Scaled(LRScheduler):  # type: ignore[misc]
@@ -91,7 +97,9 @@ def steer(optimizer: Optimizer, control: Control) -> Undo:
 
     def before_step() -> None:
         put_back()  # a step that failed did not
-        control.begin_step()
+        refuse_fused(optimizer)
+        with about_to_step(optimizer):
+            control.begin_step()
         _, decay, fresh, factor = control.rate()
         load_pending_moments(optimizer)
         undos.append(_put_before(optimizer, scaled))
@@ -102,16 +110,35 @@ def steer(optimizer: Optimizer, control: Control) -> Undo:
 
     for name in _STEPS:
         setattr(optimizer, name, _around(before_step, getattr(optimizer, name), put_back))
+    _steer_updates(optimizer, undos, before_step, put_back)
     _take_new_schedulers(optimizer, control)
 
     def undo() -> None:
         put_back()
-        for name in (*_STEPS, "set_lr_scheduler"):
+        for name in (*_STEPS, _UPDATE, "set_lr_scheduler"):
             vars(optimizer).pop(name, None)
         if not isinstance(optimizer._learning_rate, LRScheduler):
             optimizer.set_lr(optimizer._learning_rate)  # also in the tensor that steps read
 
     return undo
+
+
+def _steer_updates(
+    optimizer: Optimizer, undos: list[Undo], before: Callable[[], None], after: Callable[[], None]
+) -> None:
+    """Steer the updates that a wrapper asks for without a step of the optimizer, as shards do."""
+    own = vars(optimizer).get(_UPDATE)
+
+    def update(*args: Any, **kwargs: Any) -> Any:
+        method = own or partial(getattr(type(optimizer), _UPDATE), optimizer)
+        return method(*args, **kwargs)
+
+    steered = _around(before, update, after)
+
+    def apply_optimize(*args: Any, **kwargs: Any) -> Any:
+        return (update if undos else steered)(*args, **kwargs)  # a step of its own is under way
+
+    setattr(optimizer, _UPDATE, apply_optimize)
 
 
 def on_step(optimizer: Optimizer, call: Callable[[Any], bool]) -> None:
@@ -196,8 +223,3 @@ def _check(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} with use_multi_tensor=True fails once a flag changes",
             hint="leave use_multi_tensor out",
         )
-
-
-def processes() -> int:
-    """Return how many processes train together."""
-    return int(paddle.distributed.get_world_size())

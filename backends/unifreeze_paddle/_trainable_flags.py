@@ -8,11 +8,25 @@ from operator import attrgetter, not_
 
 import paddle
 
-from unifreeze.backend import Guard, LiveTensor, Model, ModuleBackend, Resolution, Undo, undo_all
+from unifreeze.backend import (
+    Guard,
+    LiveTensor,
+    Model,
+    ModuleBackend,
+    Processes,
+    Resolution,
+    Undo,
+    Walk,
+    undo_all,
+)
 from unifreeze_paddle import _checks as checks
+from unifreeze_paddle import _engines as engines
+from unifreeze_paddle import _gradient_exchange as exchange
 from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _tensor_values as bits
+from unifreeze_paddle._processes import processes_of
+from unifreeze_paddle._wrapped_optimizers import whole_norms
 
 # Past the parameters' own `__setattr__`, which is written in Python.
 _set_stop_gradient = paddle.Tensor.stop_gradient.__set__
@@ -62,6 +76,7 @@ class PaddleFlags(ModuleBackend):
         try:
             undo = super().write(model, resolution, found)
             guards.forget_traces()
+            exchange.rebuild(walk.tensors)  # also for parameters that are new
             if resolution.covered is not None:
                 owned = zip(walk.tree.owners, walk.tree.tensor_of, strict=True)
                 kept = {number for owner, number in owned if resolution.covered[owner]}
@@ -72,9 +87,46 @@ class PaddleFlags(ModuleBackend):
                 undo_all((undo, guards.forget_traces))
             raise
 
+    def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
+        """Let wrappers exchange the gradients of what trains now."""
+        exchange.rebuild(walk.tensors)
+
+    def several(self) -> bool:
+        """Return whether this process is one of several."""
+        return engines.are_ready()
+
+    def processes(self, model: Model) -> Processes:
+        """Return the processes that exchange gradients by DataParallel or by fleet's wrappers."""
+        return processes_of(self.walk(model).tensors) if self.several() else Processes()
+
+    def gradients(self, model: Model) -> dict[str, float | None]:
+        """Return the norm of each gradient; in a step with shards, of the averaged gradient."""
+        norms = super().gradients(model)
+        walk = self.walk(model)
+        names = {path: t.name for path, t in zip(walk.first_paths(), walk.tensors, strict=True)}
+        by_name = {names[path]: norm for path, norm in norms.items()}
+        whole = whole_norms(by_name, partial(self.processes, model))
+        return {path: whole[names[path]] for path in norms}
+
+    def wrappings(self, model: Model) -> int:
+        """Return the number of the last wrapper: each gives all processes the values of one."""
+        around = engines.engines_around(self.walk(model).tensors)
+        return max(map(engines.number_of, around), default=0)
+
+    def flags(self, model: Model, *, trainable: bool) -> Undo:
+        """Set every parameter's flag, cheaply; wrappers exchange what trains meanwhile."""
+        undo = super().flags(model, trainable=trainable)
+        return self._exchanging(model, undo)
+
+    def _exchanging(self, model: Model, undo: Undo) -> Undo:
+        """Let wrappers follow flags that have changed for a while, and follow them back."""
+        follow = partial(exchange.rebuild_briefly, self.walk(model).tensors)
+        follow()
+        return partial(undo_all, (undo, follow))
+
     def freeze_briefly(self, model: Model, resolution: Resolution) -> Undo:
         """Freeze for a while what a resolution freezes; programs are traced again after."""
         checks.refuse_traced(self.walk(model), "change its flags for a while")
         undo = super().freeze_briefly(model, resolution)
         guards.forget_traces()
-        return partial(undo_all, (undo, guards.forget_traces))
+        return self._exchanging(model, partial(undo_all, (undo, guards.forget_traces)))

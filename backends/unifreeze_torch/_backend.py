@@ -171,6 +171,10 @@ class TorchBackend(
             wrapped = wrapped or any(self.root(c) is walk.root for c in exchange.compiled)
         return wrapped or any(getattr(m, "_compiled_call_impl", None) for m in walk.modules)
 
+    def records_gradients(self) -> bool:
+        """Return whether gradients are switched on now."""
+        return bool(torch.is_grad_enabled())
+
     def trains(self, module: Layer) -> bool:
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training) and torch.is_grad_enabled()

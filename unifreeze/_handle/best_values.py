@@ -46,7 +46,7 @@ class BestValues:
     @property
     def run(self) -> str:
         """The identity in files; "" where several processes, each with its own, write them."""
-        return "" if self._plan.backend.processes() > 1 else self.identity
+        return "" if self._plan.backend.several() else self.identity
 
     def keep_in(self, folder: str | Path) -> None:
         """Keep best values in a folder from now on.

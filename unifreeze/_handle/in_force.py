@@ -7,6 +7,7 @@ from functools import partial
 from weakref import WeakMethod
 
 from unifreeze._handle.baseline import OFFLOADED, Baseline, take_baseline
+from unifreeze._handle.first_gradients import FirstGradients
 from unifreeze._handle.gradients import gradient_findings
 from unifreeze._handle.lease import Lease, refuse_for_a_while
 from unifreeze._handle.order_watch import OrderWatch
@@ -37,6 +38,7 @@ class PlanInForce:
         reminder: Warns of training before the schedule was told where the run is.
         away: Identities of frozen tensors whose values are out of memory for a while.
         bring_back: Puts these values back; whatever needs them calls it first.
+        gradients: Looks whether everything that trains gets a gradient.
         wrapping: Sees that something that exchanges gradients has wrapped the model.
     """
 
@@ -61,6 +63,7 @@ class PlanInForce:
         self.away: Set[int] = frozenset()
         self.bring_back: Undo = nothing
         self.wrapping = WrappingWatch()
+        self.gradients = FirstGradients(lambda: self.phases.resolution, self.model)
         self._write()
 
     @property
@@ -96,6 +99,31 @@ class PlanInForce:
                 f"cannot {action}: this handle's plan is no longer in force",
                 context="it was removed, or another plan was applied to the model",
                 hint="use the handle of the last apply",
+            )
+
+    def check_present(self, action: str) -> None:
+        """Refuse a call if parameters that the plan decides have left the model.
+
+        Args:
+            action: What the call would do, for the message.
+
+        Raises:
+            UnifreezeError: Naming the parameters.
+        """
+        self.check_lasts(action)
+        spec, now = self.resolution.spec, self.backend.describe(self.model)
+        present = set(now.tree.names) if now.tree is not spec.tree else set(spec.tree.names)
+        names = (spec.tree.names[name] for name in spec.first_names)
+        if missing := [name for name in names if name not in present]:
+            has = counted(
+                len(missing),
+                "parameter that the plan decides is",
+                "parameters that the plan decides are",
+            )
+            raise UnifreezeError(
+                f"cannot {action}: {has} no longer in the model",
+                context=listing(missing),
+                hint="if they were replaced, as weight_norm does: handle.reapply()",
             )
 
     def _write(self, *, again: bool = False, last: ModelSpec | None = None) -> None:
@@ -266,6 +294,7 @@ class PlanInForce:
         """Put flags, modes and hooks back as they were before the first plan."""
         self.check_lasts("remove")
         self.bring_back()
+        self.gradients.stop()
         refuse_for_a_while(self.backend, self.resolution.spec, again=True)
         self._target.give_back(self._lease)
 

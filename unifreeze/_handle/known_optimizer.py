@@ -41,6 +41,7 @@ class KnownOptimizer:
     def check(self, optimizers: Sequence[Any]) -> None:
         """Watch the first steps of optimizers, which may come before any forward pass."""
         self._plan.order.expect(self._plan.backend, *optimizers)
+        self._plan.gradients.expect(self._plan.backend, *optimizers)
 
     def detach(self) -> None:
         """Do nothing: the optimizer is as it was."""

@@ -33,7 +33,7 @@ class SavedRun:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; raises as `Handle.load_state_dict` does."""
-        self._plan.check_lasts("load a state")
+        self._plan.check_present("load a state")
         progress = check_format(state)
         phases = self._plan.phases.restored(state)
         self._training.go_on(phases, History.restored(progress.history))
@@ -43,7 +43,7 @@ class SavedRun:
     def trained(self) -> dict[str, Any]:
         """Return the values of all that has been trained so far, and the digest of their base."""
         plan = self._plan
-        plan.check_lasts("save what was trained")
+        plan.check_present("save what was trained")
         plan.bring_back()
         together(plan.backend, plan.model, "save what was trained")
         return trained_state(plan.backend, plan.model, plan.phases.so_far)
@@ -51,14 +51,14 @@ class SavedRun:
     def save_trained(self, path: str | Path) -> None:
         """Write those values as a file; raises as `Handle.save_trained` does."""
         plan = self._plan
-        plan.check_lasts("save what was trained")
+        plan.check_present("save what was trained")
         plan.bring_back()
         save_trained(plan.backend, plan.model, plan.phases.so_far, plan.phases.expanded, path)
 
     def load_trained(self, state: Mapping[str, Any]) -> None:
         """Write such values into the model; raises as `Handle.load_trainable_state_dict` does."""
         plan = self._plan
-        plan.check_lasts("load what was trained")
+        plan.check_present("load what was trained")
         plan.bring_back()
         together(plan.backend, plan.model, "load what was trained")
         paths = load_state(plan.backend, plan.model, plan.resolution.spec, state)

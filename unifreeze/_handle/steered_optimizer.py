@@ -109,6 +109,7 @@ class SteeredOptimizer:
         if phases.schedule.waits:
             raise untold_error(phases.phases, "the optimizer takes a step")
         self._plan.order.stepped(self._plan.backend, self.optimizer)
+        self._plan.gradients.stepped(self._plan.backend, self.optimizer)
         self._log.began(phases)
         phases.taken += 1
         if phases.following is not None and phases.following.freeze_smallest:

@@ -82,14 +82,14 @@ class Training:
 
     def attach(self, optimizer: Any) -> None:
         """Let phases steer an optimizer; raises as `Handle.attach` does."""
-        self._plan.check_lasts("attach an optimizer")
+        self._plan.check_present("attach an optimizer")
         self._plan.take_in_wrapping()
         self.link.attach(optimizer)
         self._name_states(optimizer)
 
     def rates(self) -> dict[str, float]:
         """Return the rate of each group at the next step; raises as `Handle.rates` does."""
-        self._plan.check_lasts("read rates")
+        self._plan.check_present("read rates")
         plan, link = self._plan, self.link
         groups, rate = plan.phases.groups(), link.next_rate()
         return group_rates(plan.backend, plan.model, groups, link.optimizer, rate)
@@ -97,6 +97,7 @@ class Training:
     def check_optimizers(self, optimizers: Sequence[Any]) -> None:
         """Refuse optimizers that would not do what the plan says."""
         plan = self._plan
+        plan.check_present("check optimizers")
         check_optimizers(plan.backend, plan.model, plan.phases.groups(), optimizers)
         self.link.check(optimizers)
 
@@ -108,7 +109,7 @@ class Training:
 
     def _groups(self) -> tuple[ParamGroup, ...]:
         """Return the groups that an optimizer is built over."""
-        self._plan.check_lasts("build param groups")
+        self._plan.check_present("build param groups")
         groups = self._plan.phases.groups()
         if not groups:
             raise OptimizerError("the plan leaves nothing to train")
@@ -166,8 +167,8 @@ class Training:
         if not plan.phases.waits_for_a_metric or not plan.backend.several():
             return epoch, step, metrics
         processes = plan.backend.processes(plan.model)
-        own = Report(epoch, step, metrics, self._best.run)
-        epoch, step, metrics, self._best.run = self._shared.report(processes, plan.phases, own)
+        own = Report(epoch, step, metrics, self._best.identity)
+        epoch, step, metrics, self._best.identity = self._shared.report(processes, plan.phases, own)
         return epoch, step, metrics
 
     def report(self, metrics: Mapping[str, float] | None) -> RunReport:
@@ -215,6 +216,7 @@ class Training:
                 hint="build one with handle.optimizer(cls, …), or handle.attach(optimizer)",
             )
         plan = self._plan
+        plan.check_present(f"begin phase {phase.name!r}")
         check_optimizers(plan.backend, plan.model, plan.phases.groups(), [self.link.optimizer])
 
     def _measured(self, entered: list[int]) -> dict[int, tuple[str, ...]]:

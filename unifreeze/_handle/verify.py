@@ -19,6 +19,8 @@ _ADVICE = {
     "reloaded": "if the loaded values are wanted: handle.rebase()",
     "resized": "if the new shape is wanted: handle.rebase()",
     "cast": "if the new dtype or device is wanted: handle.rebase()",
+    "filled": "run one batch, or load the weights, before the plan is applied; or, if the values "
+    "of now are the ones to hold: handle.rebase()",
     "replaced": "take new modules into the plan: handle.reapply()",
     "new": "take new modules into the plan: handle.reapply()",
     "missing": "take the new structure into the plan: handle.reapply()",
@@ -31,7 +33,8 @@ class Drift(NamedTuple):
 
     Attributes:
         path: Native path.
-        kind: `moved`, `reloaded`, `resized`, `cast`, `replaced`, `new`, `missing` or `thawed`.
+        kind: `moved`, `reloaded`, `resized`, `cast`, `filled`, `replaced`, `new`, `missing` or
+            `thawed`.
         detail: How large the change is, or the old and the new state.
     """
 
@@ -145,8 +148,10 @@ def _changed(
     loaded: Mapping[str, str],
 ) -> Drift:
     before = baseline.digests[path]
+    if not before.dtype:
+        return Drift(path, "filled", "it had no values when the plan took effect")
     if before.dtype != now[path].dtype:
-        return Drift(path, "cast", f"{before.dtype or 'no values'} to {now[path].dtype or 'none'}")
+        return Drift(path, "cast", f"{before.dtype} to {now[path].dtype or 'none'}")
     if before.shape != now[path].shape:
         return Drift(path, "resized", f"shape {list(before.shape)} to {list(now[path].shape)}")
     kind = "reloaded" if loaded.get(path) == now[path].bits else "moved"

@@ -8,10 +8,11 @@ A framework whose models are trees of modules adds its own `TensorOperations` an
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from unifreeze._modules.flag_writing import FlagWriting
+from unifreeze._modules.gradient_modes import watch_gradient_modes
 from unifreeze._modules.tensor_values import TensorValues
 from unifreeze._modules.tracing import Passes, entrances, trace_forward
 from unifreeze._modules.training_watch import watch_training
@@ -21,7 +22,7 @@ from unifreeze._protocol.live import Model
 from unifreeze._protocol.results import Finding, Undo
 from unifreeze._resolution import Resolution
 from unifreeze._structure import STATISTICS, ModelSpec, Trace, derive
-from unifreeze._undo import undo_all
+from unifreeze._undo import nothing, undo_all
 
 
 class ModuleBackend(FlagWriting, TensorValues):
@@ -108,6 +109,22 @@ class ModuleBackend(FlagWriting, TensorValues):
                 watch = Passes(self, root, weakref.ref(module), taken, lost, recording_now)
                 watch.stop = partial(undo_all, stops)
                 stops.append(_once(self.on_forward(module, watch)))
+
+    def without_gradient(self, model: Model) -> list[str]:
+        """Return the native paths of the parameters that train and have no gradient now."""
+        walk = self.walk(model)
+        rows = zip(walk.first_paths(), walk.tensors, strict=True)
+        return [p for p, t in rows if self.get_flag(t) and self.get_gradient(t) is None]
+
+    def watch_gradient_modes(
+        self, model: Model, paths: Iterable[str]
+    ) -> tuple[Callable[[], Mapping[str, bool]], Undo]:
+        """Watch the modules that own some parameters; see the protocol."""
+        walk = self.walk(model)
+        if self.is_compiled(walk):
+            return dict, nothing
+        owners = dict(zip(walk.tree.names, walk.tree.owners, strict=True))
+        return watch_gradient_modes(self, {path: walk.module(owners[path]) for path in paths})
 
     def watch_training(self, model: Model, call: Callable[[], None]) -> Undo:
         """Call a function when a model, or one of its parts, begins a forward pass of training."""

@@ -114,6 +114,10 @@ class ModuleOperations(TensorOperations):
         """Return True if a forward pass now is one of training: in training mode, with gradient."""
         return bool(module.training)
 
+    def records_gradients(self) -> bool:
+        """Return whether gradients are switched on now."""
+        return True
+
     def moves_statistics(self, module: Layer) -> bool:
         """Return whether a layer with running statistics would move them if it ran now."""
         return bool(module.training)

@@ -120,6 +120,19 @@ class FreezingBackend(Protocol):
     def gradients(self, model: Model) -> dict[str, float | None]:
         """Return the norm of the gradient that each parameter has now; None where it has none."""
 
+    def without_gradient(self, model: Model) -> list[str]:
+        """Return the native paths of the parameters that train and have no gradient now."""
+
+    def watch_gradient_modes(
+        self, model: Model, paths: Iterable[str]
+    ) -> tuple[Callable[[], Mapping[str, bool]], Undo]:
+        """Watch the modules that own some parameters.
+
+        Returns:
+            A function that returns, for each parameter whose module has run since, whether any pass
+            was with gradients switched on; and one that stops watching.
+        """
+
     def watch_loads(self, model: Model) -> tuple[Callable[[], Mapping[str, str]], Undo]:
         """Watch for state dicts being loaded.
 

@@ -14,7 +14,6 @@ from paddle.optimizer import Optimizer
 from unifreeze import FreezePlan
 from unifreeze.backend import CacheSettings, Handle, TrainerRun
 from unifreeze.errors import ScheduleError, counted
-from unifreeze_paddle import _phase_rates as steering
 from unifreeze_paddle.trainers._run_state import RunState
 
 
@@ -55,7 +54,6 @@ class PaddleTrainerRun(TrainerRun):
             OptimizerError: The optimizer would not do what the plan says.
         """
         if self.applies:
-            _refuse_processes()
             self.apply_to(model)
         else:
             self.in_force.reapply()  # what the trainer has turned on since is checked again
@@ -165,13 +163,3 @@ def _number(value: Any) -> float | None:
         value = value.reshape(-1)[0]
     plain = isinstance(value, Real | np.number) and not isinstance(value, bool)
     return float(value) if plain else None
-
-
-def _refuse_processes() -> None:
-    """Refuse to change flags of a model that the trainer has already wrapped."""
-    if (count := steering.processes()) > 1:
-        raise ScheduleError(
-            f"{count} processes train together, and the trainer wraps the model before any "
-            "callback; gradients of what is thawed then would never be exchanged",
-            hint="handle = plan.apply(model) before the trainer is made, FreezeCallback(handle)",
-        )
