@@ -93,7 +93,7 @@ class PaddleReader(ClassTableReader):
     containers = (nn.LayerList, nn.LayerDict, nn.Sequential)
     kinds = _KIND_BY_CLASS
     wrapped = _WRAPPED
-    sort = staticmethod(attrgetter("__class__", "stop_gradient", "shape", "dtype"))
+    sort = staticmethod(attrgetter("__class__", "shape", "dtype"))
 
     def __init__(self) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ class TorchReader(ClassTableReader):
     kinds = _KIND_BY_CLASS
     kinds_by_name = _KIND_BY_NAME
     wrapped = _WRAPPED
-    sort = staticmethod(attrgetter("__class__", "requires_grad", "shape", "dtype"))
+    sort = staticmethod(attrgetter("__class__", "shape", "dtype"))
 
     def dicts(self, module: nn.Module) -> Dicts:
         """Return the module's own dictionaries of children, parameters and buffers."""

@@ -173,7 +173,8 @@ class ClassTableReader(Reader):
     def regular(self, module: Layer) -> bool:
         """Return whether the class of a module says all of it but for its children and tensors."""
         wraps = _first(self.wrapped, self.bases(module))
-        return not wraps and self.lesson(type(module)) is None
+        # Of a table of positions, the flag says whether it is fixed; see `fixed`.
+        return not wraps and self.lesson(type(module)) is None and not _sinusoidal(module)
 
     def all_alike(self, leaf: str, modules: Sequence[Layer], tensors: Sequence[LiveTensor]) -> bool:
         """Return whether parameters of one name, of modules of one class, are described alike."""
@@ -228,13 +229,17 @@ class ClassTableReader(Reader):
         """Say why a parameter is never trained, "" if it may be; and whether it cannot be."""
         if "float" not in dtype and "complex" not in dtype:
             return f"a {dtype} tensor has no gradient", True
-        if "sinusoidal" in type(module).__name__.lower() and self.frozen(tensor):
+        if _sinusoidal(module) and self.frozen(tensor):
             return "a fixed position table", False
         return "", False
 
     @abstractmethod
     def frozen(self, tensor: LiveTensor) -> bool:
         """Return whether a parameter's flag says that it is frozen."""
+
+
+def _sinusoidal(module: Layer) -> bool:
+    return "sinusoidal" in type(module).__name__.lower()
 
 
 def _first(table: Mapping[str, str], names: Sequence[str]) -> str:

@@ -130,8 +130,9 @@ class Visit:
                 taken = index if reader.swallows(module, name) else owner
                 self._visit(child, stem + name, index, taken)
                 at, in_a_row = at + 1, in_a_row + 1
-                # The first of a row often differs from the rest; the second may be like them.
-                while listed and in_a_row <= 2 and at < len(row):
+                # Some of a row may differ from the rest, most often the first: the second, fourth,
+                # eighth … may be an example, too.
+                while listed and in_a_row & (in_a_row - 1) == 0 and at < len(row):
                     siblings = row[at : at + _FEW]
                     if not self._copy(first, stem, siblings):
                         break
