@@ -13,7 +13,16 @@ from unifreeze.errors import OptimizerError
 
 
 def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
-    """Return the learning rate an optimizer was built with, None if it has none."""
+    """Return the learning rate an optimizer was built with, None if it has none.
+
+    Raises:
+        OptimizerError: It only wraps another optimizer.
+    """
+    if not hasattr(optimizer, "defaults"):
+        raise OptimizerError(
+            f"{type(optimizer).__name__} wraps another optimizer, and has no settings of its own",
+            hint="give the handle the optimizer inside, which takes the steps: its .optim",
+        )
     rate = optimizer.defaults.get("lr")
     if isinstance(rate, torch.Tensor):  # schedulers write into it; `initial_lr` is what it was
         groups = (group for group in optimizer.param_groups if group.get("lr") is rate)
