@@ -123,15 +123,20 @@ def unmarked(language):
     return [pytest.param(block, id=block.name) for block in chosen]
 
 
-@pytest.mark.parametrize("block", unmarked("python"))
-def test_python_runs(block):
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in BLOCKS}), ids=lambda page: page.stem
+)
+def test_python_runs(page):
+    """Blocks of a page run one after the other: a later one may use what an earlier one made."""
+    code = [b for b in blocks_of(page) if b.language == "python" and not b.marker]
+    text = "".join(block.text for block in code)
     with tempfile.TemporaryDirectory() as folder:
         names = ExampleNames(Path(folder))
-        told = {
-            name: getattr(names, name) for name in NAMES if re.search(rf"\b{name}\b", block.text)
-        }
+        told = {name: getattr(names, name) for name in NAMES if re.search(rf"\b{name}\b", text)}
+        space = {"uf": uf, **told}
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(block.text, block.name, "exec"), {"uf": uf, **told})
+            for block in code:
+                exec(compile(block.text, block.name, "exec"), space)
 
 
 @pytest.mark.parametrize("block", unmarked("yaml"))
