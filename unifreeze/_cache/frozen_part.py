@@ -197,8 +197,9 @@ class FrozenPart:
             forward(*args, **kwargs)
         fits = alone.complete and alone.fits(layouts, len(order))
         for key, place in zip(self.boundary.kept, self.kept_at, strict=True):
-            axes, those = self.boundary.axes[key], range(len(order))
-            whole, part = recording.arrays(key), alone.arrays(key)
+            read, those = self.boundary.kept[key], range(len(order))
+            axes = [self.boundary.axes[key][n] for n in read]
+            whole, part = ([r.arrays(key)[n] for n in read] for r in (recording, alone))
             if not fits or not same_rows(whole, part, axes, inputs.rows, order, those):
                 raise depends_on_rows(place)
 
@@ -236,7 +237,10 @@ def find_frozen_part(
     around = {0, *(number for key in boundary.axes for number, _ in key[:-1])}
     settings = SettingsWatch(backend, walk, modules, sorted(around - set(modules)))
     modes = backend.modes(walk)
-    names = [".".join(f"{walk.tree.paths[n]}#{k}" for n, k in key) for key in boundary.kept]
+    names = [
+        f"{'.'.join(f'{walk.tree.paths[n]}#{k}' for n, k in key)} {list(numbers)}"
+        for key, numbers in boundary.kept.items()
+    ]
     parts = [
         backend.version(),
         f"{walk.tree.paths[entry]} {context}" if entry else context,
