@@ -14,7 +14,7 @@ from unifreeze.errors import CacheError
 WIDTH, LENGTH, ROWS = 16, 12, 24
 HIDDEN = LENGTH * WIDTH * 4
 SCORES = LENGTH * LENGTH * 4
-PLAN = 'unifreeze: 1\ndropout: off\nrules: [{only: "path:\\"last\\" | head"}]\n'
+PLAN = 'unifreeze: 1\ndropout: off\nrules: [{only: "path:\\"last\\" | path:\\"head\\""}]\n'
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_scores_that_the_model_returns_are_kept(fw):
             return self.head(x), scores
 
     model = Net()
-    handle = uf.FreezePlan().only("head").apply(model)
+    handle = uf.FreezePlan().only('path:"head"').apply(model)
     ids = fw.tensor(nets.IDS[:8])
     with handle.cached() as run:
         first, second = model(ids), model(ids)
@@ -211,8 +211,8 @@ def test_whole_numbers_are_kept_though_nobody_reads_them(fw):
 
 PHASES = (
     "unifreeze: 1\ndropout: off\nphases:\n"
-    "- {name: first, rules: [{only: 'path:\"last\" | head'}]}\n"
-    "- {name: then, at: {epoch: 2}, rules: [{only: head}]}\n"
+    "- {name: first, rules: [{only: 'path:\"last\" | path:\"head\"'}]}\n"
+    "- {name: then, at: {epoch: 2}, rules: [{only: 'path:\"head\"'}]}\n"
 )
 
 
