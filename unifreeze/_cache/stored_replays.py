@@ -73,13 +73,9 @@ class StoredReplay(Saved):
     """
 
     format: ClassVar[Format] = Format(
-        "unifreeze replay",
-        "unifreeze_replay",
-        2,
-        CacheError,
-        "delete the folder that it is in, and fill the cache again",
-        None,
-    )
+        "unifreeze replay", "unifreeze_replay", 2, CacheError,
+        "delete the folder that it is in, and fill the cache again", None,
+    )  # fmt: skip
     unifreeze_replay: int = 2
     group: str
     framework: str
