@@ -211,7 +211,7 @@ def test_whole_numbers_are_kept_though_nobody_reads_them(fw):
 
 PHASES = (
     "unifreeze: 1\ndropout: off\nphases:\n"
-    "- {name: first, rules: [{only: 'path:\"last\" | path:\"head\"'}]}\n"
+    '- {name: first, rules: [{only: \'path:"last" | path:"head"\'}]}\n'
     "- {name: then, at: {epoch: 2}, rules: [{only: 'path:\"head\"'}]}\n"
 )
 
