@@ -14,11 +14,10 @@ from typing import Any
 
 from unifreeze._cache.dropped_weights import DroppedWeights
 from unifreeze._cache.extending import Extending, recording_of, try_to_extend
-from unifreeze._cache.frozen_part import FrozenPart, check_rows, mismatch, suspected
+from unifreeze._cache.frozen_part import FrozenPart, check_rows, differs, has_nan, mismatch
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
 from unifreeze._cache.known_parts import KnownParts
 from unifreeze._cache.module_calls import Forward, ModuleCalls, Pass, Plain, is_stand_in
-from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.replaying import Recording
 from unifreeze._cache.row_store import Kept, RowStore
@@ -299,7 +298,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         gathered = perf_counter() - start
         result = self._recorded(replaying, forward, inputs)
         self.counts.read += gathered + replaying.seconds
-        if self._away is None and self._has_nan(result):
+        if self._away is None and has_nan(self._backend, result):
             put_random_back()
             return self._compared(part, inputs, rows, forward)
         self.counts.hits += inputs.rows
@@ -307,10 +306,6 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         if self._away is None:
             self._decide(inputs)
         return result
-
-    def _has_nan(self, result: Any) -> bool:
-        tensors, _ = take_apart(result, self._backend.is_tensor)
-        return any(bool(t.isnan().any()) for t in tensors if self._backend.is_floating(t))
 
     def _compared(
         self, part: FrozenPart, inputs: Inputs, rows: Sequence[Kept], forward: Forward
@@ -324,22 +319,13 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self.counts.uncached += inputs.rows
         self._given_since += inputs.rows
         if not recording.complete:
-            raise self._differs("other modules ran than in the trial", part)
+            raise differs("other modules ran than in the trial", part, CHECK_EVERY)
         fresh = part.to_keep(backend, inputs, recording)
         with contextlib.nullcontext() if self._ids is None else self._ids.blamed():
             check_rows(part, rows, fresh, self._dtype)
         if how := mismatch(backend, result, again, part.limit):
-            raise self._differs(how, part)
+            raise differs(how, part, CHECK_EVERY)
         return result
-
-    def _differs(self, how: str, part: FrozenPart) -> CacheError:
-        return CacheError(
-            f"with kept outputs the model computes something else than without: {how}",
-            context=suspected(part)
-            or "code between modules may take other ways for other values; steps since the "
-            f"last comparison (one in {CHECK_EVERY}) may be wrong",
-            hint="train without a cache",
-        )
 
     def _decide(self, inputs: Inputs) -> None:
         """Give the cache up if reading rows takes longer than computing them."""

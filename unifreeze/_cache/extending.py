@@ -73,10 +73,19 @@ def may_extend(backend: CacheOperations, walk: Walk, old: FrozenPart, new: Froze
         old.dtype == new.dtype == "float32"
         and (old.entry, old.about) == (new.entry, new.about)
         and set(old.boundary.axes) != set(new.boundary.axes)
-        and not old.boundary.skipped & set(new.boundary.kept)
+        and _holds(old.boundary, new.boundary)
         and old.modes == {number: backend.modes(walk)[number] for number in old.modes}
         and old.modes.keys() <= new.modes.keys()
         and _unchanged(old)
+    )
+
+
+def _holds(old: Boundary, new: Boundary) -> bool:
+    """Return whether the earlier calls give all of their tensors that the later boundary keeps."""
+    return all(
+        set(numbers) <= set(old.kept.get(key, ()))
+        for key, numbers in new.kept.items()
+        if key in old.axes
     )
 
 

@@ -197,8 +197,9 @@ class FrozenPart:
             forward(*args, **kwargs)
         fits = alone.complete and alone.fits(layouts, len(order))
         for key, place in zip(self.boundary.kept, self.kept_at, strict=True):
-            axes, those = self.boundary.axes[key], range(len(order))
-            whole, part = recording.arrays(key), alone.arrays(key)
+            read, those = self.boundary.kept[key], range(len(order))
+            axes = [self.boundary.axes[key][n] for n in read]
+            whole, part = ([r.arrays(key)[n] for n in read] for r in (recording, alone))
             if not fits or not same_rows(whole, part, axes, inputs.rows, order, those):
                 raise depends_on_rows(place)
 
@@ -236,7 +237,10 @@ def find_frozen_part(
     around = {0, *(number for key in boundary.axes for number, _ in key[:-1])}
     settings = SettingsWatch(backend, walk, modules, sorted(around - set(modules)))
     modes = backend.modes(walk)
-    names = [".".join(f"{walk.tree.paths[n]}#{k}" for n, k in key) for key in boundary.kept]
+    names = [
+        f"{'.'.join(f'{walk.tree.paths[n]}#{k}' for n, k in key)} {list(numbers)}"
+        for key, numbers in boundary.kept.items()
+    ]
     parts = [
         backend.version(),
         f"{walk.tree.paths[entry]} {context}" if entry else context,
@@ -266,6 +270,12 @@ def mismatch(backend: CacheOperations, first: Any, second: Any, limit: float) ->
     return ""
 
 
+def has_nan(backend: CacheOperations, result: Any) -> bool:
+    """Return whether a result of a model holds NaN."""
+    tensors, _ = take_apart(result, backend.is_tensor)
+    return any(bool(t.isnan().any()) for t in tensors if backend.is_floating(t))
+
+
 def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dtype: str) -> None:
     """Compare kept rows with new ones.
 
@@ -280,14 +290,31 @@ def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dt
                     raise CacheError(
                         f"row {row} of this batch: what is kept of {place} differs from what it "
                         f"computes now, by {gap:.1e} of the largest value",
-                        context=suspected(part)
+                        context=_suspected(part)
                         or "a frozen module depends on something that no trial has shown, or "
                         "rows in the folder are of a model with other settings",
                         hint="give a new folder; if that does not help, train without a cache",
                     )
 
 
-def suspected(part: FrozenPart) -> str:
+def differs(how: str, part: FrozenPart, every: int) -> CacheError:
+    """Return the error for a model that computes something else with kept rows than without.
+
+    Args:
+        how: How the results differ.
+        part: The frozen part whose rows were given back.
+        every: One batch in so many is compared.
+    """
+    return CacheError(
+        f"with kept outputs the model computes something else than without: {how}",
+        context=_suspected(part)
+        or "code between modules may take other ways for other values; steps since the "
+        f"last comparison (one in {every}) may be wrong",
+        hint="train without a cache",
+    )
+
+
+def _suspected(part: FrozenPart) -> str:
     """Return what may have made kept rows wrong; "" if nothing was seen."""
     names = listing(part.suspects)
     return f"{names} was changed from outside since rows were kept" if part.suspects else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xxhash
@@ -14,6 +14,9 @@ from unifreeze._cache.nested_values import Form, take_apart, tensors_inside
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import LiveTensor
+
+Returned: TypeAlias = tuple[CallKey, int]
+"""Names one tensor that a call returns: the call, and the tensor's number in its result."""
 
 
 class Observed(NamedTuple):
@@ -44,8 +47,8 @@ class Observing:
     Attributes:
         dead: Calls whose results gradient does not flow through, in the order in which they end.
         order: Keys of all calls, in the order in which they begin.
-        used: Keys of the dead calls whose results are passed on to calls that are not dead.
-        unused: Keys of the dead calls whose results are passed on to no call.
+        used: Tensors that dead calls return, and that are passed on to calls that are not dead.
+        passed_on: Tensors that dead calls return, and that are passed on to any call.
     """
 
     def __init__(
@@ -67,15 +70,10 @@ class Observing:
         self._draws, self._values = draws, values
         self.dead: dict[CallKey, Observed] = {}
         self.order: list[CallKey] = []
-        self.used: set[CallKey] = set()
+        self.used: set[Returned] = set()
+        self.passed_on: set[Returned] = set()
         self._backend, self._among, self._frames = backend, among, Frames()
-        self._given: dict[int, tuple[LiveTensor, CallKey]] = {}
-        self._passed_on: set[CallKey] = set()
-
-    @property
-    def unused(self) -> set[CallKey]:
-        """Keys of the dead calls whose results are passed on to no call."""
-        return self.dead.keys() - self._passed_on
+        self._given: dict[int, tuple[LiveTensor, list[Returned]]] = {}
 
     def outermost(self) -> list[CallKey]:
         """Return the dead calls that are not inside another dead call."""
@@ -83,9 +81,12 @@ class Observing:
 
     def take(self, value: Any) -> None:
         """Note which dead calls returned what is in a value that live code gets."""
-        for tensor in tensors_inside(value, self._backend.is_tensor):
-            if (given := self._given.get(id(tensor))) is not None:
-                self.used.add(given[1])
+        self.used.update(self._returned(value))
+
+    def _returned(self, value: Any) -> list[Returned]:
+        """Return which of the tensors of dead calls are in a value."""
+        inside = tensors_inside(value, self._backend.is_tensor)
+        return [place for t in inside if id(t) in self._given for place in self._given[id(t)][1]]
 
     def call(
         self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
@@ -93,12 +94,8 @@ class Observing:
         """Run a call, and look at what it returns."""
         backend, key = self._backend, self._frames.next_key(number)
         self.order.append(key)
-        handed = [
-            self._given[id(t)][1]
-            for t in tensors_inside((args, kwargs), backend.is_tensor)
-            if id(t) in self._given
-        ]
-        self._passed_on.update(handed)
+        handed = self._returned((args, kwargs))
+        self.passed_on.update(handed)
         objects = _contents(backend, (args, kwargs)) if self._draws else {}
         before = generators(backend) if self._draws else ()
         with self._frames.inside(key):
@@ -115,7 +112,10 @@ class Observing:
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)
             self.dead[key] = Observed(key, bits, arrays, likes, form, draws, changed)
-            self._given.update((id(tensor), (tensor, key)) for tensor in tensors)
+            given: dict[int, tuple[LiveTensor, list[Returned]]] = {}
+            for place, tensor in enumerate(tensors):
+                given.setdefault(id(tensor), (tensor, []))[1].append((key, place))
+            self._given.update(given)
         else:
             self.used.update(handed)
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import LiveTensor
 
 Row: TypeAlias = tuple[Array, ...]
-"""What is kept of one row of one call: a piece of each tensor that has rows."""
+"""What is kept of one row of one call: a piece of each tensor that has rows and is read."""
 
 ROUNDING = 1e-4
 """How much a row may differ between batches of other sizes, relative to the largest value.
@@ -32,6 +32,7 @@ class Slot(NamedTuple):
         order: Its axes as they lie in memory, outermost first.
         like: A tensor of one element, of the same type and place.
         constant: Its values, if it has no rows.
+        kept: True if its rows are kept; else values that nobody reads stand for them.
     """
 
     axis: int | None
@@ -40,6 +41,7 @@ class Slot(NamedTuple):
     order: tuple[int, ...]
     like: LiveTensor
     constant: Array | None = None
+    kept: bool = True
 
     def whole(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the tensor for a number of rows."""
@@ -66,38 +68,42 @@ class Layout(NamedTuple):
             )
         )
 
+    def keeping(self, numbers: Collection[int]) -> Layout:
+        """Return this layout with the rows of the tensors of some numbers kept, and no others."""
+        slots = [slot._replace(kept=n in numbers) for n, slot in enumerate(self.slots)]
+        return self._replace(slots=tuple(slots))
+
     def cut(self, arrays: Sequence[Array], rows: int) -> list[Row]:
-        """Return for each row its piece of each tensor that has rows."""
+        """Return for each row its piece of each tensor whose rows are kept."""
         pieces = []
         for slot, array in zip(self.slots, arrays, strict=True):
-            if slot.axis is not None:
+            if slot.axis is not None and slot.kept:
                 moved = np.moveaxis(array, slot.axis, 0)
                 pieces.append(moved.reshape(rows, slot.entries, *moved.shape[1:]))
         return [tuple(piece[row] for piece in pieces) for row in range(rows)]
 
-    def join(self, backend: CacheOperations, rows: Sequence[Row]) -> Any:
-        """Return the call's result for a batch of rows."""
+    def join(self, backend: CacheOperations, kept: Sequence[Row], rows: int, filler: float) -> Any:
+        """Return the call's result for a batch of rows.
+
+        Args:
+            backend: The model's backend.
+            kept: What is kept of each row; empty if nothing of this call is kept.
+            rows: The number of rows.
+            filler: What tensors are filled with that are not kept.
+        """
         tensors = []
         number = 0
         for slot in self.slots:
             if slot.axis is None:
                 assert slot.constant is not None
                 array = slot.constant
-            else:
-                array = _joined(slot, [row[number] for row in rows])
+            elif slot.kept:
+                array = _joined(slot, [row[number] for row in kept])
                 number += 1
-            tensors.append(backend.clone(backend.from_array(array, slot.like)))
-        return put_together(self.form, tensors)
-
-    def empty(self, backend: CacheOperations, rows: int, filler: float = float("nan")) -> Any:
-        """Return a result of the same form for a batch of rows, all of one value."""
-        tensors = []
-        for slot in self.slots:
-            if slot.axis is None:
-                assert slot.constant is not None
-                tensors.append(backend.from_array(slot.constant, slot.like))
             else:
                 tensors.append(backend.placeholder(slot.whole(rows), slot.like, filler))
+                continue
+            tensors.append(backend.clone(backend.from_array(array, slot.like)))
         return put_together(self.form, tensors)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from unifreeze._cache.module_calls import CallKey, Forward, Frames
 from unifreeze._cache.nested_values import Form, take_apart
 from unifreeze._cache.observing import one_of
@@ -19,13 +21,14 @@ class Boundary(NamedTuple):
     """Where the frozen part of a model ends.
 
     Attributes:
-        kept: The calls whose outputs are kept.
+        kept: The calls that return something that is kept, and for each the numbers of its
+            tensors that are; nothing but frozen calls reads the other ones.
         skipped: The other frozen calls; nothing but frozen calls reads their outputs.
         axes: For each of all these calls, the axis of rows of each tensor that it returns.
         reads: Native paths of state of other modules on which these calls depend.
     """
 
-    kept: tuple[CallKey, ...]
+    kept: Mapping[CallKey, Sequence[int]]
     skipped: frozenset[CallKey]
     axes: Mapping[CallKey, Sequence[int | None]]
     reads: frozenset[str] = frozenset()
@@ -55,14 +58,14 @@ class Recording:
         """
         self.seconds = self.extra = 0.0
         self._backend, self._boundary, self._layouts = backend, boundary, layouts
-        self._kept = frozenset(boundary.kept)
+        self._kept = boundary.kept
         self._frames, self._frozen = Frames(), False
         self._results: dict[CallKey, _Result] = {}
 
     @property
     def complete(self) -> bool:
         """True if all calls of the boundary happened."""
-        wanted = self._boundary.axes if self._layouts else self._kept
+        wanted: Collection[CallKey] = self._boundary.axes if self._layouts else self._kept
         return all(key in self._results for key in wanted)
 
     def call(
@@ -90,16 +93,26 @@ class Recording:
             return
         start = perf_counter()
         tensors, form = take_apart(result, self._backend.is_tensor)
-        arrays = [self._backend.to_array(tensor) for tensor in tensors]
+        arrays = [self._values(key, *numbered) for numbered in enumerate(tensors)]
         likes = [one_of(self._backend, t) for t in tensors] if self._layouts else ()
         self._results[key] = _Result(form, likes, arrays)
         self.extra += perf_counter() - start
+
+    def _values(self, key: CallKey, number: int, tensor: LiveTensor) -> Array:
+        """Return a tensor's values; zeros that take no memory if nobody will read them."""
+        along = self._boundary.axes[key]
+        has_rows = number < len(along) and along[number] is not None
+        if self._layouts or number in self._kept[key] or not has_rows:
+            return self._backend.to_array(tensor)
+        return np.broadcast_to(np.float32(0), tuple(map(int, tensor.shape)))
 
     def layouts(self, rows: int) -> dict[CallKey, Layout]:
         """Return the layout of each frozen call, for inputs like these."""
         axes = self._boundary.axes
         return {
-            key: layout_of(row.form, row.likes, row.arrays, axes[key], rows)
+            key: layout_of(row.form, row.likes, row.arrays, axes[key], rows).keeping(
+                self._kept.get(key, ())
+            )
             for key, row in self._results.items()
         }
 
@@ -143,10 +156,10 @@ class Replaying:
         Args:
             backend: The model's backend.
             layouts: The layout of each frozen call.
-            kept: For each call whose outputs are kept, its rows.
+            kept: For each call of which something is kept, its rows.
             skipped: The other frozen calls, whose outputs nobody should read.
             rows: The number of rows.
-            filler: What their outputs are filled with.
+            filler: What tensors are filled with that are not kept.
         """
         self._filler = filler
         self.given: set[CallKey] = set()
@@ -173,9 +186,8 @@ class Replaying:
     def give(self, key: CallKey) -> Any:
         """Return the kept outputs of a frozen call, or what stands for them."""
         self.given.add(key)
-        if key in self._skipped:
-            return self._layouts[key].empty(self._backend, self._rows, self._filler)
         start = perf_counter()
-        result = self._layouts[key].join(self._backend, self._kept[key])
+        kept = self._kept.get(key, ())
+        result = self._layouts[key].join(self._backend, kept, self._rows, self._filler)
         self.seconds += perf_counter() - start
         return result

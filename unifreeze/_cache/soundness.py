@@ -1,9 +1,7 @@
 """Where the frozen part of a model ends, and whether its outputs may be kept: found by running it.
 
 A call may be kept if gradient does not reach it, its outputs depend neither on chance nor on
-anything that trains nor on other rows, and nothing else happens in it. What the rest of the model
-reads is then proved: with kept outputs in place of the frozen calls, and NaN in place of what is
-not kept, outputs and gradients must be the same bits as those of the whole model.
+anything that trains nor on other rows, and nothing else happens in it.
 """
 
 from __future__ import annotations
@@ -11,26 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unifreeze._cache.module_calls import CallKey, Plain
+from unifreeze._cache.kept_tensors import KeptTensors
+from unifreeze._cache.module_calls import CallKey
 from unifreeze._cache.observing import Observing, outermost
 from unifreeze._cache.operations import CacheOperations
-from unifreeze._cache.output_rows import Layout, Row, layout_of, relative_gap, row_axes, same_rows
-from unifreeze._cache.replaying import Boundary, Replaying
+from unifreeze._cache.output_rows import row_axes, same_rows
+from unifreeze._cache.replaying import Boundary
 from unifreeze._cache.side_effects import (
     ParameterBits,
     check_call,
-    check_left_behind,
     check_state,
 )
-from unifreeze._cache.trial_passes import Trial, equal
+from unifreeze._cache.trial_passes import Trial
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import LiveTensor
 from unifreeze.errors import CacheError
 
 NOTHING = "nothing can be cached: no module runs before the first one that trains"
-_MOST_TRIES = 24
-_FILLERS = (float("nan"), float("inf"), float("-inf"), 0.0)
-"""Stand for outputs that are not kept. Code that compares values may take NaN for a usual value."""
 _OFF = (
     'set "dropout: off" in the plan; for a dropout outside of frozen blocks set its p to 0, or '
     "call model.eval()"
@@ -66,7 +61,12 @@ class Search:
             axes = self._axes(found, dead)
             for key in axes:
                 check_call(self._backend, self._walk, found.dead[key], covered(self._walk, [key]))
-            return self._proved(found, axes)
+            search = KeptTensors(self._backend, self._trial, self._trained, found, axes)
+            kept = search.least()
+            if not kept:
+                raise search.refusal(self._name(list(axes)[-1]))
+            skipped = frozenset(axes.keys() - kept.keys())
+            return Boundary(kept, skipped, axes, self._reads(found, axes))
 
     def _without_gradient(self, found: Observing) -> Observing:
         """Return the dead calls as they run without gradient, where some code takes other ways."""
@@ -172,78 +172,6 @@ class Search:
             if not same_rows(whole.arrays, part.arrays, rows, count, others, others):
                 raise depends_on_rows(self._name(key))
 
-    # What is kept, and the proof of it
-
-    def _proved(self, found: Observing, axes: dict[CallKey, Any]) -> Boundary:
-        """Return the smallest set of kept calls with which the model computes the same bits."""
-        backend, trial = self._backend, self._trial
-        want = trial.outcome(Plain(), self._trained)
-        exact = all(backend.is_exact(t) for t in trial.inputs.tensors)
-        limit = 0.0 if exact else 1e-5
-        layouts, rows = self._kept_rows(found, axes)
-        raised = [""]
-
-        def replaying(kept: Sequence[CallKey], filler: float) -> Replaying:
-            chosen = {key: rows[key] for key in kept}
-            skipped = axes.keys() - chosen.keys()
-            return Replaying(backend, layouts, chosen, skipped, trial.rows, filler)
-
-        def holds(kept: Sequence[CallKey], fillers: Sequence[float] = _FILLERS) -> bool:
-            for filler in fillers if len(kept) < len(axes) else fillers[:1]:
-                try:
-                    got = trial.outcome(replaying(kept, filler), self._trained)
-                except CacheError as error:
-                    raised.append(error.fact.partition("alone: ")[2])
-                    return False  # code reads what is not kept, or what frozen modules left
-                same = len(want) == len(got) and all(
-                    equal(a, b, relative_gap, limit) for a, b in zip(want, got, strict=True)
-                )
-                if not same:
-                    return False
-            return True
-
-        always = [k for k in axes if any(a.dtype.kind not in "fc" for a in found.dead[k].arrays)]
-        for kept in self._guesses(found, list(axes), always):
-            if holds(kept):
-                kept = _fewer(kept, always, found, holds)
-                whole = trial.left_behind(Plain(), Plain())
-                try:
-                    replayed = trial.left_behind(Plain(), replaying(kept, _FILLERS[0]))
-                except CacheError as error:
-                    raised.append(error.fact.partition("alone: ")[2])
-                    break
-                check_left_behind(whole, replayed)
-                # What frozen modules left anywhere else is now that of other rows.
-                if not holds(kept, _FILLERS[:1]):
-                    break
-                skipped = frozenset(axes.keys() - set(kept))
-                return Boundary(tuple(kept), skipped, axes, self._reads(found, axes))
-        last = self._name(list(axes)[-1])
-        raise CacheError(
-            "with kept outputs of the frozen modules the model computes something else",
-            context=f"the last frozen module is {last}; code between modules writes in place, "
-            "depends on which modules ran, or reads what they left behind"
-            + (f" ({raised[-1]})" if raised[-1] else ""),
-            hint="train without a cache, or freeze a part that ends elsewhere",
-        )
-
-    def _guesses(
-        self, found: Observing, calls: list[CallKey], always: list[CallKey]
-    ) -> list[list[CallKey]]:
-        used = [k for k in calls if k in found.used or k in always]
-        more = [k for k in calls if k in used or k in found.unused or k == calls[-1]]
-        return [g for n, g in enumerate([used, more, calls]) if n == 2 or len(g) < len(calls)]
-
-    def _kept_rows(
-        self, found: Observing, axes: dict[CallKey, Any]
-    ) -> tuple[dict[CallKey, Layout], dict[CallKey, list[Row]]]:
-        layouts, rows, count = {}, {}, self._trial.rows
-        for key, along in axes.items():
-            seen = found.dead[key]
-            layouts[key] = layout_of(seen.form, seen.likes, seen.arrays, along, count)
-            rows[key] = layouts[key].cut(seen.arrays, count)
-        return layouts, rows
-
     # Refusals
 
     def _name(self, key: CallKey) -> str:
@@ -264,25 +192,6 @@ class Search:
             context=f"{breaks} is trainable" if breaks else "gradient reaches every module",
             hint="freeze the modules that run first, such as embeddings or the stem",
         )
-
-
-def _fewer(
-    kept: list[CallKey], always: Sequence[CallKey], found: Observing, holds: Any
-) -> list[CallKey]:
-    """Leave calls out as long as the proof holds, large ones first."""
-    size = {k: sum(a.nbytes for a in found.dead[k].arrays) for k in kept}
-    left, piece = list(kept), max(1, len(kept) // 2)
-    tries = 0
-    while piece and tries < _MOST_TRIES:
-        candidates = sorted((k for k in left if k not in always), key=lambda k: -size[k])
-        for start in range(0, len(candidates), piece):
-            without = set(candidates[start : start + piece])
-            fewer = [k for k in left if k not in without]
-            tries += 1
-            if fewer and len(fewer) < len(left) and holds(fewer):
-                left = fewer
-        piece //= 2
-    return left
 
 
 def depends_on_rows(name: str) -> CacheError:

@@ -67,15 +67,16 @@ class StoredReplay(Saved):
         dtype: How floating values are kept.
         modules: Path, class and mode of each frozen module.
         tensors: Path, type, shape and digest of each tensor that the rows depend on.
-        kept: The calls whose outputs are kept.
+        kept: The calls of which something is kept, each with the numbers of its kept tensors.
         axes: All frozen calls, each with the axis of rows of each tensor.
         layouts: By signature of inputs, how outputs are put together.
     """
 
     format: ClassVar[Format] = Format(
-        "unifreeze replay", "unifreeze_replay", 1, CacheError, "fill the cache again", None
-    )
-    unifreeze_replay: int = 1
+        "unifreeze replay", "unifreeze_replay", 2, CacheError,
+        "delete the folder that it is in, and fill the cache again", None,
+    )  # fmt: skip
+    unifreeze_replay: int = 2
     group: str
     framework: str
     about: str
@@ -83,7 +84,7 @@ class StoredReplay(Saved):
     dtype: str
     modules: tuple[tuple[str, str, bool], ...]
     tensors: tuple[tuple[str, str, tuple[int, ...], str], ...]
-    kept: tuple[Key, ...]
+    kept: tuple[tuple[Key, tuple[int, ...]], ...]
     axes: tuple[tuple[Key, tuple[int | None, ...]], ...]
     layouts: dict[str, tuple[StoredLayout, ...]]
 
@@ -115,7 +116,7 @@ def store_replay(folder: Path, backend: CacheOperations, walk: Walk, part: Froze
             dtype=part.dtype,
             modules=_modules(walk, part.modes),
             tensors=tuple((path, *_kind(tensor), bits) for (path, tensor), bits in tensors),
-            kept=tuple(_named(walk, key) for key in part.boundary.kept),
+            kept=tuple((_named(walk, k), tuple(n)) for k, n in part.boundary.kept.items()),
             axes=tuple((_named(walk, k), tuple(axes)) for k, axes in part.boundary.axes.items()),
             layouts={signature: rows for signature, rows in layouts.items() if rows},
         ).save(file)
@@ -205,9 +206,9 @@ def _part(
     def key(named: Key) -> CallKey:
         return tuple((numbers[path], count) for path, count in named)
 
-    kept = tuple(map(key, stored.kept))
+    kept = {key(named): read for named, read in stored.kept}
     axes = {key(named): along for named, along in stored.axes}
-    boundary = Boundary(kept, frozenset(axes.keys() - set(kept)), axes)
+    boundary = Boundary(kept, frozenset(axes.keys() - kept.keys()), axes)
     live = {state.path: tensor for state, tensor in walk.states() if tensor is not None}
     live |= dict(zip(walk.first_paths(), walk.tensors, strict=True))
     watched = [(row[0], live[row[0]]) for row in stored.tensors]
@@ -215,7 +216,10 @@ def _part(
     here = [r for r in watched if id(r[1]) not in away and backend.has_values(r[1])]
     watch = WeightWatch(backend, here)
     layouts: dict[str, Mapping[CallKey, Layout] | None] = {
-        signature: {key(row.key): _layout(backend, walk, row) for row in rows}
+        signature: {
+            call: _layout(backend, walk, row).keeping(kept.get(call, ()))
+            for call, row in ((key(row.key), row) for row in rows)
+        }
         for signature, rows in stored.layouts.items()
     }
     kept_at = [walk.tree.paths[call[-1][0]] for call in kept]
