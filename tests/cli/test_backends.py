@@ -85,7 +85,7 @@ def test_a_backend_that_no_model_calls_for_is_refused(cli):
 def test_a_backend_that_is_none_says_what_it_lacks(cli):
     code, _, err = cli("show", MODELS["torch"], "--backend", "torch=builtins:dict")
     assert code == 2
-    assert "is not a backend: it lacks assign, base_rate, capabilities" in err
+    assert "is not a backend: it lacks agree_later, assign, base_rate" in err
 
 
 def test_a_backend_that_is_not_there_is_unusable(cli):

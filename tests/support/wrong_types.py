@@ -112,6 +112,7 @@ def _step(world):
 
 
 INSTANCES = {
+    "CachedRun": lambda world: world.handle().cached(),
     "Capture": lambda world: uf.capture(world.model()),
     "Comparison": _compared,
     "Estimate": lambda world: world.handle().estimate(world.batch, examples=10),
@@ -196,6 +197,7 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "place": lambda world: "head",
     "pattern": lambda world: "head.*",
     "batch": lambda world: world.batch,
+    "batches": lambda world: [world.batch],
     "text": lambda world: "unifreeze: 1\nrules: [{only: head}]",
     "path": lambda world: world.folder / "file",
     "folder": lambda world: world.folder / "best",

@@ -12,6 +12,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
+from unifreeze._arguments import checked
 from unifreeze._cache.dropped_weights import DroppedWeights
 from unifreeze._cache.extending import Extending, recording_of, try_to_extend
 from unifreeze._cache.frozen_part import FrozenPart, check_rows, differs, has_nan, mismatch
@@ -92,7 +93,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self._served = 0
 
     @property
-    def parts(self) -> list[FrozenPart]:
+    def _parts(self) -> list[FrozenPart]:
         """The frozen parts of the model, one for each context in which it has run."""
         return list(self._known)
 
@@ -134,6 +135,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             why = next(iter(self._known.why_not.values()))
             warnings.warn(f"this block has kept nothing: {why}", UnifreezeWarning, stacklevel=3)
 
+    @checked
     def check(self) -> None:
         """Compare all bits of what is frozen with those that kept rows belong to.
 

@@ -19,6 +19,8 @@ from unifreeze.errors import CacheError, UnifreezeWarning
 SHARD_BYTES = 64_000_000
 """A file is written once so many bytes wait for it; a kill loses no more than that."""
 MANIFEST = "manifest.json"
+REPLAY = "replay.json"
+"""How rows are given back where frozen weights were never in memory."""
 
 
 class Manifest(Saved):

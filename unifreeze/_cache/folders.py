@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from unifreeze._cache.folder_store import MANIFEST, Manifest
+from unifreeze._cache.folder_store import MANIFEST, REPLAY, Manifest
 from unifreeze._cache.shards import Shard
 from unifreeze._files import is_folder
 from unifreeze._whole_files import clear_unfinished
@@ -65,7 +65,8 @@ def clear(folder: Path) -> int:
             raise CacheError(f"{place / MANIFEST} is of other rows than its folder")
     for place in places:
         try:
-            for file in [*place.glob("*.safetensors"), place / MANIFEST]:
+            own = [place / REPLAY] if (place / REPLAY).exists() else []
+            for file in [*place.glob("*.safetensors"), *own, place / MANIFEST]:
                 freed += file.lstat().st_size
                 file.unlink()
             clear_unfinished(place)

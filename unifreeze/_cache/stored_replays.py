@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from unifreeze._cache.dropped_weights import AbsentWeights
+from unifreeze._cache.folder_store import REPLAY
 from unifreeze._cache.frozen_part import FrozenPart
 from unifreeze._cache.module_calls import CallKey
 from unifreeze._cache.nested_values import Form, Place, contents
@@ -29,7 +30,6 @@ from unifreeze._files import Format, Row, Saved
 from unifreeze._modules.walking import Walk
 from unifreeze.errors import CacheError
 
-REPLAY = "replay.json"
 Key = tuple[tuple[str, int], ...]
 _BUILTIN = {"tuple": tuple, "list": list, "dict": dict}
 _DTYPES = ("float32", "float64", "int32", "int64", "bool")

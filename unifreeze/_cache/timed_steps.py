@@ -116,7 +116,7 @@ class _Steps:
                 rounds.append((full, plain, plain if why_not else _turn(self._cached_step)))
                 spent += self._clock() - start
         plain = median(row[1] for row in rounds)
-        boundary = None if why_not else self._run.parts[0].boundary
+        boundary = None if why_not else self._run._parts[0].boundary
         return Times(
             predicted=median(row[0] / row[1] for row in rounds),
             predicted_cached=median(row[0] / row[2] for row in rounds),
@@ -149,7 +149,7 @@ class _Steps:
     def _full_step(self) -> float:
         with state_kept(self._backend, self._walk), self._everything_trains():
             seconds = self._step()
-        for part in self._run.parts:
+        for part in self._run._parts:
             part.watch.check_step()  # the optimizer has left traces on all parameters
         return seconds
 

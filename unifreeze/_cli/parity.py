@@ -125,7 +125,7 @@ def read_order(order: str) -> Order:
 def compare(
     records: Annotated[
         list[Path],
-        typer.Argument(metavar="RECORD RECORD …", help="Two or more.", show_default=False),
+        typer.Argument(metavar="RECORD RECORD ...", help="Two or more.", show_default=False),
     ],
     json: JsonOption = "",
 ) -> None:
