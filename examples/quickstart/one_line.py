@@ -14,4 +14,4 @@ model(torch.randint(0, 1000, (2, 16)), labels=torch.tensor([0, 1])).loss.backwar
 optimizer.step()
 
 print(handle)
-print(handle.verify())  # an error that names what moved, if anything frozen has changed
+print(handle.verify())  # raises if anything frozen has changed, and names it
