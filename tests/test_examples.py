@@ -26,7 +26,11 @@ from tests.support.zoo import FRAMEWORKS
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = sorted(folder.name for folder in EXAMPLES.glob("port_*"))
 EVERY = sorted(str(file.relative_to(EXAMPLES)) for file in EXAMPLES.rglob("*.yaml"))
-FILES = [file for file in EVERY if file.partition("/")[0] not in (*PORTS, "quickstart", "trainers")]
+FILES = [
+    file
+    for file in EVERY
+    if file.partition("/")[0] not in (*PORTS, "quickstart", "several_processes", "trainers")
+]
 CASES = [(plan, network) for plan, networks in PLANS.items() for network in networks]
 
 

@@ -112,7 +112,9 @@ class PlanInForce:
         """
         self.check_lasts(action)
         spec, now = self.resolution.spec, self.backend.describe(self.model)
-        present = set(now.tree.names) if now.tree is not spec.tree else set(spec.tree.names)
+        if now.tree is spec.tree:
+            return
+        present = set(now.tree.names)
         names = (spec.tree.names[name] for name in spec.first_names)
         if missing := [name for name in names if name not in present]:
             has = counted(
