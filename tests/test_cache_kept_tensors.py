@@ -100,6 +100,10 @@ READS = {
     "a middle state": (lambda m, r: two_lists(r)[1][2], HIDDEN),
     "the first state": (lambda m, r: two_lists(r)[1][0], HIDDEN),
     "a slice of a middle state": (lambda m, r: two_lists(r)[1][2][:, 2:9] * 2, HIDDEN),
+    "the last state under both of its names": (
+        lambda m, r: two_lists(r)[0] * two_lists(r)[1][-1],
+        HIDDEN,
+    ),
     "two states, added": (lambda m, r: two_lists(r)[1][1] + two_lists(r)[1][3], 2 * HIDDEN),
     "a state and its scores": (
         lambda m, r: two_lists(r)[2][1] @ two_lists(r)[1][1],
@@ -191,6 +195,26 @@ def test_scores_that_the_model_returns_are_kept(fw):
     assert run._store.nbytes == 8 * (HIDDEN + SCORES)
     for again in (second, third):
         assert [t.numpy().tobytes() for t in again[1:]] == [t.numpy().tobytes() for t in first[1:]]
+
+
+def test_a_tensor_in_two_places_stays_one_tensor(fw):
+    """What is written to it in place shows in both places, as without a cache."""
+
+    class Body(fw.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = fw.nn.Embedding(50, WIDTH)
+
+        def forward(self, ids):
+            x = self.words(ids)
+            return {"a": x, "b": [x, 1]}
+
+    def reads(model, result):
+        result["a"][:, 0] = 2.0
+        return result["b"][0]
+
+    run = both(fw, lambda: net(fw, reads, layers=Body()))
+    assert run._store.nbytes == ROWS * HIDDEN
 
 
 def test_whole_numbers_are_kept_though_nobody_reads_them(fw):

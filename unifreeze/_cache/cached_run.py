@@ -233,7 +233,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             self._calls = ModuleCalls(backend, walk, self._pass, self._part_alone)
             self._calls.put_in()
             self._flags = []
-        flags = [bool(flag) for flag in backend.get_flags(walk.tensors)]
+        flags = backend.get_flags(walk.tensors)
         if flags != self._flags:
             self._flags = flags
             self._known.forget()

@@ -212,7 +212,7 @@ class _Reached(Replaying):
     def give(self, key: CallKey) -> Any:
         """Return the kept outputs of a call."""
         result = super().give(key)
-        tensors, _ = take_apart(result, self._backend.is_tensor)
+        tensors, _ = take_apart(result, self._backend.is_tensor, once=True)
         for number, tensor in enumerate(tensors):
             if self._backend.is_floating(tensor):
                 self._backend.set_flag(tensor, True)

@@ -30,11 +30,19 @@ class Form(NamedTuple):
     opaque: tuple[str, ...]
 
 
-def take_apart(value: Any, is_tensor: Callable[[Any], bool]) -> tuple[list[Any], Form]:
-    """Return the tensors of a nested value, and its form."""
+def take_apart(
+    value: Any, is_tensor: Callable[[Any], bool], *, once: bool = False
+) -> tuple[list[Any], Form]:
+    """Return the tensors of a nested value, and its form.
+
+    Args:
+        value: The value.
+        is_tensor: Returns whether an object is a tensor.
+        once: Return a tensor once that stands in several places; the form says which.
+    """
     tensors: list[Any] = []
     opaque: list[str] = []
-    rest, text = _apart(value, is_tensor, tensors, opaque)
+    rest, text = _apart(value, is_tensor, tensors, opaque, {} if once else None)
     return tensors, Form(rest, text, tuple(opaque))
 
 
@@ -44,10 +52,18 @@ def put_together(form: Form, tensors: Sequence[Any]) -> Any:
 
 
 def _apart(
-    value: Any, is_tensor: Callable[[Any], bool], tensors: list[Any], opaque: list[str]
+    value: Any,
+    is_tensor: Callable[[Any], bool],
+    tensors: list[Any],
+    opaque: list[str],
+    places: dict[int, Place] | None,
 ) -> tuple[Any, str]:
     if is_tensor(value):
+        if places is not None and id(value) in places:
+            return places[id(value)], f"*{places[id(value)].number}"
         tensors.append(value)
+        if places is not None:
+            places[id(value)] = Place(len(tensors) - 1)
         return Place(len(tensors) - 1), "*"
     if isinstance(value, _PLAIN):
         return value, repr(value)
@@ -58,7 +74,7 @@ def _apart(
             return value, repr(value)
         opaque.append(name)
         return value, f"<{name}>"
-    parts = [(key, *_apart(item, is_tensor, tensors, opaque)) for key, item in items]
+    parts = [(key, *_apart(item, is_tensor, tensors, opaque, places)) for key, item in items]
     text = ", ".join(f"{key!r}: {written}" for key, _, written in parts)
     return _rebuilt(value, [(key, part) for key, part, _ in parts]), f"{type(value)}({text})"
 

@@ -73,7 +73,7 @@ class Observing:
         self.used: set[Returned] = set()
         self.passed_on: set[Returned] = set()
         self._backend, self._among, self._frames = backend, among, Frames()
-        self._given: dict[int, tuple[LiveTensor, list[Returned]]] = {}
+        self._given: dict[int, tuple[LiveTensor, Returned]] = {}
 
     def outermost(self) -> list[CallKey]:
         """Return the dead calls that are not inside another dead call."""
@@ -86,7 +86,7 @@ class Observing:
     def _returned(self, value: Any) -> list[Returned]:
         """Return which of the tensors of dead calls are in a value."""
         inside = tensors_inside(value, self._backend.is_tensor)
-        return [place for t in inside if id(t) in self._given for place in self._given[id(t)][1]]
+        return [self._given[id(t)][1] for t in inside if id(t) in self._given]
 
     def call(
         self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
@@ -100,7 +100,7 @@ class Observing:
         before = generators(backend) if self._draws else ()
         with self._frames.inside(key):
             result = forward(*args, **kwargs)
-        tensors, form = take_apart(result, backend.is_tensor)
+        tensors, form = take_apart(result, backend.is_tensor, once=True)
         if self._is_dead(key, tensors, form):
             for inner in [k for k in self.dead if k[: len(key)] == key]:
                 self.dead[inner] = self.dead[inner]._replace(arrays=())
@@ -112,10 +112,7 @@ class Observing:
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)
             self.dead[key] = Observed(key, bits, arrays, likes, form, draws, changed)
-            given: dict[int, tuple[LiveTensor, list[Returned]]] = {}
-            for place, tensor in enumerate(tensors):
-                given.setdefault(id(tensor), (tensor, []))[1].append((key, place))
-            self._given.update(given)
+            self._given.update((id(t), (t, (key, place))) for place, t in enumerate(tensors))
         else:
             self.used.update(handed)
         return result

@@ -109,11 +109,14 @@ class Layout(NamedTuple):
 
 def _joined(slot: Slot, pieces: Sequence[Array]) -> Array:
     assert slot.axis is not None
-    whole = np.concatenate(pieces)
-    moved = np.moveaxis(whole, 0, slot.axis)
+    if slot.axis == 0 and slot.order == tuple(range(len(slot.order))):
+        return np.concatenate(pieces)
     # Memory in the same order, because kernels round differently for other orders.
-    inner = np.ascontiguousarray(moved.transpose(slot.order))
-    return inner.transpose(np.argsort(slot.order))
+    whole = slot.whole(len(pieces))
+    inner = np.empty([whole[n] for n in slot.order], pieces[0].dtype)
+    joined = inner.transpose(np.argsort(slot.order))
+    np.concatenate(pieces, out=np.moveaxis(joined, slot.axis, 0))
+    return joined
 
 
 def layout_of(

@@ -92,7 +92,7 @@ class Recording:
         if key not in self._kept and not (self._layouts and key in self._boundary.axes):
             return
         start = perf_counter()
-        tensors, form = take_apart(result, self._backend.is_tensor)
+        tensors, form = take_apart(result, self._backend.is_tensor, once=True)
         arrays = [self._values(key, *numbered) for numbered in enumerate(tensors)]
         likes = [one_of(self._backend, t) for t in tensors] if self._layouts else ()
         self._results[key] = _Result(form, likes, arrays)

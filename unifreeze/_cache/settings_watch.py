@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from operator import is_
 from types import CellType, FunctionType
 from typing import Any
 
@@ -14,7 +15,6 @@ from unifreeze._cache.python_state import (
     Place,
     PythonState,
     is_filled,
-    same_objects,
 )
 from unifreeze._modules.walking import Walk
 
@@ -46,10 +46,12 @@ class SettingsWatch:
         self._state = PythonState(self._backend, self._walk, self._inside, hooks=True)
         cells = [h for h in self._state.holders if isinstance(h.value, CellType)]
         rest = [h.value for h in self._state.holders if not isinstance(h.value, CellType)]
-        self._views = [v.values() if isinstance(v, dict) else v for v in rest]
+        # Most are empty tables of hooks, which are told apart to be looked at quickly.
+        self._empty = [v for v in rest if not v]
+        self._views = [v.values() if isinstance(v, dict) else v for v in rest if v]
         self._cells = [cell.value for cell in cells]
         self._before = self._state.remember()
-        self._values, self._plain = self._now(), self._plain_now()
+        self._values, self._plain = list(self._now()), self._plain_now()
 
     def digest(self) -> str:
         """Return text that is equal where the frozen modules have the same plain settings."""
@@ -70,8 +72,8 @@ class SettingsWatch:
 
         What changes again and again is named after 1, 2, 4, 8, … changes.
         """
-        now, plain = self._now(), self._plain_now()
-        same = same_objects(now, self._values)
+        plain = self._plain_now()
+        same = not any(self._empty) and all(map(is_, self._now(), self._values))
         if same and plain == self._plain:
             return []
         changes = {} if same else self._state.changes(self._before)
@@ -86,9 +88,10 @@ class SettingsWatch:
                 named += [".".join(filter(None, place))] * (count & (count - 1) == 0)
         return named
 
-    def _now(self) -> list[Any]:
+    def _now(self) -> Iterator[Any]:
+        """Return what all of it holds; the last object tells a longer list from a shorter one."""
         cells = [cell.cell_contents for cell in self._cells if is_filled(cell)]
-        return [*chain.from_iterable(self._views), *cells]
+        return chain(chain.from_iterable(self._views), cells, (self,))
 
     def _plain_now(self) -> dict[Place, Any]:
         return {
