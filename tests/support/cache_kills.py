@@ -77,8 +77,9 @@ def kill(fw, kills: int, seed: int = 0) -> None:
             assert kill_once(fw, folder, after, draw.uniform(0, 0.002))
             left = files_in(folder)
             resumed = fill(fw, folder)
-            strange = [f for f in folder.rglob("*") if f.is_file()
-                       and f.suffix != ".safetensors" and f.name not in ("manifest.json", "replay.json")]  # fmt: skip
+            known = ("manifest.json", "replay.json")
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            strange = [f for f in files if f.suffix != ".safetensors" and f.name not in known]
             assert not strange, strange
             assert nets.same(plain, resumed), f"kill {number}, after {left} files"
             counts = resumed[3].counts
