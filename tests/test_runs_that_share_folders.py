@@ -64,7 +64,7 @@ def test_the_processes_of_one_run_are_not_other_runs(side, tmp_path, monkeypatch
     phase = f"{{name: top, {when}, restore_best: true, add: [{{train: all}}]}}"
     ranks = [started(side, plan(HEAD, phase))[1] for _ in range(2)]
     for handle in ranks:
-        monkeypatch.setattr(backend_for(handle.model), "processes", lambda: 2)
+        monkeypatch.setattr(backend_for(handle.model), "several", lambda: True)
         handle.keep_best(tmp_path)
         handle.step(epoch=0)
     for loss in (1.0, 0.5):

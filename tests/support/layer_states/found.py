@@ -126,7 +126,7 @@ def _try(side: Any, cls: type, result: Search) -> None:
 
             def build(arguments: Any = arguments) -> Any:
                 side.seed()
-                return cls(**arguments)
+                return side.make(cls, arguments)
 
             try:
                 changed = _changes(side, build, rows)

@@ -27,6 +27,20 @@ class Torch:
         torch.manual_seed(0)
 
     @staticmethod
+    def make(cls: type, arguments: Any) -> Any:
+        """Build a layer; what its class leaves as memory happens to be, becomes zero."""
+        torch.use_deterministic_algorithms(True)  # fills such memory with NaN
+        try:
+            layer = cls(**arguments)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        with torch.no_grad():
+            for tensor in layer.parameters():
+                if tensor.is_floating_point() and not torch.nn.parameter.is_lazy(tensor):
+                    tensor.nan_to_num_()
+        return layer
+
+    @staticmethod
     def tensor(rows: Any) -> Any:
         made = torch.tensor(rows)
         return made.float() if made.is_floating_point() else made
@@ -110,6 +124,11 @@ class Paddle:
     @staticmethod
     def seed() -> None:
         paddle.seed(0)
+
+    @staticmethod
+    def make(cls: type, arguments: Any) -> Any:
+        """Build a layer."""
+        return cls(**arguments)
 
     @staticmethod
     def tensor(rows: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import wraps
 from time import monotonic
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -33,15 +33,16 @@ _spent: ContextVar[list[float] | None] = ContextVar("_spent", default=None)
 def limited_together(function: Callable[P, T]) -> Callable[P, T]:
     """Let a function limit the time of all expressions that are matched while it runs."""
 
+    def begin(*args: P.args, **kwargs: P.kwargs) -> T:
+        _spent.set([])
+        return function(*args, **kwargs)
+
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if _spent.get() is not None:
             return function(*args, **kwargs)
-        token = _spent.set([])
-        try:
-            return function(*args, **kwargs)
-        finally:
-            _spent.reset(token)
+        # In a context of its own, so that nothing is left of it wherever it is interrupted.
+        return copy_context().run(begin, *args, **kwargs)
 
     return call
 
