@@ -285,6 +285,26 @@ def test_code_that_reads_something_else_without_a_sign_is_found(fw):
             model(ids)
 
 
+def test_code_that_writes_to_what_is_not_kept_does_not_hide_a_later_read(fw):
+    """Of all tensors of that shape, the value that stands for them must stay NaN."""
+    switch = []
+
+    def reads(model, result):
+        result.scores[0][:, 0] = 0.0
+        result.scores[0][:, 1:] = 0.0
+        return result.last + (result.scores[1] @ result.last if switch else 0.0)
+
+    model = net(fw, reads)
+    handle = uf.FreezePlan.from_yaml(PLAN).apply(model)
+    ids = fw.tensor(nets.IDS[:8])
+    with handle.cached():
+        for _ in range(3):
+            model(ids)
+        switch.append(True)
+        with pytest.raises(CacheError, match="computes something else"):
+            model(ids)
+
+
 def test_the_frozen_part_can_leave_memory(fw, tmp_path):
     plain = both(fw, lambda: net(fw, READS["a middle state"][0]))
     assert plain._store.nbytes == ROWS * HIDDEN

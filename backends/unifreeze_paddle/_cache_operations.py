@@ -67,7 +67,8 @@ class PaddleCacheOperations(CacheOperations):
         Not one whose elements are all the same in memory: with such a tensor Paddle never returns.
         """
         key = tuple(shape), str(like.dtype), str(like.place), str(value)
-        if key not in self._placeholders:
+        # Code may have written to it in place.
+        if key not in self._placeholders or self._placeholders[key].inplace_version:
             if len(self._placeholders) >= _MOST_PLACEHOLDERS:
                 self._placeholders.clear()
             self._placeholders[key] = paddle.full(list(shape), value, dtype=like.dtype)

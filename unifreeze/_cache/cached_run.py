@@ -151,10 +151,12 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
         """Run a part of the model that is called by itself."""
+        if self._backend.runs_itself:
+            return self._plainly(forward, args, kwargs)  # flags of a trial are no change
         self._take_changes_in()
-        if not self._backend.runs_itself and self._walk.holds_frozen(number, self._flags):
+        if self._walk.holds_frozen(number, self._flags):
             return self._pass(forward, args, kwargs, number)
-        self._calls.outside += not self._backend.runs_itself
+        self._calls.outside += 1
         return self._plainly(forward, args, kwargs)
 
     def _pass(

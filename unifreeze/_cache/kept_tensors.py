@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from unifreeze._cache.module_calls import CallKey, Plain
-from unifreeze._cache.nested_values import take_apart
 from unifreeze._cache.observing import Observing, Returned
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.output_rows import layout_of, relative_gap
@@ -124,7 +125,7 @@ class KeptTensors:
         except CacheError:
             return set()  # such code may not write to what gradient flows into
         gradient = self._backend.get_gradient
-        return {place for place, t in running.tensors.items() if gradient(t) is not None}
+        return {place for place, t in running.given_tensors.items() if gradient(t) is not None}
 
     def _given(self, kept: Collection[Returned]) -> tuple[Any, Any, Any]:
         """Return layouts, rows and skipped calls for a pass that gives some tensors back."""
@@ -134,18 +135,21 @@ class KeptTensors:
         rows = {key: layouts[key].cut(dead[key].arrays, count) for key in by_call}
         return layouts, rows, self._axes.keys() - by_call.keys()
 
-    def _replaying(self, kept: Collection[Returned], filler: float) -> Replaying:
-        return Replaying(self._backend, *self._given(kept), self._trial.rows, filler)
+    def _replaying(self, kept: Collection[Returned], filler: float) -> _Filled:
+        return _Filled(self._backend, *self._given(kept), self._trial.rows, filler)
 
     def _holds(self, kept: Collection[Returned], fillers: Sequence[float] = _FILLERS) -> bool:
         """Return whether the model computes the same bits with nothing else kept."""
         want = self._want
         for filler in fillers if len(kept) < len(self._all) else fillers[:1]:
+            running = self._replaying(kept, filler)
             try:
-                got = self._trial.outcome(self._replaying(kept, filler), self._trained)
+                got = self._trial.outcome(running, self._trained)
             except CacheError as error:
                 self._note(error)
                 return False  # code reads what is not kept, or what frozen modules left
+            if running.written():
+                return False
             same = len(want) == len(got) and all(
                 equal(a, b, relative_gap, self._limit) for a, b in zip(want, got, strict=True)
             )
@@ -198,26 +202,47 @@ class KeptTensors:
         return left
 
 
+class _Filled(Replaying):
+    """A pass in which it is seen that code writes to what stands for tensors that are not kept."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._fillers: list[LiveTensor] = []
+
+    def tensors(self, key: CallKey) -> list[LiveTensor]:
+        """Return the tensors of a frozen call's result."""
+        tensors = super().tensors(key)
+        slots = zip(tensors, self._layouts[key].slots, strict=True)
+        self._fillers += [t for t, slot in slots if slot.axis is not None and not slot.kept]
+        return tensors
+
+    def written(self) -> bool:
+        """Return whether any of them holds something else now."""
+        arrays = map(self._backend.to_array, self._fillers)
+        return not all(
+            np.array_equal(a, np.full_like(a, self._filler), equal_nan=True) for a in arrays
+        )
+
+
 class _Reached(Replaying):
     """A pass with kept tensors into which gradient flows, so that it shows which are read.
 
     Attributes:
-        tensors: The kept tensors that were given.
+        given_tensors: The kept tensors that were given.
     """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.tensors: dict[Returned, LiveTensor] = {}
+        self.given_tensors: dict[Returned, LiveTensor] = {}
 
-    def give(self, key: CallKey) -> Any:
-        """Return the kept outputs of a call."""
-        result = super().give(key)
-        tensors, _ = take_apart(result, self._backend.is_tensor, once=True)
+    def tensors(self, key: CallKey) -> list[LiveTensor]:
+        """Return the tensors of a frozen call's result."""
+        tensors = super().tensors(key)
         for number, tensor in enumerate(tensors):
             if self._backend.is_floating(tensor):
                 self._backend.set_flag(tensor, True)
-                self.tensors[key, number] = tensor
-        return result
+                self.given_tensors[key, number] = tensor
+        return tensors
 
 
 def _by_call(places: Collection[Returned]) -> dict[CallKey, Sequence[int]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from unifreeze._cache.nested_values import Form, put_together
+from unifreeze._cache.nested_values import Form
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import LiveTensor
@@ -82,8 +82,10 @@ class Layout(NamedTuple):
                 pieces.append(moved.reshape(rows, slot.entries, *moved.shape[1:]))
         return [tuple(piece[row] for piece in pieces) for row in range(rows)]
 
-    def join(self, backend: CacheOperations, kept: Sequence[Row], rows: int, filler: float) -> Any:
-        """Return the call's result for a batch of rows.
+    def join(
+        self, backend: CacheOperations, kept: Sequence[Row], rows: int, filler: float
+    ) -> list[LiveTensor]:
+        """Return the tensors of the call's result for a batch of rows.
 
         Args:
             backend: The model's backend.
@@ -104,7 +106,7 @@ class Layout(NamedTuple):
                 tensors.append(backend.placeholder(slot.whole(rows), slot.like, filler))
                 continue
             tensors.append(backend.clone(backend.from_array(array, slot.like)))
-        return put_together(self.form, tensors)
+        return tensors
 
 
 def _joined(slot: Slot, pieces: Sequence[Array]) -> Array:

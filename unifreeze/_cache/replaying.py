@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifreeze._cache.module_calls import CallKey, Forward, Frames
-from unifreeze._cache.nested_values import Form, take_apart
+from unifreeze._cache.nested_values import Form, put_together, take_apart
 from unifreeze._cache.observing import one_of
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.output_rows import Layout, Row, layout_of
@@ -187,7 +187,11 @@ class Replaying:
         """Return the kept outputs of a frozen call, or what stands for them."""
         self.given.add(key)
         start = perf_counter()
-        kept = self._kept.get(key, ())
-        result = self._layouts[key].join(self._backend, kept, self._rows, self._filler)
+        result = put_together(self._layouts[key].form, self.tensors(key))
         self.seconds += perf_counter() - start
         return result
+
+    def tensors(self, key: CallKey) -> list[LiveTensor]:
+        """Return the tensors of a frozen call's result."""
+        kept = self._kept.get(key, ())
+        return self._layouts[key].join(self._backend, kept, self._rows, self._filler)
