@@ -48,6 +48,22 @@ class Gap(NamedTuple):
     floor: float
 
 
+class Nearest(NamedTuple):
+    """The measured difference that is nearest to its limit.
+
+    Attributes:
+        subject: The tensor or output.
+        size: The relative difference.
+        limit: How large it may be.
+        noise: The rounding noise that the limit allows for; 0 in double precision.
+    """
+
+    subject: str
+    size: float
+    limit: float
+    noise: float
+
+
 class Judgement(NamedTuple):
     """The outcome of one clause that measures.
 
@@ -55,11 +71,13 @@ class Judgement(NamedTuple):
         findings: Errors break the clause; notes do not.
         measured: What was compared and how far it differs.
         decided: False where rounding noise hides whether the clause holds.
+        nearest: The difference that is nearest to its limit; None where nothing is compared.
     """
 
     findings: tuple[Finding, ...]
     measured: str
     decided: bool = True
+    nearest: Nearest | None = None
 
 
 def judge(gaps: Iterable[Gap], findings: Iterable[Finding], *, double: bool) -> Judgement:
@@ -97,7 +115,16 @@ def judge(gaps: Iterable[Gap], findings: Iterable[Finding], *, double: bool) -> 
         (g, limit if wrong or g.size <= limit else max(limit, band)) for g, limit in decidable
     ]
     decided = bool(decidable) or not gaps or bool(infinite)
-    return Judgement(tuple(all_findings), _measured(applied, usual, double=double), decided)
+    measured = _measured(applied, usual, double=double)
+    nearest = _nearest(applied, usual, double=double)
+    return Judgement(tuple(all_findings), measured, decided, nearest)
+
+
+def _nearest(limits: list[tuple[Gap, float]], usual: float, *, double: bool) -> Nearest | None:
+    if not limits:
+        return None
+    gap, limit = max(limits, key=lambda pair: pair[0].size / pair[1])
+    return Nearest(gap.subject, gap.size, limit, 0.0 if double else max(gap.noise, usual))
 
 
 def _too_noisy(gaps: list[Gap]) -> Iterator[Finding]:
