@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unifreeze._authoring.capture import capture, translate
     from unifreeze._authoring.compare import compare_plans
     from unifreeze._authoring.suggest import suggest
-    from unifreeze._evidence import Record, Report, check_parity, check_step
+    from unifreeze._evidence import Record, Report, align, check_parity, check_step
     from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
     from unifreeze._modules.taught_kinds import teach_kind
     from unifreeze._plan import FreezePlan
@@ -38,6 +38,7 @@ __all__ = [
     "Resolution",
     "Selector",
     "UnifreezeError",
+    "align",
     "apply",
     "capture",
     "check_parity",
@@ -63,7 +64,7 @@ _HOMES = {
     "_plan.selectors": ("Selector",),
     "_resolution": ("Resolution",),
     "_handle": ("Handle", "apply", "freeze", "frozen", "load_trained", "resolve", "unpin"),
-    "_evidence": ("Record", "Report", "check_parity", "check_step"),
+    "_evidence": ("Record", "Report", "align", "check_parity", "check_step"),
     "_ports.pairing": ("Pairing", "pair"),
     "_ports.carrying": ("port_file", "port_weights"),
     "_authoring.capture": ("capture", "translate"),

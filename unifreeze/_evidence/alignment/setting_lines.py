@@ -1,0 +1,42 @@
+"""The lines of settings: which differences break a port, and which are known and harmless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unifreeze._evidence.alignment.lines import Line, Verdict
+from unifreeze._evidence.report import StepReport
+
+CORRECTED = ("running variance",)
+"""Settings that the frameworks themselves differ in, and whose effect is taken out."""
+
+
+def setting_lines(report: StepReport) -> Iterator[Line]:
+    """Yield a line for each setting that differs, and for layers that cannot be compared."""
+    broken = False
+    for row in report.differences:
+        known = row.setting in CORRECTED
+        broken = broken or not known
+        verdict: Verdict = "note" if known else "BROKEN"
+        facts: dict[str, str | int | float] = {
+            "setting": row.setting,
+            "one": str(row.one),
+            "other": str(row.other),
+            "count": len(row.layers),
+        }
+        layers = ", ".join(one for one, _ in row.layers[:3])
+        more = "" if len(row.layers) <= 3 else ", …"
+        details = (f"{layers}{more}", row.effect)
+        yield Line(section="settings", key="setting", verdict=verdict, facts=facts, details=details)
+    if not broken:
+        yield Line(section="settings", key="settings agree", verdict="holds")
+    if report.alone:
+        facts = {"count": len(report.alone)}
+        details = tuple(report.alone)
+        yield Line(
+            section="settings", key="random layers", verdict="open", facts=facts, details=details
+        )
+    if report.defaults:
+        facts = {"count": len(report.defaults)}
+        details = tuple(map(str, report.defaults))
+        yield Line(section="settings", key="defaults", verdict="note", facts=facts, details=details)
