@@ -19,6 +19,9 @@ SINGLE_PART = 1e-6
 NOISES = 5
 """How many times its own rounding noise a quantity may differ between frameworks."""
 
+NOTHING = "nothing compared"
+"""What a clause says that has nothing to measure."""
+
 
 class Limit(NamedTuple):
     """Relative difference up to which two values count as equal.
@@ -138,7 +141,7 @@ def _too_noisy(gaps: list[Gap]) -> Iterator[Finding]:
 def _measured(limits: list[tuple[Gap, float]], usual: float, *, double: bool) -> str:
     """Say how much was compared, and which difference is nearest to its limit."""
     if not limits:
-        return "nothing compared"
+        return NOTHING
     gap, limit = max(limits, key=lambda pair: pair[0].size / pair[1])
     text = f"{len(limits)} compared; nearest to its limit: {gap.subject}, differs by {gap.size:.1e}"
     text += f" of {limit:.1e} allowed"

@@ -16,6 +16,7 @@ from unifreeze._evidence.alignment.pairing_lines import pairing_lines, refused_l
 from unifreeze._evidence.alignment.placed_pairing import pair_by_place
 from unifreeze._evidence.alignment.setting_lines import setting_lines
 from unifreeze._evidence.alignment.weight_lines import weight_lines
+from unifreeze._evidence.gaps import NOTHING
 from unifreeze._evidence.parity import check_parity
 from unifreeze._evidence.record import versions_of
 from unifreeze._evidence.report import StepReport
@@ -114,14 +115,15 @@ class _Checks:
             yield unchecked("weights", "not paired")
         else:
             yield from self._compared(pairing)
-        yield from _safe("parity", self._parity)
+        yield from _safe("parity", lambda: self._parity(pairing))
         yield from self._versions()
 
     def _paired(self, known: Pairing | None) -> tuple[list[Line], Pairing | None]:
         """Pair the models by what they compute; if that fails, as given or by place."""
         try:
             pairing = pair(*self.models, batch=self.batch, seed=self.seed)
-            return pairing_lines(pairing), known or pairing
+            values = self.backends[0], self.models[0]
+            return pairing_lines(pairing, *values), known or pairing
         except PairingError as error:
             line = refused_line(error)
         if known is not None:
@@ -151,7 +153,7 @@ class _Checks:
         yield from self._clauses(own, double, "updates", rest)
         yield from _safe("training", lambda: self._curves(pairing, values, shapes))
         if isinstance(double, StepReport):
-            yield from setting_lines(double)
+            yield from setting_lines(double, judged=("padding row",) if pairing.zeros else ())
 
     def _step(self, pairing: Pairing, dtype: Precision) -> StepReport | UnifreezeError:
         how: dict[str, Any] = {"batch": self.batch, "seed": self.seed, "dtype": dtype}
@@ -174,8 +176,8 @@ class _Checks:
                     yield failed_line(section, report)
                     continue
                 clause = next(row for row in report.clauses if row.name == name)
-                if is_own and clause.nearest is None:
-                    continue  # the same in any precision
+                if clause.nearest is None and (is_own or clause.measured == NOTHING):
+                    continue  # it is the same in any precision, or there is nothing
                 key = f"{name} in own precision" if is_own else name
                 yield clause_line(section, key, clause, own=is_own)
 
@@ -193,11 +195,17 @@ class _Checks:
         )
         return lines
 
-    def _parity(self) -> list[Line]:
+    def _parity(self, pairing: Pairing | None) -> list[Line]:
         report = check_parity(self.plan, *self.models, batch=self.batch, seed=self.seed)
-        return [
+        lines = [
             clause_line("parity", f"parity: {clause.name}", clause) for clause in report.clauses
         ]
+        rows = pairing.pairs if pairing else ()
+        if any(row.one_part or row.other_part for row in rows):
+            # Records list whole tensors; the pairing knows which of them are parts of one.
+            fused = Line(section="parity", key="parity: fused", verdict="note")
+            lines[0] = fused if lines[0].verdict == "BROKEN" else lines[0]
+        return lines
 
     def _versions(self) -> Iterator[Line]:
         for number, (backend, model) in enumerate(zip(self.backends, self.models, strict=True)):

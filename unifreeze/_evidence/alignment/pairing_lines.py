@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from unifreeze._evidence.alignment.lines import MOST_DETAILS, Line, Verdict, measured_line
 from unifreeze._numerics.projections import LIMIT
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.pairing.certificate import GRADIENT_LIMIT
 from unifreeze._ports.pairing.pairing import zeros_line
+from unifreeze._protocol import Backend
 from unifreeze.errors import PairingError
 
 NEVER_RAN = "its module never ran on this batch"
 
 
-def pairing_lines(pairing: Pairing) -> list[Line]:
-    """Return the lines of two models that were paired by what they compute."""
+def pairing_lines(pairing: Pairing, backend: Backend, model: Any) -> list[Line]:
+    """Return the lines of two models that were paired by what they compute.
+
+    Args:
+        pairing: The pairing.
+        backend: Of the first model.
+        model: The first model, whose values decide whether a row that is read as zeros matters.
+    """
     states = sum(row.state for row in pairing.pairs)
     facts: dict[str, str | int | float] = {
         "parameters": len(pairing.pairs) - states,
@@ -25,6 +35,7 @@ def pairing_lines(pairing: Pairing) -> list[Line]:
         Line(section="pairing", key="paired", verdict="holds", facts=facts),
         *_certificate(pairing),
         *_exceptions(pairing),
+        *_zeros(pairing, backend, model),
     ]
 
 
@@ -60,11 +71,9 @@ def _exceptions(pairing: Pairing) -> Iterator[Line]:
         f"{sides[side]}: {path}"
         for path, side in (pairing.certificate.cut if pairing.certificate else ())
     ]
-    zeros = [zeros_line(row, sides) for row in pairing.zeros]
     rows: tuple[tuple[str, Verdict, list[str]], ...] = (
         ("no partner", "BROKEN", alone),
         ("gradient cut off", "BROKEN", cut),
-        ("read as zeros", "BROKEN", zeros),
         ("never ran", "note", idle),
     )
     for key, verdict, details in rows:
@@ -76,3 +85,17 @@ def _exceptions(pairing: Pairing) -> Iterator[Line]:
                 facts={"count": len(details)},
                 details=tuple(details[:MOST_DETAILS]),
             )
+
+
+def _zeros(pairing: Pairing, backend: Backend, model: Any) -> Iterator[Line]:
+    """Yield the rows that one model reads as zeros; they do no harm where they are zeros."""
+    sides = pairing.one.framework, pairing.other.framework
+    for row in pairing.zeros:
+        values = np.asarray(backend.tensor(model, row.one))[row.row]
+        yield Line(
+            section="pairing",
+            key="read as zeros" if values.any() else "zeros in both",
+            verdict="BROKEN" if values.any() else "note",
+            facts={"row": row.row, "one": row.one},
+            details=(zeros_line(row, sides),),
+        )

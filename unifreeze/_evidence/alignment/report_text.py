@@ -19,7 +19,7 @@ from unifreeze._evidence.alignment.words import (
 if TYPE_CHECKING:
     from unifreeze._evidence.alignment.alignment_report import AlignmentReport
 
-_INDENT = " " * 13
+_INDENT = " " * 14
 
 
 def plain_text(report: AlignmentReport) -> str:
@@ -29,7 +29,7 @@ def plain_text(report: AlignmentReport) -> str:
     for section, members in groupby(report.lines, key=lambda line: line.section):
         lines.append(f"{SECTION_TITLES[section][0]}:")
         for line in members:
-            lines.append(f"  {line.verdict:<11}{sentence(line, 'en')}")
+            lines.append(f"  {line.verdict:<12}{sentence(line, 'en')}")
             if line.limit is not None:
                 lines.append(f"{_INDENT}{_measured(line, 'en')}")
             lines += [f"{_INDENT}{detail}" for detail in line.details]

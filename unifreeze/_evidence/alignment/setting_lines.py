@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from unifreeze._evidence.alignment.lines import Line, Verdict
 from unifreeze._evidence.report import StepReport
@@ -11,11 +11,16 @@ CORRECTED = ("running variance",)
 """Settings that the frameworks themselves differ in, and whose effect is taken out."""
 
 
-def setting_lines(report: StepReport) -> Iterator[Line]:
-    """Yield a line for each setting that differs, and for layers that cannot be compared."""
+def setting_lines(report: StepReport, *, judged: Collection[str] = ()) -> Iterator[Line]:
+    """Yield a line for each setting that differs, and for layers that cannot be compared.
+
+    Args:
+        report: Of the step in double precision.
+        judged: Settings that another section has judged.
+    """
     broken = False
     for row in report.differences:
-        known = row.setting in CORRECTED
+        known = row.setting in (*CORRECTED, *judged)
         broken = broken or not known
         verdict: Verdict = "note" if known else "BROKEN"
         facts: dict[str, str | int | float] = {

@@ -118,8 +118,12 @@ LINES = {
         "{count} 个张量只在一个模型中有梯度",
     ),
     "read as zeros": (
-        "{count} rows of tables are read as zeros by one model only",
-        "{count} 个词表行只在一个模型中按零读取",
+        "row {row} of {one} is read as zeros by one model only, and it is not zero",
+        "{one} 的第 {row} 行只在一个模型中按零读取,而该行并不为零",
+    ),
+    "zeros in both": (
+        "row {row} of {one} is read as zeros by one model only; it is zero, so this does no harm",
+        "{one} 的第 {row} 行只在一个模型中按零读取;该行本来为零,没有影响",
     ),
     "never ran": (
         "{count} tensors take no part: their modules never ran",
@@ -197,6 +201,10 @@ LINES = {
         "{count} 项优化器默认值不同;上面的步骤显式给出了所有设置",
     ),
     "parity: parameters": ("both have the same parameters", "两边参数相同"),
+    "parity: fused": (
+        "the models hold some tensors in one or in several; the pairing above accounts for them",
+        "部分张量在一个模型中合并存放,另一个中分开存放;上面的配对已计入",
+    ),
     "parity: decisions": (
         "every parameter gets the same decision, by the same rule",
         "每个参数由同一规则得到同一决定",
