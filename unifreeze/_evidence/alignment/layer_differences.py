@@ -51,7 +51,10 @@ def layer_lines(
     gaps = list(_gaps(plain, moved, _paired(models, backends, pairing)))
     if not gaps:
         return [unchecked("layers", "no layers")]
-    floor = OUTPUTS.single * (256 if plain[0].dtype in ("bfloat16", "float16") else 1)
+    one, other = (run.dtype for run in plain)
+    facts = {"one": one, "other": other}
+    lines = [Line(section="layers", key="precisions", verdict="note", facts=facts)]
+    floor = OUTPUTS.single * (256 if one in ("bfloat16", "float16") else 1)
     limits = {gap: max(floor, NOISES * gap.noise) for gap in gaps}
     first = next((gap for gap in gaps if gap.size > limits[gap]), None)
     worst = first or max(gaps, key=lambda gap: gap.size / limits[gap])
@@ -63,6 +66,7 @@ def layer_lines(
     if len(beyond) > 5:
         details.append(f"… and {len(beyond) - 5} more")
     return [
+        *(lines if one != other else ()),
         measured_line(
             "layers",
             "first layer" if first else "layers",
@@ -73,8 +77,8 @@ def layer_lines(
             count=len(gaps),
             one=worst.one,
             other=worst.other,
-            dtype=plain[0].dtype,
-        )
+            dtype=one,
+        ),
     ]
 
 

@@ -15,7 +15,11 @@ from unifreeze._ports.pairing.pairing import zeros_line
 from unifreeze._protocol import Backend
 from unifreeze.errors import PairingError
 
-NEVER_RAN = "its module never ran on this batch"
+IDLE = (
+    "its module never ran on this batch",
+    "no gradient on this batch tells it from others",
+)
+"""Reasons of tensors that take no part in the outputs."""
 
 
 def pairing_lines(pairing: Pairing, backend: Backend, model: Any) -> list[Line]:
@@ -65,8 +69,8 @@ def _exceptions(pairing: Pairing) -> Iterator[Line]:
     """Yield what the certificate does not cover, or what is not the same after all."""
     sides = pairing.one.framework, pairing.other.framework
     left = [(row.reason, f"{sides[row.side]}: {row.path}: {row.reason}") for row in pairing.left]
-    idle = [text for reason, text in left if reason == NEVER_RAN]
-    alone = [text for reason, text in left if reason != NEVER_RAN]
+    idle = [text for reason, text in left if reason in IDLE]
+    alone = [text for reason, text in left if reason not in IDLE]
     cut = [
         f"{sides[side]}: {path}"
         for path, side in (pairing.certificate.cut if pairing.certificate else ())
@@ -74,7 +78,7 @@ def _exceptions(pairing: Pairing) -> Iterator[Line]:
     rows: tuple[tuple[str, Verdict, list[str]], ...] = (
         ("no partner", "BROKEN", alone),
         ("gradient cut off", "BROKEN", cut),
-        ("never ran", "note", idle),
+        ("never ran", "open", idle),
     )
     for key, verdict, details in rows:
         if details:

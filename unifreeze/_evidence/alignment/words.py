@@ -7,6 +7,10 @@ import re
 SECTION_TITLES = {
     "pairing": ("Pairing", "参数配对"),
     "weights": ("Weights", "权重"),
+    "precisions": (
+        "the first model computes in {one}, the port in {other}; the coarser one decides",
+        "参考模型以 {one} 计算,复现模型以 {other} 计算;以较粗的精度为准",
+    ),
     "layers": ("Forward pass, layer by layer", "逐层前向对齐"),
     "outputs": ("Outputs", "输出(logits)对齐"),
     "tokens": ("Greedy tokens", "贪心解码"),
@@ -126,8 +130,8 @@ LINES = {
         "{one} 的第 {row} 行只在一个模型中按零读取;该行本来为零,没有影响",
     ),
     "never ran": (
-        "{count} tensors take no part: their modules never ran",
-        "{count} 个张量未参与:所在模块没有运行",
+        "{count} tensors take no part in the outputs of this batch",
+        "{count} 个张量对这批输入的输出没有影响",
     ),
     "carried": (
         "{tensors} tensors with {values} values carried over for the checks",
