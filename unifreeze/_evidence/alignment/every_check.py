@@ -13,6 +13,7 @@ from unifreeze._evidence.alignment.likeliest_tokens import token_lines
 from unifreeze._evidence.alignment.lines import Line, clause_line, failed_line, unchecked
 from unifreeze._evidence.alignment.loss_curves import Curves, compare_curves, curve_configs
 from unifreeze._evidence.alignment.pairing_lines import pairing_lines, refused_line
+from unifreeze._evidence.alignment.parity_lines import parity_line
 from unifreeze._evidence.alignment.placed_pairing import pair_by_place
 from unifreeze._evidence.alignment.setting_lines import setting_lines
 from unifreeze._evidence.alignment.weight_lines import weight_lines
@@ -197,15 +198,7 @@ class _Checks:
 
     def _parity(self, pairing: Pairing | None) -> list[Line]:
         report = check_parity(self.plan, *self.models, batch=self.batch, seed=self.seed)
-        lines = [
-            clause_line("parity", f"parity: {clause.name}", clause) for clause in report.clauses
-        ]
-        rows = pairing.pairs if pairing else ()
-        if any(row.one_part or row.other_part for row in rows):
-            # Records list whole tensors; the pairing knows which of them are parts of one.
-            fused = Line(section="parity", key="parity: fused", verdict="note")
-            lines[0] = fused if lines[0].verdict == "BROKEN" else lines[0]
-        return lines
+        return [parity_line(clause, pairing) for clause in report.clauses]
 
     def _versions(self) -> Iterator[Line]:
         for number, (backend, model) in enumerate(zip(self.backends, self.models, strict=True)):

@@ -205,9 +205,9 @@ LINES = {
         "{count} 项优化器默认值不同;上面的步骤显式给出了所有设置",
     ),
     "parity: parameters": ("both have the same parameters", "两边参数相同"),
-    "parity: fused": (
-        "the models hold some tensors in one or in several; the pairing above accounts for them",
-        "部分张量在一个模型中合并存放,另一个中分开存放;上面的配对已计入",
+    "parity: paired": (
+        "places of parameters differ; the pairing above says which are the same",
+        "参数的位置不同;以上面的配对为准",
     ),
     "parity: decisions": (
         "every parameter gets the same decision, by the same rule",
