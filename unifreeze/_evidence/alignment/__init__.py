@@ -6,3 +6,5 @@
 
 from unifreeze._evidence.alignment.alignment_report import AlignmentReport
 from unifreeze._evidence.alignment.every_check import align
+
+__all__ = ["AlignmentReport", "align"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from unifreeze._arguments import checked
 from unifreeze._evidence.alignment.alignment_report import ALIGNMENT_FORMAT, AlignmentReport
-from unifreeze._evidence.alignment.layer_differences import layer_lines
+from unifreeze._evidence.alignment.layer_differences import large_input_lines, layer_lines
 from unifreeze._evidence.alignment.likeliest_tokens import token_lines
 from unifreeze._evidence.alignment.lines import Line, clause_line, failed_line, unchecked
 from unifreeze._evidence.alignment.loss_curves import Curves, compare_curves, curve_configs
@@ -147,6 +147,7 @@ class _Checks:
         yield from _safe("layers", lambda: layer_lines(*where))
         own, double = self._step(pairing, "as is"), self._step(pairing, "float64")
         yield from self._clauses(own, double, "outputs", ("outputs",))
+        yield from _safe("outputs", lambda: large_input_lines(*where))
         shapes = self._shapes()
         yield from _safe("tokens", lambda: token_lines(*where, shapes, self.weights))
         yield from self._clauses(own, double, "gradients", ("step gradients",))

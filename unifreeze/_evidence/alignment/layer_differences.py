@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from unifreeze._evidence.alignment.lines import Line, measured_line, unchecked
 from unifreeze._evidence.gaps import NOISES
 from unifreeze._evidence.step_clauses import OUTPUTS
+from unifreeze._numerics.projections import LIMIT
 from unifreeze._ports.pairing import Pairing
-from unifreeze._protocol import Backend, Batch, Sketch, SketchConfig, SketchRun
+from unifreeze._protocol import Array, Backend, Batch, Sketch, SketchConfig, SketchRun
 
+LARGE = 16
+"""How many times larger inputs are made."""
 Results = dict[str, tuple[int, Sketch]]
 """For each module, how many values it returns, and their sketch."""
 
@@ -52,7 +57,7 @@ def layer_lines(
     if not gaps:
         return [unchecked("layers", "no layers")]
     one, other = (run.dtype for run in plain)
-    facts = {"one": one, "other": other}
+    facts: dict[str, str | int | float] = {"one": one, "other": other}
     lines = [Line(section="layers", key="precisions", verdict="note", facts=facts)]
     floor = OUTPUTS.single * (256 if one in ("bfloat16", "float16") else 1)
     limits = {gap: max(floor, NOISES * gap.noise) for gap in gaps}
@@ -80,6 +85,40 @@ def layer_lines(
             dtype=one,
         ),
     ]
+
+
+def large_input_lines(
+    models: tuple[Any, Any],
+    backends: tuple[Backend, Backend],
+    batches: tuple[Batch, Batch],
+    values: Mapping[str, Any],
+    pairing: Pairing,
+) -> list[Line]:
+    """Compare outputs on larger inputs, which reach the bounds of clipped activations."""
+    if not any(a.dtype.kind == "f" for a in (*batches[0].args, *batches[0].kwargs.values())):
+        return []
+    given: tuple[Callable[..., Any], ...] = (lambda *_: None, lambda path, _: values.get(path))
+    first, second = (
+        backend.sketch(model, SketchConfig(_enlarged(batch), read)).outputs
+        for backend, model, batch, read in zip(backends, models, batches, given, strict=True)
+    )
+    far = float("inf")
+    gaps = {}
+    for name, key in pairing.outputs:
+        one, other = first[name].sketch, second[key].sketch
+        gaps[name] = one.gap(other) if one and other else far
+    worst = max(gaps, key=lambda name: gaps[name])
+    # The same limit as a certificate's: values this large have lost some digits.
+    facts: dict[str, str | int | float] = {"times": LARGE, "subject": worst}
+    return [measured_line("outputs", "large inputs", gaps[worst], LIMIT, "certificate", **facts)]
+
+
+def _enlarged(batch: Batch) -> Batch:
+    def larger(array: Array) -> Array:
+        return array * np.asarray(LARGE, array.dtype) if array.dtype.kind == "f" else array
+
+    named = {name: larger(array) for name, array in batch.kwargs.items()}
+    return Batch(tuple(map(larger, batch.args)), named)
 
 
 def _paired(

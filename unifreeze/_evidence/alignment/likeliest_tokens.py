@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unifreeze._evidence.alignment.lines import Line, unchecked
+from unifreeze._evidence.alignment.lines import Line, Verdict, unchecked
 from unifreeze._experiments.greedy_tokens import token_ids
 from unifreeze._ports.pairing import Pairing
 from unifreeze._protocol import Backend, Batch, TokenConfig
@@ -38,7 +38,8 @@ def token_lines(
     ]
     first, second = runs
     pairs = zip(first.tokens, second.tokens, first.leads, strict=False)
-    verdict, agreed = "holds", 0
+    verdict: Verdict = "holds"
+    agreed = 0
     for one, other, leads in pairs:
         wrong = [lead for a, b, lead in zip(one, other, leads, strict=True) if a != b]
         if wrong:

@@ -48,10 +48,10 @@ def compare_curves(
         for model, backend, config in zip(models, backends, configs, strict=True)
     ]
 
-    def train(**changed: bool) -> list[tuple[float, ...]]:
+    def train(*, nudge: bool = False, double: bool = False) -> list[tuple[float, ...]]:
         sides = zip(models, backends, resolved, configs, strict=True)
         return [
-            backend.loss_curve(model, resolution, replace(config, **changed))
+            backend.loss_curve(model, resolution, replace(config, nudge=nudge, double=double))
             for model, backend, resolution, config in sides
         ]
 

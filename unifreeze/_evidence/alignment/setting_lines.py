@@ -9,6 +9,8 @@ from unifreeze._evidence.report import StepReport
 
 CORRECTED = ("running variance",)
 """Settings that the frameworks themselves differ in, and whose effect is taken out."""
+BY_BATCH = ("padding_idx",)
+"""Settings that show in gradients wherever a batch has the row in question, and nowhere else."""
 
 
 def setting_lines(report: StepReport, *, judged: Collection[str] = ()) -> Iterator[Line]:
@@ -21,8 +23,10 @@ def setting_lines(report: StepReport, *, judged: Collection[str] = ()) -> Iterat
     broken = False
     for row in report.differences:
         known = row.setting in (*CORRECTED, *judged)
-        broken = broken or not known
-        verdict: Verdict = "note" if known else "BROKEN"
+        verdict: Verdict = "BROKEN"
+        if known or row.setting in BY_BATCH:
+            verdict = "note" if known else "open"
+        broken = broken or verdict == "BROKEN"
         facts: dict[str, str | int | float] = {
             "setting": row.setting,
             "one": str(row.one),
@@ -36,12 +40,12 @@ def setting_lines(report: StepReport, *, judged: Collection[str] = ()) -> Iterat
     if not broken:
         yield Line(section="settings", key="settings agree", verdict="holds")
     if report.alone:
-        facts = {"count": len(report.alone)}
-        details = tuple(report.alone)
+        count: dict[str, str | int | float] = {"count": len(report.alone)}
+        alone = tuple(report.alone)
         yield Line(
-            section="settings", key="random layers", verdict="open", facts=facts, details=details
+            section="settings", key="random layers", verdict="open", facts=count, details=alone
         )
     if report.defaults:
-        facts = {"count": len(report.defaults)}
-        details = tuple(map(str, report.defaults))
-        yield Line(section="settings", key="defaults", verdict="note", facts=facts, details=details)
+        count = {"count": len(report.defaults)}
+        rows = tuple(map(str, report.defaults))
+        yield Line(section="settings", key="defaults", verdict="note", facts=count, details=rows)

@@ -172,6 +172,10 @@ LINES = {
         for key, pair in _STEP.items()
     },
     **{key: tuple(text.format(*pair) for text in _DOUBLE) for key, pair in _STEP.items()},
+    "large inputs": (
+        "outputs agree on inputs {times} times as large, in float64 ({subject})",
+        "输入放大 {times} 倍后输出一致,float64({subject})",
+    ),
     "decisions": (
         "the plan decides the same for both tensors of every pair",
         "方案对每一对张量的决定相同",
