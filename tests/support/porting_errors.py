@@ -27,9 +27,7 @@ LOGITS, TOKENS, SIMILAR, STEPS = 1e-2, 10, 0.05, 20
 """The field's thresholds: of logits, of tokens, of losses (relative to the largest), of steps."""
 IDS = "input_ids=int64[2,12]<5:90>"
 MASK = "attention_mask=int64[2,12]<1:2>"
-DROPOUT = dict.fromkeys(
-    ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"), 0.1
-)
+DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"), 0.1)
 CORRECT = (
     "bert",
     "bert for sequences",
@@ -41,7 +39,7 @@ CORRECT = (
     "llama",
     "llama with fewer keys",
     "opt",
-    "mobilenet_v2",
+    "ernie of square matrices",
 )
 """Correct ports, besides the three networks of the table."""
 
