@@ -109,7 +109,7 @@ def test_both_languages_have_the_same_lines(reports):
         shapes = [
             [re.sub(r"[^|#\-\n!]", "", row)[:3] for row in page.splitlines()] for page in pages
         ]
-        assert [len(page.splitlines()) for page in pages][0] == len(pages[1].splitlines())
+        assert len(pages[0].splitlines()) == len(pages[1].splitlines())
         numbers = [re.findall(r"\d\.\d[e\d+-]*", page) for page in pages]
         assert shapes[0] == shapes[1]
         assert sorted(n for n in numbers[0] if "e-" in n)
