@@ -107,12 +107,14 @@ def test_both_languages_have_the_same_lines(reports):
     for report in reports.values():
         pages = [report.to_markdown(language, picture="a.svg") for language in ("en", "zh")]
         shapes = [
-            [re.sub(r"[^|#\-\n!]", "", row)[:3] for row in page.splitlines()] for page in pages
+            [(re.match(r"[#!-]*", row)[0], row.count(" | ")) for row in page.splitlines()]
+            for page in pages
         ]
-        assert len(pages[0].splitlines()) == len(pages[1].splitlines())
-        numbers = [re.findall(r"\d\.\d[e\d+-]*", page) for page in pages]
         assert shapes[0] == shapes[1]
-        assert sorted(n for n in numbers[0] if "e-" in n)
+        numbers = [re.findall(r"\d\.\de[+-]\d+", page) for page in pages]
+        assert numbers[0]
+        # A sentence of words, such as where a limit comes from, may name further numbers.
+        assert set(numbers[0]) == set(numbers[1])
         assert "复现对齐报告" in pages[1]
         assert "Acceptance report" in pages[0]
 
