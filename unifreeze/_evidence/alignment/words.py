@@ -74,8 +74,8 @@ SOURCES = {
     ),
     "losses": (
         "5 times the largest change of a loss when inputs move by one unit in the last place, or "
-        "1e-4 if that is more",
-        "输入移动一个最低有效位时损失最大变化的 5 倍,或 1e-4,取较大者",
+        "a fixed floor if that is more",
+        "输入移动一个最低有效位时损失最大变化的 5 倍,或固定下限,取较大者",
     ),
     "tokens": (
         "equal, unless the first two scores are within 1e-4",
