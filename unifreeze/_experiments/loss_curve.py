@@ -47,7 +47,9 @@ def run_loss_curve(
         for path, array in config.values.items():
             backend.assign(model, path, array)
         if config.nudge:
-            batch = nudge(backend, model, resolution.spec, config.batch, double=config.double)
+            # By a unit of the model's own precision also in float64, where a framework may keep
+            # an epsilon or a momentum in single precision, and training magnifies that.
+            batch = nudge(backend, model, resolution.spec, config.batch, double=False)
         step, clear = backend.plain_optimizer(model, config.optimizer)
         for number in range(config.steps + 1):
             set_comparable_modes(backend, model, walk, resolution)

@@ -21,7 +21,8 @@ class CurveConfig:
         values: As for `StepConfig`.
         seed: Seed of the labels.
         double: Compute in double precision, where the framework can.
-        nudge: Move floating inputs and lookup tables by about one unit in the last place.
+        nudge: Move floating inputs and lookup tables by about one unit in the last place of the
+            model's own precision, in double precision as well.
         steps: Number of steps.
         optimizer: What trains, with settings that are exact in single precision.
     """

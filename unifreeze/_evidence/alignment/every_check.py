@@ -29,7 +29,6 @@ from unifreeze._protocol import Backend, Batch, SketchConfig, backend_for
 from unifreeze._protocol.probe_data import check_counts
 from unifreeze.errors import PairingError, UnifreezeError
 
-
 CHANCE = 4
 """How many times its limit in own precision a difference may be that float64 does not show."""
 
