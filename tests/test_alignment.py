@@ -13,7 +13,7 @@ from tests.support.alignment.errors_list import ERRORS
 from tests.support.pairs import small
 from tests.support.porting_errors import port
 from unifreeze._cli import main
-from unifreeze._evidence import AlignmentReport
+from unifreeze._evidence.alignment import AlignmentReport
 from unifreeze._evidence.alignment.lines import SECTIONS
 from unifreeze._evidence.alignment.words import LINES, SOURCES
 from unifreeze.errors import RecordError

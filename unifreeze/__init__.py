@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from unifreeze._authoring.capture import capture, translate
     from unifreeze._authoring.compare import compare_plans
     from unifreeze._authoring.suggest import suggest
-    from unifreeze._evidence import Record, Report, align, check_parity, check_step
+    from unifreeze._evidence import Record, Report, check_parity, check_step
+    from unifreeze._evidence.alignment import align
     from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
     from unifreeze._modules.taught_kinds import teach_kind
     from unifreeze._plan import FreezePlan
@@ -64,7 +65,8 @@ _HOMES = {
     "_plan.selectors": ("Selector",),
     "_resolution": ("Resolution",),
     "_handle": ("Handle", "apply", "freeze", "frozen", "load_trained", "resolve", "unpin"),
-    "_evidence": ("Record", "Report", "align", "check_parity", "check_step"),
+    "_evidence": ("Record", "Report", "check_parity", "check_step"),
+    "_evidence.alignment": ("align",),
     "_ports.pairing": ("Pairing", "pair"),
     "_ports.carrying": ("port_file", "port_weights"),
     "_authoring.capture": ("capture", "translate"),

@@ -20,8 +20,8 @@ from unifreeze._cli.output import (
     write_json,
 )
 from unifreeze._cli.parity import read_inputs
-from unifreeze._evidence import AlignmentReport
-from unifreeze._evidence import align as run_every_check
+from unifreeze._evidence.alignment import AlignmentReport
+from unifreeze._evidence.alignment import align as run_every_check
 from unifreeze._files import save_text
 from unifreeze._ports.pairing import Pairing
 from unifreeze.errors import TargetError

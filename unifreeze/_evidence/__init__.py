@@ -6,7 +6,6 @@ live models, and `report.py` writes the result as text and as data. `alignment` 
 a port for one acceptance report.
 """
 
-from unifreeze._evidence.alignment import AlignmentReport, align
 from unifreeze._evidence.clauses import PARITY_CLAUSES, STEP_CLAUSES
 from unifreeze._evidence.parity import check_parity, compare_records
 from unifreeze._evidence.record import Order, Record, common_outputs, make_record
