@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unifreeze._authoring.compare import compare_plans
     from unifreeze._authoring.suggest import suggest
     from unifreeze._evidence import Record, Report, check_parity, check_step
+    from unifreeze._evidence.alignment import align
     from unifreeze._handle import Handle, apply, freeze, frozen, load_trained, resolve, unpin
     from unifreeze._modules.taught_kinds import teach_kind
     from unifreeze._plan import FreezePlan
@@ -38,6 +39,7 @@ __all__ = [
     "Resolution",
     "Selector",
     "UnifreezeError",
+    "align",
     "apply",
     "capture",
     "check_parity",
@@ -64,6 +66,7 @@ _HOMES = {
     "_resolution": ("Resolution",),
     "_handle": ("Handle", "apply", "freeze", "frozen", "load_trained", "resolve", "unpin"),
     "_evidence": ("Record", "Report", "check_parity", "check_step"),
+    "_evidence.alignment": ("align",),
     "_ports.pairing": ("Pairing", "pair"),
     "_ports.carrying": ("port_file", "port_weights"),
     "_authoring.capture": ("capture", "translate"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unifreeze._drawing import Picture as Picture
     from unifreeze._drawing import Timeline as Timeline
+    from unifreeze._evidence.alignment import AlignmentReport
     from unifreeze._handle.history import RunReport
     from unifreeze._plan import FreezePlan
     from unifreeze._resolution import Resolution
@@ -41,3 +42,10 @@ def run_chart(report: RunReport) -> Picture:
     from unifreeze._drawing import run_chart
 
     return run_chart(report)
+
+
+def loss_chart(report: AlignmentReport) -> Picture:
+    """Draw the loss curves of an acceptance report."""
+    from unifreeze._drawing import loss_chart
+
+    return loss_chart(report)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from unifreeze import __version__
+from unifreeze._cli.align import align
 from unifreeze._cli.cache import cache
 from unifreeze._cli.capture import capture, expand, translate
 from unifreeze._cli.encodings import print_in_any_encoding
@@ -84,6 +85,7 @@ for command in (
     sketch,
     port,
     step,
+    align,
     cache,
     schema,
     backends,

@@ -54,6 +54,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'unifreeze step plan.yaml ./nets.py:in_torch --batch "float32[8,3,64,64]" '
         "-p pairing.json --sketch one.json -o side.json",
     ),
+    "align": (
+        'unifreeze align ./nets.py:in_torch ./nets.py:in_paddle --batch "float32[8,3,64,64]" '
+        "-o report.md --json report.json",
+        "unifreeze align report.json --language zh -o report-zh.md",
+    ),
     "cache": (
         "unifreeze cache fill plan.yaml ./nets.py:make ./data.py:batches -o rows",
         "unifreeze cache info rows",

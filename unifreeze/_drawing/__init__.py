@@ -1,6 +1,7 @@
 """Pictures and tables of what plans decide and what runs showed, as SVG and HTML."""
 
 from unifreeze._drawing.freeze_map import freeze_map
+from unifreeze._drawing.loss_chart import loss_chart
 from unifreeze._drawing.notebook import html_of
 from unifreeze._drawing.page import report_page
 from unifreeze._drawing.picture import Picture
@@ -12,6 +13,7 @@ __all__ = [
     "Timeline",
     "freeze_map",
     "html_of",
+    "loss_chart",
     "report_page",
     "run_chart",
     "timeline",

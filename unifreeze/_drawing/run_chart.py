@@ -97,7 +97,7 @@ class _Chart:
                 for n, share in enumerate(shares)
             ]
             if any(points):
-                pieces.append(_line(points, number))
+                pieces.append(curve(points, number))
                 last = [point for point in points if point][-1]
                 ends.append((last[1], side, number))
         return joined(*pieces, *_names(ends))
@@ -127,13 +127,14 @@ class _Chart:
         return joined(*pieces)
 
 
-def _line(points: Sequence[Point | None], color: int) -> Markup:
+def curve(points: Sequence[Point | None], color: int, *, dash: str | None = None) -> Markup:
     """Draw a line with a gap where nothing was measured, and a dot for a point alone."""
     path = ""
     pieces = [list(p) for has, p in groupby(points, key=lambda p: p is not None) if has]
     for piece in pieces:
         path += "".join(_stroke([point for point in piece if point]))
-    return element("path", d=path, class_=f"uf-stroke uf-s{color}", stroke_linecap="round")
+    style = f"uf-stroke uf-s{color}"
+    return element("path", d=path, class_=style, stroke_linecap="round", stroke_dasharray=dash)
 
 
 def _stroke(piece: Sequence[Point]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 `clauses.py` lists every clause; `parity_clauses.py` and `step_clauses.py` check them. `record.py`
 and `step_side.py` say what a file holds, `parity.py` and `step.py` compare two such files or two
-live models, and `report.py` writes the result as text and as data.
+live models, and `report.py` writes the result as text and as data. `alignment` runs every check of
+a port for one acceptance report.
 """
 
 from unifreeze._evidence.clauses import PARITY_CLAUSES, STEP_CLAUSES

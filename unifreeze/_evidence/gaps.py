@@ -19,6 +19,9 @@ SINGLE_PART = 1e-6
 NOISES = 5
 """How many times its own rounding noise a quantity may differ between frameworks."""
 
+NOTHING = "nothing compared"
+"""What a clause says that has nothing to measure."""
+
 
 class Limit(NamedTuple):
     """Relative difference up to which two values count as equal.
@@ -48,6 +51,22 @@ class Gap(NamedTuple):
     floor: float
 
 
+class Nearest(NamedTuple):
+    """The measured difference that is nearest to its limit.
+
+    Attributes:
+        subject: The tensor or output.
+        size: The relative difference.
+        limit: How large it may be.
+        noise: The rounding noise that the limit allows for; 0 in double precision.
+    """
+
+    subject: str
+    size: float
+    limit: float
+    noise: float
+
+
 class Judgement(NamedTuple):
     """The outcome of one clause that measures.
 
@@ -55,11 +74,13 @@ class Judgement(NamedTuple):
         findings: Errors break the clause; notes do not.
         measured: What was compared and how far it differs.
         decided: False where rounding noise hides whether the clause holds.
+        nearest: The difference that is nearest to its limit; None where nothing is compared.
     """
 
     findings: tuple[Finding, ...]
     measured: str
     decided: bool = True
+    nearest: Nearest | None = None
 
 
 def judge(gaps: Iterable[Gap], findings: Iterable[Finding], *, double: bool) -> Judgement:
@@ -97,7 +118,16 @@ def judge(gaps: Iterable[Gap], findings: Iterable[Finding], *, double: bool) -> 
         (g, limit if wrong or g.size <= limit else max(limit, band)) for g, limit in decidable
     ]
     decided = bool(decidable) or not gaps or bool(infinite)
-    return Judgement(tuple(all_findings), _measured(applied, usual, double=double), decided)
+    measured = _measured(applied, usual, double=double)
+    nearest = _nearest(applied, usual, double=double)
+    return Judgement(tuple(all_findings), measured, decided, nearest)
+
+
+def _nearest(limits: list[tuple[Gap, float]], usual: float, *, double: bool) -> Nearest | None:
+    if not limits:
+        return None
+    gap, limit = max(limits, key=lambda pair: pair[0].size / pair[1])
+    return Nearest(gap.subject, gap.size, limit, 0.0 if double else max(gap.noise, usual))
 
 
 def _too_noisy(gaps: list[Gap]) -> Iterator[Finding]:
@@ -111,7 +141,7 @@ def _too_noisy(gaps: list[Gap]) -> Iterator[Finding]:
 def _measured(limits: list[tuple[Gap, float]], usual: float, *, double: bool) -> str:
     """Say how much was compared, and which difference is nearest to its limit."""
     if not limits:
-        return "nothing compared"
+        return NOTHING
     gap, limit = max(limits, key=lambda pair: pair[0].size / pair[1])
     text = f"{len(limits)} compared; nearest to its limit: {gap.subject}, differs by {gap.size:.1e}"
     text += f" of {limit:.1e} allowed"

@@ -179,7 +179,7 @@ def make_record(
     return Record(
         unifreeze_record=RECORD_FORMAT,
         framework=backend.name,
-        versions=_versions(backend.name),
+        versions=versions_of(backend.name),
         device=device,
         model=name,
         plan=plan.document(),
@@ -239,7 +239,8 @@ def _state_rows(resolution: Resolution) -> list[StateRow]:
     ]
 
 
-def _versions(framework: str) -> dict[str, str]:
+def versions_of(framework: str) -> dict[str, str]:
+    """Return the versions of Python, of unifreeze and of a framework."""
     versions = {"python": platform.python_version()}
     for package in ("unifreeze", framework, f"{framework}paddle"):
         try:

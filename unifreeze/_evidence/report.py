@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from unifreeze._arguments import checked_methods
+from unifreeze._evidence.gaps import Nearest
 from unifreeze._pictures import html_of
 from unifreeze._ports.pairing.layer_settings import SettingDifference
 from unifreeze._protocol import Finding
@@ -27,6 +28,7 @@ class ClauseResult:
         findings: Errors break the clause; notes do not.
         measured: What was compared and how far it differs; "" where nothing is measured.
         decided: False where rounding noise hides whether the clause holds.
+        nearest: The measured difference that is nearest to its limit, if something is measured.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ClauseResult:
     findings: tuple[Finding, ...]
     measured: str = ""
     decided: bool = True
+    nearest: Nearest | None = None
 
     @property
     def holds(self) -> bool:

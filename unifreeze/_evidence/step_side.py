@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from unifreeze._evidence.record import Order, prepare
-from unifreeze._experiments.step import unit_of
+from unifreeze._experiments.nudging import unit_of
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Seen
 from unifreeze._plan import FreezePlan

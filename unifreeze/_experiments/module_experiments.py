@@ -7,6 +7,8 @@ from typing import Any
 
 from unifreeze._experiments.experiment_operations import ExperimentOperations
 from unifreeze._experiments.first_gradients import first_gradients
+from unifreeze._experiments.greedy_tokens import run_greedy_tokens
+from unifreeze._experiments.loss_curve import run_loss_curve
 from unifreeze._experiments.measure import run_measure
 from unifreeze._experiments.probe import run_probe
 from unifreeze._experiments.sketch import run_sketch
@@ -22,6 +24,8 @@ class ModuleExperiments(ExperimentOperations):
     sketch = run_sketch
     step = run_step
     measure = run_measure
+    loss_curve = run_loss_curve
+    greedy_tokens = run_greedy_tokens
     first_gradients = first_gradients
 
     def layer_settings(self, model: Model) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Run a model once on given values, and sketch its outputs and gradients.
 
 All parameters train, all random layers are off, and the model computes in double precision where
-the framework can; its values, flags and modes are put back bit for bit.
+the framework can, or in its own where that is asked for; its values, flags and modes are put back
+bit for bit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from unifreeze._experiments.experiment_operations import ExperimentOperations, Outputs
 from unifreeze._experiments.model_outputs import floating_outputs, no_gradient, seeded_weights
+from unifreeze._experiments.nudging import nudge
 from unifreeze._experiments.restoring import (
     drop_gradients,
     kept_attributes,
@@ -29,6 +31,7 @@ from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import Model
 from unifreeze._protocol.sketch_data import Chosen, SketchConfig, SketchRun
 from unifreeze._resolution import train_everything
+from unifreeze._structure import ModelSpec
 from unifreeze._undo import nothing
 from unifreeze.errors import TargetError
 
@@ -39,16 +42,16 @@ def run_sketch(backend: ExperimentOperations, model: Model, config: SketchConfig
     everything = train_everything(backend.describe(model))
     if backend.has_no_values(walk):
         raise TargetError("the model has no values yet", hint="initialise it first")
-    tables = {row.path for row in everything.spec.parameters if row.kind == "embedding"}
     with restored(backend, walk) as rewind, ExitStack() as stack:
         stack.enter_context(backend.random_state())
         stack.enter_context(python_random_state())
         rewind()
         stack.callback(backend.write(model, everything))
         stack.enter_context(kept_attributes(backend, walk))
-        stack.enter_context(backend.double(walk))
+        if config.double:
+            stack.enter_context(backend.double(walk))
         stack.callback(drop_gradients, backend, walk)
-        return _Sketching(backend, model, walk, config).run(tables)
+        return _Sketching(backend, model, walk, config).run(everything.spec)
 
 
 class _Sketching:
@@ -58,6 +61,7 @@ class _Sketching:
         self, backend: ExperimentOperations, model: Model, walk: Walk, config: SketchConfig
     ) -> None:
         self.backend, self.model, self.walk, self.config = backend, model, walk, config
+        self.batch = config.batch
         self.layers: dict[str, tuple[tuple[int, ...], Sketch]] = {}
         self.given: dict[Sketch, None] = {}
         self.caches: tuple[str, ...] = ()
@@ -65,12 +69,15 @@ class _Sketching:
         self.outputs: dict[str, Seen] = {}
         self.chosen: Chosen = {}
 
-    def run(self, tables: set[str]) -> SketchRun:
+    def run(self, spec: ModelSpec) -> SketchRun:
         """Run the model forward and backward; return the sketches."""
         backend, walk, config = self.backend, self.walk, self.config
+        tables = {row.path for row in spec.parameters if row.kind == "embedding"}
         self._assign()
+        if config.nudge:
+            self.batch = nudge(backend, self.model, spec, config.batch, double=config.double)
         backend.turn_random_off(walk)
-        calls = trace_forward(backend, walk, self.model, config.batch).calls
+        calls = trace_forward(backend, walk, self.model, self.batch).calls
         backend.turn_random_off(walk)
         gradient_pass = backend.forward_and_backward(walk, self._forward, self._weigh)
         if self.chosen and not gradient_pass.reached:
@@ -92,7 +99,7 @@ class _Sketching:
     def _forward(self) -> Outputs:
         backend = self.backend
         with self._sketched_layers():
-            result = backend.run(self.model, self.config.batch)
+            result = backend.run(self.model, self.batch)
         self.caches = tuple(caches_in(result, backend.is_tensor))
         return floating_outputs(backend, result, caches=True)
 

@@ -7,7 +7,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -21,20 +21,18 @@ from unifreeze._experiments.experiment_operations import (
     Outputs,
 )
 from unifreeze._experiments.model_outputs import floating_outputs, no_gradient, seeded_weights
+from unifreeze._experiments.nudging import nudge
 from unifreeze._experiments.restoring import drop_gradients, restored
 from unifreeze._modules.walking import Walk
 from unifreeze._numerics.outputs import Seen, tensors_in
-from unifreeze._numerics.projections import Sketch, numbers, sketch_flat, sketch_parts
-from unifreeze._protocol.batches import Array, Batch
+from unifreeze._numerics.projections import Sketch, sketch_flat, sketch_parts
+from unifreeze._protocol.batches import Array
 from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
 from unifreeze._protocol.step_data import StepConfig, StepRun
 from unifreeze._resolution import Resolution
-from unifreeze._structure import STATISTICS, Tensor
+from unifreeze._structure import STATISTICS
 from unifreeze._undo import nothing
-
-_UNITS = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-_SINGLE = 2.0**-23
 
 
 def run_step(
@@ -53,6 +51,18 @@ def run_step(
                 stack.callback(drop_gradients, backend, walk)
                 steps.train(spec)
     return steps.result()
+
+
+def set_comparable_modes(
+    backend: ExperimentOperations, model: Model, walk: Walk, resolution: Resolution
+) -> None:
+    """Let layers with statistics train, unless the plan holds them; others are in inference."""
+    backend.train_mode(model)
+    backend.turn_random_off(walk)
+    modes, guards = backend.modes(walk), backend.get_guards(walk)
+    for owner in resolution.spec.statistics_owners():
+        modes[owner] = not (owner in guards and guards[owner].still)
+    backend.set_modes(walk, modes)
 
 
 class _Steps:
@@ -83,7 +93,9 @@ class _Steps:
         for path, array in self.config.values.items():
             backend.assign(model, path, array)
         if self.config.nudge:
-            self._nudge()
+            self.batch = nudge(
+                backend, model, self.resolution.spec, self.config.batch, double=self.config.double
+            )
         step, clear = backend.plain_optimizer(model, spec)
         still = self._still()
         start, before = self._parameters(), backend.fingerprint(model, still)
@@ -107,7 +119,7 @@ class _Steps:
     def _forward_and_backward(self) -> tuple[dict[str, Any], Gradients]:
         """Run one pass; return what it showed, and its gradients."""
         backend, config = self.backend, self.config
-        self._set_modes()
+        set_comparable_modes(backend, self.model, self.walk, self.resolution)
         backend.seed(config.seed)
         before = self._statistics()
         counts: dict[str, list[int]] = {}
@@ -140,16 +152,6 @@ class _Steps:
             "counts": {path: tuple(calls) for path, calls in counts.items()},
         }
         return seen, live
-
-    def _set_modes(self) -> None:
-        """Let layers with statistics train, unless the plan holds them; others are in inference."""
-        backend, walk = self.backend, self.walk
-        backend.train_mode(self.model)
-        backend.turn_random_off(walk)
-        modes, guards = backend.modes(walk), backend.get_guards(walk)
-        for owner in self.resolution.spec.statistics_owners():
-            modes[owner] = not (owner in guards and guards[owner].still)
-        backend.set_modes(walk, modes)
 
     def _statistics(self) -> dict[str, Array]:
         states = [(s, t) for s, t in self.walk.states() if t is not None]
@@ -201,42 +203,6 @@ class _Steps:
     def _parameters(self) -> dict[str, Array]:
         floating = self.backend.is_floating
         return {p: self.backend.to_array(t) for p, t in self._live().items() if floating(t)}
-
-    def _nudge(self) -> None:
-        """Move inputs and lookup tables by about one unit in the last place, either way."""
-        backend, spec = self.backend, self.resolution.spec
-        unit = _UNITS["float64"] if self.config.double else _unit(spec.tensors)
-        given = self.config.batch
-        moved = [_nudged(array, unit) for array in given.args]
-        named = {name: _nudged(array, unit) for name, array in given.kwargs.items()}
-        self.batch = Batch(tuple(moved), named)
-        floats = any(array.dtype.kind == "f" for array in (*moved, *named.values()))
-        tables = [p.path for p in spec.parameters if p.kind == "embedding"]
-        if not tables and not floats:
-            tables = [spec.parameters[int(spec.canonical_order[0])].path]
-        for path in tables:
-            backend.assign(self.model, path, _nudged(backend.tensor(self.model, path), unit))
-
-
-def _nudged(array: Array, unit: float) -> Array:
-    if array.dtype.kind != "f":
-        return array
-    signs = np.where(numbers(array.size, 11) > 0, 1.0, -1.0).reshape(array.shape)
-    return np.asarray(_wide(array) * (1 + unit * signs))
-
-
-def _unit(tensors: Iterable[Tensor]) -> float:
-    """Return the unit of the coarsest floating dtype among a model's parameters."""
-    return max((_UNITS.get(tensor.dtype, _SINGLE) for tensor in tensors), default=_SINGLE)
-
-
-def unit_of(dtype: str) -> float:
-    """Return the distance from 1 to the next number of a floating dtype.
-
-    >>> unit_of("float32") == 2.0**-23
-    True
-    """
-    return _UNITS.get(dtype, _SINGLE)
 
 
 def _wide(array: Array) -> Array:

@@ -3,6 +3,7 @@
 from unifreeze._numerics.projections import Sketch
 from unifreeze._protocol.backend import Backend
 from unifreeze._protocol.batches import Array, Batch
+from unifreeze._protocol.curve_data import CurveConfig, TokenConfig, TokenRun
 from unifreeze._protocol.experiment_backend import ExperimentBackend
 from unifreeze._protocol.freezing_backend import FreezingBackend
 from unifreeze._protocol.live import Layer, LiveOptimizer, LiveTensor, Model

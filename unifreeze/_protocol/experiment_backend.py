@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from unifreeze._numerics.measurements import MeasureConfig, MeasureRun
 from unifreeze._protocol.batches import Batch
+from unifreeze._protocol.curve_data import CurveConfig, TokenConfig, TokenRun
 from unifreeze._protocol.live import Model
 from unifreeze._protocol.probe_data import ProbeConfig, ProbeResult
 from unifreeze._protocol.sketch_data import SketchConfig, SketchRun
@@ -29,6 +30,14 @@ class ExperimentBackend(Protocol):
 
     def measure(self, model: Model, config: MeasureConfig) -> MeasureRun:
         """Measure gradients and passed-by modules."""
+
+    def loss_curve(
+        self, model: Model, resolution: Resolution, config: CurveConfig
+    ) -> tuple[float, ...]:
+        """Train a model under a plan; return the loss before each step and after the last one."""
+
+    def greedy_tokens(self, model: Model, config: TokenConfig) -> TokenRun:
+        """Continue a batch of token ids, one token after the other, each the likeliest."""
 
     def first_gradients(
         self, model: Model, batch: Batch

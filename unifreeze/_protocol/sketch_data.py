@@ -25,6 +25,8 @@ class SketchConfig:
         choose: Chooses outputs for the loss, once they are there; None for all, by their keys.
         seed: Seed of the loss's weights.
         parts: For a fused tensor, by its path: an axis, and by name where along it each part lies.
+        double: Compute in double precision, where the framework can.
+        nudge: Move floating inputs and lookup tables by about one unit in the last place.
     """
 
     batch: Batch
@@ -32,6 +34,8 @@ class SketchConfig:
     choose: Callable[[Mapping[str, Seen]], Chosen] | None = None
     seed: int = 0
     parts: Parts = field(default_factory=dict)
+    double: bool = True
+    nudge: bool = False
 
     def __post_init__(self) -> None:
         check_counts(steps=1, seed=self.seed)

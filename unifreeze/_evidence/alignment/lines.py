@@ -1,0 +1,124 @@
+"""A line of an acceptance report: what was measured, the threshold, and the verdict."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Literal
+
+from pydantic import Field
+
+from unifreeze._evidence.report import ClauseResult
+from unifreeze._files import Row
+from unifreeze._protocol import Finding
+from unifreeze.errors import UnifreezeError
+
+Verdict = Literal["holds", "BROKEN", "open", "note", "not checked"]
+SECTIONS = (
+    "pairing",
+    "weights",
+    "layers",
+    "outputs",
+    "tokens",
+    "gradients",
+    "updates",
+    "training",
+    "settings",
+    "parity",
+    "versions",
+)
+"""The sections of the report, in order."""
+MOST_DETAILS = 10
+"""How many findings a line shows; it says how many more there are."""
+
+
+class Line(Row):
+    """One line of an acceptance report.
+
+    Attributes:
+        section: One of `SECTIONS`.
+        key: Which sentence of `words.py` says what it promises.
+        verdict: "note" and "not checked" neither hold nor break the report.
+        facts: Numbers and names for that sentence.
+        measured: The measured difference; None where nothing is measured.
+        limit: How large it may be.
+        source: Which sentence of `words.py` says where the limit comes from.
+        details: Findings, with native paths, in English.
+    """
+
+    section: str
+    key: str
+    verdict: Verdict
+    facts: dict[str, str | int | float] = Field(default_factory=dict)
+    measured: float | None = None
+    limit: float | None = None
+    source: str = ""
+    details: tuple[str, ...] = ()
+
+
+def measured_line(
+    section: str,
+    key: str,
+    size: float,
+    limit: float,
+    source: str,
+    *details: str,
+    **facts: str | int | float,
+) -> Line:
+    """Return a line that holds where a difference is within its limit."""
+    holds = size <= limit
+    return Line(
+        section=section,
+        key=key,
+        verdict="holds" if holds and limit < 1 else "open" if holds else "BROKEN",
+        facts=facts,
+        measured=size if isfinite(size) else None,
+        limit=limit,
+        source=source,
+        details=details,
+    )
+
+
+def clause_line(section: str, key: str, clause: ClauseResult, *, own: bool = False) -> Line:
+    """Return a clause of a step or of parity as a line.
+
+    Args:
+        section: The section.
+        key: The sentence.
+        clause: How the clause came out.
+        own: It was measured in the models' own precision.
+    """
+    near = clause.nearest
+    source = ("noise" if own else "double") if near else ""
+    facts: dict[str, str | int | float] = {"subject": near.subject if near else "—"}
+    return Line(
+        section=section,
+        key=key,
+        verdict="BROKEN" if not clause.holds else "holds" if clause.decided else "open",
+        facts=facts,
+        measured=near.size if near and isfinite(near.size) else None,
+        limit=near.limit if near else None,
+        source=source,
+        details=shown(clause.findings),
+    )
+
+
+def shown(findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    """Return findings as sentences, the first few of them."""
+    lines = [
+        ("note: " if finding.severity == "note" else "") + str(finding)
+        for finding in findings[:MOST_DETAILS]
+    ]
+    more = len(findings) - MOST_DETAILS
+    return tuple([*lines, f"… and {more} more"] if more > 0 else lines)
+
+
+def failed_line(section: str, error: UnifreezeError) -> Line:
+    """Return the line of a section whose check could not be run."""
+    return Line(
+        section=section, key="failed", verdict="BROKEN", details=tuple(str(error).splitlines())
+    )
+
+
+def unchecked(section: str, key: str, **facts: str | int | float) -> Line:
+    """Return the line of a check that does not apply; the sentence says why."""
+    return Line(section=section, key=key, verdict="not checked", facts=facts)
