@@ -112,6 +112,9 @@ def _step(world):
 
 
 INSTANCES = {
+    "AlignmentReport": lambda world: uf.align(
+        world.model(), world.model(), batch=world.batch, steps=2
+    ),
     "CachedRun": lambda world: world.handle().cached(),
     "Capture": lambda world: uf.capture(world.model()),
     "Comparison": _compared,

@@ -15,7 +15,7 @@ from unifreeze._modules.guard import Guard
 from unifreeze._modules.reader import Reader
 from unifreeze._modules.tensor_operations import TensorOperations
 from unifreeze._modules.walking import Walk
-from unifreeze._modules.watching import ForwardWatch
+from unifreeze._modules.watching import ForwardWatch, SilentInCopies
 from unifreeze._protocol.live import Layer, LiveTensor, Model
 from unifreeze._protocol.processes import Processes
 from unifreeze._protocol.results import Capabilities, Finding, Undo
@@ -96,7 +96,8 @@ class ModuleOperations(TensorOperations):
         Copies of the module, and pickled ones, should call nobody. Where a compiler records a pass,
         `followed` should be called instead of the other two.
         """
-        return self.hook(module, watch.begins, partial(_ends, watch))
+        ends = partial(_ends, watch)
+        return self.hook(module, SilentInCopies(watch.begins), SilentInCopies(ends))
 
     @abstractmethod
     def on_load(self, walk: Walk, loaded: Callable[[], None]) -> Undo:

@@ -88,6 +88,21 @@ _recording: list[str] = []
 """Keys of the watches that a compiler calls now; it counts on a module's hooks as they are."""
 
 
+class SilentInCopies:
+    """A function that a hook calls; in a copy of the hook, or a pickle, it does nothing."""
+
+    def __init__(self, call: Callable[..., None] | None = None) -> None:
+        self._call = call
+
+    def __call__(self, *results: Any) -> None:
+        """Call the function, unless this is a copy."""
+        if self._call is not None:
+            self._call(*results)
+
+    def __reduce__(self) -> tuple[type[SilentInCopies], tuple[()]]:
+        return SilentInCopies, ()
+
+
 class _Hook:
     """A hook around a forward pass; a copy of it calls nobody."""
 

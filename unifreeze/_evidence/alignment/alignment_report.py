@@ -97,6 +97,7 @@ class AlignmentReport(Saved):
         """The last line that a command prints."""
         return self.verdict if self.holds else f"{self.verdict}: {', '.join(self.broken)}"
 
+    @checked
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data, which `load` reads from a file.
 
@@ -119,6 +120,7 @@ class AlignmentReport(Saved):
         """
         return markdown(self, language, picture)
 
+    @checked
     def to_svg(self) -> Any:
         """Draw both loss curves.
 
