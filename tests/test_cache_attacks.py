@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import unifreeze as uf
+from tests.support import cache_attacks_by_state as by_state
 from tests.support import cached_nets as nets
 from tests.support.cache_attacks import ATTACKS, ROWS, body_and_head, line, module
 from unifreeze.errors import CacheError
@@ -102,7 +103,7 @@ HIT = (
 """Networks that look as bad, and are cached with the same bits."""
 
 
-@pytest.mark.parametrize("make", ATTACKS)
+@pytest.mark.parametrize("make", [*ATTACKS, *by_state.ATTACKS])
 def test_a_network_made_to_fool_the_cache_trains_right_or_is_refused(framework, make):
     outcome = compare(nets.framework_of(framework), make)
     assert not outcome.startswith("WRONG"), outcome
