@@ -37,8 +37,8 @@ class AlignmentReport(Saved):
         curves: The losses; None where the training could not be run.
 
     >>> report = align(torch_model, paddle_model, batch=batch, steps=3)
-    >>> report
-    <unifreeze.AlignmentReport: the port is aligned, 35 lines>
+    >>> report.verdict
+    'the port is aligned'
     >>> report.save(folder / "report.json")
     >>> report.load(folder / "report.json") == report
     True
