@@ -29,7 +29,7 @@ from unifreeze_paddle import _tensor_values as bits
 class PaddleExperiments(ModuleExperiments):
     """Runs a model forward and backward, and trains it with plain optimizers."""
 
-    device_hint = "the README says which Paddle package has CUDA"
+    device_hint = "docs/en/getting-started.md says which Paddle package has CUDA"
     layer_table = settings.LAYERS
     optimizer_tables = settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
     seed = staticmethod(paddle.seed)

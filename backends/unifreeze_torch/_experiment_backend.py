@@ -24,7 +24,7 @@ from unifreeze_torch import _tensor_values as bits
 class TorchExperiments(ModuleExperiments):
     """Runs a model forward and backward, and trains it with plain optimizers."""
 
-    device_hint = "the README says which torch build has CUDA"
+    device_hint = "docs/en/getting-started.md says which torch build has CUDA"
     layer_table = settings.LAYERS
     optimizer_tables = settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
     seed = staticmethod(torch.manual_seed)

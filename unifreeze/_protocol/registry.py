@@ -209,7 +209,7 @@ def missing_framework(name: str) -> MissingFrameworkError:
     """Build the error for a framework that is not installed."""
     entry = _entries().get(name)
     is_bundled = entry is not None and entry.dist is not None and entry.dist.name == "unifreeze"
-    extra = f"pip install 'unifreeze[{name}]' (the README says which build for a GPU)"
+    extra = f"pip install 'unifreeze[{name}]' (docs/en/getting-started.md: which build for a GPU)"
     return MissingFrameworkError(
         f"{name} is not installed here", hint=extra if is_bundled else f"install {name}"
     )
