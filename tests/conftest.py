@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unifreeze._protocol import load_backend
+from unifreeze._protocol import load_backend, registry
 from unifreeze.testing import Kit
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -61,6 +61,28 @@ def pytest_runtest_setup():
         torch.manual_seed(0)
     if paddle := sys.modules.get("paddle"):
         paddle.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_process_as_it_was():
+    """Fail the test that changes what all later tests work with, instead of one of those."""
+    before = _of_the_process()
+    yield
+    after = _of_the_process()
+    changed = [name for name in before if after.get(name) != before[name]]
+    assert not changed, f"the test leaves the process with another {', '.join(changed)}"
+
+
+def _of_the_process():
+    found = {"set of backends": dict(registry._overrides), "working folder": Path.cwd()}
+    for name in FRAMEWORKS:
+        module = sys.modules.get(name)
+        found[f"precision of {name}"] = module and str(module.get_default_dtype())
+    if torch := sys.modules.get("torch"):
+        found["number of threads"] = torch.get_num_threads()
+        found["determinism"] = torch.are_deterministic_algorithms_enabled()
+        found["gradient mode"] = torch.is_grad_enabled()
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _framework_of(item):

@@ -10,7 +10,7 @@ from tests.support.processes import in_processes
 
 @pytest.fixture(scope="module")
 def references():
-    return {compiled: runs.reference(compiled=compiled) for compiled in (False, True)}
+    return {compiled: in_processes(runs.reference, 1, compiled)[0] for compiled in (False, True)}
 
 
 @pytest.fixture(scope="module")

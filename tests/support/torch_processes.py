@@ -198,8 +198,11 @@ def train(
     return names, seen
 
 
-def reference(*, compiled: bool) -> tuple[list[str], list[str]]:
-    """Train in one process that averages the gradients of two shares."""
+def reference(rank: int, count: int, compiled: bool) -> tuple[list[str], list[str]]:
+    """Train in one process that averages the gradients of two shares.
+
+    It is a process of its own, so that it uses as many threads as those it is compared with.
+    """
     model = make()
     handle = PLAN.apply(model)
     optimizer = handle.optimizer(torch.optim.AdamW, lr=1e-2)
