@@ -31,7 +31,7 @@ times as fast as training everything, in the same run. An epoch has 16 batches. 
 three epochs were run, and epochs of which four steps were run. Memory is how much the process grows
 over the built model, at most: in epoch 1, and in epoch 2. Plans for text models say `dropout: off`.
 
-![Times as fast as training everything](pictures/fine-tuning.svg)
+![Times as fast as training everything](../pictures/fine-tuning.svg)
 """
 FRAMEWORKS = {"torch": "PyTorch", "paddle": "PaddlePaddle"}
 
@@ -51,7 +51,7 @@ def write(results: dict[str, Any], device: str) -> None:
     """Write the figures, and the page and the picture of all of them."""
     _file(device).write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     cpu, gpu = read("cpu"), read("cuda")
-    (DOCS / "fine-tuning.md").write_text(page(cpu, gpu), "utf-8")
+    (DOCS / "en" / "fine-tuning.md").write_text(page(cpu, gpu), "utf-8")
     picture(cpu).save(DOCS / "pictures" / "fine-tuning.svg")
 
 

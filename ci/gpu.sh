@@ -3,7 +3,7 @@
 # are needed, but what `make gpu-wheels` fetched into .gpu-wheels may be. See docs/en/gpu.md.
 #   ci/gpu.sh [FOLDER]              where the records and the table go; runs/gpu by default
 #   ci/gpu.sh [FOLDER] --rehearse   the same with the CPU in the GPU's place
-#   ci/gpu.sh --bench               the GPU columns of docs/fine-tuning.md instead
+#   ci/gpu.sh --bench               the GPU columns of docs/en/fine-tuning.md instead
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$(command -v python3 || command -v python)}
