@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from unifreeze._evidence.alignment.lines import Line
+from unifreeze._evidence.gaps import Limit
 from unifreeze._evidence.record import Record
 from unifreeze._evidence.step_side import StepSide
 from unifreeze._files import Format, Row, Saved
@@ -20,6 +21,8 @@ from unifreeze._ports.pairing.model_sketch import ResultRow, RoundedOutput
 from unifreeze.errors import RecordError
 
 SIDE_FORMAT = 1
+LOSSES = Limit(1e-6, 1e-4)
+"""Relative difference of losses that is allowed even without noise."""
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of outputs, by their keys."""
 
@@ -45,16 +48,24 @@ class Losses(Row):
     Attributes:
         output: The output that they are made of.
         own: In the model's own precision.
-        own_moved: The same with inputs moved by one unit in the last place.
+        own_moved: The same with inputs moved by one unit in the last place; None where that decides
+            nothing: for the first model, and where `LOSSES` allows the difference.
         double: In double precision.
-        double_moved: The same with inputs moved.
+        double_moved: The same with inputs moved, or None.
     """
 
     output: str
     own: tuple[float, ...]
-    own_moved: tuple[float, ...]
+    own_moved: tuple[float, ...] | None = None
     double: tuple[float, ...]
-    double_moved: tuple[float, ...]
+    double_moved: tuple[float, ...] | None = None
+
+
+def losses_apart(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return the largest difference of two curves, relative to the largest loss."""
+    largest = max(map(abs, (*one, *other)), default=0.0) or 1.0
+    gaps = [abs(a - b) / largest for a, b in zip(one, other, strict=True)]
+    return max((gap if gap == gap else float("inf") for gap in gaps), default=0.0)
 
 
 class AlignmentSide(Saved):
@@ -92,7 +103,7 @@ class AlignmentSide(Saved):
     """
 
     format: ClassVar[Format] = Format(
-        what="side of an acceptance report",
+        what="unifreeze side of an acceptance report",
         key="unifreeze_alignment_side",
         version=SIDE_FORMAT,
         error=RecordError,

@@ -19,7 +19,7 @@ from unifreeze._evidence.alignment.measuring import (
 )
 from unifreeze._evidence.alignment.pairing_lines import refused_line
 from unifreeze._evidence.alignment.parity_lines import parity_line
-from unifreeze._evidence.alignment.placed_pairing import pair_by_place
+from unifreeze._evidence.alignment.placed_pairing import pair_by_place, placed
 from unifreeze._evidence.alignment.side_lines import compare_alignment_sides
 from unifreeze._evidence.parity import check_parity
 from unifreeze._evidence.step_values import carried_values
@@ -57,8 +57,8 @@ def align(
         pairing: Which tensor is which, if it is known; made from the batch where it is not given.
         steps: Training steps of the loss curves.
         seed: Seed of everything random.
-        weights: Where the first model's weights come from, for the report. Without it, tokens are
-            labelled as those of random weights.
+        weights: Where the first model's weights come from, in words for the report; nothing is
+            loaded. Without it, tokens are labelled as those of random weights.
 
     Returns:
         The report: `report.holds` is the verdict; `report.to_markdown(language="zh")` writes it.
@@ -132,7 +132,9 @@ class Checks:
         if known is not None:
             return known, refusal
         try:
-            return pair_by_place(self.models, self.backends, self.batches), refusal
+            sides = zip(self.models, self.backends, self.batches, strict=True)
+            first, second = (placed(*side) for side in sides)
+            return pair_by_place(first, second), refusal
         except UnifreezeError:
             return None, refusal
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from unifreeze._evidence.alignment.alignment_side import AlignmentSide
+from unifreeze._evidence.alignment.alignment_side import LOSSES, AlignmentSide, losses_apart
 from unifreeze._evidence.alignment.lines import Line, measured_line
-from unifreeze._evidence.gaps import NOISES, Limit
+from unifreeze._evidence.gaps import NOISES
 from unifreeze._files import Row
 from unifreeze._numerics.seeded_losses import loss_kind
-
-LOSSES = Limit(1e-6, 1e-4)
-"""Relative difference of losses that is allowed even without noise."""
 
 
 class Curves(Row):
@@ -33,24 +30,18 @@ def loss_lines(first: AlignmentSide, second: AlignmentSide) -> list[Line]:
     one, other = first.losses, second.losses
     assert one is not None
     assert other is not None
-    noise = max(_apart(one.own, one.own_moved), _apart(other.own, other.own_moved))
-    # Where a gradient is zero but for rounding, AdamW's step is of full size and random direction.
-    noise_in_double = max(
-        _apart(one.double, one.double_moved), _apart(other.double, other.double_moved)
-    )
+    # Where a gradient is zero but for rounding, AdamW's step is of full size and random direction;
+    # so float64 has noise, too.
     rows = (
-        ("losses", one.own, other.own, max(LOSSES.single, NOISES * noise)),
-        (
-            "losses in float64",
-            one.double,
-            other.double,
-            max(LOSSES.double, NOISES * noise_in_double),
-        ),
+        ("losses", one.own, other.own, other.own_moved, LOSSES.single),
+        ("losses in float64", one.double, other.double, other.double_moved, LOSSES.double),
     )
-    return [
-        measured_line("training", key, _apart(a, b), limit, "losses", steps=first.steps)
-        for key, a, b, limit in rows
-    ]
+    lines = []
+    for key, here, there, moved, floor in rows:
+        limit = max(floor, NOISES * losses_apart(there, moved)) if moved else floor
+        size = losses_apart(here, there)
+        lines.append(measured_line("training", key, size, limit, "losses", steps=first.steps))
+    return lines
 
 
 def curves_of(first: AlignmentSide, second: AlignmentSide) -> Curves | None:
@@ -60,10 +51,3 @@ def curves_of(first: AlignmentSide, second: AlignmentSide) -> Curves | None:
         return None
     kind = loss_kind(one.output, first.outputs[one.output])
     return Curves(one=one.own, other=other.own, kind=kind, output=one.output)
-
-
-def _apart(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Return the largest difference of two curves, relative to the largest loss."""
-    largest = max(map(abs, (*one, *other)), default=0.0) or 1.0
-    gaps = [abs(a - b) / largest for a, b in zip(one, other, strict=True)]
-    return max((gap if gap == gap else float("inf") for gap in gaps), default=0.0)

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from unifreeze._evidence.alignment.alignment_side import (
+    LOSSES,
     SIDE_FORMAT,
     AlignmentSide,
     LayerRun,
     Losses,
     TokenRow,
+    losses_apart,
 )
 from unifreeze._evidence.alignment.lines import Line
 from unifreeze._evidence.alignment.weight_lines import weight_lines
@@ -136,7 +138,7 @@ class _Measuring:
             steps=task.steps,
             weights=task.weights if like is None else like.weights,
             inputs=tuple(shown_inputs(self.batch)),
-            inputs_digest=digest_of(enumerate((*self.batch.args, *self.batch.kwargs.values()))),
+            inputs_digest=_inputs_digest(self.batch),
             like=like.digest if like else "",
             values_digest=like.values_digest if like else "",
             outputs=self.shapes,
@@ -231,12 +233,16 @@ class _Measuring:
             config_of_run = replace(config, nudge=nudge, double=double)
             return self.backend.loss_curve(self.model, resolution, config_of_run)
 
+        own, double, like = train(), train(double=True), self.like and self.like.losses
+        # Noise is measured where it decides, because each training of a large model takes minutes.
+        far = like and losses_apart(like.own, own) > LOSSES.single
+        far_in_double = like and losses_apart(like.double, double) > LOSSES.double
         return Losses(
             output=name,
-            own=train(),
-            own_moved=train(nudge=True),
-            double=train(double=True),
-            double_moved=train(nudge=True, double=True),
+            own=own,
+            own_moved=train(nudge=True) if far else None,
+            double=double,
+            double_moved=train(nudge=True, double=True) if far_in_double else None,
         )
 
     def _record(self) -> Record:
@@ -275,6 +281,14 @@ def digest_of(arrays: Iterable[tuple[object, Array]]) -> str:
         known.update(f"{name} {array.dtype} {array.shape}".encode())
         known.update(np.ascontiguousarray(array).tobytes())
     return known.hexdigest()[:16]
+
+
+def _inputs_digest(batch: Batch) -> str:
+    """Return a short hash of the inputs' values, whatever their names and order."""
+    arrays = (*batch.args, *batch.kwargs.values())
+    return hashlib.sha256(
+        "".join(sorted(digest_of([("", a)]) for a in arrays)).encode()
+    ).hexdigest()[:16]
 
 
 def _enlarged(batch: Batch) -> Batch:

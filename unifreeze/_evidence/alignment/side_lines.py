@@ -68,9 +68,11 @@ def _check_comparable(first: AlignmentSide, second: AlignmentSide, pairing: Pair
         RecordError: Saying what differs.
     """
     if first.like or not second.like:
+        kinds = ["on its own weights", "on another model's weights"]
+        rows = [f"{side.model} was measured {kinds[bool(side.like)]}" for side in (first, second)]
         raise RecordError(
-            "the two sides are in the wrong order, or both of one sort",
-            context=f"measured on {'' if first.like else 'its'} own weights: {first.model}",
+            "these two sides are not those of a model and of its port, in this order",
+            context="\n".join(rows),
             hint="first the side of the model that was ported, then the one made with --like",
         )
     if second.like != first.digest:
@@ -82,6 +84,12 @@ def _check_comparable(first: AlignmentSide, second: AlignmentSide, pairing: Pair
         fact = f"the two sides are not of one report: {field} differs"
         values = [(side.framework, getattr(side, field)) for side in (first, second)]
         refuse_different(fact, *values, hint="measure both with the same options")
+    if _kinds(first) == _kinds(second) and first.inputs_digest != second.inputs_digest:
+        raise RecordError(
+            "the two sides are not of one report: they saw other inputs",
+            context=f"both saw {', '.join(first.inputs)}, with other values",
+            hint="measure both with the same --batch and --seed",
+        )
     for row in pairing.pairs:
         for side, path in ((first, row.one_tensor), (second, row.other_tensor)):
             if path not in side.owners:
@@ -89,6 +97,11 @@ def _check_comparable(first: AlignmentSide, second: AlignmentSide, pairing: Pair
                     f"the pairing is of other models: {side.model} has no {path}",
                     hint="give the pairing that both sides were measured with",
                 )
+
+
+def _kinds(side: AlignmentSide) -> list[str]:
+    """Return dtype and shape of each input, without names and order."""
+    return sorted(text.rpartition(": ")[2] for text in side.inputs)
 
 
 def _lines(
