@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 
 import unifreeze as uf
+from tests.support.alignment.effect import effect, images, texts
 from tests.support.alignment.errors_list import ERRORS, PortingError
+from tests.support.alignment.random_edits import NETWORKS, SEEDS, Drawn, draw
 from tests.support.pairs import PAIRS, small, text
 from unifreeze._cli.find_model import load_model
 from unifreeze._experiments.greedy_tokens import token_ids
@@ -25,6 +28,8 @@ from unifreeze._resolution import train_everything
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "en" / "porting-errors.md"
 LOGITS, TOKENS, SIMILAR, STEPS = 1e-2, 10, 0.05, 20
 """The field's thresholds: of logits, of tokens, of losses (relative to the largest), of steps."""
+MOST_ATTEMPTS = 20
+"""How often a seed is drawn again, if the network does not run with its edit."""
 IDS = "input_ids=int64[2,12]<5:90>"
 MASK = "attention_mask=int64[2,12]<1:2>"
 DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"), 0.1)
@@ -162,14 +167,60 @@ def _tokens(sides: Any, keys: list[str], batch: Batch) -> int:
     return same.index(False) if False in same else len(same)
 
 
-def outcome(error: PortingError | None, network: str) -> Outcome:
+def outcome(edit: Callable[[Any], Any] | None, network: str) -> Outcome:
     """Make an error in a correct port, and run all checks; None makes no error."""
     one, other, batch = port(network)
-    if error is not None:
-        error.edit(other)
+    if edit is not None:
+        edit(other)
     usual = usual_checks(one, other, batch)
     report = uf.align(one, other, batch=batch, steps=5)
     return Outcome(*usual, report.broken)
+
+
+class RandomRow(NamedTuple):
+    """A random edit and what came of it.
+
+    Attributes:
+        drawn: The edit.
+        name: What it does.
+        effect: Where it shows, by `effect.py`; "" where it changes nothing.
+        outcome: Which checks caught it.
+    """
+
+    drawn: Drawn
+    name: str
+    effect: str
+    outcome: Outcome
+
+    @property
+    def right(self) -> bool:
+        """Whether the report is broken exactly if the edit changes something."""
+        return bool(self.outcome.sections) == bool(self.effect)
+
+
+def random_rows(seeds: Iterable[int]) -> list[RandomRow]:
+    """Make the edit of each seed, judge it without unifreeze, and run all checks."""
+    states = {network: port(network)[1].state_dict() for network in NETWORKS}
+    rows = []
+    for seed in seeds:
+        for attempt in range(MOST_ATTEMPTS):
+            drawn = draw(seed, attempt)
+            try:
+                shows = effect_of(drawn, states[drawn.network])
+            except Exception as error:  # the network does not run with this edit
+                _say(f"seed {seed}: drawn again: {type(error).__name__}")
+                continue
+            name = drawn.edit(models(drawn.network)[1])
+            rows.append(RandomRow(drawn, name, shows, outcome(drawn.edit, drawn.network)))
+            _say(f"seed {seed}: {rows[-1]}")
+            break
+    return rows
+
+
+def effect_of(drawn: Drawn, state: Any) -> str:
+    """Return where a random edit shows; "" if it changes nothing."""
+    batches = images() if drawn.network == "ResNet" else texts()
+    return effect(lambda: models(drawn.network)[1], state, drawn.edit, batches)
 
 
 def correct_ports() -> dict[str, tuple[str, ...]]:
@@ -187,6 +238,7 @@ def correct_ports() -> dict[str, tuple[str, ...]]:
 def page(
     rows: dict[PortingError, Outcome],
     plain: dict[str, Outcome],
+    drawn: list[RandomRow],
     correct: dict[str, tuple[str, ...]],
 ) -> str:
     """Write the page."""
@@ -223,11 +275,50 @@ def page(
         lines += ["", f"## {network}", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
         lines.append(_line("(correct)", plain[network]))
         lines += [_line(e.name, row) for e, row in rows.items() if e.network == network]
+    lines += random_lines(drawn)
     lines += ["", "## Other correct ports", "", "| pair | report |", "| --- | --- |"]
     lines += [_row((name, ", ".join(broken) or "holds")) for name, broken in correct.items()]
     return "\n".join([*lines, ""])
 
 
+def random_lines(rows: list[RandomRow]) -> list[str]:
+    """Write the table of random edits."""
+    harmless = [row for row in rows if not row.effect]
+    usual = sum(row.outcome.usual for row in rows if row.effect)
+    right = sum(row.right for row in rows)
+    lines = [
+        "",
+        "## Random edits",
+        "",
+        f"{len(rows)} edits of layer settings, drawn by the seeds in the first column: a network, "
+        "a setting, a layer and another value. An edit that the network does not run with is drawn "
+        "again; nothing else is left out. Whether an edit changes anything is judged without "
+        "unifreeze, by the port in Paddle against itself in float64: outputs in inference and in "
+        "training, gradients and statistics, on three batches, for two steps "
+        "(`tests/support/alignment/effect.py`). "
+        f"{len(rows) - len(harmless)} change something; the usual checks catch {usual} of them. "
+        f"{len(harmless)} change nothing. `uf.align` is right about {right} of {len(rows)}.",
+        "",
+        _row(RANDOM_COLUMNS),
+        _row(["---"] * len(RANDOM_COLUMNS)),
+    ]
+    for row in rows:
+        caught = row.outcome.sections
+        verdict = ", ".join(caught) or "holds"
+        usual_word = "caught" if row.outcome.usual else "**missed**" if row.effect else "pass"
+        cells = (
+            str(row.drawn.seed),
+            row.drawn.network,
+            row.name,
+            row.effect or "nothing",
+            usual_word,
+            verdict if row.right else f"**{verdict}**",
+        )
+        lines.append(_row(cells))
+    return lines
+
+
+RANDOM_COLUMNS = ("seed", "network", "edit", "shows first in", "usual checks", "align")
 COLUMNS = ("error", "logits differ by", "equal tokens", "losses differ by", "usual checks", "align")
 
 
@@ -248,19 +339,21 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Write the page; return 1 if an error is missed or a correct port does not hold."""
+    """Write the page; return 1 if `align` is wrong about an error, an edit or a correct port."""
     warnings.simplefilter("ignore")
     plain = {network: outcome(None, network) for network in ("ResNet", "ERNIE", "decoder")}
     for network, row in plain.items():
         _say(f"{network}: {row}")
     rows = {}
     for error in ERRORS:
-        rows[error] = outcome(error, error.network)
+        rows[error] = outcome(error.edit, error.network)
         _say(f"{error.network}: {error.name}: {rows[error]}")
+    drawn = random_rows(SEEDS)
     correct = correct_ports()
-    PAGE.write_text(page(rows, plain, correct), encoding="utf-8")
+    PAGE.write_text(page(rows, plain, drawn, correct), encoding="utf-8")
     wrong = [row for row in (*plain.values(),) if row.sections] or any(correct.values())
-    return int(bool(wrong) or not all(row.sections for row in rows.values()))
+    right = all(row.right for row in drawn)
+    return int(bool(wrong) or not right or not all(row.sections for row in rows.values()))
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def pair(
         settings += [f"--backend={value}" for value in backend]
         settings += ["--shipped-map"] if shipped else []
         python = other_python or sys.executable
-        pairing = _pair_models((model, other), python, settings, _read_map(hints))
+        pairing = pair_in_two_processes((model, other), python, settings, _read_map(hints))
     if output:
         pairing.save(output)
     if json:
@@ -236,7 +236,7 @@ def _read_map(file: Path | None) -> dict[str, str]:
     return names
 
 
-def _pair_models(
+def pair_in_two_processes(
     models: tuple[str, str], other_python: str, settings: list[str], hints: dict[str, str]
 ) -> Pairing:
     """Pair two models, each sketched in processes of its own environment."""

@@ -14,6 +14,7 @@ from unifreeze._ports.carrying.transfers import Piece, route
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze._ports.pairing.layout import places
 from unifreeze._ports.pairing.probe_values import own_of
+from unifreeze._ports.weights import WeightFile
 from unifreeze._protocol import Backend, StepConfig
 from unifreeze.errors import PairingError
 
@@ -40,15 +41,37 @@ def carried_values(
         PairingError: The pairing names tensors that the models do not have.
         PortError: The pairing was never certified.
     """
-    models = zip(backends, (first, second), strict=True)
-    names = [set(backend.objects(model)) for backend, model in models]
+    sides = zip(backends, (first, second), strict=True)
+    _check_names(pairing, *(set(backend.objects(model)) for backend, model in sides))
+    return _filled(pairing, backends[1], second, lambda p: backends[0].tensor(first, p.names[0]))
+
+
+def values_from_file(
+    pairing: Pairing, backend: Backend, model: Any, weights: WeightFile
+) -> dict[str, Array]:
+    """Return the values that the second model takes from a file of the first model's tensors.
+
+    Args:
+        pairing: The pairing.
+        backend: Of the second model.
+        model: The second model.
+        weights: The file, by the first model's names.
+
+    Raises:
+        PairingError: The pairing names tensors that the file or the model does not have.
+        PortError: The pairing was never certified.
+    """
+    _check_names(pairing, set(weights.names), set(backend.objects(model)))
+    return _filled(pairing, backend, model, lambda piece: weights.read(piece.names[0]))
+
+
+def _check_names(pairing: Pairing, first: set[str], second: set[str]) -> None:
     for row in pairing.pairs:
-        if row.one_tensor not in names[0] or row.other_tensor not in names[1]:
+        if row.one_tensor not in first or row.other_tensor not in second:
             raise PairingError(
                 f"the pairing is of other models: {row.one} and {row.other} are not there",
                 hint="pair the models anew, or leave the pairing out",
             )
-    return _filled(pairing, backends[1], second, lambda p: backends[0].tensor(first, p.names[0]))
 
 
 def on_sketched_values(

@@ -7,7 +7,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -102,7 +102,7 @@ class _Steps:
         for _ in range(self.config.steps):
             seen, gradients = self._forward_and_backward()
             if not self.first:
-                weights = self._sketches({path: _wide(array) for path, array in start.items()})
+                weights = self._sketches((path, _wide(array)) for path, array in start.items())
                 norms = {name: sketch.norm for name, sketch in weights.items()}
                 self.first = {**seen, "weights": norms}
             step(gradients)
@@ -110,7 +110,7 @@ class _Steps:
             del gradients  # or the next pass needs memory for two sets
         ends = self._parameters()
         self.updates[spec.name] = self._sketches(
-            {path: _wide(ends[path]) - _wide(start[path]) for path in start}
+            (path, _wide(ends[path]) - _wide(start[path])) for path in start
         )
         after = backend.fingerprint(model, still)
         moved = [path for path in still if after[path].bits != before[path].bits]
@@ -146,7 +146,7 @@ class _Steps:
             "dtype": next((str(array.dtype) for array in arrays.values()), ""),
             "outputs": {key: Seen(a.shape, sketch_flat(a)) for key, a in arrays.items()},
             "chosen": chosen,
-            "gradients": self._sketches(gradients),
+            "gradients": self._sketches(gradients.items()),
             "statistics": {path: (before[path], after[path]) for path in before},
             "states": self._states(),
             "counts": {path: tuple(calls) for path, calls in counts.items()},
@@ -162,11 +162,12 @@ class _Steps:
         """Return what all saved state holds, statistics or not."""
         states = [(s, t) for s, t in self.walk.states() if t is not None]
         kept = [(s, t) for s, t in states if s.persistent and s.role != "count"]
-        return self._sketches({s.path: _wide(self.backend.to_array(t)) for s, t in kept})
+        return self._sketches((s.path, _wide(self.backend.to_array(t))) for s, t in kept)
 
-    def _sketches(self, arrays: dict[str, Array]) -> dict[str, Sketch]:
+    def _sketches(self, arrays: Iterable[tuple[str, Array]]) -> dict[str, Sketch]:
+        """Sketch arrays one after the other; wide copies of all of them need much memory."""
         sketches: dict[str, Sketch] = {}
-        for path, array in arrays.items():
+        for path, array in arrays:
             sketches |= sketch_parts(path, array, self.config.parts)
         return sketches
 
@@ -206,4 +207,4 @@ class _Steps:
 
 
 def _wide(array: Array) -> Array:
-    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64, copy=False)

@@ -45,7 +45,7 @@ class AlignmentReport(Saved):
     """
 
     format: ClassVar[Format] = Format(
-        what="acceptance report",
+        what="unifreeze acceptance report",
         key="unifreeze_alignment",
         version=ALIGNMENT_FORMAT,
         error=RecordError,

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
+from unifreeze._evidence.alignment.alignment_side import AlignmentSide, LayerRun
 from unifreeze._evidence.alignment.lines import Line, measured_line, unchecked
+from unifreeze._evidence.alignment.measuring import LARGE
 from unifreeze._evidence.gaps import NOISES
 from unifreeze._evidence.step_clauses import OUTPUTS
 from unifreeze._numerics.projections import LIMIT
 from unifreeze._ports.pairing import Pairing
-from unifreeze._protocol import Array, Backend, Batch, Sketch, SketchConfig, SketchRun
+from unifreeze._protocol import Sketch
 
-LARGE = 16
-"""How many times larger inputs are made."""
 Results = dict[str, tuple[int, Sketch]]
 """For each module, how many values it returns, and their sketch."""
+COARSE = ("bfloat16", "float16")
+"""Dtypes with so few digits that the least limit is 256 times as large."""
 
 
 class LayerGap(NamedTuple):
@@ -37,33 +37,18 @@ class LayerGap(NamedTuple):
     noise: float
 
 
-def layer_lines(
-    models: tuple[Any, Any],
-    backends: tuple[Backend, Backend],
-    batches: tuple[Batch, Batch],
-    values: Mapping[str, Any],
-    pairing: Pairing,
-) -> list[Line]:
-    """Run both models forward, plainly and with moved inputs; compare layer by layer."""
-    given: tuple[Callable[..., Any], ...] = (lambda *_: None, lambda path, _: values.get(path))
-    plain, moved = (
-        [
-            backend.sketch(model, SketchConfig(batch, read, double=False, nudge=nudge))
-            for backend, model, batch, read in zip(backends, models, batches, given, strict=True)
-        ]
-        for nudge in (False, True)
-    )
-    gaps = list(_gaps(plain, moved, _paired(models, backends, pairing)))
-    if not gaps:
+def layer_lines(first: AlignmentSide, second: AlignmentSide, pairing: Pairing) -> list[Line]:
+    """Compare two forward passes layer by layer, each with its own rounding noise."""
+    gaps = list(_gaps(first, second, _paired(first, second, pairing)))
+    if not gaps or first.plain is None or second.plain is None:
         return [unchecked("layers", "no layers")]
-    one, other = (run.dtype for run in plain)
+    one, other = first.plain.dtype, second.plain.dtype
     facts: dict[str, str | int | float] = {"one": one, "other": other}
     lines = [Line(section="layers", key="precisions", verdict="note", facts=facts)]
-    floor = OUTPUTS.single * (256 if one in ("bfloat16", "float16") else 1)
+    floor = OUTPUTS.single * (256 if one in COARSE or other in COARSE else 1)
     limits = {gap: max(floor, NOISES * gap.noise) for gap in gaps}
-    first = next((gap for gap in gaps if gap.size > limits[gap]), None)
-    worst = first or max(gaps, key=lambda gap: gap.size / limits[gap])
     beyond = [gap for gap in gaps if gap.size > limits[gap]]
+    worst = beyond[0] if beyond else max(gaps, key=lambda gap: gap.size / limits[gap])
     details = [
         f"{gap.one} and {gap.other}: {gap.size:.1e}, and {limits[gap]:.1e} is allowed"
         for gap in beyond[:5]
@@ -74,7 +59,7 @@ def layer_lines(
         *(lines if one != other else ()),
         measured_line(
             "layers",
-            "first layer" if first else "layers",
+            "first layer" if beyond else "layers",
             worst.size,
             limits[worst],
             "noise",
@@ -87,74 +72,47 @@ def layer_lines(
     ]
 
 
-def large_input_lines(
-    models: tuple[Any, Any],
-    backends: tuple[Backend, Backend],
-    batches: tuple[Batch, Batch],
-    values: Mapping[str, Any],
-    pairing: Pairing,
-) -> list[Line]:
+def large_input_lines(first: AlignmentSide, second: AlignmentSide, pairing: Pairing) -> list[Line]:
     """Compare outputs on larger inputs, which reach the bounds of clipped activations."""
-    if not any(a.dtype.kind == "f" for a in (*batches[0].args, *batches[0].kwargs.values())):
+    if first.large is None or second.large is None:
         return []
-    given: tuple[Callable[..., Any], ...] = (lambda *_: None, lambda path, _: values.get(path))
-    first, second = (
-        backend.sketch(model, SketchConfig(_enlarged(batch), read)).outputs
-        for backend, model, batch, read in zip(backends, models, batches, given, strict=True)
-    )
-    far = float("inf")
     gaps = {}
     for name, key in pairing.outputs:
-        one, other = first[name].sketch, second[key].sketch
-        gaps[name] = one.gap(other) if one and other else far
+        one, other = first.large[name].sketch, second.large[key].sketch
+        gaps[name] = one.gap(other) if one and other else float("inf")
     worst = max(gaps, key=lambda name: gaps[name])
     # The same limit as a certificate's: values this large have lost some digits.
     facts: dict[str, str | int | float] = {"times": LARGE, "subject": worst}
     return [measured_line("outputs", "large inputs", gaps[worst], LIMIT, "certificate", **facts)]
 
 
-def _enlarged(batch: Batch) -> Batch:
-    def larger(array: Array) -> Array:
-        return array * np.asarray(LARGE, array.dtype) if array.dtype.kind == "f" else array
-
-    named = {name: larger(array) for name, array in batch.kwargs.items()}
-    return Batch(tuple(map(larger, batch.args)), named)
-
-
-def _paired(
-    models: tuple[Any, Any], backends: tuple[Backend, Backend], pairing: Pairing
-) -> list[tuple[str, str]]:
+def _paired(first: AlignmentSide, second: AlignmentSide, pairing: Pairing) -> list[tuple[str, str]]:
     """Return the layers that paired tensors belong to, and those paired by their results."""
-    owners = []
-    for backend, model in zip(backends, models, strict=True):
-        spec = backend.describe(model)
-        known = {p.path: p.owner for p in spec.parameters}
-        owners.append(known | {s.path: spec.tree.paths[s.owner] for s in spec.states})
-    here, there = owners
+    here, there = first.owners, second.owners
     rows = [(row.one_tensor, row.other_tensor) for row in pairing.pairs]
     pairs = [(here[a], there[b]) for a, b in rows if a in here and b in there]
     return list(dict.fromkeys([*pairs, *pairing.layers]))
 
 
 def _gaps(
-    plain: list[SketchRun], moved: list[SketchRun], pairs: list[tuple[str, str]]
+    first: AlignmentSide, second: AlignmentSide, pairs: list[tuple[str, str]]
 ) -> Iterator[LayerGap]:
     """Yield the differences of paired layers that return as many values, as the first runs them."""
-    results = [_results(run) for run in (*plain, *moved)]
+    results = [_results(run) for run in (first.plain, second.plain, first.moved, second.moved)]
     order = {path: number for number, path in enumerate(results[0])}
     for one, other in sorted(pairs, key=lambda pair: order.get(pair[0], len(order))):
         if one not in results[0] or other not in results[1]:
             continue
-        (count, first), (there, second) = results[0][one], results[1][other]
+        (count, sketch), (there, partner) = results[0][one], results[1][other]
         if count != there:
             continue
         noises = [
-            sketch.gap(run[path][1])
-            for sketch, run, path in ((first, results[2], one), (second, results[3], other))
-            if path in run
+            plain.gap(moved[path][1])
+            for plain, moved, path in ((sketch, results[2], one), (partner, results[3], other))
+            if path in moved
         ]
-        yield LayerGap(one, other, first.gap(second), max(noises, default=0.0))
+        yield LayerGap(one, other, sketch.gap(partner), max(noises, default=0.0))
 
 
-def _results(run: SketchRun) -> Results:
-    return {path: (prod(shape), sketch) for path, shape, sketch in run.layers}
+def _results(run: LayerRun | None) -> Results:
+    return {row.path: (prod(row.shape), row.sketch) for row in run.layers} if run else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Literal
 
@@ -10,7 +11,6 @@ from pydantic import Field
 from unifreeze._evidence.report import ClauseResult
 from unifreeze._files import Row
 from unifreeze._protocol import Finding
-from unifreeze.errors import UnifreezeError
 
 Verdict = Literal["holds", "BROKEN", "open", "note", "not checked"]
 SECTIONS = (
@@ -112,13 +112,25 @@ def shown(findings: tuple[Finding, ...]) -> tuple[str, ...]:
     return tuple([*lines, f"… and {more} more"] if more > 0 else lines)
 
 
-def failed_line(section: str, error: UnifreezeError) -> Line:
-    """Return the line of a section whose check could not be run."""
-    return Line(
-        section=section, key="failed", verdict="BROKEN", details=tuple(str(error).splitlines())
-    )
+def failed_line(section: str, details: tuple[str, ...]) -> Line:
+    """Return the line of a section whose check could not be run, with its error's message."""
+    return Line(section=section, key="failed", verdict="BROKEN", details=details)
 
 
 def unchecked(section: str, key: str, **facts: str | int | float) -> Line:
     """Return the line of a check that does not apply; the sentence says why."""
     return Line(section=section, key=key, verdict="not checked", facts=facts)
+
+
+def version_line(
+    number: int, model: str, framework: str, device: str, versions: Mapping[str, str]
+) -> Line:
+    """Return the line that says what ran a model, and where."""
+    facts: dict[str, str | int | float] = {
+        "number": number,
+        "model": model,
+        "framework": framework,
+        "device": device,
+        "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+    }
+    return Line(section="versions", key="versions", verdict="note", facts=facts)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
+from collections.abc import Collection, Iterator
 
 from unifreeze._evidence.alignment.lines import MOST_DETAILS, Line, Verdict, measured_line
 from unifreeze._numerics.projections import LIMIT
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.pairing.certificate import GRADIENT_LIMIT
 from unifreeze._ports.pairing.pairing import zeros_line
-from unifreeze._protocol import Backend
-from unifreeze.errors import PairingError
 
 IDLE = (
     "its module never ran on this batch",
@@ -22,13 +17,12 @@ IDLE = (
 """Reasons of tensors that take no part in the outputs."""
 
 
-def pairing_lines(pairing: Pairing, backend: Backend, model: Any) -> list[Line]:
+def pairing_lines(pairing: Pairing, filled_rows: Collection[tuple[str, int]]) -> list[Line]:
     """Return the lines of two models that were paired by what they compute.
 
     Args:
         pairing: The pairing.
-        backend: Of the first model.
-        model: The first model, whose values decide whether a row that is read as zeros matters.
+        filled_rows: Rows of the first model, by path and number, that are not zero.
     """
     states = sum(row.state for row in pairing.pairs)
     facts: dict[str, str | int | float] = {
@@ -39,13 +33,13 @@ def pairing_lines(pairing: Pairing, backend: Backend, model: Any) -> list[Line]:
         Line(section="pairing", key="paired", verdict="holds", facts=facts),
         *_certificate(pairing),
         *_exceptions(pairing),
-        *_zeros(pairing, backend, model),
+        *_zeros(pairing, filled_rows),
     ]
 
 
-def refused_line(error: PairingError) -> Line:
+def refused_line(refusal: str) -> Line:
     """Return the line of two models that are not one function."""
-    details = tuple(str(error).splitlines())
+    details = tuple(refusal.splitlines())
     return Line(section="pairing", key="not one function", verdict="BROKEN", details=details)
 
 
@@ -91,15 +85,15 @@ def _exceptions(pairing: Pairing) -> Iterator[Line]:
             )
 
 
-def _zeros(pairing: Pairing, backend: Backend, model: Any) -> Iterator[Line]:
+def _zeros(pairing: Pairing, filled_rows: Collection[tuple[str, int]]) -> Iterator[Line]:
     """Yield the rows that one model reads as zeros; they do no harm where they are zeros."""
     sides = pairing.one.framework, pairing.other.framework
     for row in pairing.zeros:
-        values = np.asarray(backend.tensor(model, row.one))[row.row]
+        filled = (row.one, row.row) in filled_rows
         yield Line(
             section="pairing",
-            key="read as zeros" if values.any() else "zeros in both",
-            verdict="BROKEN" if values.any() else "note",
+            key="read as zeros" if filled else "zeros in both",
+            verdict="BROKEN" if filled else "note",
             facts={"row": row.row, "one": row.one},
             details=(zeros_line(row, sides),),
         )

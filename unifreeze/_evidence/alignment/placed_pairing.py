@@ -6,11 +6,12 @@ cannot be paired by what it computes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from unifreeze._numerics.outputs import match_outputs
+from unifreeze._numerics.outputs import Seen, match_outputs
 from unifreeze._numerics.projections import squeezed
-from unifreeze._ports.pairing.model_sketch import TensorRow, tensor_rows
+from unifreeze._ports.pairing.model_sketch import ModelSketch, TensorRow, tensor_rows
 from unifreeze._ports.pairing.pairing import (
     PAIRING_FORMAT,
     Certificate,
@@ -22,45 +23,61 @@ from unifreeze._protocol import Backend, Batch, SketchConfig
 from unifreeze.errors import PairingError
 
 
-def pair_by_place(
-    models: tuple[Any, Any], backends: tuple[Backend, Backend], batches: tuple[Batch, Batch]
-) -> Pairing:
+class Placed(NamedTuple):
+    """What pairing by place looks at in one model.
+
+    Attributes:
+        framework: Its framework.
+        model: Its name in messages.
+        rows: Its tensors.
+        outputs: What it returns.
+    """
+
+    framework: str
+    model: str
+    rows: list[TensorRow]
+    outputs: Mapping[str, Seen]
+
+
+def placed(model: Any, backend: Backend, batch: Batch) -> Placed:
+    """Describe and run a live model for `pair_by_place`."""
+    rows = tensor_rows(backend.describe(model, batch))
+    outputs = backend.sketch(model, SketchConfig(batch, lambda *_: None)).outputs
+    return Placed(backend.name, type(model).__name__, list(rows.values()), outputs)
+
+
+def placed_by_sketch(sketch: ModelSketch) -> Placed:
+    """Return the same of a model that was sketched elsewhere."""
+    return Placed(sketch.framework, sketch.model, list(sketch.tensors), sketch.shared.outputs)
+
+
+def pair_by_place(first: Placed, second: Placed) -> Pairing:
     """Pair tensors of equal canonical name and shape; the certificate says that nothing is proved.
 
     Raises:
         PairingError: Nothing fits, or the two return nothing of equal shape.
     """
-    sides = list(zip(backends, models, batches, strict=True))
-    rows = [tensor_rows(backend.describe(model, batch)) for backend, model, batch in sides]
-    runs = [
-        backend.sketch(model, SketchConfig(batch, lambda *_: None))
-        for backend, model, batch in sides
-    ]
-    names = match_outputs(runs[0].outputs, runs[1].outputs).names
+    names = match_outputs(first.outputs, second.outputs).names
     same = {
         key: name
         for key, name in names.items()
-        if squeezed(runs[1].outputs[key].shape) == squeezed(runs[0].outputs[name].shape)
+        if squeezed(second.outputs[key].shape) == squeezed(first.outputs[name].shape)
     }
-    partners = {(row.name, row.statistic or row.state): row for row in rows[1].values()}
-    ways = [_turns_matrices(list(side.values())) for side in rows]
-    turned = ways[0] != ways[1]
+    partners = {(row.name, row.statistic or row.state): row for row in second.rows}
+    turned = _turns_matrices(first.rows) != _turns_matrices(second.rows)
     pairs = [
         _row(row, partner, turned=turned)
-        for row in rows[0].values()
+        for row in first.rows
         if row.takes_part and (partner := partners.get((row.name, row.statistic or row.state)))
         if row.neutral_shape == partner.neutral_shape
     ]
     if not pairs or not same:
         raise PairingError("no tensors of the two models have one place in the network")
-    inputs = [
-        SideRow(framework=backend.name, model=type(model).__name__) for backend, model, _ in sides
-    ]
     far = float("inf")
     return Pairing(
         unifreeze_pairing=PAIRING_FORMAT,
-        one=inputs[0],
-        other=inputs[1],
+        one=SideRow(framework=first.framework, model=first.model),
+        other=SideRow(framework=second.framework, model=second.model),
         pairs=tuple(pairs),
         left=(),
         outputs=tuple((name, key) for key, name in same.items()),

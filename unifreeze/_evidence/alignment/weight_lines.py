@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 
 from unifreeze._evidence.alignment.lines import MOST_DETAILS, Line
-from unifreeze._ports.pairing import Pairing
 from unifreeze._protocol import Backend
 
 
-def weight_lines(
-    backend: Backend, model: Any, values: Mapping[str, Any], pairing: Pairing
-) -> list[Line]:
+def weight_lines(backend: Backend, model: Any, values: Mapping[str, Any]) -> list[Line]:
     """Compare the port's own values with those that the first model would give it.
 
     A port that holds most of the first model's values was meant to hold all of them. One that

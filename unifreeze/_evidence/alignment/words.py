@@ -73,9 +73,9 @@ SOURCES = {
         "本次运行中模型自身舍入噪声的 5 倍,或固定下限,取较大者",
     ),
     "losses": (
-        "5 times the largest change of a loss when inputs move by one unit in the last place, or "
-        "a fixed floor if that is more",
-        "输入移动一个最低有效位时损失最大变化的 5 倍,或固定下限,取较大者",
+        "a fixed floor; where that is not enough, 5 times the largest change of the port's loss "
+        "when its inputs move by one unit in the last place",
+        "固定下限;若不够,则取复现模型输入移动一个最低有效位时损失最大变化的 5 倍",
     ),
     "tokens": (
         "equal, unless the first two scores are within 1e-4",
