@@ -33,13 +33,16 @@ def starved(model, handle):
     return {finding.subject for finding in handle.check_gradients()}
 
 
-REENTRANT = {"use_reentrant": True}
+def checkpoint_reentrantly(model):
+    """Switch it on, and take off the hook for inputs, which transformers 5 puts on by itself."""
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.get_input_embeddings()._forward_hooks.clear()
 
 
 def test_reentrant_checkpointing_above_frozen_embeddings_is_refused(make_encoder):
     """R10: no layer would get a gradient, and the loss would look normal."""
     model = make_encoder()
-    model.gradient_checkpointing_enable(REENTRANT)
+    checkpoint_reentrantly(model)
     with pytest.raises(UnsupportedPlanError, match="checkpoint with use_reentrant=False"):
         uf.freeze(model, "embeddings")
     assert all(p.requires_grad for p in model.parameters())
@@ -77,9 +80,10 @@ def test_checkpointing_is_accepted_wherever_gradients_arrive(cure, make_encoder)
 def test_the_hook_for_inputs_counts_only_while_it_is_there(make_encoder):
     """R10"""
     model = make_encoder()
-    model.gradient_checkpointing_enable(REENTRANT)
+    checkpoint_reentrantly(model)
     model.enable_input_require_grads()
     model.disable_input_require_grads()
+    assert not model.get_input_embeddings()._forward_hooks
     with pytest.raises(UnsupportedPlanError, match="reentrant"):
         uf.freeze(model, "embeddings")
 
@@ -89,7 +93,7 @@ def test_checkpointing_switched_on_after_the_plan_shows_in_the_gradients(make_en
     """R10: too late to refuse, so the look at the gradients names every layer."""
     model = make_encoder()
     handle = uf.freeze(model, "embeddings")
-    model.gradient_checkpointing_enable(REENTRANT)
+    checkpoint_reentrantly(model)
     expected = {name for name, _ in model.named_parameters() if ".encoder.layer." in name}
     assert starved(model, handle) == expected
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
 import unifreeze as uf
+from examples.torchvision_on_cpu import import_torchvision
 from tests.support.torch_trainer_runs import (
     PLAN,
     RUNS,
@@ -16,6 +16,9 @@ from tests.support.torch_trainer_runs import (
 )
 from unifreeze.errors import ScheduleError, UnsupportedPlanError
 from unifreeze_torch.trainers.transformers import FreezeCallback
+
+import_torchvision()
+from transformers import BertConfig, BertForSequenceClassification, TrainerCallback  # noqa: E402
 
 REENTRANT = {"gradient_checkpointing": True}
 CURED = {**REENTRANT, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
