@@ -110,11 +110,8 @@ class TorchCacheOperations(CacheOperations):
         self, prefix: str, module: Layer, forward: Callable[..., Any]
     ) -> Callable[..., Any]:
         """Return a function that computes what a frozen module does, faster."""
-        return (
-            faster.in_bfloat16(module, forward)
-            if prefix == "bfloat16"
-            else faster.compiled(forward)
-        )
+        way = faster.in_bfloat16 if prefix == "bfloat16" else faster.compiled
+        return way(module, forward)
 
     def as_type(self, tensor: LiveTensor, like: LiveTensor) -> LiveTensor:
         """Return a tensor in the type of another one."""

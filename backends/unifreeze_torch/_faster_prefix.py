@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from types import FunctionType, MethodType
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from unifreeze.backend import Layer, LiveTensor
 from unifreeze.errors import CacheError
 
 _copies: dict[Hashable, FunctionType] = {}
-"""Functions that are compiled, by what they are copies of."""
+"""Functions that are compiled, by the forward function and the shapes of weights."""
 
 
 def check(prefix: str, tensors: Sequence[LiveTensor]) -> None:
@@ -46,18 +47,52 @@ def in_bfloat16(module: Layer, forward: Callable[..., Any]) -> Callable[..., Any
     return run
 
 
-def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a module's forward function, compiled; weights are inputs of what is compiled."""
-    if not isinstance(forward, MethodType):
-        return torch.compile(forward)
-    function, module = forward.__func__, forward.__self__
+def compiled(module: Layer, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a module's forward function, compiled; weights are inputs of what is compiled.
+
+    What is compiled is kept with the code of a function, up to 8 versions of it. So modules that
+    are alike share a function, and others have their own.
+    """
     shapes = tuple(tuple(parameter.shape) for parameter in module.parameters())
-    # What is compiled is kept with the code, up to 8 versions: layers that are alike share theirs,
-    # and others get code of their own.
-    place = function, type(module), shapes
-    if place not in _copies:
-        code, parts = function.__code__.replace(), (function.__defaults__, function.__closure__)
-        copy = FunctionType(code, function.__globals__, function.__name__, *parts)
-        copy.__kwdefaults__ = function.__kwdefaults__
-        _copies[place] = copy
-    return torch.compile(MethodType(_copies[place], module))
+    alike = getattr(forward, "__func__", forward), type(module), shapes
+    if alike not in _copies:
+        _copies[alike] = FunctionType(_call.__code__.replace(), globals())
+    fast = torch.compile(_copies[alike])
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _unwatched(module):
+            return fast(forward, args, kwargs)
+
+    return run
+
+
+def _call(forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return forward(*args, **kwargs)
+
+
+@contextmanager
+def _unwatched(module: Layer) -> Iterator[None]:
+    """Take off what watches a model's first pass: it would be compiled in, for each module anew."""
+    modules = list(module.modules())
+    hooks = [t for m in modules for t in (m._forward_hooks, m._forward_pre_hooks) if t]
+    before = [(table, dict(table)) for table in hooks]
+    tables = [(vars(m), name) for m in modules for name in ("_parameters", "_buffers")]
+    watching = [(own, name, own[name]) for own, name in tables if _is_ours(type(own[name]))]
+    try:
+        for table, those in before:
+            for key, hook in those.items():
+                if _is_ours(hook):
+                    del table[key]
+        for own, name, table in watching:
+            own[name] = dict(table)
+        yield
+    finally:
+        for own, name, table in watching:
+            own[name] = table
+        for table, those in before:
+            table.clear()
+            table.update(those)
+
+
+def _is_ours(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).startswith("unifreeze")
