@@ -134,7 +134,7 @@ class Exported:
             return _Exported(lengths, _predictor(path, self._layer), program.result)
 
 
-class _Program(nn.Layer):
+class _Program(nn.Layer):  # type: ignore[misc]
     """Calls a layer with a list of tensors, and returns a list of them."""
 
     def __init__(self, layer: Layer, form: Any) -> None:
@@ -142,16 +142,15 @@ class _Program(nn.Layer):
         self.layer = layer
         self.result: Any = None
 
-        @paddle.jit.not_to_static
         def inputs(tensors: Any) -> Any:
             return put_together(form, tensors)
 
-        @paddle.jit.not_to_static
         def outputs(result: Any) -> Any:
             tensors, self.result = take_apart(result, _is_tensor, once=True)
             return tensors
 
-        self._inputs, self._outputs = inputs, outputs
+        leave = paddle.jit.not_to_static
+        self._inputs, self._outputs = leave(inputs), leave(outputs)
 
     def forward(self, tensors: Any) -> Any:
         """Run the layer."""

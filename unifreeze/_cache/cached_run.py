@@ -126,6 +126,7 @@ class CachedRun(GivenBack, TwoStages, AbstractContextManager["CachedRun"]):
         self._left = True
         self._calls.take_out()
         self._store.close()
+        self._known.drop_copies()
         if isinstance(self._away, DroppedWeights):
             self.restore_frozen()
         if error is None and not self._known.accepted and self._known.why_not:
@@ -184,10 +185,10 @@ class CachedRun(GivenBack, TwoStages, AbstractContextManager["CachedRun"]):
         part.example = inputs, keys, forward
         if self._away is not None and (inputs.signature not in part.layouts):
             self._away.refuse("inputs of this form are new")
-        exact = None if self._away is not None else self._held(part, inputs, forward)
-        if part.layouts.get(inputs.signature, ()) is None:
-            return self._uncached(forward, args, kwargs, inputs, entry)
         if inputs.signature not in part.layouts:
+            exact = self._held(part, inputs, forward)
+            if part.refuses(inputs):
+                return self._uncached(forward, args, kwargs, inputs, entry)
             result, recording = part.learn(
                 self._backend, self._walk, self._calls, forward, inputs, exact
             )
@@ -203,6 +204,9 @@ class CachedRun(GivenBack, TwoStages, AbstractContextManager["CachedRun"]):
             return self._replay(part, inputs, rows, forward)
         if self._away is not None:
             self._away.refuse(f"of this batch of {inputs.rows} not all rows are kept")
+        self._held(part, inputs, forward)
+        if part.refuses(inputs):
+            return self._uncached(forward, args, kwargs, inputs, entry)
         if self._store.full or self._declined:
             return self._unkept(part, forward, inputs)
         recording = recording_of(self._backend, self._store, part, inputs, keys)
@@ -245,18 +249,12 @@ class CachedRun(GivenBack, TwoStages, AbstractContextManager["CachedRun"]):
             faster.doubt()
         if not faster.is_due(part.group, inputs):
             return None
-        exact, why = faster.compare(
+        return faster.compare(
             part.group,
             part.boundary,
             inputs,
             lambda running: self._apart(running, forward, inputs.copied()),
         )
-        if why:
-            part.leave_out(inputs.signature, why)
-            warnings.warn(
-                f"rows like these run without a cache: {why}", UnifreezeWarning, stacklevel=6
-            )
-        return exact
 
     def _plainly(self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         with self._calls.during(Plain()):
@@ -334,7 +332,8 @@ class CachedRun(GivenBack, TwoStages, AbstractContextManager["CachedRun"]):
         parts = list(self._known)
         why = [*self._known.why_not.values(), *(w for p in parts for w in p.why_not.values())]
         lines = report_lines(self.counts, self._store, parts, why, self._dtype, outside)
-        lines += [self._known.faster.told()] if self._known.faster else []
+        if self._known.faster is not None:
+            lines += self._known.faster.told()
         lines += [self._away.told()] if self._away else []
         lines += [f"given up: {self._declined}"] if self._declined else []
         return "\n".join(lines)

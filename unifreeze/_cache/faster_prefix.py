@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from unifreeze._cache.output_rows import relative_gap
 from unifreeze._cache.replaying import Boundary, Recording
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import LiveTensor
-from unifreeze.errors import CacheError, counted
+from unifreeze.errors import CacheError, UnifreezeWarning, counted
 
 EXACT, INFERENCE, BFLOAT16, COMPILE = "exact", "inference", "bfloat16", "compile"
 PREFIXES = (EXACT, INFERENCE, BFLOAT16, COMPILE)
@@ -45,7 +46,9 @@ class FasterPrefix:
     def __init__(self, backend: CacheOperations, kind: str) -> None:
         self.kind, self.gap = kind, 0.0
         self._backend = backend
-        self._fast: dict[tuple[CallKey, str], Forward] = {}
+        self._fast: dict[tuple[str, CallKey, str], Forward] = {}
+        self._apart: set[str] = set()  # groups that have functions of their own
+        self._refused: dict[_Form, str] = {}
         self._proved: set[_Form] = set()
         self._known: set[_Form] = set()
         self._likes: dict[tuple[str, CallKey], Sequence[LiveTensor]] = {}
@@ -64,6 +67,8 @@ class FasterPrefix:
     def forget(self) -> None:
         """Drop what was prepared, and copies of weights with it."""
         self._fast.clear()
+        self._apart.clear()
+        self._refused.clear()
         self._proved.clear()
         self._known.clear()
 
@@ -75,7 +80,13 @@ class FasterPrefix:
         """Return whether a batch is to be compared: the first of its form, and one in a hundred."""
         self._passes += 1
         form = group, inputs.signature, inputs.rows
+        if form in self._refused:
+            return False
         return form not in self._proved or self._passes % COMPARE_EVERY == COMPARE_EVERY // 2
+
+    def refuses(self, group: str, inputs: Inputs) -> bool:
+        """Return whether batches of a form run by their modules."""
+        return (group, inputs.signature, inputs.rows) in self._refused
 
     def caller(self, group: str) -> Caller:
         """Return what runs frozen calls for the rows of a group."""
@@ -100,7 +111,7 @@ class FasterPrefix:
             return forward(*args, **kwargs)  # nothing to gain without parameters
         try:
             with self._calls.aside(number):
-                result = self._fast_for(key, number, forward, args, kwargs)(*args, **kwargs)
+                result = self._fast_for(group, key, number, forward, args, kwargs)(*args, **kwargs)
         except Exception as error:
             reason = _reason(error)
             raise CacheError(
@@ -111,6 +122,7 @@ class FasterPrefix:
 
     def _fast_for(
         self,
+        group: str,
         key: CallKey,
         number: int,
         forward: Forward,
@@ -119,7 +131,8 @@ class FasterPrefix:
     ) -> Forward:
         """Return the fast function for a call, prepared by a first run."""
         tensors, form = take_apart((tuple(args), kwargs), self._backend.is_tensor)
-        fast = self._fast.get((key, form.text))
+        place = group if group in self._apart else "", key, form.text
+        fast = self._fast.get(place)
         if fast is None:
             if form.opaque:
                 raise TypeError(f"it is called with an object of {form.opaque[0]}")
@@ -127,7 +140,7 @@ class FasterPrefix:
             fast = self._backend.faster_forward(self.kind, module, forward)
             copied, named = put_together(form, [tensor.clone() for tensor in tensors])
             fast(*copied, **named)
-            self._fast[key, form.text] = fast
+            self._fast[place] = fast
         return fast
 
     def _in_same_types(self, group: str, key: CallKey, result: Any) -> Any:
@@ -141,7 +154,7 @@ class FasterPrefix:
 
     def compare(
         self, group: str, boundary: Boundary, inputs: Inputs, run: Callable[[Recording], Any]
-    ) -> tuple[Recording, str]:
+    ) -> Recording:
         """Run a batch by the modules and by the faster way, without a trace, and compare.
 
         Args:
@@ -151,7 +164,7 @@ class FasterPrefix:
             run: Runs the model on it, with frozen calls handed to a pass.
 
         Returns:
-            The pass by the modules, and why the faster way is not used for this form; "" if it is.
+            The pass by the modules.
 
         Raises:
             CacheError: No form has passed yet; or this one has, and does not any more.
@@ -160,12 +173,10 @@ class FasterPrefix:
         exact = Recording(self._backend, boundary, layouts=True)
         run(exact)
         self._likes.update(((group, key), row.likes) for key, row in exact.results.items())
-        fast = Recording(self._backend, boundary, layouts=True, faster=self.caller(group))
-        try:
-            run(fast)
-            gap, why = self._difference(boundary, exact, fast)
-        except CacheError as error:
-            gap, why = 0.0, error.fact
+        gap, why = self._tried(group, boundary, exact, run)
+        if why and self._fast and group not in self._apart:
+            self._apart.add(group)  # what was prepared in another mode may not fit in this one
+            gap, why = self._tried(group, boundary, exact, run)
         if not why:
             self.gap = max(self.gap, gap)
             self._compared += 1
@@ -181,9 +192,27 @@ class FasterPrefix:
                 "be wrong",
                 hint="train without prefix, or begin a new block",
             )
-        elif not self._known:
+        elif not self._compared:
             raise CacheError(why, hint=self._cure())
-        return exact, why
+        else:
+            self._refused[form] = why
+            warnings.warn(
+                f"batches of this form run by their modules, and are not kept: {why}",
+                UnifreezeWarning,
+                stacklevel=7,
+            )
+        return exact
+
+    def _tried(
+        self, group: str, boundary: Boundary, exact: Recording, run: Callable[[Recording], Any]
+    ) -> tuple[float, str]:
+        """Run the faster way; return how much it differs, and in words why that is too much."""
+        fast = Recording(self._backend, boundary, layouts=True, faster=self.caller(group))
+        try:
+            run(fast)
+        except CacheError as error:
+            return 0.0, error.fact
+        return self._difference(boundary, exact, fast)
 
     def _difference(
         self, boundary: Boundary, exact: Recording, fast: Recording
@@ -223,8 +252,12 @@ class FasterPrefix:
         """Return how much it changes what the frozen part returns, in words."""
         return f"what the frozen part returns differs by up to {self.gap:.1e} of its largest value"
 
-    def told(self) -> str:
-        """Return what it is, and what it does to time and values, in words."""
+    def told(self) -> list[str]:
+        """Return lines that say what it is, what it does to time and values, and why not more."""
+        reasons = dict.fromkeys(self._refused.values())
+        return [self._said(), *(f"not by prefix: {why}" for why in reasons)]
+
+    def _said(self) -> str:
         if not self._compared:
             return f"prefix: {self.kind}, not compared with the modules yet"
         faster = ""

@@ -93,6 +93,10 @@ class FrozenPart:
         self.layouts[signature] = None
         self.why_not[signature] = why
 
+    def refuses(self, inputs: Inputs) -> bool:
+        """Return whether its modules are not run in the faster way on inputs of a form."""
+        return self.faster is not None and self.faster.refuses(self.group, inputs)
+
     def took(self, recording: Recording, rows: int) -> None:
         """Count the time of a pass in the faster way, if there is one."""
         if self.faster is not None:

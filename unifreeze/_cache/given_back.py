@@ -51,6 +51,8 @@ class GivenBack:
         due = self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
         if self._away is None and (suspect or part.group in self._known.unproved or due):
             self._known.unproved.discard(part.group)
+            if suspect and part.faster is not None:
+                part.faster.doubt()
             return self._compared(part, inputs, rows, forward)
         put_random_back = self._backend.remember_random()
         start = perf_counter()
