@@ -16,7 +16,7 @@ from unifreeze.errors import CacheError
 from unifreeze_paddle import _traced_programs as traced
 
 Lengths: TypeAlias = Sequence[Sequence[int | None]]
-_MOST_LENGTHS = 8
+_MOST_PROGRAMS = 8
 """Programs of one layer, each with a copy of its weights."""
 
 
@@ -78,7 +78,7 @@ class Exported:
 
     The number of rows is left open. Other axes are fixed as they come first, and left open once
     they come with another length: then the layer is exported again. If it cannot be exported with
-    open axes, there is a program for each length.
+    open axes, there is a program for each shape of inputs.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -97,22 +97,29 @@ class Exported:
         return put_together(program.result, outputs)
 
     def _add(self, tensors: Sequence[LiveTensor], form: Any, shapes: Lengths) -> _Exported:
-        if self._programs and self._opens:
-            lengths = [
-                [length if length == n else None for length, n in zip(axes, shape, strict=True)]
-                for axes, shape in zip(self._programs[0].lengths, shapes, strict=True)
-            ]
+        if self._opens:
             try:
-                self._programs = [self._export(tensors, form, lengths)]
+                self._programs = [self._export(tensors, form, self._opened(shapes))]
             except Exception:
                 self._opens = False  # code makes numbers of the lengths
             else:
                 return self._programs[0]
-        if len(self._programs) >= _MOST_LENGTHS:
-            raise RuntimeError(f"inputs come in more than {_MOST_LENGTHS} lengths")
-        program = self._export(tensors, form, [[None, *s[1:]] if s else [] for s in shapes])
-        self._programs.append(program)
-        return program
+        if len(self._programs) >= _MOST_PROGRAMS:
+            raise RuntimeError(
+                f"it cannot be exported for inputs of any length, and they come in more than "
+                f"{_MOST_PROGRAMS} shapes"
+            )
+        self._programs.append(self._export(tensors, form, shapes))
+        return self._programs[-1]
+
+    def _opened(self, shapes: Lengths) -> Lengths:
+        """Return the lengths of axes, with those open that may be others."""
+        if not self._programs:
+            return [[None, *shape[1:]] if shape else [] for shape in shapes]
+        return [
+            [length if length == n else None for length, n in zip(axes, shape, strict=True)]
+            for axes, shape in zip(self._programs[0].lengths, shapes, strict=True)
+        ]
 
     def _export(self, tensors: Sequence[LiveTensor], form: Any, lengths: Lengths) -> _Exported:
         specs = [
@@ -128,7 +135,7 @@ class Exported:
             path = Path(folder, "layer")
             static = paddle.jit.to_static(program, input_spec=[specs], full_graph=True)
             try:
-                paddle.jit.save(static, str(path))
+                paddle.jit.save(static, str(path), skip_prune_program=True)
             finally:
                 traced.forget(static.forward)
             return _Exported(lengths, _predictor(path, self._layer), program.result)

@@ -68,9 +68,7 @@ class FasterPrefix:
         """Drop what was prepared, and copies of weights with it."""
         self._fast.clear()
         self._apart.clear()
-        self._refused.clear()
         self._proved.clear()
-        self._known.clear()
 
     def doubt(self) -> None:
         """Compare each form again: something was changed from outside."""
@@ -174,7 +172,7 @@ class FasterPrefix:
         run(exact)
         self._likes.update(((group, key), row.likes) for key, row in exact.results.items())
         gap, why = self._tried(group, boundary, exact, run)
-        if why and self._fast and group not in self._apart:
+        if why and self._fast and not (form in self._known or group in self._apart):
             self._apart.add(group)  # what was prepared in another mode may not fit in this one
             gap, why = self._tried(group, boundary, exact, run)
         if not why:
