@@ -5,7 +5,7 @@ import pytest
 
 import unifreeze as uf
 from tests.support import cached_nets as nets
-from unifreeze._cache import cached_run
+from unifreeze._cache import given_back
 from unifreeze.errors import CacheError
 
 PLAN = 'unifreeze: 1\ndropout: off\nrules: [{only: "head | last"}]\n'
@@ -112,7 +112,7 @@ def test_a_batch_in_a_dictionary_is_looked_into(fw):
 
 
 def test_the_same_id_for_other_inputs_is_found(fw, monkeypatch):
-    monkeypatch.setattr(cached_run, "CHECK_EVERY", 6)
+    monkeypatch.setattr(given_back, "CHECK_EVERY", 6)
 
     def often():
         train(fw, ids=lambda now: lambda _: [0, 1, 2, 3, 4, 5, 6, 7], epochs=9)

@@ -5,7 +5,7 @@ import pytest
 
 import unifreeze as uf
 from tests.support import cached_nets as nets
-from unifreeze._cache import cached_run
+from unifreeze._cache import given_back
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 
@@ -256,7 +256,7 @@ def test_only_what_is_read_is_kept(fw):
 
 
 def test_a_branch_on_values_that_no_trial_has_seen_stops_the_run(fw, monkeypatch):
-    monkeypatch.setattr(cached_run, "CHECK_EVERY", 2)
+    monkeypatch.setattr(given_back, "CHECK_EVERY", 2)
 
     def forward(self, x):
         a = self.a(x)

@@ -7,7 +7,7 @@ import pytest
 
 import unifreeze as uf
 from tests.support import cached_nets as nets
-from unifreeze._cache import cached_run
+from unifreeze._cache import given_back
 from unifreeze._cache.replaying import Replaying
 from unifreeze.errors import CacheError, UnifreezeWarning
 
@@ -213,7 +213,7 @@ def test_where_the_budget_ends_training_goes_on_and_says_so(fw):
 
 
 def test_where_reading_takes_longer_than_computing_the_cache_is_given_up(fw, monkeypatch):
-    monkeypatch.setattr(cached_run, "MEASURED", 0.0)
+    monkeypatch.setattr(given_back, "MEASURED", 0.0)
     read = Replaying.call
 
     def slow(self, *call):

@@ -2,6 +2,8 @@
 
 from unifreeze._arguments.checked import checked as check_arguments
 from unifreeze._cache.cached_run import CachedRun
+from unifreeze._cache.nested_values import put_together as put_together
+from unifreeze._cache.nested_values import take_apart as take_apart
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._experiments.experiment_operations import GradientPass, Gradients, Outputs
 from unifreeze._experiments.module_experiments import ModuleExperiments

@@ -28,6 +28,11 @@ def traced_with(tensors: Iterable[LiveTensor]) -> Iterator[Any]:
             yield function
 
 
+def forget(function: Any) -> None:
+    """Leave a traced function out: it was only traced to be saved, and never runs in a loop."""
+    _functions.discard(function)
+
+
 def name_of(function: Any) -> str:
     """Return what a traced function is called in a message."""
     layer = getattr(function, "_class_instance", None)

@@ -12,6 +12,7 @@ from torch.nn.modules import module as torch_modules
 from torch.utils.flop_counter import FlopCounterMode
 
 from unifreeze.backend import Array, CacheOperations, Layer, LiveTensor, Undo
+from unifreeze_torch import _faster_prefix as faster
 
 
 class TorchCacheOperations(CacheOperations):
@@ -100,6 +101,21 @@ class TorchCacheOperations(CacheOperations):
             hooks.append(module.register_state_dict_pre_hook(lambda *_: call()))
             hooks.append(module.register_load_state_dict_pre_hook(lambda *_: call()))
         return partial(_remove, hooks)
+
+    def check_prefix(self, prefix: str, tensors: Sequence[LiveTensor]) -> None:
+        """Refuse a faster way to run frozen modules that PyTorch does not have here."""
+        faster.check(prefix, tensors)
+
+    def faster_forward(
+        self, prefix: str, module: Layer, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return a function that computes what a frozen module does, faster."""
+        way = faster.in_bfloat16 if prefix == "bfloat16" else faster.compiled
+        return way(module, forward)
+
+    def as_type(self, tensor: LiveTensor, like: LiveTensor) -> LiveTensor:
+        """Return a tensor in the type of another one."""
+        return tensor.to(like.dtype)
 
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a module's forward pass."""

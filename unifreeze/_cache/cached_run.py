@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 from typing import Any
 
 from unifreeze._arguments import checked
 from unifreeze._cache.dropped_weights import DroppedWeights
 from unifreeze._cache.extending import Extending, recording_of, try_to_extend
-from unifreeze._cache.frozen_part import FrozenPart, check_rows, differs, has_nan, mismatch
+from unifreeze._cache.faster_prefix import EXACT
+from unifreeze._cache.frozen_part import FrozenPart
+from unifreeze._cache.given_back import CHECK_EVERY, GivenBack
 from unifreeze._cache.input_rows import Inputs, read_inputs, row_keys
 from unifreeze._cache.known_parts import KnownParts
 from unifreeze._cache.module_calls import Forward, ModuleCalls, Pass, Plain, is_stand_in
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.replaying import Recording
-from unifreeze._cache.row_store import Kept, RowStore
+from unifreeze._cache.row_store import RowStore
 from unifreeze._cache.run_counts import Counts, Epochs
 from unifreeze._cache.run_report import report_lines
 from unifreeze._cache.sample_ids import Ids, SampleIds
@@ -33,13 +33,8 @@ from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.results import Undo
 from unifreeze.errors import CacheError, UnifreezeWarning
 
-CHECK_EVERY = 100
-"""One replayed batch in so many is computed as a whole, too, and compared."""
-MEASURED = 1.0
-"""Seconds of reading after which it is decided whether reading pays; before, figures are noise."""
 
-
-class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
+class CachedRun(GivenBack, TwoStages, AbstractContextManager["CachedRun"]):
     """A block in which outputs of frozen modules are kept and given back.
 
     Made by `Handle.cached`; printing it shows what it has done.
@@ -58,6 +53,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         *,
         dtype: str,
         plan: str = "",
+        prefix: str = EXACT,
         epoch: Callable[[], int | None] = lambda: None,
         ids: Ids | None = None,
         phased: bool = False,
@@ -72,6 +68,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             store: Where rows are kept.
             dtype: The type in which floating values are stored.
             plan: The plan, as YAML.
+            prefix: In which way frozen modules run.
             epoch: Returns the epoch that the run was last told of, if any.
             ids: What tells the ids of samples; None to know rows again by their inputs' bytes.
             phased: True if the plan has phases, in some of which nothing may be frozen.
@@ -83,7 +80,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self.counts = Counts()
         self._backend, self._model, self._store, self._dtype = backend, model, store, dtype
         self._known = KnownParts(
-            backend, store, dtype=dtype, plan=plan, phased=phased, folder=folder
+            backend, store, dtype=dtype, plan=plan, prefix=prefix, phased=phased, folder=folder
         )
         self._ids = None if ids is None else SampleIds(backend, ids)
         self.lasts: Callable[[], bool] = lambda: True
@@ -129,6 +126,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         self._left = True
         self._calls.take_out()
         self._store.close()
+        self._known.drop_copies()
         if isinstance(self._away, DroppedWeights):
             self.restore_frozen()
         if error is None and not self._known.accepted and self._known.why_not:
@@ -176,7 +174,7 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             ids, kwargs = self._ids.read(forward, args, kwargs)
         inputs = read_inputs(self._backend, args, kwargs)
         part = None
-        if not self._declined:
+        if not self._declined or self._known.faster is not None:
             part = self._known.part(self._walk, self._calls, entry, forward, inputs, self._away)
         self.counts.batches += 1
         if part is None or part.layouts.get(inputs.signature, ()) is None:
@@ -188,7 +186,12 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         if self._away is not None and (inputs.signature not in part.layouts):
             self._away.refuse("inputs of this form are new")
         if inputs.signature not in part.layouts:
-            result, recording = part.learn(self._backend, self._walk, self._calls, forward, inputs)
+            exact = self._held(part, inputs, forward)
+            if part.refuses(inputs):
+                return self._uncached(forward, args, kwargs, inputs, entry)
+            result, recording = part.learn(
+                self._backend, self._walk, self._calls, forward, inputs, exact
+            )
             result = self._keep(part, inputs, keys, result, recording)
             self._known.learned(self._walk, part)
             if self._ids is not None:
@@ -196,13 +199,16 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             apart = partial(self._apart, forward=forward, inputs=inputs)
             try_to_extend(self._backend, self._store, part, inputs, keys, apart)
             return result
-        rows = self._store.get(part.group, keys)
+        rows = None if self._declined else self._store.get(part.group, keys)
         if rows is not None:
             return self._replay(part, inputs, rows, forward)
         if self._away is not None:
             self._away.refuse(f"of this batch of {inputs.rows} not all rows are kept")
-        if self._store.full:
+        self._held(part, inputs, forward)
+        if part.refuses(inputs):
             return self._uncached(forward, args, kwargs, inputs, entry)
+        if self._store.full or self._declined:
+            return self._unkept(part, forward, inputs)
         recording = recording_of(self._backend, self._store, part, inputs, keys)
         self.counts.extended += inputs.rows * isinstance(recording, Extending)
         result = self._recorded(recording, forward, inputs)
@@ -220,6 +226,35 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             self._away.refuse("rows of this form are not kept")
         self._not_kept(inputs.rows)
         return self._plainly(forward, args, kwargs)
+
+    def _unkept(self, part: FrozenPart, forward: Forward, inputs: Inputs) -> Any:
+        """Run a pass whose rows are not kept."""
+        self._not_kept(inputs.rows)
+        recording = part.recording(self._backend, keep=False)
+        result = self._recorded(recording, forward, inputs)
+        part.took(recording, inputs.rows)
+        return result
+
+    def _held(self, part: FrozenPart, inputs: Inputs, forward: Forward) -> Recording | None:
+        """Compare the faster way to run frozen modules with the modules, where that is due.
+
+        Returns:
+            A pass by the modules as they are, if there was one.
+        """
+        faster = part.faster
+        if faster is None:
+            return None
+        if part.is_suspect(self._backend, self._walk):
+            self._known.unproved.add(part.group)
+            faster.doubt()
+        if not faster.is_due(part.group, inputs):
+            return None
+        return faster.compare(
+            part.group,
+            part.boundary,
+            inputs,
+            lambda running: self._apart(running, forward, inputs.copied()),
+        )
 
     def _plainly(self, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         with self._calls.during(Plain()):
@@ -278,7 +313,11 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
         # Outputs of another shape: the model has cut the batch by what is in it.
         if layouts is None or not (recording.complete and recording.fits(layouts, inputs.rows)):
             self._not_kept(inputs.rows)
+            part.why_not.setdefault(
+                inputs.signature, "a batch of this form returned outputs of another shape"
+            )
             return result
+        part.took(recording, inputs.rows)
         self.counts.misses += inputs.rows
         self._given_since = 0
         self.counts.computed += recording.seconds
@@ -286,62 +325,15 @@ class CachedRun(TwoStages, AbstractContextManager["CachedRun"]):
             self._store.put(part.group, key, kept)
         return result
 
-    def _replay(
-        self, part: FrozenPart, inputs: Inputs, rows: Sequence[Kept], forward: Forward
-    ) -> Any:
-        """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
-        self.counts.checks += 1
-        suspect = part.is_suspect(self._backend, self._walk)
-        due = self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
-        if self._away is None and (suspect or part.group in self._known.unproved or due):
-            self._known.unproved.discard(part.group)
-            return self._compared(part, inputs, rows, forward)
-        put_random_back = self._backend.remember_random()
-        start = perf_counter()
-        replaying = part.replaying(self._backend, inputs, rows)
-        gathered = perf_counter() - start
-        result = self._recorded(replaying, forward, inputs)
-        self.counts.read += gathered + replaying.seconds
-        if self._away is None and has_nan(self._backend, result):
-            put_random_back()
-            return self._compared(part, inputs, rows, forward)
-        self.counts.hits += inputs.rows
-        self._given_since += inputs.rows
-        if self._away is None:
-            self._decide(inputs)
-        return result
-
-    def _compared(
-        self, part: FrozenPart, inputs: Inputs, rows: Sequence[Kept], forward: Forward
-    ) -> Any:
-        """Run a whole pass, and compare it with what kept rows give; raises if they differ."""
-        backend = self._backend
-        part.watch.check_all()
-        again = self._apart(part.replaying(backend, inputs, rows), forward, inputs.copied())
-        recording = Recording(backend, part.boundary, layouts=False)
-        result = self._recorded(recording, forward, inputs)
-        self.counts.uncached += inputs.rows
-        self._given_since += inputs.rows
-        if not recording.complete:
-            raise differs("other modules ran than in the trial", part, CHECK_EVERY)
-        fresh = part.to_keep(backend, inputs, recording)
-        with contextlib.nullcontext() if self._ids is None else self._ids.blamed():
-            check_rows(part, rows, fresh, self._dtype)
-        if how := mismatch(backend, result, again, part.limit):
-            raise differs(how, part, CHECK_EVERY)
-        return result
-
-    def _decide(self, inputs: Inputs) -> None:
-        """Give the cache up if reading rows takes longer than computing them."""
-        if all(map(self._backend.is_exact, inputs.tensors)):
-            self._declined = self.counts.slower(after=MEASURED)
-
     _repr_html_ = html_of
 
     def __str__(self) -> str:
         outside = self._calls.outside if self._begun else 0
-        parts, why = list(self._known), self._known.why_not.values()
+        parts = list(self._known)
+        why = [*self._known.why_not.values(), *(w for p in parts for w in p.why_not.values())]
         lines = report_lines(self.counts, self._store, parts, why, self._dtype, outside)
+        if self._known.faster is not None:
+            lines += self._known.faster.told()
         lines += [self._away.told()] if self._away else []
         lines += [f"given up: {self._declined}"] if self._declined else []
         return "\n".join(lines)

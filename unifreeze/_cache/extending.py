@@ -104,7 +104,7 @@ def recording_of(
     base = part.extends.get(inputs.signature)
     rows = None if base is None else store.get(base.group, keys)
     if base is None or rows is None:
-        return Recording(backend, part.boundary, layouts=False)
+        return part.recording(backend)
     return Extending(backend, part.boundary, base.replaying(backend, inputs, rows))
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ class Manifest(Saved):
         weights: A digest of the frozen weights.
         outputs_of: The modules whose outputs are kept.
         dtype: How floating values are kept.
+        prefix: In which way frozen modules ran.
         exact: When replayed batches have the same bits as whole passes.
     """
 
@@ -49,6 +51,7 @@ class Manifest(Saved):
     weights: str
     outputs_of: tuple[str, ...]
     dtype: str
+    prefix: str = "exact"
     exact: str
 
 
@@ -110,6 +113,11 @@ class FolderStore:
         except (OSError, CacheError) as error:
             self._stop(str(error).splitlines()[0])
         return len(rows)
+
+    def describe(self, group: str, about: Mapping[str, Any]) -> None:
+        """Write the manifest of a group anew; a folder that cannot be written to stays as it is."""
+        with suppress(OSError, CacheError):
+            Manifest(group=group, **about).save(self._place(group) / MANIFEST)
 
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
         """Return the rows of some keys; None unless all are there."""

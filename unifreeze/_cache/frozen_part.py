@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from unifreeze._cache.faster_prefix import FasterPrefix
 from unifreeze._cache.input_rows import Inputs
 from unifreeze._cache.module_calls import CallKey, Forward, ModuleCalls
 from unifreeze._cache.nested_values import take_apart
@@ -30,7 +31,7 @@ from unifreeze._cache.trial_passes import (
 from unifreeze._cache.weight_watch import WeightWatch, frozen_tensors
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.batches import Array
-from unifreeze.errors import CacheError, listing
+from unifreeze.errors import CacheError
 
 LOSSY = 5e-2
 """How much outputs may differ, relative to the largest value, where rows are stored rounded."""
@@ -53,6 +54,8 @@ class FrozenPart:
         suspects: What was changed since rows were compared.
         layouts: By signature of inputs, how outputs are put together; None for a signature with
             which the model computes something else.
+        why_not: By such a signature, in words what is wrong with it.
+        faster: A faster way to run its modules; None to run them as they are.
         bases: Earlier frozen parts that end before this one, and whose rows are still right.
         extends: By signature, the base whose rows were shown to give the rows of this part.
         example: The last batch: its inputs, the keys of its rows, and the function that it went to.
@@ -69,6 +72,8 @@ class FrozenPart:
     settings: SettingsWatch = field(kw_only=True)
     suspects: list[str] = field(default_factory=list)
     layouts: dict[str, Mapping[CallKey, Layout] | None] = field(default_factory=dict)
+    why_not: dict[str, str] = field(default_factory=dict)
+    faster: FasterPrefix | None = None
     bases: list[FrozenPart] = field(default_factory=list)
     extends: dict[str, FrozenPart] = field(default_factory=dict)
     example: tuple[Inputs, Sequence[str], Forward] | None = None
@@ -76,7 +81,33 @@ class FrozenPart:
     @property
     def limit(self) -> float:
         """How much outputs may differ between a replayed batch and a whole pass."""
-        return ROUNDING if self.dtype == "float32" else LOSSY
+        return ROUNDING if self.dtype == "float32" and not self.rounds else LOSSY
+
+    @property
+    def rounds(self) -> bool:
+        """True if its modules run in a type that rounds more."""
+        return self.faster is not None and self.faster.rounds
+
+    def leave_out(self, signature: str, why: str) -> None:
+        """Keep no rows of inputs of a signature, and say why."""
+        self.layouts[signature] = None
+        self.why_not[signature] = why
+
+    def refuses(self, inputs: Inputs) -> bool:
+        """Return whether its modules are not run in the faster way on inputs of a form."""
+        return self.faster is not None and self.faster.refuses(self.group, inputs)
+
+    def took(self, recording: Recording, rows: int) -> None:
+        """Count the time of a pass in the faster way, if there is one."""
+        if self.faster is not None:
+            self.faster.took(recording, rows)
+
+    def recording(
+        self, backend: CacheOperations, *, layouts: bool = False, keep: bool = True
+    ) -> Recording:
+        """Return a whole pass, in which frozen calls run in the faster way if there is one."""
+        faster = None if self.faster is None else self.faster.caller(self.group)
+        return Recording(backend, self.boundary, layouts=layouts, keep=keep, faster=faster)
 
     def is_suspect(self, backend: CacheOperations, walk: Walk) -> bool:
         """Return whether something in Python was changed, so that rows should be compared.
@@ -97,7 +128,7 @@ class FrozenPart:
         layouts = self.layouts[inputs.signature]
         assert layouts is not None
         kept = {
-            key: [_wide(row[number], self.dtype) for row in rows]
+            key: [wide(row[number], self.dtype) for row in rows]
             for number, key in enumerate(self.boundary.kept)
         }
         return Replaying(backend, layouts, kept, self.boundary.skipped, inputs.rows)
@@ -135,8 +166,17 @@ class FrozenPart:
         calls: ModuleCalls,
         forward: Forward,
         inputs: Inputs,
+        exact: Recording | None = None,
     ) -> tuple[Any, Recording]:
         """Run a whole pass with inputs of a new signature, and prove that replaying it is right.
+
+        Args:
+            backend: The model's backend.
+            walk: The model as walked.
+            calls: Its calls.
+            forward: Its forward function.
+            inputs: The batch.
+            exact: A pass by the modules as they are, if this one is by a faster way.
 
         Returns:
             The result of the whole pass, and what was recorded.
@@ -145,11 +185,11 @@ class FrozenPart:
         copy = inputs.copied()
         before, python = remember_generators(backend), PythonState(backend, walk)
         held = python.remember()
-        recording = Recording(backend, self.boundary, layouts=True)
+        recording = self.recording(backend, layouts=True)
         with calls.during(recording):
             result = forward(*args, **kwargs)
         if not recording.complete:
-            self.layouts[inputs.signature] = None
+            self.leave_out(inputs.signature, "other modules run than in the trial")
             return result, recording
         layouts = recording.layouts(inputs.rows)
         self.layouts[inputs.signature] = layouts
@@ -163,13 +203,13 @@ class FrozenPart:
                 python.put_back(held)  # counters in live code
                 again = forward(*args, **kwargs)
             if len(self.layouts) == 1:
-                self._check_alone(backend, walk, calls, forward, copy, recording)
+                self._check_alone(backend, walk, calls, forward, copy, exact or recording)
         finally:
             after()
             backend.runs_itself = outer
-        exact = self.dtype == "float32" and all(map(backend.is_exact, inputs.tensors))
-        if mismatch(backend, result, again, 0.0 if exact else self.limit):
-            self.layouts[inputs.signature] = None
+        same_bits = self.dtype == "float32" and all(map(backend.is_exact, inputs.tensors))
+        if how := mismatch(backend, result, again, 0.0 if same_bits else self.limit):
+            self.leave_out(inputs.signature, f"with kept outputs, {how}")
         self.settings.refresh()  # tables that are made in the first pass
         return result, recording
 
@@ -276,49 +316,6 @@ def has_nan(backend: CacheOperations, result: Any) -> bool:
     return any(bool(t.isnan().any()) for t in tensors if backend.is_floating(t))
 
 
-def check_rows(part: FrozenPart, kept: Sequence[Kept], fresh: Sequence[Kept], dtype: str) -> None:
-    """Compare kept rows with new ones.
-
-    Raises:
-        CacheError: One differs; the message names the row and the module.
-    """
-    for row, (old, new) in enumerate(zip(kept, fresh, strict=True)):
-        for place, a, b in zip(part.kept_at, old, new, strict=True):
-            for x, y in zip(_wide(a, dtype), _wide(b, dtype), strict=True):
-                gap = relative_gap(x, y)
-                if gap > part.limit:
-                    raise CacheError(
-                        f"row {row} of this batch: what is kept of {place} differs from what it "
-                        f"computes now, by {gap:.1e} of the largest value",
-                        context=_suspected(part)
-                        or "a frozen module depends on something that no trial has shown, or "
-                        "rows in the folder are of a model with other settings",
-                        hint="give a new folder; if that does not help, train without a cache",
-                    )
-
-
-def differs(how: str, part: FrozenPart, every: int) -> CacheError:
-    """Return the error for a model that computes something else with kept rows than without.
-
-    Args:
-        how: How the results differ.
-        part: The frozen part whose rows were given back.
-        every: One batch in so many is compared.
-    """
-    return CacheError(
-        f"with kept outputs the model computes something else than without: {how}",
-        context=_suspected(part)
-        or "code between modules may take other ways for other values; steps since the "
-        f"last comparison (one in {every}) may be wrong",
-        hint="train without a cache",
-    )
-
-
-def _suspected(part: FrozenPart) -> str:
-    """Return what may have made kept rows wrong; "" if nothing was seen."""
-    names = listing(part.suspects)
-    return f"{names} was changed from outside since rows were kept" if part.suspects else ""
-
-
-def _wide(row: Row, dtype: str) -> Row:
+def wide(row: Row, dtype: str) -> Row:
+    """Return what is kept of a row of a call in the types that the call returned."""
     return row if dtype == "float32" else tuple(widened(array, dtype) for array in row)

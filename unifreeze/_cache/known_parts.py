@@ -9,6 +9,7 @@ from typing import Any
 
 from unifreeze._cache.dropped_weights import AbsentWeights
 from unifreeze._cache.extending import may_extend
+from unifreeze._cache.faster_prefix import EXACT, FasterPrefix
 from unifreeze._cache.frozen_part import FrozenPart, find_frozen_part
 from unifreeze._cache.input_rows import Inputs
 from unifreeze._cache.module_calls import Forward, ModuleCalls
@@ -29,6 +30,7 @@ class KnownParts:
         why_not: By context, why outputs are not kept in it.
         accepted: True once a frozen part was found.
         unproved: Groups of rows that nobody has compared yet with what the model computes now.
+        faster: The faster way in which frozen modules run; None if they run as they are.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class KnownParts:
         *,
         dtype: str,
         plan: str,
+        prefix: str = EXACT,
         phased: bool = False,
         folder: Path | None = None,
     ) -> None:
@@ -48,10 +51,12 @@ class KnownParts:
             store: Where rows are kept.
             dtype: The type in which floating values are stored.
             plan: The plan, as YAML.
+            prefix: In which way frozen modules run.
             phased: True if the plan has phases, in some of which nothing may be frozen.
             folder: Where rows are, if they are in a folder.
         """
         self._phased, self._folder = phased, folder
+        self.faster = None if prefix == EXACT else FasterPrefix(backend, prefix)
         self.why_not: dict[str, str] = {}
         self.accepted = False
         self.unproved: set[str] = set()
@@ -68,6 +73,12 @@ class KnownParts:
         self._earlier = [*self._earlier, *self][-_MOST_EARLIER:]
         self._parts.clear()
         self.why_not.clear()
+        self.drop_copies()
+
+    def drop_copies(self) -> None:
+        """Let go of copies of weights that a faster way to run modules holds."""
+        if self.faster is not None:
+            self.faster.forget()
 
     def part(
         self,
@@ -98,7 +109,7 @@ class KnownParts:
             part = stored_part(
                 self._folder, backend, walk, away, entry=entry, about=about, dtype=self._dtype
             )
-            self._take(walk, context, part)
+            self._take(walk, calls, context, part)
         elif context not in self._parts:
             try:
                 part = find_frozen_part(
@@ -108,19 +119,23 @@ class KnownParts:
             except CacheError as error:
                 self._refuse(context, entry, error)
             else:
-                self._take(walk, context, part)
+                self._take(walk, calls, context, part)
         return self._parts[context]
 
     def learned(self, walk: Walk, part: FrozenPart) -> None:
         """Note that inputs of a new form were met: a later run may need to know how they go."""
         if self._folder is not None:
             store_replay(self._folder, self._backend, walk, part)
+            if self.faster is not None:
+                self._store.describe(part.group, self._describe(walk, part))
 
     def _context(self, walk: Walk, entry: int, inputs: Inputs) -> tuple[str, str]:
         backend = self._backend
         gradient = "gradient" if backend.gradient_enabled() else "no gradient"
         reaches = any(map(backend.requires_gradient, inputs.tensors))
         about = f"{gradient} {reaches} {backend.precision_in_force()}"
+        if self.faster is not None:  # rows of one way are never given back as those of another
+            about += f" prefix {self.faster.kind}"
         kinds = " ".join(f"{t.dtype}{len(t.shape)}" for t in inputs.tensors)
         modes = "".join("t" if mode else "e" for mode in backend.modes(walk))
         return about, f"{entry} {about} {modes} {inputs.form.text} {kinds}"
@@ -137,15 +152,25 @@ class KnownParts:
                 f"from here on nothing is cached: {error}", UnifreezeWarning, stacklevel=7
             )
 
-    def _take(self, walk: Walk, context: str, part: FrozenPart) -> None:
+    def _take(self, walk: Walk, calls: ModuleCalls, context: str, part: FrozenPart) -> None:
+        part.faster = self.faster
+        if self.faster is not None:
+            self.faster.begin(walk, calls)
         if self._store.open(part.group, self._describe(walk, part)):
             self.unproved.add(part.group)
-        part.bases = [old for old in self._earlier if may_extend(self._backend, walk, old, part)]
+        if self.faster is None:
+            earlier = self._earlier
+            part.bases = [old for old in earlier if may_extend(self._backend, walk, old, part)]
         self._parts[context], self.accepted = part, True
 
     def _describe(self, walk: Walk, part: FrozenPart) -> dict[str, Any]:
         """Return what a folder of rows says of them."""
         exact = "where batch size and padded length repeat, on the same machine"
+        if self._dtype != "float32":
+            exact = f"no: rounded to {self._dtype}"
+        if self.faster is not None:
+            also = f"; {exact.removeprefix('no: ')}" if self._dtype != "float32" else ""
+            exact = f"no: {self.faster.effect()}{also}"
         return {
             "model": type(walk.root).__name__,
             "plan": self._plan,
@@ -153,5 +178,6 @@ class KnownParts:
             "weights": part.watch.digest,
             "outputs_of": tuple(part.kept_at),
             "dtype": self._dtype,
-            "exact": exact if self._dtype == "float32" else f"no: rounded to {self._dtype}",
+            "prefix": EXACT if self.faster is None else self.faster.kind,
+            "exact": exact,
         }

@@ -21,6 +21,8 @@ CallKey: TypeAlias = tuple[tuple[int, int], ...]
 """Names one call in a forward pass: from the outermost call inwards, the module's number, and how
 many calls of it came before within the same outer call."""
 Forward: TypeAlias = Callable[..., Any]
+Caller: TypeAlias = Callable[[CallKey, int, Forward, Sequence[Any], dict[str, Any]], Any]
+"""Runs one call: its key, the number of its module, that module's forward function, its inputs."""
 
 
 class Pass(Protocol):
@@ -121,6 +123,21 @@ class ModuleCalls:
                     module.__dict__["forward"] = before
 
     @contextmanager
+    def aside(self, number: int) -> Iterator[None]:
+        """Let a module and those inside it be called without a stand-in meanwhile."""
+        inside = range(number, self._walk.tree.ends[number])
+        modules = [self._walk.module(n) for n in inside]
+        put = [(vars(m), vars(m).get("forward")) for m in modules]
+        stand_ins = [(own, stand_in) for own, stand_in in put if isinstance(stand_in, _StandIn)]
+        try:
+            for own, stand_in in stand_ins:
+                own["forward"] = stand_in.plain  # in its place, so that the order stays
+            yield
+        finally:
+            for own, stand_in in stand_ins:
+                own["forward"] = stand_in
+
+    @contextmanager
     def during(self, running: Pass) -> Iterator[None]:
         """Hand the calls of this block to a pass."""
         outer, self.running = self.running, running
@@ -151,15 +168,15 @@ class _StandIn:
     """Stands in for one module's `forward`; a copy of it is the plain function."""
 
     def __init__(self, calls: ModuleCalls, number: int, forward: Forward) -> None:
-        self._calls, self._number, self._forward = calls, number, forward
+        self._calls, self._number, self.plain = calls, number, forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._calls.call(self._number, self._forward, args, kwargs)
+        return self._calls.call(self._number, self.plain, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # Trainers read the names of a model's inputs from its forward function.
         if name == "__signature__":
-            return inspect.signature(self._forward)
+            return inspect.signature(self.plain)
         raise AttributeError(name)
 
     def __reduce__(self) -> tuple[Callable[[Forward], Forward], tuple[Forward]]:
@@ -168,7 +185,7 @@ class _StandIn:
                 f"the model cannot be copied or pickled: {self._calls.no_copy}",
                 hint="run.restore_frozen() before",
             )
-        return _same, (self._forward,)
+        return _same, (self.plain,)
 
 
 def is_stand_in(forward: object) -> bool:

@@ -82,6 +82,32 @@ class CacheOperations(ModuleExperiments):
         """Call a function before the state of any of some modules is read or loaded."""
 
     @abstractmethod
+    def check_prefix(self, prefix: str, tensors: Sequence[LiveTensor]) -> None:
+        """Refuse a faster way to run frozen modules that there is not where some tensors are.
+
+        Raises:
+            CacheError: The framework does not have it; the hint says which it has.
+        """
+
+    @abstractmethod
+    def faster_forward(
+        self, prefix: str, module: Layer, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return a function that computes what a frozen module does, faster.
+
+        It is called without stand-ins in the module, with inputs of one form and of any shapes.
+
+        Args:
+            prefix: Which way: "inference", "bfloat16" or "compile".
+            module: The module.
+            forward: Its forward function.
+        """
+
+    @abstractmethod
+    def as_type(self, tensor: LiveTensor, like: LiveTensor) -> LiveTensor:
+        """Return a tensor in the type of another one."""
+
+    @abstractmethod
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a module's forward pass."""
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unifreeze._cache.module_calls import CallKey, Forward, Frames
+from unifreeze._cache.module_calls import Caller, CallKey, Forward, Frames
 from unifreeze._cache.nested_values import Form, put_together, take_apart
 from unifreeze._cache.observing import one_of
 from unifreeze._cache.operations import CacheOperations
@@ -34,7 +34,9 @@ class Boundary(NamedTuple):
     reads: frozenset[str] = frozenset()
 
 
-class _Result(NamedTuple):
+class Result(NamedTuple):
+    """What one call returned: what is around its tensors, one element of each, and values."""
+
     form: Form
     likes: Sequence[LiveTensor]
     arrays: Sequence[Array]
@@ -48,19 +50,30 @@ class Recording:
         extra: How long it took to copy their outputs.
     """
 
-    def __init__(self, backend: CacheOperations, boundary: Boundary, *, layouts: bool) -> None:
+    def __init__(
+        self,
+        backend: CacheOperations,
+        boundary: Boundary,
+        *,
+        layouts: bool,
+        keep: bool = True,
+        faster: Caller | None = None,
+    ) -> None:
         """Begin.
 
         Args:
             backend: The model's backend.
             boundary: The frozen calls.
             layouts: Look at the outputs of skipped calls, too, for `layouts`.
+            keep: Keep the outputs; without, the frozen calls only run.
+            faster: Runs the frozen calls; None to run them as they are.
         """
+        self._faster = faster
         self.seconds = self.extra = 0.0
         self._backend, self._boundary, self._layouts = backend, boundary, layouts
-        self._kept = boundary.kept
+        self._kept = boundary.kept if keep else {}
         self._frames, self._frozen = Frames(), False
-        self._results: dict[CallKey, _Result] = {}
+        self._results: dict[CallKey, Result] = {}
 
     @property
     def complete(self) -> bool:
@@ -80,7 +93,10 @@ class Recording:
                 return forward(*args, **kwargs)
         self._frozen, start = True, perf_counter()
         try:
-            result = forward(*args, **kwargs)
+            if self._faster is None:
+                result = forward(*args, **kwargs)
+            else:
+                result = self._faster(key, number, forward, args, kwargs)
         finally:
             self._frozen = False
             self.seconds += perf_counter() - start
@@ -95,7 +111,7 @@ class Recording:
         tensors, form = take_apart(result, self._backend.is_tensor, once=True)
         arrays = [self._values(key, *numbered) for numbered in enumerate(tensors)]
         likes = [one_of(self._backend, t) for t in tensors] if self._layouts else ()
-        self._results[key] = _Result(form, likes, arrays)
+        self._results[key] = Result(form, likes, arrays)
         self.extra += perf_counter() - start
 
     def _values(self, key: CallKey, number: int, tensor: LiveTensor) -> Array:
@@ -115,6 +131,11 @@ class Recording:
             )
             for key, row in self._results.items()
         }
+
+    @property
+    def results(self) -> Mapping[CallKey, Result]:
+        """What each call returned, in the order in which they ended."""
+        return self._results
 
     def arrays(self, key: CallKey) -> Sequence[Array]:
         """Return the values of what a kept call returned; none if it was not made."""

@@ -41,6 +41,9 @@ class RowStore(Protocol):
             How many rows earlier runs have left.
         """
 
+    def describe(self, group: str, about: Mapping[str, Any]) -> None:
+        """Say anew what people want to know of the rows of a group."""
+
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
         """Return the rows of some keys; None unless all are there."""
 
@@ -71,6 +74,9 @@ class MemoryStore:
         """Make ready to read and write the rows of a group; return how many earlier runs left."""
         self._groups.setdefault(group, {})
         return 0  # all rows are of this run
+
+    def describe(self, group: str, about: Mapping[str, Any]) -> None:
+        """Do nothing."""
 
     def get(self, group: str, keys: Sequence[str]) -> list[Kept] | None:
         """Return the rows of some keys; None unless all are there."""

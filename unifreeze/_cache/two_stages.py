@@ -103,6 +103,7 @@ class TwoStages:
             away = DroppedWeights(self._backend, self._walk, weights, place, own=file is None)
             self._away = away
             away.watch_less(list(self._known))
+            self._known.drop_copies()
             away.before_state_dicts(self.restore_frozen)
             self._calls.no_copy = away.told()
             self._dropped(away.weights.values(), self.restore_frozen)

@@ -46,6 +46,10 @@ def cache(
         str, typer.Option(metavar="NAME", help="Name of the input that holds the ids of samples.")
     ] = "",
     dtype: Annotated[str, typer.Option(help="How floating values are kept.")] = "float32",
+    prefix: Annotated[
+        str,
+        typer.Option(help="How frozen modules run: exact, inference, bfloat16 or compile."),
+    ] = "exact",
     budget: Annotated[str, typer.Option(help="The most bytes that are kept.")] = "20GB",
     validation: Annotated[
         bool,
@@ -70,6 +74,7 @@ def cache(
                 hint=_FILL,
             )
         settings = {"folder": output, "dtype": dtype, "budget": budget, "ids": ids or None}
+        settings["prefix"] = prefix
         plan, (live, framework) = (
             read_plan(Path(words[0])),
             load_model_with(backend, words[1], seed=seed),
@@ -127,6 +132,8 @@ def _look(action: str, folder: Path, json: str) -> None:
         say(f"{group.folder.name}: {manifest.model}, {manifest.framework}")
         say(f"  {counted(group.rows, 'row')} in {counted(group.files, 'file')}, "
             f"{human_bytes(group.nbytes)}, as {manifest.dtype}")  # fmt: skip
+        if manifest.prefix != "exact":
+            say(f"  prefix: {manifest.prefix}")
         say(f"  outputs of {listing(manifest.outputs_of)}")
         say(f"  same bits: {manifest.exact}")
     if action == "check":

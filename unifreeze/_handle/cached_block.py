@@ -9,6 +9,7 @@ from typing import Any
 from unifreeze._arguments import checked_methods
 from unifreeze._cache.cached_run import CachedRun
 from unifreeze._cache.estimate import Estimate, estimate_savings
+from unifreeze._cache.faster_prefix import EXACT, PREFIXES
 from unifreeze._cache.folder_store import FolderStore
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.row_store import MemoryStore, read_budget
@@ -33,6 +34,7 @@ class CachedBlocks:
         *,
         budget: str | int = "20GB",
         dtype: str = "float32",
+        prefix: str = "exact",
         ids: str | Callable[..., Any] | None = None,
     ) -> CachedRun:
         """Return a block in which what is frozen runs once for each row, and is then given back.
@@ -46,14 +48,20 @@ class CachedBlocks:
             budget: The most bytes that are kept; what does not fit is computed each time.
             dtype: How floating values are kept: "float32" keeps all bits; "float16" and
                 "bfloat16" take half the room, and what the model computes is rounded.
+            prefix: In which way frozen modules run where they must, in the first epoch or on data
+                that never repeats: "exact" runs them as they are; "inference" (Paddle) exports them
+                to `paddle.inference`, and "compile" (PyTorch) compiles them, both equal within 1e-5
+                of the largest value; "bfloat16" rounds more, and says how much. Each is compared
+                with the modules on the first rows of each form before it is used.
             ids: Know rows again by the ids of their samples, in place of the bytes of their inputs:
                 the name of an input that holds them, which is not passed on to a model that does
                 not take it; or a function that is called with the model's inputs. The same id must
                 stand for the same inputs; whether it does is compared now and then.
 
         Raises:
-            CacheError: From a forward pass in the block: outputs cannot be kept, a frozen weight
-                has changed, or what is kept is not right.
+            CacheError: The framework has no such prefix. From a forward pass in the block: outputs
+                cannot be kept, a frozen weight has changed, what is kept is not right, or the
+                prefix computes something else than the modules.
 
         >>> optimizer = handle.optimizer(AdamW, lr=0.001)
         >>> with handle.cached() as run:
@@ -64,6 +72,10 @@ class CachedBlocks:
         backend = self._caching("cache")
         if dtype not in _DTYPES:
             raise ArgumentError(f"dtype={dtype!r} is not one of {listing(map(repr, _DTYPES))}")
+        if prefix not in PREFIXES:
+            raise ArgumentError(f"prefix={prefix!r} is not one of {listing(map(repr, PREFIXES))}")
+        if prefix != EXACT:
+            backend.check_prefix(prefix, backend.walk(self._in_force.model).tensors)
         size = read_budget(budget)
         store = MemoryStore(size) if folder is None else FolderStore(Path(folder), size)
         plan = self._in_force.phases.expanded.to_yaml()
@@ -73,6 +85,7 @@ class CachedBlocks:
             store,
             dtype=dtype,
             plan=plan,
+            prefix=prefix,
             epoch=lambda: self._training.history.epoch,
             ids=ids,
             phased=len(self._in_force.phases.phases) > 1,
