@@ -17,7 +17,8 @@ import unifreeze as uf
 from examples.suites.moved import Moved
 
 HERE = Path(__file__).parent
-PLAN = uf.FreezePlan.load(HERE / "plan.yaml")
+paddle.set_device("cpu")
+paddle.seed(0)
 images, labels = paddle.randn([8, 3, 64, 64]), paddle.arange(8) % 5
 
 
@@ -69,8 +70,6 @@ def train_as_advised(config: dict[str, Any], after_steps: int) -> Moved:
 
 
 if __name__ == "__main__":
-    paddle.set_device("cpu")
-    paddle.seed(0)
     logger.init_logger()
     config = yaml.safe_load((HERE / "mobilenet_v3.yml").read_text(encoding="utf-8"))
     train_with_plan(config)

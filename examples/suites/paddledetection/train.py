@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 import paddle
-from ppdet.core.workspace import create, load_config, merge_config
+from ppdet.core.workspace import load_config, merge_config
 from ppdet.data.source.coco import COCODataSet
 from ppdet.engine import Trainer
 

@@ -1,7 +1,7 @@
-"""A small network that stands for PaddleOCR's: `ppocr.modeling` and `ppocr.losses` are in no wheel.
+"""A small network that stands for PaddleOCR's: no wheel has `ppocr.modeling` and `ppocr.losses`.
 
-It has the parts of BaseModel, `backbone`, `neck` and `head`, and its way through them. In a clone of
-PaddleOCR nothing of this file is needed: `build_model` and `build_loss` are PaddleOCR's own.
+It has the parts of BaseModel, `backbone`, `neck` and `head`, and its way through them. A clone of
+PaddleOCR needs nothing of this file: `build_model` and `build_loss` are PaddleOCR's own there.
 """
 
 import sys

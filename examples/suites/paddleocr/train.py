@@ -1,4 +1,4 @@
-"""PaddleOCR's loop trains a text recogniser for two steps under a plan, then as its tracker advises.
+"""PaddleOCR's loop trains a text recogniser two steps under a plan, then as its tracker advises.
 
 In an environment with paddleocr==2.10.0, its folder on the path as in a clone:
 python -m examples.suites.paddleocr.train
