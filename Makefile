@@ -9,6 +9,7 @@
 #   make drawn    200 random small networks, each built in both frameworks, paired and judged
 #   make freezings  300 random freezings, captured on one port and applied on the other
 #   make zoo      what words select in the models of four libraries, by the libraries' own word
+#   make suites   recipes for PaddleDetection, PaddleSeg, PaddleClas, PaddleOCR and deepmd-kit, two steps each
 #   make formers  transformers paired with PaddleFormers, in two environments
 #   make fuzz     hostile files, text and arguments for SECONDS each (default 20), and writers killed
 #   make atheris  hostile weight files found by coverage, SECONDS for each format; Linux alone
@@ -34,7 +35,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -74,6 +75,9 @@ freezings: setup
 
 zoo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/zoo.sh
+
+suites: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ci/suites.sh
 
 formers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ci/formers.sh

@@ -29,7 +29,8 @@ EVERY = sorted(str(file.relative_to(EXAMPLES)) for file in EXAMPLES.rglob("*.yam
 FILES = [
     file
     for file in EVERY
-    if file.partition("/")[0] not in (*PORTS, "quickstart", "several_processes", "trainers")
+    if file.partition("/")[0]
+    not in (*PORTS, "quickstart", "several_processes", "suites", "trainers")
 ]
 CASES = [(plan, network) for plan, networks in PLANS.items() for network in networks]
 

@@ -220,6 +220,7 @@ def trainer_of(
         "evaluation_strategy": "epoch",
         "save_strategy": "steps",
         "save_steps": 1,
+        "logging_strategy": "no",
     } | more
     args = TrainingArguments(
         str(folder),
@@ -227,7 +228,6 @@ def trainer_of(
         device="cpu",
         report_to=[],
         disable_tqdm=True,
-        logging_strategy="no",
         **settings,
     )
     model = model or Stack()

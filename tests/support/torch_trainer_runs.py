@@ -246,13 +246,12 @@ def lightning(
 
     module = module or lightning_module(optimizer)
     freeze = callback or FreezeCallback(plan)
-    settings = {"accumulate_grad_batches": ACCUMULATED} | settings
+    settings = {"accumulate_grad_batches": ACCUMULATED, "logger": False} | settings
     keep = pl.callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         callbacks=[keep, *others, freeze, *later],
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
@@ -285,6 +284,7 @@ def hugging_face_trainer(folder, callbacks, *, model=None, optimizer=None, epoch
         "eval_strategy": "epoch",
         "save_strategy": "steps",
         "save_steps": 1,
+        "logging_strategy": "no",
     } | more
     args = transformers.TrainingArguments(
         str(folder),
@@ -292,7 +292,6 @@ def hugging_face_trainer(folder, callbacks, *, model=None, optimizer=None, epoch
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
-        logging_strategy="no",
         label_names=["labels"],
         **settings,
     )

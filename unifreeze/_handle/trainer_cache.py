@@ -60,7 +60,7 @@ class TrainerCache:
         if self._settings is None:
             return
         run = handle.cached(**self._settings)
-        if (code := _loop_around(callback)[1]) is not None:
+        if (code := loop_around(callback)[1]) is not None:
             run.lasts = lambda: _is_running(code)
         run.__enter__()
         self.run = run
@@ -79,7 +79,7 @@ class TrainerCache:
             callback: The callback that the trainer is just calling.
             name: The method, which the trainer looks up on itself after this call.
         """
-        trainer = _loop_around(callback)[0]
+        trainer = loop_around(callback)[0]
         method = getattr(trainer, name, None)
         if self._settings is None or method is None or hasattr(method, "leaves_cache_of"):
             return
@@ -102,7 +102,7 @@ def _nothing() -> None:
     pass
 
 
-def _loop_around(callback: object) -> tuple[Any, CodeType | None]:
+def loop_around(callback: object) -> tuple[Any, CodeType | None]:
     """Return the trainer whose list of callbacks calls this one, and the code that it runs."""
     callbacks = calling_list(callback)
     frame = sys._getframe(1)

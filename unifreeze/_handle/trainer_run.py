@@ -5,13 +5,14 @@ The handle decides everything; this module has what the callbacks of all trainer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from unifreeze._handle.handle import Handle
 from unifreeze._handle.history.history import numbers
-from unifreeze._handle.trainer_cache import CacheSettings, TrainerCache
+from unifreeze._handle.trainer_cache import CacheSettings, TrainerCache, loop_around
 from unifreeze._handle.verify_last import LastLook, take_out
 from unifreeze._plan import FreezePlan
 from unifreeze._plan.phases import When
@@ -34,6 +35,8 @@ class TrainerRun:
         best_folder: Where best values are kept; "" before they are, and where a handle was given.
         last_look: Verifies when training ends, and again after all other callbacks.
         cache: The cached block of the run.
+        unlogged: A phase has begun that the trainer's logger was not told of.
+        log: Gives a dictionary to the trainer's logger.
     """
 
     def __init__(
@@ -51,6 +54,9 @@ class TrainerRun:
         self.best_folder = ""
         self.last_look = LastLook()
         self.cache = TrainerCache(cache)
+        self.unlogged = False
+        self.log: Callable[[dict[str, float]], object] = _log_nothing
+        self._stop_logging: Callable[[], None] = _log_nothing
         self._batch = None if batch is None else Batch.of(batch)
         self._keep_values = keep_values
 
@@ -79,6 +85,7 @@ class TrainerRun:
                     hint="put all parameters into one optimizer, or write the loop yourself",
                 )
             self.in_force.attach(optimizers[0])
+        self.unlogged = self.in_force.phase is not None
         self.in_force.check_optimizer(*optimizers)
 
     def awaited(self) -> set[str]:
@@ -96,11 +103,55 @@ class TrainerRun:
 
     def go_on(self, epoch: int, step: int) -> bool:
         """Tell the plan which epoch and step begin next; return whether a phase began."""
-        return self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
+        began = self.in_force.step(epoch=epoch, step=step, metrics=self.metrics or None)
+        self.unlogged = self.unlogged or began
+        return began
+
+    def scalars(self) -> dict[str, float]:
+        """Return what the trainer's logger is told now; nothing once the plan is gone."""
+        self.unlogged = False
+        return self.in_force.scalars() if self.in_force._in_force.lasts else {}
+
+    def log_with_trainer(self, callback: object) -> None:
+        """Add the scalars to whatever a trainer logs of its training, until the run ends.
+
+        Args:
+            callback: The callback that the trainer is just calling. The trainer's method `log`
+                takes a dictionary, which holds `loss` if it is of training.
+        """
+        self._stop_logging()
+        trainer = loop_around(callback)[0]
+        before = vars(trainer).get("log") if trainer is not None else None
+        log = getattr(trainer, "log", None)
+        log = getattr(log, "of_trainer", log)  # a run that failed has left its stand-in
+        if log is None:
+            return
+
+        @wraps(log)
+        def log_scalars_too(logs: dict[str, float], *args: Any, **options: Any) -> Any:
+            if "loss" in logs:
+                logs.update(self.scalars())
+            return log(logs, *args, **options)
+
+        def stop_logging() -> None:
+            if vars(trainer).get("log") is log_scalars_too:
+                del trainer.log
+                if before is not None:
+                    trainer.log = log
+            self.log, self._stop_logging = _log_nothing, _log_nothing
+
+        log_scalars_too.of_trainer = log  # type: ignore[attr-defined]
+        trainer.log, self.log, self._stop_logging = log_scalars_too, log, stop_logging
+
+    def log_phase(self) -> None:
+        """Have the trainer log the scalars if a phase has begun that its logger was not told of."""
+        if self.unlogged:
+            self.log(self.scalars())
 
     def end(self, *, verify: bool = True) -> None:
         """Verify as training ends; without `verify`, accept the values that the model has now."""
         self.cache.leave()
+        self._stop_logging()
         self.last_look.expect(self.in_force, verify=verify)
 
     def keep_in(self, folder: str | Path, *, saves: bool = True) -> None:
@@ -155,3 +206,7 @@ class LastCallback:
         """Verify what is frozen for the last time, and leave the list of callbacks."""
         take_out(self._callbacks, self)
         self._look.take()
+
+
+def _log_nothing(*_: object) -> None:
+    """Stand for the log of a trainer that has none."""

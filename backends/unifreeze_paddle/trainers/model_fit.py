@@ -23,6 +23,8 @@ from unifreeze_paddle.trainers._run_state import RunState
 from unifreeze_paddle.trainers._trainer_run import PaddleTrainerRun, is_grouped
 
 _NO_METRICS = ("step", "batch_size")
+_LOGGERS = (paddle.callbacks.VisualDL, paddle.callbacks.WandbCallback)
+"""Callbacks that log what `fit` measures in each batch: the names in their `train_metrics`."""
 
 
 class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
@@ -32,6 +34,9 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
     `model.parameters()` does. Validation metrics go to the plan under the names that `fit` logs
     and with `eval_` and `val_` before them. Whenever the model is saved, a file beside it says how
     far the run has come: `3.unifreeze.json` beside `3.pdparams`; `freeze_plan.yaml` is there, too.
+
+    If a `VisualDL` or `WandbCallback` is among the callbacks, it logs the `scalars` of the handle
+    with each batch.
 
     `fit` cannot resume a run: `Model.load` brings back weights, optimizer and scheduler, and `fit`
     counts epochs from 0 again. With `resume` this callback loads them, goes on in the right phase,
@@ -70,6 +75,7 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._resume = None if resume is None else Path(resume)
         self._begun = self._training = False
         self._first, self._total = 0, None
+        self._loggers: list[Any] = []
 
     @property
     def handle(self) -> Handle | None:
@@ -98,7 +104,9 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         self._first, self._training = self._run.epoch, True
         self._check_goes_on()
         self._save_beside()
-        self._run.call_last(calling_list(self), _Last)
+        callbacks = calling_list(self)
+        self._loggers = [row for row in callbacks if isinstance(row, _LOGGERS)]
+        self._run.call_last(callbacks, _Last)
         self._run.cache.leave_if_fails(self, "_run_one_epoch")
         self._run.cache.enter(self._run.in_force, self)
         if (stand_in := vars(self.model.network).get("forward")) is not None:
@@ -145,6 +153,11 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
         """Enter the phase that begins with the optimizer's step, where one begins."""
         if step % self.model._accumulate == 0:
             self._run.go_on(self._run.epoch, self._run.step)
+        if self._loggers and logs is not None:
+            scalars = self._run.scalars()
+            logs.update(scalars)  # the loggers read it once the batch has run
+            for logger in self._loggers:
+                logger.train_metrics = [*self.params["metrics"], *scalars]
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Count the optimizer's step; end the epoch early if the schedule ends here."""
@@ -157,6 +170,8 @@ class FreezeCallback(paddle.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stop if the schedule ends here, or a resumed run has had all its epochs."""
+        for name in [name for name in logs or () if name.startswith("unifreeze/")]:
+            del logs[name]  # `fit` goes on with the same dictionary in its evaluation
         self._run.end_epoch()
         self._stop_if_due()
         if self._run.epoch == self._total:

@@ -33,7 +33,9 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
     The trainer's own optimizer holds every parameter, frozen or not, so nothing needs to be set up.
     Metrics of an evaluation go to the plan with and without `eval_` (and with `val_`) before them.
     Each checkpoint's folder gets an `unifreeze.json`, the output folder a `freeze_plan.yaml`, and
-    `trainer.train(resume_from_checkpoint=…)` goes on in the right phase.
+    `trainer.train(resume_from_checkpoint=…)` goes on in the right phase. With whatever the trainer
+    logs of its training go the `scalars` of the handle, and alone once a phase has begun; with
+    `logging_strategy="no"` they do not.
 
     A phase never begins while gradients are being accumulated: where the batches of an epoch do not
     fill the last step, the trainer carries them over, and a phase that begins with the next epoch
@@ -98,6 +100,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
             _refuse_unsaved(self._run.in_force)
         self._training, self._accumulating = True, False
         self._run.call_last(calling_list(self), _Last)
+        if args.logging_strategy.value != "no":
+            self._run.log_with_trainer(self)
         if args.should_save:
             self._run.keep_in(Path(args.output_dir))
         self._run.cache.enter(self._run.in_force, self)
@@ -150,6 +154,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         """Stop if the schedule ends before the next step."""
         self._accumulating, self._run.step = False, state.global_step
         self._stop_if_due(control)
+        if not control.should_log:  # else the trainer logs at once
+            self._run.log_phase()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Stop if the schedule ends before the next epoch."""

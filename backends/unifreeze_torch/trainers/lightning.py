@@ -28,6 +28,8 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     `net.layer4`. While `configure_optimizers` runs, whatever any phase trains requires a gradient.
     The state goes into the checkpoints, the plan into the log folder as `freeze_plan.yaml`. After
     each validation what was logged is reported to the plan; without a validation, after each epoch.
+    The trainer's loggers get the `scalars` of the handle where the trainer logs a step, and as a
+    phase begins.
 
     Args:
         plan: The plan; or the handle of one already applied, when the optimizer was built from it.
@@ -121,6 +123,8 @@ class FreezeCallback(Callback):  # type: ignore[misc]
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and not trainer.is_last_batch and not trainer.should_stop:
             self._go_on(trainer, pl_module, trainer.current_epoch)
+        if stepped or trainer.is_last_batch:
+            self._log(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Report what was measured, after modes are put back.
@@ -148,6 +152,17 @@ class FreezeCallback(Callback):  # type: ignore[misc]
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Verify what is frozen, a first time."""
         self._run.end()
+
+    def _log(self, trainer: Any) -> None:
+        """Give the scalars to the trainer's loggers where it logs a step, and as a phase begins.
+
+        `log_dict` of the module would report them to the plan, as if they were measured.
+        """
+        every, step = trainer.log_every_n_steps, trainer.global_step
+        if trainer.loggers and (self._run.unlogged or (every and step % every == 0)):
+            scalars = self._run.scalars()
+            for logger in trainer.loggers:
+                logger.log_metrics(scalars, step=step - 1)  # Lightning counts from 0 here
 
     def _report(self, metrics: Mapping[str, Any]) -> None:
         self._run.report({name: float(value) for name, value in metrics.items()})

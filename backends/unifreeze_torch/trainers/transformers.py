@@ -31,7 +31,9 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
 
     The Trainer builds its optimizer from what requires a gradient; until training begins that is
     whatever any phase trains. The state goes into the checkpoints' `trainer_state.json`, the plan
-    into the output folder as `freeze_plan.yaml`.
+    into the output folder as `freeze_plan.yaml`. With whatever the Trainer logs of its training go
+    the `scalars` of the handle, and alone as a phase begins; with `logging_strategy="no"` they do
+    not.
 
     What an evaluation measures is reported under its own names; for a phase that waits for `loss`
     or `val_loss`, `eval_loss` is reported under that name, too. Evaluations with a prefix other
@@ -87,6 +89,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         saved = saved_in(state.stateful_callbacks.get(STATE)) if resumed else None
         run.begin([objects["optimizer"]], saved, resumed=resumed)
         run.call_last(calling_list(self), _Last)
+        if args.logging_strategy != "no":
+            run.log_with_trainer(self)
         self._epoch, self._training = int(state.epoch), True
         state.stateful_callbacks[STATE] = _Live(self._state)
         run.keep_in(args.output_dir, saves=state.is_world_process_zero)
@@ -113,6 +117,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._unmeasured = int(state.epoch) > self._epoch
         if not self._unmeasured and not control.should_evaluate:
             self._go_on(state, control)
+        if not control.should_log:  # else the Trainer logs at once
+            self._run.log_phase()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Go on to the next epoch."""
