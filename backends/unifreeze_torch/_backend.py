@@ -139,6 +139,11 @@ class TorchBackend(
         for index, guard in guards.items():
             modes.pin(walk.module(index), copied=guard.copied)
 
+    def is_still(self, module: Layer) -> bool:
+        """Return whether a module that is held is in inference mode now."""
+        pin = modes.pin_of(module)
+        return pin is not None and pin.is_quiet()
+
     def check_walk(self, walk: Walk, model: Model, resolution: Resolution) -> Iterator[Finding]:
         """Say what PyTorch would get wrong."""
         return checks.findings(walk, model, resolution, self.flags_now(walk))

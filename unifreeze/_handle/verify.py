@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,16 +25,21 @@ _ADVICE = {
     "new": "take new modules into the plan: handle.reapply()",
     "missing": "take the new structure into the plan: handle.reapply()",
     "thawed": "something set the flag again: handle.reapply()",
+    "switched off": "something set the flag again: handle.reapply(), or say it in the plan",
+    "released": "something set the mode again, past train(): handle.reapply()",
 }
+
+_OF_OTHERS = {"switched off", "released"}
+"""Kinds of what is not a frozen tensor."""
 
 
 class Drift(NamedTuple):
-    """A frozen tensor that has changed.
+    """What is not as the plan wrote it, or a frozen tensor that has changed.
 
     Attributes:
         path: Native path.
-        kind: `moved`, `reloaded`, `resized`, `cast`, `filled`, `replaced`, `new`, `missing` or
-            `thawed`.
+        kind: `moved`, `reloaded`, `resized`, `cast`, `filled`, `replaced`, `new`, `missing`,
+            `thawed`, `switched off` (a trainable parameter's flag) or `released` (a held layer).
         detail: How large the change is, or the old and the new state.
     """
 
@@ -113,7 +118,7 @@ def find_drifts(
         loaded: Digests right after the last state dict was loaded, {} if none was.
         away: Identities of tensors whose values are out of memory.
     """
-    objects, flags = live_tensors(backend, model), backend.read(model)
+    objects = live_tensors(backend, model)
     present = [path for path in baseline.paths if path in objects]
     drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
     states = set(baseline.states)
@@ -125,7 +130,6 @@ def find_drifts(
             drifts.append(_replaced(path, baseline.digests[path], new))
         else:
             same.append(path)
-    drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
     here = [path for path in same if id(objects[path]) not in away]
     now = backend.fingerprint(model, here)
     changed = [path for path in here if now[path].bits != baseline.digests[path].bits]
@@ -188,11 +192,18 @@ def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
     advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
     if any("lower bound" in drift.detail for drift in drifts):
         advice.append("apply(…, keep_values=True) gives exact changes")
-    count = counted(len(drifts), "frozen tensor is", "frozen tensors are")
     error = FrozenDriftError(
-        f"{count} not as {'they were' if len(drifts) > 1 else 'it was'}: {', '.join(kinds)}",
+        f"{_subject(drifts)}: {', '.join(kinds)}",
         context="\n".join(shown),
         hint="; ".join(advice),
     )
     error.drifts = drifts
     return error
+
+
+def _subject(drifts: Sequence[Drift]) -> str:
+    if any(drift.kind in _OF_OTHERS for drift in drifts):
+        count = counted(len(drifts), "tensor or layer is", "tensors or layers are")
+        return f"{count} not as the plan wrote {'them' if len(drifts) > 1 else 'it'}"
+    count = counted(len(drifts), "frozen tensor is", "frozen tensors are")
+    return f"{count} not as {'they were' if len(drifts) > 1 else 'it was'}"

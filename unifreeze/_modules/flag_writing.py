@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import NamedTuple
 
@@ -88,6 +88,19 @@ class FlagWriting(LiveModels):
         walk = self.walk(model)
         on, wanted = self.get_guards(walk), self.guards_for(walk, resolution)
         return [walk.tree.paths[n] for n, guard in wanted.items() if guard.still and n not in on]
+
+    def released(self, model: Model, still: Set[int]) -> list[str]:
+        """Return the paths of layers that were held, and that run in training mode again."""
+        if not still:
+            return []
+        walk = self.walk(model)
+        on = self.get_guards(walk)
+        held = [n for n, key in enumerate(walk.tree.keys) if key in still]
+        return [
+            walk.tree.paths[n]
+            for n in held
+            if not (n in on and on[n].still and self.is_still(walk.module(n)))
+        ]
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
         different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()
