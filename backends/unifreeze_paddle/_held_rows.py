@@ -18,9 +18,10 @@ from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _engines as engines
 from unifreeze_paddle._wrapped_optimizers import sharding_of
 
-_ELEMENTWISE = (
-    "ASGD Adadelta Adagrad Adam AdamW Adamax Momentum NAdam RAdam RMSProp Rprop SGD".split()
-)
+_ELEMENTWISE = [
+    "ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax",
+    "Momentum", "NAdam", "RAdam", "RMSProp", "Rprop", "SGD",
+]  # fmt: skip
 _UPDATE = "_apply_optimize"
 """What `step` and `minimize` both call, once for each group of parameters."""
 
@@ -124,7 +125,8 @@ def _sharded(why: str) -> OptimizerError:
 
 
 def _below(cls: type) -> Iterator[type]:
-    for inner in cls.__subclasses__():
+    derived: list[type] = cls.__subclasses__()
+    for inner in derived:
         yield inner
         yield from _below(inner)
 

@@ -11,9 +11,10 @@ from torch.optim import optimizer as optim
 
 from unifreeze.backend import Array, HeldRows, Rows
 
-_ELEMENTWISE = (
-    "ASGD Adadelta Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD SparseAdam".split()
-)
+_ELEMENTWISE = [
+    "ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax",
+    "NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam",
+]  # fmt: skip
 
 
 class TorchRows(HeldRows):

@@ -63,7 +63,7 @@ class PlanInForce:
         self.reminder = UntoldReminder()
         self.away: Set[int] = frozenset()
         self.bring_back: Undo = nothing
-        self.wrapping = WrappingWatch()
+        self.wrapping = WrappingWatch(lambda: any(r.rows for r in self.phases.resolutions))
         self.gradients = FirstGradients(lambda: self.phases.resolution, self.model)
         self._write()
 
@@ -230,8 +230,7 @@ class PlanInForce:
         processes = together(self.backend, self.model, "call handle.verify")
         with self.backend.settled(self.model):
             # A layer that trains may be put in anew; that is `check_flags` to say, and no drift.
-            told = self._not_as_written()
-            drifts = [drift for drift in told if drift.kind in SWITCHED]
+            drifts = [drift for drift in self._not_as_written() if drift.kind in SWITCHED]
             drifts += find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
             drifts += self._new_parts()
         drifts = one_verdict(processes, drifts)

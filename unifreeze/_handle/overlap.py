@@ -79,19 +79,19 @@ def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
         trainable[here[decided]] = plan.trainable[there[decided]]
         decider[here[decided]] = number
     rows = tuple(
-        row._replace(number=here)
-        for number, plan in enumerate(plans)
+        row._replace(number=number)
+        for decides, plan in enumerate(plans)
         for row in plan.rows
-        if (here := _number_in(spec, plan, row)) is not None and decider[here] == number
+        if (number := _number_in(spec, plan, row)) >= 0 and decider[number] == decides
     )
     return Flags(trainable, decider, rows)
 
 
-def _number_in(spec: ModelSpec, plan: Resolution, row: TrainedRows) -> int | None:
-    """Return the number that a table of a plan's model has in another model; None without it."""
+def _number_in(spec: ModelSpec, plan: Resolution, row: TrainedRows) -> int:
+    """Return the number that a table of a plan's model has in another model; -1 without it."""
     here, there = shared(spec.tree.numbers, plan.spec.tree.numbers)
-    both = dict(zip(there.tolist(), here.tolist(), strict=True))
-    return both.get(row.number)
+    found = here[there == row.number]
+    return int(found[0]) if len(found) else -1
 
 
 def claim_on(tree: Tree, settled: Resolution, alive: frozenset[int] | None) -> Claim:

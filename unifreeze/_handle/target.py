@@ -301,6 +301,8 @@ class Target:
         answered = (decided & ~lease.resolution.trainable) | (undecided & ~lease.found)
         answered &= ~lease.resolution.written
         names, first = spec.tree.names, spec.first_names
+        rows = [row for row in lease.resolution.rows if decided[row.number]]
+        lease.baseline.hold_rows(self.backend, lease.model(self.backend), rows)
         held = set(together.resolution.held)
         states = [state for state in spec.states if state.moves]
         moving = {names[name] for name in first[frozen | together.resolution.trainable]}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unifreeze._handle.baseline import OFFLOADED, Baseline, live_tensors
+from unifreeze._handle.kept_rows import changed_rows
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._modules.digests import change_at_least
 from unifreeze._protocol import Backend, Digest
@@ -62,6 +63,7 @@ class Verified(NamedTuple):
         told: False if later phases wait to begin, and `Handle.step` was never called.
         unseen: Why it is not known that layers run in the order in which the plan counts them; ""
             if it is known.
+        rows: Number of rows that kept every bit in tables of which other rows train.
     """
 
     parameters: int
@@ -69,6 +71,7 @@ class Verified(NamedTuple):
     unchecked: int = 0
     told: bool = True
     unseen: str = ""
+    rows: int = 0
 
     @property
     def ordered(self) -> bool:
@@ -80,6 +83,8 @@ class Verified(NamedTuple):
             f"unchanged: {counted(self.parameters, 'frozen parameter')}, "
             f"{counted(self.states, 'held state tensor')}"
         )
+        if self.rows:
+            text += f", {counted(self.rows, 'row')} of tables that train in part"
         if self.unchecked:
             text += f"; not checked: {self.unchecked} that have no values here"
         if self.unseen:
@@ -99,7 +104,8 @@ def count_unchanged(baseline: Baseline, away: Set[int] = frozenset()) -> Verifie
         for paths in (baseline.parameters, baseline.states)
     ]
     parameters, states = map(len, with_values)
-    return Verified(parameters, states, len(baseline.paths) - parameters - states)
+    rows = sum(kept.rows.kept for kept in baseline.rows.values())
+    return Verified(parameters, states, len(baseline.paths) - parameters - states, rows=rows)
 
 
 def find_drifts(
@@ -133,7 +139,26 @@ def find_drifts(
     here = [path for path in same if id(objects[path]) not in away]
     now = backend.fingerprint(model, here)
     changed = [path for path in here if now[path].bits != baseline.digests[path].bits]
-    return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+    drifts += [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+    return [*drifts, *_rows_changed(backend, model, baseline, loaded, objects)]
+
+
+def _rows_changed(
+    backend: Backend,
+    model: Any,
+    baseline: Baseline,
+    loaded: Mapping[str, str],
+    objects: Mapping[str, Any],
+) -> Iterator[Drift]:
+    """Yield the tables of which rows have changed that should stay."""
+    for path, kept in baseline.rows.items():
+        if path not in objects:
+            yield Drift(path, "missing", "")
+        elif objects[path] is not baseline.objects[path]:
+            yield Drift(path, "replaced", "another table stands in its place")
+        elif which := changed_rows(backend, model, kept):
+            now = backend.fingerprint(model, [path])[path].bits
+            yield Drift(path, "reloaded" if loaded.get(path) == now else "moved", which)
 
 
 def _replaced(path: str, before: Digest, new: Digest) -> Drift:

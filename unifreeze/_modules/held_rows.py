@@ -19,9 +19,11 @@ from unifreeze._protocol.live import LiveOptimizer, LiveTensor
 from unifreeze.errors import OptimizerError
 
 _TRIED = (256, 48)
-"""Shape of the table on which an unknown optimizer is tried: some keep 8 bits of each value, with one
-scale for blocks of 32 to 2,048 values, but only of tables as large as this. Such a block reaches
-over the end of the rows that stay."""
+"""Shape of the table on which an unknown optimizer is tried.
+
+Some keep 8 bits of each value, with one scale for blocks of 32 to 2,048 values, but only of tables
+as large as this. Here such a block reaches over the end of the rows that stay.
+"""
 _STAY = 3
 """Rows of it that stay."""
 _STEPS = 3
@@ -177,7 +179,7 @@ class HeldRows(ABC):
             ends.append(self.trial(optimizer, values, gradients)[stay:])
         if np.array_equal(ends[0], drawn[0][stay:]):
             raise OptimizerError("it does not move it")
-        return not np.array_equal(*ends)
+        return not np.array_equal(ends[0], ends[1])
 
     @abstractmethod
     def hook(self, tensor: LiveTensor, rows: Rows) -> Any:

@@ -225,7 +225,7 @@ class Resolution:
             return f"{decision}: as found"
         text = f"{decision} by rule {rule + 1} ({self.effects[rule].text})"
         rows = [rows for rows in self.rows if rows.number == number]
-        return f"{text}, rows {rows[0].start}:{rows[0].stop} of {rows[0].count}" if rows else text
+        return f"{text}, rows {rows[0].start}:{rows[0].stop} of {rows[0].total}" if rows else text
 
     def to_svg(self, *, since: Resolution | None = None) -> Picture:
         """Draw it as a freeze map: modules as nested boxes, their area by number of values.

@@ -23,26 +23,26 @@ class TrainedRows(NamedTuple):
         path: Its native path.
         start: The first row that trains, counted from 0.
         stop: The first row after them that does not.
-        count: The number of rows of the table.
+        total: The number of rows of the table.
     """
 
     number: int
     path: str
     start: int
     stop: int
-    count: int
+    total: int
 
     @property
     def kept(self) -> int:
         """Number of the other rows, which stay as they are."""
-        return self.count - (self.stop - self.start)
+        return self.total - (self.stop - self.start)
 
     def __str__(self) -> str:
         trained = self.stop - self.start
         which = f"row {self.start}" if trained == 1 else f"rows {self.start} to {self.stop - 1}"
         return (
             f"{self.path}: {which} {'trains' if trained == 1 else 'train'} ({trained:,} of "
-            f"{self.count:,}), {counted(self.kept, 'row')} stay as they are"
+            f"{self.total:,}), {counted(self.kept, 'row')} stay as they are"
         )
 
 
