@@ -94,11 +94,14 @@ class Baseline:
         kept = list(filter(set(paths).__contains__, other)) if other else other
         self.digests.update(zip(kept, map(old.digests.__getitem__, kept), strict=True))
         self.values |= {path: old.values[path] for path in kept if path in old.values}
-        for path, table in old.rows.items():
-            now = self.rows.get(path)
-            kept_object = self.objects.get(path) is old.objects.get(path)
-            if kept_object and (now is None or now.rows == table.rows):
-                self.rows[path] = table
+        self._keep_rows_from(old)
+
+    def _keep_rows_from(self, old: Baseline) -> None:
+        """Keep what an older baseline holds of the same rows of the same tables."""
+        for path, now in self.rows.items():
+            known, same = old.rows.get(path), self.objects.get(path) is old.objects.get(path)
+            if same and known is not None and known.rows.same(now.rows):
+                self.rows[path] = known
 
 
 def take_baseline(
@@ -125,6 +128,8 @@ def take_baseline(
         baseline.keep_from(old, (*resolution.kept_paths, *states))
     baseline.hold(backend, model, resolution.kept_paths, states)
     baseline.hold_rows(backend, model, resolution.rows)
+    if old is not None:
+        baseline._keep_rows_from(old)
     return baseline
 
 

@@ -40,7 +40,7 @@ def keep_rows(
     kept: dict[str, KeptRows] = {}
     for rows in wanted:
         before = known.get(rows.path)
-        if before is not None and before.rows == rows:
+        if before is not None and before.rows.same(rows):
             kept[rows.path] = before
         elif (now := _now(backend, model, rows)) is not None:
             kept[rows.path] = now

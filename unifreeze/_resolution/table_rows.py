@@ -37,6 +37,10 @@ class TrainedRows(NamedTuple):
         """Number of the other rows, which stay as they are."""
         return self.total - (self.stop - self.start)
 
+    def same(self, other: TrainedRows) -> bool:
+        """Return whether these are the same rows, whatever number their table has."""
+        return self._replace(number=other.number) == other
+
     def __str__(self) -> str:
         trained = self.stop - self.start
         which = f"row {self.start}" if trained == 1 else f"rows {self.start} to {self.stop - 1}"
