@@ -123,8 +123,8 @@ def test_the_error_says_what_the_plan_says(side):
     switch(side, model.head.weight, trainable=False)
     switch(side, model.stem.weight, trainable=True)
     found, text = told(handle.check_flags)
-    assert found["head.weight", "switched off"].endswith("trainable by rule 1 (only: path:\"head\")")
-    assert found["stem.weight", "thawed"].endswith("frozen by rule 1 (only: path:\"head\")")
+    assert found["head.weight", "switched off"].endswith('trainable by rule 1 (only: path:"head")')
+    assert found["stem.weight", "thawed"].endswith('frozen by rule 1 (only: path:"head")')
     assert "2 tensors or layers are not as the plan wrote them" in text
     assert "handle.reapply()" in text
 

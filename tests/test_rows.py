@@ -159,7 +159,9 @@ def test_five_hundred_steps_with_decay_saved_and_resumed(side, tied, steps, tmp_
 
     third = model(side, tied=tied)
     uf.load_trained(third, tmp_path / "rows.safetensors")
-    assert values(third.word_embeddings.weight).tobytes() == saved["word_embeddings.weight"].tobytes()
+    assert (
+        values(third.word_embeddings.weight).tobytes() == saved["word_embeddings.weight"].tobytes()
+    )
 
 
 def test_clipping_counts_no_gradient_of_old_rows(side):
@@ -239,8 +241,11 @@ def test_drift_is_named_by_row(side):
 
 
 def test_rows_in_the_middle_and_from_the_end(side):
-    for rule, trained in (('rows("word_embeddings", 3:5)', [3, 4]), (
-        'rows("word_embeddings", -2:)', [10, 11]), ('rows("word_embeddings", :2)', [0, 1])):
+    for rule, trained in (
+        ('rows("word_embeddings", 3:5)', [3, 4]),
+        ('rows("word_embeddings", -2:)', [10, 11]),
+        ('rows("word_embeddings", :2)', [0, 1]),
+    ):
         net = model(side, tied=False)
         handle = plan(tied=False, rule=rule).apply(net)
         before = values(net.word_embeddings.weight)
@@ -258,8 +263,11 @@ def test_phases_change_which_rows_train(side):
         .phase("more", at={"epoch": 1}, add={"train": 'rows("word_embeddings", 6:)'})
         .phase("all", at={"epoch": 2}, add={"train": "word_embeddings"})
         .phase("none", at={"epoch": 3}, rules=[{"freeze": "all"}, {"train": "middle"}])
-        .phase("back", at={"epoch": 4}, rules=[{"freeze": "all"},
-                                                {"train": 'rows("word_embeddings", 9:)'}])
+        .phase(
+            "back",
+            at={"epoch": 4},
+            rules=[{"freeze": "all"}, {"train": 'rows("word_embeddings", 9:)'}],
+        )
     )
     net = model(side, tied=True)
     handle = whole.apply(net)

@@ -89,7 +89,11 @@ def loss(net: Any, ids: Any) -> Any:
 
 def clear(optimizer: Any) -> None:
     """Drop the gradients."""
-    (optimizer.zero_grad if isinstance(optimizer, torch.optim.Optimizer) else optimizer.clear_grad)()
+    (
+        optimizer.zero_grad
+        if isinstance(optimizer, torch.optim.Optimizer)
+        else optimizer.clear_grad
+    )()
 
 
 def train(side: Any, net: Any, optimizer: Any, steps: range) -> None:
