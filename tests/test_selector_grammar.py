@@ -183,8 +183,15 @@ def test_an_expression_means_what_python_makes_of_it(text):
         ("blocks[1.5]", "neither a whole number"),
         ('re:"("', "does not compile"),
         ('head in type:"A"', "after 'in' stands a module"),
-        ("rows(0:3)", "rows(…) is reserved"),
-        ("weight & rows(0:3)", "rows(…) is reserved"),
+        ("rows(0:3)", "is not a selector in quotes, a comma, and a slice"),
+        ('rows("head", 3)', "is not a slice of rows"),
+        ('rows("head", 1:2:3)', "is not a slice of rows"),
+        ('rows("head", :50%)', "is not a slice of rows"),
+        ('rows("", 1:)', "is empty"),
+        ("rows(\"rows('a', 1:)\", 1:)", "holds rows of rows"),
+        ('weight & rows("head", 0:3)', "is not a part of an expression"),
+        ('~rows("head", 0:3)', "is not a part of an expression"),
+        ('rows("head", 0:3) in model', "is not a part of an expression"),
     ],
 )
 def test_what_does_not_parse_is_refused_with_the_reason(text, fact):

@@ -34,6 +34,7 @@ from unifreeze._modules.common_layer_settings import (
 from unifreeze._modules.digests import Payload
 from unifreeze._modules.guard import Guard
 from unifreeze._modules.guards_on_copies import CopiedGuard
+from unifreeze._modules.held_rows import HeldRows, Rows
 from unifreeze._modules.inference_mode import in_inference_mode
 from unifreeze._modules.module_backend import ModuleBackend
 from unifreeze._modules.module_operations import ModuleOperations
@@ -182,6 +183,9 @@ __all__ = [
     "OWN_DECAY",
     "refuse_lbfgs",
     "takes_phase_decay",
+    # Rows of its tables that stay
+    "HeldRows",
+    "Rows",
     # Its experiments
     "GradientPass",
     "Gradients",

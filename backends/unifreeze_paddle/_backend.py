@@ -17,6 +17,7 @@ from unifreeze.backend import (
     Capabilities,
     Finding,
     Layer,
+    LiveTensor,
     Model,
     Resolution,
     Undo,
@@ -28,6 +29,7 @@ from unifreeze.backend import (
 from unifreeze.errors import DescriptionError, counted, listing
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _forward_watches as watches
+from unifreeze_paddle import _held_rows as held_rows
 from unifreeze_paddle import _load_watches as loads
 from unifreeze_paddle._cache_operations import PaddleCacheOperations
 from unifreeze_paddle._experiment_backend import PaddleExperiments
@@ -64,6 +66,7 @@ class PaddleBackend(
     """Freezing in Paddle: `stop_gradient`, no stale gradient, statistics held, kernels helped."""
 
     name = "paddle"
+    held_rows = held_rows.held
     module_class = nn.Layer
     on_forward = staticmethod(watches.on_forward)
     is_compiled = staticmethod(checks.has_static_parts)
@@ -124,6 +127,10 @@ class PaddleBackend(
         changed = np.flatnonzero(resolution.trainable != self.flags_now(walk))
         guards_change = self.guards_for(walk, resolution) != self.get_guards(walk)
         return checks.findings(walk, model, resolution, changed, guards_change=guards_change)
+
+    def reason_against_rows(self, tensor: LiveTensor) -> str:
+        """Return why no rows of a table can train while the others stay; "" if they can."""
+        return held_rows.reason_against(tensor) or super().reason_against_rows(tensor)
 
     def hook(
         self, module: Layer, before: Callable[[], None], after: Callable[[Any], None]

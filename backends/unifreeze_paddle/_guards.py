@@ -101,6 +101,13 @@ def take_off(layer: nn.Layer) -> None:
     del attributes[MARK]  # last: whoever undoes an interrupted write looks here
 
 
+def is_still(layer: nn.Layer) -> bool:
+    """Return whether nothing has changed what holds a layer in inference mode."""
+    if _has_global_stats(layer) and layer._use_global_stats is not True:
+        return False
+    return _HOOK in layer._forward_pre_hooks
+
+
 def forget_traces() -> None:
     """Make to_static capture its code anew: what it has does not notice that a guard changed."""
     OpcodeExecutorCache().clear()

@@ -128,6 +128,10 @@ class PaddleGuards(ModuleBackend):
             memo.marked = marked
         return dict(memo.guards)
 
+    def is_still(self, module: Layer) -> bool:
+        """Return whether a layer that is held is still held."""
+        return guards.is_still(module)
+
     def set_guards(self, walk: Walk, guards_wanted: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
         before = self.get_guards(walk)
@@ -137,8 +141,9 @@ class PaddleGuards(ModuleBackend):
             if guards_wanted.get(index) != guard:
                 guards.take_off(walk.module(index))
         for index, guard in guards_wanted.items():
-            if before.get(index) != guard:
-                guards.put_on(walk.module(index), guard)
+            layer = walk.module(index)
+            if before.get(index) != guard or (guard.still and not guards.is_still(layer)):
+                guards.put_on(layer, guard)
 
 
 def _plain_recurrent(layer: Layer) -> bool:

@@ -23,6 +23,7 @@ from unifreeze_paddle import _optimizer_moments as moments
 from unifreeze_paddle import _optimizer_states as saved_states
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _phase_rates as steering
+from unifreeze_paddle._held_rows import held
 from unifreeze_paddle._wrapped_optimizers import innermost
 
 
@@ -44,6 +45,10 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
     def on_step(self, optimizer: LiveOptimizer, call: Callable[[LiveOptimizer], bool]) -> None:
         """Call a function with an optimizer after its steps, until it returns True."""
         steering.on_step(innermost(optimizer), call)
+
+    def check_for_rows(self, optimizer: LiveOptimizer) -> None:
+        """Refuse an optimizer that moves the rows that train by what is in the others."""
+        held.check(innermost(optimizer))
 
     def clear_moments(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
         """Reset the moments of some parameters."""

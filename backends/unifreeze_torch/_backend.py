@@ -33,6 +33,7 @@ from unifreeze_torch import _exchange as exchange
 from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _forward_watches as watches
 from unifreeze_torch import _guards as modes
+from unifreeze_torch import _held_rows as held_rows
 from unifreeze_torch import _layers as layers
 from unifreeze_torch import _load_watches as load_watches
 from unifreeze_torch import _offloaded_values as offloaded
@@ -58,6 +59,7 @@ class TorchBackend(
     """Freezing in PyTorch: `requires_grad`, no stale `.grad`, held modules pinned to inference."""
 
     name = "torch"
+    held_rows = held_rows.held
     module_class = nn.Module
     on_forward = staticmethod(watches.on_forward)
 
@@ -138,6 +140,17 @@ class TorchBackend(
                 modes.unpin(walk.module(index))
         for index, guard in guards.items():
             modes.pin(walk.module(index), copied=guard.copied)
+
+    def reason_against_rows(self, tensor: LiveTensor) -> str:
+        """Return why no rows of a table can train while the others stay; "" if they can."""
+        if type(tensor) is not nn.Parameter or tensor.layout is not torch.strided:
+            return f"it is a {type(tensor).__name__}, whose rows cannot be copied and put back"
+        return super().reason_against_rows(tensor)
+
+    def is_still(self, module: Layer) -> bool:
+        """Return whether a module that is held is in inference mode now."""
+        pin = modes.pin_of(module)
+        return pin is not None and pin.is_quiet()
 
     def check_walk(self, walk: Walk, model: Model, resolution: Resolution) -> Iterator[Finding]:
         """Say what PyTorch would get wrong."""

@@ -59,6 +59,13 @@ class PinnedTrain(CopiedGuard):
             for hook, _ in self.steps:
                 hook.n_power_iterations = 0
 
+    def is_quiet(self) -> bool:
+        """Return whether nothing has changed what `quieten` does."""
+        if self.dropout is None:
+            return not self.module.training
+        still = all(hook.n_power_iterations == 0 for hook, _ in self.steps)
+        return self.module.dropout == 0.0 and still
+
     def trains(self, parameter: nn.Parameter) -> bool:
         """Return whether a parameter is trainable now."""
         return bool(parameter.requires_grad)
@@ -86,8 +93,11 @@ class PinnedReset:
 
 
 def pin(module: nn.Module, *, copied: bool = False) -> None:
-    """Hold a module in inference mode; does nothing if it is held already."""
-    if pin_of(module) is None:
+    """Hold a module in inference mode, once more if somebody has set its mode meanwhile."""
+    before = pin_of(module)
+    if before is not None:
+        before.quieten()
+    else:
         held = PinnedTrain(module, copied=copied)
         module.__dict__["train"] = held  # first: whoever undoes an interrupted write looks here
         held.quieten()

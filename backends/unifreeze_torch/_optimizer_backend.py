@@ -20,6 +20,7 @@ from unifreeze.backend import (
 from unifreeze.errors import OptimizerError, brief
 from unifreeze_torch import _optimizer_states as saved_states
 from unifreeze_torch import _phase_rates as steering
+from unifreeze_torch._held_rows import held
 
 
 class TorchOptimizers(ModuleOptimizers, ModuleBackend):
@@ -31,6 +32,7 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
     on_step = staticmethod(steering.on_step)
     clear_moments = staticmethod(steering.clear_moments)
     name_states = staticmethod(saved_states.name_states)
+    check_for_rows = staticmethod(held.check)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None

@@ -166,6 +166,7 @@ def plain_resolution(resolution: Resolution, findings: list[str]) -> dict[str, A
         "all_values": total,
         **({"structure": plain_structure(structure)} if structure else {}),
         "rules": [effect._asdict() for effect in resolution.effects],
+        **({"rows": [rows._asdict() for rows in resolution.rows]} if resolution.rows else {}),
         "units": [unit.plain() for unit in units],
         "groups": [group.__dict__ for group in param_groups(resolution)],
         "parameters": [

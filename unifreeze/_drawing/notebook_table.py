@@ -60,6 +60,7 @@ def resolution_table(resolution: Resolution, since: Resolution | None = None) ->
         f"rule {number}: {effect.text} · matches {effect.matched:,}, decides {effect.decided:,}"
         for number, effect in enumerate(resolution.effects, start=1)
     ]
+    rules += map(str, resolution.rows)
     units = units_of(spec)
     parts = alike(units, [table.looks], spec)
     headline = element("b", what_trains(resolution))

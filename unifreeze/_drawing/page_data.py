@@ -70,6 +70,7 @@ def _rules(resolution: Resolution) -> list[str]:
         f"({counted(effect.values, 'value')})"
         for number, effect in enumerate(resolution.effects, start=1)
     ]
+    lines += map(str, resolution.rows)
     left = int((resolution.rule < 0).sum())
     return [*lines, f"left as found: {counted(left, 'parameter')}"] if left else lines
 

@@ -58,6 +58,7 @@ def decisions(pair: RecordPair) -> Iterator[Finding]:
         for verb, values in (
             ("is", (decision(first.trainable), decision(second.trainable))),
             ("is decided by", (_rule(first), _rule(second))),
+            ("trains", (_rows(first), _rows(second))),
             ("has learning-rate factor", (first.lr_scale, second.lr_scale)),
             ("has weight decay", (first.weight_decay, second.weight_decay)),
         ):
@@ -237,6 +238,13 @@ def _moved(run: RunRow, path: str) -> bool:
 def decision(trainable: bool) -> str:
     """Return how a decision reads in a sentence."""
     return "trainable" if trainable else "frozen"
+
+
+def _rows(row: ParameterRow) -> str:
+    if row.trained_rows is None:
+        return "whole"
+    start, stop = row.trained_rows
+    return f"rows {start} to {stop - 1} alone"
 
 
 def _rule(row: ParameterRow) -> str:

@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from unifreeze._files import Format, Row, Saved
 from unifreeze._numerics.outputs import Matched, Seen, match_outputs
 from unifreeze._plan import FreezePlan, check_plan, refuse_phases
@@ -43,6 +45,15 @@ class ParameterRow(Row):
     reached: bool
     ambiguous: bool
     by_execution: bool
+    trained_rows: tuple[int, int] | None = None
+    """First row of a table that trains, and the first after them, where only some rows do."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        if self.trained_rows is None:
+            data.pop("trained_rows", None)  # as in records from before there was such a field
+        return data
 
 
 class StateRow(Row):
@@ -201,6 +212,7 @@ def _parameter_rows(
     spec, reached = resolution.spec, set(result.reached)
     ambiguous = traced.placement.ambiguous
     rows = []
+    of_tables = {row.number: (row.start, row.stop) for row in resolution.rows}
     for number in spec.canonical_order.tolist():
         parameter = spec.parameters[number]
         decay = float(resolution.weight_decay[number])
@@ -220,6 +232,7 @@ def _parameter_rows(
                 reached=bool(paths & reached),
                 ambiguous=owner in ambiguous,
                 by_execution=bool(by_execution.trainable[number]),
+                trained_rows=of_tables.get(number),
             )
         )
     return rows

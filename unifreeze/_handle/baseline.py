@@ -8,9 +8,10 @@ from itertools import compress
 from operator import is_, is_not
 from typing import Any
 
+from unifreeze._handle.kept_rows import KeptRows, keep_rows
 from unifreeze._protocol import Backend, Digest
 from unifreeze._protocol.batches import Array
-from unifreeze._resolution import Resolution
+from unifreeze._resolution import Resolution, TrainedRows
 
 OFFLOADED = object()
 """Stands for the object of an offloaded tensor, which each forward pass replaces."""
@@ -27,6 +28,7 @@ class Baseline:
         digests: Their digests at that time.
         values: Copies of their values, if `keeps_values`.
         keeps_values: Whether copies were asked for.
+        rows: Rows that stay in tables of which others train, by native path.
     """
 
     parameters: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class Baseline:
     digests: dict[str, Digest] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     keeps_values: bool = False
+    rows: dict[str, KeptRows] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -69,6 +72,10 @@ class Baseline:
             copied = [path for path in paths if self.digests[path].bits]  # here are its values
             self.values |= {path: backend.tensor(model, path) for path in copied}
 
+    def hold_rows(self, backend: Backend, model: Any, wanted: Iterable[TrainedRows]) -> None:
+        """Hold the rows that stay from now on; those that are held already keep their values."""
+        self.rows = keep_rows(backend, model, wanted, self.rows)
+
     def keep_from(self, old: Baseline, paths: Iterable[str]) -> None:
         """Keep the values that an older baseline holds of some tensors, in place of newer ones.
 
@@ -87,6 +94,14 @@ class Baseline:
         kept = list(filter(set(paths).__contains__, other)) if other else other
         self.digests.update(zip(kept, map(old.digests.__getitem__, kept), strict=True))
         self.values |= {path: old.values[path] for path in kept if path in old.values}
+        self._keep_rows_from(old)
+
+    def _keep_rows_from(self, old: Baseline) -> None:
+        """Keep what an older baseline holds of the same rows of the same tables."""
+        for path, now in self.rows.items():
+            known, same = old.rows.get(path), self.objects.get(path) is old.objects.get(path)
+            if same and known is not None and known.rows.same(now.rows):
+                self.rows[path] = known
 
 
 def take_baseline(
@@ -112,6 +127,9 @@ def take_baseline(
     if old is not None:
         baseline.keep_from(old, (*resolution.kept_paths, *states))
     baseline.hold(backend, model, resolution.kept_paths, states)
+    baseline.hold_rows(backend, model, resolution.rows)
+    if old is not None:
+        baseline._keep_rows_from(old)
     return baseline
 
 

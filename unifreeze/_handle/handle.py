@@ -9,6 +9,7 @@ from typing import Any
 from unifreeze._arguments import checked_methods
 from unifreeze._handle.best_values import BestValues
 from unifreeze._handle.cached_block import CachedBlocks
+from unifreeze._handle.checks import Checks
 from unifreeze._handle.history import RunReport
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.saved_run import SavedRun
@@ -18,12 +19,12 @@ from unifreeze._handle.training import Training
 from unifreeze._handle.verify import Verified
 from unifreeze._pictures import html_of
 from unifreeze._plan import FreezePlan, Phase
-from unifreeze._protocol import Batch, Finding, ParamGroup
+from unifreeze._protocol import Batch, ParamGroup
 from unifreeze._resolution import Resolution
 
 
 @checked_methods
-class Handle(CachedBlocks, ToldToOthers):
+class Handle(Checks, CachedBlocks, ToldToOthers):
     """A plan in force on a live model; made by `unifreeze.apply`.
 
     Attributes:
@@ -74,8 +75,10 @@ class Handle(CachedBlocks, ToldToOthers):
 
         Raises:
             FrozenDriftError: Naming each tensor that moved, or was reloaded, resized, cast,
-                replaced, thawed, removed or is new, with how much. The amount is exact if the plan
-                was applied with `keep_values=True`, else a lower bound.
+                replaced, thawed, removed or is new, with how much, and each flag and mode
+                that others have switched.
+                The amount is exact if the plan was applied with `keep_values=True`, else a lower
+                bound.
         """
         return self._in_force.verify()
 
@@ -104,15 +107,6 @@ class Handle(CachedBlocks, ToldToOthers):
         finally:
             if not self._in_force.lasts:
                 self._training.link.detach()
-
-    def check_gradients(self) -> tuple[Finding, ...]:
-        """Check the gradients that a backward pass left; call it before the optimizer clears them.
-
-        Returns:
-            One finding per trainable parameter without a gradient, or whose gradient is all zeros,
-            frozen parameter with one, and gradient that is not finite; empty when all is well.
-        """
-        return self._in_force.check_gradients()
 
     def groups(self) -> tuple[ParamGroup, ...]:
         """Return the plan's param groups: trainable parameters with one set of settings each.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Set
 from functools import partial
 from weakref import WeakMethod
 
+from unifreeze._handle.as_written import SWITCHED, not_as_written
 from unifreeze._handle.baseline import OFFLOADED, Baseline, take_baseline
 from unifreeze._handle.first_gradients import FirstGradients
 from unifreeze._handle.gradients import gradient_findings
@@ -62,7 +63,7 @@ class PlanInForce:
         self.reminder = UntoldReminder()
         self.away: Set[int] = frozenset()
         self.bring_back: Undo = nothing
-        self.wrapping = WrappingWatch()
+        self.wrapping = WrappingWatch(lambda: any(r.rows for r in self.phases.resolutions))
         self.gradients = FirstGradients(lambda: self.phases.resolution, self.model)
         self._write()
 
@@ -224,15 +225,13 @@ class PlanInForce:
     def verify(self) -> Verified:
         """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
         self.check_lasts("verify")
-        if self.backend.is_gathered(self.model):
-            raise UnifreezeError(
-                "cannot verify: parameters that processes have divided are gathered just now",
-                hint="call handle.verify() outside the block that gathers them",
-            )
+        self._refuse_gathered("verify")
         self.take_in_wrapping()
         processes = together(self.backend, self.model, "call handle.verify")
         with self.backend.settled(self.model):
-            drifts = find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
+            # A layer that trains may be put in anew; that is `check_flags` to say, and no drift.
+            drifts = [drift for drift in self._not_as_written() if drift.kind in SWITCHED]
+            drifts += find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
             drifts += self._new_parts()
         drifts = one_verdict(processes, drifts)
         if drifts:
@@ -241,6 +240,30 @@ class PlanInForce:
         return count_unchanged(self.baseline, self.away)._replace(
             told=told, unseen=self.order.unseen
         )
+
+    def check_flags(self) -> None:
+        """Check flags, modes and objects; raises as `Handle.check_flags` does."""
+        self.check_lasts("check flags")
+        self._refuse_gathered("check flags")
+        self.take_in_wrapping()
+        with self.backend.settled(self.model):
+            drifts = self._not_as_written()
+        if drifts:
+            raise drift_error(drifts)
+
+    def _not_as_written(self) -> list[Drift]:
+        drifts = list(not_as_written(self.backend, self.model, self._lease, None))
+        if not drifts:
+            return []
+        answered = self._target.answered_for(self._lease)
+        return list(not_as_written(self.backend, self.model, self._lease, answered))
+
+    def _refuse_gathered(self, action: str) -> None:
+        if self.backend.is_gathered(self.model):
+            raise UnifreezeError(
+                f"cannot {action}: parameters that processes have divided are gathered just now",
+                hint="call it outside the block that gathers them",
+            )
 
     def _new_parts(self) -> list[Drift]:
         """Find parameters and layers that were added since and that the plan would hold."""

@@ -37,6 +37,7 @@ class Lease:
         names: For each model under it, the first piece of its native paths; "" for a single one.
         written: For each parameter, its flag after the last write of any plan.
         guards: What held modules before the first plan, by identity of the module.
+        still: Identities of its modules that the last write of any plan holds in inference mode.
         baseline: How the tensors that it freezes were when it took effect.
         contents: What its target consisted of.
         stop_watching: Ends the watch for state dicts being loaded.
@@ -51,6 +52,7 @@ class Lease:
     names: WeakIdentityDict[str] = field(default_factory=WeakIdentityDict)
     written: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
     guards: Mapping[int, Any] = field(default_factory=dict)
+    still: frozenset[int] = frozenset()
     baseline: Baseline = field(default_factory=Baseline)
     contents: Any = None
     stop_watching: Undo = nothing
@@ -199,14 +201,18 @@ def refuse_for_a_while(backend: Backend, spec: ModelSpec, *, again: bool) -> Non
     Raises:
         PlanError: Such a block has not ended.
     """
-    for root in [root for root in for_a_while if backend_for(root) is backend]:
-        numbers = backend.describe(root).tree.numbers
-        if not numbers.keys().isdisjoint(spec.tree.numbers):
-            why = "its plan cannot change meanwhile" if again else "would lose the plan after"
-            raise PlanError(
-                f"the model is frozen for a while by `with frozen(…)`, and {why}",
-                hint="call it before or after the block, so that phases begin outside: "
-                "handle.step(…)"
-                if again
-                else "apply the plan before `with frozen(…)`, or after",
-            )
+    if for_a_while_on(backend, spec):
+        why = "its plan cannot change meanwhile" if again else "would lose the plan after"
+        raise PlanError(
+            f"the model is frozen for a while by `with frozen(…)`, and {why}",
+            hint="call it before or after the block, so that phases begin outside: handle.step(…)"
+            if again
+            else "apply the plan before `with frozen(…)`, or after",
+        )
+
+
+def for_a_while_on(backend: Backend, spec: ModelSpec) -> bool:
+    """Return whether a `with frozen(…)` block has changed flags of a model until it ends."""
+    roots = [root for root in for_a_while if backend_for(root) is backend]
+    trees = [backend.describe(root).tree for root in roots]
+    return any(not tree.numbers.keys().isdisjoint(spec.tree.numbers) for tree in trees)

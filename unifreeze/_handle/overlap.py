@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze._resolution import Resolution
+from unifreeze._resolution import Resolution, TrainedRows
 from unifreeze._structure import Mask, ModelSpec, Tree
 
 Numbers = NDArray[np.intp]
@@ -25,10 +25,12 @@ class Flags:
     Attributes:
         trainable: For each parameter, whether it trains.
         decider: For each parameter, the number of the plan that decides it, -1 where none does.
+        rows: Tables of which only some rows train, by the plan that decides them.
     """
 
     trainable: Mask
     decider: Numbers
+    rows: tuple[TrainedRows, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,20 @@ def blend_flags(spec: ModelSpec, plans: Sequence[Resolution]) -> Flags:
         decided = plan.decided[there]
         trainable[here[decided]] = plan.trainable[there[decided]]
         decider[here[decided]] = number
-    return Flags(trainable, decider)
+    rows = tuple(
+        row._replace(number=number)
+        for decides, plan in enumerate(plans)
+        for row in plan.rows
+        if (number := _number_in(spec, plan, row)) >= 0 and decider[number] == decides
+    )
+    return Flags(trainable, decider, rows)
+
+
+def _number_in(spec: ModelSpec, plan: Resolution, row: TrainedRows) -> int:
+    """Return the number that a table of a plan's model has in another model; -1 without it."""
+    here, there = shared(spec.tree.numbers, plan.spec.tree.numbers)
+    found = here[there == row.number]
+    return int(found[0]) if len(found) else -1
 
 
 def claim_on(tree: Tree, settled: Resolution, alive: frozenset[int] | None) -> Claim:
@@ -114,6 +129,7 @@ def blend(spec: ModelSpec, flags: Flags, claims: Sequence[Claim]) -> Blend:
         held=tuple(np.flatnonzero(held).tolist()),
         quiet=tuple(np.flatnonzero(quiet).tolist()),
         covered=keeper >= 0,
+        rows=flags.rows,
     )
     return Blend(resolution, flags.decider, keeper)
 

@@ -139,11 +139,13 @@ class Target:
             if old is not None:
                 old.stop_watching()
                 old.leave()
-            lease.written = wanted.trainable
+            lease.written, still = wanted.trainable, self._still(self.model)
+            lease.still = still
             lease.enter(self.names)
             self._update_leases(
                 [*other_leases, lease] if other_leases else [], spec, wanted, before, leases
             )
+            _update_still(other_leases, spec, still)
             if old is not None and not same:
                 self._release_departed(old)
             return lease
@@ -206,6 +208,7 @@ class Target:
         try:
             undo = self.backend.write(model, wanted, lease.guards)
             self._update_leases(other_leases, spec, wanted, before, leases)
+            _update_still(other_leases, spec, self._still(model))
             released.append(lease)
         except BaseException:
             if not released:
@@ -298,6 +301,8 @@ class Target:
         answered = (decided & ~lease.resolution.trainable) | (undecided & ~lease.found)
         answered &= ~lease.resolution.written
         names, first = spec.tree.names, spec.first_names
+        rows = [row for row in lease.resolution.rows if decided[row.number]]
+        lease.baseline.hold_rows(self.backend, lease.model(self.backend), rows)
         held = set(together.resolution.held)
         states = [state for state in spec.states if state.moves]
         moving = {names[name] for name in first[frozen | together.resolution.trainable]}
@@ -317,6 +322,18 @@ class Target:
         model = self.model if model is None else model
         flags = self.backend.describe(model).found if other_leases else _NOTHING.flags
         return _Before(flags, self.backend.guards(model))
+
+    def _still(self, model: Any) -> frozenset[int]:
+        """Return the identities of the modules that a write holds; copies release theirs."""
+        guards = self.backend.guards(model).items()
+        return frozenset(key for key, guard in guards if guard.still and not guard.copied)
+
+
+def _update_still(leases: list[Lease], spec: ModelSpec, still: frozenset[int]) -> None:
+    """Update which modules of other plans are held, after a write to a model."""
+    for lease in leases:
+        tree = lease.resolution.spec.tree
+        lease.still = lease.still.difference(spec.tree.keys) | still.intersection(tree.keys)
 
 
 def _check_names(models: Mapping[Any, Any]) -> None:

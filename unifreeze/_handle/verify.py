@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unifreeze._handle.baseline import OFFLOADED, Baseline, live_tensors
+from unifreeze._handle.kept_rows import changed_rows
 from unifreeze._handle.schedule import UNTOLD
 from unifreeze._modules.digests import change_at_least
 from unifreeze._protocol import Backend, Digest
@@ -25,16 +26,21 @@ _ADVICE = {
     "new": "take new modules into the plan: handle.reapply()",
     "missing": "take the new structure into the plan: handle.reapply()",
     "thawed": "something set the flag again: handle.reapply()",
+    "switched off": "something set the flag again: handle.reapply(), or say it in the plan",
+    "released": "something set the mode again, past train(): handle.reapply()",
 }
+
+_OF_OTHERS = {"switched off", "released"}
+"""Kinds of what is not a frozen tensor."""
 
 
 class Drift(NamedTuple):
-    """A frozen tensor that has changed.
+    """What is not as the plan wrote it, or a frozen tensor that has changed.
 
     Attributes:
         path: Native path.
-        kind: `moved`, `reloaded`, `resized`, `cast`, `filled`, `replaced`, `new`, `missing` or
-            `thawed`.
+        kind: `moved`, `reloaded`, `resized`, `cast`, `filled`, `replaced`, `new`, `missing`,
+            `thawed`, `switched off` (a trainable parameter's flag) or `released` (a held layer).
         detail: How large the change is, or the old and the new state.
     """
 
@@ -57,6 +63,7 @@ class Verified(NamedTuple):
         told: False if later phases wait to begin, and `Handle.step` was never called.
         unseen: Why it is not known that layers run in the order in which the plan counts them; ""
             if it is known.
+        rows: Number of rows that kept every bit in tables of which other rows train.
     """
 
     parameters: int
@@ -64,6 +71,7 @@ class Verified(NamedTuple):
     unchecked: int = 0
     told: bool = True
     unseen: str = ""
+    rows: int = 0
 
     @property
     def ordered(self) -> bool:
@@ -75,6 +83,8 @@ class Verified(NamedTuple):
             f"unchanged: {counted(self.parameters, 'frozen parameter')}, "
             f"{counted(self.states, 'held state tensor')}"
         )
+        if self.rows:
+            text += f", {counted(self.rows, 'row')} of tables that train in part"
         if self.unchecked:
             text += f"; not checked: {self.unchecked} that have no values here"
         if self.unseen:
@@ -94,7 +104,8 @@ def count_unchanged(baseline: Baseline, away: Set[int] = frozenset()) -> Verifie
         for paths in (baseline.parameters, baseline.states)
     ]
     parameters, states = map(len, with_values)
-    return Verified(parameters, states, len(baseline.paths) - parameters - states)
+    rows = sum(kept.rows.kept for kept in baseline.rows.values())
+    return Verified(parameters, states, len(baseline.paths) - parameters - states, rows=rows)
 
 
 def find_drifts(
@@ -113,7 +124,7 @@ def find_drifts(
         loaded: Digests right after the last state dict was loaded, {} if none was.
         away: Identities of tensors whose values are out of memory.
     """
-    objects, flags = live_tensors(backend, model), backend.read(model)
+    objects = live_tensors(backend, model)
     present = [path for path in baseline.paths if path in objects]
     drifts = [Drift(path, "missing", "") for path in baseline.paths if path not in objects]
     states = set(baseline.states)
@@ -125,11 +136,29 @@ def find_drifts(
             drifts.append(_replaced(path, baseline.digests[path], new))
         else:
             same.append(path)
-    drifts += [Drift(path, "thawed", "its flag says trainable") for path in same if flags.get(path)]
     here = [path for path in same if id(objects[path]) not in away]
     now = backend.fingerprint(model, here)
     changed = [path for path in here if now[path].bits != baseline.digests[path].bits]
-    return drifts + [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+    drifts += [_changed(backend, model, baseline, path, now, loaded) for path in changed]
+    return [*drifts, *_rows_changed(backend, model, baseline, loaded, objects)]
+
+
+def _rows_changed(
+    backend: Backend,
+    model: Any,
+    baseline: Baseline,
+    loaded: Mapping[str, str],
+    objects: Mapping[str, Any],
+) -> Iterator[Drift]:
+    """Yield the tables of which rows have changed that should stay."""
+    for path, kept in baseline.rows.items():
+        if path not in objects:
+            yield Drift(path, "missing", "")
+        elif objects[path] is not baseline.objects[path]:
+            yield Drift(path, "replaced", "another table stands in its place")
+        elif which := changed_rows(backend, model, kept):
+            now = backend.fingerprint(model, [path])[path].bits
+            yield Drift(path, "reloaded" if loaded.get(path) == now else "moved", which)
 
 
 def _replaced(path: str, before: Digest, new: Digest) -> Drift:
@@ -188,11 +217,18 @@ def drift_error(drifts: Iterable[Drift]) -> FrozenDriftError:
     advice = list(dict.fromkeys(_ADVICE[kind] for kind in kinds))
     if any("lower bound" in drift.detail for drift in drifts):
         advice.append("apply(…, keep_values=True) gives exact changes")
-    count = counted(len(drifts), "frozen tensor is", "frozen tensors are")
     error = FrozenDriftError(
-        f"{count} not as {'they were' if len(drifts) > 1 else 'it was'}: {', '.join(kinds)}",
+        f"{_subject(drifts)}: {', '.join(kinds)}",
         context="\n".join(shown),
         hint="; ".join(advice),
     )
     error.drifts = drifts
     return error
+
+
+def _subject(drifts: Sequence[Drift]) -> str:
+    if any(drift.kind in _OF_OTHERS for drift in drifts):
+        count = counted(len(drifts), "tensor or layer is", "tensors or layers are")
+        return f"{count} not as the plan wrote {'them' if len(drifts) > 1 else 'it'}"
+    count = counted(len(drifts), "frozen tensor is", "frozen tensors are")
+    return f"{count} not as {'they were' if len(drifts) > 1 else 'it was'}"

@@ -12,12 +12,19 @@ from typing import Any
 
 from unifreeze._protocol import Backend, Undo
 from unifreeze._undo import nothing
+from unifreeze.errors import UnsupportedPlanError
 
 
 class WrappingWatch:
     """Sees whether a model was wrapped since the plan took effect."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_rows: Callable[[], bool]) -> None:
+        """Begin without watching anything.
+
+        Args:
+            has_rows: Returns whether rows of a table train in any phase.
+        """
+        self._has_rows = has_rows
         self._count = 0
         self._stop: Undo = nothing
 
@@ -47,7 +54,17 @@ class WrappingWatch:
         self._count = backend.wrappings(model)
 
     def _trains(self, backend: Backend, model: Any, accept: Callable[[], None]) -> None:
-        """Take new values in, unless parameters are being gathered for this pass right now."""
+        """Take new values in, unless parameters are being gathered for this pass right now.
+
+        Raises:
+            UnsupportedPlanError: Parameters are divided, and rows of a table cannot be.
+        """
+        if self._has_rows() and self.is_new(backend, model) and backend.is_sharded(model):
+            raise UnsupportedPlanError(
+                "processes have divided the model, and rows of a table train under its plan",
+                context="the rows that stay would move",
+                hint="train the whole table, or freeze it; or train under data parallelism",
+            )
         if self.is_new(backend, model) and not backend.is_sharded(model):
             accept()
         if backend.processes(model).count > 1:

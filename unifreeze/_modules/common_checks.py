@@ -66,9 +66,11 @@ def rewritten_tables(
         if getattr(table, attribute, None) is None:
             continue  # asking for its weight may compute it, and move a spectral norm
         weight = walk.tree.tensor(id(table.weight))
-        if weight is not None and not resolution.trainable[weight]:
+        partly = weight in [rows.number for rows in resolution.rows]
+        if weight is not None and (partly or not resolution.trainable[weight]):
+            which = "rows that stay" if partly else "the frozen table"
             yield Finding(
                 path_of(walk, number),
-                "max_norm rewrites the frozen table in every forward pass, in any mode",
+                f"max_norm rewrites {which} in every forward pass, in any mode",
                 f"set {attribute} = None on it",
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from unifreeze._modules.agreement import Agreements, described
 from unifreeze._modules.frozen_for_a_while import freeze_briefly
 from unifreeze._modules.guard import Guard
+from unifreeze._modules.held_rows import HeldRows, Rows
 from unifreeze._modules.live_models import LiveModels
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import LiveTensor, Model
@@ -26,12 +27,19 @@ class Written(NamedTuple):
 
     flags: Mask
     guards: dict[int, Guard]
+    rows: dict[int, Rows]
     gradients: list[tuple[LiveTensor, LiveTensor]]
     text: Callable[[], str]
 
 
 class FlagWriting(LiveModels):
-    """Writes flags and guards, reads them back, and takes them off again."""
+    """Writes flags and guards, reads them back, and takes them off again.
+
+    Attributes:
+        held_rows: The tables of which only some rows train; None if the framework has no way to.
+    """
+
+    held_rows: HeldRows | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,9 +56,12 @@ class FlagWriting(LiveModels):
         walk = self.walk(model)
         wanted = resolution.trainable
         text = self.agreements.text_on(walk.root)
-        written = Written(self.flags_now(walk), self.get_guards(walk), [], text)
+        written = Written(
+            self.flags_now(walk), self.get_guards(walk), self.rows_now(walk), [], text
+        )
         try:
             self._write_flags(walk, wanted)
+            self._hold_rows(walk, resolution, written)
             given_back = _by_number(walk, found or {})
             self.set_guards(walk, self.guards_for(walk, resolution) | given_back)
             self._drop_gradients(walk, ~wanted | ~written.flags, written)
@@ -67,6 +78,24 @@ class FlagWriting(LiveModels):
             raise WriteError(
                 f"{self.name} refused to write the plan: {error}", context="nothing was changed"
             ) from error
+
+    def _hold_rows(self, walk: Walk, resolution: Resolution, written: Written) -> None:
+        """Let only some rows of a table train, and drop gradients that other rows have left."""
+        trained = [row for row in resolution.rows if resolution.trainable[row.number]]
+        wanted = {row.number: Rows(row.start, row.stop) for row in trained}
+        if self.held_rows is None or wanted == written.rows:
+            return
+        self.held_rows.hold(walk.tensors, wanted)
+        for number, rows in wanted.items():
+            tensor = walk.tensors[number]
+            gradient = self.get_gradient(tensor)
+            if gradient is not None:
+                written.gradients.append((tensor, self.kept_gradient(tensor)))
+                self.set_gradient(tensor, self.held_rows.masked(gradient, rows))
+
+    def rows_now(self, walk: Walk) -> dict[int, Rows]:
+        """Return by its number the rows that train, for each table of which only some do."""
+        return {} if self.held_rows is None else self.held_rows.now(walk.tensors)
 
     def guards(self, model: Model) -> dict[int, Guard]:
         """Return what modules do differently now because a plan asked for it, by identity."""
@@ -88,6 +117,19 @@ class FlagWriting(LiveModels):
         walk = self.walk(model)
         on, wanted = self.get_guards(walk), self.guards_for(walk, resolution)
         return [walk.tree.paths[n] for n, guard in wanted.items() if guard.still and n not in on]
+
+    def released(self, model: Model, still: Set[int]) -> list[str]:
+        """Return the paths of layers that were held, and that run in training mode again."""
+        if not still:
+            return []
+        walk = self.walk(model)
+        on = self.get_guards(walk)
+        held = [n for n, key in enumerate(walk.tree.keys) if key in still]
+        return [
+            walk.tree.paths[n]
+            for n in held
+            if not (n in on and on[n].still and self.is_still(walk.module(n)))
+        ]
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
         different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()
@@ -134,6 +176,8 @@ class FlagWriting(LiveModels):
             # A gradient from when a parameter was frozen must not be added to its next gradient.
             self._drop_gradients(walk, written.flags & ~self.flags_now(walk), written)
         self._write_flags(walk, written.flags)
+        if self.held_rows is not None:
+            self.held_rows.hold(walk.tensors, written.rows)
         self.set_guards(walk, written.guards)
         if gradients:
             for tensor, gradient in written.gradients:

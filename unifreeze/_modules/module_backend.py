@@ -43,7 +43,18 @@ class ModuleBackend(FlagWriting, TensorValues):
 
     def check(self, model: Model, resolution: Resolution) -> list[Finding]:
         """Return what this framework would get wrong, before anything is written."""
-        return list(self.check_walk(self.walk(model), model, resolution))
+        walk = self.walk(model)
+        findings = list(self.check_walk(walk, model, resolution))
+        for rows in resolution.rows:
+            reason = self.reason_against_rows(walk.tensors[rows.number])
+            if self.held_rows is None:
+                reason = f"the backend for {self.name} cannot hold rows of a table"
+            elif self.is_sharded(model):
+                reason = "processes have divided the model, and with it the rows of the table"
+            if reason:
+                cure = "train the whole table, or freeze it; or train under data parallelism"
+                findings.append(Finding(rows.path, reason, cure))
+        return findings
 
     def contents(self, model: Model) -> Walk:
         """Return what a model consists of now, for `departed` to compare with later."""

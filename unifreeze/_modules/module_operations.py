@@ -80,6 +80,14 @@ class ModuleOperations(TensorOperations):
     def set_guards(self, walk: Walk, guards: Mapping[int, Guard]) -> None:
         """Put exactly these guards on a model, and take off all others."""
 
+    def reason_against_rows(self, tensor: LiveTensor) -> str:
+        """Return why no rows of a table can train while the others stay; "" if they can."""
+        return "" if self.is_floating(tensor) else "its values are not floating"
+
+    def is_still(self, module: Layer) -> bool:
+        """Return whether a module with a guard that holds it is in inference mode now."""
+        return True
+
     def flag_guards(self, walk: Walk, *, trainable: bool) -> Undo | None:
         """Help layers to pass gradient on while only flags change; return the undo function."""
         return None

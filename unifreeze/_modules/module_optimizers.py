@@ -73,6 +73,9 @@ class ModuleOptimizers(TensorOperations):
     def _no_schedules(self, job: str) -> OptimizerError:
         return OptimizerError(f"{self.name} has no schedules: it cannot {job}")
 
+    def check_for_rows(self, optimizer: LiveOptimizer) -> None:
+        """Do nothing: by default a framework refuses plans on rows of tables."""
+
     def on_step(self, optimizer: LiveOptimizer, call: Callable[[LiveOptimizer], bool]) -> None:
         """Do nothing: by default a framework does not report an optimizer's steps."""
 

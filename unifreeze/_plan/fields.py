@@ -12,6 +12,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -24,20 +25,28 @@ from unifreeze._plan.parts import (
     Rule,
     Verb,
 )
-from unifreeze._plan.selectors import Selector
+from unifreeze._plan.selectors import Selector, check_verb
 from unifreeze.errors import SelectorSyntaxError, brief, nearest
 
-_SELECTOR_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "minLength": 1, "description": "a selector: head | blocks[-2:]"},
-        {
-            "type": "object",
-            "description": "one selector per framework",
-            "additionalProperties": {"type": "string", "minLength": 1},
-            "minProperties": 1,
-        },
-    ]
-}
+
+def _schema_of(text: str) -> dict[str, Any]:
+    return {
+        "anyOf": [
+            {"type": "string", "minLength": 1, "description": text},
+            {
+                "type": "object",
+                "description": "one selector per framework",
+                "additionalProperties": {"type": "string", "minLength": 1},
+                "minProperties": 1,
+            },
+        ]
+    }
+
+
+_SELECTOR_SCHEMA = _schema_of("a selector: head | blocks[-2:]")
+_TRAIN_SCHEMA = _schema_of(
+    'a selector: head | blocks[-2:]; or rows of a lookup table: rows("word_embeddings", 30000:)'
+)
 
 
 def _read_choice(value: object) -> Choice:
@@ -84,7 +93,19 @@ def _name_of(value: object) -> str:
     return "nothing" if value is None else f"{names.get(type(value), 'a mapping')} ({brief(value)})"
 
 
-ChoiceField = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_SELECTOR_SCHEMA)]
+def _without_rows(value: object, info: ValidationInfo) -> Choice:
+    choice = _read_choice(value)
+    selectors = [choice] if isinstance(choice, Selector) else [each for _, each in choice]
+    try:
+        check_verb(info.field_name or "", (selector.expression for selector in selectors))
+    except SelectorSyntaxError as error:
+        raise PydanticCustomError("selector", "{text}", {"text": str(error)}) from None
+    return choice
+
+
+ChoiceField = Annotated[Any, BeforeValidator(_without_rows), WithJsonSchema(_SELECTOR_SCHEMA)]
+TrainField = Annotated[Any, BeforeValidator(_read_choice), WithJsonSchema(_TRAIN_SCHEMA)]
+"""A selector of a train rule, which may be rows of a table."""
 
 
 class Strict(BaseModel):
@@ -162,7 +183,7 @@ class RuleDocument(OneOf):
     choices: ClassVar[tuple[str, ...]] = ("freeze", "train", "only")
 
     freeze: ChoiceField = Field(default=None, description="freeze what is selected")
-    train: ChoiceField = Field(default=None, description="train what is selected")
+    train: TrainField = Field(default=None, description="train what is selected")
     only: ChoiceField = Field(default=None, description="freeze everything but what is selected")
     optional: bool = Field(default=False, description="the rule may match nothing")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from unifreeze._plan.selectors import Selector
+from unifreeze._plan.selectors import Expression, Selector, check_verb
 from unifreeze.errors import PlanError
 
 Verb = Literal["freeze", "train", "only"]
@@ -44,6 +44,9 @@ class Rule:
     choice: Choice
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        check_verb(self.verb, _expressions(self.choice))
+
     def selector(self, framework: str) -> Selector:
         """Return the selector that holds for a framework.
 
@@ -62,6 +65,9 @@ class NormRule:
 
     verb: Literal["hold", "update"]
     choice: Choice
+
+    def __post_init__(self) -> None:
+        check_verb(self.verb, _expressions(self.choice))
 
 
 NormStats: TypeAlias = Literal["hold", "update", "hold_all"] | tuple[NormRule, ...]
@@ -84,11 +90,17 @@ class Group:
     layer_decay: float | None = None
 
     def __post_init__(self) -> None:
+        check_verb("match", _expressions(self.match))
         if (self.lr_scale, self.weight_decay, self.layer_decay) == (None, None, None):
             raise PlanError(
                 f"the group of {describe_choice(self.match)} sets nothing",
                 hint="give lr_scale, weight_decay or layer_decay",
             )
+
+
+def _expressions(choice: Choice) -> list[Expression]:
+    selectors = [choice] if isinstance(choice, Selector) else [each for _, each in choice]
+    return [selector.expression for selector in selectors]
 
 
 def pick(choice: Choice, framework: str, where: str) -> Selector:

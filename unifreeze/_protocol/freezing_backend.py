@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -68,6 +68,14 @@ class FreezingBackend(Protocol):
 
     def unheld(self, model: Model, resolution: Resolution) -> list[str]:
         """Return the paths of layers that should hold still under a resolution and do not."""
+
+    def released(self, model: Model, still: Set[int]) -> list[str]:
+        """Return the paths of layers that were held, and that run in training mode again.
+
+        Args:
+            model: A live model.
+            still: Identities of the modules that were held.
+        """
 
     def flags(self, model: Model, *, trainable: bool) -> Undo:
         """Set every parameter's flag, cheaply; gradient still flows through the model."""

@@ -73,6 +73,13 @@ class OptimizerBackend(Protocol):
     def has_gradients(self, optimizer: LiveOptimizer) -> bool:
         """Return whether anything that an optimizer updates has a gradient."""
 
+    def check_for_rows(self, optimizer: LiveOptimizer) -> None:
+        """Refuse an optimizer that moves the rows of a table that train by what is in the others.
+
+        Raises:
+            OptimizerError: It does, or it cannot be tried.
+        """
+
     def clear_moments(self, optimizer: LiveOptimizer, tensors: Sequence[LiveTensor]) -> None:
         """Clear the moments that an optimizer keeps of some parameters."""
 

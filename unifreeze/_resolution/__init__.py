@@ -25,3 +25,4 @@ from unifreeze._resolution.expand_generators import expand_plan
 from unifreeze._resolution.held_by import Grounds
 from unifreeze._resolution.resolution import Resolution, RuleEffect
 from unifreeze._resolution.select_parameters import select
+from unifreeze._resolution.table_rows import TrainedRows

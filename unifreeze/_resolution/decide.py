@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifreeze._plan import FreezePlan, Rule
-from unifreeze._plan.selectors import Expression, Path, Selector, Word, stand_ins_of
+from unifreeze._plan.selectors import Expression, Path, Rows, Selector, Word, stand_ins_of
 from unifreeze._plan.selectors.expression import nodes
 from unifreeze._plan.selectors.regular_expressions import limited_together
 from unifreeze._resolution.check_captured import check_captured
@@ -25,6 +25,7 @@ from unifreeze._resolution.notices import (
 )
 from unifreeze._resolution.resolution import Resolution, RuleEffect
 from unifreeze._resolution.select_parameters import at_place, select
+from unifreeze._resolution.table_rows import TrainedRows, find_rows
 from unifreeze._resolution.tied_and_fused import AtomDecisions, check_shared_memory, decide_tensors
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze.errors import (
@@ -127,6 +128,8 @@ class _Decision:
         self.bare: list[bool] = []
         """For each rule, whether it names a norm without parameters."""
         self.notices: list[str] = []
+        self.rows: dict[int, TrainedRows] = {}
+        """For each rule on rows of a table, those rows."""
 
     def resolution(self) -> Resolution:
         for number, rule in enumerate(self.plan.rules):
@@ -136,7 +139,9 @@ class _Decision:
         effects = self._effects()
         decided = rule_of >= 0
         # This plan is judged without what another plan has frozen or trained.
-        self._check_trivial(np.where(decided, trainable, self.spec.found), rule_of)
+        rows = self._decided_rows(rule_of)
+        if not rows:  # which freeze something, too
+            self._check_trivial(np.where(decided, trainable, self.spec.found), rule_of)
         check_shared_memory(self.spec, trainable)
         lr_scale, weight_decay = group_settings(self.plan, self.spec)
         still = wanted_still(self.plan, self.spec, trainable, decided)
@@ -156,11 +161,15 @@ class _Decision:
                 *outcome_notices(self.plan, self.spec, outcome),
                 *reading_notices(self.plan, self.spec),
             ),
+            rows=rows,
         )
 
     def _apply(self, number: int, rule: Rule) -> None:
         where = f'rule {number + 1} ({rule.verb}: "{rule.selector(self.spec.framework)}")'
         selector = rule.selector(self.spec.framework)
+        if isinstance(selector.expression, Rows):
+            self._apply_rows(number, rule, selector.expression, where)
+            return
         # A rule that names only norms without parameters selects nothing, and is still right.
         bare = bool(stand_ins_of(self.spec).reach(selector.expression).named.any())
         mask = select(selector, self.spec, where, optional=rule.optional or bare)
@@ -174,6 +183,36 @@ class _Decision:
             self._write(mask, number, trainable=False)
         else:
             self._write(self._trainable_part(mask, selector, where), number, trainable=True)
+
+    def _apply_rows(self, number: int, rule: Rule, expression: Rows, where: str) -> None:
+        """Train a table under all its names; which of its rows do is written beside."""
+        rows = find_rows(expression, self.spec, where, optional=rule.optional)
+        mask = np.zeros(len(self.atoms), np.bool_)
+        if rows is None:
+            self.notices.append(f"{where} is optional and matches nothing")
+        else:
+            mask = self.atoms.tensor == rows.number
+            self._check_twice(number, rows)
+            self.rows[number] = rows
+        self.matched.append(mask)
+        self.bare.append(False)
+        if rows is not None:
+            part = self._trainable_part(mask, Selector(f'path:"{rows.path}"'), where)
+            self._write(part, number, trainable=True)
+
+    def _check_twice(self, number: int, rows: TrainedRows) -> None:
+        """Refuse a second rule on rows of one table; a later phase may change them."""
+        for earlier, known in self.rows.items():
+            if self.strict and known.number == rows.number:
+                raise ResolveError(
+                    f"rules {earlier + 1} and {number + 1} both train rows of {rows.path}",
+                    context="the last rule that matches decides, so the first would do nothing",
+                    hint="write one rule with one slice that holds all of them",
+                )
+
+    def _decided_rows(self, rule_of: NDArray[np.intp]) -> tuple[TrainedRows, ...]:
+        pairs = self.rows.items()
+        return tuple(rows for number, rows in pairs if rule_of[rows.number] == number)
 
     def _write(self, mask: Mask, number: int, *, trainable: bool) -> None:
         self.want[mask] = trainable

@@ -14,6 +14,7 @@ from unifreeze._arguments import checked_methods
 from unifreeze._pictures import freeze_map, html_of
 from unifreeze._plan import FreezePlan
 from unifreeze._resolution.held_by import Grounds
+from unifreeze._resolution.table_rows import TrainedRows
 from unifreeze._structure import Mask, ModelSpec
 from unifreeze._tables import one_line
 from unifreeze.errors import ResolveError, UnmatchedSelectorError, counted, nearest
@@ -57,6 +58,7 @@ class Resolution:
         weight_decay: For each parameter, its weight decay, NaN for the optimizer's own.
         notices: What the user should know though it is not a mistake.
         covered: For each module, whether a plan in force covers it; None where every module is.
+        rows: Tables of which only some rows train; the tables themselves count as trainable.
 
     >>> plan.resolve(model)
     <unifreeze.Resolution: 2 of 14 parameters of torch trainable under FreezePlan().only("head")>
@@ -77,6 +79,7 @@ class Resolution:
     weight_decay: NDArray[np.float64]
     notices: tuple[str, ...]
     covered: Mask | None = None
+    rows: tuple[TrainedRows, ...] = ()
 
     @classmethod
     def without_plan(cls, spec: ModelSpec) -> Resolution:
@@ -220,7 +223,9 @@ class Resolution:
         rule = int(self.rule[number])
         if rule < 0:
             return f"{decision}: as found"
-        return f"{decision} by rule {rule + 1} ({self.effects[rule].text})"
+        text = f"{decision} by rule {rule + 1} ({self.effects[rule].text})"
+        rows = [rows for rows in self.rows if rows.number == number]
+        return f"{text}, rows {rows[0].start}:{rows[0].stop} of {rows[0].total}" if rows else text
 
     def to_svg(self, *, since: Resolution | None = None) -> Picture:
         """Draw it as a freeze map: modules as nested boxes, their area by number of values.
@@ -255,6 +260,7 @@ class Resolution:
             )
         for part in self.plan.structure:
             lines.append(f"  structure  {part.name}: {', '.join(part.texts(self.spec.framework))}")
+        lines += [f"  rows  {rows}" for rows in self.rows]
         left = int((self.rule < 0).sum())
         if left:
             lines.append(f"  left as found: {left}")

@@ -340,7 +340,16 @@ class Machine:
                 continue  # a layer was replaced: that is told, too, but not counted here
             frozen = [t for t in self.tensors(plan.target) if self.answers(plan, id(t))]
             thawed = [t for t in frozen if self.side.get(t)]
-            assert self.verified(plan) == (len(frozen), ["thawed"] * len(thawed)), done
+            switched = [t for t in self.tensors(plan.target) if self.is_switched_off(plan, t)]
+            checked, kinds = self.verified(plan)
+            assert checked == len(frozen), done
+            wanted = ["thawed"] * len(thawed) + ["switched off"] * len(switched)
+            assert sorted(kinds) == sorted(wanted), done
+
+    def is_switched_off(self, plan, tensor):
+        """Tell whether somebody has frozen what a plan trains, and no other plan has a say."""
+        decided = self.decider(id(tensor)) in (None, plan)
+        return decided and self.written[id(tensor)] and not self.side.get(tensor)
 
     @staticmethod
     def verified(plan):

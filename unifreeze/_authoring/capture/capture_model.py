@@ -26,6 +26,7 @@ from unifreeze._authoring.capture.paired_decisions import (
 from unifreeze._authoring.capture.plan_comments import commented_plan
 from unifreeze._authoring.capture.plan_search import Aim, shortest_plan, unfrozen
 from unifreeze._authoring.capture.substring_loops import find_loop
+from unifreeze._handle.lease import all_leases, leases_over
 from unifreeze._handle.target import Target
 from unifreeze._pictures import html_of
 from unifreeze._plan import FORMAT, FreezePlan, Rule, save_text
@@ -120,6 +121,7 @@ def capture(
     """
     target = Target(model, backend_for(model))
     backend, model = target.backend, target.model
+    _refuse_rows(target)
     said = {"structure": structure} if structure else {}
     stated = FreezePlan.from_document({"unifreeze": FORMAT, **said})
     spec = corrected(stated, backend.describe(model))
@@ -161,6 +163,21 @@ def _all_frozen(
     if step is not None:
         effects.append(put_back(backend, model, spec.with_found(~frozen), step, has_gradient))
     return frozen | effects[-1].frozen, [effect.note for effect in effects]
+
+
+def _refuse_rows(target: Target) -> None:
+    """Refuse a model on which only some rows of a table train: no flag shows it.
+
+    Raises:
+        PlanError: Naming the table.
+    """
+    leases = leases_over(target.backend.describe(target.model), all_leases())
+    for rows in (row for lease in leases for row in lease.resolution.rows):
+        raise PlanError(
+            f"{rows}, and no flag shows it",
+            context="such rows are held by the plan that is in force, and by nothing else",
+            hint="take that plan: handle.plan.save(…)",
+        )
 
 
 def capture_spec(

@@ -78,7 +78,15 @@ def translate_spec(
         refuse_phases(plan)
     carried = covers(plan.structure, target.framework)
     source, target = (corrected(plan, side) if carried else side for side in (source, target))
-    trainable = resolve_spec(plan, unfrozen(source)).trainable
+    resolution = resolve_spec(plan, unfrozen(source))
+    trainable = resolution.trainable
+    if resolution.rows:
+        raise PlanError(
+            f"rows of a table are not translated: {resolution.rows[0]}",
+            context="both frameworks count rows alike, so only the name of the table may differ",
+            hint="take that rule out, translate the rest, and add it with the table's name there: "
+            f'train: rows("word_embeddings", {resolution.rows[0].start}:)',
+        )
     if pairing is not None:
         aim = by_pairing(source, trainable, target, pairing)
     else:

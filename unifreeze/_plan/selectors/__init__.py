@@ -2,8 +2,9 @@
 
 from unifreeze._plan.selectors.bare_norms import StandIns, stand_ins_of
 from unifreeze._plan.selectors.evaluate import count_selected, evaluate
-from unifreeze._plan.selectors.expression import Expression, Path, Word
+from unifreeze._plan.selectors.expression import Expression, Path, Rows, Word
 from unifreeze._plan.selectors.parse import parse
+from unifreeze._plan.selectors.rows import check_verb
 from unifreeze._plan.selectors.selector import Selector
 from unifreeze._plan.selectors.vocabulary import WORDS
 from unifreeze._plan.selectors.words_with_index import unit_count
@@ -12,9 +13,11 @@ __all__ = [
     "WORDS",
     "Expression",
     "Path",
+    "Rows",
     "Selector",
     "StandIns",
     "Word",
+    "check_verb",
     "count_selected",
     "evaluate",
     "parse",

@@ -22,6 +22,7 @@ from unifreeze._plan.selectors.expression import (
     OtherThan,
     Path,
     Quoted,
+    Rows,
     Size,
     Within,
     Without,
@@ -81,6 +82,8 @@ def _value(expression: Expression, spec: ModelSpec) -> Mask:
             return ~_value(inner, spec)
         case Within():
             return _within(expression, spec)
+        case Rows(inner):
+            return _value(inner, spec)
         case Word(name, index):
             return _word(SYNONYMS.get(name, name), index, spec)
         case Path():

@@ -170,7 +170,28 @@ class Within:
         return f"{_wrap(self.inner, 4)} in {self.place if plain else f'path:{_quote(self.place)}'}"
 
 
-Expression: TypeAlias = Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of the lookup table that an expression selects; it is never part of another.
+
+    Attributes:
+        inner: The expression.
+        start: First row, from the end if negative; None for the first of the table.
+        stop: First row left out, from the end if negative; None for the end of the table.
+    """
+
+    inner: Expression
+    start: int | None
+    stop: int | None
+
+    def __str__(self) -> str:
+        start, stop = ("" if bound is None else bound for bound in (self.start, self.stop))
+        return f"rows({_quote(str(self.inner))}, {start}:{stop})"
+
+
+Expression: TypeAlias = (
+    Word | Path | Quoted | Size | Either | Both | Without | OtherThan | Within | Rows
+)
 
 
 def parts(expression: Expression) -> list[Expression]:

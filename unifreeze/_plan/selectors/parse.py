@@ -32,6 +32,7 @@ from unifreeze._plan.selectors.expression import (
 )
 from unifreeze._plan.selectors.hints.signs import corrected, unbalanced
 from unifreeze._plan.selectors.regular_expressions import compile_expression
+from unifreeze._plan.selectors.rows import check_alone, read_rows
 from unifreeze._plan.selectors.vocabulary import INDEXED, NEEDS_INDEX, TOWERS, WORDS
 from unifreeze.errors import SelectorSyntaxError, cut, quoted
 
@@ -62,6 +63,7 @@ def parse(text: str) -> Expression:
         if isinstance(error.orig_exc, SelectorSyntaxError):
             raise _with_correction(text, error.orig_exc) from None
         raise
+    check_alone(expression)
     return expression
 
 
@@ -181,11 +183,8 @@ class _Reader(Transformer[Any, Any]):
             raise SelectorSyntaxError(f"size({comparison} {cut(number, 40)}) is of no parameter")
         return Size(str(comparison), count)
 
-    def rows(self, _inside: str) -> Expression:
-        raise SelectorSyntaxError(
-            "rows(…) is reserved for freezing part of a tensor, which is not supported yet",
-            hint="freeze or train the whole parameter",
-        )
+    def rows(self, inside: str) -> Expression:
+        return read_rows(inside, parse)
 
     def term(self, token: str) -> Expression:
         segments = tuple(_segment(piece) for piece in _split(str(token)))

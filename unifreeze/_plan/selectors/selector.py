@@ -13,6 +13,7 @@ from unifreeze._plan.selectors.expression import (
     check_operands,
 )
 from unifreeze._plan.selectors.parse import parse
+from unifreeze._plan.selectors.rows import check_alone
 from unifreeze.errors import SelectorSyntaxError, brief
 
 
@@ -52,6 +53,7 @@ class Selector:
     @classmethod
     def _of(cls, expression: Expression) -> Selector:
         check_operands(expression)
+        check_alone(expression)
         selector = cls.__new__(cls)
         object.__setattr__(selector, "expression", expression)
         return selector

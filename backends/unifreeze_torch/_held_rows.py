@@ -1,0 +1,104 @@
+"""Rows of PyTorch's lookup tables that stay as they are under every optimizer's step."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import optimizer as optim
+
+from unifreeze.backend import Array, HeldRows, Rows
+
+_ELEMENTWISE = [
+    "ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax",
+    "NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam",
+]  # fmt: skip
+
+
+class TorchRows(HeldRows):
+    """Hooks on gradients, and around each step of any `torch.optim.Optimizer`."""
+
+    elementwise = frozenset(getattr(torch.optim, name) for name in _ELEMENTWISE)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches = False
+
+    def hook(self, tensor: torch.Tensor, rows: Rows) -> Any:
+        """Register the hook; wrappers that exchange gradients come after it."""
+        change = partial(_keep, rows)
+        return tensor.register_hook(change)
+
+    def unhook(self, tensor: torch.Tensor, hook: Any) -> None:
+        """Take a hook off."""
+        hook.remove()
+
+    def masked(self, gradient: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """Return a gradient in which only some rows are left."""
+        return _keep(rows, gradient)
+
+    def stretch(self, tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Return rows over the same memory."""
+        return tensor.detach()[start:stop]
+
+    def copy(self, source: torch.Tensor, into: torch.Tensor) -> None:
+        """Write values in place."""
+        with torch.no_grad():
+            into.copy_(source)
+
+    def clone(self, stretch: torch.Tensor) -> torch.Tensor:
+        """Copy a stretch."""
+        return stretch.clone()
+
+    def trial(
+        self, optimizer: torch.optim.Optimizer, values: Array, gradients: list[Array]
+    ) -> Array:
+        """Train a small table with an optimizer of the same class and settings."""
+        taken = inspect.signature(type(optimizer).__init__).parameters
+        settings = {k: v for k, v in optimizer.defaults.items() if k in taken and k != "lr"}
+        table = torch.nn.Parameter(torch.tensor(values))
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(0)
+            twin: Any = type(optimizer)
+            twin = twin([table], lr=0.1, **settings) if "lr" in taken else twin([table], **settings)
+            for gradient in gradients:
+                table.grad = torch.tensor(gradient)
+                twin.step()
+        result: Array = table.detach().numpy()
+        return result
+
+    def watch_steps(self) -> None:
+        """Let every optimizer of the process call back; without tables that costs nothing."""
+        if self._watches:
+            return
+        self._watches = True
+
+        def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            groups = optimizer.param_groups
+            self.before_step(optimizer, (t for group in groups for t in group["params"]))
+
+        def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            self.after_step(optimizer)
+
+        optim.register_optimizer_step_pre_hook(before)
+        optim.register_optimizer_step_post_hook(after)
+
+
+def _keep(rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
+    """Return a gradient, whole or sparse, in which only some rows are left."""
+    start, stop = rows
+    if not gradient.is_sparse:
+        left = torch.zeros_like(gradient)
+        left[start:stop] = gradient[start:stop]
+        return left
+    indices, values = gradient._indices(), gradient._values()
+    inside = (indices[0] >= start) & (indices[0] < stop)
+    return torch.sparse_coo_tensor(
+        indices[:, inside], values[inside], gradient.shape, is_coalesced=gradient.is_coalesced()
+    )
+
+
+held = TorchRows()
+"""The tables of this process."""
