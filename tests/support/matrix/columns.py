@@ -165,12 +165,11 @@ def remove(kit: Kit, _folder: Path) -> None:
     """Train under a plan, remove it: everything trains again, alike in all processes."""
     run = kit.began(PLAN)
     kit.check_step(run, 0)
+    optimizer = kit.optimizer(uf.FreezePlan().train("all").apply(run.model), run.model)
+    run = Run(run.model, run.called, PLAN.apply(run.model), optimizer)
     run.handle.remove()
-    handle = uf.FreezePlan().train("all").apply(run.model)  # what all of them train without a plan
-    optimizer = kit.optimizer(handle, run.model)
-    handle.remove()
     before = kit.values(run.model)
-    kit.step(Run(run.model, run.called, run.handle, optimizer), 1, True)
+    kit.step(run, 1, True)
     after = kit.values(run.model)
     still = [path for path, value in after.items() if value == before[path]]
     assert not still, still
@@ -187,9 +186,10 @@ def verify(kit: Kit, _folder: Path) -> None:
     try:
         run.handle.verify()
     except uf.errors.FrozenDriftError as error:
-        assert [drift.path for drift in error.drifts] == [path], error
+        named = list(error.drifts)
     else:
         raise AssertionError("verify has not seen that a frozen parameter was changed")
+    assert [drift.path for drift in named] == [path], named
 
 
 CHECKS: Mapping[str, Callable[[Kit, Path], None]] = {
