@@ -25,7 +25,14 @@ RATE = 1e-2
 
 def join(rank: int, count: int) -> None:
     """Make a group of processes; one process is one, too."""
-    os.environ["UNIFREEZE_TIMEOUT"] = "60"
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0}
+    os.environ.update({name: str(number) for name, number in names.items()})
+    os.environ.update(
+        UNIFREEZE_TIMEOUT="60",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="29500",  # nobody meets there: the group is made here
+        ACCELERATE_USE_CPU="true",
+    )
     store = f"file://{os.environ['STORE']}"
     seconds = timedelta(seconds=300)
     dist.init_process_group("gloo", store, timeout=seconds, rank=rank, world_size=count)
