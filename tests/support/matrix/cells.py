@@ -132,6 +132,8 @@ def fill(rows: Sequence[Row], stage: str, folder: Path) -> dict[str, dict[str, s
                 continue
             try:
                 seen[row.name][column] = outcome(check, place)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # what PyTorch raises for a checkpoint derives from nothing else
                 seen[row.name][column] = f"fault: {traceback.format_exc()}"
     return seen

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.support import paddle_processes, processes
-from tests.support.matrix.cells import Moved, Row, fill
+from tests.support.matrix.cells import ELSEWHERE, WORKS, Moved, Row, fill
 
 TABLES = {
     "PyTorch": "tests.support.matrix.torch_rows",
@@ -48,7 +48,11 @@ def _fill(
 ) -> dict[str, dict[str, str]]:
     names = [row.name for row in some]
     seen = _launch(framework, names, "all", count, folder)
-    moving = [row.name for row in some if any(isinstance(c, Moved) for c in row.cells.values())]
+    moving = [
+        row.name
+        for row in some
+        if isinstance(row.cells[ELSEWHERE], Moved) and seen[row.name][ELSEWHERE] == WORKS
+    ]
     if moving:
         back = folder / "back"
         back.mkdir()
@@ -60,7 +64,7 @@ def _fill(
         for stage in stages:
             for name, cells in stage.items():
                 for column, text in cells.items():
-                    if seen[name][column] == "works":
+                    if seen[name][column] == WORKS:
                         seen[name][column] = text
     return seen
 

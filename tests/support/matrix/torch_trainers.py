@@ -101,6 +101,10 @@ def with_transformers(
             if at is not None:
                 at(state.global_step)
 
+    # The Trainer loads an optimizer's state to "cpu:0" here, which PyTorch does not know.
+    torch.serialization.register_package(
+        0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None
+    )
     arguments = TrainingArguments(
         str(folder),
         num_train_epochs=EPOCHS,
