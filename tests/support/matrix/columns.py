@@ -25,7 +25,7 @@ phases:
   - {name: all, at: {step: 6}, rules: [{train: all}]}
 """
 )
-STEPS, SAVED_AT = 8, 3
+STEPS, SAVED_AT = 8, 5
 ALONE = "it is of one process"
 
 
@@ -139,7 +139,7 @@ def phase_change(kit: Kit, _folder: Path) -> None:
 
 
 def save(kit: Kit, folder: Path, *, own: bool) -> None:
-    """Save a run in its second phase, and note what an unbroken run ends with."""
+    """Save a run in its third phase, which has moments of what it froze, and note what an unbroken run ends with."""
     run = kit.began()
     kit.go_on(run, range(SAVED_AT), own=own)
     kit.save(folder, run)
@@ -152,7 +152,7 @@ def go_on(kit: Kit, folder: Path, *, own: bool) -> None:
     run = kit.began()
     kit.load(folder, run)
     assert run.handle.phase is not None
-    assert run.handle.phase.name == "top"
+    assert run.handle.phase.name == "head again"
     run.handle.verify()
     kit.go_on(run, range(SAVED_AT, STEPS), own=own)
     assert kit.digest(run.model) == (folder / "end").read_text(), "the end is another one"
