@@ -6,6 +6,7 @@ exchanges gradients.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,9 @@ class StoreProcesses(Processes):
             ranks: Their numbers among all processes, in order.
         """
         self.rank, self.count = list(ranks).index(distributed.get_rank()), len(ranks)
-        self._group = f"unifreeze/{zlib.crc32(repr(list(ranks)).encode()):08x}"
+        # torchrun may keep the store when it starts the processes again.
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._group = f"unifreeze/{again}/{zlib.crc32(repr(list(ranks)).encode()):08x}"
 
     def share(self, key: str, data: bytes, timeout: float) -> list[bytes | None]:
         """Give the other processes a few bytes, and get theirs."""
