@@ -1,4 +1,4 @@
-"""Runs in which one process does something else than the others: each is told, and none waits on."""
+"""Runs in which one process does something else than the others: who is told, and when."""
 
 from __future__ import annotations
 
