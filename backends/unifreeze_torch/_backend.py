@@ -29,6 +29,7 @@ from unifreeze.backend import (
 )
 from unifreeze.errors import TargetError
 from unifreeze_torch import _checks as checks
+from unifreeze_torch import _distributed_checkpoints as distributed_checkpoints
 from unifreeze_torch import _exchange as exchange
 from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _forward_watches as watches
@@ -59,6 +60,7 @@ class TorchBackend(
 
     name = "torch"
     module_class = nn.Module
+    saves_in_parts = staticmethod(distributed_checkpoints.asks)  # type: ignore[assignment]
     on_forward = staticmethod(watches.on_forward)
 
     def __init__(self) -> None:

@@ -86,11 +86,11 @@ class TorchReader(ClassTableReader):
         """Return the module's own dictionaries of children, parameters and buffers."""
         if isinstance(module, torch.jit.ScriptModule):
             # A scripted module keeps something that is only like a dictionary.
-            children = module.__dict__["_modules"]
+            actual = module.__dict__.get("_actual_script_module", module)  # a trace hands it on
             return (
-                dict(children.items()),
-                dict(module._parameters.items()),
-                dict(module._buffers.items()),
+                dict(actual.__dict__["_modules"].items()),
+                dict(actual._parameters.items()),
+                dict(actual._buffers.items()),
             )
         attributes = module.__dict__  # not by `super`: this is called for every module
         if "_modules" not in attributes:  # its constructor has not run yet

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from unifreeze.backend import WeakIdentitySet, check_names
-
-NAMES = "param_names"
-"""Key under which PyTorch itself keeps names in a param group."""
+from unifreeze_torch import _distributed_checkpoints as in_parts
+from unifreeze_torch._distributed_checkpoints import NAMES
 
 _named = WeakIdentitySet()
 
@@ -26,10 +25,15 @@ def name_states(optimizer: torch.optim.Optimizer, paths: Mapping[int, str]) -> N
     _named.add(optimizer)
 
     def add(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        for group, names in zip(state["param_groups"], _names(optimizer, paths), strict=True):
+        groups = _names(optimizer, paths)
+        for group, names in zip(state["param_groups"], groups, strict=True):
             group[NAMES] = names
+        if in_parts.asks():
+            in_parts.complete(optimizer, state, groups)
 
     def match(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        if in_parts.asks():
+            state = in_parts.kept(optimizer, state, _names(optimizer, paths))
         named = all(NAMES in group for group in state["param_groups"])
         return _sorted(optimizer, state, paths) if named else state
 

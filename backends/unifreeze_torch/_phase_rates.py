@@ -10,6 +10,7 @@ import torch
 
 from unifreeze.backend import Control, Undo, refuse_lbfgs, takes_phase_decay, undo_all
 from unifreeze.errors import OptimizerError
+from unifreeze_torch._distributed_checkpoints import initialises
 
 
 def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
@@ -53,6 +54,8 @@ def steer(optimizer: torch.optim.Optimizer, control: Control) -> Undo:
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         put_back()  # a step that failed did not
+        if initialises():
+            return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             return begin()
@@ -93,7 +96,7 @@ def on_step(optimizer: torch.optim.Optimizer, call: Callable[[Any], bool]) -> No
     calls = [call]
 
     def after(stepping: Any, *_: Any) -> None:
-        if calls and calls[0](stepping):
+        if calls and not initialises() and calls[0](stepping):
             calls.clear()  # PyTorch is going through its hooks now, so none can be removed
 
     optimizer.register_step_post_hook(after)

@@ -60,7 +60,7 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
     return full_tensor() if full_tensor else tensor
 
 
-def _divided(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def divided(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return this process's part of a tensor, if the other one is divided; nothing is sent."""
     if not hasattr(like, "full_tensor"):
         return tensor
@@ -87,7 +87,7 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 def from_array(array: Array, like: torch.Tensor) -> torch.Tensor:
     """Make a tensor as another: on its device, of its floating dtype, divided as it is."""
-    return _divided(from_input(array, like), like)
+    return divided(from_input(array, like), like)
 
 
 def from_input(array: Array, like: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unifreeze._handle.baseline import Baseline
-from unifreeze._handle.overlap import shared
+from unifreeze._handle.overlap import Numbers, shared
 from unifreeze._identity import WeakIdentityDict, WeakIdentitySet
 from unifreeze._protocol import Backend, Undo, backend_for
 from unifreeze._resolution import Resolution
@@ -140,7 +140,35 @@ def as_found(spec: ModelSpec, leases: list[Lease]) -> Mask:
         here, there = shared(spec.tree.numbers, tree.numbers)
         kept = (now[here] == lease.written[there]) & ~_swept(lease, spec)[there]
         flags[here[kept]] = lease.found[there[kept]]
+        here, there = _in_place(lease, spec)
+        kept = now[here] == lease.written[there]
+        flags[here[kept]] = lease.found[there[kept]]
     return flags
+
+
+def _in_place(lease: Lease, spec: ModelSpec) -> tuple[Numbers, Numbers]:
+    """Return the parameters that stand where others stood under a plan, and those others.
+
+    `fully_shard`, or loading by assignment, puts a new parameter into the same module, with the
+    flag of the old one.
+    """
+    then, now = lease.resolution.spec, spec.tree
+    gone = {
+        _place(then, number): number
+        for key, number in then.tree.numbers.items()
+        if key not in now.numbers
+    }
+    new = (number for key, number in now.numbers.items() if gone and key not in then.tree.numbers)
+    places = ((number, gone.get(_place(spec, number))) for number in new)
+    pairs = [(here, there) for here, there in places if there is not None]
+    rows = np.asarray(pairs, np.intp).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
+
+
+def _place(spec: ModelSpec, number: int) -> tuple[int, str]:
+    """Return the identity of the module that holds a parameter, and the parameter's name in it."""
+    tree, name = spec.tree, int(spec.first_names[number])
+    return tree.keys[tree.owners[name]], tree.leaves[name]
 
 
 def _swept(lease: Lease, spec: ModelSpec) -> Mask:

@@ -17,6 +17,10 @@ from unifreeze._handle.trained_values import load_state, trained_state
 from unifreeze._handle.training import Training
 
 
+PACKED = "state"
+"""The only key of a state that is saved as one value."""
+
+
 class SavedRun:
     """The states and values of one run, to be saved and loaded."""
 
@@ -29,11 +33,13 @@ class SavedRun:
         history, told = self._training.history.state(), self._training.told
         run = {"run": self._best.run} if self._plan.phases.schedule.steers else {}
         progress = ProgressState(told=told, history=history, **run)
-        return {**self._plan.phases.state(), **progress.plain()}
+        state = {**self._plan.phases.state(), **progress.plain()}
+        return {PACKED: (state,)} if self._plan.backend.saves_in_parts() else state
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where a run was saved; raises as `Handle.load_state_dict` does."""
         self._plan.check_present("load a state")
+        state = _unpacked(state)
         progress = check_format(state)
         phases = self._plan.phases.restored(state)
         self._training.go_on(phases, History.restored(progress.history))
@@ -64,3 +70,9 @@ class SavedRun:
         paths = load_state(plan.backend, plan.model, plan.resolution.spec, state)
         self._training.values_written(paths)
         plan.rebase()
+
+
+def _unpacked(state: Any) -> Any:
+    """Return a state as `state` has made it, if it was saved as one value."""
+    packed = state.get(PACKED) if isinstance(state, Mapping) and len(state) == 1 else None
+    return packed[0] if isinstance(packed, tuple | list) and len(packed) == 1 else state

@@ -85,7 +85,7 @@ class Target:
                 return self.describe(batch)
             spec = last.with_found(spec.found)
         leases, current = leases_over(spec, all_leases()), self.lease()
-        flags = as_found(spec, leases)
+        flags = as_found(spec, leases if current is None or current in leases else [current])
         other_leases = [lease for lease in leases if lease is not current]
         if current is not None and current.resolution.spec.placement is spec.placement:
             spec = current.resolution.spec  # its memo holds the earlier resolutions

@@ -164,6 +164,10 @@ class ModuleOperations(TensorOperations):
         """Return how often something that exchanges gradients has written values into a model."""
         return 0
 
+    def saves_in_parts(self) -> bool:
+        """Return whether a state is asked for by what takes dictionaries apart to save them."""
+        return False
+
     @abstractmethod
     def inference(self, walk: Walk) -> AbstractContextManager[None]:
         """Run without gradient, in inference mode; modes and random state are put back after."""

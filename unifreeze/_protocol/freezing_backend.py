@@ -200,3 +200,9 @@ class FreezingBackend(Protocol):
 
         Such wrappers give all processes the values of one, or divide tensors among them.
         """
+
+    def saves_in_parts(self) -> bool:
+        """Return whether a state is asked for by what takes dictionaries apart to save them.
+
+        It fills the same keys when it loads, so a state must be one value then.
+        """

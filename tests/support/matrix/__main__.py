@@ -1,0 +1,36 @@
+"""Fills every cell of the matrix, and writes its page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.support.matrix.page import PAGE, text_of
+from tests.support.matrix.table import fill_all, rows
+
+
+def main() -> int:
+    """Write the page, or print some rows; return 1 if a cell shows a fault."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="print the rows with this in their name")
+    parser.add_argument("--framework", default="", help="PyTorch or Paddle alone")
+    options = parser.parse_args()
+    chosen = [
+        row
+        for row in rows()
+        if options.only in row.name and options.framework in ("", row.framework)
+    ]
+    seen = fill_all(chosen)
+    faults = 0
+    for row in chosen:
+        for column, text in seen[row.framework, row.name].items():
+            faults += text.startswith("fault")
+            print(f"{row.framework} | {row.name} | {column} | {text}", flush=True)
+    print(f"{len(chosen)} rows, {faults} faults")
+    if not faults and chosen == rows():
+        PAGE.write_text(text_of(chosen, seen), encoding="utf-8")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
