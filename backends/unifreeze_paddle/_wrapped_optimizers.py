@@ -9,7 +9,6 @@ from functools import partial, wraps
 from typing import Any
 
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import dygraph_sharding_optimizer
-from paddle.incubate import LookAhead
 from paddle.optimizer import Optimizer
 
 from unifreeze.backend import LiveOptimizer, LiveTensor, Processes, share_bytes
@@ -148,23 +147,6 @@ def refuse_fused(optimizer: Optimizer) -> None:
     )
 
 
-def _begin_slow_weights(optimizer: Any) -> None:
-    """Let LookAhead's slow weights begin at a parameter's value, also if it is thawed later.
-
-    Paddle fills them at the first step alone, so those of a thawed parameter would begin at zero.
-    """
-    vars(optimizer)["_create_accumulators"] = partial(_create_slow_weights, optimizer)
-
-
-def _create_slow_weights(optimizer: Any, block: Any, parameters: Sequence[LiveTensor]) -> None:
-    known = optimizer._accumulators[optimizer._slow_str]
-    new = [tensor for tensor in parameters if tensor.name not in known]
-    type(optimizer)._create_accumulators(optimizer, block, parameters)
-    for tensor in new:
-        optimizer._accumulators[optimizer._slow_str][tensor.name].set_value(tensor.detach())
-
-
 for _class in (Sharding, SplitSharding):
     engines.call_after(_class, "__init__", _notice_shards)
     _pass_on_named_states(_class)
-engines.call_after(LookAhead, "__init__", _begin_slow_weights)

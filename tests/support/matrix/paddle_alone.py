@@ -13,6 +13,8 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
+from paddle.quantization.observers import AbsmaxObserver
+from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
@@ -148,7 +150,9 @@ COMPILED = [
         "`to_static(full_graph=True)` of a layer around the model",
         wrapped(_around, target=lambda called, model: model),
     ),
-    row(COMPILERS, "`jit.save`, then `jit.load` (a `TranslatedLayer`)", replace(PLAIN, make=_saved)),
+    row(
+        COMPILERS, "`jit.save`, then `jit.load` (a `TranslatedLayer`)", replace(PLAIN, make=_saved)
+    ),
     replace(STATIC, cells=dict.fromkeys(STATIC.cells, _whole_program)),
 ]
 
@@ -157,7 +161,7 @@ COMPILED = [
 
 
 def _config() -> Any:
-    quanter = paddle.quantization.quanters.FakeQuanterWithAbsMaxObserver(moving_rate=0.9)
+    quanter = FakeQuanterWithAbsMaxObserver(moving_rate=0.9)
     return paddle.quantization.QuantConfig(activation=quanter, weight=quanter)
 
 
@@ -173,7 +177,7 @@ def _aware(*, batches: int) -> Any:
 def _observing() -> Any:
     model = make()
     model.eval()
-    observer = paddle.quantization.observers.AbsmaxObserver(quant_bits=8)
+    observer = AbsmaxObserver(quant_bits=8)
     config = paddle.quantization.QuantConfig(activation=observer, weight=observer)
     observed = paddle.quantization.PTQ(config).quantize(model, inplace=True)
     observed(batch(0, 0))
@@ -181,7 +185,9 @@ def _observing() -> Any:
 
 
 QUANTISED = [
-    row(QUANTISERS, "`QAT`, that has seen batches", replace(PLAIN, make=partial(_aware, batches=2))),
+    row(
+        QUANTISERS, "`QAT`, that has seen batches", replace(PLAIN, make=partial(_aware, batches=2))
+    ),
     row(QUANTISERS, "`QAT`, that has seen none", replace(PLAIN, make=partial(_aware, batches=0))),
     row(QUANTISERS, "`PTQ`, observing", replace(PLAIN, make=_observing)),
 ]
@@ -328,10 +334,6 @@ def _looking_ahead_attached(handle: uf.Handle, model: Any) -> Any:
     return optimizer
 
 
-def _merging(handle: uf.Handle, model: Any) -> Any:
-    return paddle.incubate.optimizer.GradientMergeOptimizer(adamw(handle, model), k_steps=2)
-
-
 def _fused(cls: type, handle: uf.Handle, model: Any) -> Any:
     """Build it elsewhere: fused optimizers take a list of parameters."""
     optimizer = cls(RATE, parameters=model.parameters(), use_multi_tensor=True)
@@ -361,7 +363,6 @@ OPTIMIZED = [
         ("RAdam", paddle.optimizer.RAdam, DECAY),
         ("RMSProp", paddle.optimizer.RMSProp, DECAY),
         ("LBFGS", paddle.optimizer.LBFGS, {}),
-        ("Muon", getattr(paddle.optimizer, "Muon", object), {}),
     ]
 ] + [
     row(OPTIMIZERS, "Rprop", replace(optimized(paddle.optimizer.Rprop), rests=True)),
@@ -385,7 +386,8 @@ OPTIMIZED = [
         "`LookAhead`, attached itself",
         replace(PLAIN, optimizer=_looking_ahead_attached),
     ),
-    row(OPTIMIZERS, "`GradientMergeOptimizer`", replace(PLAIN, optimizer=_merging)),
+    never(OPTIMIZERS, "Muon", "this release of Paddle has none"),
+    never(OPTIMIZERS, "`GradientMergeOptimizer`", STATIC_ALONE),
     never(OPTIMIZERS, "`LocalSGDOptimizer`, `AdaptiveLocalSGDOptimizer`", STATIC_ALONE),
     never(OPTIMIZERS, "`DistributedFusedLamb`, `LarsMomentum`", STATIC_ALONE),
 ]

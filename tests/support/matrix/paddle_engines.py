@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import paddle
+import paddle.distributed as dist
 
 import unifreeze as uf
-from tests.support.matrix.cells import Row
+from tests.support.matrix.cells import NotRunHereError, Row
 from tests.support.matrix.columns import Kit, cells_of
 from tests.support.matrix.paddle_kits import PLAIN, RATE, in_engine, make
 from tests.support.paddle_ranks.fleets import optimizer_of
@@ -31,12 +32,14 @@ def _looking_ahead(handle: uf.Handle, model: Any) -> Any:
 
 
 def _fused(engine: Kit) -> Kit:
-    """Let fleet's shards fuse parameters."""
+    """Let fleet's shards update several parameters as one."""
 
     def optimizer(handle: uf.Handle, model: Any) -> Any:
         inner = handle.optimizer(paddle.optimizer.AdamW, lr=RATE)
+        if dist.get_world_size() == 1:
+            raise NotRunHereError("one process has nothing to divide")
         outer = optimizer_of("fleet", inner)
-        outer._inner_opt.tensor_fusion = True  # which itself needs a GPU
+        outer._inner_opt.comm_overlap = True  # which itself needs a GPU
         return outer
 
     return replace(engine, optimizer=optimizer)
@@ -67,9 +70,8 @@ ROWS = [
     _row("`paddle.DataParallel` and `LookAhead`", replace(DATA, optimizer=_looking_ahead)),
     _row("fleet: data parallel", in_engine("fleet", 1)),
     _row("fleet: sharding stage 1", SHARDED),
-    _row("fleet: sharding stage 1, tensor_fusion", _fused(SHARDED)),
+    _row("fleet: sharding stage 1, comm_overlap", _fused(SHARDED)),
     _never("fleet: sharding stage 1 beside data parallel, four processes", FOUR),
     _never("`group_sharded_parallel`: stages 2 and 3", GPU),
     _never("fleet: tensor and pipeline parallel", GPU),
 ]
-

@@ -69,8 +69,9 @@ def same(text: str) -> bool:
 
 def save(folder: Path, run: Run) -> None:
     """Save values and states, one file for each process."""
+    live = backend_for(run.model).objects(run.model)
     state = {
-        "model": run.model.state_dict(),
+        "model": {path: tensor.numpy() for path, tensor in live.items()},
         "optimizer": run.optimizer.state_dict(),
         "plan": run.handle.state_dict(),
     }
@@ -82,7 +83,9 @@ def save(folder: Path, run: Run) -> None:
 def load(folder: Path, run: Run) -> None:
     """Load what `save` has written, the optimizer's states of all processes put together."""
     states = [dict(paddle.load(str(file))) for file in sorted(folder.glob("*.saved"))]
-    run.model.set_state_dict(states[0]["model"])
+    live = backend_for(run.model).objects(run.model)
+    for path, value in states[0]["model"].items():
+        live[path].set_value(value)
     optimizer: dict[str, Any] = {}
     for state in states:
         optimizer |= state["optimizer"]
@@ -125,12 +128,13 @@ def in_engine(engine: str, sharding: int, **settings: Any) -> Kit:
         if _begun[-1:] != [divided]:
             begin(divided)
             _begun.append(divided)
-        if engine == "fleet":
-            return wrapped_by(engine, model)
+        if engine == "fleet":  # in one process it takes models of pipelines alone
+            return wrapped_by(engine, model) if dist.get_world_size() > 1 else model
         return paddle.DataParallel(model, **settings)
 
     def optimizer(handle: uf.Handle, model: Any) -> Any:
-        return optimizer_of(engine, adamw(handle, model))
+        inner = adamw(handle, model)
+        return optimizer_of(engine, inner) if dist.get_world_size() > 1 else inner
 
     return replace(PLAIN, wrap=wrap, optimizer=optimizer)
 
