@@ -44,6 +44,13 @@ def number_of(engine: Any) -> int:
     return int(vars(engine)[_NUMBER])
 
 
+def divides(engine: Any) -> bool:
+    """Return whether processes divide what an optimizer keeps for a wrapper's parameters."""
+    if isinstance(engine, paddle.DataParallel):
+        return False
+    return bool(engine._hcg.get_sharding_parallel_world_size() > 1)
+
+
 def notice(engine: Any) -> None:
     """Take in a wrapper that was made just now, and has given all processes equal values."""
     if _NUMBER not in vars(engine):

@@ -3,13 +3,15 @@
 A DataParallel builds its reducer when it is made, for the parameters that train then: one that is
 thawed later would train on its own process's gradients, without an error. So each wrapper gets an
 `Exchange` in the place of its reducer, with one reducer for each set of parameters that trained.
+Paddle never lets go of a reducer, so after some sets gradients are averaged one by one instead.
 """
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import paddle
@@ -18,6 +20,8 @@ from unifreeze.backend import LiveTensor, WeakIdentitySet
 from unifreeze.errors import UnifreezeWarning, UnsupportedPlanError
 from unifreeze_paddle import _engines as engines
 
+_MOST_REDUCERS = 16
+"""How many reducers a wrapper gets: each keeps a buffer, and is called at each step for good."""
 _wrappers = WeakIdentitySet()
 """The wrappers of this process whose exchange is ours."""
 
@@ -73,6 +77,7 @@ class Exchange:
         self._knows_unused: set[int] = set()
         """The reducers, by identity, that have looked through a whole pass already."""
         self._waits: tuple[Any, list[LiveTensor]] | None = None
+        self._one_by_one = OneByOne(wrapper)
 
     def notice_parameters(self, wrapper: Any) -> None:
         """Look at which parameters the wrapper holds."""
@@ -120,39 +125,57 @@ class Exchange:
             self._reducer = None  # Paddle builds none for nothing; no gradient will come
         elif key in self._reducers:
             self._reducer = self._reducers[key][0]
-        else:
+        elif self._finds_unused or len(self._reducers) < _MOST_REDUCERS:
             try:
-                self._reducer = _build(wrapper, trained)
+                self._reducer = _build(wrapper) or self._one_by_one
             finally:
                 vars(wrapper)["_reducer"] = self
             self.is_for_now()
+        else:
+            self._reducer = self._one_by_one
+        if self._reducer is self._one_by_one:
+            self._one_by_one.exchange(trained)
 
 
 class OneByOne:
     """Averages each gradient by itself when a backward pass has made it.
 
-    It is used if Paddle's reducer cannot be built a second time.
+    It is used if Paddle's reducer cannot be built again, or was built often enough.
     """
 
-    def __init__(self, wrapper: Any, trained: Sequence[LiveTensor]) -> None:
+    def __init__(self, wrapper: Any) -> None:
         self._wrapper = weakref.ref(wrapper)
+        self._seen = WeakIdentitySet()
+        self._trained: frozenset[int] = frozenset()
+        self._due: set[int] = set()
+        """The parameters, by identity, whose gradients this backward pass is to average."""
+
+    def exchange(self, trained: Sequence[LiveTensor]) -> None:
+        """Average the gradients of these parameters from now on."""
+        self._trained = frozenset(map(id, trained))
         for tensor in trained:
-            tensor.register_hook(self._average)
+            if tensor not in self._seen:
+                self._seen.add(tensor)
+                tensor._register_backward_hook(partial(self._made, weakref.ref(tensor)))
 
     def prepare_for_backward(self, outputs: list[LiveTensor]) -> None:
-        """Do nothing: each gradient is averaged when it comes."""
+        """Average what the backward pass that begins now will make."""
+        self._due = set(self._trained)
 
-    def _average(self, gradient: LiveTensor) -> LiveTensor | None:
-        wrapper = self._wrapper()
-        if wrapper is None or not vars(wrapper)["_reducer"].uses(self):
-            return None
-        total = gradient.clone()
-        paddle.distributed.all_reduce(total, group=wrapper.group)
-        return total / wrapper.group.nranks
+    def _made(self, reference: Callable[[], LiveTensor | None]) -> None:
+        """Average a parameter's gradient, with what was accumulated before."""
+        tensor, wrapper = reference(), self._wrapper()
+        if tensor is None or wrapper is None or id(tensor) not in self._due:
+            return
+        self._due.remove(id(tensor))
+        if vars(wrapper)["_reducer"].uses(self):
+            with paddle.no_grad():
+                paddle.distributed.all_reduce(tensor.grad, group=wrapper.group)
+                tensor.grad.scale_(1.0 / wrapper.group.nranks)
 
 
-def _build(wrapper: Any, trained: Sequence[LiveTensor]) -> Any:
-    """Build a reducer for the parameters that train now."""
+def _build(wrapper: Any) -> Any:
+    """Build a reducer for the parameters that train now; return None if Paddle cannot."""
     before = vars(wrapper)["_reducer"]
     try:
         _init_reducer(wrapper)
@@ -173,7 +196,7 @@ def _build(wrapper: Any, trained: Sequence[LiveTensor]) -> Any:
         UnifreezeWarning,
         stacklevel=2,
     )
-    return OneByOne(wrapper, trained)
+    return None
 
 
 def _adopt(wrapper: Any, *, is_new: bool) -> None:

@@ -24,6 +24,7 @@ from unifreeze_paddle import _optimizer_states as saved_states
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle import _phase_rates as steering
 from unifreeze_paddle._held_rows import held
+from unifreeze_paddle._slow_weights import watch_new_ones
 from unifreeze_paddle._wrapped_optimizers import innermost
 
 
@@ -96,3 +97,6 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
             for path, tensor in self.objects(model).items()
             if getattr(tensor, "optimize_attr", {}).get("learning_rate") == 0
         }
+
+
+watch_new_ones()

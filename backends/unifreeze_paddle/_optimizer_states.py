@@ -13,11 +13,10 @@ from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
 from unifreeze.backend import check_names
-from unifreeze.errors import OptimizerError
+from unifreeze.errors import OptimizerError, counted, listing
 from unifreeze_paddle import _optimizers as optimizers
 from unifreeze_paddle._optimizer_moments import clear_moments, create_moments
-
-KEY = "unifreeze_names"
+from unifreeze_paddle._wrapped_optimizers import NAMES, is_named, owned_by
 
 
 def name_states(optimizer: Optimizer, paths: Mapping[int, str]) -> None:
@@ -38,15 +37,17 @@ def name_states(optimizer: Optimizer, paths: Mapping[int, str]) -> None:
     def state_dict() -> dict[str, Any]:
         state = paddles_state()
         if not optimizer._accumulators_holder:  # a pending state has no names
-            state[KEY] = _names(optimizer, tensors())
+            key, owned = owned_by(optimizer)
+            state[key] = _names(optimizer, tensors(), owned)
         return dict(state)
 
     def load(state_dict: Mapping[str, Any]) -> None:
-        if KEY not in state_dict:
+        if not is_named(state_dict):
             paddles_load(state_dict)
             return
-        names, by_path = state_dict[KEY], tensors()
+        names, by_path = _all_names(state_dict), tensors()
         check_names(names["parameters"], by_path)
+        _check_complete(optimizer, by_path, state_dict, names)
         _load_moments(optimizer, by_path, state_dict, names["moments"])
         if "master_weights" in state_dict:
             optimizer._master_weights = {
@@ -60,13 +61,15 @@ def name_states(optimizer: Optimizer, paths: Mapping[int, str]) -> None:
     optimizer._unifreeze_named = True
     optimizer.state_dict = state_dict
     optimizer.set_state_dict = optimizer.load_state_dict = load
-    if KEY in optimizer._accumulators_holder:  # loaded before the paths were known
+    if is_named(optimizer._accumulators_holder):  # loaded before the paths were known
         optimizer.set_state_dict(optimizer._accumulators_holder)
 
 
-def _names(optimizer: Optimizer, tensors: Mapping[str, Any]) -> dict[str, Any]:
+def _names(
+    optimizer: Optimizer, tensors: Mapping[str, Any], owned: frozenset[str] | None
+) -> dict[str, Any]:
     path_of = {tensor.name: path for path, tensor in tensors.items()}
-    return {
+    names = {
         "parameters": sorted(tensors),
         "moments": {
             moment.name: [path_of[name], kind]
@@ -77,6 +80,42 @@ def _names(optimizer: Optimizer, tensors: Mapping[str, Any]) -> dict[str, Any]:
             name: path_of[name] for name in getattr(optimizer, "_master_weights", {})
         },
     }
+    if owned is not None:  # another process has the rest
+        names["owned"] = sorted(path for name, path in path_of.items() if name in owned)
+    return names
+
+
+def _all_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names in a state, which may be put together of the states of several shards."""
+    parts = [names for key, names in state.items() if key.partition("/")[0] == NAMES]
+    whole: dict[str, Any] = {"parameters": parts[0]["parameters"]}
+    for kind in ("moments", "master_weights"):
+        whole[kind] = {name: path for part in parts for name, path in part[kind].items()}
+    if all("owned" in part for part in parts):
+        whole["owned"] = {path for part in parts for path in part["owned"]}
+    return whole
+
+
+def _check_complete(
+    optimizer: Optimizer,
+    tensors: Mapping[str, Any],
+    state: Mapping[str, Any],
+    names: Mapping[str, Any],
+) -> None:
+    """Refuse a state that lacks what other processes have saved of this optimizer's parameters."""
+    _, updated = owned_by(optimizer)
+    updates = {path for path, t in tensors.items() if updated is None or t.name in updated}
+    missing = updates - names.get("owned", updates)
+    weights = state.get("master_weights", {})
+    missing |= {p for n, p in names["master_weights"].items() if n not in weights and p in updates}
+    if missing:
+        raise OptimizerError(
+            f"the optimizer's state lacks {counted(len(missing), 'parameter')} that other "
+            "processes have updated",
+            context=listing(sorted(missing)),
+            hint="put the states of all of them together, {**state_of_rank_0, **state_of_rank_1, "
+            "…}, and their master_weights too",
+        )
 
 
 def _load_moments(
@@ -85,6 +124,12 @@ def _load_moments(
     state: Mapping[str, Any],
     moments: Mapping[str, tuple[str, str]],
 ) -> None:
+    _, owned = owned_by(optimizer)
+    moments = {
+        name: (path, kind)
+        for name, (path, kind) in moments.items()
+        if owned is None or tensors[path].name in owned
+    }
     with_moments = {path for path, _ in moments.values()}
     optimizer._accumulators_holder = {}
     clear_moments(optimizer, [t for path, t in tensors.items() if path not in with_moments])

@@ -35,6 +35,8 @@ _STEPS = ("step", "minimize")
 
 _UPDATE = "_apply_optimize"
 """What both ways call, and what fleet's shards call in place of them."""
+_CALLS = "_unifreeze_calls"
+"""What is called after updates."""
 
 
 class Scaled(LRScheduler):  # type: ignore[misc]
@@ -142,27 +144,28 @@ def _steer_updates(
 
 
 def on_step(optimizer: Optimizer, call: Callable[[Any], bool]) -> None:
-    """Call a function with an optimizer after its steps, until it returns True."""
+    """Call a function with an optimizer after its updates, until it returns True.
+
+    Shards that fleet fuses are refused before.
+    """
     if not isinstance(optimizer, Optimizer):
         return  # it wraps an optimizer
-    ours: dict[str, Any] = {}
+    attributes = vars(optimizer)
+    if _CALLS in attributes:
+        attributes[_CALLS].append(call)
+        return
+    if _UPDATE in attributes:
+        return  # it is steered
+    calls = attributes[_CALLS] = [call]
 
     def after() -> None:
-        if ours and call(optimizer):
-            attributes = vars(optimizer)
-            for name, stand_in in ours.items():
-                if attributes.get(name) is stand_in:
-                    del attributes[name]
-            ours.clear()
+        calls[:] = [each for each in calls if not each(optimizer)]
+        if not calls and attributes.pop(_CALLS, None) and attributes.get(_UPDATE) is stand_in:
+            del attributes[_UPDATE]
 
-    for name in _STEPS:
-        if name not in vars(optimizer):
-            ours[name] = _around(_nothing, getattr(optimizer, name), after)
-            setattr(optimizer, name, ours[name])
-
-
-def _nothing() -> None:
-    pass
+    update = getattr(optimizer, _UPDATE)
+    stand_in = _around(partial(refuse_fused, optimizer), update, after)
+    setattr(optimizer, _UPDATE, stand_in)
 
 
 def _put_before(optimizer: Optimizer, scaled: Scaled) -> Undo:

@@ -79,12 +79,16 @@ class StoreProcesses(Processes):
         store.set(f"{slot}/{self.rank}", f"{number} {data.hex()}")
         store.add(f"{name}/{self.rank}", 1)
         deadline = monotonic() + timeout
-        return [
+        rows = [
             _read(store, f"{slot}/{rank}", number)
             if _has_come(store, f"{name}/{rank}", number, deadline)
             else None
             for rank in range(self.count)
         ]
+        if None in rows:  # who comes here again takes up the same round
+            _rounds[name] = number
+            store.add(f"{name}/{self.rank}", -1)
+        return rows
 
 
 def _has_come(store: Any, counter: str, number: int, deadline: float) -> bool:

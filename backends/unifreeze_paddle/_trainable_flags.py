@@ -99,6 +99,11 @@ class PaddleFlags(ModuleBackend):
         """Return the processes that exchange gradients by DataParallel or by fleet's wrappers."""
         return processes_of(self.walk(model).tensors) if self.several() else Processes()
 
+    def is_divided(self, model: Model) -> bool:
+        """Return whether fleet divides what an optimizer keeps for a model (sharding stage 1)."""
+        around = engines.engines_around(self.walk(model).tensors) if self.several() else ()
+        return any(map(engines.divides, around))
+
     def gradients(self, model: Model) -> dict[str, float | None]:
         """Return the norm of each gradient; in a step with shards, of the averaged gradient."""
         norms = super().gradients(model)

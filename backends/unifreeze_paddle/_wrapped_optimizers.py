@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import dygraph_sharding_optimizer
-from paddle.incubate import LookAhead
 from paddle.optimizer import Optimizer
 
 from unifreeze.backend import LiveOptimizer, LiveTensor, Processes, share_bytes
@@ -19,6 +18,8 @@ from unifreeze_paddle import _engines as engines
 Sharding = dygraph_sharding_optimizer.DygraphShardingOptimizer
 SplitSharding = dygraph_sharding_optimizer.DygraphShardingOptimizerV2
 
+NAMES = "unifreeze_names"
+"""The entry of an optimizer's saved state that names parameters; of a shard, with its rank."""
 _SHARDING = "_unifreeze_sharding"
 
 
@@ -53,6 +54,38 @@ def rows_of(optimizer: Optimizer) -> Sequence[Any]:
     if isinstance(sharding, Sharding):
         return list(sharding._origin_parameter_list)
     return optimizer._parameter_list or []
+
+
+def owned_by(optimizer: Optimizer) -> tuple[str, frozenset[str] | None]:
+    """Return a shard's entry of names, and the parameters, by Paddle's names, that it updates.
+
+    Returns:
+        `NAMES` and None for an optimizer that updates all of them.
+    """
+    sharding = sharding_of(optimizer)
+    if not isinstance(sharding, Sharding):
+        return NAMES, None
+    rank = sharding._sharding_rank
+    return f"{NAMES}/{rank}", frozenset(tensor.name for tensor in sharding._rank2params[rank])
+
+
+def is_named(state: Mapping[str, Any]) -> bool:
+    """Return whether a saved state names its parameters by their paths."""
+    return any(key.partition("/")[0] == NAMES for key in state)
+
+
+def _pass_on_named_states(cls: Any) -> None:
+    """Let shards pass states with paths on; Paddle keeps what its own names match, of the rest."""
+    paddles_load = cls.set_state_dict
+
+    @wraps(paddles_load)
+    def set_state_dict(self: Any, state_dict: Any) -> None:
+        if is_named(state_dict):
+            self._inner_opt.set_state_dict(state_dict)
+        else:
+            paddles_load(self, state_dict)
+
+    cls.set_state_dict = set_state_dict
 
 
 _stepping: list[Any] = []
@@ -114,22 +147,6 @@ def refuse_fused(optimizer: Optimizer) -> None:
     )
 
 
-def _begin_slow_weights(optimizer: Any) -> None:
-    """Let LookAhead's slow weights begin at a parameter's value, also if it is thawed later.
-
-    Paddle fills them at the first step alone, so those of a thawed parameter would begin at zero.
-    """
-    vars(optimizer)["_create_accumulators"] = partial(_create_slow_weights, optimizer)
-
-
-def _create_slow_weights(optimizer: Any, block: Any, parameters: Sequence[LiveTensor]) -> None:
-    known = optimizer._accumulators[optimizer._slow_str]
-    new = [tensor for tensor in parameters if tensor.name not in known]
-    type(optimizer)._create_accumulators(optimizer, block, parameters)
-    for tensor in new:
-        optimizer._accumulators[optimizer._slow_str][tensor.name].set_value(tensor.detach())
-
-
 for _class in (Sharding, SplitSharding):
     engines.call_after(_class, "__init__", _notice_shards)
-engines.call_after(LookAhead, "__init__", _begin_slow_weights)
+    _pass_on_named_states(_class)

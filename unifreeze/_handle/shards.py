@@ -1,4 +1,4 @@
-"""What processes do together where each of them holds a part of a model."""
+"""What processes do together where they divide a model, or what its optimizer keeps for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unifreeze.errors import WeightFileError
 
 
 def together(backend: Backend, model: Any, action: str) -> Processes:
-    """Return the processes that hold parts of a model, once all of them have come here.
+    """Return the processes that divide a model among them, once all of them have come here.
 
     Args:
         backend: The model's backend.
@@ -23,7 +23,7 @@ def together(backend: Backend, model: Any, action: str) -> Processes:
     Raises:
         RanksError: One of them does not do it in time.
     """
-    if not backend.several() or not backend.is_sharded(model):
+    if not backend.several() or not backend.is_divided(model):
         return Processes()
     processes = backend.processes(model)
     share(processes, "parts", b"", action)

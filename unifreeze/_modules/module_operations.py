@@ -160,6 +160,10 @@ class ModuleOperations(TensorOperations):
         """Return whether each process holds only a part of some parameter."""
         return False
 
+    def is_divided(self, model: Model) -> bool:
+        """Return whether processes divide parameters, or what an optimizer keeps for them."""
+        return self.is_sharded(model)
+
     def is_gathered(self, model: Model) -> bool:
         """Return whether parameters that processes have divided are whole just now."""
         return False

@@ -188,6 +188,9 @@ class FreezingBackend(Protocol):
     def is_sharded(self, model: Model) -> bool:
         """Return whether each process holds only a part of some parameter."""
 
+    def is_divided(self, model: Model) -> bool:
+        """Return whether processes divide parameters, or what an optimizer keeps for them."""
+
     def agree_later(self, model: Model) -> None:
         """Let the next forward pass of training compare the last write with other processes.
 

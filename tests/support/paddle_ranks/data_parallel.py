@@ -246,6 +246,39 @@ def reducer_is_built_once(run: Together) -> None:
     assert bool(said) != isinstance(run, Alone)
 
 
+def _many_sets(run: Together) -> None:
+    """Train more sets of parameters than a wrapper gets reducers, some of them again."""
+    most, exchange._MOST_REDUCERS = exchange._MOST_REDUCERS, 2
+    try:
+        run.wrap()
+        sgd = paddle.optimizer.SGD(0.05, parameters=run.model.parameters())
+        for step, selector in enumerate(("head", "stem", "blocks[1]", "head", "bias", "blocks[1]")):
+            uf.FreezePlan().only(selector).apply(run.model)
+            run.step(sgd, step)
+            run.evaluate(step)
+            run.step(sgd, step + 10, step + 20)
+    finally:
+        exchange._MOST_REDUCERS = most
+
+
+def more_sets_than_reducers(run: Together) -> None:
+    """Train more sets of parameters than a wrapper gets reducers."""
+    _many_sets(run)
+
+
+def more_sets_that_recompute(run: Together) -> None:
+    """Do the same while blocks recompute in the backward pass."""
+    run.model.recomputes = True
+    _many_sets(run)
+
+
+def more_sets_with_unused_ones(run: Together) -> None:
+    """Do the same where some parameters are not used in some steps."""
+    run.settings = {"find_unused_parameters": True}
+    run.model.skipped = 1
+    _many_sets(run)
+
+
 RUNS: tuple[Callable[[Together], None], ...] = (
     plan_then_wrap,
     wrap_then_plan,
@@ -264,6 +297,9 @@ RUNS: tuple[Callable[[Together], None], ...] = (
     wrapper_is_nested,
     processes_are_seeded_differently,
     reducer_is_built_once,
+    more_sets_than_reducers,
+    more_sets_that_recompute,
+    more_sets_with_unused_ones,
 )
 
 

@@ -12,6 +12,7 @@ from paddle.distributed import fleet
 
 import unifreeze as uf
 from tests.support.paddle_ranks.data_parallel import PHASES
+from tests.support.paddle_ranks.fleets import begin
 from tests.support.paddle_ranks.nets import Net
 from tests.support.paddle_ranks.runs import Alone, Together
 from unifreeze.errors import DescriptionError, OptimizerError
@@ -27,20 +28,9 @@ phases:
 """
 
 
-def _begin(sharding: int) -> None:
-    strategy = fleet.DistributedStrategy()
-    strategy.hybrid_configs = {
-        "dp_degree": dist.get_world_size() // sharding,
-        "mp_degree": 1,
-        "pp_degree": 1,
-        "sharding_degree": sharding,
-    }
-    fleet.init(is_collective=True, strategy=strategy)
-
-
 def every_run(sharding: int, folder: str) -> dict[str, Any]:
     """Train through phases; return the digests after each step, and of the saved file."""
-    _begin(sharding)
+    begin(sharding)
     runs = {how: _run(Together(), PHASES, how, Path(folder)) for how in ATTACHED}
     measured = _run(Together(), MEASURED, "before", Path(folder))
     refused = {"fused": _fused(), "auto-parallel": _auto_parallel()} if sharding > 1 else {}
