@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from unifreeze._evidence.alignment.finding_words import TERMS, in_chinese
 from unifreeze._evidence.alignment.lines import Line
 from unifreeze._evidence.alignment.words import (
     LINES,
@@ -13,7 +14,6 @@ from unifreeze._evidence.alignment.words import (
     SOURCES,
     VERDICTS,
     WORDS,
-    translated,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ def plain_text(report: AlignmentReport) -> str:
 
 def sentence(line: Line, language: str) -> str:
     """Say what a line promises, or what it found."""
-    return LINES[line.key][language == "zh"].format(**line.facts)
+    if language == "zh":
+        known = {name: TERMS.get(str(value), value) for name, value in line.facts.items()}
+        return LINES[line.key][1].format(**known)
+    return LINES[line.key][0].format(**line.facts)
 
 
 def markdown(report: AlignmentReport, language: str, picture: str) -> str:
@@ -88,7 +91,8 @@ def _table(lines: list[Line], language: str, words: dict[str, str]) -> list[str]
     details = [line for line in lines if line.details]
     for line in details:
         table += ["", f"{sentence(line, language)}:", ""]
-        table += [f"- {translated(detail, language)}" for detail in line.details]
+        findings = map(in_chinese, line.details) if language == "zh" else line.details
+        table += [f"- {finding}" for finding in findings]
     return table
 
 

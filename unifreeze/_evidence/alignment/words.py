@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 SECTION_TITLES = {
     "pairing": ("Pairing", "参数配对"),
     "weights": ("Weights", "权重"),
@@ -236,22 +234,3 @@ LINES = {
     ),
 }
 """What each line says, with its facts in braces."""
-_FINDINGS = (
-    (r"(.+) differs by (\S+), and (\S+) is allowed", r"\1 相差 \2,允许 \3"),
-    (r"(.+) and (.+): (\S+), and (\S+) is allowed", r"\1 与 \2:相差 \3,允许 \4"),
-    (r"(.+): differs by (\S+)", r"\1:相差 \2"),
-    (r"(.+): is the transpose of the first model's", r"\1:是参考模型的转置"),
-    (r"… and (\d+) more", r"…… 另有 \1 项"),
-    (r"(.+) gets a gradient in (\S+) only", r"\1 只在 \2 中有梯度"),
-    (r"stopped early: (.+)", r"提前停止:\1"),
-    (r"note: (.+)", r"说明:\1"),
-)
-
-
-def translated(finding: str, language: str) -> str:
-    """Return a finding in a language; one without a translation stays in English."""
-    if language == "zh":
-        for pattern, text in _FINDINGS:
-            if match := re.fullmatch(pattern, finding):
-                return match.expand(text)
-    return finding
