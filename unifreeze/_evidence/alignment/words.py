@@ -36,6 +36,12 @@ WORDS = {
     "unknown weights": ("not stated, taken as random", "未说明,按随机权重处理"),
     "inputs": ("inputs", "输入"),
     "seed": ("seed", "随机种子"),
+    "plan": ("plan of the training", "训练所用方案"),
+    "counts": (
+        "Of {all} lines {holds} hold, {BROKEN} are broken, {open} are open; the others are notes.",
+        "共 {all} 项:通过 {holds},未通过 {BROKEN},无法判定 {open},其余为说明。",
+    ),
+    "apart": ("difference", "差异"),
     "how": (
         "During the checks the port holds the first model's weights. Layers with running "
         "statistics train, everything random is off. Differences are relative: the norm of the "
@@ -132,8 +138,8 @@ LINES = {
         "{count} 个张量对这批输入的输出没有影响",
     ),
     "carried": (
-        "{tensors} tensors with {values} values carried over for the checks",
-        "已为检查搬运 {tensors} 个张量,共 {values} 个数值",
+        "{tensors} tensors with {values:,} values carried over for the checks",
+        "已为检查搬运 {tensors} 个张量,共 {values:,} 个数值",
     ),
     "holds them": (
         "the port holds the first model's weights already",
