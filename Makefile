@@ -1,6 +1,8 @@
 # Every target sets itself up in .venv first; all that must be there is Python 3.11 or newer.
 #
 #   make parity   one plan, both frameworks, ResNet-50 and ERNIE base at full size
+#   make align    the acceptance reports of ERNIE base and ResNet-50, in both languages, into build/align
+#   make errors   40 porting errors and 20 random edits, and which checks catch them; writes its page
 #   make pairs    networks of both frameworks paired again, as many as fit into 2 minutes
 #   make families every family of four libraries described, and held against the libraries' own lists
 #   make plans    10,000 random operations with plans in each framework, against a plain reference
@@ -35,7 +37,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -51,6 +53,12 @@ $(INSTALLED): pyproject.toml ci/constraints.txt
 
 parity: setup
 	$(BIN)/python -W ignore examples/parity.py
+
+align: setup
+	$(BIN)/python -W ignore -m examples.align
+
+errors: setup
+	$(BIN)/python -W ignore -m tests.support.porting_errors
 
 pairs: setup
 	$(BIN)/python -W ignore -m tests.support.pairs.table --budget 120

@@ -58,6 +58,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'unifreeze align ./nets.py:in_torch ./nets.py:in_paddle --batch "float32[8,3,64,64]" '
         "-o report.md --json report.json",
         "unifreeze align report.json --language zh -o report-zh.md",
+        'unifreeze align ./nets.py:in_torch -p pairing.json --batch "float32[8,3,64,64]" '
+        "-o one.json",
+        'unifreeze align ./nets.py:in_paddle -p pairing.json --batch "float32[8,3,64,64]" '
+        "--like one.json -o two.json",
+        "unifreeze align one.json two.json -p pairing.json -o report.md",
     ),
     "cache": (
         "unifreeze cache fill plan.yaml ./nets.py:make ./data.py:batches -o rows",

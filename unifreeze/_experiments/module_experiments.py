@@ -13,7 +13,7 @@ from unifreeze._experiments.measure import run_measure
 from unifreeze._experiments.probe import run_probe
 from unifreeze._experiments.sketch import run_sketch
 from unifreeze._experiments.step import run_step
-from unifreeze._modules.neutral_settings import optimizer_defaults
+from unifreeze._modules.neutral_settings import home_made_norm, optimizer_defaults
 from unifreeze._protocol.live import Model
 
 
@@ -33,6 +33,12 @@ class ModuleExperiments(ExperimentOperations):
         walk = self.walk(model)
         settings = zip(walk.tree.paths, map(self.settings, walk.modules), strict=True)
         rows = {path: row for path, row in settings if row}
+        spec = self.describe(model)
+        kinds = dict(zip(spec.tree.paths, spec.placement.kinds, strict=True))
+        for path, module in zip(walk.tree.paths, walk.modules, strict=True):
+            # No table knows the norms of a library of models; what they hold tells.
+            if path not in rows and kinds.get(path) == "norm" and (row := home_made_norm(module)):
+                rows[path] = row
         for cls, numbers in walk.by_class.items():
             if lesson := self.reader.lesson(cls):
                 for path in map(walk.tree.paths.__getitem__, numbers):

@@ -43,11 +43,11 @@ def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettin
     name = type(module).__name__
     if name in _ACTIVATIONS:
         return {"layer": "activation", "activation": _ACTIVATIONS[name]}
-    return _foreign_norm(module) if kind == "norm" else {}
+    return home_made_norm(module) if kind == "norm" else {}
 
 
-def _foreign_norm(module: Layer) -> LayerSettings:
-    """Read a norm of another library, whose epsilon may have any of several names."""
+def home_made_norm(module: Layer) -> LayerSettings:
+    """Read a norm that is not the framework's, whose epsilon may have any of several names."""
     epsilons = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
     return {"layer": "norm", "epsilon": epsilons[0]} if epsilons else {}
 

@@ -303,7 +303,8 @@ def versions_for(backend: Backend, model: Any) -> dict[str, str]:
     """Return the versions of Python, unifreeze, a framework, and the library of a model's class."""
     root = type(model).__module__.partition(".")[0]
     version = getattr(sys.modules.get(root), "__version__", "")
-    return versions_of(backend.name) | ({root: str(version)} if version else {})
+    library = {root: str(version)} if version and root != backend.name else {}
+    return versions_of(backend.name) | library
 
 
 def shown_inputs(batch: Batch) -> Iterator[str]:

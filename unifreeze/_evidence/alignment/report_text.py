@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unifreeze._evidence.alignment.finding_words import TERMS, in_chinese
 from unifreeze._evidence.alignment.lines import Line
 from unifreeze._evidence.alignment.words import (
     LINES,
@@ -13,13 +15,13 @@ from unifreeze._evidence.alignment.words import (
     SOURCES,
     VERDICTS,
     WORDS,
-    translated,
 )
 
 if TYPE_CHECKING:
     from unifreeze._evidence.alignment.alignment_report import AlignmentReport
 
 _INDENT = " " * 14
+_COUNTED = "holds", "BROKEN", "open"
 
 
 def plain_text(report: AlignmentReport) -> str:
@@ -38,7 +40,10 @@ def plain_text(report: AlignmentReport) -> str:
 
 def sentence(line: Line, language: str) -> str:
     """Say what a line promises, or what it found."""
-    return LINES[line.key][language == "zh"].format(**line.facts)
+    if language == "zh":
+        known = {name: TERMS.get(str(value), value) for name, value in line.facts.items()}
+        return LINES[line.key][1].format(**known)
+    return LINES[line.key][0].format(**line.facts)
 
 
 def markdown(report: AlignmentReport, language: str, picture: str) -> str:
@@ -52,13 +57,14 @@ def markdown(report: AlignmentReport, language: str, picture: str) -> str:
     head = [
         f"# {words['title']}",
         "",
-        f"**{verdict}**",
+        f"**{verdict}** {words['counts'].format(**_counts(report))}",
         "",
         f"- {words['first']}: {one}",
         f"- {words['second']}: {other}",
         f"- {words['weights']}: {report.weights or words['unknown weights']}",
         f"- {words['inputs']}: {', '.join(report.inputs)}",
         f"- {words['seed']}: {report.seed}",
+        f"- {words['plan']}: {_rules(report.plan)}",
         "",
         words["how"],
     ]
@@ -71,10 +77,24 @@ def markdown(report: AlignmentReport, language: str, picture: str) -> str:
     return "\n".join([*head, *body, ""])
 
 
+def _counts(report: AlignmentReport) -> dict[str, int]:
+    """Count the lines by verdict."""
+    counts = Counter[str](line.verdict for line in report.lines)
+    return {"all": len(report.lines), **{name: counts[name] for name in _COUNTED}}
+
+
+def _rules(plan: Mapping[str, Any]) -> str:
+    """Return a plan's rules as code."""
+    rules = (f"{verb}: {selector}" for rule in plan["rules"] for verb, selector in rule.items())
+    return ", ".join(f"`{rule}`" for rule in rules)
+
+
 def _table(lines: list[Line], language: str, words: dict[str, str]) -> list[str]:
     """Return a section's lines as a table, and their findings below it."""
     columns = [words[name] for name in ("verdict", "check", "measured", "threshold", "from")]
-    rows = [
+    measured = any(line.limit is not None or line.source for line in lines)
+    columns = columns if measured else columns[:2]
+    rows: list[tuple[str, ...]] = [
         (
             VERDICTS[line.verdict][language == "zh"],
             sentence(line, language),
@@ -84,11 +104,13 @@ def _table(lines: list[Line], language: str, words: dict[str, str]) -> list[str]
         )
         for line in lines
     ]
-    table = [_row(columns), _row("---" for _ in columns), *map(_row, rows)]
+    shown = (row[: len(columns)] for row in rows)
+    table = [_row(columns), _row("---" for _ in columns), *map(_row, shown)]
     details = [line for line in lines if line.details]
     for line in details:
         table += ["", f"{sentence(line, language)}:", ""]
-        table += [f"- {translated(detail, language)}" for detail in line.details]
+        findings = map(in_chinese, line.details) if language == "zh" else line.details
+        table += [f"- {finding}" for finding in findings]
     return table
 
 
@@ -105,9 +127,11 @@ def _curves(
     lines = [f"![{words['curves']}]({picture})", ""] if picture else []
     kind = WORDS[curves.kind][language == "zh"]
     lines += [words["loss of"].format(kind=kind, output=curves.output), ""]
-    lines += [_row((words["step"], *report.frameworks)), _row(["---"] * 3)]
-    rows = zip(curves.one, curves.other, strict=True)
-    return [*lines, *(_row((str(n), f"{a:.6f}", f"{b:.6f}")) for n, (a, b) in enumerate(rows))]
+    lines += [_row((words["step"], *report.frameworks, words["apart"])), _row(["---"] * 4)]
+    for number, (one, other) in enumerate(zip(curves.one, curves.other, strict=True)):
+        cells = str(number), f"{one:.6f}", f"{other:.6f}", f"{abs(one - other):.1e}"
+        lines.append(_row(cells))
+    return lines
 
 
 def _measured(line: Line, language: str) -> str:

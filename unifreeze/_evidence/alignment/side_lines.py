@@ -21,7 +21,7 @@ from unifreeze._evidence.alignment.setting_lines import setting_lines
 from unifreeze._evidence.gaps import NOTHING
 from unifreeze._evidence.parity import compare_records
 from unifreeze._evidence.record import refuse_different
-from unifreeze._evidence.report import StepReport
+from unifreeze._evidence.report import ClauseResult, StepReport
 from unifreeze._evidence.step import compare_sides
 from unifreeze._files import told_of_files
 from unifreeze._ports.pairing import Pairing
@@ -173,11 +173,19 @@ def _clauses(
                 yield failed_line(section, report)
                 continue
             clause = next(row for row in report.clauses if row.name == name)
-            if clause.nearest is None and (is_own or clause.measured == NOTHING):
-                continue  # it is the same in any precision, or there is nothing
+            if clause.nearest is None and _says_nothing(clause, own=is_own):
+                continue
             key = f"{name} in own precision" if is_own else name
             line = clause_line(section, key, clause, own=is_own)
             yield hidden_by_noise(line, double, name) if is_own else line
+
+
+def _says_nothing(clause: ClauseResult, *, own: bool) -> bool:
+    """Return whether a clause is the same in any precision and stands there already, or is empty.
+
+    One that could measure nothing because nothing was finite is broken, and is not empty.
+    """
+    return clause.holds if clause.measured == NOTHING else own
 
 
 def hidden_by_noise(line: Line, double: StepReport | tuple[str, ...], name: str) -> Line:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 SECTION_TITLES = {
     "pairing": ("Pairing", "参数配对"),
     "weights": ("Weights", "权重"),
@@ -38,6 +36,12 @@ WORDS = {
     "unknown weights": ("not stated, taken as random", "未说明,按随机权重处理"),
     "inputs": ("inputs", "输入"),
     "seed": ("seed", "随机种子"),
+    "plan": ("plan of the training", "训练所用方案"),
+    "counts": (
+        "Of {all} lines {holds} hold, {BROKEN} are broken, {open} are open; the others are notes.",
+        "共 {all} 项:通过 {holds},未通过 {BROKEN},无法判定 {open},其余为说明。",
+    ),
+    "apart": ("difference", "差异"),
     "how": (
         "During the checks the port holds the first model's weights. Layers with running "
         "statistics train, everything random is off. Differences are relative: the norm of the "
@@ -134,8 +138,8 @@ LINES = {
         "{count} 个张量对这批输入的输出没有影响",
     ),
     "carried": (
-        "{tensors} tensors with {values} values carried over for the checks",
-        "已为检查搬运 {tensors} 个张量,共 {values} 个数值",
+        "{tensors} tensors with {values:,} values carried over for the checks",
+        "已为检查搬运 {tensors} 个张量,共 {values:,} 个数值",
     ),
     "holds them": (
         "the port holds the first model's weights already",
@@ -236,22 +240,3 @@ LINES = {
     ),
 }
 """What each line says, with its facts in braces."""
-_FINDINGS = (
-    (r"(.+) differs by (\S+), and (\S+) is allowed", r"\1 相差 \2,允许 \3"),
-    (r"(.+) and (.+): (\S+), and (\S+) is allowed", r"\1 与 \2:相差 \3,允许 \4"),
-    (r"(.+): differs by (\S+)", r"\1:相差 \2"),
-    (r"(.+): is the transpose of the first model's", r"\1:是参考模型的转置"),
-    (r"… and (\d+) more", r"…… 另有 \1 项"),
-    (r"(.+) gets a gradient in (\S+) only", r"\1 只在 \2 中有梯度"),
-    (r"stopped early: (.+)", r"提前停止:\1"),
-    (r"note: (.+)", r"说明:\1"),
-)
-
-
-def translated(finding: str, language: str) -> str:
-    """Return a finding in a language; one without a translation stays in English."""
-    if language == "zh":
-        for pattern, text in _FINDINGS:
-            if match := re.fullmatch(pattern, finding):
-                return match.expand(text)
-    return finding
