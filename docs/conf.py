@@ -31,6 +31,7 @@ autodoc_member_order = "groupwise"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # the theme's own underlines the names of modules
 html_title = f"unifreeze {release}"
 html_show_sourcelink = False
 html_copy_source = False
@@ -48,6 +49,11 @@ def _link(match: re.Match[str]) -> str:
         return f'<a href="../{other[1]}/{other[2]}.html{other[3] or ""}">{text}</a>'
     return text if text.startswith("`") else f"{text} (`{target.lstrip('./')}`)"
 
+
+WIDE = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u201c\u201d]"
+INLINE = r"[\[A-Za-z]|\*\*|`(?!`)"
+BROKEN_LINE = re.compile(rf"(?<={WIDE})\n *(?={WIDE})|(?<=[，。、；：（）])\n *(?={INLINE})")  # noqa: RUF001
+"""A line that ends and goes on in Chinese: a browser would show a blank there."""
 
 INCLUDE = re.compile(r"```\{include\} \.\./\.\./(\S+)\n```")
 
@@ -67,12 +73,19 @@ def _included(pages: Path, match: re.Match[str]) -> str:
     return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", link, text)
 
 
+def _without_blanks(text: str) -> str:
+    """Join lines that go on in Chinese, outside code; next to Latin words the blank stays."""
+    parts = re.split(r"^(```.*?^```)$", text, flags=re.M | re.S)
+    parts[::2] = [BROKEN_LINE.sub("", part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def _for_the_site(app: Any, name: str, source: list[str]) -> None:
     """Change what only makes sense in the repository."""
     text = INCLUDE.sub(partial(_included, Path(app.srcdir)), source[0]).replace(
         "```mermaid", "```text"
     )
-    source[0] = LINK.sub(_link, text)
+    source[0] = LINK.sub(_link, _without_blanks(text))
 
 
 def setup(app: Any) -> None:

@@ -72,9 +72,18 @@ def import_target(name: str, target: str) -> Any:
         raise TargetError(f"{name} cannot be imported: {error}") from error
     except (Exception, SystemExit) as error:
         raise TargetError(
-            f"{name} cannot be imported: {type(error).__name__}: {error}",
-            hint="import it in Python to see where it fails",
+            f"{name} cannot be imported: {type(error).__name__}: {error}", hint=_cure_of(error)
         ) from error
+
+
+def _cure_of(error: BaseException) -> str:
+    """Return what may help: what is imported may have been built for another framework."""
+    if re.search(r"operator \w+::\w+ does not exist|undefined symbol", str(error)):
+        return (
+            "a package was built for another build of its framework; install both from one index, "
+            "in one command"
+        )
+    return "import it in Python to see where it fails"
 
 
 def _current_folder() -> Path:

@@ -14,7 +14,7 @@ from unifreeze._drawing.treemap import Box
 from unifreeze._handle.history import BEFORE, RunReport
 
 WIDTH, LEFT, RIGHT = 960.0, 64.0, 110.0
-PANEL, GAP, STRIP, TOP = 150.0, 26.0, 16.0, 34.0
+PANEL, GAP, STRIP, TOP = 150.0, 32.0, 16.0, 46.0
 _SIDES = ("train", "val", "test")
 Point = tuple[float, float]
 
@@ -75,7 +75,7 @@ class _Chart:
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         if high == low:
             low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-        pieces = [element("text", metric, x=0.0, y=top - 6, class_="uf-big")]
+        pieces = [element("text", metric, x=0.0, y=top - 14, class_="uf-big")]
         for value in ticks(low, high):
             y = top + PANEL * (1 - (value - low) / (high - low))
             pieces += [  # lines behind the curves

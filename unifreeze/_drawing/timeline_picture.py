@@ -17,6 +17,8 @@ from unifreeze.errors import counted
 
 WIDTH = 960.0
 ROW, HEADER, RATES = 22.0, 40.0, 64.0
+INSET = 6.0
+"""Between the frame around a chosen column and the words in it."""
 _LEAST, _MOST = 16.0, 220.0
 """Width of a column, in pixels: of many phases, and of few."""
 
@@ -60,7 +62,7 @@ class _Drawn:
 
     def _head(self, number: int, phase: TimelinePhase) -> Markup:
         """Write a phase's name, and when it begins."""
-        x, room = self._x(number) + 2, self.column - 6
+        x, room = self._x(number) + INSET, self.column - INSET - 4
         trainable, total = phase.resolution.counts()
         sentence = f"{phase.name or 'the run'}, {phase.begins}: {_what(phase, trainable, total)}"
         name = fitting(phase.name or "the run", room, letter=8.0)
@@ -113,8 +115,8 @@ class _Drawn:
                 pieces.append(element("path", d=line, class_=style, stroke_dasharray=dashes))
             label = rate_of(phase)
             if label != before:
-                sentence = fitting(label, self.column)
-                pieces.append(element("text", sentence, x=x + 2, y=y - 4))
+                sentence = fitting(label, self.column - INSET)
+                pieces.append(element("text", sentence, x=x + INSET, y=y - 4))
             before = label
         return joined(*pieces)
 
