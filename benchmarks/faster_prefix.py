@@ -1,7 +1,7 @@
 """Epoch 1 with a faster prefix: steps without a cache, with one, and with each faster prefix.
 
     python benchmarks/faster_prefix.py            # both networks, both frameworks
-    python benchmarks/faster_prefix.py paddle text
+    python benchmarks/faster_prefix.py paddle text --quick
 
 Contenders train copies of one model on the same batches in turn; no row repeats. Ratios are of
 processor time, over the plan without a cache: of the whole epoch, in which everything is prepared,
@@ -22,7 +22,8 @@ import numpy as np
 import unifreeze as uf
 from unifreeze.errors import UnifreezeError
 
-BATCHES = 16
+BATCHES, TEXTS, PICTURES = 16, (4, 128), (8, 3, 224, 224)
+QUICK = 6, (2, 64), (2, 3, 112, 112)
 TEXT = uf.FreezePlan.from_yaml(
     "unifreeze: 1\nrules: [{only: 'head | blocks[-2:]'}]\ndropout: off\n"
 )
@@ -83,8 +84,9 @@ def loop(framework, model, plan, prefix):
     return step, block
 
 
-def compare(framework, kind, prefixes):
+def compare(framework, kind, prefixes, size):
     """Print the ratios of one network."""
+    count, texts, pictures = size
     make = globals()[f"{framework}_{kind}"]
     plan = TEXT if kind == "text" else IMAGES
     first = make()
@@ -98,10 +100,10 @@ def compare(framework, kind, prefixes):
                 times[prefix] = []
             except UnifreezeError as error:
                 print(f"  {prefix}: refused: {error.fact}")
-        for _ in range(BATCHES):
-            shape = (4, 128) if kind == "text" else (8, 3, 224, 224)
-            rows = DRAW.integers(1, 9000, shape) if kind == "text" else DRAW.standard_normal(shape)
-            rows = rows if kind == "text" else rows.astype(np.float32)
+        for _ in range(count):
+            rows = DRAW.integers(1, 9000, texts)
+            if kind == "images":
+                rows = DRAW.standard_normal(pictures).astype(np.float32)
             for prefix, step in steps.items():
                 start = process_time()
                 step(rows)
@@ -123,4 +125,5 @@ if __name__ == "__main__":
     for framework in frameworks:
         faster = ["bfloat16", "compile"] if framework == "torch" else ["inference", "bfloat16"]
         for kind in kinds:
-            compare(framework, kind, ["none", "exact", *faster])
+            size = QUICK if "--quick" in sys.argv else (BATCHES, TEXTS, PICTURES)
+            compare(framework, kind, ["none", "exact", *faster], size)

@@ -20,8 +20,8 @@ from unifreeze.errors import UnifreezeError
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_writer_that_is_killed_leaves_a_whole_file(name, tmp_path):
-    killed, _ = kill(name, tmp_path, 6)
-    assert killed
+    started, _ = kill(name, tmp_path, 6)
+    assert started >= 6
 
 
 @contextmanager

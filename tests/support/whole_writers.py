@@ -138,7 +138,8 @@ def kill(name: str, folder: Path, kills: int, seed: int = 0) -> tuple[int, int]:
     """Kill a writer at random moments.
 
     Returns:
-        How many writers were killed, and how many of those had written a new file.
+        How many writers were started until so many were killed, and how many of the killed had
+        written a new file.
 
     Raises:
         AssertionError: A file was neither the old nor the new one, or something was left over.
@@ -150,10 +151,11 @@ def kill(name: str, folder: Path, kills: int, seed: int = 0) -> tuple[int, int]:
     WRITERS[name](path, 60 * KILOBYTE)
     needed = time.perf_counter() - start
     WRITERS[name](path, 2 * KILOBYTE)
-    old, killed, replaced = path.read_bytes(), 0, 0
-    for number in range(kills):
-        # The first is killed at once, so that one is, however quick the machine.
-        was_killed = kill_once(name, folder, draw.uniform(0, 2 * needed) if number else 0)
+    old, started, killed, replaced = path.read_bytes(), 0, 0, 0
+    while killed < kills:
+        was_killed = kill_once(name, folder, draw.uniform(0, 2 * needed))
+        # Too late: come earlier, so that all are killed in the end, however quick the machine.
+        started, needed = started + 1, needed if was_killed else 0.95 * needed
         now = path.read_bytes()
         assert now in (old, new), f"{name}: {len(now)} bytes are neither the old nor the new file"
         killed, replaced = killed + was_killed, replaced + (was_killed and now == new)
@@ -161,7 +163,7 @@ def kill(name: str, folder: Path, kills: int, seed: int = 0) -> tuple[int, int]:
         left = sorted(entry.name for entry in folder.iterdir())
         assert left == [name], f"{name}: left over: {left}"
         assert path.read_bytes() == old
-    return killed, replaced
+    return started, replaced
 
 
 def fill_disk(name: str, disk: Path) -> None:
@@ -198,11 +200,12 @@ def main() -> None:
         print(f"{name}: on a full disk the old file is kept, nothing left over")
     for name in WRITERS:
         with tempfile.TemporaryDirectory() as folder:
-            killed, replaced = kill(name, Path(folder), given.kills, given.seed)
+            started, replaced = kill(name, Path(folder), given.kills, given.seed)
         print(
-            f"{name}: {given.kills} processes (seed {given.seed}), {killed} killed before their "
-            f"end, {replaced} of them after the new file was in place; old or new file whole, "
-            "nothing left over"
+            f"{name}: {given.kills} of {started} processes killed before their end (seed "
+            f"{given.seed}), {replaced} of them after the new file was in place; old or new file "
+            "whole, nothing left over",
+            flush=True,
         )
 
 
