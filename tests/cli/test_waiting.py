@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,7 +64,8 @@ def terminal(monkeypatch):
     monkeypatch.setattr(waiting, "SECONDS", 0.0)
     monkeypatch.setattr(waiting, "EVERY", 0.01)
     stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
+    # pytest itself replaces sys.stderr between a fixture and its test.
+    monkeypatch.setattr(waiting, "sys", SimpleNamespace(stderr=stream))
     return stream
 
 
@@ -110,7 +112,7 @@ def test_a_line_never_wraps(terminal):
     line = WaitingLine(terminal, "show", 20)
     line.now("building " + "a" * 100)
     line.start()
-    wait_for(lambda: "building"[:3] in terminal.getvalue())
+    wait_for(lambda: "unifreeze" in terminal.getvalue())
     line.stop()
     pieces = terminal.getvalue().split("\r\x1b[K")
     assert max(map(len, pieces)) == 19
