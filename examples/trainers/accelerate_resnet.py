@@ -35,6 +35,7 @@ def train(folder: Path, first: int, epochs: int) -> None:
     for epoch in range(first, epochs):
         measured = {"val_loss": validate(model)} if epoch else None
         handle.step(epoch=epoch, metrics=measured)
+        accelerator.log(handle.scalars(), step=epoch)
         accelerator.print(epoch, handle.phase.name, handle)
         model.train()
         for inputs, wanted in loader:

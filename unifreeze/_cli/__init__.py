@@ -23,6 +23,7 @@ from unifreeze._cli.schema_and_backends import backends, schema
 from unifreeze._cli.show import explain, show
 from unifreeze._cli.step import step
 from unifreeze._cli.suggest import suggest
+from unifreeze._cli.waiting import waiting_line
 from unifreeze.errors import UnifreezeError
 
 WIDEST_HELP = 100
@@ -106,7 +107,9 @@ def main() -> None:
     print_in_any_encoding()
     try:
         try:
-            app(prog_name="unifreeze", terminal_width=min(width_of(sys.stdout) or 80, WIDEST_HELP))
+            with waiting_line(" ".join(sys.argv[1:2]), width_of(sys.stderr)):
+                width = min(width_of(sys.stdout) or 80, WIDEST_HELP)
+                app(prog_name="unifreeze", terminal_width=width)
         finally:
             if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's, which would end with 1
                 raise BrokenPipeError

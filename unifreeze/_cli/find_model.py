@@ -19,6 +19,7 @@ from unifreeze._cli.import_by_name import (
     split_target,
     target_hint,
 )
+from unifreeze._cli.waiting import now
 from unifreeze._files import is_file
 from unifreeze._plan import FreezePlan
 from unifreeze._protocol import (
@@ -45,6 +46,7 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
         MissingFrameworkError: Its framework is not installed.
     """
     module_name, factory_name, args, kwargs = _read_target(target)
+    now(f"building {target}")
     factory = attribute_of(import_target(module_name, target), factory_name, target)
     _seed_all(seed)
     try:
@@ -58,6 +60,7 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
             f"{target} does not build: {type(error).__name__}: {error}",
             hint="call the factory in Python to see where it fails",
         ) from error
+    now("")
     return model, backend_for(model)
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from unifreeze._cli.encodings import as_printed, in_ascii
+from unifreeze._cli.waiting import hide
 from unifreeze._files import save_text
 from unifreeze._tables import table_lines, wrap
 from unifreeze.errors import TargetError
@@ -100,6 +101,7 @@ class _Pipe(Console):
 
 def console() -> Console:
     """Return the console for results."""
+    hide()
     width = width_of(sys.stdout) or 10_000
     return _Pipe(width=width, highlight=False, markup=False, emoji=False)
 
@@ -113,6 +115,7 @@ def say(text: str, style: str = "") -> None:
 
 def complain(text: str) -> None:
     """Write text to standard error; long lines are wrapped on a terminal."""
+    hide()
     width = width_of(sys.stderr) if sys.stderr.isatty() else None
     sys.stderr.write("\n".join(_wrapped(text, sys.stderr, width)) + "\n")
 
@@ -156,6 +159,7 @@ def say_plan(text: str) -> None:
     encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
     if encoding != "utf-8" and not sys.stdout.isatty():
         text = in_ascii(text)
+    hide()
     sys.stdout.write(f"{text.rstrip()}\n")
 
 
@@ -167,6 +171,7 @@ def write_json(data: Any, where: str) -> None:
     """
     text = json.dumps(data, indent=2, allow_nan=False, default=str)
     if where == "-":
+        hide()
         sys.stdout.write(text + "\n")
         return
     save_text(where, text + "\n", error_class=TargetError)

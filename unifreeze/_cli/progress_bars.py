@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
+from unifreeze._cli.waiting import hidden
+
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
@@ -16,7 +18,8 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     Each text gets a bar of its own; all bars are removed at the end.
     """
     errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bars:
+    bars = Progress(console=errors, transient=True, disable=not errors.is_terminal)
+    with hidden(), bars:
         tasks = {}
 
         def show(text: str, done: int, total: int) -> None:

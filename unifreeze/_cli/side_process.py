@@ -11,6 +11,7 @@ from typing import NamedTuple
 import typer
 
 from unifreeze._cli.output import BUG
+from unifreeze._cli.waiting import now
 from unifreeze.errors import TargetError, UnifreezeError
 
 
@@ -69,7 +70,9 @@ def run_sides(sides: Sequence[SideCommand]) -> None:
         for side in sides:
             processes.append(side.start())
         for side, process in zip(sides, processes, strict=True):
+            now(f"running {side.model}")
             side.finish(process)
+        now("")
     finally:
         for process in processes:
             if process.poll() is None:
