@@ -16,7 +16,8 @@ PLANS = {
 }
 CALLS = {
     "verify": (), "rebase": (), "reapply": (), "remove": (), "check_gradients": (), "groups": (),
-    "check_flags": (), "param_groups": (0.1,), "rates": (), "step": (1,), "would_stop": (1,), "report": (),
+    "check_flags": (), "param_groups": (0.1,), "rates": (), "step": (1,), "would_stop": (1,),
+    "report": (),
     "state_dict": (), "trainable_state_dict": (), "cached": (), "scalars": (), "model_card": (),
 }  # fmt: skip
 """Arguments of the methods that need no optimizer, state or file."""

@@ -171,6 +171,7 @@ FOR = {
     "lisa": ["bert"],
     "lora_with_frozen_norms": ["bert with lora"],
     "named_layers": ["bert"],
+    "new_words": ["bert", "bart"],
     "norm_statistics_held": ["resnet18"],
     "norm_statistics_moving": ["resnet18"],
     "norms": ["resnet18", "ernie"],

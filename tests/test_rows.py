@@ -2,9 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -456,3 +453,125 @@ def test_both_frameworks_train_the_same_rows():
     assert one == other
     report = uf.check_parity(plan(tied=True), *nets, batch="ids=int64[3,5]<0:12>")
     report.raise_if_broken()
+
+
+def test_a_loss_scaler_and_master_weights():
+    """A scaler skips steps, and Paddle keeps masters of what is in half precision."""
+    net = model(torch, tied=True)
+    handle = plan(tied=True).apply(net)
+    before = values(net.word_embeddings.weight)
+    optimizer = handle.optimizer(torch.optim.AdamW, lr=0.05, weight_decay=0.2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for step in range(6):
+        value = loss(net, batch(torch, step)) * (float("inf") if step == 2 else 1.0)
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        clear(optimizer)
+    after = values(net.word_embeddings.weight)
+    assert after[:OLD].tobytes() == before[:OLD].tobytes()
+    assert np.isfinite(after).all()
+    assert (after[OLD:] != before[OLD:]).any(axis=1).all()
+    handle.verify()
+
+
+ERRORS = {
+    "past the end": ('rows("word_embeddings", 12:)', "none from 12 up to 12"),
+    "far past the end": ('rows("word_embeddings", 30000:)', "30000 is past its end"),
+    "a stop past the end": ('rows("word_embeddings", 5:13)', "13 is past its end"),
+    "before the beginning": ('rows("word_embeddings", -13:)', "-13 is past its beginning"),
+    "empty": ('rows("word_embeddings", 5:5)', "none from 5 up to 5"),
+    "backwards": ('rows("word_embeddings", 7:-8)', "none from 7 up to 4"),
+    "all": ('rows("word_embeddings", :)', "these are all 12 rows"),
+    "no table": ('rows("middle.weight", 1:)', "is not the table of an embedding"),
+    "a vector": ('rows("middle.bias", 1:)', r"is of shape \[4\]"),
+    "several": ('rows("all", 1:)', "rows are of one table"),
+    "nothing": ('rows("no_such_table", 1:)', "matches none of"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_rows_that_are_not_there_are_errors_that_say_so(side, name):
+    rule, fact = ERRORS[name]
+    net = model(side, tied=False)
+    flags = [
+        bool(p.requires_grad if side is torch else not p.stop_gradient) for p in net.parameters()
+    ]
+    with pytest.raises(uf.errors.ResolveError, match=fact) as caught:
+        uf.FreezePlan().only("middle").train(rule).apply(net)
+    assert caught.value.hint
+    assert flags == [
+        bool(p.requires_grad if side is torch else not p.stop_gradient) for p in net.parameters()
+    ]
+
+
+def test_rules_in_other_places_are_errors(side):
+    net, rule = model(side, tied=False), 'rows("word_embeddings", 9:)'
+    twice = uf.FreezePlan().freeze("all").train(rule).train('rows("word_embeddings", 5:7)')
+    with pytest.raises(uf.errors.ResolveError, match="rules 2 and 3 both train rows of word_emb"):
+        twice.resolve(net)
+    with pytest.raises(uf.errors.UndecidedRuleError, match="decides nothing"):
+        uf.FreezePlan().train(rule).freeze("word_embeddings").resolve(net)
+    for verb in ("freeze", "only"):
+        with pytest.raises(uf.errors.PlanError, match=r"rows\(…\) stands alone"):
+            getattr(uf.FreezePlan(), verb)(rule)
+    with pytest.raises(uf.errors.PlanError, match=r"rows\(…\) stands alone"):
+        uf.FreezePlan().with_group(rule, weight_decay=0)
+    with pytest.raises(uf.errors.PlanError, match=r"rows\(…\) stands alone"):
+        uf.freeze(net, rule)
+    optional = uf.FreezePlan().only("middle").train('rows("nothing", 9:)', optional=True)
+    assert optional.resolve(net).rows == ()
+
+
+def test_a_plan_file_says_the_same(side):
+    text = 'unifreeze: 1\nrules:\n  - freeze: all\n  - train: rows("word_embeddings", 9:)\n'
+    read = uf.FreezePlan.from_yaml(text)
+    assert read == plan(tied=True)
+    assert uf.FreezePlan.from_yaml(read.to_yaml()) == read
+    by_framework = (
+        uf.FreezePlan()
+        .only("middle")
+        .train({"torch": 'rows("word_embeddings", 9:)', "paddle": 'rows("word_embeddings", -3:)'})
+    )
+    (rows,) = by_framework.resolve(model(side, tied=False)).rows
+    assert (rows.start, rows.stop, rows.total) == (9, 12, 12)
+    shown = str(by_framework.resolve(model(side, tied=False)))
+    assert "rows 9 to 11 train (3 of 12), 9 rows stay as they are" in shown
+
+
+def test_max_norm_and_capture_and_translate_are_refused(side):
+    net = model(side, tied=False)
+    setattr(net.word_embeddings, "max_norm" if side is torch else "_max_norm", 1.0)
+    with pytest.raises(uf.errors.UnsupportedPlanError, match="max_norm rewrites rows that stay"):
+        plan(tied=False).apply(net)
+    net = model(side, tied=False)
+    plan(tied=False).apply(net)
+    with pytest.raises(uf.errors.PlanError, match="no flag shows it"):
+        uf.capture(net)
+    with pytest.raises(uf.errors.PlanError, match="are not translated"):
+        uf.translate(plan(tied=False), net, model(side, tied=False))
+
+
+def test_a_replaced_table_is_told_and_taken_in(side):
+    net = model(side, tied=False)
+    handle = plan(tied=False).apply(net)
+    net.word_embeddings = side.nn.Embedding(WORDS, 4)
+    with pytest.raises(FrozenDriftError, match=r"word_embeddings\.weight: replaced"):
+        handle.verify()
+    handle.reapply()
+    before = values(net.word_embeddings.weight)
+    train(side, net, build(side, adamw(side), net), range(4))
+    assert values(net.word_embeddings.weight)[:OLD].tobytes() == before[:OLD].tobytes()
+    assert handle.verify().rows == OLD
+
+
+def test_parity_sees_other_rows():
+    nets = [model(side, tied=True) for side in SIDES.values()]
+    differs = (
+        uf.FreezePlan()
+        .freeze("all")
+        .train({"torch": 'rows("word_embeddings", 9:)', "paddle": 'rows("word_embeddings", 6:)'})
+    )
+    report = uf.check_parity(differs, *nets, batch="ids=int64[3,5]<0:12>")
+    assert report.broken == ("decisions",)
+    assert "trains rows 9 to 11 alone in torch" in str(report)

@@ -96,6 +96,11 @@ class PaddleRows(HeldRows):
             if _UPDATE in vars(cls):
                 setattr(cls, _UPDATE, self._around(getattr(cls, _UPDATE)))
 
+    def _begin(self, optimizer: Optimizer, tensors: list[paddle.Tensor]) -> None:
+        if sharding_of(optimizer) is not None and any(t in self._tables for t in tensors):
+            raise _sharded("fleet's sharding divides the tables")
+        self.before_step(optimizer, tensors)
+
     def _around(self, update: Any) -> Any:
         @wraps(update)
         def around(
@@ -105,11 +110,13 @@ class PaddleRows(HeldRows):
             if not self._tables or not paddle.in_dynamic_mode():
                 return update(optimizer, loss, startup_program, params_grads, *rest, **named)
             mapping = isinstance(params_grads, Mapping)
-            rows = params_grads["params"] if mapping else params_grads
-            tensors = [tensor for tensor, _ in rows]
-            if sharding_of(optimizer) is not None and any(t in self._tables for t in tensors):
-                raise _sharded("fleet's sharding divides the tables")
-            self.before_step(optimizer, tensors)
+            pairs = params_grads["params"] if mapping else params_grads
+            try:
+                self._begin(optimizer, [tensor for tensor, _ in pairs])
+            except OptimizerError:
+                # Paddle's step switches gradients off, and leaves them so when it raises.
+                paddle.base.framework._dygraph_tracer()._has_grad = True
+                raise
             result = update(optimizer, loss, startup_program, params_grads, *rest, **named)
             self.after_step(optimizer)
             return result

@@ -47,7 +47,7 @@ class PaddleOptimizers(ModuleOptimizers, ModuleBackend):
         """Call a function with an optimizer after its steps, until it returns True."""
         steering.on_step(innermost(optimizer), call)
 
-    def check_for_rows(self, optimizer: LiveOptimizer) -> None:
+    def refuse_mixed_rows(self, optimizer: LiveOptimizer) -> None:
         """Refuse an optimizer that moves the rows that train by what is in the others."""
         held.check(innermost(optimizer))
 

@@ -32,7 +32,7 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
     on_step = staticmethod(steering.on_step)
     clear_moments = staticmethod(steering.clear_moments)
     name_states = staticmethod(saved_states.name_states)
-    check_for_rows = staticmethod(held.check)
+    refuse_mixed_rows = staticmethod(held.check)
 
     def param_groups(
         self, model: Model, groups: Sequence[ParamGroup], *, lr: float | None

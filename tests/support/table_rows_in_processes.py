@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import unifreeze as uf
-from tests.support.table_rows import OLD, batch, clear, loss, model, values
+from tests.support.table_rows import OLD, batch, clear, model, values
 from unifreeze.errors import UnifreezeError
 
 STEPS = 9

@@ -76,7 +76,7 @@ class Training:
         self._plan.take_in_wrapping()
         groups = self._groups()
         optimizer = self._plan.backend.optimizer(self._plan.model, cls, groups, settings)
-        self._check_for_rows([optimizer])
+        self._refuse_mixed_rows([optimizer])
         self.link.take(optimizer)
         self._name_states(optimizer)
         return optimizer
@@ -85,7 +85,7 @@ class Training:
         """Let phases steer an optimizer; raises as `Handle.attach` does."""
         self._plan.check_present("attach an optimizer")
         self._plan.take_in_wrapping()
-        self._check_for_rows([optimizer])
+        self._refuse_mixed_rows([optimizer])
         self.link.attach(optimizer)
         self._name_states(optimizer)
 
@@ -101,14 +101,14 @@ class Training:
         plan = self._plan
         plan.check_present("check optimizers")
         check_optimizers(plan.backend, plan.model, plan.phases.groups(), optimizers)
-        self._check_for_rows(optimizers)
+        self._refuse_mixed_rows(optimizers)
         self.link.check(optimizers)
 
-    def _check_for_rows(self, optimizers: Sequence[Any]) -> None:
+    def _refuse_mixed_rows(self, optimizers: Sequence[Any]) -> None:
         """Refuse what mixes rows, if rows of a table train in any phase."""
         if any(resolution.rows for resolution in self._plan.phases.resolutions):
             for optimizer in optimizers:
-                self._plan.backend.check_for_rows(optimizer)
+                self._plan.backend.refuse_mixed_rows(optimizer)
 
     def values_written(self, paths: Sequence[str]) -> None:
         """Let the optimizer copy values that were loaded into the model."""

@@ -73,7 +73,7 @@ class ModuleOptimizers(TensorOperations):
     def _no_schedules(self, job: str) -> OptimizerError:
         return OptimizerError(f"{self.name} has no schedules: it cannot {job}")
 
-    def check_for_rows(self, optimizer: LiveOptimizer) -> None:
+    def refuse_mixed_rows(self, optimizer: LiveOptimizer) -> None:
         """Do nothing: by default a framework refuses plans on rows of tables."""
 
     def on_step(self, optimizer: LiveOptimizer, call: Callable[[LiveOptimizer], bool]) -> None:

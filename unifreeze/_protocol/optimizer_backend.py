@@ -73,7 +73,7 @@ class OptimizerBackend(Protocol):
     def has_gradients(self, optimizer: LiveOptimizer) -> bool:
         """Return whether anything that an optimizer updates has a gradient."""
 
-    def check_for_rows(self, optimizer: LiveOptimizer) -> None:
+    def refuse_mixed_rows(self, optimizer: LiveOptimizer) -> None:
         """Refuse an optimizer that moves the rows of a table that train by what is in the others.
 
         Raises:
