@@ -61,8 +61,22 @@ def _inside_backward(model: Any) -> Any:
     """Let an optimizer step inside the backward pass."""
     from torch.distributed.optim import _apply_optimizer_in_backward as put_in
 
-    put_in(torch.optim.SGD, model.parameters(), {"lr": RATE})
+    put_in(torch.optim.SGD, [p for p in model.parameters() if p.requires_grad], {"lr": RATE})
     return DDP(model)
+
+
+class _Nothing:
+    """Stands where others have an optimizer: each parameter has one of its own."""
+
+    def zero_grad(self) -> None:
+        """Do nothing."""
+
+    def step(self) -> None:
+        """Do nothing."""
+
+
+def _none(handle: uf.Handle, _model: Any) -> Any:
+    return _Nothing()
 
 
 def _unknown(model: Any) -> Any:
@@ -161,7 +175,7 @@ ROWS = [
     ),
     _row("`DistributedDataParallel` with `no_sync`", wrapped(DDP, step=_accumulated)),
     _row("`DistributedDataParallel`: `delay_all_reduce_named_params`", wrapped(_delayed)),
-    _row("`DistributedDataParallel`: an optimizer in the backward pass", wrapped(_inside_backward)),
+    _row("`DistributedDataParallel`: an optimizer in the backward pass", wrapped(_inside_backward, optimizer=_none)),
     _row(
         "`DistributedDataParallel` and `ZeroRedundancyOptimizer`",
         wrapped(DDP, optimizer=_zero, save=_save_zero),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,14 @@ ACCELERATE = replace(
 # transformers and Lightning -------------------------------------------------------------------
 
 
+@cache
+def _know_numbered_cpus() -> None:
+    """Let PyTorch load to "cpu:0", as the Trainer asks it to on a machine without a GPU."""
+    torch.serialization.register_package(
+        0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None
+    )
+
+
 def with_transformers(
     model: Any,
     folder: Path,
@@ -101,10 +109,7 @@ def with_transformers(
             if at is not None:
                 at(state.global_step)
 
-    # The Trainer loads an optimizer's state to "cpu:0" here, which PyTorch does not know.
-    torch.serialization.register_package(
-        0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None
-    )
+    _know_numbered_cpus()
     arguments = TrainingArguments(
         str(folder),
         num_train_epochs=EPOCHS,
