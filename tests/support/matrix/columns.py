@@ -139,7 +139,10 @@ def phase_change(kit: Kit, _folder: Path) -> None:
 
 
 def save(kit: Kit, folder: Path, *, own: bool) -> None:
-    """Save a run in its third phase, which has moments of what it froze, and note what an unbroken run ends with."""
+    """Save a run in its third phase, and note what an unbroken run ends with.
+
+    Its optimizer has moments of what that phase froze, which a later one thaws.
+    """
     run = kit.began()
     kit.go_on(run, range(SAVED_AT), own=own)
     kit.save(folder, run)

@@ -175,7 +175,10 @@ ROWS = [
     ),
     _row("`DistributedDataParallel` with `no_sync`", wrapped(DDP, step=_accumulated)),
     _row("`DistributedDataParallel`: `delay_all_reduce_named_params`", wrapped(_delayed)),
-    _row("`DistributedDataParallel`: an optimizer in the backward pass", wrapped(_inside_backward, optimizer=_none)),
+    _row(
+        "`DistributedDataParallel`: an optimizer in the backward pass",
+        wrapped(_inside_backward, optimizer=_none),
+    ),
     _row(
         "`DistributedDataParallel` and `ZeroRedundancyOptimizer`",
         wrapped(DDP, optimizer=_zero, save=_save_zero),

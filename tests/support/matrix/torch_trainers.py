@@ -200,7 +200,10 @@ class _Watch:
         after = PLAIN.values(self._model)
         if self.steps:
             moved = {path for path, value in after.items() if value != self._before[path]}
-            assert moved == self._wanted, (sorted(moved - self._wanted), sorted(self._wanted - moved))
+            assert moved == self._wanted, (
+                sorted(moved - self._wanted),
+                sorted(self._wanted - moved),
+            )
             assert PLAIN.same(PLAIN.digest(self._model)), "the processes have other values"
         self._before, self.steps = after, self.steps + 1
         self._wanted = self._trains()
