@@ -28,9 +28,14 @@ def main() -> int:
             print(f"{row.framework} | {row.name} | {column} | {text}", flush=True)
     print(f"{len(chosen)} rows, {faults} faults")
     before = cells_on_page(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
-    known = before | seen
-    if not faults and all((row.framework, row.name) in known for row in rows()):
-        PAGE.write_text(text_of(rows(), known), encoding="utf-8")
+    right = {
+        key: cells
+        for key, cells in seen.items()
+        if not any(text.startswith("fault") for text in cells.values())
+    }
+    known = before | right
+    shown = [row for row in rows() if (row.framework, row.name) in known]
+    PAGE.write_text(text_of(shown, known), encoding="utf-8")
     return int(bool(faults))
 
 

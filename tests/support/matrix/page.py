@@ -26,8 +26,8 @@ The columns:
   another plan on the bare model;
 - *phase change*: head, last block, head again, all;
 - *resume*: saved in the third phase; ends with the bits of an unbroken run. *Resume, other
-  processes*: saved in two and resumed in one, and the other way round; the same bits, except with
-  trainers that divide the data among processes;
+  processes*: saved in two and resumed in one, and the other way round; the same bits, except where
+  a trainer divides the data among processes, or tensor parallelism adds up in another order;
 - *remove*: flags are as before the plan, and everything trains;
 - *verify*: no alarm after training; a frozen parameter that was changed is named.
 

@@ -166,6 +166,7 @@ def _guarded(cell: Any) -> Any:
     return partial(_known, cell)
 
 
+GPU_ALONE = "PyTorch runs such a backward pass on a GPU alone"
 NOT_INSTALLED = "it is not installed; a stand-in is tried in tests/test_torch_divided_by_others.py"
 ROWS = [
     *_rows_of_engines(),
@@ -178,6 +179,9 @@ ROWS = [
     _row(
         "`DistributedDataParallel`: an optimizer in the backward pass",
         wrapped(_inside_backward, optimizer=_none),
+        plan_before=GPU_ALONE,
+        remove=GPU_ALONE,
+        verify=GPU_ALONE,
     ),
     _row(
         "`DistributedDataParallel` and `ZeroRedundancyOptimizer`",
@@ -190,7 +194,14 @@ ROWS = [
     ),
     _row(
         "tensor parallel by `parallelize_module`",
-        replace(PLAIN, wrap=_by_tensor, step=_same_rows, save=save_parts, load=load_parts),
+        replace(
+            PLAIN,
+            wrap=_by_tensor,
+            step=_same_rows,
+            save=save_parts,
+            load=load_parts,
+            sums_alike=False,
+        ),
     ),
     Row(
         "DeepSpeed ZeRO",
