@@ -135,6 +135,7 @@ bench: setup
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/schedule_step.py
 	$(BIN)/python benchmarks/pairing.py
+	$(BIN)/python benchmarks/agreement.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
