@@ -61,7 +61,7 @@ class TorchBackend(
 
     name = "torch"
     module_class = nn.Module
-    saves_in_parts = staticmethod(distributed_checkpoints.asks)  # type: ignore[assignment]
+    saves_in_parts = staticmethod(distributed_checkpoints.asks)
     on_forward = staticmethod(watches.on_forward)
 
     def __init__(self) -> None:
