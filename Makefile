@@ -17,6 +17,8 @@
 #   make atheris  hostile weight files found by coverage, SECONDS for each format; Linux alone
 #   make interrupts  Ctrl-C at every line of apply, step, remove and load_state_dict
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
+#   make ranks    long runs in several processes: killed, saved in parts, 200 changes of phases
+#   make wrappers the page of what a plan does under every wrapper, trainer, compiler and optimizer
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make docs     the documentation as a site, in English and Chinese, into build/docs
@@ -37,7 +39,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill ranks wrappers test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -106,6 +108,13 @@ kill: setup
 	for framework in torch paddle; do for optimizer in adamw sgd; do \
 	  $(BIN)/python -W ignore -m tests.support.killed $$framework $$optimizer . --every || exit 1; done; done
 
+ranks: setup
+	$(BIN)/python -W ignore -m pytest -m slow tests/test_torch_restarts.py \
+	  tests/test_torch_saved_in_parts.py tests/test_torch_long_runs.py
+
+wrappers: setup
+	$(BIN)/python -W ignore -m tests.support.matrix
+
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not browser'
 
@@ -138,6 +147,7 @@ bench: setup
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/schedule_step.py
 	$(BIN)/python benchmarks/pairing.py
+	$(BIN)/python benchmarks/agreement.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,8 +16,9 @@ def seen():
     return {name: [rank[name] for rank in both] for name in both[0]}
 
 
-def test_plans_that_differ_are_told_in_every_process(seen):
-    first, second = seen["a_plan_that_differs"]
+@pytest.mark.parametrize("what", ["a_plan_that_differs", "a_plan_that_differs_on_parts"])
+def test_plans_that_differ_are_told_in_every_process(seen, what):
+    first, second = seen[what]
     assert first == second
     assert "2 processes train one model, and the decisions written into it differ" in first
     assert "rank 0: plan" in first
@@ -95,6 +96,13 @@ def test_ranks_stay_equal_over_many_plans_on_the_bare_model_and_on_the_wrapper(s
     (first, trainable, moved), second = seen["many_changes"][0], seen["many_changes"][1]
     assert (first, trainable, moved) == second
     assert moved
+
+
+def test_a_wrapper_may_come_after_a_phase_has_begun_and_after_a_state_was_loaded(seen):
+    first, second = seen["wrapped_late"]
+    assert first == second
+    assert [name for name, _ in first] == ["head"] * 2 + ["all"] * 4
+    assert len({digest for _, digest in first}) == 6
 
 
 def test_a_state_of_one_process_goes_on_in_two_after_wrapping(seen):

@@ -31,6 +31,7 @@ from unifreeze.errors import TargetError
 from unifreeze_torch import _checks as checks
 from unifreeze_torch import _distributed_checkpoints as distributed_checkpoints
 from unifreeze_torch import _exchange as exchange
+from unifreeze_torch import _fixed_engines as fixed_engines
 from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _forward_watches as watches
 from unifreeze_torch import _guards as modes
@@ -62,7 +63,7 @@ class TorchBackend(
     name = "torch"
     held_rows = held_rows.held
     module_class = nn.Module
-    saves_in_parts = staticmethod(distributed_checkpoints.asks)  # type: ignore[assignment]
+    saves_in_parts = staticmethod(distributed_checkpoints.asks)
     on_forward = staticmethod(watches.on_forward)
 
     def __init__(self) -> None:
@@ -220,15 +221,16 @@ class TorchBackend(
         root = self.root(model)
         tensors = list(root.parameters())
         engines = [*exchange.engines_around(tensors), *flattened.around(tensors)]
-        ranks = processes.ranks_of(engines, layers.sharded(root))
+        ranks = processes.ranks_of(engines, [*layers.sharded(root), root])
         return processes.StoreProcesses(ranks) if len(ranks) > 1 else Processes()
 
     def is_sharded(self, model: Model) -> bool:
-        """Return whether `fully_shard`, or FSDP before it, has divided a part of a model."""
+        """Return whether each process holds a part of some parameter."""
         if not processes.are_ready():
             return False
         root = self.root(model)
-        return bool(layers.sharded(root) or flattened.around(root.parameters()))
+        parts = layers.sharded(root) or layers.divided(root)
+        return bool(parts or flattened.around(root.parameters()))
 
     def is_gathered(self, model: Model) -> bool:
         """Return whether `summon_full_params` shows all of parameters that are divided."""
@@ -241,7 +243,9 @@ class TorchBackend(
         root = self.root(model)
         tensors = list(root.parameters())
         taking = sum(map(exchange.takes_values, exchange.engines_around(tensors)))
-        return taking + len(layers.sharded(root)) + len(flattened.around(tensors))
+        # While `fully_shard` gathers parameters for a pass, they are not divided.
+        parts = len(layers.sharded(root)) or len(layers.divided(root))
+        return taking + parts + len(flattened.around(tensors)) + len(fixed_engines.around(tensors))
 
     def rebuild_exchange(self, walk: Walk, changed: Sequence[LiveTensor]) -> None:
         """Build the reducers of DDP wrappers anew; `fully_shard` reads the flags by itself."""

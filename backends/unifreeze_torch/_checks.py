@@ -27,6 +27,7 @@ from unifreeze.backend import (
     rewritten_tables,
 )
 from unifreeze_torch import _exchange as exchange
+from unifreeze_torch import _fixed_engines as fixed_engines
 from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _quantisers as quantisers
 from unifreeze_torch._layers import (
@@ -199,6 +200,9 @@ def _distributed(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Fi
             inside = (numbers[id(p)] for p in engine.module.parameters() if id(p) in numbers)
             name = resolution.spec.first_names[next(inside)]
             yield Finding(walk.tree.names[name], *reason)
+    if changed and fixed_engines.around(walk.tensors[number] for number in changed):
+        name = resolution.spec.first_names[changed[0]]
+        yield Finding(walk.tree.names[name], *fixed_engines.REASON)
     asked = (
         walk.tensors if resolution.spec.tree is walk.tree else [walk.tensors[n] for n in changed]
     )

@@ -1,10 +1,10 @@
 """Lets `torch.distributed.checkpoint` keep every state of an optimizer, also of what is frozen now.
 
 It loads into what the new run has already: it asks a fresh optimizer for its states first, and
-takes from the file what that answers. By itself a fresh optimizer has none, PyTorch makes states for
-what trains in the first phase alone, and leaves out those of frozen parameters when it loads. So
-here an optimizer that is asked by that package answers with a state for each of its parameters, and
-with the names of those that have never taken a step; their states are dropped again on loading.
+takes from the file what that answers. By itself a fresh optimizer has none. PyTorch makes states
+for what trains in the first phase alone, and leaves out those of frozen parameters when it loads.
+So here an optimizer that is asked by that package answers with a state for each of its parameters,
+and with the names of those that have never taken a step. Their states are dropped on loading.
 
 Who asks shows in the frames of the call alone.
 """

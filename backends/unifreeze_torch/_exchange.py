@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unifreeze.backend import WeakIdentityDict, WeakIdentitySet
 from unifreeze.errors import UnifreezeWarning
+from unifreeze_torch import _fixed_engines as fixed_engines
 from unifreeze_torch import _flattened as flattened
 from unifreeze_torch import _own_exchange as own_exchange
 from unifreeze_torch._processes import are_ready
@@ -49,6 +50,8 @@ def _note(parent: nn.Module, name: str = "", _child: nn.Module | None = None) ->
         _engines.add(parent)
     elif type(parent).__name__.startswith("Fully") and flattened.is_wrapper(parent):
         flattened.wrappers.add(parent)
+    elif type(parent).__name__ == "DeepSpeedEngine" and fixed_engines.is_engine(parent):
+        fixed_engines.engines.add(parent)
     elif name == "_orig_mod" or "_orig_mod" in vars(parent).get("_modules", ()):
         compiled.add(parent)
 

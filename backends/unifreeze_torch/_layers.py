@@ -51,6 +51,7 @@ _KIND_BY_NAME = {
 _WRAPPED = {
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "deepspeed.runtime.engine.DeepSpeedEngine": "module",
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
     "torch.optim.swa_utils.AveragedModel": "module",
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
@@ -242,6 +243,11 @@ def sharded(root: nn.Module) -> list[nn.Module]:
     import torch.distributed.fsdp as fsdp
 
     return [module for module in root.modules() if isinstance(module, fsdp.FSDPModule)]
+
+
+def divided(root: nn.Module) -> list[torch.Tensor]:
+    """Return the parameters of which each process holds a part, as tensor parallelism does it."""
+    return [tensor for tensor in root.parameters() if hasattr(tensor, "device_mesh")]
 
 
 def _iterates(module: nn.Module, leaf: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,18 @@ KITS |= {
 
 
 def every(rank: int, count: int, folder: str, stage: str) -> list[str]:
-    """Save every run, or go on with it; the end must be that of the unbroken run, to the bit."""
+    """Save every run, or go on with it; the end must be that of the unbroken run, to the bit.
+
+    Args:
+        rank: The number of this process.
+        count: How many there are.
+        folder: Where all of them save.
+        stage: "save", "go on", or both words with "and" between.
+    """
     join(rank, count)
     for name, kit in KITS.items():
         place = Path(folder) / name.replace(" ", "-")
         place.mkdir(exist_ok=True)
-        partial(save if stage == "save" else go_on, kit, place, own=False)()
+        for word in stage.split(" and "):
+            {"save": save, "go on": go_on}[word](kit, place, own=False)
     return list(KITS)

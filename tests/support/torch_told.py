@@ -271,7 +271,36 @@ def resumed_after_wrapping(rank: int) -> tuple[str, str, bool]:
     return handle.phase.name, bits(model), not any(torch.equal(p, then) for p, then in rows)
 
 
+def wrapped_late(rank: int) -> list[Any]:
+    """Wrap only after a phase has begun, and again after the state of that run was loaded."""
+    saved, seen = None, []
+    for steps in (range(4), range(4, 6)):
+        model = make()
+        handle = uf.FreezePlan.from_yaml(PHASES).apply(model)
+        if saved is not None:
+            handle.load_state_dict(saved)
+        optimizer, engine = handle.optimizer(torch.optim.AdamW, lr=1e-2), None
+        for number in steps:
+            handle.step(step=number)
+            engine = engine or DistributedDataParallel(model)
+            step(engine, optimizer, number)
+            assert handle.phase is not None
+            seen.append((handle.phase.name, bits(model)))
+        handle.verify()
+        saved = handle.state_dict()
+    return seen
+
+
+def a_plan_that_differs_on_parts(rank: int) -> str:
+    model = fully_shard(make())
+    handle = uf.FreezePlan().only(["head", "stem"][rank]).apply(model)
+    optimizer = handle.optimizer(torch.optim.SGD, lr=0.1)
+    return told(lambda: step(model, optimizer))
+
+
 SCENARIOS = [
+    wrapped_late,
+    a_plan_that_differs_on_parts,
     resumed_after_wrapping,
     flattened,
     a_plan_that_differs,

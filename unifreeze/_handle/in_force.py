@@ -187,7 +187,9 @@ class PlanInForce:
         self._loads, stops[0] = self.backend.watch_loads(self.model)
         stops[1] = self.order.watch(self.backend, self.model)
         stops[2] = self.reminder.watch(self.backend, self.model, self.phases)
-        stops[3] = self.wrapping.watch(self.backend, self.model, self._accept_wrapping)
+        stops[3] = self.wrapping.watch(
+            self.backend, self.model, self._accept_wrapping, self._check_phases
+        )
         self._lease.watch_again = WeakMethod(self._watch)
 
     def enter(self, phases: ResolvedPhases) -> None:

@@ -16,7 +16,6 @@ from unifreeze._handle.trained_file import save_trained
 from unifreeze._handle.trained_values import load_state, trained_state
 from unifreeze._handle.training import Training
 
-
 PACKED = "state"
 """The only key of a state that is saved as one value."""
 

@@ -28,20 +28,24 @@ class WrappingWatch:
         self._count = 0
         self._stop: Undo = nothing
 
-    def watch(self, backend: Backend, model: Any, accept: Callable[[], None]) -> Undo:
+    def watch(
+        self, backend: Backend, model: Any, accept: Callable[[], None], check: Callable[[], None]
+    ) -> Undo:
         """Take in a wrapping before the model first trains in it; return what stops the watch.
 
         Args:
             backend: The model's backend.
             model: The live model.
             accept: Takes the new values in.
+            check: Refuses a plan with a phase that the wrapper does not allow; in every process,
+                also in the one that has given the others its values.
         """
         self._stop()
         self._stop = nothing
         self._count = backend.wrappings(model)
         if backend.several() and not self._count:
             self._stop = backend.watch_training(
-                model, partial(self._trains, backend, model, accept)
+                model, partial(self._trains, backend, model, accept, check)
             )
         return self._stop
 
@@ -53,20 +57,25 @@ class WrappingWatch:
         """Note that the values of now are taken in."""
         self._count = backend.wrappings(model)
 
-    def _trains(self, backend: Backend, model: Any, accept: Callable[[], None]) -> None:
+    def _trains(
+        self, backend: Backend, model: Any, accept: Callable[[], None], check: Callable[[], None]
+    ) -> None:
         """Take new values in, unless parameters are being gathered for this pass right now.
 
         Raises:
             UnsupportedPlanError: Parameters are divided, and rows of a table cannot be.
         """
-        if self._has_rows() and self.is_new(backend, model) and backend.is_sharded(model):
-            raise UnsupportedPlanError(
-                "processes have divided the model, and rows of a table train under its plan",
-                context="the rows that stay would move",
-                hint="train the whole table, or freeze it; or train under data parallelism",
-            )
-        if self.is_new(backend, model) and not backend.is_sharded(model):
+        if backend.is_sharded(model):
+            if self._has_rows() and self.is_new(backend, model):
+                raise UnsupportedPlanError(
+                    "processes have divided the model, and rows of a table train under its plan",
+                    context="the rows that stay would move",
+                    hint="train the whole table, or freeze it; or train under data parallelism",
+                )
+        elif self.is_new(backend, model):
             accept()
+        elif backend.processes(model).count > 1:
+            check()
         if backend.processes(model).count > 1:
             self._stop()
             self._stop = nothing

@@ -12,17 +12,26 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "en" / "wrappers.md"
 HEAD = """\
 # What a plan does under what people wrap a model in
 
-Made by `python -m tests.support.matrix`, which runs every cell. A cell says:
+Made by `make wrappers`, which runs every cell. A cell says:
 
-- **works**: exactly what the plan trains has moved in each step, everything frozen kept its bits, and all
-  processes are equal to the bit; of a resume, too, that it ends with the bits of an unbroken run;
-- **refused**: the first lines of the error that says so, before anything is trained;
+- **works**: in each step exactly what the plan trains has moved, everything frozen kept its bits,
+  and all processes are equal to the bit;
+- **refused**: the first lines of the error; it comes before training, or with the second step at
+  the latest where only a step can show the reason;
 - **not run here**: why.
 
-*Plan before* and *plan after* are before and after wrapping; after it, a plan is given to the wrapper first,
-and another one to the bare model then. *Resume, other processes* saves in two processes and goes on in one,
-and the other way round. *Verify* must raise no alarm after training, and name a frozen parameter that was
-changed. How engines are used in several processes is in [several processes](several-processes.md).
+The columns:
+
+- *plan before*: a plan, then the wrapper. *Plan after*: the wrapper, then a plan on it, then
+  another plan on the bare model;
+- *phase change*: head, last block, head again, all;
+- *resume*: saved in the third phase; ends with the bits of an unbroken run. *Resume, other
+  processes*: saved in two and resumed in one, and the other way round; the same bits, except where
+  a trainer divides the data among processes, or tensor parallelism adds up in another order;
+- *remove*: flags are as before the plan, and everything trains;
+- *verify*: no alarm after training; a frozen parameter that was changed is named.
+
+How engines are used in several processes is in [several processes](several-processes.md).
 """
 CELL = re.compile(r"(?<!\\)\|")
 
@@ -52,14 +61,11 @@ def cells_on_page(text: str) -> dict[tuple[str, str], dict[str, str]]:
             framework = line.removeprefix("## ").partition(":")[0]
         words = [word.strip() for word in CELL.split(line)[1:-1]]
         if framework and len(words) == len(COLUMNS) + 2 and words[0] and words[1].isdigit():
-            seen[framework, words[0]] = dict(zip(COLUMNS, words[2:], strict=True))
+            said = [word.replace("&lt;", "<").replace("\\|", "|") for word in words[2:]]
+            seen[framework, words[0]] = dict(zip(COLUMNS, said, strict=True))
     return seen
 
 
 def _plain(text: str) -> str:
+    """Return a cell's text in one line of a table."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def as_shown(text: str) -> str:
-    """Return a cell's text as the page has it."""
-    return _plain(text).strip()

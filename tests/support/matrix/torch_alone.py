@@ -25,15 +25,30 @@ from tests.support.matrix.columns import PLAN, Kit, Run, cells_of
 from tests.support.matrix.torch_kits import PLAIN, RATE, adamw, optimized, step, wrapped
 from tests.support.torch_processes import Net, make, shard
 
+FAST = {
+    "nothing",
+    "`checkpoint(use_reentrant=False)` in its own forward",
+    "`checkpoint(use_reentrant=True)` in its own forward",
+    "`checkpoint_wrapper(REENTRANT)` around blocks",
+    "`torch.jit.trace`",
+    "`weight_norm` on a layer of each block",
+    "`AveragedModel` (EMA), copied back for *verify*",
+    "AdamW, foreach",
+    "LBFGS",
+    "one that wraps another, which the handle has built",
+    "one that wraps another, attached itself",
+}
+"""The rows that the fast tests run, too."""
+
 
 def row(part: str, name: str, kit: Kit, **cells: Cell) -> Row:
     """Return a row of one process."""
-    return Row(name, part, "PyTorch", cells_of(kit, **cells))
+    return Row(name, part, "PyTorch", cells_of(kit, **cells), fast=name in FAST)
 
 
 def never(part: str, name: str, why: str) -> Row:
     """Return a row that is not run here at all."""
-    return Row(name, part, "PyTorch", dict.fromkeys(cells_of(PLAIN), why))
+    return Row(name, part, "PyTorch", dict.fromkeys(cells_of(PLAIN), why), fast=False)
 
 
 # What computes a model in another way ---------------------------------------------------------
@@ -107,7 +122,7 @@ def _regional(model: Any) -> Any:
 
 
 def _compiled_step(run: Run, number: int, own: bool) -> None:
-    torch._dynamo.reset()  # a compiler gives up on a function after 8 plans, and then runs it plainly
+    torch._dynamo.reset()  # after 8 plans a compiler gives up, and runs the function plainly
     step(run, number, own)
 
 
@@ -291,7 +306,11 @@ def _copied_back(folder: Path) -> None:
 
 EXTRAS = [
     row("adapters and averages", "PEFT's LoRA in the blocks", replace(PLAIN, make=_adapted)),
-    row("adapters and averages", "`weight_norm` on a layer of each block", replace(PLAIN, make=_normed)),
+    row(
+        "adapters and averages",
+        "`weight_norm` on a layer of each block",
+        replace(PLAIN, make=_normed),
+    ),
     row("adapters and averages", "`AveragedModel` (SWA) beside the model", _averaged(multi=False)),
     row(
         "adapters and averages",

@@ -61,8 +61,22 @@ def _inside_backward(model: Any) -> Any:
     """Let an optimizer step inside the backward pass."""
     from torch.distributed.optim import _apply_optimizer_in_backward as put_in
 
-    put_in(torch.optim.SGD, model.parameters(), {"lr": RATE})
+    put_in(torch.optim.SGD, [p for p in model.parameters() if p.requires_grad], {"lr": RATE})
     return DDP(model)
+
+
+class _Nothing:
+    """Stands where others have an optimizer: each parameter has one of its own."""
+
+    def zero_grad(self) -> None:
+        """Do nothing."""
+
+    def step(self) -> None:
+        """Do nothing."""
+
+
+def _none(handle: uf.Handle, _model: Any) -> Any:
+    return _Nothing()
 
 
 def _unknown(model: Any) -> Any:
@@ -152,6 +166,7 @@ def _guarded(cell: Any) -> Any:
     return partial(_known, cell)
 
 
+GPU_ALONE = "PyTorch runs such a backward pass on a GPU alone"
 NOT_INSTALLED = "it is not installed; a stand-in is tried in tests/test_torch_divided_by_others.py"
 ROWS = [
     *_rows_of_engines(),
@@ -161,7 +176,13 @@ ROWS = [
     ),
     _row("`DistributedDataParallel` with `no_sync`", wrapped(DDP, step=_accumulated)),
     _row("`DistributedDataParallel`: `delay_all_reduce_named_params`", wrapped(_delayed)),
-    _row("`DistributedDataParallel`: an optimizer in the backward pass", wrapped(_inside_backward)),
+    _row(
+        "`DistributedDataParallel`: an optimizer in the backward pass",
+        wrapped(_inside_backward, optimizer=_none),
+        plan_before=GPU_ALONE,
+        remove=GPU_ALONE,
+        verify=GPU_ALONE,
+    ),
     _row(
         "`DistributedDataParallel` and `ZeroRedundancyOptimizer`",
         wrapped(DDP, optimizer=_zero, save=_save_zero),
@@ -173,7 +194,14 @@ ROWS = [
     ),
     _row(
         "tensor parallel by `parallelize_module`",
-        replace(PLAIN, wrap=_by_tensor, step=_same_rows, save=save_parts, load=load_parts),
+        replace(
+            PLAIN,
+            wrap=_by_tensor,
+            step=_same_rows,
+            save=save_parts,
+            load=load_parts,
+            sums_alike=False,
+        ),
     ),
     Row(
         "DeepSpeed ZeRO",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ phases:
   - {name: all, at: {epoch: 3}, rules: [{train: all}]}
 """
 )
-EPOCHS, SAVED_AFTER = 4, 2
+EPOCHS = 4
+SAVED_AFTER, SAVED_EARLY = 2, 1
+"""Epochs before a checkpoint. In another number of processes an epoch has other steps, and the
+Trainer counts steps: it goes on from the early one."""
 Train = Callable[..., None]
 """Trains a model: `train(model, folder, callbacks, at, resume)`. `at` is called with the number of
 each step before it, and a last time after all; `resume` is the folder of a run to go on from."""
@@ -80,12 +83,21 @@ ACCELERATE = replace(
 # transformers and Lightning -------------------------------------------------------------------
 
 
+@cache
+def _know_numbered_cpus() -> None:
+    """Let PyTorch load to "cpu:0", as the Trainer asks it to on a machine without a GPU."""
+    torch.serialization.register_package(
+        0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None
+    )
+
+
 def with_transformers(
     model: Any,
     folder: Path,
     plan: uf.FreezePlan | None = None,
     at: Callable[[int], None] | None = None,
     resume: Path | None = None,
+    saved_after: int = SAVED_AFTER,
 ) -> Any:
     """Train in the Trainer; return the callback that carries the plan out."""
     import_torchvision()
@@ -101,10 +113,7 @@ def with_transformers(
             if at is not None:
                 at(state.global_step)
 
-    # The Trainer loads an optimizer's state to "cpu:0" here, which PyTorch does not know.
-    torch.serialization.register_package(
-        0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None
-    )
+    _know_numbered_cpus()
     arguments = TrainingArguments(
         str(folder),
         num_train_epochs=EPOCHS,
@@ -123,7 +132,7 @@ def with_transformers(
     trainer = Trainer(model, arguments, train_dataset=rows(), callbacks=callbacks)
     checkpoints = {int(p.name.split("-")[1]): str(p) for p in (resume or folder).glob("check*")}
     saved = [checkpoints[number] for number in sorted(checkpoints)]
-    trainer.train(resume_from_checkpoint=saved[SAVED_AFTER - 1] if resume else None)
+    trainer.train(resume_from_checkpoint=saved[saved_after - 1] if resume else None)
     return freeze
 
 
@@ -133,6 +142,7 @@ def with_lightning(
     plan: uf.FreezePlan | None = None,
     at: Callable[[int], None] | None = None,
     resume: Path | None = None,
+    saved_after: int = SAVED_AFTER,
 ) -> Any:
     """Train in Lightning's Trainer; return the callback that carries the plan out."""
     import_torchvision()
@@ -173,7 +183,7 @@ def with_lightning(
         enable_model_summary=False,
         callbacks=[*([freeze] if freeze else []), saver],
     )
-    saved = resume / f"epoch={SAVED_AFTER - 1}.ckpt" if resume else None
+    saved = resume / f"epoch={saved_after - 1}.ckpt" if resume else None
     loader = torch.utils.data.DataLoader(rows(), batch_size=4)
     trainer.fit(Module(), loader, ckpt_path=saved, weights_only=False)
     return freeze
@@ -195,7 +205,10 @@ class _Watch:
         after = PLAIN.values(self._model)
         if self.steps:
             moved = {path for path, value in after.items() if value != self._before[path]}
-            assert moved == self._wanted, (sorted(moved - self._wanted), sorted(self._wanted - moved))
+            assert moved == self._wanted, (
+                sorted(moved - self._wanted),
+                sorted(self._wanted - moved),
+            )
             assert PLAIN.same(PLAIN.digest(self._model)), "the processes have other values"
         self._before, self.steps = after, self.steps + 1
         self._wanted = self._trains()
@@ -261,7 +274,9 @@ def _save(train: Train, folder: Path) -> None:
 
 def _go_on(train: Train, folder: Path, *, equal: bool) -> None:
     """Go on after the second epoch; with the same number of processes the end is the same."""
-    model, freeze = _trained(train, PHASES, _place(), resume=folder / "run")
+    after = SAVED_AFTER if equal else SAVED_EARLY
+    resumed = {"resume": folder / "run", "saved_after": after}
+    model, freeze = _trained(train, PHASES, _place(), **resumed)
     assert freeze.handle.phase.name == "all"
     if equal:
         assert PLAIN.digest(model) == (folder / "end").read_text(), "the end is another one"
