@@ -14,6 +14,7 @@
 #   make atheris  hostile weight files found by coverage, SECONDS for each format; Linux alone
 #   make interrupts  Ctrl-C at every line of apply, step, remove and load_state_dict
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
+#   make processes  Paddle's processes: killed and resumed, 1,000 steps with 200 changes; what phases send
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make docs     the documentation as a site, in English and Chinese, into build/docs
@@ -34,7 +35,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz atheris interrupts kill test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity pairs families plans shuffled damaged drawn freezings zoo formers fuzz atheris interrupts kill processes test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -93,6 +94,10 @@ interrupts: setup
 kill: setup
 	for framework in torch paddle; do for optimizer in adamw sgd; do \
 	  $(BIN)/python -W ignore -m tests.support.killed $$framework $$optimizer . --every || exit 1; done; done
+
+processes: setup
+	$(BIN)/python -W ignore -m pytest -m slow tests/test_paddle_data_parallel.py tests/test_at_scale.py \
+	  tests/test_paddle_resume_in_processes.py
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not browser'

@@ -17,7 +17,9 @@ BYTES = 405_000
 def page_row(count: int) -> list[str]:
     """The line of so many processes in the table of questions."""
     text = PAGE.read_text(encoding="utf-8")
-    row = re.search(rf"^\| {count:,} \| ([\d,]+) \| .*\| (counted|from the formula) \|$", text, re.M)
+    row = re.search(
+        rf"^\| {count:,} \| ([\d,]+) \| .*\| (counted|from the formula) \|$", text, re.M
+    )
     assert row is not None
     return list(row.groups())
 

@@ -153,4 +153,3 @@ def main() -> None:
         for number in numbers:
             first = count(framework, number)[0]
             print(framework, number, *first, sep=" | ", flush=True)
-
