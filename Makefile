@@ -19,6 +19,7 @@
 #   make kill     runs with phases killed at every step and resumed, in both frameworks
 #   make ranks    long runs in several processes: killed, saved in parts, 200 changes of phases
 #   make wrappers the page of what a plan does under every wrapper, trainer, compiler and optimizer
+#   make processes  Paddle's processes: killed and resumed, 1,000 steps with 200 changes; what phases send
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make docs     the documentation as a site, in English and Chinese, into build/docs
@@ -39,7 +40,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill ranks wrappers test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill processes ranks wrappers test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -114,6 +115,10 @@ ranks: setup
 
 wrappers: setup
 	$(BIN)/python -W ignore -m tests.support.matrix
+
+processes: setup
+	$(BIN)/python -W ignore -m pytest -m slow tests/test_paddle_data_parallel.py tests/test_at_scale.py \
+	  tests/test_paddle_resume_in_processes.py
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not browser'

@@ -43,18 +43,6 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_stopped(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["DataParallel", "sharded fleet"])
-def test_three_processes_go_on_where_two_stopped(engine: str, tmp_path: Path) -> None:
-    """Three shards have another average, so only the processes are compared."""
-    two = in_processes(PLACE, engine=engine, folder=str(tmp_path), until=7)
-    if engine == "sharded fleet":
-        engine = "fleet"
-    three = in_processes(PLACE, 3, engine=engine, folder=str(tmp_path), until=20)
-    assert three[0] == three[1] == three[2]
-    assert three[0]["phases"][:7] == two[0]["phases"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["DataParallel", "sharded fleet"])
 @pytest.mark.parametrize("kill_at", [2, 9, 13])
 def test_a_job_whose_process_was_killed_ends_with_the_same_bits_when_launched_again(
     engine: str, kill_at: int, unbroken: dict[str, Any], tmp_path: Path

@@ -61,6 +61,7 @@ class Row:
         processes: In how many processes it runs; the column of other processes takes 1 for 2, and
             2 for 1.
         fast: Whether the fast tests run it, too.
+        group: Rows of one group run in the same processes.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Row:
     cells: Mapping[str, Cell]
     processes: int = 1
     fast: bool = True
+    group: str = ""
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.cells]

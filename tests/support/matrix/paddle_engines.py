@@ -45,8 +45,9 @@ def _fused(engine: Kit) -> Kit:
     return replace(engine, optimizer=optimizer)
 
 
-def _row(name: str, kit: Kit) -> Row:
-    return Row(name, PART, "Paddle", cells_of(kit, processes=2), processes=2, fast=False)
+def _row(name: str, kit: Kit, group: str = "DataParallel") -> Row:
+    cells = cells_of(kit, processes=2)
+    return Row(name, PART, "Paddle", cells, processes=2, fast=False, group=group)
 
 
 def _never(name: str, why: str) -> Row:
@@ -68,9 +69,9 @@ ROWS = [
     ),
     _row("`paddle.DataParallel`: blocks recompute", replace(DATA, make=_recomputing)),
     _row("`paddle.DataParallel` and `LookAhead`", replace(DATA, optimizer=_looking_ahead)),
-    _row("fleet: data parallel", in_engine("fleet", 1)),
-    _row("fleet: sharding stage 1", SHARDED),
-    _row("fleet: sharding stage 1, comm_overlap", _fused(SHARDED)),
+    _row("fleet: data parallel", in_engine("fleet", 1), "fleet"),
+    _row("fleet: sharding stage 1", SHARDED, "sharding"),
+    _row("fleet: sharding stage 1, comm_overlap", _fused(SHARDED), "sharding"),
     _never("fleet: sharding stage 1 beside data parallel, four processes", FOUR),
     _never("`group_sharded_parallel`: stages 2 and 3", GPU),
     _never("fleet: tensor and pipeline parallel", GPU),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import paddle
 import paddle.distributed as dist
+from paddle.distributed import fleet
 
 import unifreeze as uf
 from tests.support.matrix.columns import Kit, Run
@@ -109,11 +109,16 @@ PLAIN = Kit(
     save=save,
     load=load,
 )
-_begun: list[int] = []
-"""How fleet was begun last: among how many processes it divides optimizers' states."""
 
 
-def in_engine(engine: str, sharding: int, **settings: Any) -> Kit:
+@cache
+def _begin(sharding: int) -> None:
+    """Begin fleet; a second call of it in a process does nothing, so rows of fleet run apart."""
+    begin(sharding)
+    assert fleet.get_hybrid_communicate_group().get_sharding_parallel_world_size() == sharding
+
+
+def in_engine(engine: str, sharding: int = 1, **settings: Any) -> Kit:
     """Return the kit of what exchanges gradients.
 
     Args:
@@ -121,16 +126,14 @@ def in_engine(engine: str, sharding: int, **settings: Any) -> Kit:
         sharding: Among how many processes fleet divides optimizers' states.
         **settings: Settings of DataParallel.
     """
-    logging.getLogger("DistributedStrategy").setLevel(logging.ERROR)
 
     def wrap(model: Any) -> Any:
-        divided = min(sharding, dist.get_world_size())
-        if _begun[-1:] != [divided]:
-            begin(divided)
-            _begun.append(divided)
-        if engine == "fleet":  # in one process it takes models of pipelines alone
-            return wrapped_by(engine, model) if dist.get_world_size() > 1 else model
-        return paddle.DataParallel(model, **settings)
+        if engine == "DataParallel":
+            dist.init_parallel_env()
+            return paddle.DataParallel(model, **settings)
+        _begin(min(sharding, dist.get_world_size()))
+        # In one process it takes models of pipelines alone.
+        return wrapped_by(engine, model) if dist.get_world_size() > 1 else model
 
     def optimizer(handle: uf.Handle, model: Any) -> Any:
         inner = adamw(handle, model)

@@ -32,14 +32,13 @@ def fill_all(chosen: Sequence[Row]) -> Seen:
     """
     seen: Seen = {}
     with tempfile.TemporaryDirectory() as folder:
-        for framework in TABLES:
-            for count in (1, 2):
-                some = [r for r in chosen if (r.framework, r.processes) == (framework, count)]
-                if some:
-                    place = Path(folder) / f"{framework}-{count}"
-                    place.mkdir()
-                    for name, cells in _fill(some, framework, count, place).items():
-                        seen[framework, name] = cells
+        kinds = dict.fromkeys((row.framework, row.processes, row.group) for row in chosen)
+        for number, kind in enumerate(kinds):
+            some = [row for row in chosen if (row.framework, row.processes, row.group) == kind]
+            place = Path(folder) / str(number)
+            place.mkdir()
+            for name, cells in _fill(some, *kind[:2], place).items():
+                seen[kind[0], name] = cells
     return seen
 
 

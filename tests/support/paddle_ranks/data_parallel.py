@@ -353,16 +353,16 @@ def many_changes() -> dict[str, Any]:
     """Train 1,000 steps with 200 changes of random plans; return memory and values."""
     dist.init_parallel_env()
     paddle.seed(0)
-    model = Net()
+    model = Net(width=128)
     wrapped = paddle.DataParallel(model)
     sgd = paddle.optimizer.SGD(0.001, parameters=model.parameters())
     draw = np.random.default_rng(0)
-    names = ["stem", "head", "blocks[0]", "blocks[1]", "blocks[2]"]
+    names = [f'path:"{name}"' for name, _ in model.named_parameters()]
     memory = []
     start = time.perf_counter()
     for step in range(1000):
         if step % 5 == 0:
-            drawn = draw.choice(names, draw.integers(1, 4), replace=False)
+            drawn = draw.choice(names, draw.integers(1, len(names)), replace=False)
             uf.FreezePlan().only(" | ".join(drawn)).apply(model)
         loss_of(wrapped, step, dist.get_rank()).backward()
         sgd.step()
