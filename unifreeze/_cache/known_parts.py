@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from unifreeze._cache.dropped_weights import AbsentWeights
 from unifreeze._cache.extending import may_extend
@@ -20,6 +20,8 @@ from unifreeze._modules.walking import Walk
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 _MOST_EARLIER = 8
+_Context: TypeAlias = tuple[int, str, bytes, str, str]
+"""The module that is called, what is switched on, the modes of modules, and the inputs' form."""
 
 
 class KnownParts:
@@ -52,11 +54,11 @@ class KnownParts:
             folder: Where rows are, if they are in a folder.
         """
         self._phased, self._folder = phased, folder
-        self.why_not: dict[str, str] = {}
+        self.why_not: dict[_Context, str] = {}
         self.accepted = False
         self.unproved: set[str] = set()
         self._backend, self._store, self._dtype, self._plan = backend, store, dtype, plan
-        self._parts: dict[str, FrozenPart | None] = {}
+        self._parts: dict[_Context, FrozenPart | None] = {}
         self._earlier: list[FrozenPart] = []
 
     def __iter__(self) -> Iterator[FrozenPart]:
@@ -116,16 +118,16 @@ class KnownParts:
         if self._folder is not None:
             store_replay(self._folder, self._backend, walk, part)
 
-    def _context(self, walk: Walk, entry: int, inputs: Inputs) -> tuple[str, str]:
+    def _context(self, walk: Walk, entry: int, inputs: Inputs) -> tuple[str, _Context]:
         backend = self._backend
         gradient = "gradient" if backend.gradient_enabled() else "no gradient"
         reaches = any(map(backend.requires_gradient, inputs.tensors))
         about = f"{gradient} {reaches} {backend.precision_in_force()}"
         kinds = " ".join(f"{t.dtype}{len(t.shape)}" for t in inputs.tensors)
-        modes = "".join("t" if mode else "e" for mode in backend.modes(walk))
-        return about, f"{entry} {about} {modes} {inputs.form.text} {kinds}"
+        modes = bytes(map(bool, backend.modes(walk)))
+        return about, (entry, about, modes, inputs.form.text, kinds)
 
-    def _refuse(self, context: str, entry: int, error: CacheError) -> None:
+    def _refuse(self, context: _Context, entry: int, error: CacheError) -> None:
         # The head of a model that is called in parts has nothing frozen before it.
         quiet = error.fact == NOTHING and (entry or self._phased)
         if not (self.accepted or quiet):
@@ -137,7 +139,7 @@ class KnownParts:
                 f"from here on nothing is cached: {error}", UnifreezeWarning, stacklevel=7
             )
 
-    def _take(self, walk: Walk, context: str, part: FrozenPart) -> None:
+    def _take(self, walk: Walk, context: _Context, part: FrozenPart) -> None:
         if self._store.open(part.group, self._describe(walk, part)):
             self.unproved.add(part.group)
         part.bases = [old for old in self._earlier if may_extend(self._backend, walk, old, part)]
