@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from functools import cached_property
 from itertools import chain, filterfalse
 from typing import Any, Protocol, TypeAlias
 
@@ -43,7 +44,6 @@ class DictStructure:
         self._empty = [*filterfalse(None, chain(of_children, of_parameters, of_buffers))]
         self._sizes = list(map(len, self._buffers))
         self.content: Sequence[Any] = [*self._now()]
-        self._identities = identities(self.content)
 
     def unchanged(self) -> bool:
         """Return whether the modules still hold the same parts."""
@@ -52,6 +52,10 @@ class DictStructure:
             and list(map(len, self._buffers)) == self._sizes
             and identities(self._now()) == self._identities
         )
+
+    @cached_property
+    def _identities(self) -> bytes:
+        return identities(self.content)
 
     def _now(self) -> Iterable[Any]:
         return chain.from_iterable(map(dict.values, self._filled))
