@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import paddle
@@ -58,9 +59,10 @@ class PaddleCacheOperations(CacheOperations):
         # The text has an address in it, which differs each time.
         return tuple(re.sub("0x[0-9a-f]+", "", str(state)) for state in paddle.get_rng_state())
 
-    def trace_of(self, tensor: LiveTensor) -> Hashable:
-        """Return what many writes to a tensor change, without a look at its values."""
-        return tensor.inplace_version, tensor.data_ptr()
+    def traces_of(self, tensors: Sequence[LiveTensor]) -> list[Hashable]:
+        """Return what many writes to tensors change, without a look at their values."""
+        versions = map(attrgetter("inplace_version"), tensors)
+        return [*versions, *map(paddle.Tensor.data_ptr, tensors)]
 
     def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
         """Return a tensor of one value, the same one for each shape.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -60,9 +61,9 @@ class TorchCacheOperations(CacheOperations):
             states += torch.cuda.get_rng_state_all()
         return tuple(state.numpy().tobytes() for state in states)
 
-    def trace_of(self, tensor: LiveTensor) -> Hashable:
-        """Return what most writes to a tensor change, without a look at its values."""
-        return tensor._version, tensor.data_ptr()
+    def traces_of(self, tensors: Sequence[LiveTensor]) -> list[Hashable]:
+        """Return what most writes to tensors change, without a look at their values."""
+        return [*map(attrgetter("_version"), tensors), *map(torch.Tensor.data_ptr, tensors)]
 
     def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
         """Return a tensor of one value that takes no memory: all its elements are one."""

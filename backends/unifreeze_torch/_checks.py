@@ -194,8 +194,8 @@ def _makes_inputs_require_gradient(module: nn.Module) -> bool:
 def _distributed(walk: Walk, resolution: Resolution, flags: Mask) -> Iterator[Finding]:
     """Some DDP wrappers cannot exchange gradients in another way than the one they began with."""
     changed = np.flatnonzero(resolution.trainable != flags).tolist()
-    numbers = {id(walk.tensors[number]): number for number in changed}
     for engine in exchange.engines_around([walk.tensors[number] for number in changed]):
+        numbers = {id(walk.tensors[number]): number for number in changed}
         if reason := exchange.reason_against(engine, set(numbers)):
             inside = (numbers[id(p)] for p in engine.module.parameters() if id(p) in numbers)
             name = resolution.spec.first_names[next(inside)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from unifreeze._cache.dropped_weights import AbsentWeights
 from unifreeze._cache.extending import may_extend
@@ -21,6 +21,8 @@ from unifreeze._modules.walking import Walk
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 _MOST_EARLIER = 8
+_Context: TypeAlias = tuple[int, str, bytes, str, str]
+"""The module that is called, what is switched on, the modes of modules, and the inputs' form."""
 
 
 class KnownParts:
@@ -57,11 +59,11 @@ class KnownParts:
         """
         self._phased, self._folder = phased, folder
         self.faster = None if prefix == EXACT else FasterPrefix(backend, prefix)
-        self.why_not: dict[str, str] = {}
+        self.why_not: dict[_Context, str] = {}
         self.accepted = False
         self.unproved: set[str] = set()
         self._backend, self._store, self._dtype, self._plan = backend, store, dtype, plan
-        self._parts: dict[str, FrozenPart | None] = {}
+        self._parts: dict[_Context, FrozenPart | None] = {}
         self._earlier: list[FrozenPart] = []
 
     def __iter__(self) -> Iterator[FrozenPart]:
@@ -129,7 +131,7 @@ class KnownParts:
             if self.faster is not None:
                 self._store.describe(part.group, self._describe(walk, part))
 
-    def _context(self, walk: Walk, entry: int, inputs: Inputs) -> tuple[str, str]:
+    def _context(self, walk: Walk, entry: int, inputs: Inputs) -> tuple[str, _Context]:
         backend = self._backend
         gradient = "gradient" if backend.gradient_enabled() else "no gradient"
         reaches = any(map(backend.requires_gradient, inputs.tensors))
@@ -137,10 +139,10 @@ class KnownParts:
         if self.faster is not None:  # rows of one way are never given back as those of another
             about += f" prefix {self.faster.kind}"
         kinds = " ".join(f"{t.dtype}{len(t.shape)}" for t in inputs.tensors)
-        modes = "".join("t" if mode else "e" for mode in backend.modes(walk))
-        return about, f"{entry} {about} {modes} {inputs.form.text} {kinds}"
+        modes = bytes(map(bool, backend.modes(walk)))
+        return about, (entry, about, modes, inputs.form.text, kinds)
 
-    def _refuse(self, context: str, entry: int, error: CacheError) -> None:
+    def _refuse(self, context: _Context, entry: int, error: CacheError) -> None:
         # The head of a model that is called in parts has nothing frozen before it.
         quiet = error.fact == NOTHING and (entry or self._phased)
         if not (self.accepted or quiet):
@@ -152,7 +154,7 @@ class KnownParts:
                 f"from here on nothing is cached: {error}", UnifreezeWarning, stacklevel=7
             )
 
-    def _take(self, walk: Walk, calls: ModuleCalls, context: str, part: FrozenPart) -> None:
+    def _take(self, walk: Walk, calls: ModuleCalls, context: _Context, part: FrozenPart) -> None:
         part.faster = self.faster
         if self.faster is not None:
             self.faster.begin(walk, calls)

@@ -41,8 +41,15 @@ class CacheOperations(ModuleExperiments):
         """Return a value that is the same as long as nothing draws from the generators."""
 
     @abstractmethod
-    def trace_of(self, tensor: LiveTensor) -> Hashable:
-        """Return what most writes to a tensor change, without a look at its values."""
+    def traces_of(self, tensors: Sequence[LiveTensor]) -> list[Hashable]:
+        """Return what most writes to tensors change, without a look at their values.
+
+        It is called before every step, so it must be quick.
+
+        Returns:
+            As many entries for each tensor as for each other: the first entry of all of them,
+            then the second.
+        """
 
     @abstractmethod
     def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:

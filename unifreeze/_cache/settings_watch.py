@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from operator import is_
 from types import CellType, FunctionType
 from typing import Any
 
@@ -16,6 +15,7 @@ from unifreeze._cache.python_state import (
     PythonState,
     is_filled,
 )
+from unifreeze._identity import identities
 from unifreeze._modules.walking import Walk
 
 
@@ -52,6 +52,7 @@ class SettingsWatch:
         self._cells = [cell.value for cell in cells]
         self._before = self._state.remember()
         self._values, self._plain = list(self._now()), self._plain_now()
+        self._identities = identities(self._values)
 
     def digest(self) -> str:
         """Return text that is equal where the frozen modules have the same plain settings."""
@@ -73,7 +74,7 @@ class SettingsWatch:
         What changes again and again is named after 1, 2, 4, 8, … changes.
         """
         plain = self._plain_now()
-        same = not any(self._empty) and all(map(is_, self._now(), self._values))
+        same = not any(self._empty) and identities(self._now()) == self._identities
         if same and plain == self._plain:
             return []
         changes = {} if same else self._state.changes(self._before)
@@ -89,9 +90,8 @@ class SettingsWatch:
         return named
 
     def _now(self) -> Iterator[Any]:
-        """Return what all of it holds; the last object tells a longer list from a shorter one."""
         cells = [cell.cell_contents for cell in self._cells if is_filled(cell)]
-        return chain(chain.from_iterable(self._views), cells, (self,))
+        return chain(chain.from_iterable(self._views), cells)
 
     def _plain_now(self) -> dict[Place, Any]:
         return {

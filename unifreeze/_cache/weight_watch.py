@@ -28,7 +28,8 @@ class WeightWatch:
     def __init__(self, backend: CacheOperations, tensors: Sequence[tuple[str, LiveTensor]]) -> None:
         """Read all bits; the tensors are held to them from now on."""
         self._backend, self._tensors = backend, tensors
-        self._traces = [backend.trace_of(tensor) for _, tensor in tensors]
+        self._live = [tensor for _, tensor in tensors]
+        self._traces = backend.traces_of(self._live)
         self._bits = [bits_of(backend, [tensor]) for _, tensor in tensors]
         self._next = self._since = 0
         parts = [f"{name} {bits}" for (name, _), bits in zip(tensors, self._bits, strict=True)]
@@ -46,12 +47,11 @@ class WeightWatch:
 
     def check_step(self) -> None:
         """Check cheaply; raises `CacheError` if a change is seen."""
-        trace_of = self._backend.trace_of
-        traces = [trace_of(tensor) for _, tensor in self._tensors]
+        traces = self._backend.traces_of(self._live)
         if traces != self._traces:
-            for number, trace in enumerate(traces):
-                if trace != self._traces[number]:
-                    self._check(number)
+            pairs = enumerate(zip(traces, self._traces, strict=True))
+            for number in {n % len(self._live) for n, (now, then) in pairs if now != then}:
+                self._check(number)
             self._traces = traces
         if self._tensors:
             self._next = (self._next + 1) % len(self._tensors)

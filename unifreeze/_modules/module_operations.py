@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from unifreeze._modules.guard import Guard
@@ -133,7 +134,7 @@ class ModuleOperations(TensorOperations):
 
     def modes(self, walk: Walk) -> list[bool]:
         """Return each module's training flag."""
-        return [module.training for module in walk.modules]
+        return list(map(attrgetter("training"), walk.modules))
 
     def set_modes(self, walk: Walk, modes: Sequence[bool]) -> None:
         """Put each module's training flag back."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from functools import cached_property
 from itertools import chain, filterfalse
-from operator import is_
 from typing import Any, Protocol, TypeAlias
+
+from unifreeze._identity import identities
 
 Dicts: TypeAlias = tuple[
     MutableMapping[str, Any], MutableMapping[str, Any], MutableMapping[str, Any]
 ]
 """A module's children, parameters and buffers."""
-
-_END = object()
 
 
 class Structure(Protocol):
@@ -47,13 +47,15 @@ class DictStructure:
 
     def unchanged(self) -> bool:
         """Return whether the modules still hold the same parts."""
-        # The ends show that neither side has more than the other.
-        now, then = chain(self._now(), (_END,)), chain(self.content, (_END,))
         return (
             not any(self._empty)
             and list(map(len, self._buffers)) == self._sizes
-            and all(map(is_, now, then))
+            and identities(self._now()) == self._identities
         )
+
+    @cached_property
+    def _identities(self) -> bytes:
+        return identities(self.content)
 
     def _now(self) -> Iterable[Any]:
         return chain.from_iterable(map(dict.values, self._filled))

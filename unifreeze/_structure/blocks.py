@@ -251,13 +251,11 @@ class _BlockFinder:
 
     def alone(self) -> list[int]:
         """Return candidates that are the only module in their container."""
-        tree = self.tree
-        return [
-            index
-            for index in self.candidates
-            if self.kinds[tree.parents[index]] == CONTAINER
-            and all(n == index or tree.repeats[n] for n in tree.children(tree.parents[index]))
-        ]
+        tree, repeats = self.tree, self.tree.repeats
+        lists = {n for n in map(tree.parents.__getitem__, self.candidates)
+                 if self.kinds[n] == CONTAINER}  # fmt: skip
+        single = {n for n in lists if sum(not repeats[child] for child in tree.children(n)) == 1}
+        return [index for index in self.candidates if tree.parents[index] in single]
 
     def alone_beside(self, blocks: list[int]) -> list[int]:
         """Return stacks of depth one: alone in a container with the name of a block's container."""

@@ -33,9 +33,13 @@ def words_of(tree: Tree) -> list[int]:
     """Return the words of every module as bits, those inherited from its parents included."""
     by_class = {type_name: attention_in_class(type_name) for type_name in set(tree.types)}
     words: list[int] = []
-    for path, type_name, parent in zip(tree.paths, tree.types, tree.parents, strict=True):
+    while (index := len(words)) < len(tree.paths):
+        parent = tree.parents[index]
         inherited = words[parent] & INHERITED if parent >= 0 else 0
-        words.append(inherited | words_in(path.rpartition(".")[2]) | by_class[type_name])
+        words.append(inherited | words_in(tree.last_name(index)) | by_class[tree.types[index]])
+        first = tree.like.get(index, index)
+        if first < index and words[first] == words[index]:
+            words += words[first + 1 : tree.ends[first]]  # below, names and classes are the same
     _correct_keys_and_values(tree, words)
     return words
 

@@ -35,7 +35,14 @@ def join_rows(tree: Tree, kinds: list[str], words: Sequence[int], run: BlockRun)
     """Return a run in which parts that follow each other are joined to blocks."""
     if run.beside:
         return run
-    share = {block: attention_share(tree, words, block) for block in run.blocks}
+    # Blocks that are built alike, and have the same words, hold the same share.
+    originals, known = tree.originals(), dict[tuple[int, int], float]()
+    share = {}
+    for block in run.blocks:
+        key = originals[block], words[block]
+        if key not in known:
+            known[key] = attention_share(tree, words, block)
+        share[block] = known[key]
     if not any(value == 1 for value in share.values()):
         return run
     return (

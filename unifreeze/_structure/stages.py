@@ -64,7 +64,7 @@ class StageFinder:
 
     def find(self) -> dict[int, list[int]]:
         """Return the stages, each with its blocks."""
-        shapes = {index: shape for index in self._candidates if (shape := self._shape(index))}
+        shapes = self._shapes()
         series: dict[_Series, list[int]] = defaultdict(list)
         for index in sorted(shapes):
             series[self._series(index)].append(index)
@@ -84,6 +84,19 @@ class StageFinder:
                 stages[inner] = blocks
                 inner = self._inside(inner)
         return stages
+
+    def _shapes(self) -> dict[int, _Shape]:
+        """Return how each candidate that may be a stage is built; of modules alike, one is read."""
+        originals = self._tree.originals()
+        known: dict[int, tuple[int, _Shape | None]] = {}
+        shapes: dict[int, _Shape] = {}
+        for index in sorted(self._candidates):
+            if originals[index] not in known:
+                known[originals[index]] = index, self._shape(index)
+            read, shape = known[originals[index]]
+            if shape is not None:
+                shapes[index] = shape._replace(blocks=[n + index - read for n in shape.blocks])
+        return shapes
 
     def _inside(self, index: int) -> int:
         """Return the module that holds all matrices of another, if it is not a list; else -1."""

@@ -134,6 +134,8 @@ class Tree:
     modeless: dict[int, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     numbers: dict[int, int] = field(default_factory=dict)
+    like: dict[int, int] = field(default_factory=dict)
+    """For each module that was added as a copy, the sibling that it is a copy of."""
 
     def enter(
         self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool, key: int = 0
@@ -211,6 +213,8 @@ class Tree:
 
         parents = moved(self.parents[first:], modules)
         parents[::modules] = [self.parents[first]] * count
+        tops = range(first + modules, first + modules * (count + 1), modules)
+        self.like |= dict.fromkeys(tops, first)
         self.paths += [path + tail for path in names for tail in tails]
         self.types += self.types[first:] * count
         self.kinds += self.kinds[first:] * count
@@ -227,6 +231,17 @@ class Tree:
         self.tensor_of += moved(self.tensor_of[low:], parameters)
         self.tensors += self.tensors[known - parameters :] * count
         self.trainable += self.trainable[known - parameters :] * count
+
+    def originals(self) -> list[int]:
+        """Return for each module the one that it is like: in the first of siblings built alike.
+
+        Both hold the same, under the same names; only the siblings' own names differ.
+        """
+        originals = list(range(len(self.paths)))
+        # A sibling's own copies were added before it was copied itself.
+        for top, first in self.like.items():
+            originals[top : self.ends[top]] = originals[first : self.ends[first]]
+        return originals
 
     def children(self, index: int) -> list[int]:
         """Return the direct children of a module, in order."""
