@@ -175,7 +175,10 @@ class _Measuring:
     def _layers(self) -> tuple[LayerRun, LayerRun]:
         runs = [self._sketch(self.batch, double=False, nudge=nudge) for nudge in (False, True)]
         self.shapes = {key: seen.shape for key, seen in runs[0].outputs.items()}
-        plain, moved = (LayerRun(dtype=run.dtype, layers=run_row(run).layers) for run in runs)
+        # NumPy has no bfloat16, so the results alone do not say that a model computed in it.
+        kinds = {row.dtype for row in self.backend.describe(self.model).parameters}
+        dtype = "bfloat16" if kinds == {"bfloat16"} else runs[0].dtype
+        plain, moved = (LayerRun(dtype=dtype, layers=run_row(run).layers) for run in runs)
         return plain, moved
 
     def _large(self) -> dict[str, Seen] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from unifreeze._evidence.alignment.alignment_report import ALIGNMENT_FORMAT, AlignmentReport
 from unifreeze._evidence.alignment.alignment_side import AlignmentSide
-from unifreeze._evidence.alignment.layer_differences import large_input_lines, layer_lines
+from unifreeze._evidence.alignment.layer_differences import COARSE, large_input_lines, layer_lines
 from unifreeze._evidence.alignment.likeliest_tokens import token_lines
 from unifreeze._evidence.alignment.lines import (
     Line,
@@ -206,4 +206,6 @@ def _parity_lines(sides: tuple[AlignmentSide, AlignmentSide], pairing: Pairing) 
     assert first is not None
     assert second is not None
     report = compare_records(first, second)
-    return [parity_line(clause, pairing) for clause in report.clauses]
+    rows = (*first.parameters, *second.parameters)
+    coarse = {row.path for row in rows if row.dtype in COARSE}
+    return [parity_line(clause, pairing, coarse) for clause in report.clauses]
