@@ -1,4 +1,4 @@
-"""A faster prefix gives right results, or is refused, and its rows are never taken for exact ones."""
+"""A faster prefix gives right results or is refused; its rows are never taken for exact ones."""
 
 import numpy as np
 import pytest
@@ -210,13 +210,12 @@ def test_a_weight_that_changes_in_secret_is_found(way, change):
     fw, kind = way
     model = small(fw)
     handle = uf.FreezePlan.from_yaml(HEAD).apply(model)
-    with (
-        handle.cached(prefix=kind) as run,
-        pytest.raises(CacheError, match=r"body\.weight is frozen, and has changed"),
-    ):
+    with handle.cached(prefix=kind) as run:
         steps(fw, model, handle, run, batches_of(8, 2))
         change(fw, model.body.weight)
-        steps(fw, model, handle, run, batches_of(8)[2:5])  # two frozen tensors, looked at in turn
+        with pytest.raises(CacheError, match=r"body\.weight is frozen, and has changed"):
+            # Two frozen tensors, which are looked at in turn.
+            steps(fw, model, handle, run, batches_of(8)[2:5])
 
 
 class Scaled:
@@ -463,7 +462,7 @@ def test_phases_begin_with_functions_of_their_own(way):
     model = small(fw, body)
     plan = uf.FreezePlan.from_yaml(
         "unifreeze: 1\nphases:\n"
-        "  - {name: a, rules: [{only: 'path:\"head\" | path:\"body.1\"'}]}\n"
+        '  - {name: a, rules: [{only: \'path:"head" | path:"body.1"\'}]}\n'
         "  - {name: b, at: {epoch: 1}, rules: [{only: 'path:\"head\"'}]}\n"
     )
     handle = plan.apply(model)
