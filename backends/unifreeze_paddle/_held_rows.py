@@ -83,7 +83,9 @@ class PaddleRows(HeldRows):
         twin = cls(parameters=[table], **plain)
         for gradient in gradients:
             table.grad = paddle.to_tensor(gradient)
-            twin.step()
+            # Not `step`: within a step of the optimizer it would leave gradients switched off.
+            with paddle.no_grad():
+                twin._apply_optimize(None, None, [(table, table.grad)])
         result: Array = table.numpy()
         return result
 
@@ -111,12 +113,7 @@ class PaddleRows(HeldRows):
                 return update(optimizer, loss, startup_program, params_grads, *rest, **named)
             mapping = isinstance(params_grads, Mapping)
             pairs = params_grads["params"] if mapping else params_grads
-            try:
-                self._begin(optimizer, [tensor for tensor, _ in pairs])
-            except OptimizerError:
-                # Paddle's step switches gradients off, and leaves them so when it raises.
-                paddle.base.framework._dygraph_tracer()._has_grad = True
-                raise
+            self._begin(optimizer, [tensor for tensor, _ in pairs])
             result = update(optimizer, loss, startup_program, params_grads, *rest, **named)
             self.after_step(optimizer)
             return result
