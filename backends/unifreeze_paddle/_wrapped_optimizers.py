@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import dygraph_sharding_optimizer
 from paddle.optimizer import Optimizer
 
-from unifreeze.backend import LiveOptimizer, LiveTensor, Processes, share_bytes
+from unifreeze.backend import LiveOptimizer, Processes, share_bytes
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _engines as engines
 
