@@ -10,7 +10,7 @@ import pytest
 
 import unifreeze as uf
 from tests.support.pairs import small
-from unifreeze._evidence.alignment import Task, compare_alignment_sides
+from unifreeze._evidence.alignment import AlignmentReport, Task, compare_alignment_sides
 from unifreeze._evidence.alignment.alignment_side import AlignmentSide
 from unifreeze._evidence.alignment.finding_words import (
     SENTENCES,
@@ -23,7 +23,7 @@ from unifreeze._evidence.step_values import carried_values
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.pairing.layer_settings import EFFECTS
 from unifreeze._protocol import Batch, backend_for
-from unifreeze.errors import PairingError
+from unifreeze.errors import PairingError, RecordError
 
 ROOT = Path(__file__).resolve().parent.parent / "unifreeze"
 SOURCES = {
@@ -266,6 +266,38 @@ def test_an_unspoilt_report_holds_and_is_all_chinese(sides):
     assert made.holds, str(made)
     page = made.to_markdown("zh")
     assert not [line for line in page.splitlines() if is_english(line)]
+
+
+def test_two_precisions_are_a_line_in_both_languages(sides):
+    def spoil(first, *_):
+        first["plain"]["dtype"] = "bfloat16"
+
+    made = report(*sides, spoil)
+    assert "the first model computes in bfloat16" in made.to_markdown()
+    assert "参考模型以 bfloat16 计算" in made.to_markdown("zh")
+
+
+BROKEN_FILES = {
+    "section": lambda data: data["lines"][0].update(section="pairings"),
+    "sentence": lambda data: data["lines"][0].update(key="pairs"),
+    "facts": lambda data: data["lines"][0].update(facts={}),
+    "source": lambda data: data["lines"][0].update(source="hearsay"),
+    "plan": lambda data: data.update(plan={"unifreeze": 1, "rules": [["x"]]}),
+    "curves": lambda data: data["curves"]["one"].append(1.0),
+    "loss": lambda data: data["curves"].update(kind="none"),
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_report_that_could_not_be_written_out_is_refused_when_it_is_read(sides, spoil, tmp_path):
+    data = report(*sides, lambda *_: None).to_json()
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(data))
+    assert AlignmentReport.load(file).holds
+    spoil(data)
+    file.write_text(json.dumps(data))
+    with pytest.raises(RecordError, match=r"report\.json"):
+        AlignmentReport.load(file)
 
 
 def test_a_refusal_is_chinese(sides):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from unifreeze._numerics.projections import squeezed
 
 Array = NDArray[Any]
+LossKind = Literal["itself", "cross-entropy", "squared distance"]
 
 
 class Graded(NamedTuple):
@@ -30,8 +31,8 @@ class Graded(NamedTuple):
     gradient: Array
 
 
-def loss_kind(name: str, shape: tuple[int, ...]) -> str:
-    """Return which loss an output gets: "itself", "cross-entropy" or "squared distance".
+def loss_kind(name: str, shape: tuple[int, ...]) -> LossKind:
+    """Return which loss an output gets.
 
     >>> loss_kind("logits", (2, 7, 99)), loss_kind("loss", ()), loss_kind("output", (4, 5, 6))
     ('cross-entropy', 'itself', 'squared distance')

@@ -13,6 +13,13 @@ from tests.support.two_nets import HEAD, ROWS, TorchNet, two_layers
 from unifreeze._cache.folder_store import Manifest
 from unifreeze._cache.shards import write_shard
 from unifreeze._evidence import make_record, make_side
+from unifreeze._evidence.alignment import (
+    AlignmentSide,
+    Task,
+    compare_alignment_sides,
+    save_first_side,
+    save_second_side,
+)
 from unifreeze._ports.pairing import make_sketch, pair_sketches
 from unifreeze._ports.weights import Named, save_weights
 from unifreeze._protocol import Batch, ProbeConfig, StepConfig, backend_for
@@ -66,6 +73,16 @@ def _keep_rows(folder: Path) -> None:
     manifest.save(folder / "manifest.json")
 
 
+def _align(folder: Path, task: Task, batch: Batch) -> None:
+    """Write both sides of an acceptance report, and the report."""
+    first, second = folder / "first-aligned.json", folder / "second-aligned.json"
+    backend = backend_for(small_model())
+    save_first_side(task, small_model(), backend, batch, first)
+    save_second_side(task, small_model(), backend, batch, first, second)
+    sides = AlignmentSide.load(first), AlignmentSide.load(second)
+    compare_alignment_sides(*sides, task.pairing).save(folder / "alignment.json")
+
+
 def write_samples(folder: Path) -> dict[str, Path]:
     """Write a good file of each format, and return them by name."""
     files = {name: folder / name for name in ("record.json", "side.json", "sketch.json")}
@@ -80,6 +97,7 @@ def write_samples(folder: Path) -> dict[str, Path]:
     second.save(folder / "second.json")
     pairing.save(folder / "pairing.json")
     make_side(HEAD, model, backend, StepConfig(batch), name="one").save(files["side.json"])
+    _align(folder, Task(HEAD, pairing, steps=2), batch)
     weights = [
         Named("w", (4, 6), "float32", lambda: np.ones((4, 6), "float32")),
         Named("half", (3,), "bfloat16", lambda: np.ones(3, "uint16")),

@@ -21,6 +21,7 @@ from unifreeze._cache.folder_store import FolderStore, Manifest
 from unifreeze._cache.folders import groups_in
 from unifreeze._cli import main
 from unifreeze._evidence import Record, StepSide, compare_records, compare_sides
+from unifreeze._evidence.alignment import AlignmentReport, AlignmentSide, compare_alignment_sides
 from unifreeze._ports.pairing import ModelSketch, Pairing, pair_sketches
 from unifreeze._ports.weights import open_weights
 from unifreeze_paddle.trainers._run_state import RunState
@@ -92,6 +93,26 @@ def _use_side(path: Path, files: dict[str, Path]) -> None:
     pairing = Pairing.load(files["pairing.json"])
     str(compare_sides(StepSide.load(path), good, pairing))
     str(compare_sides(good, StepSide.load(path), pairing))
+
+
+def _use_first_aligned(path: Path, files: dict[str, Path]) -> None:
+    first, second = AlignmentSide.load(path), AlignmentSide.load(files["second-aligned.json"])
+    pairing = Pairing.load(files["pairing.json"])
+    _write_out(compare_alignment_sides(first, second, pairing))
+
+
+def _use_second_aligned(path: Path, files: dict[str, Path]) -> None:
+    first, second = AlignmentSide.load(files["first-aligned.json"]), AlignmentSide.load(path)
+    pairing = Pairing.load(files["pairing.json"])
+    _write_out(compare_alignment_sides(first, second, pairing))
+
+
+def _use_alignment(path: Path, files: dict[str, Path]) -> None:
+    _write_out(AlignmentReport.load(path))
+
+
+def _write_out(report: AlignmentReport) -> None:
+    report.to_markdown("en"), report.to_markdown("zh"), report.to_svg(), str(report), repr(report)
 
 
 def _use_pairing(path: Path, files: dict[str, Path]) -> None:
@@ -214,7 +235,7 @@ def state(draw: random.Random, files: dict[str, Path], folder: Path) -> Case:
 
 WORDS = (
     *("show", "explain", "capture", "suggest", "translate", "expand", "record", "compare", "pair"),
-    *("sketch", "port", "step", "cache", "schema", "backends"),
+    *("sketch", "port", "step", "align", "cache", "schema", "backends"),
 )
 ARGUMENTS = (
     *("--json", "-", "-o", "-p", "--batch", "--pairing", "--seed", "--backend", "--map", "--key"),
@@ -270,6 +291,9 @@ TARGETS: dict[str, Target] = {
     "selector": selector,
     "record": _json("record.json", _use_record),
     "step side": _json("side.json", _use_side),
+    "first aligned side": _json("first-aligned.json", _use_first_aligned),
+    "second aligned side": _json("second-aligned.json", _use_second_aligned),
+    "acceptance report": _json("alignment.json", _use_alignment),
     "pairing": _json("pairing.json", _use_pairing),
     "sketch": _json("second.json", _use_sketch),
     "state": state,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from unifreeze._evidence.alignment.lines import Line
+from unifreeze._evidence.alignment.lines import Line, PlanDocument
 from unifreeze._evidence.gaps import Limit
 from unifreeze._evidence.record import Record
 from unifreeze._evidence.step_side import StepSide
@@ -116,7 +116,7 @@ class AlignmentSide(Saved):
     device: str
     model: str
     versions: dict[str, str]
-    plan: dict[str, Any]
+    plan: PlanDocument
     seed: int
     steps: int
     weights: str

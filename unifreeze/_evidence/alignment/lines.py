@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
+from unifreeze._evidence.alignment.words import LINES, SOURCES
 from unifreeze._evidence.report import ClauseResult
 from unifreeze._files import Row
+from unifreeze._plan import FreezePlan
 from unifreeze._protocol import Finding
+from unifreeze.errors import UnifreezeError, brief
 
 Verdict = Literal["holds", "BROKEN", "open", "note", "not checked"]
 SECTIONS = (
@@ -27,6 +30,18 @@ SECTIONS = (
     "versions",
 )
 """The sections of the report, in order."""
+
+
+def _is_plan(document: dict[str, Any]) -> dict[str, Any]:
+    try:
+        FreezePlan.from_document(document)
+    except UnifreezeError as error:
+        raise ValueError(f"the plan is not one: {error.fact}") from None
+    return document
+
+
+PlanDocument = Annotated[dict[str, Any], AfterValidator(_is_plan)]
+"""A plan as plain data, which is read once, so that a file holds no other data in its place."""
 MOST_DETAILS = 10
 """How many findings a line shows; it says how many more there are."""
 
@@ -53,6 +68,18 @@ class Line(Row):
     limit: float | None = None
     source: str = ""
     details: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_sentence(self) -> Line:
+        if self.section not in SECTIONS:
+            raise ValueError(f"there is no section {brief(self.section)}")
+        if self.key not in LINES or self.source not in SOURCES:
+            raise ValueError(f"there is no sentence for {brief(self.key)} or {brief(self.source)}")
+        try:
+            LINES[self.key][0].format(**self.facts)
+        except (KeyError, ValueError):
+            raise ValueError(f"the facts of {self.key!r} do not fit its sentence") from None
+        return self
 
 
 def measured_line(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from unifreeze._evidence.alignment.alignment_side import LOSSES, AlignmentSide, losses_apart
 from unifreeze._evidence.alignment.lines import Line, measured_line
 from unifreeze._evidence.gaps import NOISES
 from unifreeze._files import Row
-from unifreeze._numerics.seeded_losses import loss_kind
+from unifreeze._numerics.seeded_losses import LossKind, loss_kind
 
 
 class Curves(Row):
@@ -21,8 +23,14 @@ class Curves(Row):
 
     one: tuple[float, ...]
     other: tuple[float, ...]
-    kind: str
+    kind: LossKind
     output: str
+
+    @model_validator(mode="after")
+    def _are_of_the_same_steps(self) -> Curves:
+        if len(self.one) != len(self.other):
+            raise ValueError(f"curves of {len(self.one)} and of {len(self.other)} losses")
+        return self
 
 
 def loss_lines(first: AlignmentSide, second: AlignmentSide) -> list[Line]:

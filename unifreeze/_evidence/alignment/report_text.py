@@ -85,7 +85,9 @@ def _counts(report: AlignmentReport) -> dict[str, int]:
 
 def _rules(plan: Mapping[str, Any]) -> str:
     """Return a plan's rules as code."""
-    rules = (f"{verb}: {selector}" for rule in plan["rules"] for verb, selector in rule.items())
+    rules = (
+        f"{verb}: {selector}" for rule in plan.get("rules", ()) for verb, selector in rule.items()
+    )
     return ", ".join(f"`{rule}`" for rule in rules)
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 SECTION_TITLES = {
     "pairing": ("Pairing", "参数配对"),
     "weights": ("Weights", "权重"),
-    "precisions": (
-        "the first model computes in {one}, the port in {other}; the coarser one decides",
-        "参考模型以 {one} 计算,复现模型以 {other} 计算;以较粗的精度为准",
-    ),
     "layers": ("Forward pass, layer by layer", "逐层前向对齐"),
     "outputs": ("Outputs", "输出(logits)对齐"),
     "tokens": ("Greedy tokens", "贪心解码"),
@@ -96,6 +92,10 @@ _STEP = {
     "statistics": ("running statistics agree, but for n/(n-1)", "滑动统计量一致(已扣除 n/(n-1))"),
 }
 LINES = {
+    "precisions": (
+        "the first model computes in {one}, the port in {other}; the coarser one decides",
+        "参考模型以 {one} 计算,复现模型以 {other} 计算;以较粗的精度为准",
+    ),
     "failed": ("this check could not be run", "此项检查无法运行"),
     "not paired": (
         "nothing could be compared: no tensors could be paired",
