@@ -5,6 +5,7 @@ import paddle
 import pytest
 import torch
 
+import unifreeze as uf
 from tests.support.table_rows import OLD, SIDES, batch, loss, model, plan, put, train, values
 from unifreeze.errors import FrozenDriftError, OptimizerError, ResolveError
 
@@ -179,4 +180,28 @@ def test_a_table_that_grew_in_place_is_told_as_that():
     train(torch, net, optimizer, range(4))
     moved = (table_of(net) != before).any(axis=1)
     assert np.flatnonzero(moved).tolist() == list(range(OLD, 15))
+    handle.verify()
+
+
+@pytest.mark.parametrize("rule", ["rows", "whole", "frozen"])
+def test_a_tie_that_others_undo_is_told(side, rule):
+    """A new head stands under a name that the plan decided, and trains."""
+    net = model(side, tied=True)
+    chosen = {"rows": plan(tied=True), "whole": uf.FreezePlan().train("all")}
+    handle = chosen.get(rule, uf.FreezePlan().only("middle")).apply(net)
+    tied = net.lm_head.weight
+    if side is torch:
+        net.lm_head.weight = torch.nn.Parameter(tied.detach().clone())
+    else:
+        net.lm_head.weight = net.lm_head.create_parameter(tied.shape)
+    with pytest.raises(FrozenDriftError, match=r"lm_head\.weight: replaced") as caught:
+        handle.check_flags()
+    assert [drift.path for drift in caught.value.drifts] == ["lm_head.weight"]
+    if rule == "whole":
+        handle.verify()
+    else:
+        with pytest.raises(FrozenDriftError, match=r"lm_head\.weight: new"):
+            handle.verify()
+    net.lm_head.weight = tied
+    handle.check_flags()
     handle.verify()

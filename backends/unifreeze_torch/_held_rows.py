@@ -100,7 +100,7 @@ class TorchRows(HeldRows):
         step = vars(owner).get("step")
         if step is None or hasattr(step, _WATCHED):
             return
-        alone = weakref.ref(owner) if isinstance(owner, torch.optim.Optimizer) else None
+        alone: Any = weakref.ref(owner) if isinstance(owner, torch.optim.Optimizer) else None
 
         @wraps(step)
         def around(*args: Any, **kwargs: Any) -> Any:
@@ -116,9 +116,10 @@ class TorchRows(HeldRows):
 
 
 def _below(cls: type) -> Iterator[type]:
-    for derived in cls.__subclasses__():
-        yield derived
-        yield from _below(derived)
+    derived: list[type] = cls.__subclasses__()
+    for inner in derived:
+        yield inner
+        yield from _below(inner)
 
 
 def _keep(rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
