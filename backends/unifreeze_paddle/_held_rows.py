@@ -16,7 +16,7 @@ from paddle.optimizer import Optimizer
 from unifreeze.backend import Array, HeldRows, Rows, WeakIdentitySet
 from unifreeze.errors import OptimizerError
 from unifreeze_paddle import _engines as engines
-from unifreeze_paddle._wrapped_optimizers import sharding_of
+from unifreeze_paddle._wrapped_optimizers import rows_of, sharding_of
 
 _ELEMENTWISE = [
     "ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax",
@@ -24,6 +24,7 @@ _ELEMENTWISE = [
 ]  # fmt: skip
 _UPDATE = "_apply_optimize"
 """What `step` and `minimize` both call, once for each group of parameters."""
+_WATCHED = "_unifreeze_keeps_rows"
 
 
 class PaddleRows(HeldRows):
@@ -83,9 +84,8 @@ class PaddleRows(HeldRows):
         twin = cls(parameters=[table], **plain)
         for gradient in gradients:
             table.grad = paddle.to_tensor(gradient)
-            # Not `step`: within a step of the optimizer it would leave gradients switched off.
             with paddle.no_grad():
-                twin._apply_optimize(None, None, [(table, table.grad)])
+                twin.step()
         result: Array = table.numpy()
         return result
 
@@ -95,15 +95,28 @@ class PaddleRows(HeldRows):
             return
         self._watches = True
         for cls in [Optimizer, *_below(Optimizer)]:
-            if _UPDATE in vars(cls):
-                setattr(cls, _UPDATE, self._around(getattr(cls, _UPDATE)))
+            self._watch(cls)
+        engines.call_after(Optimizer, "__init__", self._watch_younger)
 
-    def _begin(self, optimizer: Optimizer, tensors: list[paddle.Tensor]) -> None:
+    def _watch_younger(self, optimizer: Optimizer) -> None:
+        for cls in type(optimizer).__mro__:
+            if issubclass(cls, Optimizer):
+                self._watch(cls)
+
+    def _watch(self, cls: type) -> None:
+        """Call back around what a class itself says of an update, and of a step."""
+        for name, around in ((_UPDATE, self._around_update), ("step", self._around_step)):
+            own = vars(cls).get(name)
+            if own is not None and not hasattr(own, _WATCHED):
+                setattr(cls, name, around(own))
+                setattr(vars(cls)[name], _WATCHED, True)
+
+    def _step(self, optimizer: Optimizer, tensors: list[paddle.Tensor]) -> Any:
         if sharding_of(optimizer) is not None and any(t in self._tables for t in tensors):
             raise _sharded("fleet's sharding divides the tables")
-        self.before_step(optimizer, tensors)
+        return self.around_step(optimizer, tensors)
 
-    def _around(self, update: Any) -> Any:
+    def _around_update(self, update: Any) -> Any:
         @wraps(update)
         def around(
             optimizer: Optimizer, loss: Any, startup_program: Any, params_grads: Any, *rest: Any,
@@ -113,10 +126,23 @@ class PaddleRows(HeldRows):
                 return update(optimizer, loss, startup_program, params_grads, *rest, **named)
             mapping = isinstance(params_grads, Mapping)
             pairs = params_grads["params"] if mapping else params_grads
-            self._begin(optimizer, [tensor for tensor, _ in pairs])
-            result = update(optimizer, loss, startup_program, params_grads, *rest, **named)
-            self.after_step(optimizer)
-            return result
+            with self._step(optimizer, [tensor for tensor, _ in pairs]):
+                return update(optimizer, loss, startup_program, params_grads, *rest, **named)
+
+        return around
+
+    def _around_step(self, step: Any) -> Any:
+        """Some move parameters in a step of their own, without the update that others share."""
+
+        @wraps(step)
+        def around(optimizer: Optimizer, *args: Any, **named: Any) -> Any:
+            if not self._tables or not paddle.in_dynamic_mode():
+                return step(optimizer, *args, **named)
+            groups = [
+                row if isinstance(row, dict) else {"params": [row]} for row in rows_of(optimizer)
+            ]
+            with self._step(optimizer, [t for group in groups for t in group["params"]]):
+                return step(optimizer, *args, **named)
 
         return around
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
-from functools import partial
+import weakref
+from collections.abc import Iterator
+from functools import partial, wraps
 from typing import Any
 
 import torch
-from torch.optim import optimizer as optim
 
 from unifreeze.backend import Array, HeldRows, Rows
 
@@ -15,6 +17,7 @@ _ELEMENTWISE = [
     "ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax",
     "NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam",
 ]  # fmt: skip
+_WATCHED = "_unifreeze_keeps_rows"
 
 
 class TorchRows(HeldRows):
@@ -74,16 +77,49 @@ class TorchRows(HeldRows):
         if self._watches:
             return
         self._watches = True
+        for cls in [torch.optim.Optimizer, *_below(torch.optim.Optimizer)]:
+            self._watch(cls)
+        for value in gc.get_objects():
+            # `isinstance` would ask proxies, whose answers may run any code.
+            if issubclass(type(value), torch.optim.Optimizer):
+                self._watch(value)  # a scheduler has wrapped its step, and holds the one it had
+        base: Any = torch.optim.Optimizer
+        begin = base.__init__
 
-        def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        @wraps(begin)
+        def with_watch(optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+            begin(optimizer, *args, **kwargs)
+            for cls in type(optimizer).__mro__:
+                if issubclass(cls, torch.optim.Optimizer):
+                    self._watch(cls)
+
+        base.__init__ = with_watch
+
+    def _watch(self, owner: Any) -> None:
+        """Keep rows around the step that a class, or one optimizer, has of its own."""
+        step = vars(owner).get("step")
+        if step is None or hasattr(step, _WATCHED):
+            return
+        alone: Any = weakref.ref(owner) if isinstance(owner, torch.optim.Optimizer) else None
+
+        @wraps(step)
+        def around(*args: Any, **kwargs: Any) -> Any:
+            if not self._tables:
+                return step(*args, **kwargs)
+            optimizer = args[0] if alone is None else alone()
             groups = optimizer.param_groups
-            self.before_step(optimizer, (t for group in groups for t in group["params"]))
+            with self.around_step(optimizer, (t for group in groups for t in group["params"])):
+                return step(*args, **kwargs)
 
-        def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            self.after_step(optimizer)
+        setattr(around, _WATCHED, True)
+        owner.step = around
 
-        optim.register_optimizer_step_pre_hook(before)
-        optim.register_optimizer_step_post_hook(after)
+
+def _below(cls: type) -> Iterator[type]:
+    derived: list[type] = cls.__subclasses__()
+    for inner in derived:
+        yield inner
+        yield from _below(inner)
 
 
 def _keep(rows: Rows, gradient: torch.Tensor) -> torch.Tensor:

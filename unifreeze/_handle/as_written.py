@@ -10,7 +10,7 @@ from unifreeze._handle.lease import Lease, for_a_while_on
 from unifreeze._handle.verify import Drift
 from unifreeze._protocol import Backend
 from unifreeze._resolution import Resolution
-from unifreeze._structure import Mask
+from unifreeze._structure import Mask, ModelSpec
 
 SWITCHED = ("thawed", "switched off", "released")
 """Kinds of drift that are a flag or a mode; the others are another object, or none."""
@@ -50,8 +50,25 @@ def not_as_written(
             yield Drift(path, "switched off", _why(_FROZEN, resolution, number))
         elif not wanted[number]:
             yield Drift(path, "thawed", _why(_TRAINS, resolution, number))
+    for path, number in _further_names(resolution.spec):
+        now = objects.get(path)
+        if path not in before or now is OFFLOADED or now is before[path]:
+            continue
+        if answered is None or answered[number]:
+            kind = "missing" if now is None else "replaced"
+            yield Drift(path, kind, "it was one tensor with another name, and is not any more")
     for path in backend.released(model, lease.still):
         yield Drift(path, "released", "the plan holds it in inference mode, and it is in training")
+
+
+def _further_names(spec: ModelSpec) -> Iterator[tuple[str, int]]:
+    """Yield each name of a tied parameter after its first, with the parameter's number."""
+    names = spec.tree.names
+    if len(names) > len(spec):
+        first = set(spec.first_names.tolist())
+        for name, number in enumerate(spec.tensor_of.tolist()):
+            if name not in first:
+                yield names[name], number
 
 
 def _why(flag: str, resolution: Resolution, number: int) -> str:

@@ -272,7 +272,7 @@ class PlanInForce:
         spec = self.backend.describe(self.model)
         if spec.tree is self.resolution.spec.tree:
             return []
-        known = set(self.resolution.spec.tree.names)
+        known = set(self.resolution.spec.paths_of(range(len(self.resolution.spec))))
         unheld: list[str] = []
         try:
             resolution = self.phases.decided(spec)[self.phases.schedule.phase]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from unifreeze._protocol import Array, Backend
+from unifreeze._protocol import Array, Backend, Digest
 from unifreeze._resolution import TrainedRows
 
 _AT_ONCE = 4096
@@ -21,11 +21,13 @@ class KeptRows(NamedTuple):
 
     Attributes:
         rows: The rows that train.
+        table: Digest of the whole table when they were first held, for its dtype and shape.
         bits: Digest of the others, which decides whether any has changed.
         marks: A number for each of the others, which says which.
     """
 
     rows: TrainedRows
+    table: Digest
     bits: str
     marks: Array
 
@@ -54,8 +56,6 @@ def changed_rows(backend: Backend, model: Any, kept: KeptRows) -> str:
         return "the table has no values any more"
     if now.bits == kept.bits:
         return ""
-    if now.marks.shape != kept.marks.shape:
-        return "the table has another shape"
     numbers = np.flatnonzero(now.marks != kept.marks)
     numbers[numbers >= kept.rows.start] += kept.rows.stop - kept.rows.start
     shown = ", ".join(map(str, numbers[:_NAMED]))
@@ -66,7 +66,8 @@ def changed_rows(backend: Backend, model: Any, kept: KeptRows) -> str:
 
 def _now(backend: Backend, model: Any, rows: TrainedRows) -> KeptRows | None:
     """Return how the rows that stay are; None if the table has no values here."""
-    if not backend.fingerprint(model, [rows.path])[rows.path].bits:
+    digest = backend.fingerprint(model, [rows.path])[rows.path]
+    if not digest.bits:
         return None
     table = backend.tensor(model, rows.path)
     hasher, marks = xxhash.xxh3_128(f"{table.dtype}{table.shape}".encode()), list[Array]()
@@ -75,7 +76,7 @@ def _now(backend: Backend, model: Any, rows: TrainedRows) -> KeptRows | None:
             some = np.ascontiguousarray(part[low : low + _AT_ONCE])
             hasher.update(some.view(np.uint8).data)
             marks.append(_marks(some))
-    return KeptRows(rows, hasher.hexdigest(), np.concatenate(marks))
+    return KeptRows(rows, digest, hasher.hexdigest(), np.concatenate(marks))
 
 
 def _marks(rows: Array) -> Array:

@@ -154,11 +154,15 @@ def _rows_changed(
     for path, kept in baseline.rows.items():
         if path not in objects:
             yield Drift(path, "missing", "")
-        elif objects[path] is not baseline.objects[path]:
+            continue
+        if objects[path] is not baseline.objects[path]:
             yield Drift(path, "replaced", "another table stands in its place")
+            continue
+        now = backend.fingerprint(model, [path])[path]
+        if now.bits and (drift := _of_another_form(path, kept.table, now)):
+            yield drift
         elif which := changed_rows(backend, model, kept):
-            now = backend.fingerprint(model, [path])[path].bits
-            yield Drift(path, "reloaded" if loaded.get(path) == now else "moved", which)
+            yield Drift(path, "reloaded" if loaded.get(path) == now.bits else "moved", which)
 
 
 def _replaced(path: str, before: Digest, new: Digest) -> Drift:
@@ -179,12 +183,19 @@ def _changed(
     before = baseline.digests[path]
     if not before.dtype:
         return Drift(path, "filled", "it had no values when the plan took effect")
-    if before.dtype != now[path].dtype:
-        return Drift(path, "cast", f"{before.dtype} to {now[path].dtype or 'none'}")
-    if before.shape != now[path].shape:
-        return Drift(path, "resized", f"shape {list(before.shape)} to {list(now[path].shape)}")
+    if (drift := _of_another_form(path, before, now[path])) is not None:
+        return drift
     kind = "reloaded" if loaded.get(path) == now[path].bits else "moved"
     return Drift(path, kind, _amount(backend, model, baseline, path))
+
+
+def _of_another_form(path: str, before: Digest, now: Digest) -> Drift | None:
+    """Return the drift of a tensor that has another dtype or shape than before."""
+    if before.dtype != now.dtype:
+        return Drift(path, "cast", f"{before.dtype} to {now.dtype or 'none'}")
+    if before.shape != now.shape:
+        return Drift(path, "resized", f"shape {list(before.shape)} to {list(now.shape)}")
+    return None
 
 
 def _amount(backend: Backend, model: Any, baseline: Baseline, path: str) -> str:

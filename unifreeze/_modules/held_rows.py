@@ -8,7 +8,8 @@ and put back: weight decay, momentum and existing moments move rows without any 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,13 +44,13 @@ class _Table:
         rows: The rows that train.
         hook: What takes the hook off its gradients.
         kept: Copies of the rows that stay, as they were before the step.
-        stepping: Identities of the optimizers whose step is under way.
+        stepping: Whether a step that updates it is under way.
     """
 
     def __init__(self, rows: Rows, hook: Any) -> None:
         self.rows, self.hook = rows, hook
         self.kept: list[LiveTensor] = []
-        self.stepping: set[int] = set()
+        self.stepping = False
 
 
 class HeldRows(ABC):
@@ -88,45 +89,48 @@ class HeldRows(ABC):
                 self._tables[tensor] = _Table(rows, self.hook(tensor, rows))
                 self.watch_steps()
 
-    def before_step(self, optimizer: LiveOptimizer, tensors: Iterable[LiveTensor]) -> None:
-        """Copy the rows that stay, of each table that an optimizer is about to update.
+    @contextmanager
+    def around_step(
+        self, optimizer: LiveOptimizer, tensors: Iterable[LiveTensor]
+    ) -> Iterator[None]:
+        """Put back the rows that stay, of each table that an optimizer updates inside.
+
+        A step may call another one: of a class above, or of an optimizer that it wraps. Rows are
+        put back after each of them, as they were before the outermost; after one that raised, too,
+        so that nobody sees them moved, and nothing is left to undo once other values are loaded.
 
         Raises:
             OptimizerError: It would move rows that train by what is in the others.
         """
-        if not self._tables:
-            return
-        for tensor in tensors:
-            table = self._tables.get(tensor)
-            if table is None:
-                continue
-            self.check(optimizer)
-            if id(optimizer) in table.stepping:  # its last step has failed half-way
-                self._put_back(tensor, table)
-                table.stepping.clear()
-            if not table.stepping:
-                parts = self._parts(tensor, table)
-                same = [tuple(k.shape) for k in table.kept] == [tuple(p.shape) for p in parts]
-                if same and table.kept and table.kept[0].dtype == tensor.dtype:
-                    for kept, part in zip(table.kept, parts, strict=True):
-                        self.copy(part, kept)
-                else:
-                    table.kept = [self.clone(part) for part in parts]
-            table.stepping.add(id(optimizer))
-
-    def after_step(self, optimizer: LiveOptimizer) -> None:
-        """Put back the rows that stay."""
-        if not self._tables:
-            return
-        for tensor in self._tables:
-            table = self._tables[tensor]
-            if id(optimizer) in table.stepping:
+        begun: list[tuple[LiveTensor, _Table]] = []
+        outermost: list[_Table] = []
+        try:
+            for tensor in tensors:
+                if (table := self._tables.get(tensor)) is None:
+                    continue
+                self.check(optimizer)
+                if not table.stepping:
+                    self._keep(tensor, table)
+                    outermost.append(table)
+                    table.stepping = True
+                begun.append((tensor, table))
+            yield
+        finally:
+            for table in outermost:
+                table.stepping = False
+            for tensor, table in begun:
                 self._put_back(tensor, table)
                 for master in self.masters(optimizer, tensor):
-                    kept = zip(self._parts(master, table), table.kept, strict=True)
-                    for part, values in kept:
-                        self.copy(values, part)
-                table.stepping.discard(id(optimizer))
+                    self._put_back(master, table)
+
+    def _keep(self, tensor: LiveTensor, table: _Table) -> None:
+        parts = self._parts(tensor, table)
+        same = [tuple(k.shape) for k in table.kept] == [tuple(p.shape) for p in parts]
+        if same and table.kept and table.kept[0].dtype == tensor.dtype:
+            for kept, part in zip(table.kept, parts, strict=True):
+                self.copy(part, kept)
+        else:
+            table.kept = [self.clone(part) for part in parts]
 
     def _put_back(self, tensor: LiveTensor, table: _Table) -> None:
         for part, kept in zip(self._parts(tensor, table), table.kept, strict=True):
@@ -215,4 +219,4 @@ class HeldRows(ABC):
 
     @abstractmethod
     def watch_steps(self) -> None:
-        """Call `before_step` and `after_step` around each step of every optimizer from now on."""
+        """Run each step of every optimizer inside `around_step` from now on."""

@@ -101,6 +101,15 @@ def _table(mask: Mask, spec: ModelSpec, inner: Expression, where: str) -> int:
             context="only rows of lookup tables can train while the others stay",
             hint="freeze or train the whole parameter",
         )
+    others = [n for group in spec.tree.shared if number in group for n in group if n != number]
+    if others:
+        raise ResolveError(
+            f"{where}: {paths[0]} shares memory with {listing(spec.paths_of(others))}, which is "
+            "another parameter",
+            context="its gradients and its steps would reach the rows that stay",
+            hint="let both names hold one parameter (head.weight = table.weight), or give each its "
+            "own memory",
+        )
     return number
 
 
