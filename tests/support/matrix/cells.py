@@ -20,6 +20,8 @@ COLUMNS = (
     "verify",
 )
 """The columns, as the page names them."""
+RESUME = "resume"
+"""The column whose cell saves, and goes on in as many processes: the same ones, or new ones."""
 ELSEWHERE = "resume, other processes"
 """The column whose cell saves in some processes, and goes on in another number of them."""
 WORKS = "works"
@@ -34,7 +36,10 @@ class NotRunHereError(Exception):
 
 @dataclass(frozen=True)
 class Moved:
-    """A run that is saved in some processes, and goes on in another number of them.
+    """A run that is saved in some processes, and goes on in others.
+
+    In the column `RESUME` they are new processes, as many as before: so a trainer is resumed in
+    practice, and not every one can be resumed where it has trained already.
 
     Attributes:
         save: Trains, and saves into a folder.
@@ -112,8 +117,8 @@ def fill(rows: Sequence[Row], stage: str, folder: Path) -> dict[str, dict[str, s
 
     Args:
         rows: The rows.
-        stage: "all" for everything but `Moved.go_on`; "go on" for that alone; "save" for
-            `Moved.save` alone.
+        stage: "all" for everything but `Moved.go_on`; "resume" for that of the column `RESUME`;
+            "go on" and "save" for `Moved.go_on` and `Moved.save` of the column `ELSEWHERE`.
         folder: A folder for all of them, the same for all ranks.
 
     Returns:
@@ -127,7 +132,9 @@ def fill(rows: Sequence[Row], stage: str, folder: Path) -> dict[str, dict[str, s
         for column, cell in row.cells.items():
             check: Check | str
             if isinstance(cell, Moved):
-                check = cell.go_on if stage == "go on" else cell.save
+                if stage != "all" and (column == RESUME) != (stage == "resume"):
+                    continue
+                check = cell.save if stage in ("all", "save") else cell.go_on
             elif stage == "all":
                 check = cell
             else:
