@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,11 @@ ENGINES = pytest.mark.parametrize(
     ("engine", "sharding"),
     [("DataParallel", 1), ("fleet", 2), pytest.param("fleet", 1, marks=pytest.mark.slow)],
 )
+
+
+def test_a_process_may_print_as_much_as_it_likes_while_others_wait_for_it(tmp_path: Path) -> None:
+    place = "tests.support.paddle_processes:printed_much"
+    assert in_processes(place, folder=str(tmp_path)) == [True, True]
 
 
 @ENGINES

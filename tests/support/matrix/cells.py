@@ -20,8 +20,6 @@ COLUMNS = (
     "verify",
 )
 """The columns, as the page names them."""
-RESUME = "resume"
-"""The column whose cell saves, and goes on in as many processes: the same ones, or new ones."""
 ELSEWHERE = "resume, other processes"
 """The column whose cell saves in some processes, and goes on in another number of them."""
 WORKS = "works"
@@ -36,10 +34,7 @@ class NotRunHereError(Exception):
 
 @dataclass(frozen=True)
 class Moved:
-    """A run that is saved in some processes, and goes on in others.
-
-    In the column `RESUME` they are new processes, as many as before: so a trainer is resumed in
-    practice, and not every one can be resumed where it has trained already.
+    """A run that is saved in some processes, and goes on in another number of them.
 
     Attributes:
         save: Trains, and saves into a folder.
@@ -117,8 +112,8 @@ def fill(rows: Sequence[Row], stage: str, folder: Path) -> dict[str, dict[str, s
 
     Args:
         rows: The rows.
-        stage: "all" for everything but `Moved.go_on`; "resume" for that of the column `RESUME`;
-            "go on" and "save" for `Moved.go_on` and `Moved.save` of the column `ELSEWHERE`.
+        stage: "all" for everything but `Moved.go_on`; "go on" for that alone; "save" for
+            `Moved.save` alone.
         folder: A folder for all of them, the same for all ranks.
 
     Returns:
@@ -132,9 +127,7 @@ def fill(rows: Sequence[Row], stage: str, folder: Path) -> dict[str, dict[str, s
         for column, cell in row.cells.items():
             check: Check | str
             if isinstance(cell, Moved):
-                if stage != "all" and (column == RESUME) != (stage == "resume"):
-                    continue
-                check = cell.save if stage in ("all", "save") else cell.go_on
+                check = cell.go_on if stage == "go on" else cell.save
             elif stage == "all":
                 check = cell
             else:

@@ -15,7 +15,7 @@ from paddle import nn
 
 import unifreeze as uf
 from examples.torchvision_on_cpu import import_torchvision
-from tests.support.matrix.cells import ELSEWHERE, RESUME, Cell, Moved, Row
+from tests.support.matrix.cells import ELSEWHERE, Cell, Moved, Row
 from tests.support.matrix.columns import COLUMNS, PLAN
 from tests.support.matrix.paddle_kits import PLAIN, RATE, make
 from unifreeze._protocol import backend_for
@@ -228,14 +228,11 @@ def _go_on(train: Train, folder: Path, *, equal: bool) -> None:
         assert PLAIN.digest(model) == (folder / "end-0").read_text(), "the end is another one"
 
 
-def _save_apart(train: Train, folder: Path) -> None:
+def _resume(train: Train, folder: Path) -> None:
     place = folder / "resumed"
     place.mkdir(exist_ok=True)
     _save(train, place)
-
-
-def _go_on_apart(train: Train, folder: Path) -> None:
-    _go_on(train, folder / "resumed", equal=True)
+    _go_on(train, place, equal=True)
 
 
 def _remove(train: Train, _folder: Path) -> None:
@@ -273,13 +270,12 @@ def _row(name: str, train: Train) -> Row:
         "plan before": _before,
         "plan after": _after,
         "phase change": _phases,
+        "resume": _resume,
         "remove": _remove,
         "verify": _verify,
     }
     cells: dict[str, Cell] = {column: partial(check, train) for column, check in checks.items()}
-    # PaddleNLP waits for ever where it resumes in processes that have trained before.
-    cells[RESUME] = Moved(partial(_save_apart, train), partial(_go_on_apart, train))
-    # Another number of processes divides the data in another way.
+    # It divides the data in another way.
     cells[ELSEWHERE] = Moved(partial(_save, train), partial(_go_on, train, equal=False))
     ordered = {column: cells[column] for column in COLUMNS}
     return Row(name, "trainers", "Paddle", ordered, processes=2, fast=False)

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.support import paddle_processes, processes
-from tests.support.matrix.cells import ELSEWHERE, RESUME, WORKS, Moved, Row, fill
+from tests.support.matrix.cells import ELSEWHERE, WORKS, Moved, Row, fill
 
 TABLES = {
     "PyTorch": "tests.support.matrix.torch_rows",
@@ -27,8 +27,8 @@ def rows(framework: str | None = None) -> list[Row]:
 def fill_all(chosen: Sequence[Row]) -> Seen:
     """Fill the cells of some rows.
 
-    A row of several processes runs in those. Then what it has saved for new processes is taken up
-    in as many; for the column of other processes in one, and what one has saved in two.
+    A row of several processes runs in those; then, for the column of other processes, what it has
+    saved is taken up in one, and what one has saved in two.
     """
     seen: Seen = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -47,30 +47,25 @@ def _fill(
 ) -> dict[str, dict[str, str]]:
     names = [row.name for row in some]
     seen = _launch(framework, names, "all", count, folder)
-    stages = []
-    if resuming := _moving(some, seen, RESUME):
-        stages.append(_launch(framework, resuming, "resume", count, folder))
-    if moving := _moving(some, seen, ELSEWHERE):
-        back = folder / "back"
-        back.mkdir()
-        stages.append(_launch(framework, moving, "go on", 1, folder))
-        stages.append(_launch(framework, moving, "save", 1, back))
-        stages.append(_launch(framework, moving, "go on", count, back))
-    for stage in stages:
-        for name, cells in stage.items():
-            for column, text in cells.items():
-                if seen[name][column] == WORKS:
-                    seen[name][column] = text
-    return seen
-
-
-def _moving(some: Sequence[Row], seen: dict[str, dict[str, str]], column: str) -> list[str]:
-    """Return the names of rows that have saved a run in a column for other processes."""
-    return [
+    moving = [
         row.name
         for row in some
-        if isinstance(row.cells[column], Moved) and seen[row.name][column] == WORKS
+        if isinstance(row.cells[ELSEWHERE], Moved) and seen[row.name][ELSEWHERE] == WORKS
     ]
+    if moving:
+        back = folder / "back"
+        back.mkdir()
+        stages = [
+            _launch(framework, moving, "go on", 1, folder),
+            _launch(framework, moving, "save", 1, back),
+            _launch(framework, moving, "go on", count, back),
+        ]
+        for stage in stages:
+            for name, cells in stage.items():
+                for column, text in cells.items():
+                    if seen[name][column] == WORKS:
+                        seen[name][column] = text
+    return seen
 
 
 def _launch(
