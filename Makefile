@@ -118,7 +118,7 @@ wrappers: setup
 
 processes: setup
 	$(BIN)/python -W ignore -m pytest -m slow tests/test_paddle_data_parallel.py tests/test_at_scale.py \
-	  tests/test_paddle_resume_in_processes.py
+	  tests/test_paddle_resume_in_processes.py tests/test_paddle_ranks.py
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not browser'

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,28 +28,38 @@ ALONE = {
 """Which process is alone in something, and what it is told."""
 
 
+Told = dict[str, list[Any]]
+
+
 @pytest.fixture(scope="module")
-def told() -> dict[str, list[Any]]:
-    """What both processes were told, by engine and run."""
-    rows: dict[str, list[Any]] = {}
-    for sharding, engines in ((1, ["DataParallel", "fleet"]), (2, ["fleet"])):
-        both = in_processes(PLACE, sharding=sharding, engines=engines)
-        for name in both[0]:
-            rows[f"{name}, {sharding}"] = [process[name] for process in both]
-    return rows
+def told() -> Callable[[str, int], Told]:
+    """Return a function of an engine and its shards: what both processes were told, by run."""
+
+    @cache
+    def by_run(engine: str, sharding: int) -> Told:
+        both = in_processes(PLACE, engine=engine, sharding=sharding)
+        return {name: [process[name] for process in both] for name in both[0]}
+
+    return by_run
 
 
 ENGINES = pytest.mark.parametrize(
-    ("engine", "sharding"), [("DataParallel", 1), ("fleet", 1), ("fleet", 2)]
+    ("engine", "sharding"),
+    [("DataParallel", 1), ("fleet", 2), pytest.param("fleet", 1, marks=pytest.mark.slow)],
 )
+
+
+def test_a_process_may_print_as_much_as_it_likes_while_others_wait_for_it(tmp_path: Path) -> None:
+    place = "tests.support.paddle_processes:printed_much"
+    assert in_processes(place, folder=str(tmp_path)) == [True, True]
 
 
 @ENGINES
 @pytest.mark.parametrize("run", DIFFERENT)
 def test_processes_that_differ_are_all_told_by_rank(
-    engine: str, sharding: int, run: str, told: dict[str, list[Any]]
+    engine: str, sharding: int, run: str, told: Callable[[str, int], Told]
 ) -> None:
-    for message, _ in told[f"{engine}: {run}, {sharding}"]:
+    for message, _ in told(engine, sharding)[run]:
         assert message.startswith("RanksError: 2 processes train")
         assert DIFFERENT[run] in message
         assert "\n  rank 0: " in message
@@ -56,10 +69,10 @@ def test_processes_that_differ_are_all_told_by_rank(
 @ENGINES
 @pytest.mark.parametrize("run", ALONE)
 def test_a_process_that_is_alone_is_told_when_its_time_is_over(
-    engine: str, sharding: int, run: str, told: dict[str, list[Any]]
+    engine: str, sharding: int, run: str, told: Callable[[str, int], Told]
 ) -> None:
     alone, text = ALONE[run]
-    both = told[f"{engine}: {run}, {sharding}"]
+    both = told(engine, sharding)[run]
     message, seconds = both[alone]
     assert text in message
     assert seconds >= disagreeing.SECONDS
@@ -68,10 +81,10 @@ def test_a_process_that_is_alone_is_told_when_its_time_is_over(
 
 @ENGINES
 def test_the_first_process_decides_by_its_metric_and_the_others_are_told_once(
-    engine: str, sharding: int, told: dict[str, list[Any]]
+    engine: str, sharding: int, told: Callable[[str, int], Told]
 ) -> None:
     """They had been alone before, and meet again."""
-    first, second = told[f"{engine}: metrics, {sharding}"]
+    first, second = told(engine, sharding)["metrics"]
     assert first["phases"] == second["phases"] == ["head", "head", "head", "all", "all"]
     assert first["after"] == second["after"]
     assert first["said"] == []

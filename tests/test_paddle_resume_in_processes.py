@@ -28,8 +28,15 @@ def test_the_run_goes_through_all_kinds_of_phases(unbroken: dict[str, Any]) -> N
     assert list(dict.fromkeys(unbroken["phases"])) == ["head", "top", "all", "few", "head again"]
 
 
-@pytest.mark.parametrize("engine", ["DataParallel", "sharded fleet"])
-@pytest.mark.parametrize("stop", [7, 14])
+@pytest.mark.parametrize(
+    ("engine", "stop"),
+    [
+        ("DataParallel", 7),
+        ("sharded fleet", 14),
+        pytest.param("sharded fleet", 7, marks=pytest.mark.slow),
+        pytest.param("DataParallel", 14, marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_go_on_where_one_stopped_and_one_where_two_stopped(
     engine: str, stop: int, unbroken: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -38,6 +38,12 @@ def test_a_process_that_alone_enters_a_phase_is_told_and_nothing_has_changed(see
     assert text.endswith("/ head, 20 frozen")
 
 
+def test_a_process_that_alone_enters_a_phase_of_a_divided_model_is_told_what_it_did(seen):
+    first, second = seen["a_phase_in_one_process_on_parts"]
+    assert first.startswith("rank 1 did not call handle.step and enter a phase within 1.5 seconds")
+    assert second == ""
+
+
 def test_a_process_that_alone_reports_a_metric_is_told(seen):
     assert seen["a_step_in_one_process"][1].startswith("rank 0 did not call handle.step within")
 

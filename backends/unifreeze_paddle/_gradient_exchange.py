@@ -71,6 +71,7 @@ class Exchange:
         self.notice_parameters(wrapper)
         self._finds_unused = bool(wrapper.find_unused_parameters)
         self._reducer = reducer
+        _keep_for(self._tensors, reducer)
         self._reducers: dict[tuple[int, ...], tuple[Any, list[LiveTensor]]] = {}
         """For each set of parameters that trained, by identity: its reducer, and what it holds."""
         self._first = reducer
@@ -131,10 +132,25 @@ class Exchange:
             finally:
                 vars(wrapper)["_reducer"] = self
             self.is_for_now()
+            _keep_for(trained, self._reducer)
         else:
             self._reducer = self._one_by_one
         if self._reducer is self._one_by_one:
             self._one_by_one.exchange(trained)
+
+
+def _keep_for(tensors: Sequence[LiveTensor], reducer: Any) -> None:
+    """Keep a reducer as long as any of its parameters: they call it, and do not keep it themselves.
+
+    Without this a model that is wrapped anew, as by each `train()` of a trainer, calls reducers
+    that have gone with its first wrapper.
+    """
+    for tensor in tensors:
+        weakref.finalize(tensor, _let_go, reducer).atexit = False
+
+
+def _let_go(reducer: Any) -> None:
+    """Do nothing: the reducer was kept as what this is called with."""
 
 
 class OneByOne:

@@ -30,23 +30,40 @@ def in_processes(
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-W", "ignore", "-m", __name__, function, folder]
-        processes = [
-            subprocess.Popen(
-                [*command, json.dumps(arguments)],
-                env=os.environ | variables,
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for variables in environments(count)
-        ]
-        outputs = _wait(processes, timeout)
+        processes = []
+        for rank, variables in enumerate(environments(count)):
+            # A pipe that nobody reads just now fills up, and lets its process wait.
+            with (Path(folder) / f"{rank}.output").open("wb") as output:
+                process = subprocess.Popen(
+                    [*command, json.dumps(arguments)],
+                    env=os.environ | variables,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            processes.append(process)
+        _wait(processes, timeout)
         if any(process.returncode for process in processes):
             codes = [process.returncode for process in processes]
+            files = [Path(folder) / f"{rank}.output" for rank in range(count)]
+            outputs = [file.read_text(encoding="utf-8", errors="replace") for file in files]
             shown = "\n".join(f"--- rank {n}\n{text[-3000:]}" for n, text in enumerate(outputs))
             raise AssertionError(f"{function} ended with {codes}\n{shown}")
         return [json.loads((Path(folder) / str(rank)).read_text()) for rank in range(count)]
+
+
+def printed_much(folder: str) -> bool:
+    """Print more than a pipe takes in the last process; the first one waits until it has."""
+    file = Path(folder) / "printed"
+    if os.environ["PADDLE_TRAINER_ID"] == "0":
+        end = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        return file.exists()
+    sys.stdout.write("printed\n" * 100_000)
+    sys.stdout.flush()
+    file.touch()
+    return True
 
 
 def environments(count: int) -> list[dict[str, str]]:
@@ -76,17 +93,15 @@ def environments(count: int) -> list[dict[str, str]]:
     ]
 
 
-def _wait(processes: list[subprocess.Popen[str]], timeout: float) -> list[str]:
+def _wait(processes: list[subprocess.Popen[bytes]], timeout: float) -> None:
     end = time.monotonic() + timeout
-    outputs = []
     for process in processes:
         try:
-            outputs.append(process.communicate(timeout=max(end - time.monotonic(), 1))[0])
+            process.wait(max(end - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
             for each in processes:
                 each.kill()
-            outputs.append(process.communicate()[0])
-    return outputs
+            process.wait()
 
 
 def _main(function: str, folder: str, arguments: Mapping[str, Any]) -> None:

@@ -298,9 +298,19 @@ def a_plan_that_differs_on_parts(rank: int) -> str:
     return told(lambda: step(model, optimizer))
 
 
+def a_phase_in_one_process_on_parts(rank: int) -> str:
+    model = fully_shard(make())
+    handle = uf.FreezePlan.from_yaml(PHASES).apply(model)
+    handle.optimizer(torch.optim.SGD, lr=0.1)
+    text = told(lambda: handle.step(step=2)) if rank == 0 else ""
+    everybody()
+    return text
+
+
 SCENARIOS = [
     wrapped_late,
     a_plan_that_differs_on_parts,
+    a_phase_in_one_process_on_parts,
     resumed_after_wrapping,
     flattened,
     a_plan_that_differs,

@@ -224,18 +224,22 @@ class PlanInForce:
         else:
             self._write(again=True)
 
-    def verify(self) -> Verified:
-        """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does."""
+    def verify(self, action: str = "call handle.verify") -> Verified:
+        """Check that everything frozen is bit for bit as it was; raises as `Handle.verify` does.
+
+        Args:
+            action: What the user does, for a process that is alone in it.
+        """
         self.check_lasts("verify")
         self._refuse_gathered("verify")
         self.take_in_wrapping()
-        processes = together(self.backend, self.model, "call handle.verify")
+        processes = together(self.backend, self.model, action)
         with self.backend.settled(self.model):
             # A layer that trains may be put in anew; that is `check_flags` to say, and no drift.
             drifts = [drift for drift in self._not_as_written() if drift.kind in SWITCHED]
             drifts += find_drifts(self.backend, self.model, self.baseline, self._loads(), self.away)
             drifts += self._new_parts()
-        drifts = one_verdict(processes, drifts)
+        drifts = one_verdict(processes, drifts, action)
         if drifts:
             raise drift_error(drifts)
         told = not self.phases.schedule.waits

@@ -18,6 +18,7 @@ from unifreeze._protocol.processes import agree, ranks, share
 from unifreeze.errors import RanksError, UnifreezeWarning
 
 STEP = "call handle.step"
+BEGIN = f"{STEP} and enter a phase"
 Metrics = Mapping[str, float] | None
 Measured = dict[int, tuple[str, ...]]
 
@@ -103,7 +104,7 @@ def agree_on_phase(processes: Processes, phases: ResolvedPhases) -> None:
         f"plan {phases.expanded.digest} enters phase {phases.schedule.current.name!r} with "
         f"{count} trainable parameters (decisions {hashlib.sha256(names).hexdigest()[:12]})"
     )
-    agree(processes, "phase", text, f"{STEP} and enter a phase", "they would not enter it alike")
+    agree(processes, "phase", text, BEGIN, "they would not enter it alike")
 
 
 def _check_places(reports: list[Any]) -> None:

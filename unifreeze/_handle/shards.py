@@ -30,15 +30,20 @@ def together(backend: Backend, model: Any, action: str) -> Processes:
     return processes
 
 
-def one_verdict(processes: Processes, drifts: Sequence[Drift]) -> list[Drift]:
+def one_verdict(processes: Processes, drifts: Sequence[Drift], action: str) -> list[Drift]:
     """Return what has drifted in the part of any process.
+
+    Args:
+        processes: The processes that divide the model.
+        drifts: What has drifted in this one.
+        action: What all processes do just now, for the message.
 
     Raises:
         RanksError: One of them does not verify in time.
     """
     if processes.count == 1:
         return list(drifts)
-    rows = share(processes, "drifts", json.dumps(drifts).encode(), "call handle.verify")
+    rows = share(processes, "drifts", json.dumps(drifts).encode(), action)
     verdict: dict[tuple[str, str], Drift] = {}
     for row in rows:
         for path, kind, detail in json.loads(row):

@@ -81,7 +81,7 @@ class ToldToOthers:
     def _kept(self) -> str:
         """Say whether what is frozen has kept its bits."""
         try:
-            verified = self._in_force.verify()
+            verified = self._in_force.verify("call handle.model_card")
         except FrozenDriftError as error:
             return f"What was frozen did not all keep its values: {error.fact}."
         return (

@@ -12,7 +12,7 @@ from unifreeze._handle.history.history import numbers
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._handle.known_optimizer import KnownOptimizer
 from unifreeze._handle.phase_log import PhaseLog
-from unifreeze._handle.ranks import Metrics, Report, SharedDecisions, agree_on_phase
+from unifreeze._handle.ranks import BEGIN, Metrics, Report, SharedDecisions, agree_on_phase
 from unifreeze._handle.resolved_phases import ResolvedPhases
 from unifreeze._handle.schedule import Schedule
 from unifreeze._handle.smallest_gradients import smallest
@@ -144,7 +144,7 @@ class Training:
         if entered and not schedule.current.stop:
             with self._plan.backend.settled(self._plan.model):
                 self._check_can_change(schedule.current)
-                self._plan.verify()
+                self._plan.verify(BEGIN)
                 self._enter(schedule, entered)
         elif schedule.reported != reported and schedule.watch.since_best == 0:
             self._best.save(schedule.reported)

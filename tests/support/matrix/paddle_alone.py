@@ -31,18 +31,31 @@ from tests.support.matrix.paddle_kits import (
 )
 from tests.support.paddle_ranks.nets import Net, batch
 
+FAST = {
+    "nothing",
+    "`recompute` in its own forward, reentrant (the default)",
+    "`to_static(full_graph=True)`",
+    "`QAT`, that has seen batches",
+    "`weight_norm` on a layer of each block",
+    "`ModelAverage` beside the model; its `apply` for *verify*",
+    "Momentum with decay",
+    "AdamW",
+    "`LookAhead`, attached itself",
+}
+"""The rows that the fast tests run, too."""
+
 ALONE, COMPILERS, QUANTISERS = "wrappers", "compilers and exporters", "quantisers"
 EXTRAS, OPTIMIZERS = "adapters, averages and layers", "optimizers"
 
 
 def row(part: str, name: str, kit: Kit, **cells: Cell) -> Row:
     """Return a row of one process."""
-    return Row(name, part, "Paddle", cells_of(kit, **cells))
+    return Row(name, part, "Paddle", cells_of(kit, **cells), fast=name in FAST)
 
 
 def never(part: str, name: str, why: str) -> Row:
     """Return a row that is not run here at all."""
-    return Row(name, part, "Paddle", dict.fromkeys(cells_of(PLAIN), why))
+    return Row(name, part, "Paddle", dict.fromkeys(cells_of(PLAIN), why), fast=False)
 
 
 # What computes a model in another way ---------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Callable
@@ -210,6 +211,19 @@ def wrapper_is_nested(run: Together) -> None:
     run.step(sgd, 1)
 
 
+def model_is_wrapped_anew(run: Together) -> None:
+    """Wrap a model again, after its first wrapper has gone: each `train()` of a trainer does."""
+    for selector in ("head", "blocks[-1:] | head", "stem"):
+        run.wrap()
+        sgd = paddle.optimizer.SGD(0.05, parameters=run.model.parameters())
+        handle = uf.FreezePlan().only(selector).apply(run.model)
+        run.step(sgd, 0)
+        handle.remove()
+        run.step(sgd, 1)
+        run.wrapped = None
+        gc.collect()
+
+
 def processes_are_seeded_differently(run: Together) -> None:
     """Wrap models of different values: all get those of the first process, which is no drift."""
     paddle.seed(0 if isinstance(run, Alone) else dist.get_rank())
@@ -295,6 +309,7 @@ RUNS: tuple[Callable[[Together], None], ...] = (
     wrapper_of_a_part,
     several_models,
     wrapper_is_nested,
+    model_is_wrapped_anew,
     processes_are_seeded_differently,
     reducer_is_built_once,
     more_sets_than_reducers,
