@@ -41,6 +41,11 @@ class Net:
         return Module()
 
 
+def run_all(model, batches):
+    for batch in batches:
+        model(batch)
+
+
 @pytest.mark.parametrize("drifting", [8, 4])
 def test_sizes_that_come_in_turn_are_all_compared(fw, drifting, monkeypatch):
     monkeypatch.setattr(faster_prefix, "COMPARE_EVERY", 4)
@@ -61,8 +66,7 @@ def test_sizes_that_come_in_turn_are_all_compared(fw, drifting, monkeypatch):
         model(fw.tensor(data[1][:4]))
         wrong.append(True)
         with pytest.raises(CacheError, match="it did not before"):
-            for number, batch in enumerate(data[2:]):
-                model(fw.tensor(batch[: 8 if number % 2 else 4]))
+            run_all(model, [fw.tensor(x[: 8 if n % 2 else 4]) for n, x in enumerate(data[2:])])
     assert run.counts.hits == 0
 
 
@@ -81,5 +85,4 @@ def test_batches_given_back_in_turn_are_all_compared(fw, changing, monkeypatch):
             model(part)
         factor[0] = 2.0
         with pytest.raises(CacheError, match="differs from what it computes now"):
-            for number in range(40):
-                model(parts[number % 2])
+            run_all(model, parts * 20)

@@ -29,6 +29,9 @@ from unifreeze._ports.carrying import load_weights
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze.errors import PairingError, TargetError, counted
 
+STEPS = 20
+"""Training steps of the loss curves, unless others are asked for."""
+
 
 class Settings(NamedTuple):
     """The options of `align` that say how to measure."""
@@ -64,6 +67,9 @@ class Settings(NamedTuple):
             "--other-python": self.other_python and (not measured or alone),
             "--batch": self.batch and not measured,
             "--plan": self.plan and not measured,
+            "--steps": self.steps != STEPS and not measured,
+            "--seed": self.seed and not measured,
+            "--backend": self.backend and not measured,
             "-p": self.pairing and not measured and alone,
         }
         for option, given in useless.items():
