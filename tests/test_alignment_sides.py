@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from unifreeze._cli import align_sides, app
 from unifreeze._evidence.alignment import AlignmentReport, AlignmentSide
-from unifreeze.errors import PortError, RecordError, TargetError, WeightFileError
+from unifreeze.errors import PairingError, PortError, RecordError, TargetError, WeightFileError
 
 SMALL = "tests.support.pairs.small"
 IMAGE = f"{SMALL}:torch_image", f"{SMALL}:paddle_image", "float32[4,3,9,9]"
@@ -172,7 +172,8 @@ def test_a_side_whose_parts_contradict_each_other_is_refused(image, tmp_path):
 
 def test_the_first_model_s_weights_must_be_beside_its_side(image, tmp_path):
     known, first, _ = image
-    port = "align", IMAGE[1], "-p", known, "--batch", IMAGE[2], "-o", tmp_path / "two.json"
+    port = ("align", IMAGE[1], "-p", known, "--batch", IMAGE[2], *STEPS)
+    port = (*port, "-o", tmp_path / "two.json")
     alone = tmp_path / "one.json"
     shutil.copy(first, alone)
     with pytest.raises(WeightFileError, match=r"one\.safetensors was written beside one\.json"):
@@ -181,6 +182,44 @@ def test_the_first_model_s_weights_must_be_beside_its_side(image, tmp_path):
     changed(alone, alone, values_digest="0")
     with pytest.raises(RecordError, match="does not hold the weights that Image was measured on"):
         call(*port, "--like", alone)
+
+
+@pytest.mark.parametrize("option", [("--seed", 1), ("--steps", 3), ("--plan", "{plan}")])
+def test_a_port_measured_with_other_options_is_refused_at_once(option, image, tmp_path):
+    known, first, _ = image
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("unifreeze: 1\nrules: [{train: head}]\n")
+    words = [str(word).format(plan=plan) for word in (*STEPS, *option)]
+    port = "align", IMAGE[1], "-p", known, "--like", first, "--batch", IMAGE[2]
+    with pytest.raises(RecordError, match=f"measured with another value of {option[0][2:]}"):
+        call(*port, "-o", tmp_path / "two.json", *words)
+
+
+def test_the_port_without_the_first_side_is_refused_with_the_cure(image, tmp_path):
+    known, *_ = image
+    port = "align", IMAGE[1], "-p", known, "-o", tmp_path / "two.json", "--batch", IMAGE[2]
+    with pytest.raises(PairingError, match=r"Picture has no [\s\S]*--like FIRST\.json"):
+        call(*port, *STEPS)
+
+
+def test_a_side_overwrites_nothing_that_is_read_nor_weights_of_others(image, tmp_path):
+    known, *_ = image
+    for name in ("model.safetensors", "pairing.json", "one.json", "one.safetensors"):
+        (tmp_path / name).write_bytes(b"mine")
+    one = "align", IMAGE[0], "--batch", IMAGE[2], "-o"
+    port = "align", IMAGE[1], "--batch", IMAGE[2], "-o"
+    pairing, weights, side = (
+        tmp_path / name for name in ("pairing.json", "one.safetensors", "one.json")
+    )
+    for words in (
+        (*one, tmp_path / "model.json", "-p", known),
+        (*one, pairing, "-p", pairing),
+        (*one, side, "-p", known, "--weights", weights),
+        (*port, side, "-p", known, "--like", side),
+    ):
+        with pytest.raises(TargetError, match="would overwrite"):
+            call(*words)
+    assert {file.read_bytes() for file in tmp_path.iterdir()} == {b"mine"}
 
 
 WRONG = {
