@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unifreeze._cli import app
+from unifreeze._cli import align_sides, app
 from unifreeze._evidence.alignment import AlignmentReport, AlignmentSide
-from unifreeze.errors import PortError, RecordError, TargetError, WeightFileError
+from unifreeze.errors import PairingError, PortError, RecordError, TargetError, WeightFileError
 
 SMALL = "tests.support.pairs.small"
 IMAGE = f"{SMALL}:torch_image", f"{SMALL}:paddle_image", "float32[4,3,9,9]"
@@ -45,7 +45,13 @@ def image(tmp_path_factory):
     return made(tmp_path_factory.mktemp("image"), *IMAGE)
 
 
-@pytest.mark.parametrize("network", [IMAGE, FUSED], ids=["image", "fused decoder"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(IMAGE, id="image"),
+        pytest.param(FUSED, id="fused decoder", marks=pytest.mark.slow),
+    ],
+)
 def test_the_report_of_two_files_is_the_report_of_two_models(network, tmp_path, image):
     one, other, batch = network
     known, first, second = image if network is IMAGE else made(tmp_path, *network)
@@ -76,6 +82,30 @@ def test_the_report_needs_neither_framework(image, tmp_path):
     assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# 复现对齐报告")
 
 
+def test_each_model_is_run_by_its_own_python_and_the_report_is_of_both(
+    image, tmp_path, monkeypatch
+):
+    known, *sides = image
+    ran = []
+
+    def run_sides(commands):
+        ran.extend(commands)
+        for command in commands:
+            target = command.arguments[command.arguments.index("-o") + 1]
+            shutil.copy(sides["--like" in command.arguments], target)
+
+    monkeypatch.setattr(align_sides, "run_sides", run_sides)
+    options = "--batch", IMAGE[2], "-p", known, "--weights", "w.bin", *STEPS
+    done = call("align", *IMAGE[:2], *options, "--other-python", "another")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-1] == "the port is aligned"
+    assert [command.python for command in ran] == [sys.executable, "another"]
+    assert ["--weights" in command.arguments for command in ran] == [True, False]
+    for command in ran:
+        assert {f"--batch={IMAGE[2]}", "--steps", "2"} <= set(command.arguments)
+
+
+@pytest.mark.slow
 def test_two_processes_are_one_command(tmp_path):
     broken = f"{SMALL}:torch_text(relu=True)"
     words = "--batch", "int64[3,6]<0:11>", "--other-python", sys.executable, *STEPS
@@ -113,9 +143,37 @@ def test_sides_that_are_not_of_one_report_are_refused(image, tmp_path):
         call("align", first, second, "-p", tmp_path / "pairing.json")
 
 
+PARTS = ("plain", "moved", "large", "own", "double", "losses", "record")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_check_without_figures_is_not_left_out(part, number, image, tmp_path):
+    """A file without a part must not be aligned for want of a comparison."""
+    known, *sides = image
+    sides[number] = changed(sides[number], tmp_path / "side.json", **{part: None})
+    part = "layers" if part in ("plain", "moved") else part
+    with pytest.raises(RecordError, match=f"it does not say what was measured: {part}"):
+        call("align", *sides, "-p", known)
+
+
+def test_a_side_whose_parts_contradict_each_other_is_refused(image, tmp_path):
+    known, first, second = image
+    bent = changed(second, tmp_path / "bent.json", held=[])
+    with pytest.raises(RecordError, match="it does not say what was measured: held"):
+        call("align", first, bent, "-p", known)
+    bent = changed(second, tmp_path / "bent.json", steps=3)
+    with pytest.raises(RecordError, match="it has losses of other than 3 steps"):
+        call("align", first, bent, "-p", known)
+    bent = changed(second, tmp_path / "bent.json", values_digest="0")
+    with pytest.raises(RecordError, match="Picture was not measured like this side of Image"):
+        call("align", first, bent, "-p", known)
+
+
 def test_the_first_model_s_weights_must_be_beside_its_side(image, tmp_path):
     known, first, _ = image
-    port = "align", IMAGE[1], "-p", known, "--batch", IMAGE[2], "-o", tmp_path / "two.json"
+    port = ("align", IMAGE[1], "-p", known, "--batch", IMAGE[2], *STEPS)
+    port = (*port, "-o", tmp_path / "two.json")
     alone = tmp_path / "one.json"
     shutil.copy(first, alone)
     with pytest.raises(WeightFileError, match=r"one\.safetensors was written beside one\.json"):
@@ -124,6 +182,44 @@ def test_the_first_model_s_weights_must_be_beside_its_side(image, tmp_path):
     changed(alone, alone, values_digest="0")
     with pytest.raises(RecordError, match="does not hold the weights that Image was measured on"):
         call(*port, "--like", alone)
+
+
+@pytest.mark.parametrize("option", [("--seed", 1), ("--steps", 3), ("--plan", "{plan}")])
+def test_a_port_measured_with_other_options_is_refused_at_once(option, image, tmp_path):
+    known, first, _ = image
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("unifreeze: 1\nrules: [{train: head}]\n")
+    words = [str(word).format(plan=plan) for word in (*STEPS, *option)]
+    port = "align", IMAGE[1], "-p", known, "--like", first, "--batch", IMAGE[2]
+    with pytest.raises(RecordError, match=f"measured with another value of {option[0][2:]}"):
+        call(*port, "-o", tmp_path / "two.json", *words)
+
+
+def test_the_port_without_the_first_side_is_refused_with_the_cure(image, tmp_path):
+    known, *_ = image
+    port = "align", IMAGE[1], "-p", known, "-o", tmp_path / "two.json", "--batch", IMAGE[2]
+    with pytest.raises(PairingError, match=r"Picture has no [\s\S]*--like FIRST\.json"):
+        call(*port, *STEPS)
+
+
+def test_a_side_overwrites_nothing_that_is_read_nor_weights_of_others(image, tmp_path):
+    known, *_ = image
+    for name in ("model.safetensors", "pairing.json", "one.json", "one.safetensors"):
+        (tmp_path / name).write_bytes(b"mine")
+    one = "align", IMAGE[0], "--batch", IMAGE[2], "-o"
+    port = "align", IMAGE[1], "--batch", IMAGE[2], "-o"
+    pairing, weights, side = (
+        tmp_path / name for name in ("pairing.json", "one.safetensors", "one.json")
+    )
+    for words in (
+        (*one, tmp_path / "model.json", "-p", known),
+        (*one, pairing, "-p", pairing),
+        (*one, side, "-p", known, "--weights", weights),
+        (*port, side, "-p", known, "--like", side),
+    ):
+        with pytest.raises(TargetError, match="would overwrite"):
+            call(*words)
+    assert {file.read_bytes() for file in tmp_path.iterdir()} == {b"mine"}
 
 
 WRONG = {
@@ -135,6 +231,9 @@ WRONG = {
     "--weights does nothing here": ("{first}", "{second}", "-p", "{known}", "--weights", "w.bin"),
     "--other-python does nothing here": ("{one}", "-o", "{out}", "--other-python", "python"),
     "--batch does nothing here": ("{first}", "{second}", "-p", "{known}", "--batch", "float32[1]"),
+    "--steps does nothing here": ("{first}", "{second}", "-p", "{known}", "--steps", "3"),
+    "--seed does nothing here": ("{first}", "{second}", "-p", "{known}", "--seed", "1"),
+    "--backend does nothing here": ("{first}", "{second}", "-p", "{known}", "--backend", "torch"),
 }
 
 

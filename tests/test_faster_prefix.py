@@ -22,6 +22,8 @@ NETS = {
     "texts": (nets.text_net, nets.text_batches, "head | layers[-1]"),
 }
 
+QUICK = KINDS[0], "texts"
+
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(kind))
 def way(request, monkeypatch):
@@ -84,7 +86,16 @@ def close(first, second, kind):
     return np.abs(a - b).max() <= ALLOWED[kind] * np.abs(a).max()
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    ("way", "net"),
+    [
+        # One is enough for each change; all of them take a minute.
+        pytest.param(kind, net, marks=() if (kind, net) == QUICK else pytest.mark.slow)
+        for kind in KINDS
+        for net in NETS
+    ],
+    indirect=["way"],
+)
 def test_an_epoch_gives_the_losses_of_the_modules_up_to_rounding(way, net):
     fw, kind = way
     build, batches, rule = NETS[net]

@@ -14,6 +14,7 @@ from unifreeze._cache.nested_values import put_together, take_apart
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.output_rows import relative_gap
 from unifreeze._cache.replaying import Boundary, Recording
+from unifreeze._cache.run_counts import is_compared
 from unifreeze._modules.walking import Walk
 from unifreeze._protocol.live import LiveTensor
 from unifreeze.errors import CacheError, UnifreezeWarning, counted
@@ -80,7 +81,7 @@ class FasterPrefix:
         form = group, inputs.signature, inputs.rows
         if form in self._refused:
             return False
-        return form not in self._proved or self._passes % COMPARE_EVERY == COMPARE_EVERY // 2
+        return form not in self._proved or is_compared(self._passes, COMPARE_EVERY)
 
     def refuses(self, group: str, inputs: Inputs) -> bool:
         """Return whether batches of a form run by their modules."""

@@ -16,7 +16,7 @@ from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.output_rows import relative_gap
 from unifreeze._cache.replaying import Recording
 from unifreeze._cache.row_store import Kept
-from unifreeze._cache.run_counts import Counts
+from unifreeze._cache.run_counts import Counts, is_compared
 from unifreeze._cache.sample_ids import SampleIds
 from unifreeze._modules.walking import Walk
 from unifreeze.errors import CacheError, listing
@@ -48,7 +48,7 @@ class GivenBack:
         """Run a pass with kept rows; now and then, and where NaN shows up, a whole one, too."""
         self.counts.checks += 1
         suspect = part.is_suspect(self._backend, self._walk)
-        due = self.counts.checks % CHECK_EVERY == CHECK_EVERY // 2
+        due = is_compared(self.counts.checks, CHECK_EVERY)
         if self._away is None and (suspect or part.group in self._known.unproved or due):
             self._known.unproved.discard(part.group)
             if suspect and part.faster is not None:

@@ -35,6 +35,16 @@ class Counts:
         return f"reading a row takes {1e3 * per_read:.3g} ms, computing it {1e3 * per_row:.3g} ms"
 
 
+def is_compared(number: int, every: int) -> bool:
+    """Return whether the pass with a number is the one in so many that is compared.
+
+    Its place among these moves on. Where batches of two kinds come in turn, a fixed place would
+    always be one of the same kind.
+    """
+    block, place = divmod(number, every)
+    return place == (every // 2 + 37 * block) % every
+
+
 class Epochs:
     """Warns once if the second epoch of a block finds few rows of the first."""
 

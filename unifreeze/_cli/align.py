@@ -7,7 +7,13 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from unifreeze._cli.align_sides import Settings, align_files, align_in_two_processes, save_side
+from unifreeze._cli.align_sides import (
+    STEPS,
+    Settings,
+    align_files,
+    align_in_two_processes,
+    save_side,
+)
 from unifreeze._cli.find_model import check_backends_used, load_model, use_backends
 from unifreeze._cli.output import (
     BROKEN,
@@ -74,7 +80,7 @@ def align(
     ] = None,
     steps: Annotated[
         int, typer.Option(min=1, metavar="N", help="Training steps of the loss curves.")
-    ] = 20,
+    ] = STEPS,
     seed: SeedOption = 0,
     other_python: OtherPythonOption = "",
     backend: BackendOption = [],  # noqa: B006 - typer copies it

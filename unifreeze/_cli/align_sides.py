@@ -29,6 +29,9 @@ from unifreeze._ports.carrying import load_weights
 from unifreeze._ports.pairing import ModelSketch, Pairing
 from unifreeze.errors import PairingError, TargetError, counted
 
+STEPS = 20
+"""Training steps of the loss curves, unless others are asked for."""
+
 
 class Settings(NamedTuple):
     """The options of `align` that say how to measure."""
@@ -64,6 +67,9 @@ class Settings(NamedTuple):
             "--other-python": self.other_python and (not measured or alone),
             "--batch": self.batch and not measured,
             "--plan": self.plan and not measured,
+            "--steps": self.steps != STEPS and not measured,
+            "--seed": self.seed and not measured,
+            "--backend": self.backend and not measured,
             "-p": self.pairing and not measured and alone,
         }
         for option, given in useless.items():
@@ -103,7 +109,7 @@ def save_side(model: str, output: Path | None, settings: Settings, json: str) ->
     """Measure one model and write its side; the first model's weights go beside it.
 
     Raises:
-        TargetError: There is no file to write to, or it is not called .json.
+        TargetError: There is no file to write to, it is not called .json, or another is in its way.
     """
     if output is None or output.suffix != ".json":
         raise TargetError(
@@ -111,6 +117,7 @@ def save_side(model: str, output: Path | None, settings: Settings, json: str) ->
             hint="unifreeze align MODEL PORT --batch …, or unifreeze align MODEL -p pairing.json "
             "-o SIDE.json --batch …",
         )
+    _keep_what_is_there(output, settings)
     pairing, inputs = settings.read_pairing(), read_inputs(settings.batch, settings.seed)
     plan = settings.read_plan()
     live, backend = load_model_with(settings.backend, model, seed=settings.seed)
@@ -130,6 +137,24 @@ def save_side(model: str, output: Path | None, settings: Settings, json: str) ->
         for check, lines in side.failures.items():
             say_as_it_is(f"could not be run: {check}: {lines[0]}")
         say_as_it_is(f"{side.framework}: {counted(count, 'tensor')}; written to {written}")
+
+
+def _keep_what_is_there(output: Path, settings: Settings) -> None:
+    """Refuse to write over a file that is read, or over weights that no side was written with.
+
+    Raises:
+        TargetError: Naming the file.
+    """
+    written = [output] if settings.like else [output, weights_beside(output)]
+    read = [settings.like, settings.pairing, settings.plan, settings.weights]
+    in_the_way = [file for file in written if file.resolve() in {f.resolve() for f in read if f}]
+    if not settings.like and written[1].exists() and not output.exists():
+        in_the_way.append(written[1])
+    if in_the_way:
+        raise TargetError(
+            f"-o {output} would overwrite {in_the_way[0]}",
+            hint="give the side another name; a first side's weights are written beside it",
+        )
 
 
 def align_files(first: Path, second: Path, settings: Settings) -> AlignmentReport:

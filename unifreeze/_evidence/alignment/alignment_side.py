@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from unifreeze._evidence.alignment.lines import Line, PlanDocument
 from unifreeze._evidence.gaps import Limit
 from unifreeze._evidence.record import Record
@@ -138,6 +140,30 @@ class AlignmentSide(Saved):
     record: Record | None
     held: tuple[Line, ...]
     failures: dict[str, tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _says_all_it_should(self) -> AlignmentSide:
+        """Refuse a file without a part, because a check without figures would not be broken."""
+        measured = {
+            "layers": self.plain and self.moved,
+            "own": self.own,
+            "double": self.double,
+            "losses": self.losses,
+            "record": self.record,
+        }
+        if any(text.rpartition(": ")[2].startswith("float") for text in self.inputs):
+            measured["large"] = self.large
+        if self.words and not self.like:
+            measured["tokens"] = self.tokens
+        missing = [name for name, value in measured.items() if not (value or name in self.failures)]
+        if bool(self.like) != bool(self.held):
+            missing.append("held")
+        if missing:
+            raise ValueError(f"it does not say what was measured: {', '.join(missing)}")
+        curves = (self.losses.own, self.losses.double) if self.losses else ()
+        if any(len(curve) != self.steps + 1 for curve in curves):
+            raise ValueError(f"it has losses of other than {self.steps} steps")
+        return self
 
     @cached_property
     def digest(self) -> str:

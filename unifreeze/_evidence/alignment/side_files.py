@@ -11,11 +11,12 @@ import numpy as np
 
 from unifreeze._evidence.alignment.alignment_side import AlignmentSide
 from unifreeze._evidence.alignment.measuring import Task, digest_of, measure_first, measure_second
+from unifreeze._evidence.record import refuse_different
 from unifreeze._evidence.step_values import values_from_file
 from unifreeze._ports.pairing import Pairing
 from unifreeze._ports.weights import Named, WeightFile, open_weights, save_weights
 from unifreeze._protocol import Array, Backend, Batch
-from unifreeze.errors import RecordError, WeightFileError
+from unifreeze.errors import PairingError, RecordError, WeightFileError
 
 
 def weights_beside(side: Path) -> Path:
@@ -29,6 +30,7 @@ def save_first_side(
     """Measure the model that was ported; write its side, and its weights beside it.
 
     Raises:
+        PairingError: The pairing is of other models, or in the other order.
         WeightFileError: The weights cannot be written.
         RecordError: The side cannot be written.
     """
@@ -50,7 +52,8 @@ def save_second_side(
     """Measure the port on the weights that are beside the first model's side; write its side.
 
     Raises:
-        RecordError: The first side is not one, or the weights beside it are of another run.
+        RecordError: The first side is not one, or was measured with other options, or the weights
+            beside it are of another run.
         WeightFileError: The weights are not there, or are broken.
         PairingError: The pairing is of other models.
     """
@@ -60,6 +63,14 @@ def save_second_side(
             f"{like} is itself the side of a port",
             hint="--like takes the side of the model that was ported, made without --like",
         )
+    options = {"plan": task.plan.document(), "seed": task.seed, "steps": task.steps}
+    for name, value in options.items():
+        known, fact = (
+            getattr(first, name),
+            f"{first.model} was measured with another value of {name}",
+        )
+        hint = "measure both with the same options"
+        refuse_different(fact, (like.name, known), ("this command", value), hint=hint)
     place = weights_beside(like)
     try:
         with open_weights(place) as weights:
@@ -86,7 +97,14 @@ def _check_same(weights: WeightFile, first: AlignmentSide, place: Path) -> None:
 
 def _paired_values(pairing: Pairing, backend: Backend, model: Any) -> Iterator[tuple[str, Array]]:
     """Yield the first model's tensors that a pairing carries over, by native path."""
+    known = backend.objects(model)
     for path in dict.fromkeys(row.one_tensor for row in pairing.pairs):
+        if path not in known:
+            raise PairingError(
+                f"the pairing is of other models: {type(model).__name__} has no {path}",
+                hint="it has the model that was ported first; the side of the port is made with "
+                "--like FIRST.json",
+            )
         yield path, np.ascontiguousarray(backend.tensor(model, path))
 
 

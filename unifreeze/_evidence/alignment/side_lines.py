@@ -75,7 +75,7 @@ def _check_comparable(first: AlignmentSide, second: AlignmentSide, pairing: Pair
             context="\n".join(rows),
             hint="first the side of the model that was ported, then the one made with --like",
         )
-    if second.like != first.digest:
+    if second.like != first.digest or second.values_digest != first.values_digest:
         raise RecordError(
             f"{second.model} was not measured like this side of {first.model}",
             hint="measure it again: unifreeze align MODEL --like FIRST.json -p … -o OTHER.json",
