@@ -163,7 +163,9 @@ def on_step(optimizer: Optimizer, call: Callable[[Any], bool]) -> None:
         if not calls and attributes.pop(_CALLS, None) and attributes.get(_UPDATE) is stand_in:
             del attributes[_UPDATE]
 
-    update = getattr(optimizer, _UPDATE)
+    def update(*args: Any, **kwargs: Any) -> Any:
+        return getattr(type(optimizer), _UPDATE)(optimizer, *args, **kwargs)  # as it is by then
+
     stand_in = _around(partial(refuse_fused, optimizer), update, after)
     setattr(optimizer, _UPDATE, stand_in)
 

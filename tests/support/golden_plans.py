@@ -62,6 +62,7 @@ PLANS: dict[str, tuple[Any, ...]] = {
     "recipes/action_only.yaml": ("a network that acts",),
     "recipes/router_frozen.yaml": ("a mixture of experts",),
     "recipes/experts_only.yaml": ("a mixture of experts",),
+    "recipes/new_words.yaml": ("bert", "bart"),
     "recipes/teacher.yaml": (STUDENT,),
     "recipes/student_and_teacher.yaml": (STUDENT,),
     "recipes/classifier.yaml": ("resnet50", "vgg16", "bert"),
