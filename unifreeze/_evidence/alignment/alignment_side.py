@@ -144,7 +144,7 @@ class AlignmentSide(Saved):
     @model_validator(mode="after")
     def _says_all_it_should(self) -> AlignmentSide:
         """Refuse a file without a part, because a check without figures would not be broken."""
-        measured = {
+        measured: dict[str, object] = {
             "layers": self.plain and self.moved,
             "own": self.own,
             "double": self.double,
