@@ -86,7 +86,7 @@ def test_flattened_parameters_are_refused_with_a_cure_unless_the_plan_came_first
     for text in (after, phases):
         assert "FSDP has flattened its parameters" in text
         assert "divide the model by fully_shard" in text
-    assert "call handle.verify() outside the block that gathers them" in inside
+    assert "call it outside the block that gathers them" in inside
     assert held == ""
 
 
