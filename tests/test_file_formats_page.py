@@ -9,7 +9,7 @@ from unifreeze._files import MOST_JSON
 from unifreeze._plan import limits
 from unifreeze._plan.selectors import regular_expressions as expressions
 from unifreeze._plan.selectors.expression import MOST_OPERANDS
-from unifreeze._plan.selectors.parse import LONGEST_NUMBER, MOST_CHARACTERS
+from unifreeze._plan.selectors.parse import LONGEST_NAME, LONGEST_NUMBER, MOST_CHARACTERS
 from unifreeze._ports.weights import contents, safe_unpickling, shards
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def test_the_limits_on_the_page_are_those_of_the_code():
         f"{limits.MOST_CHARACTERS:,} characters, {limits.MOST_VALUES:,} values",
         f"{limits.DEEPEST} levels",
         f"{limits.MOST_PHASES:,} phases, {limits.MOST_PERIODS:,} periods",
-        f"{MOST_CHARACTERS:,} characters, {MOST_OPERANDS} operands",
+        f"{MOST_CHARACTERS:,} characters, {LONGEST_NAME:,} in `at:` and `type:`, {MOST_OPERANDS} op",
         f"numbers of {LONGEST_NUMBER} characters",
         f"{MOST_JSON >> 20} MiB",
         f"{expressions.MOST_SECONDS:.0f} s, plus 1 s for every {expressions.NAMES_ALONE:,} names",

@@ -16,7 +16,7 @@ from unifreeze import FreezePlan, Selector
 from unifreeze._plan.selectors import evaluate, regular_expressions
 from unifreeze._plan.selectors.expression import MOST_OPERANDS, nodes
 from unifreeze._plan.selectors.globs import glob_pattern
-from unifreeze._plan.selectors.parse import MOST_CHARACTERS, parse
+from unifreeze._plan.selectors.parse import LONGEST_NAME, MOST_CHARACTERS, parse
 from unifreeze._plan.selectors.regular_expressions import matching
 from unifreeze._resolution import resolve_spec
 from unifreeze.errors import ResolveError, SelectorSyntaxError, UnmatchedSelectorError
@@ -155,6 +155,23 @@ def test_what_is_too_large_is_an_error_in_one_short_message(text):
     with pytest.raises(SelectorSyntaxError) as caught:
         Selector(text)
     assert len(str(caught.value).encode()) < 2500
+
+
+@pytest.mark.parametrize("by", ["at", "type"])
+def test_the_longest_pattern_is_matched_and_a_longer_one_refused(by):
+    model = spec_of(module("Net", a=linear(2, 2), b=linear(2, 2)))
+    for part in ("[", "[!", "[a-", "*[", "a"):
+        text = (part * LONGEST_NAME)[:LONGEST_NAME]
+        with stopped_after(2), pytest.raises(UnmatchedSelectorError):
+            evaluate(parse(f'{by}:"{text}"'), model)
+        with pytest.raises(SelectorSyntaxError, match="1,001 characters is too long"):
+            parse(f'{by}:"{text}a"')
+
+
+@pytest.mark.parametrize("space", ["", " ", "\t", "\n", "\u3000", " \r\n"])
+@pytest.mark.parametrize("by", ["re", "type", "at", "path"])
+def test_any_space_may_stand_before_a_colon(by, space):
+    assert parse(f'{by}{space}:{space}"a.*"') == parse(f'{by}:"a.*"')
 
 
 def test_the_longest_selector_is_read():

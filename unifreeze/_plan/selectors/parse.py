@@ -40,6 +40,8 @@ LONGEST_CORRECTED = 500
 MOST_CHARACTERS = 100_000
 LONGEST_NUMBER = 30
 """Characters of a number in a selector."""
+LONGEST_NAME = 1000
+"""Characters of a pattern in `at:` and `type:`; brackets without end take the square of it."""
 
 
 @lru_cache(4096)
@@ -170,11 +172,16 @@ class _Reader(Transformer[Any, Any]):
         return _unquote(token), True
 
     def quoted(self, prefix: str, token: str) -> Expression:
-        by, pattern = prefix.rstrip(": \t"), _unquote(token)
+        by, pattern = prefix.rstrip(":").rstrip(), _unquote(token)
         if by == "path":
             return Path(tuple(Segment(name) for name in pattern.split(".")), quoted=True)
         if by == "re":
             compile_expression(pattern)
+        elif len(pattern) > LONGEST_NAME:
+            raise SelectorSyntaxError(
+                f"a pattern of {len(pattern):,} characters is too long (at most {LONGEST_NAME:,})",
+                hint="at: and type: take one name, or a glob that matches several",
+            )
         return Quoted(by, pattern)
 
     def size(self, comparison: str, number: str) -> Size:
