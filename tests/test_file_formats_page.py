@@ -28,7 +28,7 @@ def test_the_limits_on_the_page_are_those_of_the_code():
         f"{limits.MOST_CHARACTERS:,} characters, {limits.MOST_VALUES:,} values",
         f"{limits.DEEPEST} levels",
         f"{limits.MOST_PHASES:,} phases, {limits.MOST_PERIODS:,} periods",
-        f"{MOST_CHARACTERS:,} characters, {LONGEST_NAME:,} in `at:` and `type:`, {MOST_OPERANDS} op",
+        f"{MOST_CHARACTERS:,} characters, {LONGEST_NAME:,} in `at:` and `type:`, {MOST_OPERANDS} ",
         f"numbers of {LONGEST_NUMBER} characters",
         f"{MOST_JSON >> 20} MiB",
         f"{expressions.MOST_SECONDS:.0f} s, plus 1 s for every {expressions.NAMES_ALONE:,} names",
