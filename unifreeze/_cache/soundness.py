@@ -7,6 +7,7 @@ anything that trains nor on other rows, and nothing else happens in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from unifreeze._cache.kept_tensors import KeptTensors
@@ -55,10 +56,11 @@ class Search:
                 raise self._nothing(found)
             if not self._backend.gradient_enabled():
                 found = self._without_gradient(found)
-            dead = self._independent(found)
+            fewer = self._fewer_rows(found)
+            dead = self._independent(found, fewer)
             if not all(found.dead[key].arrays for key in dead):
                 found = self._trial.observe(set(dead), draws=True)  # they were inside other calls
-            axes = self._axes(found, dead)
+            axes = self._axes(found, dead, fewer)
             for key in axes:
                 check_call(self._backend, self._walk, found.dead[key], covered(self._walk, [key]))
             search = KeptTensors(self._backend, self._trial, self._trained, found, axes)
@@ -75,20 +77,42 @@ class Search:
             raise self._nothing(found)
         return again
 
-    def _independent(self, found: Observing) -> list[CallKey]:
+    def _halves(self) -> tuple[list[int], list[int]]:
+        """Return each half of the rows, in the opposite order.
+
+        A row must not depend on those before it.
+        """
+        order = list(range(self._trial.rows))[::-1]
+        middle = max(1, len(order) // 2)
+        return order[:middle], order[middle:]
+
+    def _fewer_rows(self, found: Observing) -> Observing:
+        """Return the dead calls as they are with fewer rows, where that saves time."""
+        half, rest = self._halves()
+        if len(half) < 2 or not rest:
+            return found
+        return self._trial.observe(set(found.dead), rows=half)
+
+    def _independent(self, found: Observing, fewer: Observing) -> list[CallKey]:
         """Return the outermost dead calls that depend on nothing that trains.
+
+        Args:
+            found: The dead calls with all rows.
+            fewer: The same with fewer rows, or `found`.
 
         Raises:
             CacheError: One of them depends on chance, or something else happens in it.
         """
         trial = self._trial
-        dead = set(found.dead)
-        for factor in (1.0625, -0.9375):  # other signs change what is compared, or the largest
-            moving = [tensor for _, tensor in trial.moved.values()]
-            dead &= self._same_with([*self._trained, *moving], factor, found)
-        again = trial.observe(dead, seed=1, values=False)
-        chance = {k for k in dead if found.dead[k].draws or k not in again.dead
-                  or again.dead[k].digest != found.dead[k].digest}  # fmt: skip
+        rows = None if fewer is found else self._halves()[0]
+        moving = [*self._trained, *(tensor for _, tensor in trial.moved.values())]
+        dead = self._same_with(moving, 1.0625, fewer, rows)
+        same = dead & self._same_at_once(moving, fewer, rows)
+        if same != dead:  # by chance, or for the values of what trains
+            # Another sign changes what is compared, or the largest.
+            dead &= self._same_with(moving, -0.9375, fewer, rows)
+            same = _alike(fewer, trial.observe(dead, rows=rows, seed=1, values=False))
+        chance = {key for key in dead if found.dead[key].draws or key not in same}
         # A dropout right before the first layer that trains just runs.
         if any(self._holds_parameters(key) for key in chance):
             raise self._random(next(key for key in found.dead if key in chance))
@@ -101,16 +125,37 @@ class Search:
         return top
 
     def _same_with(
-        self, tensors: Sequence[LiveTensor], factor: float, found: Observing
+        self,
+        tensors: Sequence[LiveTensor],
+        factor: float,
+        found: Observing,
+        rows: Sequence[int] | None = None,
     ) -> set[CallKey]:
-        """Return the dead calls that return the same where tensors have other values."""
+        """Return the dead calls that return the same where tensors have other values.
+
+        Args:
+            tensors: The tensors.
+            factor: By which they are multiplied.
+            found: The dead calls, with these rows.
+            rows: The rows of the pass; None for all.
+        """
         with self._backend.other_values(tensors, factor):
             try:
-                others = self._trial.observe(set(found.dead), values=False)
+                return _alike(found, self._trial.observe(set(found.dead), rows=rows, values=False))
             except CacheError:
                 return set(found.dead)  # such values are not allowed, as of a scale below 0
-        return {k for k, seen in found.dead.items()
-                if k in others.dead and others.dead[k].digest == seen.digest}  # fmt: skip
+
+    def _same_at_once(
+        self, tensors: Sequence[LiveTensor], found: Observing, rows: Sequence[int] | None
+    ) -> set[CallKey]:
+        """Return the dead calls that return the same with other signs and another seed at once.
+
+        One pass is enough where nothing changes; if it does not run, nothing is returned.
+        """
+        with self._backend.other_values(tensors, -0.9375), suppress(CacheError):
+            seen = self._trial.observe(set(found.dead), rows=rows, seed=1, values=False)
+            return _alike(found, seen)
+        return set()
 
     def _reads(self, found: Observing, axes: dict[CallKey, Any]) -> frozenset[str]:
         """Return the paths of state outside of some calls on which they depend."""
@@ -129,21 +174,27 @@ class Search:
         number, tree = key[-1][0], self._walk.tree
         return tree.name_starts[number] < tree.name_ends[number]
 
-    def _axes(self, found: Observing, dead: Sequence[CallKey]) -> dict[CallKey, Any]:
+    def _axes(
+        self, found: Observing, dead: Sequence[CallKey], fewer: Observing
+    ) -> dict[CallKey, Any]:
         """Return the axes of rows of each call; calls that are the same for all rows are left out.
+
+        Args:
+            found: The dead calls with all rows.
+            dead: Those that count.
+            fewer: The dead calls with the first half of the rows, or `found`.
 
         Raises:
             CacheError: A call depends on other rows.
         """
         trial, count = self._trial, self._trial.rows
         axes: dict[CallKey, Any] = {}
-        # Each half of the rows, in the opposite order: a row must not depend on those before it.
-        order = list(range(count))[::-1]
-        middle = max(1, count // 2)
-        for half in (order[:middle], order[middle:]):
-            fewer = trial.observe(set(dead), rows=half)
+        first, second = self._halves()
+        known = fewer is not found and all(k in fewer.dead and fewer.dead[k].arrays for k in dead)
+        for half in (first, second):
+            seen = fewer if known and half is first else trial.observe(set(dead), rows=half)
             for key in dead:
-                whole, part = found.dead[key], fewer.dead.get(key)
+                whole, part = found.dead[key], seen.dead.get(key)
                 rows = part and row_axes(whole.arrays, part.arrays, count, len(half))
                 if part is None or rows is None or part.form.text != whole.form.text:
                     raise depends_on_rows(self._name(key))
@@ -202,6 +253,12 @@ def depends_on_rows(name: str) -> CacheError:
         "first axis of the inputs",
         hint='set "norm_stats: hold" in the plan, or call model.eval()',
     )
+
+
+def _alike(found: Observing, others: Observing) -> set[CallKey]:
+    """Return the dead calls that return the same bits in another pass."""
+    return {k for k, seen in found.dead.items()
+            if k in others.dead and others.dead[k].digest == seen.digest}  # fmt: skip
 
 
 def covered(walk: Walk, keys: Sequence[CallKey]) -> list[int]:
