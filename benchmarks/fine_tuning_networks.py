@@ -63,7 +63,10 @@ class Torch:
         self.seed(0)
         build: dict[str, Any] = {}
         build |= {"resnet": resnet.torch_resnet50, "ernie": ernie.torch_ernie, "bert": torch_bert}
-        return build[model]().to(self.device)
+        made = build[model]().to(self.device)
+        norms = [m for m in made.modules() if hasattr(m, "running_mean")]
+        settle_norms(self, made, norms, "momentum", 1.0)
+        return made
 
     def train_only(self, model: Any, trained: set[str]) -> None:
         """Freeze by hand: flags, then eval mode for modules all of whose parameters are frozen."""
@@ -119,7 +122,10 @@ class Paddle:
             "ernie": ernie.paddle_ernie,
             "bert": paddle_bert,
         }
-        return build[model]()
+        made = build[model]()
+        norms = [m for m in made.sublayers() if hasattr(m, "_mean")]
+        settle_norms(self, made, norms, "_momentum", 0.0)
+        return made
 
     def train_only(self, model: Any, trained: set[str]) -> None:
         """Freeze by hand: flags, then eval mode for modules all of whose parameters are frozen."""
@@ -169,6 +175,31 @@ def paddle_bert() -> Any:
     from paddlenlp.transformers import BertConfig, BertForSequenceClassification
 
     return BertForSequenceClassification(BertConfig(num_labels=2))
+
+
+def settle_norms(framework: Any, model: Any, norms: list[Any], momentum: str, last: float) -> None:
+    """Set running statistics to those of some images, as a network has them that was trained.
+
+    With those of a new network logits are so large that gradients are subnormal numbers, with which
+    a processor takes several times as long.
+
+    Args:
+        framework: The framework.
+        model: The network.
+        norms: Its norms with running statistics.
+        momentum: Their attribute for how fast statistics move.
+        last: Its value with which statistics become those of the last batch.
+    """
+    usual = [getattr(norm, momentum) for norm in norms]
+    for norm in norms:
+        setattr(norm, momentum, last)
+    model.train()
+    if norms:
+        images = np.random.default_rng(1).standard_normal((8, 3, 64, 64), np.float32)
+        with framework.no_grad():
+            model(framework.tensor(images))
+    for norm, value in zip(norms, usual, strict=True):
+        setattr(norm, momentum, value)
 
 
 def two_stages(

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.fine_tuning_networks import NAMES, TRAINED
+from benchmarks.fine_tuning_ways import PEERS
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.palette import Look
 from unifreeze._drawing.picture import Picture, drawing, rectangle
@@ -17,7 +18,7 @@ from unifreeze._drawing.treemap import Box
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ORDER = (
     "full", "by hand", "timm", "Lightning", "finetuning-scheduler", "fastai",
-    "two-stage", "by plan", "cached",
+    "two-stage", "by plan", "cached", "faster",
 )  # fmt: skip
 COLUMNS = (
     "step, ms", "spread", "epoch 1", "epoch 2", "3 epochs", "10 epochs", "memory, MB", "GPU step",
@@ -31,7 +32,10 @@ times as fast as training everything, in the same run. An epoch has 16 batches. 
 three epochs were run, and epochs of which four steps were run. Memory is how much the process grows
 over the built model, at most: in epoch 1, and in epoch 2. Plans for text models say `dropout: off`.
 
-![Times as fast as training everything](../pictures/fine-tuning.svg)
+Before each cached step flags, modes, traces of writes and the bytes of the batch are looked at.
+That takes 0.8 ms for BERT and 1.6 ms for ResNet-50: much beside a linear head, nothing beside two
+layers. All bits of frozen weights are compared when an epoch begins, and one step in a hundred is
+computed as a whole, too; both are in epochs, and not in the median step.
 """
 FRAMEWORKS = {"torch": "PyTorch", "paddle": "PaddlePaddle"}
 
@@ -110,13 +114,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f"limit by operations: {estimate['limit']:.2f}x without, {estimate['cached_limit']:.4g}x "
         "with a cache"
     )
-    if "cached" in rows:
-        cached = rows["cached"].epochs[1]
-        share = full.epochs[1] / cached / estimate["cached_limit"]
-        shown.append(
-            f"epoch 2 cached: {share:.0%} of the limit, {rows['by hand'].epochs[1] / cached:.2f}x "
-            f"as fast as by hand, {rows['two-stage'].epochs[1] / cached:.2f}x as two-stage"
-        )
+    shown += [f"a cached step: {text}" for text in comparisons(figures)]
     shown += [f"estimate: {text}" for text in predictions(figures)]
     shown += [f"losses of {way}: within {gap:.1e}" for way, gap in figures["gaps"].items()]
     for way, peaks in figures.get("memory", {}).items():
@@ -133,6 +131,22 @@ def predictions(figures: dict[str, Any]) -> list[str]:
             measured = rows["full"].step / rows[way].step
             off = estimate[key] / measured - 1
             texts.append(f"{way} {estimate[key]:.4g}x, measured {measured:.4g}x ({off:+.1%})")
+    return texts
+
+
+def comparisons(figures: dict[str, Any]) -> list[str]:
+    """Return how a cached step of epoch 2 compares with the limit and with other ways."""
+    rows = rows_of(figures)
+    if "cached" not in rows:
+        return []
+    cached = rows["cached"].step
+    texts = [f"{rows['full'].step / cached / figures['estimate']['cached_limit']:.0%} of the limit"]
+    uncached = [way for way in ("by hand", *PEERS) if way in rows]
+    if uncached:
+        nearest = min(rows[way].step for way in uncached) / cached
+        texts.append(f"at least {nearest:.3g}x as fast as by hand and by libraries")
+    if "two-stage" in rows:
+        texts.append(f"{rows['two-stage'].step / cached:.2f}x as fast as two-stage")
     return texts
 
 
@@ -203,6 +217,8 @@ def _table(figures: dict[str, Any], gpu: dict[str, Any] | None) -> list[str]:
 def _remarks(figures: dict[str, Any]) -> str:
     texts = ["`estimate` predicted: " + "; ".join(predictions(figures)) + "."]
     gaps = [f"{way} {gap:.1e}" for way, gap in figures["gaps"].items()]
+    if compared := comparisons(figures):
+        texts.append(f"A cached step has {', is '.join(compared)}.")
     if gaps:
         texts.append(f"Losses differ from those by hand by at most: {', '.join(gaps)}.")
     return " ".join(texts)
@@ -215,7 +231,7 @@ def _megabytes(peaks: Any) -> str:
 
 
 WIDTH, LEFT, BAR, GAP = 960.0, 330.0, 13.0, 26.0
-SHOWN = ("by hand", "by plan", "two-stage", "cached")
+SHOWN = ("by hand", "by plan", "two-stage", "cached", "faster")
 LOOKS = {"by hand": Look.FROZEN, "by plan": Look.HELD, "two-stage": Look.TRAINABLE}
 
 

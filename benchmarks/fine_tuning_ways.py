@@ -23,7 +23,10 @@ PACKAGES = {
     ),
 }  # fmt: skip
 """What pip installs for each: packages that ask for a torch of their own, without that; others."""
-OURS = ("full", "by hand", "two-stage", "by plan", "cached")
+FASTER = "faster"
+OURS = ("full", "by hand", "two-stage", "by plan", "cached", FASTER)
+PREFIX = {"torch": "bfloat16", "paddle": "inference"}
+"""The faster prefix of each framework."""
 
 
 class Way:
@@ -71,10 +74,11 @@ def make_way(name: str, framework: Any, kind: str, plan: str) -> Way:
     block: Any = nullcontext()
     call = lambda _, batch: framework.logits(model, batch)  # noqa: E731
     optimizer = None
-    if name in ("by plan", "cached"):
+    if name in ("by plan", "cached", FASTER):
         handle = rules.apply(model)
         model.train()
-        block = handle.cached() if name == "cached" else block
+        if name != "by plan":
+            block = handle.cached(prefix=PREFIX[framework.name] if name == FASTER else "exact")
     elif name == "full":
         model.train()
     else:
