@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
+from weakref import ReferenceType, ref
 
 import numpy as np
 import xxhash
@@ -73,7 +74,8 @@ class Observing:
         self.used: set[Returned] = set()
         self.passed_on: set[Returned] = set()
         self._backend, self._among, self._frames = backend, among, Frames()
-        self._given: dict[int, tuple[LiveTensor, Returned]] = {}
+        # Not the tensors themselves: those that nobody else holds go, as in any forward pass.
+        self._given: dict[int, tuple[ReferenceType[LiveTensor], Returned]] = {}
 
     def outermost(self) -> list[CallKey]:
         """Return the dead calls that are not inside another dead call."""
@@ -86,7 +88,8 @@ class Observing:
     def _returned(self, value: Any) -> list[Returned]:
         """Return which of the tensors of dead calls are in a value."""
         inside = tensors_inside(value, self._backend.is_tensor)
-        return [self._given[id(t)][1] for t in inside if id(t) in self._given]
+        known = ((t, self._given.get(id(t))) for t in inside)
+        return [given[1] for t, given in known if given is not None and given[0]() is t]
 
     def call(
         self, number: int, forward: Forward, args: Sequence[Any], kwargs: dict[str, Any]
@@ -112,7 +115,7 @@ class Observing:
             changed = next((name for name in now if now[name] != objects.get(name)), "")
             bits = bits_of(backend, tensors)
             self.dead[key] = Observed(key, bits, arrays, likes, form, draws, changed)
-            self._given.update((id(t), (t, (key, place))) for place, t in enumerate(tensors))
+            self._given.update((id(t), (ref(t), (key, place))) for place, t in enumerate(tensors))
         else:
             self.used.update(handed)
         return result
