@@ -20,6 +20,7 @@
 #   make ranks    long runs in several processes: killed, saved in parts, 200 changes of phases
 #   make wrappers the page of what a plan does under every wrapper, trainer, compiler and optimizer
 #   make processes  Paddle's processes: killed and resumed, 1,000 steps with 200 changes; what phases send
+#   make cache    ResNet-50 and ERNIE base at full size: bits of runs with a cache and without
 #   make test     the test suite
 #   make check    what CI runs: formatting, types, import boundaries, tests
 #   make docs     the documentation as a site, in English and Chinese, into build/docs
@@ -40,7 +41,7 @@ GPU_PYTHON ?= 3.12
 SECONDS ?= 20
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill processes ranks wrappers test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
+.PHONY: setup parity align errors pairs families plans shuffled damaged drawn freezings zoo suites formers fuzz atheris interrupts kill processes ranks wrappers cache test docs pages any-machine check gpu gpu-wheels gpu-records bench clean
 
 setup: $(INSTALLED)
 
@@ -119,6 +120,9 @@ wrappers: setup
 processes: setup
 	$(BIN)/python -W ignore -m pytest -m slow tests/test_paddle_data_parallel.py tests/test_at_scale.py \
 	  tests/test_paddle_resume_in_processes.py tests/test_paddle_ranks.py
+
+cache: setup
+	$(BIN)/python -W ignore -m pytest -m slow tests/test_cache_of_real_networks.py tests/test_faster_prefix.py
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow and not browser'

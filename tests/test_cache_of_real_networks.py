@@ -1,7 +1,8 @@
-"""Networks of the model libraries, small: a shuffled run with a cache has the bits of one without.
+"""Networks of the model libraries: a shuffled run with a cache has the bits of one without.
 
-Batches come from the frameworks' own loaders with two workers; texts are padded to the longest one
-of their batch.
+They are small, and in the slow tests (`make cache`) ResNet-50 and ERNIE base at full size. Batches
+come from the frameworks' own loaders with two workers; texts are padded to the longest one of their
+batch.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ ROWS, SIZE = 16, 4
 PICTURES = np.random.default_rng(0).standard_normal((ROWS, 3, 32, 32)).astype("float32")
 LENGTHS = np.array([16, 12] * (ROWS // 2))
 TEXTS = np.random.default_rng(1).integers(5, 50, (ROWS, 16))
-LABELS = np.random.default_rng(2).integers(0, 3, ROWS)
+LABELS = np.random.default_rng(2).integers(0, 2, ROWS)
 SIZES = {
     "vocab_size": 50,
     "hidden_size": 32,
@@ -50,6 +51,16 @@ def text_net(fw):
     from paddlenlp.transformers import ErnieConfig, ErnieForSequenceClassification
 
     return ErnieForSequenceClassification(ErnieConfig(**SIZES, num_labels=3))
+
+
+def large(fw, kind):
+    """ResNet-50, or ERNIE base."""
+    from examples.ernie import models as ernie
+    from examples.resnet import models as resnet
+
+    made = {"pictures": (resnet.torch_resnet50, resnet.paddle_resnet50),
+            "texts": (ernie.torch_ernie, ernie.paddle_ernie)}  # fmt: skip
+    return made[kind][fw.name != "torch"]()
 
 
 def buckets(epoch):
@@ -139,9 +150,13 @@ class Nothing:
         pass
 
 
-def both(fw, kind, rule, order):
+def small(fw, kind):
+    return picture_net(fw) if kind == "pictures" else text_net(fw)
+
+
+def both(fw, kind, rule, order, make=small):
     fw.seed(0)
-    model = (picture_net if kind == "pictures" else text_net)(fw)
+    model = make(fw, kind)
     plan = uf.FreezePlan.from_yaml(f'unifreeze: 1\ndropout: off\nrules: [{{only: "{rule}"}}]\n')
     start = nets.values_of(model)
     runs = []
@@ -173,3 +188,20 @@ def test_texts_that_are_padded_to_the_longest_of_their_batch(fw):
     plain, cached = both(fw, "texts", "head | blocks[-1]", mixed)
     assert nets.same(plain, cached)  # the batch size repeats, and so do the padded lengths
     assert cached[3].counts.hits > 0
+
+
+FULL_SIZE = {
+    "pictures": ("head", "head | layer4"),
+    "texts": ("classifier", "head | blocks[-2:]"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "rule"), [(k, rule) for k, rules in FULL_SIZE.items() for rule in rules]
+)
+def test_networks_at_full_size(fw, kind, rule):
+    """Three epochs, shuffled; texts are padded to one length or another."""
+    plain, cached = both(fw, kind, rule, mixed, large)
+    assert nets.same(plain, cached)
+    assert cached[3].counts.hits >= ROWS

@@ -73,6 +73,15 @@ def test_a_second_run_finds_the_rows_of_the_first(trainer, tmp_path):
     assert callback.cached_run.counts.misses < callback.cached_run.counts.hits / 4
 
 
+def test_settings_of_the_cache_reach_it(trainer, tmp_path):
+    prefix = "bfloat16" if TRAINERS[trainer][0] == "torch" else "inference"
+    settings = {"folder": tmp_path / "rows", "prefix": prefix}
+    callback = callback_of(trainer)(PLAN, cache=settings)
+    run(trainer, tmp_path / "a", callback)
+    assert callback.cached_run.counts.hits > 0
+    assert f"prefix: {prefix}, " in str(callback.cached_run)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_lightning_modules_that_call_their_parts_are_cached(whole, tmp_path):
     import torch

@@ -23,13 +23,15 @@ NETS = {
 }
 
 QUICK = KINDS[0], "texts"
+BY_COMPILER = "torch", "compile", "C++"
+"""The same, compiled to C++, which takes a minute."""
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(kind))
 def way(request, monkeypatch):
-    """A framework, and a faster prefix that it has; nothing is compiled by a C++ compiler."""
-    name, kind = request.param
-    if kind == "compile":
+    """A framework, and a faster prefix that it has; compiled to C++ only where that is said."""
+    name, kind, *by = request.param
+    if kind == "compile" and not by:
         import torch
 
         real = torch.compile
@@ -91,7 +93,7 @@ def close(first, second, kind):
     [
         # One is enough for each change; all of them take a minute.
         pytest.param(kind, net, marks=() if (kind, net) == QUICK else pytest.mark.slow)
-        for kind in KINDS
+        for kind in (*KINDS, BY_COMPILER)
         for net in NETS
     ],
     indirect=["way"],

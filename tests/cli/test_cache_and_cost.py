@@ -158,6 +158,16 @@ def test_a_second_fill_finds_everything_there(cli, framework, data):
     assert json.loads(out)["known"] == 8
 
 
+def test_rows_of_a_faster_prefix_are_kept_apart(cli, framework, data):
+    prefix = "bfloat16" if framework == "torch" else "inference"
+    code, out, _ = filled(cli, framework, "batches", "--prefix", prefix)
+    assert code == 0
+    assert f"prefix: {prefix}, " in out
+    assert f"prefix: {prefix}\n" in cli("cache", "info", "rows")[1]
+    code, out, _ = filled(cli, framework, "batches", "--json", "-")
+    assert json.loads(out)["known"] == 0
+
+
 @pytest.mark.parametrize(
     ("batches", "said"),
     [
