@@ -27,7 +27,17 @@ class TorchExperiments(ModuleExperiments):
     device_hint = "docs/en/getting-started.md says which torch build has CUDA"
     layer_table = settings.LAYERS
     optimizer_tables = settings.OPTIMIZERS, settings.OPTIMIZER_SETTINGS, settings.OPTIMIZER_RULES
-    seed = staticmethod(torch.manual_seed)
+
+    def seed(self, seed: int) -> None:
+        """Seed all generators.
+
+        Without an accelerator torch notes each call for one that may come, with the stack; that
+        takes as long as a layer.
+        """
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     def backward(self, outputs: Sequence[LiveTensor], weights: Sequence[Array]) -> bool:
         """Backpropagate the weighted sum of outputs."""

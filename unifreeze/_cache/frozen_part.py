@@ -199,11 +199,14 @@ class FrozenPart:
             backend.runs_itself = True
             before()
             args, kwargs = copy.copied().first(inputs.rows)
-            with state_kept(backend, walk), calls.during(replaying):
+            now = PythonState(backend, walk)  # with tables that are made in the first pass
+            with state_kept(backend, walk, python=now), calls.during(replaying):
                 python.put_back(held)  # counters in live code
                 again = forward(*args, **kwargs)
             if len(self.layouts) == 1:
-                self._check_alone(backend, walk, calls, forward, copy, exact or recording)
+                alone = Recording(backend, self.boundary, layouts=False)
+                with state_kept(backend, walk, python=now):
+                    self._check_alone(alone, calls, forward, copy, exact or recording)
         finally:
             after()
             backend.runs_itself = outer
@@ -215,8 +218,7 @@ class FrozenPart:
 
     def _check_alone(
         self,
-        backend: CacheOperations,
-        walk: Walk,
+        alone: Recording,
         calls: ModuleCalls,
         forward: Forward,
         inputs: Inputs,
@@ -232,8 +234,7 @@ class FrozenPart:
         if layouts is None or inputs.rows <= TRIAL_ROWS:
             return
         args, kwargs = inputs.taken(order)
-        alone = Recording(backend, self.boundary, layouts=False)
-        with state_kept(backend, walk), calls.during(alone):
+        with calls.during(alone):
             forward(*args, **kwargs)
         fits = alone.complete and alone.fits(layouts, len(order))
         for key, place in zip(self.boundary.kept, self.kept_at, strict=True):
