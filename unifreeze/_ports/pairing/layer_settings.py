@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isclose
 from typing import Any, NamedTuple
 
@@ -68,10 +68,12 @@ class LayerRow(NamedTuple):
     Attributes:
         path: Native path.
         settings: Neutral names and values; `layer` is the kind of layer.
+        ran: The layer ran on the batch.
     """
 
     path: str
     settings: dict[str, str | int | float | bool | None]
+    ran: bool = True
 
 
 class SettingDifference(NamedTuple):
@@ -112,7 +114,7 @@ def layer_rows(backend: Backend, model: Model, calls: Sequence[str]) -> tuple[La
     settings = backend.layer_settings(model)
     order = {path: number for number, path in enumerate(calls)}
     paths = sorted(settings, key=lambda path: order.get(path, len(order)))
-    return tuple(LayerRow(path, settings[path]) for path in paths)
+    return tuple(LayerRow(path, settings[path], path in order) for path in paths)
 
 
 def default_rows(backend: Backend) -> tuple[LayerRow, ...]:
@@ -140,27 +142,12 @@ def compare_settings(
         for setting, value in a.settings.items():
             if setting in EFFECTS and setting in b.settings:
                 there = b.settings[setting]
-                if not _same(value, there):
+                if not same_setting(value, there):
                     differences[setting, value, there][a.path, b.path] = None
     return tuple(
         SettingDifference(setting, value, there, tuple(layers), EFFECTS[setting])
         for (setting, value, there), layers in differences.items()
     )
-
-
-def random_layers(
-    rows: Iterable[LayerRow], paired: Collection[str]
-) -> Iterator[tuple[str, Any, str]]:
-    """Yield the layers that draw random numbers and have no partner: setting, value, native path.
-
-    Args:
-        rows: A model's layers.
-        paired: Native paths of layers with partners.
-    """
-    for row in rows:
-        for setting in ("dropout", "attention dropout"):
-            if row.settings.get(setting) and row.path not in paired:
-                yield setting, row.settings[setting], row.path
 
 
 Results = Callable[[str], Sketch | None]
@@ -221,6 +208,7 @@ def _is_idle(row: LayerRow) -> bool:
     return row.settings.get("dropout") == 0
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_setting(a: Any, b: Any) -> bool:
+    """Return whether two values of a setting are equal, but for a number's last digits."""
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
     return isclose(a, b, rel_tol=1e-9) if numbers else bool(a == b)
