@@ -24,6 +24,8 @@ EFFECTS = {
     "dropout": "another share of values is dropped while training; random, so off in this check",
     "attention dropout": "another share of attention is dropped while training; random, so off in "
     "this check",
+    "drop path": "another share of branches is skipped while training; random, so off in this "
+    "check",
     "dropout mode": "values are scaled by 1-p in inference, or by 1/(1-p) in training: both "
     "outputs differ by that factor",
     "padding_idx": "that row gets no gradient on one side",
@@ -205,7 +207,7 @@ def _by_kind(
 
 def _is_idle(row: LayerRow) -> bool:
     """Return whether a layer returns its input unchanged, in training and in inference."""
-    return row.settings.get("dropout") == 0
+    return any(row.settings.get(rate) == 0 for rate in ("dropout", "drop path"))
 
 
 def same_setting(a: Any, b: Any) -> bool:

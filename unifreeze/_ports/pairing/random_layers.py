@@ -17,7 +17,7 @@ from unifreeze._ports.pairing.layer_settings import (
     same_setting,
 )
 
-RATES = ("dropout", "attention dropout")
+RATES = ("dropout", "drop path", "attention dropout")
 """Settings that say how much a layer drops."""
 Groups = frozenset[int]
 """Groups of paired layers: both ports give a layer and its partners the same number."""
@@ -150,7 +150,7 @@ class _Side:
     def place(self, layer: RandomLayer) -> Placed:
         """Say where a layer draws: where it runs, or at some time while the module does."""
         path = layer.path
-        is_module = layer.setting == "dropout"
+        is_module = layer.setting != "attention dropout"
         if is_module and path in self.ran:
             after = self._before(path)
             return Placed(layer, after, after, measured=True)
@@ -160,11 +160,12 @@ class _Side:
         if not within:
             after = self._before(holder)
             return Placed(layer, after, after, measured=False)
-        after = self._before(within[0])
-        # An attention draws before its last layer projects the result.
+        before, first = self._before(within[0]), self.groups[within[0]]
+        # An attention draws after its first layer, and before its last one projects the result.
         own_work = is_module or holder in self.groups or len(within) == 1
         until = within if own_work else within[:-1]
-        return Placed(layer, after, after | {self.groups[p] for p in until}, measured=False)
+        after = before if is_module else before | {first}
+        return Placed(layer, after, before | {self.groups[p] for p in until}, measured=False)
 
     def _before(self, path: str) -> Groups:
         number = self.order.index(path) if path in self.ran else len(self.order)
