@@ -24,7 +24,7 @@ SENTENCES = {
     "not decidable in this precision: rounding alone changes it by up to {} (compare in float64)": (
         "此精度下无法判定：仅舍入就使其变化 {}（请用 float64 比较）"
     ),
-    "differ by up to {}: as if a part computed in single precision": (
+    "off by up to {}: as if a part computed in single precision": (
         "最多相差 {}：像是有一部分以单精度计算"
     ),
     "left out: gradient below {} of the largest ({})": "梯度不到最大梯度的 {}，略过（{}）",
@@ -32,7 +32,8 @@ SENTENCES = {
     "its batches vary in size": "该层各批大小不同",
     "its momentum is not a number": "该层的动量不是数字",
     "is of another length there; weight decay differs": "在另一边长度不同；权重衰减不同",
-    "stopped early: {} with {} tokens": "提前停止：{} 个词元处出现 {}",
+    "stopped early: {} with {} token": "提前停止：{1} 个词元处出现 {0}",
+    "stopped early: {} with {} tokens": "提前停止：{1} 个词元处出现 {0}",
     # gradients, flags and frozen tensors
     "gets a gradient in {} only": "只在 {} 中有梯度",
     "is {}, and {} in {}": "在一边{0}，在 {2} 中{1}",
