@@ -275,6 +275,36 @@ def test_branches_may_run_in_another_order():
     assert found.alone == ((), ())
 
 
+def test_a_path_in_both_models_may_be_two_layers():
+    """Two attentions that swapped their names are put side by side, and nothing is taken twice."""
+    one = rows(
+        ("a", [0.1]), ("a.x", None), ("a.y", None), ("b", [0.2]), ("b.x", None), ("b.y", None)
+    )
+    pairs = [(f"{t}.{n}", f"{u}.{n}") for t, u in ("ab", "ba") for n in "xy"]
+    other = rows(
+        ("b", [0.1]), ("b.x", None), ("b.y", None), ("a", [0.3]), ("a.x", None), ("a.y", None)
+    )
+    found = compare_random_layers(one, other, pairs)
+    assert [row[:4] for row in found.differences] == [
+        ("attention dropout", 0.2, 0.3, (("b", "a"),))
+    ]
+    assert found.alone == ((), ())
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_ernie_of_both_libraries_has_counterparts_of_its_attention_dropouts(rate):
+    from tests.support.porting_errors import models
+
+    one, other, batch = models("ERNIE")
+    pairing = uf.pair(one, other, batch=batch)
+    one.ernie.encoder.layer[1].attention.self.dropout.p = rate
+    report = check_step(EVERYTHING, one, other, batch=batch, pairing=pairing)
+    assert not report.alone
+    rates = [(d.one, d.other, d.layers) for d in report.differences if "dropout" in d.setting]
+    layers = (("ernie.encoder.layer.1.attention.self.dropout", "ernie.encoder.layers.1.self_attn"),)
+    assert rates == ([(0.3, 0.1, layers)] if rate == 0.3 else [])
+
+
 def drop_path(framework, rate):
     """A network with a layer of its own that skips a branch, and a linear layer."""
     module, linear = parts(framework)[:2]

@@ -100,14 +100,9 @@ def compare_random_layers(
     placed = [here.place(row) for row in rest[0]], [there.place(row) for row in rest[1]]
     beside: list[tuple[RandomLayer, RandomLayer]] = []
     for scope in sorted(here.scopes & there.scopes, key=len):
-        done = {row.path for pair in beside for row in pair}
         near = (
-            [
-                row.within(scope)
-                for row in rows
-                if row.layer.path not in done and side.holds(scope, row)
-            ]
-            for side, rows in zip((here, there), placed, strict=True)
+            [row.within(scope) for row in rows if row.layer not in done and side.holds(scope, row)]
+            for side, rows, done in zip((here, there), placed, _each(beside), strict=True)
         )
         for ones, others in _neighbours(*near):
             beside += _side_by_side(ones, others)
@@ -179,7 +174,8 @@ def _sides(
     numbers: dict[tuple[int, str], int] = {}
     for count, (a, b) in enumerate(pairs):
         merged = {numbers.get((0, a), count), numbers.get((1, b), count)}
-        numbers |= {key: min(merged) for key, number in numbers.items() if number in merged}
+        if len(merged) > 1:
+            numbers |= {key: min(merged) for key, number in numbers.items() if number in merged}
         numbers |= {(0, a): min(merged), (1, b): min(merged)}
     groups = [{p: n for (s, p), n in numbers.items() if s == side} for side in (0, 1)]
     ran = [
@@ -235,6 +231,14 @@ def _side_by_side(
     yield from (pair for pair in pairs if not (unclear and pair in unlike))
 
 
+def _each(
+    beside: Iterable[tuple[RandomLayer, RandomLayer]],
+) -> tuple[set[RandomLayer], set[RandomLayer]]:
+    """Return the layers of each model that are put side by side with one of the other."""
+    pairs = list(beside)
+    return {one for one, _ in pairs}, {other for _, other in pairs}
+
+
 def _result(
     beside: list[tuple[RandomLayer, RandomLayer]],
     rest: tuple[Iterable[RandomLayer], Iterable[RandomLayer]],
@@ -245,10 +249,9 @@ def _result(
             # One side may keep the rate of an attention in a module, which does not say so.
             setting = max(a.setting, b.setting, key=RATES.index)
             differences[setting, a.rate, b.rate].append((a.path, b.path))
-    done = [{pair[side] for pair in beside} for side in (0, 1)]
     one, other = (
         tuple(row for row in rows if row.rate and row not in known)
-        for rows, known in zip(rest, done, strict=True)
+        for rows, known in zip(rest, _each(beside), strict=True)
     )
     return RandomLayers(
         tuple(
