@@ -183,7 +183,7 @@ def rows(*layers):
             settings = {"layer": "attention", "attention dropout": rate[0]}
         else:
             settings = {"layer": "dropout", "dropout": rate}
-        made.append(LayerRow(path, settings, ran))
+        made.append(LayerRow(path, settings if ran else settings | {"ran": False}))
     return made
 
 

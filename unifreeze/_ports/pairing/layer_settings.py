@@ -69,13 +69,17 @@ class LayerRow(NamedTuple):
 
     Attributes:
         path: Native path.
-        settings: Neutral names and values; `layer` is the kind of layer.
-        ran: The layer ran on the batch.
+        settings: Neutral names and values; `layer` is the kind of layer. `ran` is False for one
+            that did not run on the batch.
     """
 
     path: str
     settings: dict[str, str | int | float | bool | None]
-    ran: bool = True
+
+    @property
+    def ran(self) -> bool:
+        """Whether the layer ran on the batch."""
+        return bool(self.settings.get("ran", True))
 
 
 class SettingDifference(NamedTuple):
@@ -116,7 +120,8 @@ def layer_rows(backend: Backend, model: Model, calls: Sequence[str]) -> tuple[La
     settings = backend.layer_settings(model)
     order = {path: number for number, path in enumerate(calls)}
     paths = sorted(settings, key=lambda path: order.get(path, len(order)))
-    return tuple(LayerRow(path, settings[path], path in order) for path in paths)
+    idle = {"ran": False}
+    return tuple(LayerRow(path, settings[path] | ({} if path in order else idle)) for path in paths)
 
 
 def default_rows(backend: Backend) -> tuple[LayerRow, ...]:
