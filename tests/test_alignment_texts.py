@@ -44,6 +44,12 @@ def test_a_chinese_sentence_holds_all_that_is_filled_into_the_english_one(englis
     assert [name for name in names if name not in chinese] == []
 
 
+def test_the_subject_of_a_finding_has_a_full_width_colon():
+    text = "stem.weight: differs by 1.8e+00, and 1.0e-05 is allowed"
+    assert in_chinese(text) == "stem.weight：相差 1.8e+00，允许 1.0e-05"
+    assert in_chinese(f"note: {text}") == "说明：stem.weight：相差 1.8e+00，允许 1.0e-05"
+
+
 NUMBERS = re.compile(r"\{(\w+):[^}]*/[^}]*\}")
 
 

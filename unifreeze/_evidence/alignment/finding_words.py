@@ -241,7 +241,9 @@ def _translated(text: str) -> str | None:
     if text in TERMS:
         return TERMS[text]
     for pattern, chinese in _KNOWN_BY_REGEX:
-        if match := pattern.fullmatch(text):
+        match = pattern.fullmatch(text)
+        # A piece that ends so is the subject of a finding, which is taken off below.
+        if match and not any(piece.endswith(":") for piece in match.groups()):
             return chinese.format(*(_piece(group) for group in match.groups()))
     if match := SIDE.fullmatch(text):
         inner = _translated(match[1])
