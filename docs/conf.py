@@ -52,7 +52,7 @@ def _link(match: re.Match[str]) -> str:
 
 WIDE = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u201c\u201d]"
 INLINE = r"[\[A-Za-z]|\*\*|`(?!`)"
-BROKEN_LINE = re.compile(rf"(?<={WIDE})\n *(?={WIDE})|(?<=[，。、；：（）])\n *(?={INLINE})")  # noqa: RUF001
+BROKEN_LINE = re.compile(rf"(?<={WIDE})\n *(?={WIDE})|(?<=[，。、；：（）])\n *(?={INLINE})")
 """A line that ends and goes on in Chinese: a browser would show a blank there."""
 
 INCLUDE = re.compile(r"```\{include\} \.\./\.\./(\S+)\n```")

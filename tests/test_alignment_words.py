@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import unifreeze as uf
+from tests.support.chinese import half_width
 from tests.support.pairs import small
 from unifreeze._evidence.alignment import AlignmentReport, Task, compare_alignment_sides
 from unifreeze._evidence.alignment.alignment_side import AlignmentSide
@@ -257,6 +258,7 @@ def test_a_chinese_report_has_no_english_sentence(sides, spoil):
     page = made.to_markdown("zh")
     lines = [line for line in page.splitlines() if is_sentence(re.sub(r"`[^`]*`", "", line))]
     assert not lines
+    assert not half_width(page)
     marked = {line for line in page.splitlines() if "英文原文" in line}
     assert bool(marked) == (spoil is spoil_runs), marked
 
@@ -266,6 +268,7 @@ def test_an_unspoilt_report_holds_and_is_all_chinese(sides):
     assert made.holds, str(made)
     page = made.to_markdown("zh")
     assert not [line for line in page.splitlines() if is_english(line)]
+    assert not half_width(page)
 
 
 def test_two_precisions_are_a_line_in_both_languages(sides):

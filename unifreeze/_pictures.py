@@ -44,8 +44,8 @@ def run_chart(report: RunReport) -> Picture:
     return run_chart(report)
 
 
-def loss_chart(report: AlignmentReport) -> Picture:
+def loss_chart(report: AlignmentReport, language: str) -> Picture:
     """Draw the loss curves of an acceptance report."""
     from unifreeze._drawing import loss_chart
 
-    return loss_chart(report)
+    return loss_chart(report, language)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from tests.support.alignment.errors_list import ERRORS, PortingError
 from tests.support.alignment.random_edits import NETWORKS, SEEDS, Drawn, draw
 from tests.support.pairs import PAIRS, small, text
 from unifreeze._cli.find_model import load_model
+from unifreeze._evidence.alignment.lines import SECTIONS
 from unifreeze._experiments.greedy_tokens import token_ids
 from unifreeze._protocol import Batch, CurveConfig, TokenConfig, backend_for
 from unifreeze._resolution import train_everything
@@ -66,10 +67,18 @@ class Outcome(NamedTuple):
     sections: tuple[str, ...]
 
     @property
+    def by_usual_check(self) -> dict[str, bool]:
+        """Which of the field's usual checks caught it."""
+        return {
+            "logits within 1e-2": not self.logits <= LOGITS,
+            f"{TOKENS} equal tokens": self.tokens is not None and self.tokens < TOKENS,
+            f"losses within {SIMILAR:.0%}": not self.curve <= SIMILAR,
+        }
+
+    @property
     def usual(self) -> bool:
         """Whether one of the field's usual checks caught it."""
-        few = self.tokens is not None and self.tokens < TOKENS
-        return not self.logits <= LOGITS or few or not self.curve <= SIMILAR
+        return any(self.by_usual_check.values())
 
 
 def models(network: str) -> tuple[Any, Any, list[str]]:
@@ -284,6 +293,46 @@ def page(
     return "\n".join([*lines, ""])
 
 
+def summary(
+    rows: Iterable[Outcome],
+    plain: Iterable[Outcome],
+    drawn: Iterable[RandomRow],
+    correct: Mapping[str, tuple[str, ...]],
+) -> str:
+    """Return a table of which checks caught how many, for the end of a run."""
+    errors, ports = list(rows), list(plain)
+    edits = [row.outcome for row in drawn if row.effect]
+    harmless = [row.outcome for row in drawn if not row.effect]
+    right = [*ports, *harmless]
+    groups = errors, edits, right
+    table = [("check", "errors", "random edits", "false alarms")]
+    for check in errors[0].by_usual_check:
+        caught = [sum(row.by_usual_check[check] for row in group) for group in groups]
+        table.append(_counts(check, caught, groups))
+    table.append(
+        _counts("the usual checks", [sum(r.usual for r in group) for group in groups], groups)
+    )
+    false = sum(map(bool, correct.values()))
+    ours = [sum(bool(row.sections) for row in group) for group in groups]
+    wider = errors, edits, [*right, *correct]
+    table.append(_counts("align", [*ours[:2], ours[2] + false], wider))
+    for section in SECTIONS:
+        caught = [sum(section in row.sections for row in group) for group in groups]
+        if any(caught):
+            table.append((f"  {section}", *map(str, caught)))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    aligned = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+    return "\n".join(aligned)
+
+
+def _counts(check: str, caught: Sequence[int], groups: Sequence[Sized]) -> tuple[str, ...]:
+    pairs = zip(caught, groups, strict=True)
+    return check, *(f"{count} of {len(group)}" for count, group in pairs)
+
+
 def random_lines(rows: list[RandomRow]) -> list[str]:
     """Write the table of random edits."""
     harmless = [row for row in rows if not row.effect]
@@ -354,6 +403,7 @@ def main() -> int:
     drawn = random_rows(SEEDS)
     correct = correct_ports()
     PAGE.write_text(page(rows, plain, drawn, correct), encoding="utf-8")
+    sys.stdout.write(f"\n{summary(rows.values(), plain.values(), drawn, correct)}\n")
     wrong = [row for row in (*plain.values(),) if row.sections] or any(correct.values())
     right = all(row.right for row in drawn)
     return int(bool(wrong) or not right or not all(row.sections for row in rows.values()))

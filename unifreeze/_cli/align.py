@@ -114,7 +114,7 @@ def _write(report: AlignmentReport, output: Path | None, tongue: Language, json:
     """Write and print a report, and end the command."""
     if output:
         picture = output.with_suffix(".svg")
-        save_text(picture, report.to_svg(), error_class=TargetError)
+        save_text(picture, report.to_svg(tongue), error_class=TargetError)
         text = report.to_markdown(tongue, picture=picture.name)
         save_text(output, text, error_class=TargetError)
     if json:

@@ -9,25 +9,28 @@ from unifreeze._drawing.markup import Markup, element
 from unifreeze._drawing.picture import Picture, drawing
 from unifreeze._drawing.run_chart import curve, ticks
 from unifreeze._evidence.alignment import AlignmentReport
+from unifreeze._evidence.alignment.words import WORDS
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720.0, 260.0, 64.0, 30.0, 40.0
 
 
-def loss_chart(report: AlignmentReport) -> Picture:
+def loss_chart(report: AlignmentReport, language: str = "en") -> Picture:
     """Draw the loss curves of an acceptance report: the second one dashed, as it lies on the first.
 
     A report without a training has an empty picture that says so.
     """
+    words = {key: pair[language == "zh"] for key, pair in WORDS.items()}
     curves = report.curves
     known = [] if curves is None else [v for v in (*curves.one, *curves.other) if isfinite(v)]
     if curves is None or not known:
-        sentence = element("text", "no training was run", x=0.0, y=14.0, class_="uf-soft")
-        return Picture(drawing(WIDTH, 20, sentence, title="Losses of two models"))
+        sentence = element("text", words["no training"], x=0.0, y=14.0, class_="uf-soft")
+        return Picture(drawing(WIDTH, 20, sentence, title=words["curves"]))
     low, high = min(known), max(known)
     if high == low:
         low, high = low - 0.5, high + 0.5
+    loss = words["loss of"].format(kind=words[curves.kind], output=curves.output)
     pieces = [
-        element("text", f"loss: {curves.kind} of {curves.output}", x=LEFT, y=14.0, class_="uf-big"),
+        element("text", loss.replace("`", "").rstrip(".。"), x=LEFT, y=14.0, class_="uf-big"),
         *_grid(low, high),
         *_places(len(curves.one)),
     ]
@@ -39,8 +42,7 @@ def loss_chart(report: AlignmentReport) -> Picture:
         sample = {"class_": f"uf-stroke uf-s{number}", "stroke_dasharray": dash}
         pieces.append(element("path", d=f"M{x:g} {y - 4:g}h24", **sample))
         pieces.append(element("text", f"{model} ({framework})", x=x + 30, y=y))
-    title = f"Loss of {report.models[0]} and {report.models[1]} at each of {report.steps} steps"
-    return Picture(drawing(WIDTH, HEIGHT, *pieces, title=title))
+    return Picture(drawing(WIDTH, HEIGHT, *pieces, title=words["curves"]))
 
 
 def _grid(low: float, high: float) -> list[Markup]:

@@ -112,8 +112,8 @@ def judge(gaps: Iterable[Gap], findings: Iterable[Finding], *, double: bool) -> 
     ]
     if beyond and not wrong:
         worst = max(gap.size for gap, _ in beyond)
-        text = f"differ by up to {worst:.1e}: as if a part computed in single precision"
-        all_findings.append(Finding(f"{len(beyond)} tensors", text, severity="note"))
+        text = f"off by up to {worst:.1e}: as if a part computed in single precision"
+        all_findings.append(Finding(counted(len(beyond), "tensor"), text, severity="note"))
     applied = [
         (g, limit if wrong or g.size <= limit else max(limit, band)) for g, limit in decidable
     ]

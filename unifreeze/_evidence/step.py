@@ -16,7 +16,8 @@ from unifreeze._evidence.step_values import carried_values, for_first, for_secon
 from unifreeze._files import told_of_files
 from unifreeze._plan import FreezePlan
 from unifreeze._ports.pairing import Pairing, pair
-from unifreeze._ports.pairing.layer_settings import compare_settings, random_layers
+from unifreeze._ports.pairing.layer_settings import compare_settings
+from unifreeze._ports.pairing.random_layers import RandomLayers, compare_random_layers
 from unifreeze._protocol import Batch, StepConfig, backend_for
 from unifreeze.errors import RecordError
 
@@ -102,15 +103,16 @@ def compare_sides(
     _check_comparable((first, second), pairing, plan)
     sides = StepPair(first, second, pairing)
     layers = _paired_layers(first, second, pairing)
+    random = compare_random_layers(first.layers, second.layers, layers)
     defaults = [(row.path, row.path) for row in first.defaults]
     return StepReport(
         tuple(ClauseResult(c.name, c.title, *c.check(sides)) for c in STEP_CLAUSES),
-        compare_settings(first.layers, second.layers, layers),
+        (*compare_settings(first.layers, second.layers, layers), *random.differences),
         tuple(f"{side.model} in {side.framework} on {side.device}" for side in (first, second)),
         first.run.dtype,
         first.steps,
         compare_settings(first.defaults, second.defaults, defaults),
-        tuple(_alone(first, second, layers)),
+        tuple(_alone(first, second, random)),
     )
 
 
@@ -140,12 +142,12 @@ def _paired_layers(first: StepSide, second: StepSide, pairing: Pairing) -> list[
     return [*owners, *pairing.layers]
 
 
-def _alone(first: StepSide, second: StepSide, layers: list[tuple[str, str]]) -> Iterator[str]:
-    """Say which layers that draw random numbers have no partner to be compared with."""
-    for number, (side, partner) in enumerate(((first, second), (second, first))):
-        paired = {paths[number] for paths in layers}
-        for setting, value, path in random_layers(side.layers, paired):
+def _alone(first: StepSide, second: StepSide, random: RandomLayers) -> Iterator[str]:
+    """Say which layers that draw random numbers have no counterpart to be compared with."""
+    sides = (first, second), (second, first)
+    for (side, partner), layers in zip(sides, random.alone, strict=True):
+        for layer in layers:
             yield (
-                f"{setting} {value} in {path} of {side.framework}: no layer of "
+                f"{layer.setting} {layer.rate} in {layer.path} of {side.framework}: no layer of "
                 f"{partner.framework} is in its place"
             )

@@ -12,6 +12,7 @@ from unifreeze._experiments.restoring import python_random_state, restored
 from unifreeze._protocol.batches import Array, Batch
 from unifreeze._protocol.curve_data import TokenConfig, TokenRun
 from unifreeze._protocol.live import Model
+from unifreeze.errors import counted
 
 
 def run_greedy_tokens(backend: ExperimentOperations, model: Model, config: TokenConfig) -> TokenRun:
@@ -33,7 +34,7 @@ def run_greedy_tokens(backend: ExperimentOperations, model: Model, config: Token
             except Exception as error:
                 if not tokens:
                     raise
-                stopped = f"{type(error).__name__} with {_length(batch)} tokens"
+                stopped = f"{type(error).__name__} with {counted(_length(batch), 'token')}"
                 break
             scores = backend.to_array(outputs[config.output])[:, -1].astype(np.float64)
             best = scores.argmax(-1)

@@ -27,6 +27,8 @@ _ACTIVATIONS = {  # classes of libraries that need not be installed
     "QuickGELUActivation": "gelu (sigmoid)",
     "SiLUActivation": "silu",
 }
+_DROP_PATHS = "DropPath", "StochasticDepth"
+"""How classes that skip whole branches end; each library of models has its own."""
 
 
 def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettings:
@@ -43,6 +45,8 @@ def read_settings(module: Layer, kind: str, table: SettingsTable) -> LayerSettin
     name = type(module).__name__
     if name in _ACTIVATIONS:
         return {"layer": "activation", "activation": _ACTIVATIONS[name]}
+    if name.endswith(_DROP_PATHS):
+        return _drop_path(module)
     return home_made_norm(module) if kind == "norm" else {}
 
 
@@ -50,6 +54,15 @@ def home_made_norm(module: Layer) -> LayerSettings:
     """Read a norm that is not the framework's, whose epsilon may have any of several names."""
     epsilons = [getattr(module, n) for n in _EPSILONS if isinstance(getattr(module, n, 0), float)]
     return {"layer": "norm", "epsilon": epsilons[0]} if epsilons else {}
+
+
+def _drop_path(module: Layer) -> LayerSettings:
+    """Read a layer that skips its branch at random; None stands for never."""
+    rates = [getattr(module, name) for name in ("drop_prob", "p") if hasattr(module, name)]
+    if not rates or not isinstance(rates[0] or 0, int | float):
+        return {}
+    # Rates that grow with depth are computed in float32 by some libraries.
+    return {"layer": "drop path", "drop path": round(float(rates[0] or 0), 6)}
 
 
 def activation(name: str, **attributes: str) -> ReadSettings:

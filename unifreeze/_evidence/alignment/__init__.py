@@ -3,7 +3,7 @@
 `measuring.py` measures one model, which gives an `AlignmentSide`; `side_lines.py` compares two of
 them, and the files beside it turn what differs into lines. `every_check.py` does all of it with two
 live models, `side_files.py` with one at a time. `alignment_report.py` is the report, `words.py` its
-sentences in English and Chinese.
+sentences in English and Chinese, with `setting_words.py` and `finding_words.py` for what it quotes.
 """
 
 from unifreeze._evidence.alignment.alignment_report import AlignmentReport

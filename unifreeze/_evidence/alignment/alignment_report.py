@@ -113,12 +113,15 @@ class AlignmentReport(Saved):
         return markdown(self, language, picture)
 
     @checked
-    def to_svg(self) -> Any:
-        """Draw both loss curves.
+    def to_svg(self, language: Language = "en") -> Any:
+        """Draw both loss curves, with words in English or in Chinese.
+
+        Args:
+            language: "en" or "zh".
 
         >>> align(torch_model, paddle_model, batch=batch, steps=3).to_svg().save(folder / "a.svg")
         """
-        return loss_chart(self)
+        return loss_chart(self, language)
 
     def __repr__(self) -> str:
         return one_line(self, f"{self.verdict}, {counted(len(self.lines), 'line')}")

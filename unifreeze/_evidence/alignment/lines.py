@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from unifreeze._evidence.alignment.words import LINES, SOURCES
+from unifreeze._evidence.alignment.words import LINES, SOURCES, filled
 from unifreeze._evidence.report import ClauseResult
 from unifreeze._files import Row
 from unifreeze._plan import FreezePlan
@@ -76,7 +76,8 @@ class Line(Row):
         if self.key not in LINES or self.source not in SOURCES:
             raise ValueError(f"there is no sentence for {brief(self.key)} or {brief(self.source)}")
         try:
-            LINES[self.key][0].format(**self.facts)
+            for text in LINES[self.key]:
+                filled(text, self.facts)
         except (KeyError, ValueError):
             raise ValueError(f"the facts of {self.key!r} do not fit its sentence") from None
         return self

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from unifreeze._evidence.alignment.finding_words import TERMS, in_chinese
+from unifreeze._evidence.alignment.finding_words import closed_up, in_chinese
 from unifreeze._evidence.alignment.lines import Line
+from unifreeze._evidence.alignment.setting_words import TERMS
 from unifreeze._evidence.alignment.words import (
     LINES,
     SECTION_TITLES,
     SOURCES,
     VERDICTS,
     WORDS,
+    filled,
 )
 
 if TYPE_CHECKING:
     from unifreeze._evidence.alignment.alignment_report import AlignmentReport
 
 _INDENT = " " * 14
-_COUNTED = "holds", "BROKEN", "open"
+FEW, SHOWN = 4, 3
+"""How many findings of one kind are all shown, and how many of a longer list."""
+MOST_STEPS = 25
+"""How many losses are all shown."""
 
 
 def plain_text(report: AlignmentReport) -> str:
@@ -34,7 +40,7 @@ def plain_text(report: AlignmentReport) -> str:
             lines.append(f"  {line.verdict:<12}{sentence(line, 'en')}")
             if line.limit is not None:
                 lines.append(f"{_INDENT}{_measured(line, 'en')}")
-            lines += [f"{_INDENT}{detail}" for detail in line.details]
+            lines += [f"{_INDENT}{detail}" for detail in folded(line.details)]
     return "\n".join(lines)
 
 
@@ -42,13 +48,25 @@ def sentence(line: Line, language: str) -> str:
     """Say what a line promises, or what it found."""
     if language == "zh":
         known = {name: TERMS.get(str(value), value) for name, value in line.facts.items()}
-        return LINES[line.key][1].format(**known)
-    return LINES[line.key][0].format(**line.facts)
+        return closed_up(filled(LINES[line.key][1], known))
+    return filled(LINES[line.key][0], line.facts)
+
+
+def folded(findings: Iterable[str]) -> Iterator[str]:
+    """Yield findings; of many that differ in numbers only, the first few, and how many more."""
+    for _, alike in groupby(findings, key=lambda text: re.sub(r"\d+", "0", text)):
+        members = list(alike)
+        if len(members) <= FEW:
+            yield from members
+        else:
+            yield from members[:SHOWN]
+            yield f"… and {len(members) - SHOWN} more of the same kind"
 
 
 def markdown(report: AlignmentReport, language: str, picture: str) -> str:
     """Return the report as Markdown."""
     words = {key: pair[language == "zh"] for key, pair in WORDS.items()}
+    colon, comma = ("：", "、") if language == "zh" else (": ", ", ")
     one, other = (
         f"{model} ({framework})"
         for model, framework in zip(report.models, report.frameworks, strict=True)
@@ -57,19 +75,20 @@ def markdown(report: AlignmentReport, language: str, picture: str) -> str:
     head = [
         f"# {words['title']}",
         "",
-        f"**{verdict}** {words['counts'].format(**_counts(report))}",
+        f"**{verdict}** {filled(words['counts'], _counts(report))}",
         "",
-        f"- {words['first']}: {one}",
-        f"- {words['second']}: {other}",
-        f"- {words['weights']}: {report.weights or words['unknown weights']}",
-        f"- {words['inputs']}: {', '.join(report.inputs)}",
-        f"- {words['seed']}: {report.seed}",
-        f"- {words['plan']}: {_rules(report.plan)}",
+        f"- {words['first']}{colon}{one}",
+        f"- {words['second']}{colon}{other}",
+        f"- {words['weights']}{colon}{report.weights or words['unknown weights']}",
+        f"- {words['inputs']}{colon}{comma.join(f'`{text}`' for text in report.inputs)}",
+        f"- {words['seed']}{colon}{report.seed}",
+        f"- {words['plan']}{colon}{comma.join(_rules(report.plan))}",
         "",
         words["how"],
     ]
     body: list[str] = []
-    for section, members in groupby(report.lines, key=lambda line: line.section):
+    numbered = enumerate(report.lines, 1)
+    for section, members in groupby(numbered, key=lambda row: row[1].section):
         body += ["", f"## {SECTION_TITLES[section][language == 'zh']}", ""]
         body += _table(list(members), language, words)
         if section == "training" and report.curves is not None:
@@ -80,39 +99,46 @@ def markdown(report: AlignmentReport, language: str, picture: str) -> str:
 def _counts(report: AlignmentReport) -> dict[str, int]:
     """Count the lines by verdict."""
     counts = Counter[str](line.verdict for line in report.lines)
-    return {"all": len(report.lines), **{name: counts[name] for name in _COUNTED}}
+    named = {name: counts[name] for name in ("holds", "BROKEN", "open", "note")}
+    return {"all": len(report.lines), "unchecked": counts["not checked"], **named}
 
 
-def _rules(plan: Mapping[str, Any]) -> str:
-    """Return a plan's rules as code."""
-    rules = (
-        f"{verb}: {selector}" for rule in plan.get("rules", ()) for verb, selector in rule.items()
-    )
-    return ", ".join(f"`{rule}`" for rule in rules)
+def _rules(plan: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a plan's rules as code."""
+    for rule in plan.get("rules", ()):
+        yield from (f"`{verb}: {selector}`" for verb, selector in rule.items())
 
 
-def _table(lines: list[Line], language: str, words: dict[str, str]) -> list[str]:
-    """Return a section's lines as a table, and their findings below it."""
-    columns = [words[name] for name in ("verdict", "check", "measured", "threshold", "from")]
-    measured = any(line.limit is not None or line.source for line in lines)
-    columns = columns if measured else columns[:2]
+def _table(lines: Sequence[tuple[int, Line]], language: str, words: dict[str, str]) -> list[str]:
+    """Return a section's numbered lines as a table, and their findings below it."""
+    columns = [
+        "#",
+        *(words[name] for name in ("verdict", "check", "measured", "threshold", "from")),
+    ]
+    measured = any(line.limit is not None or line.source for _, line in lines)
+    columns = columns if measured else columns[:3]
     rows: list[tuple[str, ...]] = [
         (
+            str(number),
             VERDICTS[line.verdict][language == "zh"],
             sentence(line, language),
             _number(line.measured) if line.limit is not None else "",
             _number(line.limit) if line.limit is not None else "",
             SOURCES[line.source][language == "zh"],
         )
-        for line in lines
+        for number, line in lines
     ]
     shown = (row[: len(columns)] for row in rows)
     table = [_row(columns), _row("---" for _ in columns), *map(_row, shown)]
-    details = [line for line in lines if line.details]
-    for line in details:
-        table += ["", f"{sentence(line, language)}:", ""]
-        findings = map(in_chinese, line.details) if language == "zh" else line.details
-        table += [f"- {finding}" for finding in findings]
+    findings: dict[tuple[str, ...], list[str]] = {}
+    for number, line in lines:
+        if line.details:
+            findings.setdefault(line.details, []).append(str(number))
+    for details, numbers in findings.items():
+        title = words["lines" if len(numbers) > 1 else "line"]
+        table += ["", title.format(number=words["and"].join(numbers)), ""]
+        known = folded(details)
+        table += [f"- {text}" for text in (map(in_chinese, known) if language == "zh" else known)]
     return table
 
 
@@ -129,11 +155,26 @@ def _curves(
     lines = [f"![{words['curves']}]({picture})", ""] if picture else []
     kind = WORDS[curves.kind][language == "zh"]
     lines += [words["loss of"].format(kind=kind, output=curves.output), ""]
+    pairs = list(zip(curves.one, curves.other, strict=True))
+    shown = _shown_steps([abs(one - other) for one, other in pairs])
+    if len(shown) < len(pairs):
+        lines += [words["some steps"].format(shown=len(shown), all=len(pairs)), ""]
     lines += [_row((words["step"], *report.frameworks, words["apart"])), _row(["---"] * 4)]
-    for number, (one, other) in enumerate(zip(curves.one, curves.other, strict=True)):
+    for number in shown:
+        one, other = pairs[number]
         cells = str(number), f"{one:.6f}", f"{other:.6f}", f"{abs(one - other):.1e}"
         lines.append(_row(cells))
     return lines
+
+
+def _shown_steps(gaps: Sequence[float]) -> list[int]:
+    """Return which losses are shown: all, or some at equal distances, the worst and the last."""
+    last = len(gaps) - 1
+    if last < MOST_STEPS:
+        return list(range(len(gaps)))
+    every = -(-last // (MOST_STEPS - 5))
+    worst = max(range(len(gaps)), key=lambda n: gaps[n] if gaps[n] == gaps[n] else float("inf"))
+    return sorted({*range(0, len(gaps), every), worst, last})
 
 
 def _measured(line: Line, language: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 
 from unifreeze._evidence.alignment.lines import Line, Verdict
 from unifreeze._evidence.report import StepReport
+from unifreeze._ports.pairing.layer_settings import SettingDifference
+from unifreeze.errors import listing
 
 CORRECTED = ("running variance",)
 """Settings that the frameworks themselves differ in, and whose effect is taken out."""
@@ -13,11 +15,14 @@ BY_BATCH = ("padding_idx",)
 """Settings that show in gradients wherever a batch has the row in question, and nowhere else."""
 
 
-def setting_lines(report: StepReport, *, judged: Collection[str] = ()) -> Iterator[Line]:
+def setting_lines(
+    report: StepReport, frameworks: tuple[str, str], *, judged: Collection[str] = ()
+) -> Iterator[Line]:
     """Yield a line for each setting that differs, and for layers that cannot be compared.
 
     Args:
         report: Of the step in double precision.
+        frameworks: Of both models.
         judged: Settings that another section has judged.
     """
     broken = False
@@ -47,5 +52,11 @@ def setting_lines(report: StepReport, *, judged: Collection[str] = ()) -> Iterat
         )
     if report.defaults:
         count = {"count": len(report.defaults)}
-        rows = tuple(map(str, report.defaults))
+        rows = tuple(_default(row, *frameworks) for row in report.defaults)
         yield Line(section="settings", key="defaults", verdict="note", facts=count, details=rows)
+
+
+def _default(row: SettingDifference, first: str, second: str) -> str:
+    """Say how a default of optimizers differs, and in which framework it is what."""
+    names = listing(name for name, _ in row.layers)
+    return f"{row.setting} of {names}: {row.one} in {first}, {row.other} in {second}: {row.effect}"

@@ -122,7 +122,9 @@ def _lines(
     yield from _clauses(own, double, "updates", rest)
     yield from _checked("training", "losses", both, lambda: loss_lines(*both))
     if isinstance(double, StepReport):
-        yield from setting_lines(double, judged=("padding row",) if pairing.zeros else ())
+        frameworks = first.framework, second.framework
+        judged = ("padding row",) if pairing.zeros else ()
+        yield from setting_lines(double, frameworks, judged=judged)
     yield from _checked("parity", "record", both, lambda: _parity_lines(both, pairing))
     for number, side in enumerate(both):
         yield version_line(number + 1, side.model, side.framework, side.device, side.versions)

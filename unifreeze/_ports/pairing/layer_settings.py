@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isclose
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ EFFECTS = {
     "dropout": "another share of values is dropped while training; random, so off in this check",
     "attention dropout": "another share of attention is dropped while training; random, so off in "
     "this check",
+    "drop path": "another share of branches is skipped while training; random, so off in this "
+    "check",
     "dropout mode": "values are scaled by 1-p in inference, or by 1/(1-p) in training: both "
     "outputs differ by that factor",
     "padding_idx": "that row gets no gradient on one side",
@@ -67,11 +69,17 @@ class LayerRow(NamedTuple):
 
     Attributes:
         path: Native path.
-        settings: Neutral names and values; `layer` is the kind of layer.
+        settings: Neutral names and values; `layer` is the kind of layer. `ran` is False for one
+            that did not run on the batch.
     """
 
     path: str
     settings: dict[str, str | int | float | bool | None]
+
+    @property
+    def ran(self) -> bool:
+        """Whether the layer ran on the batch."""
+        return bool(self.settings.get("ran", True))
 
 
 class SettingDifference(NamedTuple):
@@ -112,7 +120,8 @@ def layer_rows(backend: Backend, model: Model, calls: Sequence[str]) -> tuple[La
     settings = backend.layer_settings(model)
     order = {path: number for number, path in enumerate(calls)}
     paths = sorted(settings, key=lambda path: order.get(path, len(order)))
-    return tuple(LayerRow(path, settings[path]) for path in paths)
+    idle = {"ran": False}
+    return tuple(LayerRow(path, settings[path] | ({} if path in order else idle)) for path in paths)
 
 
 def default_rows(backend: Backend) -> tuple[LayerRow, ...]:
@@ -140,27 +149,12 @@ def compare_settings(
         for setting, value in a.settings.items():
             if setting in EFFECTS and setting in b.settings:
                 there = b.settings[setting]
-                if not _same(value, there):
+                if not same_setting(value, there):
                     differences[setting, value, there][a.path, b.path] = None
     return tuple(
         SettingDifference(setting, value, there, tuple(layers), EFFECTS[setting])
         for (setting, value, there), layers in differences.items()
     )
-
-
-def random_layers(
-    rows: Iterable[LayerRow], paired: Collection[str]
-) -> Iterator[tuple[str, Any, str]]:
-    """Yield the layers that draw random numbers and have no partner: setting, value, native path.
-
-    Args:
-        rows: A model's layers.
-        paired: Native paths of layers with partners.
-    """
-    for row in rows:
-        for setting in ("dropout", "attention dropout"):
-            if row.settings.get(setting) and row.path not in paired:
-                yield setting, row.settings[setting], row.path
 
 
 Results = Callable[[str], Sketch | None]
@@ -218,9 +212,10 @@ def _by_kind(
 
 def _is_idle(row: LayerRow) -> bool:
     """Return whether a layer returns its input unchanged, in training and in inference."""
-    return row.settings.get("dropout") == 0
+    return any(row.settings.get(rate) == 0 for rate in ("dropout", "drop path"))
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_setting(a: Any, b: Any) -> bool:
+    """Return whether two values of a setting are equal, but for a number's last digits."""
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
     return isclose(a, b, rel_tol=1e-9) if numbers else bool(a == b)
