@@ -1,6 +1,9 @@
 """Models as they are named on the command line: found, called, and refused with the reason."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,9 @@ import torch
 from tests.support.command_line import FOUR
 from unifreeze._cli.find_model import load_model
 from unifreeze.errors import TargetError, UnknownFrameworkError
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = os.pathsep.join(map(str, [ROOT, ROOT / "backends"]))
 
 
 def test_a_factory_takes_literals(cli, four_blocks):
@@ -34,6 +40,32 @@ def test_a_seed_decides_a_models_values(four_blocks):
 
     assert torch.equal(weights(3), weights(3))
     assert not torch.equal(weights(3), weights(4))
+
+
+LATE = """
+def net():
+    from tests.support import cached_nets
+
+    return cached_nets.residual_net(cached_nets.framework_of({!r}))
+"""
+SUM = """
+from unifreeze._cli.find_model import load_model
+
+model, backend = load_model("late:net", seed=3)
+print([float(backend.to_array(tensor).sum()) for tensor in backend.walk(model).tensors])
+"""
+
+
+def test_a_seed_decides_for_a_framework_that_the_factory_imports(framework, tmp_path):
+    (tmp_path / "late.py").write_text(LATE.format(framework))
+    printed = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", SUM], cwd=tmp_path, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": PLACES}, capture_output=True,
+        ).stdout
+        for _ in range(2)
+    ]  # fmt: skip
+    assert printed[0] == printed[1] != ""
 
 
 @pytest.mark.parametrize(

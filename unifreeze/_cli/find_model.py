@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,18 +48,10 @@ def load_model(target: str, *, seed: int = 0) -> tuple[Model, Backend]:
     module_name, factory_name, args, kwargs = _read_target(target)
     now(f"building {target}")
     factory = attribute_of(import_target(module_name, target), factory_name, target)
-    _seed_all(seed)
     try:
-        model = factory if is_claimed(factory) else factory(*args, **kwargs)
+        model = factory if is_claimed(factory) else _seeded(factory, args, kwargs, seed, target)
     except ModuleNotFoundError as error:
         raise missing_module(error, target) from None
-    except UnifreezeError:
-        raise
-    except Exception as error:
-        raise TargetError(
-            f"{target} does not build: {type(error).__name__}: {error}",
-            hint="call the factory in Python to see where it fails",
-        ) from error
     now("")
     return model, backend_for(model)
 
@@ -72,16 +64,10 @@ def load_data(target: str, *, seed: int = 0) -> Iterable[Any]:
     """
     module_name, name, args, kwargs = _read_target(target, "data")
     data = attribute_of(import_target(module_name, target), name, target)
-    _seed_all(seed)
     try:
-        data = data(*args, **kwargs) if callable(data) else data
-    except UnifreezeError:
-        raise
-    except Exception as error:
-        raise TargetError(
-            f"{target} does not build: {type(error).__name__}: {error}",
-            hint="call the factory in Python to see where it fails",
-        ) from error
+        data = _seeded(data, args, kwargs, seed, target) if callable(data) else data
+    except ModuleNotFoundError as error:
+        raise missing_module(error, target) from None
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise TargetError(
             f"{target} is {brief(data)}, and should yield batches",
@@ -132,12 +118,40 @@ def _name(word: ast.keyword) -> str:
     return word.arg
 
 
+def _seeded(
+    factory: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], seed: int, target: str
+) -> Any:
+    """Call a factory with all generators seeded.
+
+    A framework that the factory itself imports could not be seeded before, so that it is called
+    again.
+    """
+    before = _imported()
+    _seed_all(seed)
+    try:
+        made = factory(*args, **kwargs)
+        if _imported() != before:
+            _seed_all(seed)
+            made = factory(*args, **kwargs)
+    except (UnifreezeError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"{target} does not build: {type(error).__name__}: {error}",
+            hint="call the factory in Python to see where it fails",
+        ) from error
+    return made
+
+
+def _imported() -> list[str]:
+    return [name for name in backend_names() if name in sys.modules]
+
+
 def _seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
-    for name in backend_names():
-        if name in sys.modules:
-            load_backend(name).seed(seed)
+    for name in _imported():
+        load_backend(name).seed(seed)
 
 
 def read_plan(file: Path) -> FreezePlan:
