@@ -18,7 +18,7 @@ def default_rate(cls: type) -> float | None:
     """Return the learning rate that an optimizer's class takes if none is given; None for none."""
     setting = inspect.signature(cls).parameters.get("lr")
     default = None if setting is None else setting.default
-    return float(default) if type(default) in (int, float) else None
+    return float(default) if isinstance(default, int | float) else None
 
 
 def base_rate(optimizer: torch.optim.Optimizer) -> float | None:
