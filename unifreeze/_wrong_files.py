@@ -131,7 +131,9 @@ def likely(path: Path, suffixes: Sequence[str]) -> Path | None:
     }
     stems = (wanted, path.stem.casefold())
     same = [low for low in names if Path(low).stem in stems or low.startswith(f"{wanted}.")]
-    best = sorted(same)[:1] or nearest(wanted, names, limit=1)
+    by_stem = {Path(low).stem: low for low in names}
+    close = [by_stem[stem] for stem in nearest(stems[1], by_stem, limit=1)]
+    best = sorted(same)[:1] or close
     return path.with_name(names[best[0]]) if best else None
 
 

@@ -25,6 +25,7 @@ from unifreeze._cli.output import (
     SeedOption,
     output_file,
     say,
+    say_as_it_is,
     write_json,
 )
 from unifreeze._cli.parity import read_inputs
@@ -123,6 +124,8 @@ def _write(report: AlignmentReport, output: Path | None, tongue: Language, json:
         if not output:
             say(str(report))
         say(report.summary, style="bold green" if report.holds else "bold red")
+        if output:
+            say_as_it_is(f"written to {output}")
     if not report.holds:
         raise typer.Exit(BROKEN)
 

@@ -28,6 +28,10 @@ def target_hint(target: str) -> str:
     file = Path(place if place.endswith(".py") else f"{place}.py")
     if is_file(file):
         return f"name a function in it: {_as_written(file)}:{listing(_functions(file), limit=3)}"
+    module, _, name = target.rpartition(".")
+    file = Path(f"{module}.py")
+    if is_file(file) and name in _functions(file):
+        return f"a colon comes before the function: {_as_written(file)}:{name}"
     return "package.module:factory or ./file.py:factory; with arguments factory(key=literal, …)"
 
 

@@ -154,6 +154,8 @@ def pair(
         write_json(pairing.model_dump(), json)
     if json != "-":
         say(str(pairing))
+        if output:
+            say_as_it_is(f"written to {output}")
 
 
 def port(
