@@ -152,9 +152,9 @@ def _settings_cure(cls: type, settings: Mapping[str, Any]) -> str:
     known = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS]
     for name, value in settings.items():
         if name not in (*known, "lr", "weight_decay"):
-            close = nearest(name, ["lr", *known], limit=1)
+            close = nearest(name, ["lr", "learning_rate", *known], limit=1)
             if close:
-                return f"did you mean {close[0]}=…?"
+                return f"did you mean {'lr' if close[0] == 'learning_rate' else close[0]}=…?"
             break
         if isinstance(value, str):
             return f"a number, without quotes: {name}={value}"
