@@ -121,11 +121,11 @@ def _write(report: AlignmentReport, output: Path | None, tongue: Language, json:
     if json:
         write_json(report.to_json(), json)
     if json != "-":
-        if not output:
-            say(str(report))
-        say(report.summary, style="bold green" if report.holds else "bold red")
         if output:
             say_as_it_is(f"written to {output}")
+        else:
+            say(str(report))
+        say(report.summary, style="bold green" if report.holds else "bold red")
     if not report.holds:
         raise typer.Exit(BROKEN)
 
