@@ -18,7 +18,10 @@ import tempfile
 import venv
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from email import message_from_bytes
 from pathlib import Path
+
+from index_readme import relative_links
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASES = ("3.11", "3.12", "3.13")
@@ -69,7 +72,19 @@ def build(folder: Path) -> tuple[Path, Path]:
         held = {name.partition("/")[2] for name in archive.getnames()}
     if missing := set(quiet("git", "ls-files", cwd=ROOT).splitlines()) - held - {".ci/run"}:
         sys.exit(f"the sdist lacks {sorted(missing)}")
+    check_readme(wheel)
     return wheel, sdist
+
+
+def check_readme(wheel: Path) -> None:
+    """Check that the index would show the README, and that none of its links is relative."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        text = message_from_bytes(archive.read(name)).get_payload()
+    if not text.startswith("# unifreeze"):
+        sys.exit("the metadata lacks README.md")
+    if links := relative_links(text):
+        sys.exit(f"the index cannot follow these links of README.md: {links}")
 
 
 def interpreter(release: str) -> str | None:

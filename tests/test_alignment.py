@@ -183,7 +183,7 @@ def test_the_command_writes_the_report_and_reads_it_again(cli, tmp_path):
     code, out, _ = cli(
         *models, "--batch", "int64[3,6]<0:11>", "--steps", 2, "-o", page, "--json", saved
     )
-    assert (code, out) == (0, "the port is aligned\n")
+    assert (code, out) == (0, f"written to {page}\nthe port is aligned\n")
     assert "(r.svg)" in page.read_text(encoding="utf-8")
     assert (tmp_path / "r.svg").is_file()
     code, out, _ = cli(saved, "--language", "zh", "-o", chinese)

@@ -20,6 +20,7 @@ LAYERS = [
     "_identity",
     "_undo",
     "_whole_files",
+    "_wrong_files",
     "_files",
     "_structure",
     "_plan",

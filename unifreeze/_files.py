@@ -18,6 +18,7 @@ from unifreeze._identity import WeakIdentityDict
 from unifreeze._pictures import html_of
 from unifreeze._tables import one_line
 from unifreeze._whole_files import write_text, writing_hint
+from unifreeze._wrong_files import START, looks_binary, looks_like, meant
 from unifreeze.errors import ArgumentError, UnifreezeError, brief, cut
 
 P = ParamSpec("P")
@@ -55,12 +56,14 @@ def read_text(path: Path, *, at_most: int = MOST_JSON) -> str:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is too large, or in another encoding; the message says what to do.
+        ValueError: It is too large, not text, or in another encoding; the message says what to do.
     """
     with path.open("rb") as file:
         data = file.read(at_most + 1)
     if len(data) > at_most:
         raise ValueError(f"it has more than {at_most:,} bytes")
+    if kind := looks_binary(data[:START]):
+        raise ValueError(f"it looks like {kind}, and not like text")
     try:
         return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -228,14 +231,19 @@ class Saved(Row):
             UnifreezeError: Of the format's own class: the file is missing, cut short, something
                 else, or of another format version.
         """
-        form = cls.format
+        form, text = cls.format, ""
         try:
-            data = read_json(read_text(Path(path)))
+            text = read_text(Path(path))
+            data = read_json(text)
         except OSError as error:
             message = f"cannot read {path}: {error.strerror or error}"
-            raise form.error(message, hint=form.hint) from None
+            raise form.error(message, hint=meant(Path(path), (".json",)) or form.hint) from None
         except (ValueError, RecursionError) as error:
-            message = f"{path} is not a complete {form.what.removeprefix('unifreeze ')}: {error}"
+            what = form.what.removeprefix("unifreeze ")
+            message = f"{path} is not a complete {what}: {error}"
+            if text and not text.lstrip().startswith(("{", "[")):
+                kind = looks_like(text[:START].encode())
+                message = f"{path} is not a {what}: it looks like {kind or 'no JSON'}"
             raise form.error(message, hint=form.hint) from None
         return cls.read(data, str(path))
 
@@ -246,7 +254,10 @@ class Saved(Row):
         form = cls.format
         version = data.get(form.key) if isinstance(data, dict) else None
         if version is None or not isinstance(data, dict):
-            raise form.error(f"{source} is not a {form.what}", hint=form.hint)
+            named = [str(name) for name in data] if isinstance(data, dict) else []
+            of = [name.replace("_", " ") for name in named if name.startswith("unifreeze_")]
+            context = f"it looks like a {of[0]}" if of else ""
+            raise form.error(f"{source} is not a {form.what}", context=context, hint=form.hint)
         if type(version) is not int or version != form.version:
             raise form.error(
                 f"{source} is of {form.short} format {version}; this release reads {form.version}",

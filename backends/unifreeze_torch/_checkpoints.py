@@ -100,9 +100,10 @@ def _read_archive(file: BinaryIO, size: int, source: str) -> tuple[Any, dict[str
         names = {row.filename: row for row in rows}
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         root = pickles[0].partition("/")[0] if len(pickles) == 1 else ""
-        if not root or f"{root}/constants.pkl" in names:
-            what = "a TorchScript program" if root else "without a pickle of its contents"
-            raise ValueError(f"it is {what}")
+        if not root:
+            raise _another_archive(source, list(names))
+        if f"{root}/constants.pkl" in names:
+            raise ValueError("it is a TorchScript program")
         order = names.get(f"{root}/byteorder")
         if order is not None and archive.read(order)[:10] != b"little":
             raise ValueError("its values are big-endian")
@@ -111,6 +112,19 @@ def _read_archive(file: BinaryIO, size: int, source: str) -> tuple[Any, dict[str
     front = f"{root}/data/"
     places = {n.removeprefix(front): row for n, row in names.items() if n.startswith(front)}
     return content, {name: _place(file, row, size) for name, row in places.items()}
+
+
+def _another_archive(source: str, names: Sequence[str]) -> WeightFileError:
+    """Return the error for a zip archive that `torch.save` did not write."""
+    arrays = bool(names) and all(name.endswith(".npy") for name in names)
+    to_weights = 'safetensors.numpy.save_file(dict(np.load(path)), "weights.safetensors")'
+    return WeightFileError(
+        f"{source} is not a file of torch.save",
+        context=f"it is a zip archive of {listing(map(brief, names)) or 'nothing'}",
+        hint=f"arrays of np.savez become a weight file by {to_weights}"
+        if arrays
+        else "give the file that torch.save wrote; unpack an archive that holds it",
+    )
 
 
 def _check_rows(source: str, rows: Sequence[zipfile.ZipInfo], size: int) -> None:

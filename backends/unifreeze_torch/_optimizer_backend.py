@@ -48,7 +48,7 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
             elif group.lr_scale != 1:
                 raise OptimizerError(
                     f"group {group.name!r} scales the learning rate, and none was given",
-                    hint="pass lr=…",
+                    hint="pass lr=…, the rate that lr_scale and layer_decay multiply",
                 )
             if group.weight_decay is not None:
                 row |= {"weight_decay": group.weight_decay, OWN_DECAY: True}
@@ -67,7 +67,8 @@ class TorchOptimizers(ModuleOptimizers, ModuleBackend):
         refuse_lbfgs(cls, torch.optim.LBFGS)
 
         def build() -> Any:
-            rows = self.param_groups(model, groups, lr=settings.get("lr"))
+            lr = settings.get("lr", steering.default_rate(cls))
+            rows = self.param_groups(model, groups, lr=lr)
             return cls(rows, **settings)
 
         return build_optimizer(cls, settings, build)

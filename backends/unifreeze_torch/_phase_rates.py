@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,13 @@ import torch
 from unifreeze.backend import Control, Undo, refuse_lbfgs, takes_phase_decay, undo_all
 from unifreeze.errors import OptimizerError
 from unifreeze_torch._distributed_checkpoints import initialises
+
+
+def default_rate(cls: type) -> float | None:
+    """Return the learning rate that an optimizer's class takes if none is given; None for none."""
+    setting = inspect.signature(cls).parameters.get("lr")
+    default = None if setting is None else setting.default
+    return float(default) if isinstance(default, int | float) else None
 
 
 def base_rate(optimizer: torch.optim.Optimizer) -> float | None:

@@ -19,12 +19,13 @@ from unifreeze._cache.soundness import breaks_prefix
 from unifreeze._cache.timed_steps import Times, timed_steps
 from unifreeze._cache.trial_passes import state_kept
 from unifreeze._experiments.restoring import kept_attributes, python_random_state, restored
+from unifreeze._modules.live_models import refused_batch
 from unifreeze._modules.walking import Walk
 from unifreeze._pictures import html_of
 from unifreeze._protocol.batches import Batch
 from unifreeze._protocol.live import Model
 from unifreeze._tables import human_bytes, one_line
-from unifreeze.errors import counted
+from unifreeze.errors import UnifreezeError, counted
 
 
 @checked_methods
@@ -125,6 +126,9 @@ def estimate_savings(
         batch: One real batch.
         examples: The number of examples of the data.
         epochs: The number of epochs.
+
+    Raises:
+        TargetError: The model does not run on the batch.
     """
     walk = backend.walk(model)
     calls = ModuleCalls(backend, walk, lambda forward, args, kwargs: forward(*args, **kwargs))
@@ -139,7 +143,12 @@ def estimate_savings(
         stack.enter_context(kept_attributes(backend, walk))
         backend.train_mode(model)
         try:
-            times = timed_steps(backend, model, walk, inputs)
+            try:
+                times = timed_steps(backend, model, walk, inputs)
+            except Exception as error:
+                if isinstance(error, UnifreezeError):
+                    raise
+                raise refused_batch(batch, error) from error
             look = _Look(backend, walk, calls, inputs)
             calls.put_in()
             return look.estimate(times, examples, epochs)

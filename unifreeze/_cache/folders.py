@@ -10,6 +10,7 @@ from unifreeze._cache.folder_store import MANIFEST, REPLAY, Manifest
 from unifreeze._cache.shards import Shard
 from unifreeze._files import is_folder
 from unifreeze._whole_files import clear_unfinished
+from unifreeze._wrong_files import meant
 from unifreeze.errors import CacheError
 
 
@@ -80,7 +81,8 @@ def clear(folder: Path) -> int:
 def _places(folder: Path) -> list[Path]:
     """Return the folders of groups."""
     if not is_folder(folder):
-        raise CacheError(f"there is no folder {folder}", hint="give the folder of a cached block")
+        hint = meant(folder, ()) or "give the folder of a cached block"
+        raise CacheError(f"there is no folder {folder}", hint=hint)
     places = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     if not places:
         raise CacheError(

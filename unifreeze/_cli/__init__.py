@@ -15,7 +15,7 @@ from unifreeze._cli.align import align
 from unifreeze._cli.cache import cache
 from unifreeze._cli.capture import capture, expand, translate
 from unifreeze._cli.encodings import print_in_any_encoding
-from unifreeze._cli.examples import EXAMPLES
+from unifreeze._cli.examples import EXAMPLES, CommandWithExample
 from unifreeze._cli.output import BUG, UNUSABLE, complain, width_of
 from unifreeze._cli.pair import pair, port, sketch
 from unifreeze._cli.parity import compare, parity, record
@@ -91,7 +91,9 @@ for command in (
     schema,
     backends,
 ):
-    app.command(short_help=_first_line(command), epilog=_examples(command))(command)
+    app.command(cls=CommandWithExample, short_help=_first_line(command), epilog=_examples(command))(
+        command
+    )
 
 
 def _drop_output() -> None:

@@ -25,6 +25,7 @@ from unifreeze._cli.output import (
     SeedOption,
     output_file,
     say,
+    say_as_it_is,
     write_json,
 )
 from unifreeze._cli.parity import read_inputs
@@ -120,7 +121,9 @@ def _write(report: AlignmentReport, output: Path | None, tongue: Language, json:
     if json:
         write_json(report.to_json(), json)
     if json != "-":
-        if not output:
+        if output:
+            say_as_it_is(f"written to {output}")
+        else:
             say(str(report))
         say(report.summary, style="bold green" if report.holds else "bold red")
     if not report.holds:

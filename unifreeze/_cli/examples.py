@@ -1,6 +1,10 @@
-"""Examples of each command, which its --help shows."""
+"""Examples of each command, which its --help shows, and the error for what is missing."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "show": (
@@ -73,3 +77,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "backends": ("unifreeze backends",),
 }
 """Commands by name, quoted as a shell wants them."""
+
+
+class CommandWithExample(TyperCommand):
+    """A command whose error for a missing argument or option shows an example."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; raises as typer does."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer does not export the class of the error
+            facts = vars(error)
+            if type(error).__name__ == "MissingParameter" and not facts["message"]:
+                facts["message"] = f"For example: {EXAMPLES[self.name or ''][0]}"
+            raise

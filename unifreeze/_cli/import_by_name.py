@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unifreeze._files import is_file
+from unifreeze._files import is_file, is_folder
 from unifreeze._protocol import backend_names, is_installed, missing_framework
+from unifreeze._wrong_files import likely, meant
 from unifreeze.errors import TargetError, UnifreezeError, listing, nearest
 
 
@@ -27,6 +28,10 @@ def target_hint(target: str) -> str:
     file = Path(place if place.endswith(".py") else f"{place}.py")
     if is_file(file):
         return f"name a function in it: {_as_written(file)}:{listing(_functions(file), limit=3)}"
+    module, _, name = target.rpartition(".")
+    file = Path(f"{module}.py")
+    if is_file(file) and name in _functions(file):
+        return f"a colon comes before the function: {_as_written(file)}:{name}"
     return "package.module:factory or ./file.py:factory; with arguments factory(key=literal, …)"
 
 
@@ -104,11 +109,10 @@ def _import_file(file: Path) -> Any:
     """Import a file by its path, as if it were run from its folder."""
     path = file.expanduser().resolve()
     if not is_file(path):
-        near = nearest(file.name, [file.name for file in path.parent.glob("*.py")], limit=1)
         raise TargetError(
             f"there is no file {file}",
             context=f"looked in {path.parent}",
-            hint=f"did you mean {near[0]!r}?" if near else "",
+            hint=meant(file.expanduser(), (".py",)),
         )
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path):
@@ -144,9 +148,10 @@ def missing_module(error: ModuleNotFoundError, target: str) -> UnifreezeError:
 def _missing_hint(target: str) -> str:
     """Return the hint on how to name a file, if the module is one; or where to run from."""
     place, _, call = split_target(target)
-    for file in (Path(f"{place}.py"), Path(f"{place.replace('.', '/')}.py")):
-        if is_file(file):
-            return f"name the file: {_as_written(file)}:{call}"
+    files = Path(f"{place}.py"), Path(f"{place.replace('.', '/')}.py")
+    near = (likely(file, (".py",)) for file in files if is_folder(file.parent))
+    for file in (*filter(is_file, files), *filter(None, near)):
+        return f"name the file: {_as_written(file)}:{call}"
     return "run from the folder that holds it, install it, or name a file: ./file.py:factory"
 
 

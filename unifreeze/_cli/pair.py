@@ -38,6 +38,7 @@ from unifreeze._ports.pairing import (
     pair_sketches,
     parts_of,
 )
+from unifreeze._wrong_files import meant
 from unifreeze.errors import TargetError, counted
 
 ShippedOption = Annotated[
@@ -153,6 +154,8 @@ def pair(
         write_json(pairing.model_dump(), json)
     if json != "-":
         say(str(pairing))
+        if output:
+            say_as_it_is(f"written to {output}")
 
 
 def port(
@@ -226,9 +229,8 @@ def _read_map(file: Path | None) -> dict[str, str]:
     try:
         names = read_json(read_text(file)) if file else {}
     except (OSError, ValueError, RecursionError) as error:
-        raise TargetError(
-            f"cannot read the map {file}: {error}", hint='JSON: {"one.path": "other.path"}'
-        ) from None
+        hint = (meant(file, (".json",)) if file else "") or 'JSON: {"one.path": "other.path"}'
+        raise TargetError(f"cannot read the map {file}: {error}", hint=hint) from None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise TargetError(
             f"the map {file} is not a JSON object of paths", hint='{"one.path": "other.path"}'

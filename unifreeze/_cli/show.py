@@ -26,6 +26,7 @@ from unifreeze._cli.output import (
     StructureOption,
     console,
     say,
+    say_as_it_is,
     write_json,
 )
 from unifreeze._cli.phase_table import phase_rows, say_phases
@@ -205,6 +206,8 @@ def explain(
     say_units(resolution)
     say_groups(resolution, rate=rows[number]["lr"] if rows else None)
     say(savings(resolution))
+    if html:
+        say_as_it_is(f"written to {html}")
 
 
 def _cost(

@@ -39,6 +39,7 @@ def _handle(handle: Handle) -> Markup:
     lines = [] if in_force.lasts else ["this plan is no longer in force"]
     if phase := schedule.named_phase:
         lines.append(f"phase {phase.name}, {schedule.phase + 1} of {len(resolutions)}")
+    lines += filter(None, [handle._training.default_rate()])
     return Markup(listed(lines) + resolution_table(handle.resolution, since))
 
 

@@ -194,8 +194,9 @@ function showColumn() {
   const timeline = $(".timeline");
   const window_ = timeline.getBoundingClientRect();
   const column = $(".uf-cover.now").getBoundingClientRect();
-  if (column.left < window_.left || column.right > window_.right) {
-    timeline.scrollLeft += (column.left + column.right - window_.left - window_.right) / 2;
+  const left = $(".timeline .labels").getBoundingClientRect().right; // the labels stay in view
+  if (column.left < left || column.right > window_.right) {
+    timeline.scrollLeft += (column.left + column.right - left - window_.right) / 2;
   }
 }
 

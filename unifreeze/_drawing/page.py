@@ -19,6 +19,7 @@ from unifreeze._drawing.palette import LABELS, Look, rules
 from unifreeze._drawing.parts import units_of
 from unifreeze._drawing.picture import HATCH, hatched, rectangle
 from unifreeze._drawing.timeline import Timeline
+from unifreeze._drawing.timeline_picture import ROW, columns_and_labels
 from unifreeze._drawing.treemap import Box
 from unifreeze.errors import counted
 
@@ -124,11 +125,18 @@ class _Page:
             aria_label="Phase",
         )  # fmt: skip
         output = element("output", str(self.phases[0]["said"]), for_="phase")
-        picture = Markup(self.timeline.to_svg())
+        picture, labels = columns_and_labels(self.timeline)
+        names = [
+            element("span", text, style=f"top:{top:g}px;height:{ROW:g}px", title=text)
+            for text, top in labels
+        ]
+        # The longest text gives the column its width; the others stand where their rows are.
+        widest = element("b", max((text for text, _ in labels), key=len), aria_hidden="true")
         return [
             element("h2", "Phases"),
             element("div", slider, output, class_="phases"),
-            element("div", picture, class_="timeline scroll", tabindex=0, role="group",
+            element("div", element("div", widest, *names, class_="labels"), Markup(picture),
+                    class_="timeline scroll", tabindex=0, role="group",
                     aria_label="Timeline of the phases"),
         ]  # fmt: skip
 

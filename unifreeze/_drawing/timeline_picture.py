@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
+from typing import NamedTuple
 
 from unifreeze._drawing.looks import Codes, looks_in_phases, shares
 from unifreeze._drawing.markup import Markup, element, joined
 from unifreeze._drawing.palette import LABELS
 from unifreeze._drawing.parts import Part, alike, units_of
-from unifreeze._drawing.picture import Picture, drawing, fitting, hatched, legend, rectangle
+from unifreeze._drawing.picture import MARGIN, Picture, drawing, fitting, hatched, legend, rectangle
 from unifreeze._drawing.timeline import Timeline, TimelinePhase, rate_of
 from unifreeze._drawing.treemap import Box
 from unifreeze._structure import ModelSpec
@@ -19,6 +20,9 @@ WIDTH = 960.0
 ROW, HEADER, RATES = 22.0, 40.0, 64.0
 INSET = 6.0
 """Between the frame around a chosen column and the words in it."""
+_TOP = HEADER + 20
+"""Where the first row begins."""
+_RATE_LABEL = "learning rate"
 _LEAST, _MOST = 16.0, 220.0
 """Width of a column, in pixels: of many phases, and of few."""
 
@@ -26,6 +30,28 @@ _LEAST, _MOST = 16.0, 220.0
 def timeline_picture(timeline: Timeline) -> Picture:
     """Draw a timeline."""
     return _Drawn(timeline).picture()
+
+
+class Label(NamedTuple):
+    """What stands before a row.
+
+    Attributes:
+        text: The part of the network; or that the row holds rates.
+        top: Where the label begins, in pixels from the top of the picture; it is `ROW` high.
+    """
+
+    text: str
+    top: float
+
+
+def columns_and_labels(timeline: Timeline) -> tuple[Picture, list[Label]]:
+    """Draw a timeline without its labels, and return these: a page keeps them in view."""
+    drawn = _Drawn(timeline)
+    tops = [_TOP + ROW * number for number in range(len(drawn.rows) + 1)]
+    texts = [*map(_label, drawn.rows), _RATE_LABEL]
+    tops[-1] += 25
+    labels = [Label(text, MARGIN + top) for text, top in zip(texts, tops, strict=True)]
+    return drawn.without_labels().picture(), labels
 
 
 class _Drawn:
@@ -42,15 +68,20 @@ class _Drawn:
         self.column = min(max(room, _LEAST), _MOST)
         self.width = max(self.left + self.column * len(self.phases), 560.0)
 
+    def without_labels(self) -> _Drawn:
+        """Move the columns to where the labels stand, and leave these out."""
+        self.width, self.left = self.column * len(self.phases), 0.0
+        return self
+
     def picture(self) -> Picture:
-        top, bottom = HEADER + 20, HEADER + 20 + ROW * len(self.rows)
+        bottom = _TOP + ROW * len(self.rows)
         seen = {share.look for codes in self.looks for share in shares(codes, self.spec.counts)}
         pieces = drawing(
             self.width,
             bottom + RATES,
             legend(sorted(seen, reverse=True), 0.0, 0.0),
             joined(*(self._head(n, phase) for n, phase in enumerate(self.phases))),
-            joined(*(self._row(row, top + ROW * n) for n, row in enumerate(self.rows))),
+            joined(*(self._row(row, _TOP + ROW * n) for n, row in enumerate(self.rows))),
             self._rates(bottom + 14),
             joined(*map(self._cover, range(len(self.phases)))),
             title=f"Timeline of {counted(len(self.phases), 'phase')}",
@@ -79,7 +110,8 @@ class _Drawn:
     def _row(self, part: Part, y: float) -> Markup:
         label = fitting(_label(part), self.left - 8, letter=6.4)
         cells = [self._cell(part, number, y) for number in range(len(self.phases))]
-        return joined(element("text", label, x=0.0, y=y + 15), *cells)
+        name = element("text", label, x=0.0, y=y + 15) if self.left else Markup()
+        return joined(name, *cells)
 
     def _cell(self, part: Part, number: int, y: float) -> Markup:
         """Draw what a part looks like in a phase: a bar of each look, by values."""
@@ -101,7 +133,8 @@ class _Drawn:
         """Draw the learning rate of each phase as steps, on a logarithmic scale."""
         rates = [phase.lr for phase in self.phases if phase.lr and not phase.stop]
         low, high = (log(min(rates)), log(max(rates))) if rates else (0.0, 0.0)
-        pieces = [element("text", "learning rate", x=0.0, y=top + 26, class_="uf-soft")]
+        name = element("text", _RATE_LABEL, x=0.0, y=top + 26, class_="uf-soft")
+        pieces = [name] if self.left else []
         before = None
         for number, phase in enumerate(self.phases):
             x, level = self._x(number), 0.5

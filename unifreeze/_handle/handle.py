@@ -132,7 +132,9 @@ class Handle(Checks, CachedBlocks, ToldToOthers):
 
         Args:
             cls: The framework's optimizer class.
-            **settings: Its settings under neutral names (`lr`, `weight_decay`, …).
+            **settings: Its settings under neutral names (`lr`, `weight_decay`, …). Without `lr` the
+                class's own default is in force, if it has one; group scales multiply it, and
+                `print(handle)` shows it.
 
         Raises:
             OptimizerError: The optimizer is known to move frozen parameters, is not an optimizer of
@@ -331,9 +333,11 @@ class Handle(Checks, CachedBlocks, ToldToOthers):
     def __str__(self) -> str:
         trainable, total = self.resolution.counts()
         share = 100 * trainable / total if total else 0.0
-        return (
+        counts = (
             f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}"
         )
+        return "\n".join(filter(None, [counts, self._training.default_rate()]))
 
     def __repr__(self) -> str:
-        return f"<unifreeze.Handle on {type(self.model).__name__}: {self}>"
+        lines = "; ".join(str(self).splitlines())
+        return f"<unifreeze.Handle on {type(self.model).__name__}: {lines}>"

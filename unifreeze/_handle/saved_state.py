@@ -53,7 +53,11 @@ def check_format(state: Any) -> ProgressState:
     if type(version) is not int or version != STATE_FORMAT:
         known = version is not None
         problem = f"of state format {brief(version)}" if known else "not a state of a plan"
-        raise ScheduleError(f"this is {problem}; this release reads {STATE_FORMAT}")
+        raise ScheduleError(
+            f"this is {problem}; this release reads {STATE_FORMAT}",
+            hint="pass what handle.state_dict() returned; the optimizer's state goes to the "
+            "optimizer, and the model's to the model",
+        )
     read_state(OriginState, state, "plan")
     return read_state(ProgressState, state, "plan")
 

@@ -143,7 +143,10 @@ class Schedule:
 
     def _go_on(self, epoch: int | None, step: int | None) -> None:
         if epoch is None and step is None:
-            raise ScheduleError("step() needs the epoch or the step that is about to begin")
+            raise ScheduleError(
+                "step() needs the epoch or the step that is about to begin",
+                hint="handle.step(epoch=epoch) before the first batch of each epoch, from 0 on",
+            )
         for unit, given, last in (("epoch", epoch, self.epoch), ("step", step, self.step)):
             if given is None:
                 continue

@@ -31,6 +31,7 @@ from unifreeze._ports.weights.formats import format_by_name
 from unifreeze._protocol import Array, Backend, Digest, backend_for
 from unifreeze._resolution import Resolution
 from unifreeze._structure import ModelSpec
+from unifreeze._wrong_files import meant
 from unifreeze.errors import WeightFileError, counted, listing
 
 _SUFFIX = ".safetensors"
@@ -202,7 +203,7 @@ def _check_is_file(path: Path) -> None:
     raise WeightFileError(
         fact,
         context=f"there are: {listing(there)}" if there else "",
-        hint="give the file that handle.save_trained wrote",
+        hint=meant(path, (_SUFFIX,)) or "give the file that handle.save_trained wrote",
     )
 
 

@@ -21,7 +21,7 @@ from unifreeze._handle.trained_values import load_state
 from unifreeze._plan import Phase
 from unifreeze._protocol import ParamGroup
 from unifreeze._resolution import Resolution
-from unifreeze.errors import OptimizerError
+from unifreeze.errors import OptimizerError, UnifreezeError
 
 
 class Training:
@@ -50,6 +50,8 @@ class Training:
         )
         self.listeners: list[Callable[[Phase], None]] = []
         self._shared = SharedDecisions()
+        self._default_rate: float | None = None
+        """The learning rate that the optimizer's class has chosen; None if the user has."""
 
     @property
     def told(self) -> bool:
@@ -74,10 +76,11 @@ class Training:
                 hint="leave lr out, or take it out of the phases",
             )
         self._plan.take_in_wrapping()
-        groups = self._groups()
+        groups, chosen = self._groups(), "lr" in settings
         optimizer = self._plan.backend.optimizer(self._plan.model, cls, groups, settings)
         self._refuse_mixed_rows([optimizer])
         self.link.take(optimizer)
+        self._default_rate = None if chosen else self._plan.backend.base_rate(optimizer)
         self._name_states(optimizer)
         return optimizer
 
@@ -87,7 +90,24 @@ class Training:
         self._plan.take_in_wrapping()
         self._refuse_mixed_rows([optimizer])
         self.link.attach(optimizer)
+        self._default_rate = None
         self._name_states(optimizer)
+
+    def default_rate(self) -> str:
+        """Return a line on the learning rate in force that nobody has chosen; "" if there is none.
+
+        Group scales multiply it, so the rates of groups stand in the line, too.
+        """
+        optimizer, default = self.link.optimizer, self._default_rate
+        if optimizer is None or not default:
+            return ""
+        line = f"learning rate: {default:g}, the default of {type(optimizer).__name__}; no lr given"
+        try:
+            rates = self.rates()
+        except UnifreezeError:  # the plan has ended, or the optimizer was changed by others
+            return line
+        groups = ", ".join(f"{name} = {rate:g}" for name, rate in rates.items())
+        return line if set(rates.values()) == {default} else f"{line} (groups: {groups})"
 
     def rates(self) -> dict[str, float]:
         """Return the rate of each group at the next step; raises as `Handle.rates` does."""

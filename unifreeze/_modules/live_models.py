@@ -174,13 +174,7 @@ class LiveModels(ModuleOperations):
         try:
             return model(*args, **kwargs)
         except Exception as error:
-            shown = [f"{a.dtype}{list(a.shape)}" for a in batch.args]
-            shown += [f"{n}={a.dtype}{list(a.shape)}" for n, a in batch.kwargs.items()]
-            raise TargetError(
-                f"the model does not run on this batch: {type(error).__name__}: {error}",
-                context=f"batch: {listing(shown)}",
-                hint="give inputs that its forward takes",
-            ) from error
+            raise refused_batch(batch, error) from error
         finally:
             self.runs_itself = outer
 
@@ -237,3 +231,14 @@ def _end_block(number: int) -> None:
 
 def _dtypes(walk: Walk) -> list[Any]:
     return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
+
+
+def refused_batch(batch: Batch, error: Exception) -> TargetError:
+    """Return the error for a batch that a model does not run on."""
+    shown = [f"{a.dtype}{list(a.shape)}" for a in batch.args]
+    shown += [f"{n}={a.dtype}{list(a.shape)}" for n, a in batch.kwargs.items()]
+    return TargetError(
+        f"the model does not run on this batch: {type(error).__name__}: {error}",
+        context=f"batch: {listing(shown)}",
+        hint="give inputs that its forward takes",
+    )

@@ -152,15 +152,25 @@ def build_optimizer(cls: type, settings: Mapping[str, Any], build: Callable[[], 
         ) from error
 
 
+def _needed(cls: type) -> list[str]:
+    """Return the settings that a class has no default for, by their neutral names."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    settings = inspect.signature(cls).parameters.values()
+    bare = [s.name for s in settings if s.default is s.empty and s.kind in named]
+    return ["lr" if n == "learning_rate" else n for n in bare if n not in PARAMETERS]
+
+
 def _settings_cure(cls: type, settings: Mapping[str, Any]) -> str:
     """Return a hint: the setting that is probably wrong, and what to write instead."""
     known = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS]
     for name, value in settings.items():
         if name not in (*known, "lr", "weight_decay"):
-            close = nearest(name, ["lr", *known], limit=1)
+            close = nearest(name, ["lr", "learning_rate", *known], limit=1)
             if close:
-                return f"did you mean {close[0]}=…?"
+                return f"did you mean {'lr' if close[0] == 'learning_rate' else close[0]}=…?"
             break
         if isinstance(value, str):
             return f"a number, without quotes: {name}={value}"
+    if lacking := [name for name in _needed(cls) if name not in settings]:
+        return f"{cls.__name__} has no default for it: {', '.join(f'{n}=…' for n in lacking)}"
     return f"{cls.__name__} takes {', '.join(known)}"

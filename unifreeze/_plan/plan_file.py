@@ -21,8 +21,10 @@ from unifreeze._plan.yaml_text import (
     repeated_and_merged_keys,
 )
 from unifreeze._whole_files import write_text, writing_hint
+from unifreeze._wrong_files import meant
 from unifreeze.errors import PlanFileError, brief
 
+PLAN_SUFFIXES = (".yaml", ".yml")
 SCHEMA_NAME = "unifreeze-plan.schema.json"
 SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_NAME}"
 """What the YAML servers of VS Code, Neovim and the JetBrains editors look for."""
@@ -38,7 +40,12 @@ def load_plan(path: Path) -> FreezePlan:
             raise PlanFileError(
                 brief(str(path)), ["is not the name of a file"], hint=plan_reader(str(path))
             ) from None
-        raise PlanFileError(str(path), [f"cannot be read: {reason}"]) from None
+        hint = meant(path, PLAN_SUFFIXES)
+        if isinstance(error, FileNotFoundError) and not hint:
+            hint = f"give a file that is there; looked in {path.absolute().parent}"
+        if "looks like" in str(reason):
+            hint = "a plan file is YAML, such as: unifreeze: 1, rules: [{only: head}]"
+        raise PlanFileError(str(path), [f"cannot be read: {reason}"], hint=hint) from None
     return parse_plan(text, source=str(path))
 
 

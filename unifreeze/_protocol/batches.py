@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze._wrong_files import appearance, meant
 from unifreeze.errors import TargetError, brief, listing
 
 Array = NDArray[Any]
@@ -162,9 +164,10 @@ def _read_file(path: str, args: list[Array], kwargs: dict[str, Array]) -> None:
                 else:
                     kwargs[name] = arrays[name]
     except Exception as error:
-        raise TargetError(
-            f"cannot read the batch {path}: {error}", hint="write it with np.savez(path, ids=ids)"
-        ) from None
+        kind = appearance(Path(path))
+        reason = error if not kind or kind.startswith("a zip") else f"it looks like {kind}"
+        hint = meant(Path(path), (".npz",)) or "write it with np.savez(path, ids=ids)"
+        raise TargetError(f"cannot read the batch {path}: {reason}", hint=hint) from None
 
 
 def _made(text: str, drawing: _Drawing) -> tuple[str, Array]:
@@ -172,7 +175,12 @@ def _made(text: str, drawing: _Drawing) -> tuple[str, Array]:
     match = _TEXT.fullmatch(text.strip())
     if match is None:
         sentences = "" if "[" in text else _SENTENCES
-        raise TargetError(f"batch {brief(text)} cannot be read", hint=f"{_FORMS}{sentences}")
+        kind = appearance(Path(text))
+        raise TargetError(
+            f"batch {brief(text)} cannot be read",
+            context=f"it is a file that looks like {kind}" if kind else "",
+            hint=f"{_FORMS}{sentences}",
+        )
     name = match["name"] or ""
     try:
         dtype = np.dtype(match["dtype"])

@@ -93,7 +93,9 @@ def _only_part(source: str, content: Mapping[Any, Any], kind: type) -> str:
     raise WeightFileError(
         f"{source} holds {what}",
         context=f"its keys: {listing(map(str, content)) or 'none'}",
-        hint=f"say which: key={parts[0]!r} (--key {parts[0]})" if parts else "",
+        hint=f"say which: key={parts[0]!r} (--key {parts[0]})"
+        if parts
+        else "save model.state_dict(), a mapping from names to tensors",
     )
 
 

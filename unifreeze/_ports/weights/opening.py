@@ -12,14 +12,11 @@ from unifreeze._ports.weights.formats import (
     WeightFormat,
     declared_formats,
     format_by_name,
+    known_suffixes,
 )
 from unifreeze._ports.weights.shards import open_index, weights_in
+from unifreeze._wrong_files import LFS, START, looks_like, meant
 from unifreeze.errors import WeightFileError
-
-LFS = b"version https://git-lfs.github.com/spec/"
-"""How the small file begins that Git LFS leaves in place of a large one."""
-_SHOWN = 14
-"""How many of a file's first bytes an error shows."""
 
 
 def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
@@ -56,9 +53,8 @@ def open_weights(path: str | Path, *, key: str | None = None) -> WeightFile:
         return _open_file(path, key)
     except (OSError, ValueError) as error:  # ValueError: the path holds a character that none can
         reason = getattr(error, "strerror", None) or error
-        raise WeightFileError(
-            f"cannot read {path}: {reason}", hint="give a file that is there"
-        ) from None
+        hint = meant(path, known_suffixes()) or "give a file that is there"
+        raise WeightFileError(f"cannot read {path}: {reason}", hint=hint) from None
 
 
 def _open_file(path: Path, key: str | None) -> WeightFile:
@@ -71,8 +67,8 @@ def _format(path: Path) -> WeightFormat:
     """Return a file's format by its first bytes, and where those say nothing by its name."""
     check_ordinary(path)
     with path.open("rb") as file:
-        start = file.read(len(LFS))
-    if start == LFS:
+        start = file.read(START)
+    if start.startswith(LFS):
         raise WeightFileError(
             f"{path} is not a weight file: it is a pointer, and Git LFS has the file",
             hint="git lfs pull, where the repository was cloned; or download the file itself",
@@ -98,12 +94,13 @@ def _format_by_name(path: Path, start: bytes) -> WeightFormat:
         raise WeightFileError(
             f"{path} is not a weight file: it is a web page", hint="download the file itself"
         )
-    named = format_by_name(path)
-    if named is SAFETENSORS:
+    named, kind = format_by_name(path), looks_like(start)
+    if named is SAFETENSORS and not kind:
         return named
     said = f"it is named as a file of {named.name}, and " if named else "it "
     raise WeightFileError(
         f"{path} is not a weight file",
-        context=f"{said}starts with {start[:_SHOWN].hex(' ')}",
-        hint="safetensors, and the files of torch.save and paddle.save, can be read",
+        context=f"{said}looks like {kind or 'a binary file of an unknown kind'}",
+        hint="safetensors, and the files of torch.save and paddle.save, can be read: "
+        f"{', '.join(known_suffixes())}",
     )
