@@ -104,6 +104,8 @@ class TorchBackend(
         Views are taken to fill the stretch between their first and last byte, so that interleaved
         ones are refused though they could be told apart.
         """
+        if self.has_no_values(walk):
+            return
         spans = []
         for number, tensor in enumerate(walk.tensors):
             if layers.has_memory(tensor) and type(tensor) is nn.Parameter:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,7 @@ class LiveModels(ModuleOperations):
     def settled(self, model: Model) -> Iterator[None]:
         """Trust a model's structure until the block ends, without checking it again."""
         with _no_collections():
+            known = self._walks.get(self.root(model))
             walk = self.walk(model)
             root = walk.root
             if self.is_settled(root):
@@ -103,9 +105,11 @@ class LiveModels(ModuleOperations):
             block = _Block()
             try:
                 walk.memo.having.clear()
+                walk.memo.new = walk is not known
                 self._settled[root] = weakref.ref(block)
                 yield
             finally:
+                walk.memo.new = False
                 self._settled.pop(root, None)
 
     def is_settled(self, root: Model) -> bool:
@@ -120,6 +124,9 @@ class LiveModels(ModuleOperations):
         `describe`.
         """
         memo = walk.memo
+        if memo.new:
+            memo.new = False  # once: a batch that is traced may make a lazy layer's parameters
+            return False
         if memo.types != list(map(type, walk.tensors)):
             return True  # a lazy layer has seen its first batch
         sizes = self.sizes(walk)
@@ -236,4 +243,7 @@ def _end_block(number: int) -> None:
 
 
 def _dtypes(walk: Walk) -> list[Any]:
-    return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
+    try:
+        return list(map(attrgetter("dtype"), walk.tensors))
+    except AttributeError:  # a framework may have tensors without one
+        return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
