@@ -216,6 +216,8 @@ _stopping = threading.RLock()
 _blocks: dict[int, weakref.ref[_Block]] = {}
 """The blocks that want no collections, in all threads: the last one to end lets them run again."""
 _enabled: list[bool] = []
+_MANY = 10_000
+"""So many new objects are not collected at once, when collections run again."""
 
 
 @contextmanager
@@ -238,6 +240,11 @@ def _no_collections() -> Iterator[None]:
 def _end_block(number: int) -> None:
     with _stopping:
         if [*_blocks] == [number] and _enabled == [True]:
+            if gc.get_count()[0] > _MANY and not gc.get_freeze_count():
+                # A collection now would go over all that was built, and most of that stays: the
+                # two calls only move it to the oldest generation, which the next full one takes.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
         _blocks.pop(number, None)
 

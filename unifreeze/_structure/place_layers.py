@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
+
 from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
 from unifreeze._structure.corrections import Correction
 from unifreeze._structure.counting import LayerCounter, Numbering
@@ -69,11 +71,14 @@ class _Placer:
         self._unit_numbers: dict[Unit, int] = {}
         self._in_block: dict[int, int] = {}
         """Unit number of every module that is in a block."""
+        named = np.flatnonzero(np.asarray(placement.words, np.int64) & EXPERTS).tolist()
+        self._experts = {index for index in named if placement.kinds[index] == CONTAINER}
+        """The lists of experts."""
 
     def run(self) -> None:
         owners = self._owners()
         ranked = {*owners, *(state.owner for state in self.tree.states if state.moves)}
-        self.at.ranks = {owner: self._order.of_owner(owner) for owner in sorted(ranked)}
+        self.at.ranks = self._order.of_owners(sorted(ranked))
         if self.trace:
             starts, ends = self.tree.name_starts, self.tree.name_ends
             alone = {owner for owner in ranked if starts[owner] == ends[owner]}
@@ -85,7 +90,8 @@ class _Placer:
         outside = [owner for owner in owners if owner not in self._in_block]
         self._ends = Ends(self.tree, self.at, self._order, outside)
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
-        self.at.kind_of = {owner: self._kind(owner) for owner in owners}
+        layers = {kind: kind if kind in LAYERS else "param" for kind in set(self.at.kinds)}
+        self.at.kind_of = {owner: layers[self.at.kinds[owner]] for owner in owners}
         self.at.number = self._number_layers
 
     def _owners(self) -> list[int]:
@@ -121,12 +127,16 @@ class _Placer:
 
     def _enter_block(self, block: int, top: Unit) -> None:
         tree, unit_of = self.tree, self._in_block
-        unit_of[block] = self._number(top)
-        for index in range(block, tree.ends[block]):
+        inside, number = range(block, tree.ends[block]), self._number(top)
+        if unit_of.keys().isdisjoint(inside) and not self._experts.intersection(inside):
+            unit_of.update(dict.fromkeys(inside, number))
+            return
+        unit_of[block] = number
+        for index in inside:
             if index not in unit_of:
                 # Modules come in pre-order, so the parent has its unit already.
                 unit_of[index] = unit_of[tree.parents[index]]
-            if self.at.words[index] & EXPERTS and self.at.kinds[index] == CONTAINER:
+            if index in self._experts:
                 around = self.at.units[unit_of[index]]
                 for number, child in enumerate(tree.children(index)):
                     label = f"{around.label}/expert.{number}"
