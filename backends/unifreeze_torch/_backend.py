@@ -63,6 +63,7 @@ class TorchBackend(
     name = "torch"
     held_rows = held_rows.held
     module_class = nn.Module
+    own_attributes = (TorchReader.mark, offloaded.HOOK)
     saves_in_parts = staticmethod(distributed_checkpoints.asks)
     on_forward = staticmethod(watches.on_forward)
 

@@ -155,7 +155,8 @@ class LiveModels(ModuleOperations):
         """
         known = walk.memo.having
         if attribute not in known or not self.is_settled(walk.root):
-            known[attribute] = [*walk.modules_having(attribute)]
+            wanted = dict.fromkeys((attribute, *self.own_attributes))
+            known.update(zip(wanted, walk.modules_having(*wanted), strict=True))
         return known[attribute]
 
     def inputs(self, model: Model, batch: Batch) -> tuple[list[Any], dict[str, Any]]:

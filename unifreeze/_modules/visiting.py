@@ -319,6 +319,8 @@ class Visit:
 
     def _add_unused(self) -> None:
         """List tensors that only idle parts of wrappers hold; a tensor held elsewhere is in use."""
+        if not self._idle:
+            return
         known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
         for row, tensor in self._idle:
             if id(tensor) not in known:

@@ -234,6 +234,12 @@ class _BlockFinder:
         """
         tree, inner = self.tree, sorted(listed)
         parents = {tree.parents[index] for index in inner}
+        around = set(parents)
+        for index in parents:
+            while (index := tree.parents[index]) >= 0 and index not in around:
+                around.add(index)
+        if len(around.intersection(self.candidates)) < 3:
+            return []
         rows: dict[int, list[int]] = defaultdict(list)
         for index in self.candidates:
             row = tree.parents[index]

@@ -20,9 +20,10 @@ from unifreeze._structure.words_in_names import (
 
 def kinds_of(tree: Tree) -> list[str]:
     """Return the kind of every module; a layer that no backend knows is guessed by its class."""
-    kinds, own = list(tree.kinds), Counter(tree.owners)
-    if all(map(kinds.__getitem__, own)):
+    kinds = list(tree.kinds)
+    if all(map(kinds.__getitem__, set(tree.owners))):
         return kinds
+    own = Counter(tree.owners)
     ranks: dict[int, list[int]] = defaultdict(list)
     for owner, tensor in zip(tree.owners, tree.tensor_of, strict=True):
         # Modules under a layer, such as its activation, have no tensors.

@@ -69,8 +69,8 @@ class _Placer:
         self._order = Order(tree, trace, placement.runs)
         self._rank = self._order.of_module
         self._unit_numbers: dict[Unit, int] = {}
-        self._in_block: dict[int, int] = {}
-        """Unit number of every module that is in a block."""
+        self._in_block = [-1] * len(tree.paths)
+        """For each module, the number of its unit if it is in a block, else -1."""
         named = np.flatnonzero(np.asarray(placement.words, np.int64) & EXPERTS).tolist()
         self._experts = {index for index in named if placement.kinds[index] == CONTAINER}
         """The lists of experts."""
@@ -87,7 +87,7 @@ class _Placer:
         self.at.towers = find_towers(self.tree, self.at.runs)
         self.at.labels = label_towers([self.tree.paths[tower] for tower in self.at.towers])
         self._enter_blocks()
-        outside = [owner for owner in owners if owner not in self._in_block]
+        outside = [owner for owner in owners if self._in_block[owner] < 0]
         self._ends = Ends(self.tree, self.at, self._order, outside)
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
         layers = {kind: kind if kind in LAYERS else "param" for kind in set(self.at.kinds)}
@@ -121,19 +121,19 @@ class _Placer:
     def _enter_blocks(self) -> None:
         for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
             for position, parts in enumerate(run.parts()):
-                top = Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1)
+                top = self._number(Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1))
                 for part in parts:
                     self._enter_block(part, top)
 
-    def _enter_block(self, block: int, top: Unit) -> None:
-        tree, unit_of = self.tree, self._in_block
-        inside, number = range(block, tree.ends[block]), self._number(top)
-        if unit_of.keys().isdisjoint(inside) and not self._experts.intersection(inside):
-            unit_of.update(dict.fromkeys(inside, number))
+    def _enter_block(self, block: int, top: int) -> None:
+        tree, unit_of, end = self.tree, self._in_block, self.tree.ends[block]
+        experts = bool(self._experts) and not self._experts.isdisjoint(range(block, end))
+        if not experts and max(unit_of[block:end]) < 0:
+            unit_of[block:end] = [top] * (end - block)
             return
-        unit_of[block] = number
-        for index in inside:
-            if index not in unit_of:
+        unit_of[block] = top
+        for index in range(block, end):
+            if unit_of[index] < 0:
                 # Modules come in pre-order, so the parent has its unit already.
                 unit_of[index] = unit_of[tree.parents[index]]
             if index in self._experts:
@@ -150,10 +150,11 @@ class _Placer:
 
     def _assign(self, owners: list[int]) -> None:
         tails: dict[int, list[int]] = defaultdict(list)
+        self.at.unit_of = {n: unit for n in owners if (unit := self._in_block[n]) >= 0}
         for owner in owners:
-            if owner in self._in_block:
-                self.at.unit_of[owner] = self._in_block[owner]
-            elif owner in self._stated:
+            if self._in_block[owner] >= 0:
+                continue
+            if owner in self._stated:
                 self._put(owner, self._stated[owner], self._tower_of(owner), STATED)
             elif not self.at.runs:
                 tails[-1].append(owner)
