@@ -6,14 +6,15 @@ goes into everything, sees through wrappers by type, and lists every name of a t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from itertools import count, groupby
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import chain, count, groupby
 from typing import Any
 
 import numpy as np
 
 from unifreeze._modules.like_siblings import LikeSiblings, by_sibling
-from unifreeze._modules.reader import Reader
+from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.structure_changes import Structure
 from unifreeze._modules.walk_parts import Slot, Spread
 from unifreeze._modules.wrapping import adapter_role, below, beside, join
 from unifreeze._protocol.live import Layer, LiveTensor, Model
@@ -51,7 +52,11 @@ class Visit:
         self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
         """Parameters described alike: their description, and whether they are an adapter's."""
         self._dicts: tuple[list[Any], list[Any], list[Any]] = [], [], []
-        """All modules' dictionaries of children, parameters and buffers, wrappers included."""
+        """Children, parameters and buffers of modules, wrappers included, but not of copies."""
+        self._structures: list[Structure] = []
+        """What the copies hold; each says nothing but what the walk has met."""
+        self._children: list[Any] = []
+        """The dictionaries of children of all modules, copies and wrappers included."""
         self._choices: list[tuple[Any, Hashable]] = []
         """Wrappers of which only some parts run, with what decides which parts."""
         self._spread = Spread()
@@ -63,9 +68,9 @@ class Visit:
         self._visit(root, "", -1, None)
         self._add_unused()
 
-    def _add_dicts(self, *columns: Iterable[Any]) -> None:
-        for known, column in zip(self._dicts, columns, strict=True):
-            known.extend(column)
+    def _add_dicts(self, dicts: Dicts) -> None:
+        for known, part in zip(self._dicts, dicts, strict=True):
+            known.append(part)
 
     def kept(self) -> Iterator[tuple[State, Any]]:
         """Yield the states that are held among the parameters, with their live tensors."""
@@ -92,7 +97,8 @@ class Visit:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""
         children, parameters, buffers = dicts = reader.dicts(module)
-        self._add_dicts(*([part] for part in dicts))
+        self._add_dicts(dicts)
+        self._children.append(children)
         around = self._spread
         if children and kind and (roles := reader.spread(module)):
             registered = roles.keys() & set(map(id, parameters.values()))
@@ -162,6 +168,11 @@ class Visit:
             return False
         modules, tensors = by_sibling(found.modules), by_sibling(found.tensors)
         keys, tensor_keys = [*map(id, modules)], [*map(id, tensors)]
+        # Looked at now, while all of it is in a processor's cache.
+        children, others, buffers = ([*chain(*column)] for column in zip(*found.dicts, strict=True))
+        structure = self._reader.structure((children, others, buffers))
+        if not {*keys, *tensor_keys, id(None)}.issuperset(map(id, structure.content)):
+            return False
         known, parameters = len(self._seen), len(tree.numbers)
         self._seen.update(keys)
         tree.numbers.update(zip(tensor_keys, count(parameters)))
@@ -178,8 +189,8 @@ class Visit:
             self.by_class[cls] += (starts + places).ravel().tolist()
         tree.add_copies(first, [stem + name for name, _ in siblings], keys)
         self._modules += modules
-        for columns in found.dicts:
-            self._add_dicts(*columns)
+        self._children += chain.from_iterable(columns[0] for columns in found.dicts)
+        self._structures.append(structure)
         self.tensors += tensors
         return True
 
@@ -198,7 +209,7 @@ class Visit:
             and size > 0
             and all(state.owner < first for state in states)
             and all(number < first for number, _ in wrappers)
-            and sum(map(len, self._dicts[0][-size:])) == size - 1
+            and sum(map(len, self._children[-size:])) == size - 1
             and not any(tree.repeats[first:])
             and names == [*range(known - len(names), known)]
         )
@@ -305,7 +316,8 @@ class Visit:
         if (choice := reader.choice(wrapper)) is not None:
             self._choices.append((wrapper, choice))
         for relative, module, dicts in beside(reader, wrapper, inner):
-            self._add_dicts(*([part] for part in dicts))
+            self._add_dicts(dicts)
+            self._children.append(dicts[0])
             self._beside[id(module)] = module
             for leaf, tensor in dicts[1].items():
                 inside = join(relative, leaf)

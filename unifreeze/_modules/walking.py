@@ -39,6 +39,7 @@ class Walk(Visit):
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
         self._structure = reader.structure(self._dicts)
+        self._structures.append(self._structure)
         self._as_taught = lessons_unchanged(reader.lesson, self.by_class)
 
     @property
@@ -73,7 +74,8 @@ class Walk(Visit):
     def current(self) -> bool:
         """Return whether every module still holds the same children and parameters, by identity."""
         chosen = (self._reader.choice(module) == choice for module, choice in self._choices)
-        return self._structure.unchanged() and self._as_taught() and all(chosen)
+        unchanged = all(structure.unchanged() for structure in self._structures)
+        return unchanged and self._as_taught() and all(chosen)
 
     def memo_of(self, kind: type[Memo]) -> Memo:
         """Return what a backend remembers of this walk, an object that is built when first used.
@@ -118,7 +120,7 @@ class Walk(Visit):
     def unaccounted(self) -> list[Any]:
         """Return what modules hold besides the parameters, states and unused copies of the walk.
 
-        It looks at everything in a large model, so all of it runs without a Python frame.
+        Of siblings that were described at once, that was looked at then.
         """
         more = {*self._beside, *map(id, self.unused), id(None)}
         more.update(id(tensor) for _, tensor in self.kept())

@@ -189,7 +189,9 @@ class _BlockFinder:
 
     def _in_stem(self, index: int) -> bool:
         """Return whether a module is part of what its name says comes before all blocks."""
-        return any(map(_STEM.fullmatch, self.tree.paths[index].split(".")))
+        path = self.tree.paths[index]
+        likely = "stem" in path or "patch_embed" in path
+        return likely and any(map(_STEM.fullmatch, path.split(".")))
 
     def _resamples(self, index: int) -> bool:
         """Return whether a module is in a stage, and in none of its blocks."""

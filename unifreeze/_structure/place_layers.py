@@ -121,7 +121,8 @@ class _Placer:
     def _enter_blocks(self) -> None:
         for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
             for position, parts in enumerate(run.parts()):
-                top = self._number(Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1))
+                top = len(self.at.units)  # no other unit is equal: it need not be looked for
+                self.at.units.append(Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1))
                 for part in parts:
                     self._enter_block(part, top)
 

@@ -77,7 +77,9 @@ def _read_alike(path: Path, tree: Tree, row: Copies) -> Mask:
     alike = np.ones(row.count, np.bool_)
     if any(segment.index is not None for segment in path.segments):
         return ~alike
-    own, first = [tree.last_name(top) for top in row.tops], tree.last_name(row.first)
+    first = tree.last_name(row.first)
+    cut = len(tree.paths[row.first]) - len(first)
+    own = [name[cut:] for name in tree.paths[row.top : row.tops.stop : row.modules]]
     for piece in {segment.name for segment in path.segments} - {"*", ANY_SEGMENTS}:
         if {*"*?"} & {*piece} or piece == first or piece in own:
             matches = re.compile(glob_pattern([piece])).fullmatch
