@@ -21,19 +21,19 @@ class Copies(NamedTuple):
     Attributes:
         first: Number of the module that they are like.
         top: Number of the first of them; the others follow it.
-        count: How many there are.
+        siblings: How many there are.
         modules: How many modules each has, itself included.
     """
 
     first: int
     top: int
-    count: int
+    siblings: int
     modules: int
 
     @property
     def tops(self) -> range:
         """The numbers of the siblings."""
-        return range(self.top, self.top + self.count * self.modules, self.modules)
+        return range(self.top, self.top + self.siblings * self.modules, self.modules)
 
     def fill(self, column: NDArray[Column], *, below: bool) -> None:
         """Fill in what a column holds for the first: for all of it, or for what is below it.
@@ -42,7 +42,7 @@ class Copies(NamedTuple):
             column: A value for each module of the model.
             below: Leave out the siblings themselves: they have names of their own.
         """
-        rows = column[self.top : self.tops.stop].reshape(self.count, self.modules)
+        rows = column[self.top : self.tops.stop].reshape(self.siblings, self.modules)
         rows[:, below:] = column[self.first + below : self.first + self.modules]
 
 
@@ -50,7 +50,7 @@ def not_below_copies(rows: Sequence[Copies], modules: int) -> list[int]:
     """Return the numbers of a model's modules, but for those that `fill_below` gives values."""
     seen = np.ones(modules, np.bool_)
     for row in rows:
-        seen[row.top : row.tops.stop].reshape(row.count, row.modules)[:, 1:] = False
+        seen[row.top : row.tops.stop].reshape(row.siblings, row.modules)[:, 1:] = False
     numbers: list[int] = np.flatnonzero(seen).tolist()
     return numbers
 

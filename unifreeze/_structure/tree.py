@@ -251,7 +251,7 @@ class Tree:
     def names_in(self, row: Copies, column: NDArray[Column]) -> NDArray[Column]:
         """Return the part of a column over names that copies take, with a row for each copy."""
         start, size = self.name_starts[row.top], self.name_ends[row.top] - self.name_starts[row.top]
-        return column[start : start + size * row.count].reshape(row.count, size)
+        return column[start : start + size * row.siblings].reshape(row.siblings, size)
 
     def children(self, index: int) -> list[int]:
         """Return the direct children of a module, in order."""

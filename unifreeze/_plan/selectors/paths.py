@@ -74,7 +74,7 @@ def _read_alike(path: Path, tree: Tree, row: Copies) -> Mask:
 
     Below, the names are the same, so the path selects the same there.
     """
-    alike = np.ones(row.count, np.bool_)
+    alike = np.ones(row.siblings, np.bool_)
     if any(segment.index is not None for segment in path.segments):
         return ~alike
     first = tree.last_name(row.first)
