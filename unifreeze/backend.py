@@ -47,7 +47,7 @@ from unifreeze._modules.neutral_settings import (
     clipped,
 )
 from unifreeze._modules.optimizer_rules import OWN_DECAY, refuse_lbfgs, takes_phase_decay
-from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.reader import DictColumns, Dicts, Reader
 from unifreeze._modules.saved_states import check_names
 from unifreeze._modules.structure_changes import MappingStructure, Structure
 from unifreeze._modules.tapeless import Tapeless
@@ -147,6 +147,7 @@ __all__ = [
     "undo_all",
     # Reading a framework's modules
     "CONTAINER",
+    "DictColumns",
     "Dicts",
     "Structure",
     "MappingStructure",

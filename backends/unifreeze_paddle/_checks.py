@@ -187,7 +187,7 @@ def has_static_parts(walk: Walk) -> bool:
 
 def _with_forward(walk: Walk) -> list[int]:
     """Return the layers whose forward is not a plain function of their class."""
-    unusual = set(walk.modules_having("forward"))
+    unusual = set(*walk.modules_having("forward"))
     for cls, numbers in walk.by_class.items():
         if not isinstance(getattr(cls, "forward", None), FunctionType):
             unusual.update(numbers)

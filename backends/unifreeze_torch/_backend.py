@@ -63,6 +63,7 @@ class TorchBackend(
     name = "torch"
     held_rows = held_rows.held
     module_class = nn.Module
+    own_attributes = (TorchReader.mark, offloaded.HOOK)
     saves_in_parts = staticmethod(distributed_checkpoints.asks)
     on_forward = staticmethod(watches.on_forward)
 
@@ -104,6 +105,8 @@ class TorchBackend(
         Views are taken to fill the stretch between their first and last byte, so that interleaved
         ones are refused though they could be told apart.
         """
+        if self.has_no_values(walk):
+            return
         spans = []
         for number, tensor in enumerate(walk.tensors):
             if layers.has_memory(tensor) and type(tensor) is nn.Parameter:

@@ -97,8 +97,10 @@ def _uncertain(walk: Walk) -> list[int]:
     tree = walk.tree
     scripted = modules_of(walk, torch.jit.ScriptModule)
     quantising = [state.owner for state in tree.states if state.role in quantisers.SWITCHES]
-    leaves = zip(tree.leaves, tree.owners, strict=True)
-    flattened = [owner for leaf, owner in leaves if leaf == "_flat_param"]
+    flattened: list[int] = []
+    if "_flat_param" in tree.leaves:
+        leaves = zip(tree.leaves, tree.owners, strict=True)
+        flattened = [owner for leaf, owner in leaves if leaf == "_flat_param"]
     return sorted({*scripted, *quantising, *flattened})
 
 

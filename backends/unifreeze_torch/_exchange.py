@@ -74,8 +74,9 @@ def rebuild(changed: Sequence[torch.Tensor]) -> None:
     Args:
         changed: The parameters whose flag has changed.
     """
-    numbers = set(map(id, changed))
-    for engine in engines_around(changed):
+    engines = engines_around(changed)
+    numbers = set(map(id, changed)) if engines else set()
+    for engine in engines:
         trains = {id(p) for p in engine.module.parameters() if p.requires_grad}
         inside = {id(p) for p in engine.module.parameters()} & numbers
         built_for = _built_for.setdefault(engine, frozenset(trains ^ inside))

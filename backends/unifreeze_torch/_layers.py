@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from operator import attrgetter
+from collections.abc import Callable, Hashable, Sequence
+from itertools import repeat
+from operator import attrgetter, eq
+from typing import Any
 
 import torch
 from torch import nn
@@ -189,6 +191,20 @@ class TorchReader(ClassTableReader):
         # Most tensors of a large model are norms and biases: they are not asked about.
         turned = len(shape) == 2 and self.turned(module, leaf, tuple(shape))
         return type(module), tensor.requires_grad, shape, tensor.dtype, turned
+
+    def same_sort(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Return whether parameters of one class have the same shape and dtype.
+
+        The number of a vector's values says its shape, and takes a quarter of the time to read.
+        """
+        first = tensors[0]
+        read: Callable[[torch.Tensor], Any] = attrgetter("shape")
+        if first.dim() == 1:
+            if {*map(torch.Tensor.dim, tensors)} != {1}:
+                return False
+            read = torch.Tensor.numel
+        sizes = map(eq, map(read, tensors), repeat(read(first)))
+        return len({*map(attrgetter("dtype"), tensors)}) == 1 and all(sizes)
 
     def shape_of(self, tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
         """Return shape and neutral dtype of a state tensor."""

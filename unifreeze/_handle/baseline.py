@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, filterfalse
 from operator import is_, is_not
 from typing import Any
 
@@ -66,7 +66,8 @@ class Baseline:
             self.digests.pop(path, None)
             self.values.pop(path, None)
         present = backend.objects(model)
-        paths = [path for path in self.paths if path not in self.digests and path in present]
+        fresh = filterfalse(self.digests.__contains__, self.paths)
+        paths = list(filter(present.__contains__, fresh))
         self.digests |= backend.fingerprint(model, paths, sums=not self.keeps_values)
         if self.keeps_values and not backend.is_sharded(model):
             copied = [path for path in paths if self.digests[path].bits]  # here are its values

@@ -10,7 +10,7 @@ from typing import Any
 
 from unifreeze._modules.lessons import MATRIX_KINDS, Lesson
 from unifreeze._modules.orientation import computes_otherwise, declared_turned, turned_in_subclass
-from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.reader import DictColumns, Dicts, Reader
 from unifreeze._modules.taught_kinds import latest_lesson, lesson_for
 from unifreeze._protocol.live import Layer, LiveTensor
 from unifreeze._structure import Tensor
@@ -63,11 +63,13 @@ class ClassTableReader(Reader):
             return {}, {}, {}
         return attributes[self.children], attributes["_parameters"], attributes["_buffers"]
 
-    def dicts_of(self, modules: Sequence[Layer]) -> Sequence[Dicts]:
+    def dicts_of(self, modules: Sequence[Layer]) -> DictColumns:
         """Return what `dicts` returns, for many modules of a regular class."""
-        parts = itemgetter(self.children, "_parameters", "_buffers")
+        attributes = [*map(attrgetter("__dict__"), modules)]
+        children, *others = map(itemgetter, (self.children, "_parameters", "_buffers"))
         try:
-            return [*map(parts, map(attrgetter("__dict__"), modules))]
+            parameters, buffers = ([*map(part, attributes)] for part in others)
+            return [*map(children, attributes)], parameters, buffers
         except KeyError:  # the constructor of one has not run yet
             return super().dicts_of(modules)
 
@@ -181,12 +183,16 @@ class ClassTableReader(Reader):
         first, tensor = modules[0], tensors[0]
         if self.alike(first, leaf, tensor) is None:
             return False
-        if not all(map(eq, map(self.sort, tensors), repeat(self.sort(tensor)))):
+        if not self.same_sort(tensors):
             return False
         shape, _ = self.shape_of(tensor)
         if len(shape) != 2 or shape[0] == shape[1] or self.turned_by_class(first):
             return True
         return len({self.turned(module, leaf, shape) for module in modules}) == 1
+
+    def same_sort(self, tensors: Sequence[LiveTensor]) -> bool:
+        """Return whether parameters of one class have the same `sort`."""
+        return all(map(eq, map(self.sort, tensors), repeat(self.sort(tensors[0]))))
 
     def turned_by_class(self, module: Layer) -> bool:
         """Return whether all layers of a class store matrices the same way round."""

@@ -132,11 +132,12 @@ class FlagWriting(LiveModels):
         ]
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
-        different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk)).tolist()
-        if different:
+        different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk))
+        if len(different):
             walk.memo.flags = None  # before the first is written: an interrupt may follow
-        for number in different:
-            self.set_flag(walk.tensors[number], bool(wanted[number]))
+        tensors, set_flag, flags = walk.tensors, self.set_flag, wanted[different].tolist()
+        for number, trainable in zip(different.tolist(), flags, strict=True):
+            set_flag(tensors[number], trainable)
 
     def _drop_gradients(self, walk: Walk, stale: Mask, written: Written) -> None:
         """Drop old gradients of tensors that are frozen or newly trained."""

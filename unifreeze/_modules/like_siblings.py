@@ -12,7 +12,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.reader import DictColumns, Reader
 from unifreeze._protocol.live import Layer, LiveTensor
 
 Item = TypeVar("Item")
@@ -26,7 +26,7 @@ class LikeSiblings:
 
     Attributes:
         modules: The modules, in the order of a walk.
-        dicts: Their dictionaries.
+        dicts: Their dictionaries of children, of parameters and of buffers.
         tensors: The parameters, in the order of a walk.
         alike: All siblings are built alike; otherwise the lists are of no use.
     """
@@ -41,7 +41,7 @@ class LikeSiblings:
         """
         self._reader = reader
         self.modules: list[Sequence[Layer]] = []
-        self.dicts: list[Sequence[Dicts]] = []
+        self.dicts: list[DictColumns] = []
         self.tensors: list[Sequence[LiveTensor]] = []
         self.alike = self._read(first, siblings)
 
@@ -50,7 +50,7 @@ class LikeSiblings:
         if {*map(type, layers)} != {type(first)} or not reader.regular(first):
             return False
         here, there = reader.dicts(first), reader.dicts_of(layers)
-        children, parameters, buffers = zip(*there, strict=True)
+        children, parameters, buffers = there
         if any(buffers) or not _same_names(here[0], children):
             return False
         if not _same_names(here[1], parameters):
@@ -76,7 +76,11 @@ class LikeSiblings:
 
 
 def _same_names(here: Any, there: Sequence[Any]) -> bool:
-    return {*map(tuple, there)} == {tuple(here)}
+    """Return whether dictionaries have the same names in the same order as another one."""
+    if not here:
+        return not any(there)
+    # A name is in a dictionary once, so the row of all names shows where each begins.
+    return [*chain.from_iterable(there)] == [*here] * len(there)
 
 
 def by_sibling(columns: Sequence[Sequence[Item]]) -> list[Item]:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,7 @@ class LiveModels(ModuleOperations):
     def settled(self, model: Model) -> Iterator[None]:
         """Trust a model's structure until the block ends, without checking it again."""
         with _no_collections():
+            known = self._walks.get(self.root(model))
             walk = self.walk(model)
             root = walk.root
             if self.is_settled(root):
@@ -103,9 +105,11 @@ class LiveModels(ModuleOperations):
             block = _Block()
             try:
                 walk.memo.having.clear()
+                walk.memo.new = walk is not known
                 self._settled[root] = weakref.ref(block)
                 yield
             finally:
+                walk.memo.new = False
                 self._settled.pop(root, None)
 
     def is_settled(self, root: Model) -> bool:
@@ -120,6 +124,9 @@ class LiveModels(ModuleOperations):
         `describe`.
         """
         memo = walk.memo
+        if memo.new:
+            memo.new = False  # once: a batch that is traced may make a lazy layer's parameters
+            return False
         if memo.types != list(map(type, walk.tensors)):
             return True  # a lazy layer has seen its first batch
         sizes = self.sizes(walk)
@@ -148,7 +155,8 @@ class LiveModels(ModuleOperations):
         """
         known = walk.memo.having
         if attribute not in known or not self.is_settled(walk.root):
-            known[attribute] = [*walk.modules_having(attribute)]
+            wanted = dict.fromkeys((attribute, *self.own_attributes))
+            known.update(zip(wanted, walk.modules_having(*wanted), strict=True))
         return known[attribute]
 
     def inputs(self, model: Model, batch: Batch) -> tuple[list[Any], dict[str, Any]]:
@@ -203,6 +211,8 @@ _stopping = threading.RLock()
 _blocks: dict[int, weakref.ref[_Block]] = {}
 """The blocks that want no collections, in all threads: the last one to end lets them run again."""
 _enabled: list[bool] = []
+_MANY = 10_000
+"""So many new objects are not collected at once, when collections run again."""
 
 
 @contextmanager
@@ -225,12 +235,20 @@ def _no_collections() -> Iterator[None]:
 def _end_block(number: int) -> None:
     with _stopping:
         if [*_blocks] == [number] and _enabled == [True]:
+            if gc.get_count()[0] > _MANY and not gc.get_freeze_count():
+                # A collection now would go over all that was built, and most of that stays: the
+                # two calls only move it to the oldest generation, which the next full one takes.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
         _blocks.pop(number, None)
 
 
 def _dtypes(walk: Walk) -> list[Any]:
-    return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
+    try:
+        return list(map(attrgetter("dtype"), walk.tensors))
+    except AttributeError:  # a framework may have tensors without one
+        return [getattr(tensor, "dtype", None) for tensor in walk.tensors]
 
 
 def refused_batch(batch: Batch, error: Exception) -> TargetError:

@@ -29,11 +29,13 @@ class ModuleOperations(TensorOperations):
     Attributes:
         reader: Reads its modules for the walk.
         module_class: The base class of all its modules, so that anything else can be refused.
+        own_attributes: What is looked for in the `__dict__` of its modules, all at once.
         runs_itself: True while the backend itself runs a model; watches ignore such passes.
     """
 
     reader: Reader
     module_class: type = object
+    own_attributes: Sequence[str] = ()
     runs_itself = False
 
     @property

@@ -7,6 +7,7 @@ from itertools import repeat
 from typing import Any, Protocol
 
 from unifreeze._modules.lessons import Lesson
+from unifreeze._modules.structure_changes import DictColumns as DictColumns
 from unifreeze._modules.structure_changes import Dicts as Dicts
 from unifreeze._modules.structure_changes import DictStructure, Structure
 from unifreeze._protocol.live import Layer, LiveTensor
@@ -32,11 +33,12 @@ class Reader(Protocol):
         them must change the module, and they must not keep the module itself alive.
         """
 
-    def dicts_of(self, modules: Sequence[Layer]) -> Sequence[Dicts]:
+    def dicts_of(self, modules: Sequence[Layer]) -> DictColumns:
         """Return what `dicts` returns, for many modules of one class."""
-        return [*map(self.dicts, modules)]
+        children, parameters, buffers = zip(*map(self.dicts, modules), strict=True)
+        return children, parameters, buffers
 
-    def structure(self, walked: Sequence[Dicts]) -> Structure:
+    def structure(self, walked: DictColumns) -> Structure:
         """Return what modules hold now, in a form that says later whether they still hold it.
 
         Args:

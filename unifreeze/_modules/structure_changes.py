@@ -13,6 +13,12 @@ Dicts: TypeAlias = tuple[
     MutableMapping[str, Any], MutableMapping[str, Any], MutableMapping[str, Any]
 ]
 """A module's children, parameters and buffers."""
+DictColumns: TypeAlias = tuple[
+    Sequence[MutableMapping[str, Any]],
+    Sequence[MutableMapping[str, Any]],
+    Sequence[MutableMapping[str, Any]],
+]
+"""The same of many modules: all children, all parameters, all buffers."""
 
 
 class Structure(Protocol):
@@ -37,8 +43,8 @@ class DictStructure:
     It looks at every dictionary of a large model, so all of it runs without a Python frame.
     """
 
-    def __init__(self, walked: Sequence[Dicts]) -> None:
-        of_children, of_parameters, of_buffers = zip(*walked, strict=True)
+    def __init__(self, walked: DictColumns) -> None:
+        of_children, of_parameters, of_buffers = walked
         self._filled: Any = [*filter(None, of_children), *filter(None, of_parameters)]
         self._buffers = [*filter(None, of_buffers)]
         self._empty = [*filterfalse(None, chain(of_children, of_parameters, of_buffers))]
@@ -64,11 +70,11 @@ class DictStructure:
 class MappingStructure:
     """The structure of modules whose parts are in mappings of other kinds, such as views."""
 
-    def __init__(self, walked: Sequence[Dicts]) -> None:
-        self._walked = walked
+    def __init__(self, walked: DictColumns) -> None:
+        self._walked = [*zip(*walked, strict=True)]
         self._then = self._now()
         self.content: Sequence[Any] = [
-            part for row in walked for held in row[:2] for part in held.values()
+            part for row in self._walked for held in row[:2] for part in held.values()
         ]
 
     def unchanged(self) -> bool:

@@ -7,13 +7,14 @@ goes into everything, sees through wrappers by type, and lists every name of a t
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, MutableMapping, Sequence
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from typing import Any
 
 import numpy as np
 
 from unifreeze._modules.like_siblings import LikeSiblings, by_sibling
 from unifreeze._modules.reader import Dicts, Reader
+from unifreeze._modules.structure_changes import Structure
 from unifreeze._modules.walk_parts import Slot, Spread
 from unifreeze._modules.wrapping import adapter_role, below, beside, join
 from unifreeze._protocol.live import Layer, LiveTensor, Model
@@ -50,8 +51,12 @@ class Visit:
         self._on_path: set[int] = set()
         self._sorts: dict[Hashable, tuple[Tensor, bool]] = {}
         """Parameters described alike: their description, and whether they are an adapter's."""
-        self._dicts: list[Dicts] = []
-        """The dictionaries of every module, wrappers included."""
+        self._dicts: tuple[list[Any], list[Any], list[Any]] = [], [], []
+        """Children, parameters and buffers of modules, wrappers included, but not of copies."""
+        self._structures: list[Structure] = []
+        """What the copies hold; each says nothing but what the walk has met."""
+        self._children: list[Any] = []
+        """The dictionaries of children of all modules, copies and wrappers included."""
         self._choices: list[tuple[Any, Hashable]] = []
         """Wrappers of which only some parts run, with what decides which parts."""
         self._spread = Spread()
@@ -62,6 +67,10 @@ class Visit:
         """Wrappers, and modules that they hold beside what they wrap, by identity."""
         self._visit(root, "", -1, None)
         self._add_unused()
+
+    def _add_dicts(self, dicts: Dicts) -> None:
+        for known, part in zip(self._dicts, dicts, strict=True):
+            known.append(part)
 
     def kept(self) -> Iterator[tuple[State, Any]]:
         """Yield the states that are held among the parameters, with their live tensors."""
@@ -88,7 +97,8 @@ class Visit:
             self._visit_wrapper(wrapper, inner, path, index)
         stem = f"{path}." if path else ""
         children, parameters, buffers = dicts = reader.dicts(module)
-        self._dicts.append(dicts)
+        self._add_dicts(dicts)
+        self._children.append(children)
         around = self._spread
         if children and kind and (roles := reader.spread(module)):
             registered = roles.keys() & set(map(id, parameters.values()))
@@ -122,6 +132,7 @@ class Visit:
         plain = owner is None and self._spread.layer < 0
         swallowed = any(reader.swallows(module, name) for name in children)
         listed = plain and tree.kinds[index] == CONTAINER and not swallowed
+        listed = listed and "." not in "".join(children)
         for _, members in groupby(present, lambda member: type(member[1])):
             row, at, in_a_row = [*members], 0, 0
             while at < len(row):
@@ -132,7 +143,8 @@ class Visit:
                 at, in_a_row = at + 1, in_a_row + 1
                 # Some of a row may differ from the rest, most often the first: the second, fourth,
                 # eighth … may be an example, too.
-                while listed and in_a_row & (in_a_row - 1) == 0 and at < len(row):
+                example = listed and in_a_row & (in_a_row - 1) == 0 and self._is_example(first)
+                while example and at < len(row):
                     siblings = row[at : at + _FEW]
                     if not self._copy(first, stem, siblings):
                         break
@@ -151,13 +163,16 @@ class Visit:
             Whether they are.
         """
         tree, start = self.tree, len(self.tree.paths)
-        if self._shares or not self._is_example(first):
-            return False
         found = LikeSiblings(self._reader, self._modules[first], [part for _, part in siblings])
         if not found.alike:
             return False
         modules, tensors = by_sibling(found.modules), by_sibling(found.tensors)
         keys, tensor_keys = [*map(id, modules)], [*map(id, tensors)]
+        # Looked at now, while all of it is in a processor's cache.
+        children, others, buffers = ([*chain(*column)] for column in zip(*found.dicts, strict=True))
+        structure = self._reader.structure((children, others, buffers))
+        if not {*keys, *tensor_keys, id(None)}.issuperset(map(id, structure.content)):
+            return False
         known, parameters = len(self._seen), len(tree.numbers)
         self._seen.update(keys)
         tree.numbers.update(zip(tensor_keys, count(parameters)))
@@ -174,7 +189,8 @@ class Visit:
             self.by_class[cls] += (starts + places).ravel().tolist()
         tree.add_copies(first, [stem + name for name, _ in siblings], keys)
         self._modules += modules
-        self._dicts += by_sibling(found.dicts)
+        self._children += chain.from_iterable(columns[0] for columns in found.dicts)
+        self._structures.append(structure)
         self.tensors += tensors
         return True
 
@@ -189,10 +205,11 @@ class Visit:
         states, wrappers = tree.states[-1:], self.wrappers[-1:]
         known = len(tree.tensors)
         return (
-            size > 0
+            not self._shares
+            and size > 0
             and all(state.owner < first for state in states)
             and all(number < first for number, _ in wrappers)
-            and sum(len(children) for children, _, _ in self._dicts[-size:]) == size - 1
+            and sum(map(len, self._children[-size:])) == size - 1
             and not any(tree.repeats[first:])
             and names == [*range(known - len(names), known)]
         )
@@ -299,7 +316,8 @@ class Visit:
         if (choice := reader.choice(wrapper)) is not None:
             self._choices.append((wrapper, choice))
         for relative, module, dicts in beside(reader, wrapper, inner):
-            self._dicts.append(dicts)
+            self._add_dicts(dicts)
+            self._children.append(dicts[0])
             self._beside[id(module)] = module
             for leaf, tensor in dicts[1].items():
                 inside = join(relative, leaf)
@@ -313,6 +331,8 @@ class Visit:
 
     def _add_unused(self) -> None:
         """List tensors that only idle parts of wrappers hold; a tensor held elsewhere is in use."""
+        if not self._idle:
+            return
         known = {*self.tree.numbers, *(id(tensor) for _, tensor in self.kept())}
         for row, tensor in self._idle:
             if id(tensor) not in known:

@@ -23,6 +23,7 @@ class WalkMemo:
         flags: Whether each parameter was trainable when last read.
         guards: The last resolution, and the guards that it wants.
         objects: Live parameters by every name they have.
+        new: The model was walked as a block began that trusts its structure, and is not used yet.
         having: For attributes, the modules that had one of their own when last looked at.
     """
 
@@ -33,4 +34,5 @@ class WalkMemo:
     flags: Mask | None = None
     guards: tuple[Resolution, dict[int, Guard]] | None = None
     objects: dict[str, LiveTensor] | None = None
+    new: bool = False
     having: dict[str, list[int]] = field(default_factory=dict)

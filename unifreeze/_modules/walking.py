@@ -20,6 +20,8 @@ from unifreeze._protocol.live import Model
 from unifreeze._structure import State
 
 Memo = TypeVar("Memo")
+_FEW = 4096
+"""Of so many modules all attributes are looked for at once, while they are in a cache."""
 
 
 class Walk(Visit):
@@ -37,6 +39,7 @@ class Walk(Visit):
         self._root = weakref.ref(self._modules[0])
         self._modules[0] = None
         self._structure = reader.structure(self._dicts)
+        self._structures.append(self._structure)
         self._as_taught = lessons_unchanged(reader.lesson, self.by_class)
 
     @property
@@ -53,21 +56,26 @@ class Walk(Visit):
         """Return the live module of a number."""
         return self._modules[index] if index else self.root
 
-    def modules_having(self, attribute: str) -> Iterator[int]:
-        """Yield the numbers of the modules that have an attribute of their own, not their class's.
+    def modules_having(self, *attributes: str) -> list[list[int]]:
+        """Return for each attribute the modules that have one of their own, not their class's.
 
         It looks at every module of a large model, so all of it runs without a Python frame.
         """
         modules = self.modules
         if modules[0] is None:  # the container of several models is gone, but the models may live
             modules[0] = Gone()
-        attributes = map(attrgetter("__dict__"), modules)
-        return compress(count(), map(contains, attributes, repeat(attribute)))
+        found: list[list[int]] = [[] for _ in attributes]
+        for start in range(0, len(modules), _FEW):
+            held = [*map(attrgetter("__dict__"), modules[start : start + _FEW])]
+            for numbers, attribute in zip(found, attributes, strict=True):
+                numbers += compress(count(start), map(contains, held, repeat(attribute)))
+        return found
 
     def current(self) -> bool:
         """Return whether every module still holds the same children and parameters, by identity."""
         chosen = (self._reader.choice(module) == choice for module, choice in self._choices)
-        return self._structure.unchanged() and self._as_taught() and all(chosen)
+        unchanged = all(structure.unchanged() for structure in self._structures)
+        return unchanged and self._as_taught() and all(chosen)
 
     def memo_of(self, kind: type[Memo]) -> Memo:
         """Return what a backend remembers of this walk, an object that is built when first used.
@@ -112,7 +120,7 @@ class Walk(Visit):
     def unaccounted(self) -> list[Any]:
         """Return what modules hold besides the parameters, states and unused copies of the walk.
 
-        It looks at everything in a large model, so all of it runs without a Python frame.
+        Of siblings that were described at once, that was looked at then.
         """
         more = {*self._beside, *map(id, self.unused), id(None)}
         more.update(id(tensor) for _, tensor in self.kept())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,11 +27,24 @@ class Grounds:
         self._decided = decided[spec.tensor_of]
         self._found = spec.found[spec.tensor_of]
         self._left = (spec.constants | spec.never)[spec.tensor_of] & ~self._decided
-        count = len(spec.tree.paths)
-        self._by_owner: Names = np.argsort(spec.owner_of, kind="stable")
-        self._starts = np.searchsorted(spec.owner_of[self._by_owner], np.arange(count + 1))
         self._units: dict[int, Names] = {}
-        self._says = np.bincount(spec.owner_of[~self._left], minlength=count) > 0
+
+    @cached_property
+    def _by_owner(self) -> Names:
+        """The names of all parameters, sorted by their owners."""
+        return np.argsort(self.spec.owner_of, kind="stable")
+
+    @cached_property
+    def _starts(self) -> Names:
+        """For each module, where its own names start in `_by_owner`."""
+        owners = self.spec.owner_of[self._by_owner]
+        return np.searchsorted(owners, np.arange(len(self._tree.paths) + 1))
+
+    @cached_property
+    def _says(self) -> Mask:
+        """For each module, whether its own parameters say whether it is frozen."""
+        owners = self.spec.owner_of[~self._left]
+        return np.asarray(np.bincount(owners, minlength=len(self._tree.paths)) > 0, np.bool_)
 
     def all_frozen(self, names: Names) -> bool:
         """Return whether there are names and all their parameters are frozen."""

@@ -113,6 +113,8 @@ def tied_beside(
     """
     atoms, names = spec.atoms, spec.tree.names
     beside = np.flatnonzero((rule_of_atom < 0) & (rule[atoms.tensor] >= 0))
+    if not len(beside):
+        return
     wanted = None if tensors is None else set(map(int, tensors))
     names_beside: dict[tuple[int, str], list[str]] = {}
     for atom in beside.tolist():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze._identity import coded
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import FUSED, KINDS, parts_of, role_of, words_in
 from unifreeze._structure.zones import Placement
@@ -36,7 +35,7 @@ class Atoms:
         tensor_of: NDArray[np.intp],
     ) -> None:
         # Few leaf names are different (`weight`, `bias`, …), so each is looked at once.
-        leaves, codes = _coded(tree.leaves)
+        leaves, codes = coded(tree.leaves)
         of_leaf = np.asarray([words_in(leaf) for leaf in leaves], np.int64)
         words = np.asarray(placement.words, np.int64)[owner_of] | of_leaf[codes]
         self.name, self.share, self.words = _split_fused(words)
@@ -47,9 +46,10 @@ class Atoms:
         for low, high in tree.copies:
             copied[low:high] = True
         self.copied = copied[self.name]
-        in_norm = np.asarray([kind == "norm" for kind in placement.kinds], np.intp)[owner_of]
+        kinds, of_kind = coded(placement.kinds)
+        in_norm = np.asarray([kind == "norm" for kind in kinds], np.intp)[of_kind][owner_of]
         parts = [[_PARTS[role_of(leaf, kind)[1]] for kind in ("", "norm")] for leaf in leaves]
-        self.part = np.asarray(parts, np.int64)[codes, in_norm][self.name]
+        self.part = np.asarray(parts, np.int64).reshape(-1, 2)[codes, in_norm][self.name]
 
     def _set_places(self, placement: Placement, owners: NDArray[np.intp], modules: int) -> None:
         units = placement.units
@@ -69,13 +69,6 @@ def _column(values: dict[int, int], length: int) -> NDArray[np.int64]:
     column = np.full(length, -1, np.int64)
     column[list(values.keys())] = list(values.values())
     return column
-
-
-def _coded(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
-    """Return the different texts of a sequence, and for each of its texts which of those it is."""
-    different = list(dict.fromkeys(texts)) or [""]
-    numbers = {text: number for number, text in enumerate(different)}
-    return different, np.asarray([numbers[text] for text in texts], np.intp)
 
 
 def _split_fused(

@@ -17,7 +17,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
+import numpy as np
+
 from unifreeze._structure.block_runs import BlockRun, number_runs
+from unifreeze._structure.copies import fill_below, not_below_copies
 from unifreeze._structure.head_names import named_for_head
 from unifreeze._structure.joined_runs import join_runs
 from unifreeze._structure.matrices import matrix_counts, reads_input
@@ -94,17 +97,7 @@ class _BlockFinder:
         experts = _inside_lists(tree, kinds, lambda name: bool(words_in(name) & EXPERTS))
         # A module that repeats is skipped, so that shared weights make one block, not several. An
         # auxiliary head is as deep as a block in some networks, but it is not part of the trunk.
-        self._composed = {
-            index
-            for index in range(1, len(tree.paths))
-            if kinds[index] != CONTAINER
-            and kinds[index] not in LAYERS
-            and not tree.repeats[index]
-            and self._matrices[index]
-            and index not in experts
-            and not words_in(tree.last_name(index)) & AUXILIARY
-            and not _inside_a_layer(tree, kinds, index)
-        }
+        self._composed = set(self._made_of_layers()) - experts
         # Heads in a list stand side by side, and so do projectors, one for each depth of a tower.
         # That does not count where everything is called so.
         trunk = self._composed - _inside_lists(tree, kinds, _named_for_sides)
@@ -112,15 +105,37 @@ class _BlockFinder:
             self._composed = trunk
         self.candidates = [i for i in sorted(self._composed) if self._matrices[i] >= 2]
         self._candidate = set(self.candidates)
+        self._holders: dict[int, int] = {}
         self._stages = StageFinder(tree, kinds, self._matrices, self.candidates).find()
         self._blocks_of_stages = set(chain.from_iterable(self._stages.values()))
 
+    def _made_of_layers(self) -> list[int]:
+        """Return the modules that hold matrices and are neither layers, lists nor auxiliary."""
+        tree, kinds = self.tree, self.kinds
+        composed = np.zeros(len(kinds), np.bool_)
+        for index in not_below_copies(tree.copied, len(kinds)):
+            composed[index] = (
+                index > 0
+                and kinds[index] != CONTAINER
+                and kinds[index] not in LAYERS
+                and not tree.repeats[index]
+                and self._matrices[index]
+                and not words_in(tree.last_name(index)) & AUXILIARY
+                and not _inside_a_layer(tree, kinds, index)
+            )
+        fill_below(tree.copied, composed)
+        numbers: list[int] = np.flatnonzero(composed).tolist()
+        return numbers
+
     def holder(self, index: int) -> int:
         """Climb out of containers and stages to the module that holds the run."""
-        parent = self.tree.parents[index]
-        while parent > 0 and self._holds_only(parent):
-            parent = self.tree.parents[parent]
-        return max(parent, 0)
+        above = self.tree.parents[index]
+        if above not in self._holders:
+            parent = above
+            while parent > 0 and self._holds_only(parent):
+                parent = self.tree.parents[parent]
+            self._holders[above] = max(parent, 0)
+        return self._holders[above]
 
     def stage(self, block: int) -> int:
         """Return the stage that a block is in, or the list if it is in no stage."""
@@ -174,7 +189,9 @@ class _BlockFinder:
 
     def _in_stem(self, index: int) -> bool:
         """Return whether a module is part of what its name says comes before all blocks."""
-        return any(map(_STEM.fullmatch, self.tree.paths[index].split(".")))
+        path = self.tree.paths[index]
+        likely = "stem" in path or "patch_embed" in path
+        return likely and any(map(_STEM.fullmatch, path.split(".")))
 
     def _resamples(self, index: int) -> bool:
         """Return whether a module is in a stage, and in none of its blocks."""
@@ -188,6 +205,8 @@ class _BlockFinder:
         """Return units of one convolution that are blocks beside these, or all blocks there are."""
         rows = rows_of_units(self.tree, self.kinds, self._matrices, self._composed)
         rows = [row for row in rows if not self._in_stem(row[0])]
+        if not rows:
+            return []
         beside: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for index in chain(blocks, () if blocks else chain(*rows)):
             beside[self.holder(index)][self.tree.parents[index]].append(index)
@@ -217,6 +236,12 @@ class _BlockFinder:
         """
         tree, inner = self.tree, sorted(listed)
         parents = {tree.parents[index] for index in inner}
+        around = set(parents)
+        for index in parents:
+            while (index := tree.parents[index]) >= 0 and index not in around:
+                around.add(index)
+        if len(around.intersection(self.candidates)) < 3:
+            return []
         rows: dict[int, list[int]] = defaultdict(list)
         for index in self.candidates:
             row = tree.parents[index]
@@ -259,7 +284,7 @@ class _BlockFinder:
 
     def alone_beside(self, blocks: list[int]) -> list[int]:
         """Return stacks of depth one: alone in a container with the name of a block's container."""
-        names = {self.tree.last_name(self.tree.parents[block]) for block in blocks}
+        names = {*map(self.tree.last_name, {self.tree.parents[block] for block in blocks})}
         # Where only some modules of a class look like stages, all of them are blocks.
         types, taken = self.tree.types, set(blocks)
         mixed = {types[index] for index in self.candidates if index not in self._stages}

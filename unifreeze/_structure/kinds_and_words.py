@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import numpy as np
+
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import (
     FUSED_KV,
@@ -18,7 +20,10 @@ from unifreeze._structure.words_in_names import (
 
 def kinds_of(tree: Tree) -> list[str]:
     """Return the kind of every module; a layer that no backend knows is guessed by its class."""
-    kinds, own = list(tree.kinds), Counter(tree.owners)
+    kinds = list(tree.kinds)
+    if all(map(kinds.__getitem__, set(tree.owners))):
+        return kinds
+    own = Counter(tree.owners)
     ranks: dict[int, list[int]] = defaultdict(list)
     for owner, tensor in zip(tree.owners, tree.tensor_of, strict=True):
         # Modules under a layer, such as its activation, have no tensors.
@@ -33,11 +38,12 @@ def words_of(tree: Tree) -> list[int]:
     """Return the words of every module as bits, those inherited from its parents included."""
     by_class = {type_name: attention_in_class(type_name) for type_name in set(tree.types)}
     words: list[int] = []
+    like = tree.like
     while (index := len(words)) < len(tree.paths):
         parent = tree.parents[index]
         inherited = words[parent] & INHERITED if parent >= 0 else 0
         words.append(inherited | words_in(tree.last_name(index)) | by_class[tree.types[index]])
-        first = tree.like.get(index, index)
+        first = like.get(index, index)
         if first < index and words[first] == words[index]:
             words += words[first + 1 : tree.ends[first]]  # below, names and classes are the same
     _correct_keys_and_values(tree, words)
@@ -46,7 +52,9 @@ def words_of(tree: Tree) -> list[int]:
 
 def _correct_keys_and_values(tree: Tree, words: list[int]) -> None:
     """Read `qkv` as key and value only where a query projection stands beside it."""
-    queries = {tree.parents[index] for index, word in enumerate(words) if word & QUERY}
-    for index, word in enumerate(words):
-        if word & FUSED_QKV and tree.parents[index] in queries:
+    bits = np.asarray(words, np.int64)
+    queries = {tree.parents[index] for index in np.flatnonzero(bits & QUERY).tolist()}
+    for index in np.flatnonzero(bits & FUSED_QKV).tolist():
+        word = words[index]
+        if tree.parents[index] in queries:
             words[index] = word & ~FUSED_QKV | FUSED_KV

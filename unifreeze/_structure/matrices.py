@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from unifreeze._identity import coded
 from unifreeze._structure.tree import Tree
 from unifreeze._structure.words_in_names import INPUT, LAYERS, POSITION, words_in
 
@@ -23,15 +24,20 @@ def matrix_counts(tree: Tree, kinds: list[str]) -> list[int]:
     with two axes or more is a matrix, but for tables, tokens and biases, which its name tells.
     """
     owners, tensors = np.asarray(tree.owners, np.intp), np.asarray(tree.tensor_of, np.intp)
-    first = np.zeros(len(tensors), np.bool_)
-    first[np.unique(tensors, return_index=True)[1]] = True
-    wide = np.asarray([len(tensor.shape) >= 2 for tensor in tree.tensors], np.bool_)[tensors]
-    known = np.asarray([kind in _MATRIX_KINDS for kind in kinds], np.bool_)[owners]
-    unknown = np.asarray([kind not in LAYERS for kind in kinds], np.bool_)[owners]
+    first = np.ones(len(tensors), np.bool_)
+    if len(tensors) > len(tree.tensors):
+        first[:] = False
+        first[np.unique(tensors, return_index=True)[1]] = True
+    rows, of_row = coded(tree.tensors)
+    wide = np.asarray([len(row.shape) >= 2 for row in rows], np.bool_)[of_row][tensors]
+    sorts, of_kind = coded(kinds)
+    known = np.asarray([kind in _MATRIX_KINDS for kind in sorts], np.bool_)[of_kind][owners]
+    unknown = np.asarray([kind not in LAYERS for kind in sorts], np.bool_)[of_kind][owners]
     for name in np.flatnonzero(unknown & wide):
         known[name] = _is_matrix(tree.leaves[name], tree.tensors[tree.tensor_of[name]].shape)
-    magnitudes = {leaf for leaf in set(tree.leaves) if leaf.rpartition(".")[2] in _MAGNITUDES}
-    lengths = np.asarray([leaf in magnitudes for leaf in tree.leaves], np.bool_)
+    leaves, of_leaf = coded(tree.leaves)
+    magnitudes = [leaf.rpartition(".")[2] in _MAGNITUDES for leaf in leaves]
+    lengths = np.asarray(magnitudes, np.bool_)[of_leaf]
     matrices = first & wide & known & ~lengths & ~np.asarray(tree.adapters, np.bool_)
     # The names under a module are a range, so a running total gives every count at once.
     totals = np.concatenate(([0], np.cumsum(matrices)))

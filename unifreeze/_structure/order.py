@@ -6,7 +6,7 @@ the siblings before it. So an idle part of a network changes nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.tree import Trace, Tree
@@ -38,6 +38,12 @@ class Order:
         """Return the place of the tensors that a module itself owns."""
         read = self._reads.get(index) if self._has_children(index) else None
         return self._ranks[index] if read is None else (read, index)
+
+    def of_owners(self, owners: Sequence[int]) -> dict[int, Rank]:
+        """Return the place of each of some owners."""
+        if self._reads:
+            return {owner: self.of_owner(owner) for owner in owners}
+        return dict(zip(owners, map(self._ranks.__getitem__, owners), strict=True))
 
     def first_use(self, owner: int) -> int | None:
         """Return when an owner was first used; None if no trace saw it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
+
 from unifreeze._structure.blocks import BlockRun, find_runs, number_runs
 from unifreeze._structure.corrections import Correction
 from unifreeze._structure.counting import LayerCounter, Numbering
@@ -67,13 +69,16 @@ class _Placer:
         self._order = Order(tree, trace, placement.runs)
         self._rank = self._order.of_module
         self._unit_numbers: dict[Unit, int] = {}
-        self._in_block: dict[int, int] = {}
-        """Unit number of every module that is in a block."""
+        self._in_block = [-1] * len(tree.paths)
+        """For each module, the number of its unit if it is in a block, else -1."""
+        named = np.flatnonzero(np.asarray(placement.words, np.int64) & EXPERTS).tolist()
+        self._experts = {index for index in named if placement.kinds[index] == CONTAINER}
+        """The lists of experts."""
 
     def run(self) -> None:
         owners = self._owners()
         ranked = {*owners, *(state.owner for state in self.tree.states if state.moves)}
-        self.at.ranks = {owner: self._order.of_owner(owner) for owner in sorted(ranked)}
+        self.at.ranks = self._order.of_owners(sorted(ranked))
         if self.trace:
             starts, ends = self.tree.name_starts, self.tree.name_ends
             alone = {owner for owner in ranked if starts[owner] == ends[owner]}
@@ -82,10 +87,11 @@ class _Placer:
         self.at.towers = find_towers(self.tree, self.at.runs)
         self.at.labels = label_towers([self.tree.paths[tower] for tower in self.at.towers])
         self._enter_blocks()
-        outside = [owner for owner in owners if owner not in self._in_block]
+        outside = [owner for owner in owners if self._in_block[owner] < 0]
         self._ends = Ends(self.tree, self.at, self._order, outside)
         self._assign(sorted(owners, key=self.at.ranks.__getitem__))
-        self.at.kind_of = {owner: self._kind(owner) for owner in owners}
+        layers = {kind: kind if kind in LAYERS else "param" for kind in set(self.at.kinds)}
+        self.at.kind_of = {owner: layers[self.at.kinds[owner]] for owner in owners}
         self.at.number = self._number_layers
 
     def _owners(self) -> list[int]:
@@ -115,18 +121,23 @@ class _Placer:
     def _enter_blocks(self) -> None:
         for number, (run, label) in enumerate(zip(self.at.runs, self.at.labels, strict=True)):
             for position, parts in enumerate(run.parts()):
-                top = Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1)
+                top = len(self.at.units)  # no other unit is equal: it need not be looked for
+                self.at.units.append(Unit(f"{label}.{position}", Zone.BLOCK, number, position, -1))
                 for part in parts:
                     self._enter_block(part, top)
 
-    def _enter_block(self, block: int, top: Unit) -> None:
-        tree, unit_of = self.tree, self._in_block
-        unit_of[block] = self._number(top)
-        for index in range(block, tree.ends[block]):
-            if index not in unit_of:
+    def _enter_block(self, block: int, top: int) -> None:
+        tree, unit_of, end = self.tree, self._in_block, self.tree.ends[block]
+        experts = bool(self._experts) and not self._experts.isdisjoint(range(block, end))
+        if not experts and max(unit_of[block:end]) < 0:
+            unit_of[block:end] = [top] * (end - block)
+            return
+        unit_of[block] = top
+        for index in range(block, end):
+            if unit_of[index] < 0:
                 # Modules come in pre-order, so the parent has its unit already.
                 unit_of[index] = unit_of[tree.parents[index]]
-            if self.at.words[index] & EXPERTS and self.at.kinds[index] == CONTAINER:
+            if index in self._experts:
                 around = self.at.units[unit_of[index]]
                 for number, child in enumerate(tree.children(index)):
                     label = f"{around.label}/expert.{number}"
@@ -140,10 +151,11 @@ class _Placer:
 
     def _assign(self, owners: list[int]) -> None:
         tails: dict[int, list[int]] = defaultdict(list)
+        self.at.unit_of = {n: unit for n in owners if (unit := self._in_block[n]) >= 0}
         for owner in owners:
-            if owner in self._in_block:
-                self.at.unit_of[owner] = self._in_block[owner]
-            elif owner in self._stated:
+            if self._in_block[owner] >= 0:
+                continue
+            if owner in self._stated:
                 self._put(owner, self._stated[owner], self._tower_of(owner), STATED)
             elif not self.at.runs:
                 tails[-1].append(owner)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze._identity import coded
 from unifreeze._structure.atoms import Atoms
 from unifreeze._structure.blocks import BlockRun
 from unifreeze._structure.canonical_names import CanonicalNames
@@ -146,7 +146,13 @@ class ModelSpec:
     @cached_property
     def never(self) -> Mask:
         """For each parameter, whether the framework's own code never trains it."""
-        return np.asarray([bool(tensor.fixed) for tensor in self.tensors], np.bool_)
+        rows, sorts = self._sorts
+        return np.asarray([bool(row.fixed) for row in rows], np.bool_)[sorts]
+
+    @cached_property
+    def _sorts(self) -> tuple[list[Tensor], NDArray[np.intp]]:
+        """The different rows of tensors, and for each parameter which of them is its row."""
+        return coded(self.tree.tensors)
 
     def paths_of(self, parameters: Sequence[int] | NDArray[np.intp]) -> list[str]:
         """Return the native paths of some parameters, by their numbers."""
@@ -224,19 +230,20 @@ class ModelSpec:
     @cached_property
     def module_numbers(self) -> dict[str, int]:
         """Number of the module at each native path."""
-        return {path: index for index, path in enumerate(self.tree.paths)}
+        return dict(zip(self.tree.paths, range(len(self.tree.paths)), strict=True))
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """For each parameter, its number of values."""
-        sizes = {shape: prod(shape) for shape in {tensor.shape for tensor in self.tensors}}
-        return np.asarray([sizes[tensor.shape] for tensor in self.tensors], np.int64)
+        rows, sorts = self._sorts
+        return np.asarray([row.size for row in rows], np.int64)[sorts]
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """For each parameter, its number of bytes."""
-        items = [_ITEM_SIZES.get(tensor.dtype, 4) for tensor in self.tensors]
-        return self.counts * np.asarray(items, np.int64)
+        rows, sorts = self._sorts
+        items = [_ITEM_SIZES.get(row.dtype, 4) for row in rows]
+        return self.counts * np.asarray(items, np.int64)[sorts]
 
     def within(self, module: int) -> tuple[ModelSpec, NDArray[np.intp]]:
         """Read one module as if it were the whole.

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unifreeze._structure.copies import Column, Copies
+
 Mask = NDArray[np.bool_]
 """One bool for each parameter, each name or each atom of a model."""
 
@@ -134,8 +136,8 @@ class Tree:
     modeless: dict[int, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     numbers: dict[int, int] = field(default_factory=dict)
-    like: dict[int, int] = field(default_factory=dict)
-    """For each module that was added as a copy, the sibling that it is a copy of."""
+    copied: list[Copies] = field(default_factory=list)
+    """Siblings that were added as copies; what is copied inside them comes before them."""
 
     def enter(
         self, path: str, type_name: str, kind: str, parent: int, *, repeat: bool, key: int = 0
@@ -213,8 +215,7 @@ class Tree:
 
         parents = moved(self.parents[first:], modules)
         parents[::modules] = [self.parents[first]] * count
-        tops = range(first + modules, first + modules * (count + 1), modules)
-        self.like |= dict.fromkeys(tops, first)
+        self.copied.append(Copies(first, len(self.paths), count, modules))
         self.paths += [path + tail for path in names for tail in tails]
         self.types += self.types[first:] * count
         self.kinds += self.kinds[first:] * count
@@ -237,11 +238,20 @@ class Tree:
 
         Both hold the same, under the same names; only the siblings' own names differ.
         """
-        originals = list(range(len(self.paths)))
-        # A sibling's own copies were added before it was copied itself.
-        for top, first in self.like.items():
-            originals[top : self.ends[top]] = originals[first : self.ends[first]]
-        return originals
+        originals = np.arange(len(self.paths))
+        for row in self.copied:
+            row.fill(originals, below=False)
+        return originals.tolist()
+
+    @property
+    def like(self) -> dict[int, int]:
+        """For each module that was added as a copy, the sibling that it is a copy of."""
+        return {top: row.first for row in self.copied for top in row.tops}
+
+    def names_in(self, row: Copies, column: NDArray[Column]) -> NDArray[Column]:
+        """Return the part of a column over names that copies take, with a row for each copy."""
+        start, size = self.name_starts[row.top], self.name_ends[row.top] - self.name_starts[row.top]
+        return column[start : start + size * row.siblings].reshape(row.siblings, size)
 
     def children(self, index: int) -> list[int]:
         """Return the direct children of a module, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,8 +11,11 @@ from unifreeze._plan.selectors.expression import Index, Path, Quoted
 from unifreeze._plan.selectors.globs import ANY_SEGMENTS, glob_pattern
 from unifreeze._plan.selectors.hints.nearest import unmatched_module
 from unifreeze._plan.selectors.positions import positions
-from unifreeze._structure import Mask, ModelSpec
+from unifreeze._structure import Mask, ModelSpec, Tree
+from unifreeze._structure.copies import Copies
 from unifreeze.errors import UnmatchedSelectorError, counted
+
+Matches = Callable[[str], object]
 
 
 def match_path(path: Path, spec: ModelSpec) -> Mask:
@@ -29,10 +33,7 @@ def match_path(path: Path, spec: ModelSpec) -> Mask:
         is_module = path.literal in spec.module_numbers
     else:
         pattern = re.compile(_regex(path, spec) + r"(?:\..*)?")
-        # Most names lack the pattern's longest plain piece, and `in` is faster than the pattern.
-        piece, matches = _longest_plain(path), pattern.fullmatch
-        matching = [piece in name and bool(matches(name)) for name in spec.tree.names]
-        selected |= np.asarray(matching, np.bool_)
+        _mark_matching(path, pattern.fullmatch, spec.tree, selected)
         is_module = not selected.any() and any(map(pattern.fullmatch, spec.tree.paths[1:]))
     # A module that exists but holds no parameter is an empty set, not a mistake.
     if not selected.any() and not is_module:
@@ -52,6 +53,39 @@ def _mark_literal(literal: str, spec: ModelSpec, selected: Mask) -> None:
     low, high = tree.name_starts[numbers[around]], tree.name_ends[numbers[around]]
     if literal in tree.names[low:high]:
         selected[tree.names.index(literal, low, high)] = True
+
+
+def _mark_matching(path: Path, matches: Matches, tree: Tree, selected: Mask) -> None:
+    """Mark the names that a pattern matches; in siblings that are built alike, once for all."""
+    rows = [(row, _read_alike(path, tree, row)) for row in tree.copied]
+    alone = np.ones(len(selected), np.bool_)
+    for row, alike in rows:
+        tree.names_in(row, alone)[alike] = False
+    # Most names lack the pattern's longest plain piece, and `in` is faster than the pattern.
+    piece, names, looked_at = _longest_plain(path), tree.names, np.flatnonzero(alone).tolist()
+    selected[[n for n in looked_at if piece in names[n] and matches(names[n])]] = True
+    for row, alike in rows:
+        first = slice(tree.name_starts[row.first], tree.name_ends[row.first])
+        tree.names_in(row, selected)[alike] = selected[first]
+
+
+def _read_alike(path: Path, tree: Tree, row: Copies) -> Mask:
+    """Return for each copy whether every piece of a path takes its name as it takes the first's.
+
+    Below, the names are the same, so the path selects the same there.
+    """
+    alike = np.ones(row.siblings, np.bool_)
+    if any(segment.index is not None for segment in path.segments):
+        return ~alike
+    first = tree.last_name(row.first)
+    cut = len(tree.paths[row.first]) - len(first)
+    own = [name[cut:] for name in tree.paths[row.top : row.tops.stop : row.modules]]
+    for piece in {segment.name for segment in path.segments} - {"*", ANY_SEGMENTS}:
+        if {*"*?"} & {*piece} or piece == first or piece in own:
+            matches = re.compile(glob_pattern([piece])).fullmatch
+            taken = np.asarray([bool(matches(name)) for name in own], np.bool_)
+            alike &= taken == bool(matches(first))
+    return alike
 
 
 def _longest_plain(path: Path) -> str:
