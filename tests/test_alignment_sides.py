@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from unifreeze._cli import align_sides, app
 from unifreeze._evidence.alignment import AlignmentReport, AlignmentSide
+from unifreeze._evidence.alignment.alignment_side import Losses
+from unifreeze._evidence.alignment.loss_curves import loss_lines
 from unifreeze.errors import PairingError, PortError, RecordError, TargetError, WeightFileError
 
 SMALL = "tests.support.pairs.small"
@@ -292,3 +295,19 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path):
         call("align", *words, "--weights", tmp_path / "cut.pt")
     with pytest.raises(WeightFileError, match="cannot read"):
         call("align", *words, "--weights", tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize(
+    ("times", "in_double", "verdict"),
+    [(0.5, 1.0, "holds"), (3.0, 1.0, "open"), (5.0, 1.0, "BROKEN"), (3.0, 1.01, "BROKEN")],
+)
+def test_losses_that_float64_shows_to_agree_may_differ_a_little_more(times, in_double, verdict):
+    """Of a chaotic training the noise is measured once, and may be small by chance."""
+
+    def side(own, double, moved=None):
+        losses = Losses(output="logits", own=(1.0, own), own_moved=moved, double=(1.0, double))
+        return SimpleNamespace(losses=losses, steps=1)
+
+    noise = 2e-4
+    first, second = side(0.5 + times * 5 * noise, in_double / 2), side(0.5, 0.5, (1.0, 0.5 + noise))
+    assert loss_lines(first, second)[0].verdict == verdict

@@ -46,12 +46,13 @@ def run_loss_curve(
         stack.callback(drop_gradients, backend, walk)
         for path, array in config.values.items():
             backend.assign(model, path, array)
-        if config.nudge:
-            # By a unit of the model's own precision also in float64, where a framework may keep
-            # an epsilon or a momentum in single precision, and training magnifies that.
-            batch = nudge(backend, model, resolution.spec, config.batch, double=False)
         step, clear = backend.plain_optimizer(model, config.optimizer)
         for number in range(config.steps + 1):
+            # Each step rounds anew. In float64 only what a framework may keep in single precision
+            # does, an epsilon or a momentum, so that one move is enough; but by such a unit.
+            if config.nudge and not (number and config.double):
+                spec = resolution.spec
+                batch = nudge(backend, model, spec, config.batch, double=False, step=number)
             set_comparable_modes(backend, model, walk, resolution)
             backend.seed(config.seed)
             gradient_pass = backend.forward_and_backward(walk, forward, weigh)

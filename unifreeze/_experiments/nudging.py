@@ -17,7 +17,13 @@ _SINGLE = 2.0**-23
 
 
 def nudge(
-    backend: ExperimentOperations, model: Model, spec: ModelSpec, batch: Batch, *, double: bool
+    backend: ExperimentOperations,
+    model: Model,
+    spec: ModelSpec,
+    batch: Batch,
+    *,
+    double: bool,
+    step: int = 0,
 ) -> Batch:
     """Move lookup tables by about one unit in the last place, either way; return a moved batch.
 
@@ -27,23 +33,25 @@ def nudge(
         spec: Its description.
         batch: Inputs; whole numbers stay.
         double: The unit is that of double precision, not that of the model's own.
+        step: Each step of a training moves them in other directions.
     """
     unit = _UNITS["float64"] if double else _unit(spec.tensors)
-    moved = [_nudged(array, unit) for array in batch.args]
-    named = {name: _nudged(array, unit) for name, array in batch.kwargs.items()}
+    seed = 11 + step
+    moved = [_nudged(array, unit, seed) for array in batch.args]
+    named = {name: _nudged(array, unit, seed) for name, array in batch.kwargs.items()}
     floats = any(array.dtype.kind == "f" for array in (*moved, *named.values()))
     tables = [p.path for p in spec.parameters if p.kind == "embedding"]
     if not tables and not floats:
         tables = [spec.parameters[int(spec.canonical_order[0])].path]
     for path in tables:
-        backend.assign(model, path, _nudged(backend.tensor(model, path), unit))
+        backend.assign(model, path, _nudged(backend.tensor(model, path), unit, seed))
     return Batch(tuple(moved), named)
 
 
-def _nudged(array: Array, unit: float) -> Array:
+def _nudged(array: Array, unit: float, seed: int) -> Array:
     if array.dtype.kind != "f":
         return array
-    signs = np.where(numbers(array.size, 11) > 0, 1.0, -1.0).reshape(array.shape)
+    signs = np.where(numbers(array.size, seed) > 0, 1.0, -1.0).reshape(array.shape)
     return np.asarray(array.astype(np.float64) * (1 + unit * signs))
 
 

@@ -22,7 +22,7 @@ class CurveConfig:
         seed: Seed of the labels.
         double: Compute in double precision, where the framework can.
         nudge: Move floating inputs and lookup tables by about one unit in the last place of the
-            model's own precision, in double precision as well.
+            model's own precision, at each step; in double precision as well, at the first one.
         steps: Number of steps.
         optimizer: What trains, with settings that are exact in single precision.
     """

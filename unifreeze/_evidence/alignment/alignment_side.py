@@ -50,8 +50,8 @@ class Losses(Row):
     Attributes:
         output: The output that they are made of.
         own: In the model's own precision.
-        own_moved: The same with inputs moved by one unit in the last place; None where that decides
-            nothing: for the first model, and where `LOSSES` allows the difference.
+        own_moved: The same with inputs moved by one unit in the last place at each step; None where
+            that decides nothing: for the first model, and where `LOSSES` allows the difference.
         double: In double precision.
         double_moved: The same with inputs moved, or None.
     """
