@@ -3,6 +3,7 @@
     python benchmarks/fine_tuning.py              all of it, written to docs/; up to an hour
     python benchmarks/fine_tuning.py --quick      two small cases, printed only; minutes
     python benchmarks/fine_tuning.py --only paddle/ernie/top
+    python benchmarks/fine_tuning.py --only paddle/ernie/top --batches 64 --ways full cached faster
     python benchmarks/fine_tuning.py --draw       the page and the picture again, from the figures
 
 All ways to train have copies of one model and see the same batches. They run in one process and one
@@ -49,6 +50,8 @@ TURN = 4
 """Steps of one way after each other: what a short step uses stays near the processor."""
 SIZES = {"resnet": (4, 224), "bert": (4, 64), "ernie": (4, 64)}
 """Rows of a batch, and the sides of its images or the tokens of its texts."""
+WHOLE_FULL = 16
+"""The longest epochs, in batches, of which all steps are run where everything trains."""
 WHOLE = ("ernie", "top")
 """The case of which three whole epochs are run, in all ways but those of libraries.
 
@@ -138,7 +141,7 @@ def _train(framework: Any, ways: dict[str, Way], batches: list[Any], epochs: int
             for name, way in ways.items():
                 if name in PEERS and (start or epoch):
                     continue
-                if name == "full" and start and epochs < 3:
+                if name == "full" and start and (epochs < 3 or len(order) > WHOLE_FULL):
                     continue  # its steps are all alike
                 for number in order[start : start + TURN]:
                     inputs, labels = (framework.tensor(part) for part in batches[number])
@@ -226,7 +229,8 @@ def everything(options: argparse.Namespace, chosen: list[str]) -> dict[str, Any]
         start = time.monotonic()
         figures = in_a_process(["--case", case, *given], options.folder)
         if "failed" not in figures:
-            ways = [] if options.quick or options.device != "cpu" else list(figures["seconds"])
+            few = options.quick or options.ways or options.device != "cpu"
+            ways = [] if few else list(figures["seconds"])
             rows = {
                 way: in_a_process(["--case", case, "--memory", way, *given], options.folder)
                 for way in ways
@@ -238,7 +242,7 @@ def everything(options: argparse.Namespace, chosen: list[str]) -> dict[str, Any]
         results[case] = figures
         print(f"\n{case}, {time.monotonic() - start:.0f} s", flush=True)
         print("\n".join(report.lines(figures)), flush=True)
-        if not options.quick:
+        if not (options.quick or options.ways):
             report.write(results, options.device)
     return results
 
@@ -254,7 +258,9 @@ def main() -> None:
         "--folder", type=Path, default=ROOT / ".peers", help="the libraries' environment"
     )
     parser.add_argument("--batches", type=int, default=16)
-    parser.add_argument("--ways", nargs="*", default=[], choices=(*OURS, *PEERS))
+    parser.add_argument(
+        "--ways", nargs="*", default=[], choices=(*OURS, *PEERS), help="these alone; only printed"
+    )
     parser.add_argument("--rows", type=int, help="of a batch")
     parser.add_argument("--length", type=int, help="of texts, or of images' sides")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -274,7 +280,7 @@ def main() -> None:
         install(options.folder)
     print("\n".join(describe_machine("torch", *(["paddle"] if options.device == "cpu" else []))))
     results = report.read(options.device) if options.draw else everything(options, chosen)
-    if not options.quick:
+    if not (options.quick or options.ways):
         report.write(results, options.device)
 
 
