@@ -299,10 +299,10 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path):
 
 @pytest.mark.parametrize(
     ("times", "in_double", "verdict"),
-    [(0.5, 1.0, "holds"), (3.0, 1.0, "open"), (5.0, 1.0, "BROKEN"), (3.0, 1.01, "BROKEN")],
+    [(0.5, 1.0, "holds"), (3.0, 1.0, "open"), (3.0, 1.01, "BROKEN")],
 )
-def test_losses_that_float64_shows_to_agree_may_differ_a_little_more(times, in_double, verdict):
-    """Of a chaotic training the noise is measured once, and may be small by chance."""
+def test_losses_that_float64_shows_to_agree_are_open(times, in_double, verdict):
+    """A chaotic training magnifies rounding, and its noise is measured once."""
 
     def side(own, double, moved=None):
         losses = Losses(output="logits", own=(1.0, own), own_moved=moved, double=(1.0, double))

@@ -6,6 +6,7 @@ The model computes as in `step.py`, and comes back bit for bit.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from unifreeze._experiments.experiment_operations import ExperimentOperations, Outputs
 from unifreeze._experiments.model_outputs import floating_outputs, no_gradient
@@ -46,7 +47,11 @@ def run_loss_curve(
         stack.callback(drop_gradients, backend, walk)
         for path, array in config.values.items():
             backend.assign(model, path, array)
-        step, clear = backend.plain_optimizer(model, config.optimizer)
+        optimizer = config.optimizer
+        if config.nudge and not config.double:
+            # A framework that holds AdamW's betas in single precision takes other steps by this.
+            optimizer = replace(optimizer, lr=optimizer.lr * (1 + 2**-17))
+        step, clear = backend.plain_optimizer(model, optimizer)
         for number in range(config.steps + 1):
             # Each step rounds anew. In float64 only what a framework may keep in single precision
             # does, an epsilon or a momentum, so that one move is enough; but by such a unit.

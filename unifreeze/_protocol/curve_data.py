@@ -22,7 +22,8 @@ class CurveConfig:
         seed: Seed of the labels.
         double: Compute in double precision, where the framework can.
         nudge: Move floating inputs and lookup tables by about one unit in the last place of the
-            model's own precision, at each step; in double precision as well, at the first one.
+            model's own precision, at each step, and take steps longer by 8e-6; in double
+            precision move them at the first step alone.
         steps: Number of steps.
         optimizer: What trains, with settings that are exact in single precision.
     """

@@ -30,8 +30,6 @@ SECTIONS = (
     "versions",
 )
 """The sections of the report, in order."""
-CHANCE = 4
-"""How many times its limit in own precision a difference may be that float64 does not show."""
 
 
 def _is_plan(document: dict[str, Any]) -> dict[str, Any]:
@@ -106,17 +104,6 @@ def measured_line(
         source=source,
         details=details,
     )
-
-
-def open_by_chance(line: Line) -> Line:
-    """Return a line as open if it is broken by little; the same must hold in double precision.
-
-    Noise is measured once, so it may be small by chance.
-    """
-    measured, limit = line.measured, line.limit
-    near = measured is not None and limit is not None and measured <= CHANCE * limit
-    broken = line.verdict == "BROKEN"
-    return line.model_copy(update={"verdict": "open"}) if broken and near else line
 
 
 def clause_line(section: str, key: str, clause: ClauseResult, *, own: bool = False) -> Line:
