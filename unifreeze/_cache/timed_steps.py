@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from math import prod
 from statistics import median
 from time import perf_counter, process_time
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from unifreeze._protocol.live import LiveTensor, Model
 from unifreeze._protocol.optimizer_settings import OptimizerSpec
 from unifreeze.errors import CacheError
 
+_Optimizer: TypeAlias = tuple[Callable[[Any], None], Callable[[], None]]
+"""Its step and its clear."""
 ENOUGH, MOST = 6.0, 7
 """Seconds of rounds after which no other one begins, from the second on; and the most rounds."""
 TURN, STEPS = 0.3, 5
@@ -81,8 +83,19 @@ def timed_steps(backend: CacheOperations, model: Model, walk: Walk, inputs: Inpu
         return _Steps(backend, model, walk, inputs).times()
 
 
+class _Trained:
+    """Stands for a model that has the parameters that train, and no others."""
+
+    def __init__(self, tensors: list[LiveTensor]) -> None:
+        self._tensors = tensors
+
+    def parameters(self) -> list[LiveTensor]:
+        """Return them, for an optimizer: it looks at each of its parameters in each step."""
+        return self._tensors
+
+
 class _Steps:
-    """The steps of one model, with one optimizer for all of them."""
+    """The steps of one model, with one optimizer for full steps and one for all others."""
 
     def __init__(self, backend: CacheOperations, model: Model, walk: Walk, inputs: Inputs) -> None:
         self._backend, self._model, self._walk, self._inputs = backend, model, walk, inputs
@@ -93,7 +106,11 @@ class _Steps:
         self._run = CachedRun(self._loop, model, self._store, dtype="float32")
         # A rate of 0 keeps all values; a decay of 0 would leave a pass over the weights out.
         spec = OptimizerSpec("adamw", lr=0.0, weight_decay=0.01)
-        self._update, self._clear = backend.plain_optimizer(model, spec)
+        self._of_all = backend.plain_optimizer(model, spec)
+        trained = _Trained([t for t in walk.tensors if backend.get_flag(t)])
+        self._of_trained = (
+            backend.plain_optimizer(trained, spec) if trained.parameters() else self._of_all
+        )
         self._weights: dict[tuple[int, ...], Array] = {}
         self._gradient_bytes = 0
         # On a processor that has other work, too, wall time says little.
@@ -148,7 +165,7 @@ class _Steps:
 
     def _full_step(self) -> float:
         with state_kept(self._backend, self._walk), self._everything_trains():
-            seconds = self._step()
+            seconds = self._step(of=self._of_all)
         for part in self._run._parts:
             part.watch.check_step()  # the optimizer has left traces on all parameters
         return seconds
@@ -169,21 +186,22 @@ class _Steps:
             for tensor, flag in flags:
                 backend.set_flag(tensor, trainable=flag)
 
-    def _step(self, look: Callable[[], None] = lambda: None) -> float:
+    def _step(self, look: Callable[[], None] = lambda: None, of: _Optimizer | None = None) -> float:
         """Run one training step as flags are now; return its seconds.
 
         Args:
             look: Called when all gradients are there.
+            of: The optimizer's step and clear; None for those of what the plan trains.
         """
-        backend = self._backend
+        backend, (update, clear) = self._backend, of or self._of_trained
         args, kwargs = self._inputs.first(self._inputs.rows)
         self._wait()
         start = self._clock()
         outputs = list(floating_outputs(backend, self._walk.root.forward(*args, **kwargs)).values())
         backend.backward(outputs, [self._weight(output) for output in outputs])
-        self._update({})
+        update({})
         look()
-        self._clear()
+        clear()
         self._wait()
         return self._clock() - start
 
