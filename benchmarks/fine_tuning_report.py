@@ -111,7 +111,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     estimate = figures["estimate"]
     shown += [f"{way:21} {why}" for way, why in figures["absent"].items()]
     shown.append(
-        f"limit by operations: {estimate['limit']:.2f}x without, {estimate['cached_limit']:.4g}x "
+        f"limit by operations: {estimate['limit']:.2f}x without, {times(estimate['cached_limit'])} "
         "with a cache"
     )
     shown += [f"a cached step: {text}" for text in comparisons(figures)]
@@ -130,8 +130,17 @@ def predictions(figures: dict[str, Any]) -> list[str]:
         if way in rows:
             measured = rows["full"].step / rows[way].step
             off = estimate[key] / measured - 1
-            texts.append(f"{way} {estimate[key]:.4g}x, measured {measured:.4g}x ({off:+.1%})")
+            texts.append(f"{way} {times(estimate[key])}, measured {times(measured)} ({off:+.1%})")
     return texts
+
+
+def times(ratio: float) -> str:
+    """Return a ratio with three digits.
+
+    >>> times(2.4849), times(5376.8)
+    ('2.48x', '5,380x')
+    """
+    return f"{ratio:.3g}x" if ratio < 1000 else f"{float(f'{ratio:.3g}'):,.0f}x"
 
 
 def comparisons(figures: dict[str, Any]) -> list[str]:
@@ -144,7 +153,7 @@ def comparisons(figures: dict[str, Any]) -> list[str]:
     uncached = [way for way in ("by hand", *PEERS) if way in rows]
     if uncached:
         nearest = min(rows[way].step for way in uncached) / cached
-        texts.append(f"at least {nearest:.3g}x as fast as by hand and by libraries")
+        texts.append(f"at least {times(nearest)} as fast as by hand and by libraries")
     if "two-stage" in rows:
         texts.append(f"{rows['two-stage'].step / cached:.2f}x as fast as two-stage")
     return texts
@@ -184,12 +193,13 @@ def _table(figures: dict[str, Any], gpu: dict[str, Any] | None) -> list[str]:
     on_gpu = rows_of(gpu) if gpu and "failed" not in gpu else {}
     for way in ORDER:
         if way not in rows:
-            why = figures["absent"].get(way, "not run")
-            table.append(f"| {way} | {why.partition(chr(10))[0]} | | | | | | | |")
+            if way in figures["absent"]:
+                why = figures["absent"][way].partition("\n")[0]
+                table.append(f"| {way} | {why} | | | | | | | |")
             continue
         row = rows[way]
         first, second = (
-            f"{'~' if less else ''}{whole / seconds:.3g}x"
+            f"{'~' if less else ''}{times(whole / seconds)}"
             for whole, seconds, less in zip(
                 full.epochs[:2], row.epochs[:2], row.derived[:2], strict=True
             )
@@ -202,14 +212,14 @@ def _table(figures: dict[str, Any], gpu: dict[str, Any] | None) -> list[str]:
             " to ".join(f"{1e3 * value:.4g}" for value in row.spread),
             first,
             second,
-            f"{about}{full.together(3) / row.together(3):.3g}x",
-            f"~{full.together(10) / row.together(10):.3g}x",
+            f"{about}{times(full.together(3) / row.together(3))}",
+            f"~{times(full.together(10) / row.together(10))}",
             _megabytes(figures.get("memory", {}).get(way)),
-            f"{on_gpu['full'].step / on.step:.3g}x" if on else "not run",
+            f"{times(on_gpu['full'].step / on.step)}" if on else "not run",
         ]
         table.append(f"| {' | '.join(cells)} |")
     estimate = figures["estimate"]
-    limits = [f"{estimate['limit']:.3g}x", f"{estimate['cached_limit']:.3g}x"]
+    limits = [f"{times(estimate['limit'])}", f"{times(estimate['cached_limit'])}"]
     table.append(f"| limit, by operations | | | {' | '.join(limits)} | | | | |")
     return table
 
@@ -252,7 +262,7 @@ def picture(results: dict[str, Any]) -> Picture:
                 length = max((WIDTH - LEFT - 160) * log10(max(gain, 1.02)) / log10(most), 1.0)
                 style = LOOKS.get(way, Look.NEW).style
                 pieces.append(rectangle(Box(LEFT, y, length, BAR - 2), style))
-                words = f"{gain:.3g}x {way}"
+                words = f"{times(gain)} {way}"
                 pieces.append(element("text", words, x=LEFT + length + 5, y=y + 10))
                 y += BAR
         y += GAP
