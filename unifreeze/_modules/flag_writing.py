@@ -132,7 +132,8 @@ class FlagWriting(LiveModels):
         ]
 
     def _write_flags(self, walk: Walk, wanted: Mask) -> None:
-        different = np.flatnonzero(np.asarray(wanted) != self.flags_now(walk))
+        wanted = np.asarray(wanted)
+        different = np.flatnonzero(wanted != self.flags_now(walk))
         if len(different):
             walk.memo.flags = None  # before the first is written: an interrupt may follow
         tensors, set_flag, flags = walk.tensors, self.set_flag, wanted[different].tolist()
