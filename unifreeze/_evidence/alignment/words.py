@@ -89,7 +89,8 @@ SOURCES = {
     "losses": (
         "a fixed floor; where that is not enough, 5 times the largest change of the port's loss "
         "when each step moves its inputs by one unit in the last place and is 8e-6 longer",
-        "固定下限；若不够，则取复现模型每步将输入移动一个最低有效位、步长增大 8e-6 时损失最大变化的 5 倍",
+        "固定下限；若不够，则取复现模型每步将输入移动一个最低有效位、步长增大 8e-6 时"
+        "损失最大变化的 5 倍",
     ),
     "tokens": (
         "equal, unless the first two scores are within 1e-4",
