@@ -11,10 +11,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import unifreeze as uf
 from unifreeze._cli import align_sides, app
+from unifreeze._cli.find_model import load_model
 from unifreeze._evidence.alignment import AlignmentReport, AlignmentSide
 from unifreeze._evidence.alignment.alignment_side import Losses
 from unifreeze._evidence.alignment.loss_curves import loss_lines
+from unifreeze._experiments import loss_curve
+from unifreeze._experiments.model_outputs import floating_outputs
+from unifreeze._experiments.nudging import nudge
+from unifreeze._protocol import Batch, CurveConfig
 from unifreeze.errors import PairingError, PortError, RecordError, TargetError, WeightFileError
 
 SMALL = "tests.support.pairs.small"
@@ -311,3 +317,22 @@ def test_losses_that_float64_shows_to_agree_are_open(times, in_double, verdict):
     noise = 2e-4
     first, second = side(0.5 + times * 5 * noise, in_double / 2), side(0.5, 0.5, (1.0, 0.5 + noise))
     assert loss_lines(first, second)[0].verdict == verdict
+
+
+@pytest.mark.parametrize(("double", "moves"), [(False, 4), (True, 1)])
+def test_the_noise_of_a_training_is_made_at_each_step(framework, monkeypatch, double, moves):
+    """In float64 once: there nothing rounds but what a framework keeps in single precision."""
+    model, backend = load_model(f"{SMALL}:{framework}_image")
+    batch, plan = Batch.of(IMAGE[2]), uf.FreezePlan().train("all")
+    directions = []
+
+    def moved(*args, step, **kwargs):
+        directions.append(step)
+        return nudge(*args, step=step, **kwargs)
+
+    monkeypatch.setattr(loss_curve, "nudge", moved)
+    with backend.with_gradient(enabled=False):
+        output = next(iter(floating_outputs(backend, backend.run(model, batch))))
+    config = CurveConfig(batch, output, output, double=double, nudge=True, steps=3)
+    backend.loss_curve(model, plan.resolve(model), config)
+    assert directions == list(range(moves))

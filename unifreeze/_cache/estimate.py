@@ -145,9 +145,9 @@ def estimate_savings(
         try:
             try:
                 times = timed_steps(backend, model, walk, inputs)
+            except UnifreezeError:
+                raise
             except Exception as error:
-                if isinstance(error, UnifreezeError):
-                    raise
                 raise refused_batch(batch, error) from error
             look = _Look(backend, walk, calls, inputs)
             calls.put_in()
