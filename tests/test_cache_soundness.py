@@ -6,6 +6,7 @@ import pytest
 import unifreeze as uf
 from tests.support import cached_nets as nets
 from unifreeze._cache import given_back
+from unifreeze._cache.trial_passes import TRIAL_ROWS, Trial
 from unifreeze.errors import CacheError, UnifreezeWarning
 
 
@@ -450,3 +451,18 @@ def test_autocast_has_rows_of_its_own():
     assert (cast[0] == cast[1]).all()
     assert not (plain == cast[0].float()).all()
     assert (block.counts.misses, block.counts.hits) == (16, 8)
+
+
+def test_the_trial_of_a_usual_model_looks_at_half_of_its_rows_where_that_is_enough(fw, monkeypatch):
+    looked = []
+    observe = Trial.observe
+
+    def counted(self, *args, rows=None, **kwargs):
+        looked.append(TRIAL_ROWS if rows is None else len(rows))
+        return observe(self, *args, rows=rows, **kwargs)
+
+    monkeypatch.setattr(Trial, "observe", counted)
+    run(fw, tower(fw, linear(fw)))
+    half = TRIAL_ROWS // 2
+    # All rows; half, with other values, with other signs and another seed; the rest; beside blanks.
+    assert looked == [TRIAL_ROWS, half, half, half, half, TRIAL_ROWS]
