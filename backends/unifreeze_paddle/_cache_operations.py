@@ -77,6 +77,10 @@ class PaddleCacheOperations(CacheOperations):
             self._placeholders[key] = paddle.full(list(shape), value, dtype=like.dtype)
         return self._placeholders[key]
 
+    def from_rows(self, array: Array, like: LiveTensor) -> LiveTensor:
+        """Return a tensor of an array's values; Paddle has copied them."""
+        return self.from_array(array, like)
+
     @contextmanager
     def other_values(self, tensors: Iterable[LiveTensor], factor: float) -> Iterator[None]:
         """Give tensors other values meanwhile, in other memory, without a trace of it."""

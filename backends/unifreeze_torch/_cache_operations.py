@@ -19,6 +19,10 @@ from unifreeze_torch import _faster_prefix as faster
 class TorchCacheOperations(CacheOperations):
     """PyTorch's part of the cache."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._singles: dict[Hashable, LiveTensor] = {}
+
     def requires_gradient(self, tensor: LiveTensor) -> bool:
         """Return whether gradient would flow back through a tensor."""
         return bool(tensor.requires_grad)
@@ -67,8 +71,17 @@ class TorchCacheOperations(CacheOperations):
 
     def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
         """Return a tensor of one value that takes no memory: all its elements are one."""
-        single = torch.full((), value, dtype=like.dtype, device=like.device)
-        return single.expand(tuple(shape))
+        key = like.dtype, like.device, str(value)
+        if key not in self._singles:
+            with torch.inference_mode(mode=False):  # else it could be used in no training pass
+                self._singles[key] = torch.full((), value, dtype=like.dtype, device=like.device)
+        return self._singles[key].expand(tuple(shape))
+
+    def from_rows(self, array: Array, like: LiveTensor) -> LiveTensor:
+        """Return a tensor of an array's values; on the CPU they are copied once."""
+        if like.device.type == "cpu" and str(like.dtype) == f"torch.{array.dtype}":
+            return torch.from_numpy(array).clone()
+        return super().from_rows(array, like)
 
     @contextmanager
     def other_values(self, tensors: Iterable[LiveTensor], factor: float) -> Iterator[None]:
@@ -120,9 +133,13 @@ class TorchCacheOperations(CacheOperations):
 
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a module's forward pass."""
-        of_all = (torch_modules._global_forward_pre_hooks, torch_modules._global_forward_hooks)
-        tables = (module._forward_pre_hooks, module._forward_hooks, *of_all)
+        own = (module._forward_pre_hooks, module._forward_hooks)
+        tables = (*own, *self.hooks_around_all())
         return [hook for table in tables for hook in table.values()]
+
+    def hooks_around_all(self) -> Sequence[dict[Any, Any]]:
+        """Return PyTorch's tables of hooks around the forward pass of every module."""
+        return torch_modules._global_forward_pre_hooks, torch_modules._global_forward_hooks
 
     def is_exact(self, tensor: LiveTensor) -> bool:
         """Return whether equal computations give equal bits where a tensor is: on the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple
@@ -103,14 +104,27 @@ def contents(value: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
+def _blank(value: Mapping[Any, Any]) -> Any:
+    """Return a copy of a mapping whose items are given later.
+
+    Results of models are ordered dictionaries with attributes, which `copy` takes apart and builds
+    again with all checks: in each step that takes longer than the rest of a replay.
+    """
+    if not isinstance(value, OrderedDict):
+        return copy.copy(value)
+    same = type(value).__new__(type(value))
+    vars(same).update(vars(value))
+    return same
+
+
 def _rebuilt(value: Any, items: list[tuple[Any, Any]]) -> Any:
     """Return a container like another one that holds other items."""
     if isinstance(value, Mapping):
         if type(value) is dict:
             return dict(items)
-        same = copy.copy(value)
+        same = _blank(value)
         for key, item in items:
-            same[key] = item  # type: ignore[index]
+            same[key] = item
         return same
     parts = [item for _, item in items]
     if isinstance(value, tuple | list):

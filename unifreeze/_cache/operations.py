@@ -55,6 +55,18 @@ class CacheOperations(ModuleExperiments):
     def placeholder(self, shape: Sequence[int], like: LiveTensor, value: float) -> LiveTensor:
         """Return a tensor of one value, NaN for one; it may share memory with others."""
 
+    def from_rows(self, array: Array, like: LiveTensor) -> LiveTensor:
+        """Return a tensor of an array's values, in memory that nothing else uses.
+
+        It is called for each kept tensor in every step. The memory must be the framework's own:
+        kernels round differently where memory begins at another place.
+
+        Args:
+            array: The values.
+            like: A tensor of the same type and device.
+        """
+        return self.clone(self.from_array(array, like))
+
     @abstractmethod
     def other_values(
         self, tensors: Iterable[LiveTensor], factor: float
@@ -117,6 +129,10 @@ class CacheOperations(ModuleExperiments):
     @abstractmethod
     def hooks_around(self, module: Layer) -> list[Any]:
         """Return the hooks around a module's forward pass."""
+
+    def hooks_around_all(self) -> Sequence[dict[Any, Any]]:
+        """Return the framework's own tables of hooks around the forward pass of every module."""
+        return ()
 
     @abstractmethod
     def is_exact(self, tensor: LiveTensor) -> bool:

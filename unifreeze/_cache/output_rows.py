@@ -105,7 +105,7 @@ class Layout(NamedTuple):
             else:
                 tensors.append(backend.placeholder(slot.whole(rows), slot.like, filler))
                 continue
-            tensors.append(backend.clone(backend.from_array(array, slot.like)))
+            tensors.append(backend.from_rows(array, slot.like))
         return tensors
 
 

@@ -28,6 +28,8 @@ _LIBRARIES = frozenset(
      "logging", "threading", "weakref", "_thread", "re", "abc", "io", "inspect", "enum")
 )  # fmt: skip
 _DEPTH = 6
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_post_hooks")
+"""The tables in which a hook lies that runs in a forward pass; other tables say more of these."""
 _LOOKED_INTO = 256
 """Longer lists and dictionaries are put back, but what lies in them is not looked at."""
 
@@ -86,10 +88,11 @@ class PythonState:
             backend: The model's backend.
             walk: The model as walked.
             modules: The numbers of the modules; None for all.
-            hooks: Look at tables of hooks that are empty, too.
+            hooks: Look at tables of hooks around a forward pass, too, if they are empty.
         """
         self._hooks = hooks
-        self.holders: list[Holder] = []
+        of_all = backend.hooks_around_all() if hooks else ()
+        self.holders = [Holder(("", "hooks around every module"), table) for table in of_all]
         self.tensors: list[tuple[Place, LiveTensor]] = []
         self._arrays: list[tuple[Place, Any]] = []
         self._backend = backend
@@ -108,7 +111,8 @@ class PythonState:
         self._known.update([id(own), *registered])
         self.holders.append(Holder((path, ""), own))
         for name, value in list(own.items()):
-            if name != "forward" and (self._hooks or "hook" not in name or value):
+            empty = "hook" in name and not value
+            if name != "forward" and (not empty or (self._hooks and name in _HOOKS)):
                 self._look(value, (path, name), 0)
         self._look(type(module).forward, (path, "forward"), 0)
 
