@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,7 @@ class PaddleBackend(
         few = walk.tensors[:: len(walk.tensors) // 100 + 1]
         memo = walk.memo_of(_Memo)
         asked = few if memo.lazy else walk.tensors
-        memo.lazy = not any(map(methodcaller("_is_initialized"), asked))
+        memo.lazy = not any(map(paddle.Tensor._is_initialized, asked))
         return memo.lazy
 
     def find_shared(self, walk: Walk) -> None:
@@ -114,13 +113,15 @@ class PaddleBackend(
             DescriptionError: A parameter is divided by auto-parallel.
         """
         _refuse_distributed(walk)
+        if self.has_no_values(walk):
+            walk.tree.shared = overlapping([])
+            return
         spans = []
         for number, tensor in enumerate(walk.tensors):
             if tensor._is_initialized():
                 size = walk.tree.tensors[number].size * tensor.element_size()
                 spans.append((number, tensor.data_ptr(), size))
         walk.tree.shared = overlapping(spans)
-        walk.memo_of(_Memo).lazy = not spans
 
     def check_walk(self, walk: Walk, model: Model, resolution: Resolution) -> Iterator[Finding]:
         """Say what Paddle would get wrong."""
@@ -189,8 +190,8 @@ class PaddleBackend(
 
 def _refuse_distributed(walk: Walk) -> None:
     """Refuse parameters that `shard_tensor` has made: their values cannot be read here."""
-    made = [number for number, tensor in enumerate(walk.tensors) if tensor.is_dist()]
-    if made:
+    if any(map(paddle.Tensor.is_dist, walk.tensors)):
+        made = [number for number, tensor in enumerate(walk.tensors) if tensor.is_dist()]
         paths = walk.first_paths()
         raise DescriptionError(
             f"auto-parallel holds {counted(len(made), 'parameter')} as distributed tensors",

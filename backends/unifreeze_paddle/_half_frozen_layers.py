@@ -77,28 +77,27 @@ def needs(
         numbers: Number of each parameter by its identity.
         trainable: For each parameter, whether the plan trains it.
     """
-    tensors = _kernel_tensors(layer)
+    tensors = kernel_tensors(layer)
     known = [numbers.get(id(tensor)) for tensor in tensors.values()]
     flags = tuple([None if number is None else trainable[number] for number in known])
-    return _needs(layer.__class__, tuple(tensors), flags)
+    return needs_of(layer.__class__, tuple(tensors), flags)
 
 
-def kernel_numbers(layer: nn.Layer, numbers: Mapping[int, int]) -> list[int]:
-    """Return the numbers of the parameters that a layer's kernel computes with."""
-    known = (numbers.get(id(tensor)) for tensor in _kernel_tensors(layer).values())
-    return [number for number in known if number is not None]
+def registers_all(cls: Any) -> bool:
+    """Return whether the kernel of a layer of a class computes with what it registers itself."""
+    return not (issubclass(cls, RNNBase) or _calls_of(cls))
 
 
-def _kernel_tensors(layer: nn.Layer) -> dict[str, Any]:
+def kernel_tensors(layer: nn.Layer) -> dict[str, Any]:
     """Return by name the tensors that a layer's kernel computes with.
 
     A recurrent network registers only some of them; a user's layer may borrow them from others.
     """
     parameters: dict[str, Any] = layer.__dict__.get("_parameters", {})
+    if registers_all(layer.__class__):
+        return parameters
     if isinstance(layer, RNNBase):
         return {**parameters, **recurrent_cells.weights(layer)}
-    if not _calls_of(layer.__class__):
-        return parameters
     return {leaf: holder[key] for leaf, (holder, key) in _places(layer).items()}
 
 
@@ -114,7 +113,7 @@ def _places(layer: nn.Layer) -> dict[str, tuple[dict[str, Any], str]]:
 
 
 @cache
-def _needs(
+def needs_of(
     cls: Any, leaves: tuple[str, ...], flags: tuple[bool | None, ...]
 ) -> tuple[tuple[str, ...], bool]:
     """Return what `needs` does, for a class, its tensors' names, and which train.
@@ -229,7 +228,7 @@ class GuardedForward:
         It does not in a frozen prefix of the network, and an alias would make it compute gradients
         that nobody needs.
         """
-        tensors = [t for t in _kernel_tensors(self.layer).values() if t is not None]
+        tensors = [t for t in kernel_tensors(self.layer).values() if t is not None]
         if isinstance(self.layer, IGNORES_FROZEN_WEIGHT) and not _on_cpu(tensors[0]):
             return False
         return _any_live(tensors) or _any_live((inputs, named))
@@ -276,7 +275,7 @@ def _attached(layer: nn.Layer, inputs: Any, named: Any) -> tuple[Any, Any]:
 @contextmanager
 def _lent(layer: nn.Layer, names: tuple[str, ...]) -> Iterator[None]:
     """Show a layer's kernel aliases of its frozen tensors that let gradient pass."""
-    places, tensors = _places(layer), _kernel_tensors(layer)
+    places, tensors = _places(layer), kernel_tensors(layer)
     named = {name: tensors.get(name) for name in names}
     # What somebody has thawed since the plan was applied needs no alias.
     kept = {name: t for name, t in named.items() if t is not None and t.stop_gradient}

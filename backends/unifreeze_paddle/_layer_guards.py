@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-import numpy as np
 from paddle import nn
 
 from unifreeze.backend import Guard, Layer, Mask, ModuleBackend, Resolution, Undo, Walk
 from unifreeze_paddle import _checks as checks
 from unifreeze_paddle import _guards as guards
 from unifreeze_paddle import _half_frozen_layers as lending
+from unifreeze_paddle._kernel_tables import KernelTable, kernel_tables
 
 
 @dataclass
@@ -24,7 +24,7 @@ class _Memo:
         lent: Names of the parameters that layers are lent while everything is frozen.
         marked: The layers that had a mark when guards were last read.
         guards: The guards that they had.
-        users: For each parameter, the layers that may need help and compute with it.
+        kernels: The layers that may need help, and the parameters that they compute with.
         flags: The flags under which needs were last looked up.
         needs: What each layer had to lend under them, and whether its input had to be attached.
     """
@@ -32,7 +32,7 @@ class _Memo:
     helped: list[int] | None = None
     marked: list[int] | None = None
     guards: dict[int, Guard] = field(default_factory=dict)
-    users: dict[int, list[int]] = field(default_factory=dict)
+    kernels: list[KernelTable] | None = None
     flags: Mask | None = None
     needs: dict[int, tuple[tuple[str, ...], bool]] = field(default_factory=dict)
     lent: dict[int, tuple[str, ...]] | None = None
@@ -61,19 +61,13 @@ class PaddleGuards(ModuleBackend):
         From phase to phase few flags change, so only the layers that compute with those parameters
         are looked at again.
         """
-        memo, numbers = walk.memo_of(_Memo), walk.tree.numbers
-        look = self._kernels_to_help(walk)
-        if memo.flags is None:
-            memo.users = {}
-            for index in look:
-                for number in lending.kernel_numbers(walk.module(index), numbers):
-                    memo.users.setdefault(number, []).append(index)
-        else:
-            changed = np.flatnonzero(memo.flags != trainable).tolist()
-            look = [index for number in changed for index in memo.users.get(number, ())]
-        memo.flags, flags = None, trainable.tolist()  # an interrupt may follow
-        for index in dict.fromkeys(look):
-            memo.needs[index] = lending.needs(walk.module(index), numbers, flags)
+        memo = walk.memo_of(_Memo)
+        if memo.kernels is None:
+            memo.kernels = kernel_tables(walk)
+        changed = None if memo.flags is None else memo.flags != trainable
+        memo.flags = None  # an interrupt may follow
+        for table in memo.kernels:
+            memo.needs.update(table.needs(trainable, changed))
         memo.flags = trainable
         return dict(memo.needs)
 
