@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,12 +59,19 @@ def call_with(world: World, public: Public, on: list[Any], **given: Any) -> None
             pass
 
 
-def what_is_wrong_with(call) -> str:
-    """Return what is wrong with how a call is refused; "" if nothing is."""
+def what_is_wrong_with(call, named: str = "") -> str:
+    """Return what is wrong with how a call is refused; "" if nothing is.
+
+    Args:
+        call: The call.
+        named: How the message must call what was called.
+    """
     try:
         call()
     except UnifreezeError as error:
         text = str(error)
+        if named and not text.startswith(f"{named}()"):
+            return f"is not told of {named}: {text}"
         if not error.hint:
             return f"has no cure: {text}"
         if len(text) > LONGEST or " object at 0x" in text:
@@ -92,9 +100,11 @@ def test_an_argument_that_there_is_not_is_refused(world, public):
     kinds = {row.kind for row in public.parameters}
     on = objects_of(world, public)
     if inspect.Parameter.VAR_KEYWORD not in kinds:
-        assert not what_is_wrong_with(lambda: public.function(*on, no_such_argument=1))
+        call = partial(public.function, *on, no_such_argument=1)
+        assert not what_is_wrong_with(call, named=str(public))
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
-        assert not what_is_wrong_with(lambda: public.function(*on, *range(20)))
+        call = partial(public.function, *on, *range(20))
+        assert not what_is_wrong_with(call, named=str(public))
 
 
 @pytest.mark.parametrize("kind", PUBLIC_CLASSES, ids=lambda kind: kind.__name__)

@@ -40,15 +40,21 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return _through(_Door(function), function)
 
 
-def checked_methods(kind: C) -> C:
-    """Make all public methods of a class, and its constructor, `checked`."""
+def checked_methods(kind: C, public: str = "") -> C:
+    """Make all public methods of a class, and its constructor, `checked`.
+
+    Args:
+        kind: The class.
+        public: The name of the public class of which it is a part; its own by default.
+    """
     for name, member in list(vars(kind).items()):
         if name.startswith("_") and name != "__init__":
             continue
         if isinstance(member, classmethod):
             setattr(kind, name, classmethod(checked(member.__func__)))
         elif inspect.isfunction(member):
-            setattr(kind, name, _through(_Door(member, kind), member))
+            door = _Door(member, kind, f"{public}.{name}" if public else "")
+            setattr(kind, name, _through(door, member))
     return kind
 
 
@@ -56,7 +62,7 @@ def _through(door: _Door, function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not door.fits_at_a_glance(args, kwargs):
-            door.check(args, kwargs)
+            door.on(args[0] if args else None).check(args, kwargs)
         return function(*args, **kwargs)
 
     return call
@@ -65,9 +71,22 @@ def _through(door: _Door, function: Callable[P, R]) -> Callable[P, R]:
 class _Door:
     """What one function takes."""
 
-    def __init__(self, function: Callable[..., Any], owner: type | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], owner: type | None = None, name: str = ""
+    ) -> None:
         self._function, self._owner = function, owner
-        self.name = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
+        own = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
+        self.name = name or own
+
+    def on(self, target: Any) -> _Door:
+        """Return the same for a method that an object or a class has from another class."""
+        kind = target if isinstance(target, type) else type(target)
+        place, _, method = self._function.__qualname__.rpartition(".")
+        known = {(base.__module__, base.__qualname__) for base in kind.__mro__}
+        if (self._function.__module__, place) not in known:
+            return self
+        name = kind.__name__ if method == "__init__" else f"{kind.__name__}.{method}"
+        return self if name == self.name else _Door(self._function, self._owner, name)
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -132,7 +151,7 @@ class _Door:
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that do not fit."""
         if self._owner is not None and not (args and isinstance(args[0], self._owner)):
-            raise self._unowned(self._owner)
+            raise self._unowned()
         try:
             bound = self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -148,13 +167,13 @@ class _Door:
                     message = f"{self.name}(): {name} is {brief(item)}, {fact}"
                     raise ArgumentError(message, hint=hint)
 
-    def _unowned(self, owner: type) -> ArgumentError:
+    def _unowned(self) -> ArgumentError:
         """Say that a method was called on its class."""
-        method = self.name.rpartition(".")[2]
+        owner, _, method = self.name.rpartition(".")
         return ArgumentError(
             f"{self.name}() is called on the class, and not on an object of it",
             context=f"it is called as: {self.form}",
-            hint=f"{owner_form(owner.__name__, method)}.{method}(…)",
+            hint=f"{owner_form(owner, method)}.{method}(…)",
         )
 
     def _unbound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from unifreeze._undo import nothing
 from unifreeze.errors import CacheError
 
 
-@checked_methods
+@partial(checked_methods, public="CachedRun")
 class TwoStages:
     """The part of a cached run that fills the cache and takes frozen weights out of memory."""
 

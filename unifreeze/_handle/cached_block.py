@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from unifreeze.errors import ArgumentError, BackendError, TargetError, listing
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
-@checked_methods
+@partial(checked_methods, public="Handle")
 class CachedBlocks:
     """The part of a handle that makes cached blocks."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from unifreeze._arguments import checked_methods
 from unifreeze._handle.in_force import PlanInForce
 from unifreeze._protocol import Finding
 
 
-@checked_methods
+@partial(checked_methods, public="Handle")
 class Checks:
     """The part of a handle that checks a model without reading its values."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from unifreeze._handle.training import Training
 from unifreeze.errors import FrozenDriftError, counted
 
 
-@checked_methods
+@partial(checked_methods, public="Handle")
 class ToldToOthers:
     """The part of a handle that describes its run to others."""
 
