@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import unifreeze as uf
+from tests.support import cache_attacks_by_code as by_code
 from tests.support import cache_attacks_by_state as by_state
 from tests.support import cached_nets as nets
 from tests.support.cache_attacks import ATTACKS, ROWS, body_and_head, line, module
@@ -92,6 +93,17 @@ SAID = {
     "buffer_of_the_model_set_by_the_loop": "scale is frozen, and has changed",
     "hook_put_on_later": "body.0 has a hook around its forward pass",
     "function_replaced": "body.act was changed from outside",
+    "constant_of_the_file": "body.forward's FACTOR was changed from outside",
+    "constant_that_only_a_helper_reads": "body.forward's FACTOR was changed from outside",
+    "helper_of_a_helper_replaced": "body.forward's bend was changed from outside",
+    "settings_of_the_file_changed": "body.forward's scale was changed from outside",
+    "settings_of_the_file_replaced": "body.forward's CONFIG was changed from outside",
+    "constant_of_the_class": "body.scale was changed from outside",
+    "constant_of_a_base_hidden_by_the_class": "body.scale was changed from outside",
+    "method_of_the_class_replaced": "body.bent was changed from outside",
+    "property_of_the_class_replaced": "body.factor was changed from outside",
+    "forward_of_the_class_replaced": "body.forward was changed from outside",
+    "code_of_a_function_changed": "body.forward's scaled was changed from outside",
     "branch_on_rare_values": "train without a cache",
 }
 """What refusals say; networks that are not listed train the same bits, or are refused, too."""
@@ -99,11 +111,13 @@ HIT = (
     "list_of_losses", "counter_in_live_code", "counter_in_a_list", "hook_that_collects",
     "hook_that_changes", "buffer_behind_the_boundary_set_by_the_loop", "gate_on_large_values",
     "gate_on_small_values", "chance_in_the_live_part", "layers_by_the_step",
+    "proxy_that_stands_for_nothing_yet", "forward_of_a_live_class_replaced",
+    "constant_that_live_code_reads",
 )  # fmt: skip
 """Networks that look as bad, and are cached with the same bits."""
 
 
-@pytest.mark.parametrize("make", [*ATTACKS, *by_state.ATTACKS])
+@pytest.mark.parametrize("make", [*ATTACKS, *by_state.ATTACKS, *by_code.ATTACKS])
 def test_a_network_made_to_fool_the_cache_trains_right_or_is_refused(framework, make):
     outcome = compare(nets.framework_of(framework), make)
     assert not outcome.startswith("WRONG"), outcome

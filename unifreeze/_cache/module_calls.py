@@ -10,6 +10,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, Protocol, TypeAlias
 
 from unifreeze._cache.operations import CacheOperations
@@ -110,7 +111,7 @@ class ModuleCalls:
                 seen.add(id(module))
                 attributes = module.__dict__
                 self._put.append((module, attributes.get("forward")))
-                attributes["forward"] = _StandIn(self, number, module.forward)
+                attributes["forward"] = _StandIn(self, number, module)
 
     def take_out(self) -> None:
         """Give each module its own forward function back."""
@@ -167,8 +168,19 @@ class ModuleCalls:
 class _StandIn:
     """Stands in for one module's `forward`; a copy of it is the plain function."""
 
-    def __init__(self, calls: ModuleCalls, number: int, forward: Forward) -> None:
-        self._calls, self._number, self.plain = calls, number, forward
+    def __init__(self, calls: ModuleCalls, number: int, module: Layer) -> None:
+        self._calls, self._number, self._module = calls, number, module
+        self._own: Forward | None = module.__dict__.get("forward")
+        self._of_class = type(module).forward
+        self._bound: Forward = module.forward
+
+    @property
+    def plain(self) -> Forward:
+        """The module's forward function, which somebody may have given its class anew."""
+        if self._own is None and type(self._module).forward is not self._of_class:
+            self._of_class = type(self._module).forward
+            self._bound = MethodType(self._of_class, self._module)
+        return self._bound
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._calls.call(self._number, self.plain, args, kwargs)

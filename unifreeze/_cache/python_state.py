@@ -117,10 +117,15 @@ class PythonState:
         self._look(type(module).forward, (path, "forward"), 0)
 
     def _look(self, value: Any, place: Place, depth: int) -> None:
-        if isinstance(value, PLAIN) or id(value) in self._known or depth > _DEPTH:
+        kind = type(value)  # `isinstance` would ask a proxy what it stands for
+        if issubclass(kind, PLAIN) or id(value) in self._known or depth > _DEPTH:
             return
         self._known.add(id(value))
-        if self._backend.is_tensor(value):
+        try:
+            is_tensor = self._backend.is_tensor(value)
+        except Exception:  # a proxy that stands for nothing yet
+            return
+        if is_tensor:
             self.tensors.append((place, value))
         elif isinstance(value, np.ndarray):
             self._arrays.append((place, value))
@@ -131,7 +136,7 @@ class PythonState:
             self._look_into(value, place, depth)
         elif isinstance(value, FunctionType | MethodType | partial):
             self._look_at_function(value, place, depth)
-        elif isinstance(getattr(value, "__dict__", None), dict) and not _of_a_library(type(value)):
+        elif is_settings(value):
             self._look(vars(value), place, depth + 1)
 
     def _look_into(self, value: Any, place: Place, depth: int) -> None:
@@ -146,7 +151,7 @@ class PythonState:
         elif isinstance(value, MethodType):
             self._look(value.__self__, place, depth + 1)
             self._look(value.__func__, place, depth + 1)
-        elif not _of_a_library(value):
+        elif not is_of_a_library(value):
             for cell in value.__closure__ or ():
                 if id(cell) not in self._known and is_filled(cell):
                     self._known.add(id(cell))
@@ -154,7 +159,7 @@ class PythonState:
                     self._look(cell.cell_contents, place, depth + 1)
             for name in value.__code__.co_names:
                 held = value.__globals__.get(name)
-                if isinstance(held, dict | list | set | deque):
+                if issubclass(type(held), dict | list | set | deque):
                     self._look(held, place, depth + 1)
 
     def remember(self) -> Remembered:
@@ -253,6 +258,17 @@ def is_filled(cell: CellType) -> bool:
     return True
 
 
-def _of_a_library(value: Any) -> bool:
+def is_settings(value: Any) -> bool:
+    """Return whether a value is an object of the user's, or of a library of models."""
+    if is_of_a_library(type(value)):
+        return False
+    try:
+        return type(getattr(value, "__dict__", None)) is dict
+    except Exception:  # a proxy, which asks what it stands for
+        return False
+
+
+def is_of_a_library(value: Any) -> bool:
+    """Return whether a class or a function is the framework's, Python's, NumPy's, or our own."""
     root = str(getattr(value, "__module__", None)).partition(".")[0]
     return root in _LIBRARIES or root.startswith("unifreeze")

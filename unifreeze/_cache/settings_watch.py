@@ -7,6 +7,7 @@ from itertools import chain
 from types import CellType, FunctionType
 from typing import Any
 
+from unifreeze._cache.code_watch import CodeWatch
 from unifreeze._cache.operations import CacheOperations
 from unifreeze._cache.python_state import (
     NOTHING,
@@ -39,6 +40,7 @@ class SettingsWatch:
         self._backend, self._walk, self._inside = backend, walk, inside
         self._around = [(walk.tree.paths[n], walk.module(n)) for n in around]
         self._times: dict[Place, int] = {}
+        self._code = self._read_code()
         self.refresh()
 
     def refresh(self) -> None:
@@ -53,6 +55,11 @@ class SettingsWatch:
         self._before = self._state.remember()
         self._values, self._plain = list(self._now()), self._plain_now()
         self._identities = identities(self._values)
+
+    def _read_code(self) -> CodeWatch:
+        walk = self._walk
+        inside = [(walk.tree.paths[n], walk.module(n)) for n in self._inside]
+        return CodeWatch([*inside, *self._around], self._backend.module_class)
 
     def digest(self) -> str:
         """Return text that is equal where the frozen modules have the same plain settings."""
@@ -75,9 +82,13 @@ class SettingsWatch:
         """
         plain = self._plain_now()
         same = not any(self._empty) and identities(self._now()) == self._identities
-        if same and plain == self._plain:
+        same_code = self._code.unchanged()
+        if same and same_code and plain == self._plain:
             return []
         changes = {} if same else self._state.changes(self._before)
+        if not same_code:
+            changes.update(dict.fromkeys(self._code.changes(), ""))
+            self._code = self._read_code()
         for place in {**self._plain, **plain}:
             if self._plain.get(place, NOTHING) != plain.get(place, NOTHING):
                 changes[place] = ""

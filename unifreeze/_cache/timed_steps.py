@@ -30,7 +30,7 @@ _Optimizer: TypeAlias = tuple[Callable[[Any], None], Callable[[], None]]
 """Its step and its clear."""
 ENOUGH, MOST = 6.0, 7
 """Seconds of rounds after which no other one begins, from the second on; and the most rounds."""
-TURN, STEPS = 0.3, 5
+TURN, STEPS = 0.3, 9
 """Seconds of steps of one kind after which none is added to a round; and the most of them.
 
 Steps of a loop follow each other, and what a short one uses is still near the processor.
