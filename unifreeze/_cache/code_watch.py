@@ -13,7 +13,7 @@ from operator import attrgetter
 from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
-from unifreeze._cache.python_state import Place, is_filled, is_of_a_library, is_settings
+from unifreeze._cache.python_state import PLAIN, Place, is_filled, is_of_a_library, is_settings
 from unifreeze._identity import identities
 
 _PARTS = ("__code__", "__defaults__", "__kwdefaults__")
@@ -72,8 +72,7 @@ class CodeWatch:
         self._names = [row.names for row in self._rows]
         self._called = [function for _, function in self._functions]
         self._classes = [row.held for row in self._rows if not row.by_code]
-        self._values = list(self._now())
-        self._identities, self._sizes = identities(self._values), list(map(len, self._classes))
+        self._remember()
 
     def unchanged(self) -> bool:
         """Return whether all of it is as it was."""
@@ -81,16 +80,26 @@ class CodeWatch:
             return False
         return identities(self._now()) == self._identities
 
-    def changes(self) -> list[Place]:
-        """Return what has changed."""
+    def take_in(self) -> tuple[list[Place], bool]:
+        """Return what has changed, and take it as right from now on.
+
+        Returns:
+            What has changed; and whether other code may be reached now, so that a new look around
+            is due.
+        """
         places = [place for row in self._rows for place in row.places()]
         places += [(path, f"forward's {f.__name__}") for path, f in self._functions for _ in _PARTS]
         pairs = zip(places, self._values, self._now(), strict=True)
-        found = [place for place, then, now in pairs if then is not now]
+        found = {place: now for place, then, now in pairs if then is not now}
         for row in self._rows:
             if not row.by_code:
-                found += [(row.path, name) for name in row.held if name not in row.names]
-        return list(dict.fromkeys(found))
+                found |= {(row.path, n): now for n, now in row.held.items() if n not in row.names}
+        self._remember()
+        return list(found), not all(issubclass(type(now), PLAIN) for now in found.values())
+
+    def _remember(self) -> None:
+        self._values = list(self._now())
+        self._identities, self._sizes = identities(self._values), list(map(len, self._classes))
 
     def _now(self) -> Iterator[Any]:
         named = chain.from_iterable(map(map, self._gets, self._names))

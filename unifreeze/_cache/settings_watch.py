@@ -85,14 +85,17 @@ class SettingsWatch:
         same_code = self._code.unchanged()
         if same and same_code and plain == self._plain:
             return []
-        changes = {} if same else self._state.changes(self._before)
+        changes, again = {} if same else self._state.changes(self._before), False
         if not same_code:
-            changes.update(dict.fromkeys(self._code.changes(), ""))
+            places, again = self._code.take_in()
+            changes.update(dict.fromkeys(places, ""))
+        if again:
             self._code = self._read_code()
         for place in {**self._plain, **plain}:
             if self._plain.get(place, NOTHING) != plain.get(place, NOTHING):
                 changes[place] = ""
-        self.refresh()
+        if again or not same or plain != self._plain:
+            self.refresh()
         named = []
         for place in changes:
             if place[1] != "training":
