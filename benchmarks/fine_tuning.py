@@ -7,7 +7,8 @@
     python benchmarks/fine_tuning.py --draw       the page and the picture again, from the figures
 
 All ways to train have copies of one model and see the same batches. They run in one process and one
-thread, in turns of four steps; a figure is CPU time, and a ratio is of one run:
+thread, in turns of four steps, or of an epoch where steps may be short; a figure is CPU time, and
+a ratio is of one run:
 
     full       everything trains
     by hand    flags set in a loop, and frozen modules in eval mode
@@ -47,7 +48,12 @@ from benchmarks.fine_tuning_ways import FASTER, OURS, PACKAGES, PEERS, Way, make
 from benchmarks.machine import describe_machine
 
 TURN = 4
-"""Steps of one way after each other: what a short step uses stays near the processor."""
+"""Steps of one way after each other."""
+SHORT = ("two-stage", "cached", FASTER)
+"""Ways whose steps may be short: an epoch of them runs in one turn, as in a loop of its own.
+
+What a short step uses is near the processor then; after a long step of another way it is not.
+"""
 SIZES = {"resnet": (4, 224), "bert": (4, 64), "ernie": (4, 64)}
 """Rows of a batch, and the sides of its images or the tokens of its texts."""
 WHOLE_FULL = 16
@@ -143,7 +149,9 @@ def _train(framework: Any, ways: dict[str, Way], batches: list[Any], epochs: int
                     continue
                 if name == "full" and start and (epochs < 3 or len(order) > WHOLE_FULL):
                     continue  # its steps are all alike
-                for number in order[start : start + TURN]:
+                if name in SHORT and start:
+                    continue
+                for number in order[start : None if name in SHORT else start + TURN]:
                     inputs, labels = (framework.tensor(part) for part in batches[number])
                     framework.seed(number)  # all ways draw the same dropout
                     way.step(number, inputs, labels)

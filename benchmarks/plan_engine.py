@@ -12,9 +12,9 @@ Measured, all in turn in one process, medians of CPU time:
     replaced   plan.apply(model) after one parameter object was replaced; that the new one gets its
                flag is asserted
 
-Aimed at: first is at most 3 times loop, again at least 4 times faster than loop again (both from
-10^5 tensors on). The second is not so on a newer processor, where Python is quicker: see the
-figures in README.md beside this file. Time grows linearly.
+Aimed at: first is at most 1.5 times loop, again at least 4 times faster than loop again (both from
+10^5 tensors on). Neither is quite so on a newer processor, where Python is quicker: see the figures
+in README.md beside this file. Time grows linearly.
 
     python benchmarks/plan_engine.py
     python benchmarks/plan_engine.py --framework paddle --sizes 1000 10000 --json out.json
