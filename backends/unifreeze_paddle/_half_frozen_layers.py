@@ -83,21 +83,16 @@ def needs(
     return needs_of(layer.__class__, tuple(tensors), flags)
 
 
-def registers_all(cls: Any) -> bool:
-    """Return whether the kernel of a layer of a class computes with what it registers itself."""
-    return not (issubclass(cls, RNNBase) or _calls_of(cls))
-
-
 def kernel_tensors(layer: nn.Layer) -> dict[str, Any]:
     """Return by name the tensors that a layer's kernel computes with.
 
     A recurrent network registers only some of them; a user's layer may borrow them from others.
     """
     parameters: dict[str, Any] = layer.__dict__.get("_parameters", {})
-    if registers_all(layer.__class__):
-        return parameters
     if isinstance(layer, RNNBase):
         return {**parameters, **recurrent_cells.weights(layer)}
+    if not _calls_of(layer.__class__):
+        return parameters
     return {leaf: holder[key] for leaf, (holder, key) in _places(layer).items()}
 
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unifreeze.backend import Layer, Mask, Walk
+from unifreeze.backend import Mask, Walk
 from unifreeze_paddle import _half_frozen_layers as lending
 
 Needs: TypeAlias = tuple[tuple[str, ...], bool]
 """What a layer must lend, and whether its input must be attached."""
 _UNKNOWN = -1
-"""Stands for the number of a tensor that is no parameter of the plan's."""
+"""Stands for the number of a tensor about which the plan says nothing."""
 _AS_FLAG = (False, True, None)
 
 
@@ -63,7 +62,7 @@ def kernel_tables(walk: Walk) -> list[KernelTable]:
     tables = []
     for cls, numbers in walk.by_class.items():
         if lending.may_need(cls):
-            for leaves, layers, tensors in _alike(cls, walk, np.sort(np.array(numbers, np.intp))):
+            for leaves, layers, tensors in _alike(walk, np.sort(np.array(numbers, np.intp))):
                 places = [*map(walk.tree.numbers.get, map(id, tensors))]
                 known = np.array([_UNKNOWN if n is None else n for n in places], np.intp)
                 shape = len(layers), len(leaves)
@@ -74,13 +73,9 @@ def kernel_tables(walk: Walk) -> list[KernelTable]:
 _Alike: TypeAlias = tuple[tuple[str, ...], NDArray[np.intp], Sequence[object]]
 
 
-def _alike(cls: type, walk: Walk, numbers: NDArray[np.intp]) -> Iterator[_Alike]:
-    """Yield layers of a class whose tensors have the same names, with all of their tensors."""
-    layers: list[Layer] = [*map(walk.module, numbers.tolist())]
-    if lending.registers_all(cls):
-        held = [*map(attrgetter("_parameters"), layers)]
-    else:
-        held = [*map(lending.kernel_tensors, layers)]
+def _alike(walk: Walk, numbers: NDArray[np.intp]) -> Iterator[_Alike]:
+    """Yield layers of one class whose tensors have the same names, with all of their tensors."""
+    held = [*map(lending.kernel_tensors, map(walk.module, numbers.tolist()))]
     names = [*map(tuple, held)]
     for leaves in dict.fromkeys(names):
         rows = np.array([name == leaves for name in names])

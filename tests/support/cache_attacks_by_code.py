@@ -48,7 +48,8 @@ def named(name, value):
 
 def fresh():
     """Bind all names to what they were."""
-    globals().update(FACTOR=1.0, CONFIG=Config(1.0), bend=_BEND)
+    globals().update(FACTOR=1.0, CONFIG=Config(1.0), bend=_BEND, DEFAULTS=Defaults())
+    Defaults.scale = 1.0
 
 
 def constant_of_the_file(fw):
@@ -124,6 +125,44 @@ def constant_of_a_base_hidden_by_the_class(fw):
 
     return Attack(
         body_and_head(fw, Derived()), each=at_step(4, lambda model: setattr(Derived, "scale", 2.0))
+    )
+
+
+def name_that_a_class_gets_first_and_then_changes(fw):
+    """When it comes, it says what the base says; the change is later."""
+
+    class Derived(own_class(fw)):
+        pass
+
+    def each(model, step):
+        if step in (4, 6):
+            Derived.scale = 1.0 if step == 4 else 2.0
+
+    return Attack(body_and_head(fw, Derived()), each=each)
+
+
+class Defaults:
+    """Settings that are written on the class, until somebody sets one on the object."""
+
+    scale = 1.0
+
+
+DEFAULTS = Defaults()
+
+
+def default_of_settings_hidden_by_the_object(fw):
+    fresh()
+    body = module(fw, lambda n, x: n.a(x) * DEFAULTS.scale, a=line(fw))
+    return Attack(
+        body_and_head(fw, body), each=at_step(4, lambda model: setattr(DEFAULTS, "scale", 2.0))
+    )
+
+
+def default_of_settings_changed_on_the_class(fw):
+    fresh()
+    body = module(fw, lambda n, x: n.a(x) * DEFAULTS.scale, a=line(fw))
+    return Attack(
+        body_and_head(fw, body), each=at_step(4, lambda model: setattr(Defaults, "scale", 2.0))
     )
 
 
@@ -236,6 +275,8 @@ _BEND = bend
 ATTACKS = [
     constant_of_the_file, constant_that_only_a_helper_reads, helper_of_a_helper_replaced,
     function_of_the_file_replaced, settings_of_the_file_changed, settings_of_the_file_replaced,
+    name_that_a_class_gets_first_and_then_changes, default_of_settings_hidden_by_the_object,
+    default_of_settings_changed_on_the_class,
     constant_of_the_class, constant_of_a_base_hidden_by_the_class, method_of_the_class_replaced,
     property_of_the_class_replaced, constant_that_a_property_reads,
     proxy_that_stands_for_nothing_yet, forward_of_the_class_replaced,

@@ -36,12 +36,14 @@ class Names(NamedTuple):
         held: The namespace.
         names: The names.
         by_code: False for attributes of the module's own class, which have no function's name.
+        whole: All names of the namespace count, those that are new, too; not so for a file.
     """
 
     path: str
     held: Mapping[str, Any]
     names: tuple[str, ...]
     by_code: bool = True
+    whole: bool = True
 
     def places(self) -> Iterator[Place]:
         """Yield how a message calls each of them."""
@@ -59,8 +61,8 @@ class CodeWatch:
             modules: Native paths and modules.
             base: The framework's class of modules, whose own code is taken as it is.
         """
-        self._base = base
         self._seen: set[int] = set()
+        self._taken = {id(base), id(object)}
         self._rows: list[Names] = []
         self._functions: list[tuple[str, FunctionType]] = []
         self._count = 0
@@ -71,12 +73,12 @@ class CodeWatch:
         self._gets = [row.held.get for row in self._rows]
         self._names = [row.names for row in self._rows]
         self._called = [function for _, function in self._functions]
-        self._classes = [row.held for row in self._rows if not row.by_code]
+        self._whole = [row.held for row in self._rows if row.whole]
         self._remember()
 
     def unchanged(self) -> bool:
         """Return whether all of it is as it was."""
-        if list(map(len, self._classes)) != self._sizes:
+        if list(map(len, self._whole)) != self._sizes:
             return False
         return identities(self._now()) == self._identities
 
@@ -92,14 +94,14 @@ class CodeWatch:
         pairs = zip(places, self._values, self._now(), strict=True)
         found = {place: now for place, then, now in pairs if then is not now}
         for row in self._rows:
-            if not row.by_code:
-                found |= {(row.path, n): now for n, now in row.held.items() if n not in row.names}
+            new = tuple(name for name in row.held if name not in row.names) if row.whole else ()
+            found |= dict.fromkeys(row._replace(names=new).places(), self)  # to be watched, too
         self._remember()
         return list(found), not all(issubclass(type(now), PLAIN) for now in found.values())
 
     def _remember(self) -> None:
         self._values = list(self._now())
-        self._identities, self._sizes = identities(self._values), list(map(len, self._classes))
+        self._identities, self._sizes = identities(self._values), list(map(len, self._whole))
 
     def _now(self) -> Iterator[Any]:
         named = chain.from_iterable(map(map, self._gets, self._names))
@@ -109,9 +111,7 @@ class CodeWatch:
         if id(cls) in self._seen:
             return
         self._seen.add(id(cls))
-        for owner in cls.__mro__:
-            if owner not in (self._base, object):
-                self._take(Names(path, vars(owner), tuple(vars(owner)), by_code=False))
+        self._take_attributes(path, cls, by_code=False)
         self._read(path, cls, getattr(cls, "forward", None))
 
     def _read(self, path: str, cls: type, value: Any) -> None:
@@ -128,13 +128,21 @@ class CodeWatch:
             read = _names_in(function.__code__)
             own = function.__globals__
             names = tuple(name for name in read if name in own)
-            self._take(Names(path, own, names))
+            self._take(Names(path, own, names, whole=False))
             waiting += [_attribute(cls, name) for name in read]
             for held in map(own.get, names):
                 waiting.append(held)
                 if id(held) not in self._seen and is_settings(held):
                     self._seen.add(id(held))
                     self._take(Names(path, vars(held), tuple(vars(held))))
+                    self._take_attributes(path, type(held), by_code=True)
+
+    def _take_attributes(self, path: str, cls: type, *, by_code: bool) -> None:
+        """Take what a class holds, and what those that it is derived from hold."""
+        for owner in cls.__mro__:
+            if id(owner) not in self._taken:
+                self._taken.add(id(owner))
+                self._take(Names(path, vars(owner), tuple(vars(owner)), by_code))
 
     def _take(self, row: Names) -> None:
         self._rows.append(row)

@@ -23,7 +23,7 @@ from unifreeze._modules.walking import Walk
 class SettingsWatch:
     """What frozen modules hold in Python, looked at before each step.
 
-    Other code that runs before them is looked at for plain values alone.
+    Of other modules that run before them, plain values and code are looked at.
     """
 
     def __init__(
